@@ -1,0 +1,59 @@
+"""The nouns that every room above shares: arrays a model eats, and the chunks a trajectory is made of.
+
+Everything here is numpy. A NamedTuple is a pytree without importing jax, so these go through `jax.jit` as they are.
+Axis letters: B sequences, T tokens, N image patches, P values in a flattened patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+
+class VisionInputs(NamedTuple):
+    """All images of a batch as one flat, padded run of patches, in merge-block order.
+
+    Visual token j is made of patches `merge**2 * j` ... `merge**2 * (j + 1) - 1`. Image grids never enter jit: what a
+    patch needs to know of its image is in the arrays below.
+    """
+
+    patches_NP: np.ndarray  # float32, normalised pixels, (channel, temporal, row, column) flattened
+    pos_index_N4: np.ndarray  # int32, rows of the learned position table that a patch interpolates between
+    pos_weight_N4: np.ndarray  # float32, their bilinear weights (zeros on padding)
+    row_N: np.ndarray  # int32, for 2-D rotary
+    col_N: np.ndarray  # int32
+    segment_N: np.ndarray  # int32, 1-based number of the image (or video frame) a patch attends within; 0 = padding
+
+
+class ModelInputs(NamedTuple):
+    """One padded batch."""
+
+    tokens_BT: np.ndarray  # int32, image tokens expanded (one a visual token); 0 on padding
+    positions_3BT: np.ndarray  # int32, M-RoPE positions (temporal, height, width)
+    segment_BT: np.ndarray  # int32, 1-based number of the packed sample; attention stays within it; 0 = padding
+    visual_index_BT: np.ndarray  # int32, which visual token replaces this embedding; -1 = a text token
+    vision: VisionInputs
+
+
+@dataclass(frozen=True)
+class ContextChunk:
+    """Tokens the model is given: a prompt or an observation. Never trained on."""
+
+    tokens: np.ndarray  # int32 [n], one image token an image (not expanded)
+    images: tuple[Image.Image, ...] = ()  # in the order of their image tokens
+
+
+@dataclass(frozen=True)
+class SampledChunk:
+    """Tokens the model wrote, as sampled; never re-tokenised."""
+
+    tokens: np.ndarray  # int32 [n], includes the stop token if one was sampled
+    logp_behaviour: np.ndarray  # float32 [n], under the distribution really sampled (temperature, top-p, ...)
+    logp_full: np.ndarray  # float32 [n], at the sampling temperature over the full vocabulary
+    version: np.ndarray  # int32 [n], version of the weights that sampled each token
+
+
+Chunk = ContextChunk | SampledChunk
