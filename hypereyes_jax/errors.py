@@ -1,0 +1,11 @@
+"""The one error that is meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can put right: a missing file, a full disk, a busy port, a bad setting.
+
+    The message names what was wrong and the cure. The command line prints it without a traceback and exits with code 2;
+    every other exception is a defect of this project and keeps its traceback.
+    """

@@ -1,0 +1,77 @@
+"""Run questions, judge the answers, and sum up. Knows nothing of how the policy was made."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypereyes_jax.env.types import Question, StopReason
+from hypereyes_jax.eval.metrics import Judged, StageSummary, VisualTokens, summarise, trajectory_tokens
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.judges import Judge
+    from hypereyes_jax.rollout.types import Trajectory
+
+Runner = Callable[[Sequence[Question]], Awaitable[Sequence["Trajectory"]]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    summary: StageSummary
+    judged: tuple[Judged, ...]  # in the order of the questions
+
+
+async def evaluate(
+    run: Runner,
+    questions: Sequence[Question],
+    judge: Judge,
+    *,
+    visual_tokens: VisualTokens,
+    judge_concurrency: int = 16,
+) -> Evaluation:
+    """Answer every question once and judge the answers.
+
+    Args:
+      run: answers the questions, one trajectory each, in order. It closes over engine, backend and episode settings
+        (a serial policy is a runner whose episodes are serial).
+      judge: asked only where there is an answer; no answer is wrong. `None` from it means an outage.
+      visual_tokens: see `trajectory_tokens`.
+      judge_concurrency: answers judged at a time.
+
+    Returns:
+      The summary and every judged trajectory. Infrastructure failures and judge outages are masked:
+      counted apart, in no mean.
+
+    Raises:
+      ValueError: `run` did not return one trajectory a question, in order.
+    """
+    start = time.perf_counter()
+    trajectories = await run(questions)
+    wall_seconds = time.perf_counter() - start
+    asked, answered = [q.id for q in questions], [t.result.question.id for t in trajectories]
+    if asked != answered:
+        raise ValueError(
+            f"the runner must return a trajectory a question, in order: {len(asked)} in, {len(answered)} out"
+        )
+    gate = asyncio.Semaphore(judge_concurrency)
+
+    async def judged(trajectory: Trajectory) -> Judged:
+        correct, masked = await _verdict(trajectory, judge, gate)
+        return Judged(trajectory, correct, masked, trajectory_tokens(trajectory, visual_tokens))
+
+    rows = tuple(await asyncio.gather(*map(judged, trajectories)))
+    return Evaluation(summarise(rows, wall_seconds), rows)
+
+
+async def _verdict(trajectory: Trajectory, judge: Judge, gate: asyncio.Semaphore) -> tuple[bool | None, str]:
+    result = trajectory.result
+    if result.stop is StopReason.INFRASTRUCTURE:
+        return None, "infrastructure"
+    if result.answer is None:
+        return False, ""
+    async with gate:
+        correct = await judge.judge(result.question, result.answer)
+    return correct, "judge" if correct is None else ""

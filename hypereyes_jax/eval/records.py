@@ -1,0 +1,187 @@
+"""What a run leaves behind on disk, and how to read it back.
+
+    metrics.json                {"stages": {STAGE: {SPLIT: StageSummary}}, ...}
+    metrics.jsonl               one object a step: {"phase": "rl", "step": 3, "time": 1763..., "rl/accuracy": 0.5, ...}
+    trajectories-*.jsonl        one `TrajectoryRecord` a line, images included
+
+STAGE is `base`, `sft`, `rl`, ...; SPLIT is `heldout`, `seen`, or `heldout_serial` for a policy forced to one search a
+turn.
+A record stands alone: it opens in the report without the questions, the images' files or the backend it came from.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.env.types import EpisodeResult, Invocation, SearchHit, StopReason, TurnRecord
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_atomic, writing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hypereyes_jax.eval.metrics import Judged
+
+_MAX_SIDE = 1280  # px; boxes are fractions, so the viewer loses sharpness only
+_IMAGE_PREFIX = "data:image/"
+
+
+@dataclass(frozen=True)
+class TrajectoryRecord:
+    """One judged trajectory as text and numbers."""
+
+    stage: str
+    split: str
+    question_id: str
+    question: str
+    answers: tuple[str, ...]  # reference answer first, then its aliases
+    images: tuple[str, ...]  # data URIs of img_0, img_1, ...
+    turns: tuple[TurnRecord, ...]
+    stop: StopReason
+    answer: str | None
+    correct: bool | None  # None = not judged, or masked
+    kind: str = ""
+    masked: str = ""  # "" | "infrastructure" | "judge"
+    judge: str = ""
+    tokens: int = 0  # read and written, image tokens included
+    sampled_tokens: int = 0
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)  # JSON-able: cost of the searches, reward, ...
+
+    @property
+    def rounds(self) -> int:
+        return sum(turn.is_round for turn in self.turns)
+
+    @property
+    def invocations(self) -> int:
+        return sum(len(turn.invocations) for turn in self.turns)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def record_episode(result: EpisodeResult, *, stage: str, split: str, **outcome: Any) -> TrajectoryRecord:
+    """The record of an episode; `outcome` holds what only its caller knows (`correct`, `judge`, `tokens`, ...)."""
+    question = result.question
+    return TrajectoryRecord(
+        stage=stage,
+        split=split,
+        question_id=question.id,
+        question=question.text,
+        answers=question.answers,
+        images=tuple(data_uri(image) for image in question.images),
+        turns=result.turns,
+        stop=result.stop,
+        answer=result.answer,
+        kind=question.kind,
+        **outcome,
+    )
+
+
+def record_judged(judged: Judged, *, stage: str, split: str, judge: str, **extra: Any) -> TrajectoryRecord:
+    """The record of a trajectory that `evaluate` judged."""
+    trajectory = judged.trajectory
+    return record_episode(
+        trajectory.result,
+        stage=stage,
+        split=split,
+        correct=judged.correct,
+        masked=judged.masked,
+        judge=judge,
+        tokens=judged.tokens,
+        sampled_tokens=trajectory.sampled_tokens,
+        seconds=trajectory.seconds,
+        extra=extra,
+    )
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as a WebP data URI, at most 1280 px on a side."""
+    small = image.convert("RGB")
+    small.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_records(path: Path, records: Iterable[TrajectoryRecord]) -> None:
+    """Write a trajectory file, whole or not at all. Raises `UserError` when it can't be written."""
+    write_atomic(path, "".join(_line(record) for record in records))
+
+
+def append_record(path: Path, record: TrajectoryRecord) -> None:
+    """Add one record at the end of a trajectory file, which is made if there is none."""
+    with writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(_line(record))
+
+
+def read_records(path: Path) -> Iterator[TrajectoryRecord]:
+    """Read a trajectory file, a line at a time.
+
+    Raises:
+      UserError: the file is missing, or a line is not a record; names the file and the line.
+    """
+    try:
+        file = open(path, encoding="utf-8")  # noqa: SIM115 (closed below; only opening it may be the user's mistake)
+    except FileNotFoundError:
+        raise UserError(f"there is no trajectory file {path}.") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield record_from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number} is not a trajectory record ({type(error).__name__}: {error}). "
+                    "Remove the line, or make the file again."
+                ) from error
+
+
+def record_from_json(value: dict[str, Any]) -> TrajectoryRecord:
+    """The inverse of `to_json`. Raises ValueError, KeyError or TypeError on anything else."""
+    images = tuple(value["images"])
+    if not all(isinstance(image, str) and image.startswith(_IMAGE_PREFIX) for image in images):
+        raise ValueError("images must be data URIs")  # a viewer must never be made to fetch from elsewhere
+    turns = tuple(_turn(turn) for turn in value["turns"])
+    fields = {**value, "images": images, "turns": turns, "answers": tuple(value["answers"])}
+    return TrajectoryRecord(**{**fields, "stop": StopReason(value["stop"])})
+
+
+def _turn(value: dict[str, Any]) -> TurnRecord:
+    return TurnRecord(**{**value, "invocations": tuple(_invocation(call) for call in value["invocations"])})
+
+
+def _invocation(value: dict[str, Any]) -> Invocation:
+    box = value["box"]
+    if box is not None:
+        x1, y1, x2, y2 = map(float, box)
+        box = (x1, y1, x2, y2)
+    return Invocation(**{**value, "box": box, "hits": tuple(SearchHit(**hit) for hit in value["hits"])})
+
+
+def _line(record: TrajectoryRecord) -> str:
+    return json.dumps(record.to_json(), allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a `metrics.jsonl`, oldest first; a last line torn by a kill is left out.
+
+    Raises:
+      UserError: a line before the last is not JSON.
+    """
+    rows: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise UserError(
+                    f"{path}, line {number} is damaged. Remove that line and run the command again."
+                ) from None
+    return rows

@@ -1,0 +1,79 @@
+"""The `hypereyes` command.
+
+Each command is one module in this folder: a frozen dataclass of settings, and `run(config)`. A module is imported only
+when its command is named, and imports heavy things (jax above all) inside `run`, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str  # in hypereyes_jax.launch
+    config: str  # name of its settings' dataclass
+    summary: str  # one line for `hypereyes --help`
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 2 a mistake the user can put right, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        _print_help()
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(importlib.metadata.version("hypereyes-jax"))
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        return _fail(f"there is no command `{name}`. Commands: {', '.join(COMMANDS)}.")
+    try:
+        return _run(name, rest)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    import tyro
+
+    command = COMMANDS[name]
+    module = importlib.import_module(f"hypereyes_jax.launch.{command.module}")
+    config = tyro.cli(
+        getattr(module, command.config), prog=f"hypereyes {name}", description=module.__doc__, args=list(words)
+    )
+    run: Callable[[Any], int | None] = module.run
+    return run(config) or 0
+
+
+def _fail(message: str) -> int:
+    print(f"hypereyes: {message}", file=sys.stderr)
+    return 2
+
+
+def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print("[bold]hypereyes[/bold]: train multimodal agents that search wider instead of longer\n")
+    table = Table.grid(padding=(0, 3))
+    for name, command in COMMANDS.items():
+        table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
+    console.print(table)
+    console.print(
+        "\n[dim]hypereyes COMMAND --help[/dim] tells a command's settings; [dim]hypereyes --version[/dim] the version."
+    )

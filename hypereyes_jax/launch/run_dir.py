@@ -1,0 +1,190 @@
+"""A run's directory: its configuration, its metrics, and files that are either whole or absent.
+
+    run/
+      config.json       the command, every setting, versions and git revision
+      metrics.json      the results (`StageSummary` rows and what a command adds)
+      metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
+      tensorboard/      the same series
+
+A directory made with other settings is refused, not mixed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import read_metrics
+from hypereyes_jax.files import read_json, write_atomic, write_json, writing
+
+# What decides a run's numbers; a report without these versions can't be repeated.
+_PACKAGES = (
+    "hypereyes-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "transformers",
+    "numpy",
+    "pillow",
+)
+
+
+class RunDirectory:
+    """An open run directory. Make one with `RunDirectory.open`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, command: str, config: Any, *, may_differ: frozenset[str] = frozenset()) -> RunDirectory:
+        """Create the directory, or continue in it if it was made by the same command with the same settings.
+
+        Args:
+          config: a (frozen) dataclass; saved as JSON.
+          may_differ: names of top-level fields that do not change the result and may differ on continuing (`out`, say).
+
+        Raises:
+          UserError: the directory holds another run, or can't be written.
+        """
+        settings = to_jsonable(config)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        saved = path / "config.json"
+        if saved.exists():
+            before = read_json(saved)
+            _refuse_other_run(saved, before, command, settings, may_differ)
+        else:
+            write_json(saved, {"command": command, "config": settings, **provenance()})
+        return cls(path)
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+class MetricsWriter:
+    """Scalars of a phase, to `metrics.jsonl` and TensorBoard, a line a step.
+
+    A run that is continued from a checkpoint repeats the steps after it; `first_step` drops what those wrote before, so
+    that each step appears once.
+    """
+
+    def __init__(self, run: RunDirectory, phase: str, first_step: int = 0):
+        from tensorboardX import SummaryWriter  # a second to import; commands that write no metrics do without
+
+        self._phase = phase
+        self._path = run.file("metrics.jsonl")
+        _drop_steps(self._path, phase, first_step)
+        with writing(self._path):
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            self._board = SummaryWriter(str(run.file("tensorboard") / phase), purge_step=first_step)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one step. Keys get the phase as prefix: `accuracy` of phase `rl` is saved as `rl/accuracy`."""
+        scalars = {f"{self._phase}/{name}": float(value) for name, value in values.items()}
+        line = {"phase": self._phase, "step": step, "time": time.time(), **{k: _finite(v) for k, v in scalars.items()}}
+        with writing(self._path):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
+            self._board.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def to_jsonable(value: Any) -> Any:
+    """A configuration as plain JSON values: dataclasses as objects, paths and enums as text, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_jsonable(v) for v in value)
+    if isinstance(value, (str, int, float, bool)) or value is None:  # a StrEnum is a str
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a configuration can't hold a {type(value).__name__}: {value!r}")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git revision and machine: what else it takes to repeat a run."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": git_revision(),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout this package runs from, `+dirty` if it has changes; None when installed without git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        # bounded, because a network file system may hang; a hung `git` must not stop a training run from starting
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _finite(value: float) -> float | None:
+    return value if value - value == 0 else None  # JSON has no NaN or infinity
+
+
+def _drop_steps(path: Path, phase: str, first_step: int) -> None:
+    if not path.exists():
+        return
+    rows = read_metrics(path)
+    kept = [row for row in rows if row.get("phase") != phase or row["step"] < first_step]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _refuse_other_run(
+    path: Path, before: dict[str, Any], command: str, settings: dict[str, Any], may_differ: frozenset[str]
+) -> None:
+    if before.get("command") != command:
+        raise UserError(
+            f"{path.parent} holds a run of `{before.get('command')}`. Choose another directory, or remove it."
+        )
+    old = before.get("config", {})
+    names = [n for n in sorted({*old, *settings} - may_differ) if old.get(n) != settings.get(n)]
+    if names:
+        changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(settings.get(n))}" for n in names)
+        raise UserError(
+            f"{path.parent} was started with other settings ({changes}). "
+            "Use the same settings to continue, or another directory to start anew."
+        )

@@ -1,0 +1,61 @@
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval import Judged
+from hypereyes_jax.eval.records import append_record, read_metrics, read_records, record_judged, write_records
+from tests.eval.trajectories import mosaic, trajectory
+
+
+def record(name="q1", **fields):
+    judged = Judged(trajectory(name, images=[mosaic()], **fields), True, "", 123)
+    return record_judged(judged, stage="rl", split="heldout", judge="exact", reward=1.5)
+
+
+def test_a_record_survives_the_file(tmp_path):
+    path = tmp_path / "trajectories-rl-heldout.jsonl"
+    hostile = record("q2", answer="\u2028</script>\ud800\x00 line\nbreak")
+    write_records(path, [record(), hostile])
+    assert list(read_records(path)) == [record(), hostile]
+    append_record(path, record("q3"))
+    assert [r.question_id for r in read_records(path)] == ["q1", "q2", "q3"]
+
+
+def test_a_record_keeps_its_image():
+    image = Image.open(io.BytesIO(base64.b64decode(record().images[0].split(",")[1])))
+    assert image.size == (64, 32)
+    assert image.convert("RGB").getpixel((5, 5)) == pytest.approx((200, 30, 40), abs=6)  # WebP is lossy
+
+
+def test_a_bad_line_is_named(tmp_path):
+    path = tmp_path / "t.jsonl"
+    write_records(path, [record()])
+    with open(path, "a") as file:
+        file.write('{"stage": "rl"}\n')
+    with pytest.raises(UserError, match=r"t\.jsonl, line 2"):
+        list(read_records(path))
+
+
+def test_an_image_that_lives_elsewhere_is_refused(tmp_path):
+    path = tmp_path / "t.jsonl"
+    write_records(path, [record()])
+    path.write_text(path.read_text().replace("data:image/webp", "https://example.org/x?"))
+    with pytest.raises(UserError, match="data URIs"):
+        list(read_records(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no trajectory file .*gone\.jsonl"):
+        list(read_records(tmp_path / "gone.jsonl"))
+
+
+def test_a_torn_last_line_of_metrics_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1}\n{"st')
+    assert [row["step"] for row in read_metrics(path)] == [0, 1]
+    path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 2"):
+        read_metrics(path)
