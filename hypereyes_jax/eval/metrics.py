@@ -67,7 +67,7 @@ def trajectory_tokens(trajectory: Trajectory, visual_tokens: VisualTokens) -> in
 
     Prompt, observations and sampled turns all count, and an image counts with all its visual tokens. Nothing counts
     again for later turns: the cache keeps a prefix, so it is processed once. (The published definition gives the
-    formula and the unit (thousands of tokens), no more; an engine that re-reads the prefix each turn pays more than this.)
+    formula and the unit, no more. An engine that reads the prefix again each turn pays more than this.)
 
     Args:
       visual_tokens: number of visual tokens an image takes in this model; replaces its one placeholder token.

@@ -1,0 +1,140 @@
+import errno
+import io
+import json
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from hypereyes_jax import files
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import read_metrics
+from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, to_jsonable
+
+
+class Mode(StrEnum):
+    FAST = "fast"
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Path = Path("x")
+    steps: int = 3
+    mode: Mode = Mode.FAST
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_the_configuration_is_saved_with_versions_and_revision(tmp_path):
+    run = RunDirectory.open(tmp_path / "a" / "b", "sft", Config())
+    saved = json.loads(run.file("config.json").read_text())
+    assert saved["command"] == "sft"
+    assert saved["config"] == {
+        "out": "x",
+        "steps": 3,
+        "mode": "fast",
+        "inner": {"rate": 0.001},
+        "sizes": [1, 2],
+    }
+    assert saved["versions"]["jax"]
+    assert "git" in saved
+
+
+def test_the_same_settings_continue_and_others_are_refused(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    before = (tmp_path / "config.json").read_bytes()
+    RunDirectory.open(tmp_path, "sft", Config(out=Path("y")), may_differ=frozenset({"out"}))
+    assert (tmp_path / "config.json").read_bytes() == before
+    with pytest.raises(UserError, match="steps was 3, is 4"):
+        RunDirectory.open(tmp_path, "sft", Config(steps=4))
+    with pytest.raises(UserError, match="holds a run of `sft`"):
+        RunDirectory.open(tmp_path, "rl", Config())
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"command": ')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        RunDirectory.open(tmp_path, "sft", Config())
+
+
+def test_metrics_go_to_lines_and_tensorboard(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "rl") as metrics:
+        metrics.log(0, {"accuracy": 0.5, "gap": float("nan")})
+    (row,) = read_metrics(run.file("metrics.jsonl"))
+    assert (row["phase"], row["step"], row["rl/accuracy"], row["rl/gap"]) == ("rl", 0, 0.5, None)
+    (events,) = run.file("tensorboard").glob("rl/events*")
+    assert b"rl/accuracy" in events.read_bytes()
+
+
+def test_a_continued_run_logs_each_step_once(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "sft") as metrics:
+        metrics.log(7, {"loss": 1.0})
+    with MetricsWriter(run, "rl") as metrics:
+        for step in range(5):
+            metrics.log(step, {"accuracy": 0.1})
+    with open(run.file("metrics.jsonl"), "a") as file:
+        file.write('{"phase": "rl", "st')  # killed while writing
+    with MetricsWriter(run, "rl", first_step=3) as metrics:
+        metrics.log(3, {"accuracy": 0.9})
+    rows = read_metrics(run.file("metrics.jsonl"))
+    assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
+    assert rows[-1]["rl/accuracy"] == 0.9
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"old": 1})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_json(path, {"new": 2})
+    assert files.read_json(path) == {"old": 1}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_full_disk_names_the_file_and_the_cure(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=r"metrics\.json.*disk is full.*Free some space"):
+        files.write_json(tmp_path / "metrics.json", {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
+    metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
+    metrics._file.close()
+    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)
+    with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
+        metrics.log(0, {"accuracy": 1.0})
+
+
+def test_a_file_in_the_way_of_the_directory_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"runs.*Choose another"):
+        RunDirectory.open(tmp_path / "runs" / "a", "sft", Config())
+    with pytest.raises(UserError, match=r"runs.*Choose another"):
+        RunDirectory.open(tmp_path / "runs", "sft", Config())
+
+
+def test_infinities_are_refused_in_results(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(tmp_path / "metrics.json", {"x": float("inf")})
+
+
+def test_an_unknown_value_in_a_configuration_is_an_error():
+    with pytest.raises(TypeError, match="can't hold a object"):
+        to_jsonable({"x": object()})
