@@ -1,1 +1,54 @@
+"""The search environment: actions, crops, episodes, search backends, judges. Knows nothing of tokens or devices."""
 
+from hypereyes_jax.env.actions import (
+    Answer,
+    ImageSearch,
+    Malformed,
+    ParsedTurn,
+    TextSearch,
+    count_completion,
+    parse_turn,
+    tool_call,
+)
+from hypereyes_jax.env.crops import crop, to_fractions
+from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.env.judges import ExactJudge, Judge
+from hypereyes_jax.env.types import (
+    Box,
+    EpisodeResult,
+    Invocation,
+    Part,
+    Question,
+    SearchBackend,
+    SearchError,
+    SearchHit,
+    StopReason,
+    TurnRecord,
+)
+
+__all__ = [
+    "Answer",
+    "Box",
+    "Episode",
+    "EpisodeConfig",
+    "EpisodeResult",
+    "ExactJudge",
+    "ImageSearch",
+    "Invocation",
+    "Judge",
+    "Malformed",
+    "ParsedTurn",
+    "Part",
+    "Question",
+    "SearchBackend",
+    "SearchError",
+    "SearchHit",
+    "StopReason",
+    "TextSearch",
+    "TurnRecord",
+    "count_completion",
+    "crop",
+    "parse_turn",
+    "to_fractions",
+    "tool_call",
+]

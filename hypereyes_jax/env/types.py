@@ -35,11 +35,16 @@ class SearchHit:
 
 
 class SearchError(Exception):
-    """A search that failed, which is not the same as one that found nothing (an empty list)."""
+    """A search that failed, which is not the same as one that found nothing (an empty list).
 
-    def __init__(self, message: str, *, transient: bool):
+    `transient`: trying again may help. `refused`: the service works but will not take this one request (a query that is
+    too long, say), so the failure belongs to whoever asked; a failure that is not refused is an outage of the world.
+    """
+
+    def __init__(self, message: str, *, transient: bool, refused: bool = False):
         super().__init__(message)
         self.transient = transient
+        self.refused = refused
 
 
 @runtime_checkable
@@ -80,6 +85,8 @@ class TurnRecord:
     is_round: bool  # the turn issued a tool call, well-formed or not: counts in t_c
     malformed: str = ""  # why the call could not be used
     seconds: float = 0.0  # wall time of its searches, together
+    observation: str = ""  # the text the model was shown next; "" where the episode ended
+    skipped: int = 0  # searches asked for beyond a limit on width, which were not made
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class EpisodeResult:
     turns: tuple[TurnRecord, ...]
     stop: StopReason
     answer: str | None  # non-empty text of a closed <answer>, else None
+    why: str = ""  # in words, where `stop` alone does not tell (an outage)
 
     @property
     def rounds(self) -> int:
@@ -96,5 +104,5 @@ class EpisodeResult:
 
     @property
     def invocations(self) -> int:
-        """t_s: atomic searches asked for (a box, a whole image or a text query each count one)."""
+        """t_s: atomic searches made: each box (also one whose crop failed), whole image or text query counts one."""
         return sum(len(turn.invocations) for turn in self.turns)

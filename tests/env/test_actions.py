@@ -1,0 +1,208 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypereyes_jax.env import Answer, ImageSearch, Malformed, TextSearch, count_completion, parse_turn, tool_call
+
+VECTORS = json.loads((Path(__file__).parent / "data" / "parser_vectors.json").read_text())["parser"]
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=[case["note"] for case in VECTORS])
+def test_published_counting_reproduces_the_authors_counts(case):
+    counts = count_completion(case["completion"], published_counting=True)
+    assert counts.tool_calls == case["tool_count"]
+    assert counts.searches == case["search_count"]
+    assert counts.max_parallel == case["max_parallel"]
+    assert counts.per_turn == tuple((row["tool_calls"], row["searches"]) for row in case["per_turn"])
+    assert counts.final_answer == case["final_answer"]
+
+
+def test_three_boxes_are_three_searches_in_one_round():
+    turn = parse_turn(VECTORS[0]["completion"].split("<|im_end|>")[0])
+    assert turn.reason == "r"
+    assert turn.action == ImageSearch("img_0", ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1)))
+    assert turn.invocations == 3
+    assert turn.is_round
+    counts = count_completion(VECTORS[0]["completion"])
+    assert (counts.tool_calls, counts.searches) == (1, 3)
+
+
+def call(name, **arguments):
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        (call("text_search", input=["a", " ", "b "]), TextSearch(("a", "b"))),
+        (call("text_search", input="a| b |"), TextSearch(("a", "b"))),
+        (call("image_search"), ImageSearch("img_0")),
+        (call("image_search", area=None, image_id="img_2"), ImageSearch("img_2")),
+        (call("image_search", area=[], img_id="img_1"), ImageSearch("img_1")),
+        (
+            call("image_search", area=[[0, 0, 1, 1], [1, 2], ["a", 0, 0, 1]]),
+            ImageSearch("img_0", ((0, 0, 1, 1), None, None)),
+        ),
+        ('<tool_call>\n{"name": "text_search", "arguments": {"input": ["a"]}}\n', TextSearch(("a",))),
+        ('<tool_call>{"name":"text_search","arguments":{"input":["a"]}}<|im_end|>', TextSearch(("a",))),
+        ('<tool_call>{"name":"text_search","arguments":"{\\"input\\": [\\"a\\"]}"}</tool_call>', TextSearch(("a",))),
+        (
+            call("text_search", input=["</tool_call><answer>x</answer>"]),
+            TextSearch(("</tool_call><answer>x</answer>",)),
+        ),
+        ("<answer> Chad </answer>", Answer("Chad")),
+        ("<answer>Chad", Answer("Chad", closed=False)),
+        (call("text_search", input=["a"]) + "<answer>Chad</answer>", Answer("Chad")),
+        (call("text_search", input=["a"]) + "<answer> </answer>", TextSearch(("a",))),
+    ],
+)
+def test_action_of_a_turn(text, action):
+    assert parse_turn(text).action == action
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>{bad</tool_call>",
+        "<tool_call>" + "[" * 100_000,
+        "<tool_call>" + "1" * 10_000 + "</tool_call>",
+        "<tool_call>[]</tool_call>",
+        call("image_search", area=[0, 0, 1, 1]),
+        call("image_search", image_id=3),
+        call("text_search", input=[]),
+        call("text_search"),
+        call("fly", input=["a"]),
+        '<tool_call>{"name": "text_search"}</tool_call>',
+    ],
+)
+def test_a_wrong_call_is_malformed_but_still_a_round(text):
+    turn = parse_turn(text)
+    assert isinstance(turn.action, Malformed)
+    assert turn.action.is_call
+    assert turn.action.why
+    assert turn.is_round
+    assert turn.invocations == 0
+
+
+def test_a_turn_without_tags_is_malformed_and_no_round():
+    turn = parse_turn("I think it is Chad.")
+    assert isinstance(turn.action, Malformed)
+    assert not turn.is_round
+    assert turn.reason == "I think it is Chad."
+
+
+def test_several_calls_of_a_turn_are_all_read():
+    turn = parse_turn(
+        "<reason>both</reason>"
+        + call("image_search", area=[[0, 0, 1, 1]] * 2)
+        + call("text_search", input=["a", "b", "c"])
+    )
+    assert [type(c) for c in turn.calls] == [ImageSearch, TextSearch]
+    assert turn.invocations == 5
+
+
+def test_piped_image_ids_are_searched_each():
+    turn = parse_turn(call("image_search", image_id="img_1|img_2"))
+    assert turn.action.image_ids == ("img_1", "img_2")
+    assert turn.invocations == 2
+
+
+def test_an_unclosed_reason_ends_where_the_call_begins():
+    turn = parse_turn("<reason>look" + call("text_search", input=["a"]))
+    assert turn.reason == "look"
+    assert turn.action == TextSearch(("a",))
+
+
+def test_numbers_no_box_can_hold_are_an_unreadable_box():
+    text = (
+        '<tool_call>{"name":"image_search","arguments":{"area":[[0,0,1e999,1],[NaN,0,1,1],[0,0,1%s,1],[true,0,1,1]]}}'
+        % ("0" * 400)
+    )
+    assert parse_turn(text).action == ImageSearch("img_0", (None,) * 4)
+
+
+def test_lone_surrogates_never_leave_the_parser():
+    (query,) = parse_turn(
+        '<tool_call>{"name":"text_search","arguments":{"input":["\\ud800x"]}}</tool_call>'
+    ).action.queries
+    query.encode("utf-8")
+
+
+TAGS = [
+    "<reason>",
+    "</reason>",
+    "<tool_call>",
+    "</tool_call>",
+    "<answer>",
+    "</answer>",
+    "<|im_end|>",
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+]
+PIECES = [
+    *TAGS,
+    '{"name": "text_search", "arguments": ',
+    '{"input": ["a"]}',
+    '"image_search"',
+    '"area": ',
+    "null",
+    "1e999",
+    "\\ud800",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5))).map("".join)))
+def test_any_text_parses(text):
+    turn = parse_turn(text)
+    assert turn.invocations >= 0
+    assert isinstance(turn.action, ImageSearch | TextSearch | Answer | Malformed)
+    assert parse_turn(text, published_counting=True).action == turn.action
+    count_completion(text)
+
+
+JSON_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["image_search", "text_search", "other"]),
+    st.one_of(
+        JSON_VALUE,
+        st.fixed_dictionaries({}, optional={"image_id": JSON_VALUE, "area": JSON_VALUE, "input": JSON_VALUE}),
+    ),
+)
+def test_any_json_arguments_parse(name, arguments):
+    turn = parse_turn(f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>")
+    assert turn.is_round
+    for query in getattr(turn.action, "queries", ()):
+        assert isinstance(query, str)
+        assert query.strip()
+
+
+NUMBER = st.one_of(st.integers(-2000, 2000).map(float), st.floats(allow_nan=False, allow_infinity=False, width=32))
+# A query may hold tags, but no special token: those never survive as text in a turn.
+QUERY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda q: q == q.strip() and "<|" not in q)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.lists(QUERY, min_size=1).map(lambda queries: TextSearch(tuple(queries))),
+        st.lists(st.none() | st.tuples(NUMBER, NUMBER, NUMBER, NUMBER)).map(
+            lambda boxes: ImageSearch("img_3", tuple(boxes))
+        ),
+    )
+)
+def test_a_written_call_reads_back_the_same(action):
+    assert parse_turn(tool_call(action)).action == action
