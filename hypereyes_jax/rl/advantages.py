@@ -1,0 +1,46 @@
+"""Group-relative advantages (GRPO)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hypereyes_jax.rl.checked import checked
+
+
+def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None, eps: float = 1e-6) -> jax.Array:
+    """Normalises rewards within each group: (R - mean) / (std + eps), over the last axis.
+
+    The standard deviation is the unbiased one (divided by n - 1), over the valid rollouts only. A group with fewer than
+    two valid rollouts, or whose valid rewards are all equal, has no ranking to learn from and gets exact zeros (by
+    arithmetic alone, rounding noise in the mean divided by eps would be a large advantage). Gradients are finite
+    everywhere.
+
+    Args:
+      rewards: [..., G] real.
+      valid: [..., G] mask, optional; 0 leaves a rollout out of mean and std and gives it 0. Its reward may be NaN.
+      eps: added to the standard deviation, in reward units.
+
+    Returns:
+      [..., G] floating advantages.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: GRPO, arXiv 2402.03300, as used in arXiv 2605.07177.
+    """
+    rewards, keep = checked("group_relative_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
+    if keep is None:
+        keep = jnp.ones(rewards.shape, bool)
+
+    count = jnp.sum(keep, axis=-1, keepdims=True)
+    safe = jnp.where(keep, rewards, 0.0)
+    mean = jnp.sum(safe, axis=-1, keepdims=True) / jnp.maximum(count, 1)
+    centred = jnp.where(keep, safe - mean, 0.0)
+    low = jnp.min(jnp.where(keep, rewards, jnp.inf), axis=-1, keepdims=True)
+    high = jnp.max(jnp.where(keep, rewards, -jnp.inf), axis=-1, keepdims=True)
+    informative = (count > 1) & (high > low)
+    variance = jnp.sum(centred**2, axis=-1, keepdims=True) / jnp.maximum(count - 1, 1)
+    # The square root's slope at 0 is infinite: it never sees the variance of a group that is switched off.
+    std = jnp.sqrt(jnp.where(informative, variance, 1.0))
+    return jnp.where(informative, centred / (std + eps), 0.0)

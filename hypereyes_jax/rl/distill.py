@@ -1,0 +1,159 @@
+"""On-policy distillation (OPD): as an advantage term, and as a differentiable reverse KL."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hypereyes_jax.rl.checked import checked
+
+
+def opd_advantage(
+    advantage_BT: jax.Array,
+    student_logp_BT: jax.Array,
+    teacher_logp_BT: jax.Array,
+    failed_B: jax.Array,
+    coef: float = 0.05,
+) -> jax.Array:
+    """Adds the teacher's correction to the advantages of failed rollouts.
+
+      A_t <- A_t - coef * (log p_student(y_t) - log p_teacher(y_t))     on failed rollouts; A_t elsewhere
+
+    This is the one-sample estimate of the reverse KL's gradient at a fixed prefix: a constant, without gradient, that
+    enters the policy loss through A. Both log-probs must be taken at the same temperature. A token that the teacher did
+    not score (NaN, as after an outage of the teacher, or an infinity) keeps its advantage.
+
+    Args:
+      advantage_BT: [B, T] floating.
+      student_logp_BT: [B, T] floating, the learner's log-prob of each token before the update.
+      teacher_logp_BT: [B, T] floating, the frozen teacher's log-prob of the same tokens.
+      failed_B: [B] mask, 1 where the answer was wrong or unreadable (accuracy <= 0).
+      coef: weight, in advantage units per nat.
+
+    Returns:
+      [B, T] floating advantages, without gradient.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: OPD of arXiv 2605.07177 (failed rollouts only), in the advantage form of the authors' published code.
+    """
+    advantage, student_logp, teacher_logp, failed = checked(
+        "opd_advantage",
+        advantage_BT=(advantage_BT, "BT", "float"),
+        student_logp_BT=(student_logp_BT, "BT", "float"),
+        teacher_logp_BT=(teacher_logp_BT, "BT", "float"),
+        failed_B=(failed_B, "B", "mask"),
+    )
+    gap = student_logp - teacher_logp
+    applies = failed[:, None] & jnp.isfinite(gap)
+    return jax.lax.stop_gradient(advantage - coef * jnp.where(applies, gap, 0.0))
+
+
+def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Computes KL(student || teacher) = sum_v p_s(v) (log p_s(v) - log p_t(v)) at each token, unreduced.
+
+    Differentiable in the student; the teacher is a constant. Reduce it with `aggregate`. To follow the paper, the mask
+    holds the sampled tokens of failed rollouts only.
+
+    Args:
+      student_logits: [..., V] floating, already divided by the temperature.
+      teacher_logits: [..., V] floating, likewise.
+      mask: [...] mask, 1 on tokens that count.
+
+    Returns:
+      [...] floating, nats; 0 where masked.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: the distillation loss of arXiv 2605.07177.
+    """
+    student, teacher, keep = checked(
+        "reverse_kl",
+        student_logits=(student_logits, "*V", "float"),
+        teacher_logits=(teacher_logits, "*V", "float"),
+        mask=(mask, "*", "mask"),
+    )
+    return _kl(_log_softmax(student, keep), jax.lax.stop_gradient(_log_softmax(teacher, keep)), keep)
+
+
+def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array, k: int = 20) -> jax.Array:
+    """Computes the reverse KL over the teacher's k likeliest tokens and one bucket for all others.
+
+    See `reverse_kl_support`. With k >= V it is the full reverse KL.
+
+    Args:
+      student_logits: [..., V] floating, already divided by the temperature.
+      teacher_logits: [..., V] floating, likewise.
+      mask: [...] mask, 1 on tokens that count.
+      k: number of tokens kept, >= 1.
+
+    Returns:
+      [...] floating, nats; 0 where masked.
+
+    Raises:
+      ValueError, TypeError: shapes, dtypes or k do not fit.
+
+    Source: the distillation loss of arXiv 2605.07177, cut to what a served teacher returns.
+    """
+    student, teacher, keep = checked(
+        "reverse_kl_topk",
+        student_logits=(student_logits, "*V", "float"),
+        teacher_logits=(teacher_logits, "*V", "float"),
+        mask=(mask, "*", "mask"),
+    )
+    if k < 1:
+        raise ValueError(f"reverse_kl_topk: k must be >= 1, got {k}.")
+    student_logp, teacher_logp = _log_softmax(student, keep), _log_softmax(teacher, keep)
+    teacher_top, ids = jax.lax.top_k(teacher_logp, min(k, teacher_logp.shape[-1]))
+    return reverse_kl_support(jnp.take_along_axis(student_logp, ids, axis=-1), teacher_top, keep)
+
+
+def reverse_kl_support(student_logp: jax.Array, teacher_logp: jax.Array, mask: jax.Array) -> jax.Array:
+    """Computes the reverse KL of two distributions known on K shared tokens only.
+
+    The mass outside the K tokens is one more outcome: the result is a true KL of the two coarser distributions, so it
+    is never negative, is 0 for equal ones, and is at most the full KL. (The sum over the K tokens alone has none of
+    these properties: the student can lower it below 0 by moving mass out of sight.) An outside mass below 1e-7 is taken
+    as 1e-7.
+
+    Args:
+      student_logp: [..., K] floating, log-probs of the K tokens (not renormalised).
+      teacher_logp: [..., K] floating, of the same tokens.
+      mask: [...] mask, 1 on tokens that count.
+
+    Returns:
+      [...] floating, nats; 0 where masked.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: data-processing inequality applied to the reverse KL of arXiv 2605.07177.
+    """
+    student, teacher, keep = checked(
+        "reverse_kl_support",
+        student_logp=(student_logp, "*K", "float"),
+        teacher_logp=(teacher_logp, "*K", "float"),
+        mask=(mask, "*", "mask"),
+    )
+    return _kl(_with_tail(student, keep), jax.lax.stop_gradient(_with_tail(teacher, keep)), keep)
+
+
+def _log_softmax(logits: jax.Array, keep: jax.Array) -> jax.Array:
+    # Masked positions become uniform before the arithmetic, so that their NaNs have no way into the gradient.
+    logits = jnp.where(keep[..., None], logits, 0.0)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def _with_tail(logp: jax.Array, keep: jax.Array) -> jax.Array:
+    logp = jnp.where(keep[..., None], logp, -jnp.inf)
+    tail = 1.0 - jnp.sum(jnp.exp(logp), axis=-1, keepdims=True)
+    return jnp.concatenate([logp, jnp.log(jnp.maximum(tail, 1e-7))], axis=-1)
+
+
+def _kl(student_logp: jax.Array, teacher_logp: jax.Array, keep: jax.Array) -> jax.Array:
+    p = jnp.exp(student_logp)
+    # 0 log 0 = 0: an outcome that the student never takes costs nothing, even where the teacher's log-prob is -inf too.
+    terms = jnp.where(p > 0, p * jnp.where(p > 0, student_logp - teacher_logp, 0.0), 0.0)
+    return jnp.where(keep, jnp.sum(terms, axis=-1), 0.0)
