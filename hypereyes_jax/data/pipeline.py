@@ -1,0 +1,71 @@
+"""Batches of SFT trajectories: shuffled, sharded over processes, packed ahead in a thread, and resumable to the sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grain
+
+from hypereyes_jax.processing.types import Chunk
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    batch: int = 64  # trajectories a step, over all processes
+    epochs: int | None = 1  # None = for ever
+    seed: int = 42  # the paper's
+    prefetch: int = 2  # batches packed ahead
+
+
+class Batches:
+    """An iterator over batches whose place can be saved and restored.
+
+    Each epoch is a new permutation, decided by the seed alone. The last, incomplete batch of the run is dropped, so that
+    every step has the same size.
+    """
+
+    def __init__(
+        self,
+        trajectories: Sequence[Sequence[Chunk]],
+        pack: Callable[[list[Sequence[Chunk]]], Batch],
+        config: PipelineConfig,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """`pack` turns the trajectories of this process's share of a batch into arrays; it runs in another thread.
+
+        Raises ValueError if the batch does not divide among the processes, or is larger than the data.
+        """
+        if config.batch % process_count:
+            raise ValueError(f"a batch of {config.batch} trajectories does not divide among {process_count} processes")
+        if config.epochs is not None and len(trajectories) * config.epochs < config.batch:
+            raise ValueError(
+                f"{len(trajectories)} trajectories x {config.epochs} epochs make no batch of {config.batch}: "
+                "lower the batch or add data"
+            )
+        data = grain.MapDataset.source(trajectories).seed(config.seed).shuffle().repeat(config.epochs)
+        mine = data[process_index::process_count]
+        local = config.batch // process_count
+        packed = mine.batch(local, drop_remainder=True, batch_fn=lambda group: pack(list(group)))
+        self._iterator = iter(
+            packed.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch))
+        )
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able; the place after the last batch returned, whatever is packed ahead."""
+        return json.loads(json.dumps(self._iterator.get_state()))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a place that `state` gave, with the same data, seed, batch and number of processes."""
+        self._iterator.set_state(state)

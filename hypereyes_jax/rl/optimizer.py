@@ -1,0 +1,69 @@
+"""AdamW as the paper trains: warm-up then cosine or constant, global-norm clipping, moments in a chosen precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Defaults are the paper's SFT (see `configs.recipes` for RL)."""
+
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-5  # of the cosine; unused when constant
+    schedule: str = "cosine"  # or "constant"
+    warmup_steps: int = 0
+    total_steps: int = 1000  # where the cosine ends
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    first_moment_dtype: str = "float32"  # "bfloat16" halves it; the second moment stays float32
+
+
+def learning_rate(config: OptimizerConfig) -> optax.Schedule:
+    """Step -> learning rate. Warm-up is linear from 1/warmup of the peak, so that the first step already moves."""
+    if config.schedule not in ("cosine", "constant"):
+        raise ValueError(f"schedule {config.schedule!r}: expected 'cosine' or 'constant'")
+    peak, warmup = config.learning_rate, config.warmup_steps
+
+    def schedule(step: jax.Array) -> jax.Array:
+        rising = peak * (step + 1) / max(warmup, 1)
+        if config.schedule == "constant":
+            after = jnp.asarray(peak, jnp.float32)
+        else:
+            done = jnp.clip((step - warmup) / max(config.total_steps - warmup, 1), 0.0, 1.0)
+            low = config.final_learning_rate
+            after = low + 0.5 * (peak - low) * (1.0 + jnp.cos(jnp.pi * done))
+        return jnp.where(step < warmup, rising, after)
+
+    return schedule
+
+
+def decayed(params: Any) -> Any:
+    """True for the leaves that weight decay applies to: not norms' scales, not biases (as Megatron does).
+
+    By name, not rank: layers are stacked, so that a norm's scale has two axes.
+    """
+
+    def is_decayed(path: tuple[Any, ...], _: Any) -> bool:
+        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+        return "norm" not in "/".join(names) and not names[-1].endswith("_b")
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Clip by global norm, Adam, decoupled weight decay, learning rate. Gradients arrive in float32."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=jnp.dtype(config.first_moment_dtype)),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
