@@ -27,7 +27,8 @@ def opd_advantage(
       advantage_BT: [B, T] floating.
       student_logp_BT: [B, T] floating, the learner's log-prob of each token before the update.
       teacher_logp_BT: [B, T] floating, the frozen teacher's log-prob of the same tokens.
-      failed_B: [B] mask, 1 where the answer was wrong or unreadable (accuracy <= 0).
+      failed_B: [B] mask, 1 where the answer was wrong or unreadable (accuracy <= 0); or [B, T], when rows are packed with
+        several rollouts.
       coef: weight, in advantage units per nat.
 
     Returns:
@@ -43,10 +44,10 @@ def opd_advantage(
         advantage_BT=(advantage_BT, "BT", "float"),
         student_logp_BT=(student_logp_BT, "BT", "float"),
         teacher_logp_BT=(teacher_logp_BT, "BT", "float"),
-        failed_B=(failed_B, "B", "mask"),
+        failed_B=(failed_B, "BT" if jnp.ndim(failed_B) == 2 else "B", "mask"),
     )
     gap = student_logp - teacher_logp
-    applies = failed[:, None] & jnp.isfinite(gap)
+    applies = (failed if failed.ndim == 2 else failed[:, None]) & jnp.isfinite(gap)
     return jax.lax.stop_gradient(advantage - coef * jnp.where(applies, gap, 0.0))
 
 

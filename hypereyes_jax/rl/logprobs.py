@@ -128,10 +128,12 @@ _logprobs.defvjp(_forward, _backward)
 
 
 def _walk(size: int, width: int, step: Callable[[Any, int, Any], Any], carry: Any) -> Any:
-    """Runs `step(start, columns, carry)` over [0, size), `width` columns at a time; a narrower last step takes the rest."""
+    """Runs `step(start, columns, carry)` over [0, size), `width` columns at a time, one narrower step for the rest."""
     full = size // width
-    carry = jax.lax.fori_loop(0, full, lambda i, c: step(i * width, width, c), carry)
-    return step(full * width, size - full * width, carry) if size % width else carry
+    # The rest goes first: with the loop last, XLA builds the head's gradient in the output buffer, without a copy.
+    if size % width:
+        carry = step(full * width, size % width, carry)
+    return jax.lax.fori_loop(0, full, lambda i, c: step(i * width, width, c), carry)
 
 
 def _logits(hidden: jax.Array, part: jax.Array, scale: jax.Array) -> jax.Array:
