@@ -1,0 +1,98 @@
+"""Reverse image search over flags: colour layout and histogram, cosine similarity, a gallery of imperfect crops.
+
+A perceptual hash breaks as soon as a crop is a few per cent off, so there would be nothing to learn from. This descriptor
+falls smoothly with the quality of the box, which is what the world is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.env.world.members import MEMBERS, NO_FLAG
+
+_COLUMNS, _ROWS = 12, 9  # cells of the layout
+_CELL = 3  # pixels a cell side that the histogram counts
+_LEVELS = 4  # histogram bins a colour channel
+_HISTOGRAM_WEIGHT = 0.5
+
+# Crops the gallery holds of each flag, as (left, top, right, bottom) moves outward (+) or inward (-) in fractions of its
+# sides: the true box, each edge off by 10 %, two edges off (a shifted box), and all edges off.
+_VIEWS: tuple[tuple[float, float, float, float], ...] = (
+    (0.0, 0.0, 0.0, 0.0),
+    *(tuple(move if edge == i else 0.0 for i in range(4)) for edge in range(4) for move in (0.1, -0.1)),  # type: ignore[misc]
+    *((x, y, -x, -y) for x in (0.1, -0.1) for y in (0.1, -0.1)),
+    *((x, y, x, y) for x in (0.09, -0.09) for y in (0.09, -0.09)),
+    (0.18, 0.18, 0.18, 0.18),
+    (-0.16, -0.16, -0.16, -0.16),
+)
+_GROUND = (200, 200, 200)  # what lies beyond a flag's edge in the gallery; mosaics have light grounds
+
+
+@lru_cache(maxsize=1)
+def flags() -> dict[str, Image.Image]:
+    """Key -> flag, RGB, 160 px wide."""
+    folder = resources.files("hypereyes_jax.env.world") / "flags"
+    found = {}
+    for key in MEMBERS:
+        if key not in NO_FLAG:
+            with (folder / f"{key}.png").open("rb") as file:
+                found[key] = Image.open(file).convert("RGB")
+    return found
+
+
+def describe(image: Image.Image) -> np.ndarray:
+    """float32 [388] of unit length."""
+    small = image.convert("RGB").resize((_COLUMNS * _CELL, _ROWS * _CELL), Image.Resampling.BOX)
+    pixels = np.asarray(small, np.float32) / 255.0
+    layout = pixels.reshape(_ROWS, _CELL, _COLUMNS, _CELL, 3).mean((1, 3)).ravel() - 0.5
+    bins = np.minimum((pixels * _LEVELS).astype(np.int32), _LEVELS - 1).reshape(-1, 3)
+    counts = np.bincount(bins @ np.array([_LEVELS**2, _LEVELS, 1]), minlength=_LEVELS**3)
+    histogram = np.sqrt(counts / len(bins)).astype(np.float32)
+    layout /= max(float(np.linalg.norm(layout)), 1e-6)
+    both = np.concatenate([layout, _HISTOGRAM_WEIGHT * histogram])
+    return (both / np.linalg.norm(both)).astype(np.float32)
+
+
+def _view(flag: Image.Image, moves: tuple[float, float, float, float]) -> Image.Image:
+    width, height = flag.size
+    left, top, right, bottom = (round(m * side) for m, side in zip(moves, (width, height) * 2, strict=True))
+    out = Image.new("RGB", (width + left + right, height + top + bottom), _GROUND)
+    out.paste(flag, (left, top))
+    return out
+
+
+@lru_cache(maxsize=1)
+def gallery() -> tuple[tuple[str, ...], np.ndarray]:
+    """(keys [F], descriptors float32 [F, views, 388]); made once a process, shared by every world."""
+    pictures = flags()
+    rows = []
+    for flag in pictures.values():
+        small = flag.resize((80, round(flag.height * 80 / flag.width)), Image.Resampling.BOX)
+        rows.append([describe(_view(small, moves)) for moves in _VIEWS])
+    return tuple(pictures), np.array(rows, np.float32)
+
+
+class ImageIndex:
+    """The gallery cut down to the flags of one world."""
+
+    def __init__(self, keys: Sequence[str]):
+        all_keys, descriptors = gallery()
+        wanted = set(keys)
+        rows = [i for i, key in enumerate(all_keys) if key in wanted]
+        self.keys = tuple(all_keys[i] for i in rows)
+        self._views = descriptors.shape[1]
+        chosen = descriptors if len(rows) == len(all_keys) else descriptors[rows]
+        self._flat = chosen.reshape(-1, descriptors.shape[-1])
+
+    def search(self, image: Image.Image, k: int) -> list[tuple[str, float]]:
+        """The k most similar flags as (key, cosine in [0, 1]), best first."""
+        if not self.keys or k <= 0:
+            return []
+        similarity = (self._flat @ describe(image)).reshape(-1, self._views).max(1)
+        top = np.argsort(-similarity, kind="stable")[:k]
+        return [(self.keys[i], float(np.clip(similarity[i], 0.0, 1.0))) for i in top]

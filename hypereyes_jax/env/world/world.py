@@ -1,0 +1,166 @@
+"""The miniature world: countries with flags, facts, and the two searches that find them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.env.types import SearchHit
+from hypereyes_jax.env.world import factbook, image_index
+from hypereyes_jax.env.world.cards import display_facts
+from hypereyes_jax.env.world.text_index import TextIndex, words
+from hypereyes_jax.env.world.types import Country, Passage
+from hypereyes_jax.env.world.variation import vary
+
+# What an image search shows of a country's page. It names no fact: those have to be searched for.
+PAGE_INTRO = "Country profile."
+
+
+class World:
+    """A set of countries and the web that describes them. Immutable; its indexes are built when first searched."""
+
+    def __init__(self, countries: Sequence[Country], passages: Sequence[Passage] = ()):
+        self._countries = {country.key: country for country in countries}
+        self._passages = tuple(passages)
+
+    @classmethod
+    def load(cls, passages: bool = True) -> World:
+        """The real world. `passages=False` leaves only the key-facts cards. Made once a process."""
+        return _load(passages)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._countries)
+
+    @cached_property
+    def visual_keys(self) -> tuple[str, ...]:
+        """Those with a flag of their own look: only they can stand in a mosaic."""
+        return tuple(key for key, country in self._countries.items() if country.flag)
+
+    @property
+    def countries(self) -> tuple[Country, ...]:
+        return tuple(self._countries.values())
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        return self._passages
+
+    def country(self, key: str) -> Country:
+        """Raises KeyError for a key that is not of this world."""
+        return self._countries[key]
+
+    def find(self, name: str) -> Country | None:
+        """The country that goes by this name or alias, ignoring case and punctuation."""
+        return self._by_name.get(tuple(words(name)))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, ...], Country]:
+        ordered = self.countries[::-1]
+        aliases = {tuple(words(alias)): country for country in ordered for alias in country.aliases}
+        return aliases | {tuple(words(country.name)): country for country in ordered}
+
+    def flag(self, key: str) -> Image.Image:
+        """RGB, 160 px wide. Raises KeyError where the world has none."""
+        if not self._countries[key].flag:
+            raise KeyError(f"{self._countries[key].name} has no flag of its own look in this world")
+        return image_index.flags()[key]
+
+    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(seen, held out): the keys training may use, and those that only evaluation asks about."""
+        held = set(held_out_keys())
+        return tuple(k for k in self.keys if k not in held), tuple(k for k in self.keys if k in held)
+
+    def restrict(self, keys: Iterable[str], passages: bool = False) -> World:
+        """The world without the other countries: no card, flag, border, former ruler or passage that mentions them.
+
+        Args:
+          passages: keep those passages that mention none of the countries removed (and none of their capitals).
+        """
+        wanted = set(keys)
+        unknown = wanted - set(self._countries)
+        if unknown:
+            raise KeyError(f"not of this world: {sorted(unknown)}")
+        removed = [country for country in self.countries if country.key not in wanted]
+        mention = _mention([name for country in removed for name in country.names])
+        names = {country.key: country.name for country in self.countries}
+        kept = []
+        for country in self.countries:
+            if country.key not in wanted:
+                continue
+            cut = replace(
+                country,
+                borders=tuple(key for key in country.borders if key in wanted),
+                independence_from="" if mention.search(country.independence_from) else country.independence_from,
+                sources={},
+            )
+            kept.append(replace(cut, facts=display_facts(cut, names)))
+        if not passages:
+            return World(kept)
+        telling = _mention(
+            [n for c in removed for n in (*c.names, *((c.capital, *c.capital_aliases) if c.capital else ()))]
+        )
+        return World(kept, [p for p in self._passages if p.key in wanted and not telling.search(p.text)])
+
+    def varied(self, rng: np.random.Generator, keep_names: bool | None = None) -> World:
+        """A world of the same flags whose facts are drawn anew, with cards only.
+
+        Args:
+          keep_names: True permutes facts among countries that keep their names; False invents the names too;
+            None draws one of the two (30 % keep their names).
+        """
+        if keep_names is None:
+            keep_names = bool(rng.random() < 0.3)
+        out = World(vary(self.countries, rng, keep_names, _real_names()))
+        out.__dict__["images"] = self.images  # the same flags: share the gallery
+        return out
+
+    @cached_property
+    def text(self) -> TextIndex:
+        return TextIndex(self.countries, self._passages)
+
+    @cached_property
+    def images(self) -> image_index.ImageIndex:
+        return image_index.ImageIndex(self.visual_keys)
+
+    def text_search(self, query: str, k: int) -> list[SearchHit]:
+        return self.text.search(query, k)
+
+    def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        """Pages of the countries whose flags look most like the image; the score is the similarity."""
+        return [
+            SearchHit(self._countries[key].name, PAGE_INTRO, round(score, 4), f"world://{key}")
+            for key, score in self.images.search(image, k)
+        ]
+
+
+def _mention(names: Sequence[str]) -> re.Pattern[str]:
+    """Finds any of the names as whole words."""
+    if not names:
+        return re.compile(r"(?!)")
+    longest_first = sorted(set(names), key=len, reverse=True)
+    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(name) for name in longest_first) + r")(?!\w)", re.IGNORECASE)
+
+
+@lru_cache(maxsize=2)
+def _load(passages: bool) -> World:
+    countries, texts = factbook.read()
+    return World(countries, texts if passages else ())
+
+
+@lru_cache(maxsize=1)
+def held_out_keys() -> tuple[str, ...]:
+    """From split.json, which tools/make_split.py writes."""
+    text = (resources.files("hypereyes_jax.env.world") / "split.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)["held_out"])
+
+
+@lru_cache(maxsize=1)
+def _real_names() -> tuple[str, ...]:
+    return tuple(name for country in factbook.read()[0] for name in (*country.names, country.capital))
