@@ -1,7 +1,7 @@
 """The nouns that every room above shares: arrays a model eats, and the chunks a trajectory is made of.
 
 Everything here is numpy. A NamedTuple is a pytree without importing jax, so these go through `jax.jit` as they are.
-Axis letters: B sequences, T tokens, N image patches, P values in a flattened patch.
+Axis letters: B sequences, T tokens, R rows of L image patches, N = R * L, P values in a patch, M visual tokens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from PIL import Image
 
 
 class VisionInputs(NamedTuple):
-    """All images of a batch as one flat, padded run of patches, in merge-block order.
+    """All images of a batch as R rows of L patches (N = R * L), each row holding whole images in merge-block order.
 
-    Visual token j is made of patches `merge**2 * j` ... `merge**2 * (j + 1) - 1`. Image grids never enter jit: what a
-    patch needs to know of its image is in the arrays below.
+    Vision attention stays within a row, so many small images cost rows x L^2, not N^2. Visual token j (counted through
+    the images in the order of their image tokens) is the merged token at `token_place_M[j]` of the flat rows, where
+    merged token k is made of patches `merge**2 * k` ... `merge**2 * (k + 1) - 1`. Image grids never enter jit: what a
+    patch needs to know of its image is in the arrays below. R = 0 means no images.
     """
 
     patches_NP: np.ndarray  # float32, normalised pixels, (channel, temporal, row, column) flattened
@@ -25,7 +27,8 @@ class VisionInputs(NamedTuple):
     pos_weight_N4: np.ndarray  # float32, their bilinear weights (zeros on padding)
     row_N: np.ndarray  # int32, for 2-D rotary
     col_N: np.ndarray  # int32
-    segment_N: np.ndarray  # int32, 1-based number of the image (or video frame) a patch attends within; 0 = padding
+    segment_RL: np.ndarray  # int32, 1-based number of the image (or video frame) a patch attends within; 0 = padding
+    token_place_M: np.ndarray  # int32, M = N / merge**2; zeros past the last visual token
 
 
 class ModelInputs(NamedTuple):

@@ -1,0 +1,24 @@
+"""Qwen3-VL (arXiv 2511.21631), dense and mixture of experts, as pure functions on nested dicts."""
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.qwen3_vl.checkpoint import load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl.model import KVCache, extend, forward, hidden_states, init_cache, lm_head
+from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
+from hypereyes_jax.models.qwen3_vl.weights import Params, init_params, weights
+
+__all__ = [
+    "KVCache",
+    "Params",
+    "Qwen3VLConfig",
+    "VisualFeatures",
+    "encode_images",
+    "extend",
+    "forward",
+    "hidden_states",
+    "init_cache",
+    "init_params",
+    "lm_head",
+    "load_hf",
+    "save_hf",
+    "weights",
+]

@@ -1,0 +1,237 @@
+"""HF checkpoints (sharded safetensors) in and out, one piece at a time. No pickle is ever read.
+
+The safetensors format is a length, a JSON header and raw little-endian data; reading it here, not through the library,
+is what lets a piece of a tensor be read without mapping or copying the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.qwen3_vl.weights import Params, Weight, flat_weights, map_weights, weights
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# Leaves above this are moved to the device in pieces of this size, so that the host never holds a whole one.
+_PIECE_BYTES = 64 << 20
+_SHARD_BYTES = 5 << 30
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that does not hold exactly the tensors its config asks for. The message names every one."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One tensor of a file, described by the file's header."""
+
+    file: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int  # byte in the file
+    stop: int
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """Rows first..last-1 of the leading dimension."""
+        size = math.prod(self.shape[1:])
+        count = (last - first) * size
+        offset = self.start + first * size * self.dtype.itemsize
+        return np.fromfile(self.file, self.dtype, count, offset=offset).reshape(last - first, *self.shape[1:])
+
+
+def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) -> tuple[Qwen3VLConfig, Params]:
+    """Load a HF Qwen3-VL directory (`config.json` and one or more safetensors files).
+
+    All headers are checked against the config before anything is allocated; then tensors stream through in pieces.
+
+    Args:
+      dtype: of the parameters; default: as stored.
+      sharding: a tree of shardings shaped like the parameters, or one sharding for all; default: the default device.
+
+    Raises CheckpointError naming missing, surplus, misshapen and truncated tensors; FileNotFoundError without a config.
+    """
+    path = Path(path)
+    config = Qwen3VLConfig.from_hf(path)
+    stored = _check(path, config)
+    table = weights(config)
+    shardings = sharding if isinstance(sharding, dict) else map_weights(lambda *_: sharding, table)
+
+    def leaf(_: str, weight: Weight, sharding: Any) -> jax.Array:
+        tensors = [stored[name] for name in weight.hf_names()]
+        kind = np.dtype(dtype) if dtype is not None else tensors[0].dtype
+        if math.prod(weight.shape) * kind.itemsize <= _PIECE_BYTES:
+            whole = np.empty(weight.shape, kind)
+            for i, tensor in enumerate(tensors):
+                whole[i if weight.stacked else ...] = weight.from_hf(tensor.rows(0, tensor.shape[0]))
+            return jax.device_put(whole, sharding)
+        return _stream(weight, tensors, kind, sharding)
+
+    return config, map_weights(leaf, table, shardings)
+
+
+def _stream(weight: Weight, tensors: list[_Stored], dtype: np.dtype, sharding: Any) -> jax.Array:
+    """Fill an array on the device, in place, with pieces of its tensors."""
+    array = jax.jit(lambda: jnp.zeros(weight.shape, dtype), out_shardings=sharding)()
+    write = jax.jit(jax.lax.dynamic_update_slice, donate_argnums=0, out_shardings=sharding)
+    shape = weight.shape[1:] if weight.stacked else weight.shape
+    for i, tensor in enumerate(tensors):
+        rows = tensor.shape[0]
+        # HF's leading dimension is this leaf's last one where it is transposed
+        axis = len(shape) - 1 if weight.transposed else 0
+        step = max(1, min(rows, _PIECE_BYTES * rows // max(1, math.prod(shape) * tensor.dtype.itemsize)))
+        if weight.transposed and len(shape) != 2:
+            step = rows  # several dimensions come from HF's first: never a large tensor
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            piece = tensor.rows(first, last)
+            if weight.transposed:
+                piece = piece.reshape(last - first, -1).T
+            part = list(shape)
+            if step < rows:
+                part[axis] = last - first
+            piece = piece.reshape(part).astype(dtype, copy=False)
+            start = [0] * len(shape)
+            start[axis] = first
+            if weight.stacked:
+                piece, start = piece[None], [i, *start]
+            # Wait: pieces queued for the device would pile up on the host.
+            array = write(array, piece, [np.int32(s) for s in start]).block_until_ready()
+    return array
+
+
+def _check(path: Path, config: Qwen3VLConfig) -> dict[str, _Stored]:
+    """Headers of all files, by tensor name, once they are known to match the config."""
+    stored: dict[str, _Stored] = {}
+    wrong: list[str] = []
+    for file in _files(path):
+        for name, tensor in _header(file):
+            if name in stored:
+                wrong.append(f"{name}: in both {stored[name].file.name} and {file.name}")
+            if tensor.stop > file.stat().st_size:
+                wrong.append(f"{name}: truncated, {file.name} ends before it does")
+            stored[name] = tensor
+    expected = {name: weight.hf_shape for _, weight in flat_weights(config) for name in weight.hf_names()}
+    wrong += [f"{name}: missing" for name in expected if name not in stored]
+    wrong += [f"{name}: surplus, the config has no place for it" for name in stored if name not in expected]
+    for name, shape in expected.items():
+        if name in stored and stored[name].shape != shape:
+            wrong.append(f"{name}: has shape {stored[name].shape}, expected {shape}")
+    if wrong:
+        raise CheckpointError(f"{path} does not match its config.json:\n  " + "\n  ".join(sorted(wrong)))
+    return stored
+
+
+def _files(path: Path) -> list[Path]:
+    if (path / _INDEX).exists():
+        names = sorted(set(json.loads((path / _INDEX).read_text())["weight_map"].values()))
+        if strange := [name for name in names if Path(name).name != name]:
+            raise CheckpointError(f"{path / _INDEX} points outside its directory: {', '.join(strange)}")
+        files = [path / name for name in names]
+    else:
+        files = [path / _SINGLE]
+    if absent := [file.name for file in files if not file.exists()]:
+        raise CheckpointError(f"{path} lacks {', '.join(absent)} (only safetensors files are read, never pickles)")
+    return files
+
+
+def _header(file: Path) -> Iterator[tuple[str, _Stored]]:
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        raw = stream.read(length) if length <= _MAX_HEADER_BYTES else b""
+    try:
+        if len(raw) != length:
+            raise ValueError("the header is cut off")
+        entries = json.loads(raw)
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            dtype, shape = _DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+            if dtype is None:
+                raise ValueError(f"{name} has dtype {entry['dtype']}, expected one of {', '.join(_DTYPES)}")
+            start, stop = entry["data_offsets"]
+            if stop - start != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{name} has {stop - start} bytes for shape {shape}")
+            yield name, _Stored(file, dtype, shape, 8 + length + start, 8 + length + stop)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def save_hf(path: str | os.PathLike, config: Qwen3VLConfig, params: Params, *, shard_bytes: int = _SHARD_BYTES) -> None:
+    """Write `config.json` and safetensors that transformers, vLLM and SGLang load, in shards of at most `shard_bytes`.
+
+    Tensors go to disk one at a time; each file appears under its name only when it is whole, the index last.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    shards: list[list[tuple[str, Weight, jax.Array, int | None]]] = [[]]
+    room = shard_bytes
+
+    def add(_: str, weight: Weight, array: jax.Array) -> None:
+        nonlocal room
+        if array.shape != weight.shape:
+            raise ValueError(f"{weight.hf} has shape {array.shape}, but the config makes it {weight.shape}")
+        for i, name in enumerate(weight.hf_names()):
+            size = math.prod(weight.hf_shape) * array.dtype.itemsize
+            if size > room and shards[-1]:
+                shards.append([])
+                room = shard_bytes
+            room -= size
+            shards[-1].append((name, weight, array, i if weight.stacked else None))
+
+    map_weights(add, weights(config), params)
+    count = len(shards)
+    names = [_SINGLE if count == 1 else f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    for name, shard in zip(names, shards, strict=True):
+        _write_shard(path / name, shard)
+    config_text = json.dumps(config.to_hf(), indent=2) + "\n"
+    _replace_file(path / "config.json", config_text)
+    if count > 1:
+        weight_map = {tensor[0]: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum((path / name).stat().st_size for name in names)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _replace_file(path / _INDEX, json.dumps(index, indent=2) + "\n")
+    else:
+        (path / _INDEX).unlink(missing_ok=True)  # an older, sharded checkpoint would be read in this one's place
+
+
+def _write_shard(file: Path, tensors: list[tuple[str, Weight, jax.Array, int | None]]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, weight, array, _ in tensors:
+        size = math.prod(weight.hf_shape) * array.dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[np.dtype(array.dtype)],
+            "shape": list(weight.hf_shape),
+            "data_offsets": [position, position + size],
+        }
+        position += size
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        stream.write(len(raw).to_bytes(8, "little") + raw)
+        for _, weight, array, i in tensors:
+            tensor = weight.to_hf(np.asarray(array if i is None else array[i]))
+            np.ascontiguousarray(tensor).tofile(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _replace_file(file: Path, text: str) -> None:
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    partial.replace(file)

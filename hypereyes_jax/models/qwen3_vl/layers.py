@@ -1,0 +1,99 @@
+"""The small parts: norms, linear maps with an optional adapter, rotary embeddings, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from hypereyes_jax.models.lora import Lora
+
+Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
+
+# Added where attention may not look. Finite, so a fully masked (padding) row gives a uniform average, not NaN.
+_MASKED = -1e30
+
+
+def adapted(
+    lora: Lora | None, prefix: str, w: Mapping[str, Any], adapter: Mapping[str, Any], key: jax.Array | None
+) -> Linear:
+    """Linear maps by name, each with its adapter if it has one.
+
+    Args:
+      prefix: path of `w` in the parameter tree.
+      w, adapter: weights and adapters of one layer.
+      key: turns the adapters' dropout on.
+    """
+
+    def linear(name: str, x: jax.Array) -> jax.Array:
+        y = x @ w[name].reshape(x.shape[-1], -1)
+        if lora is None or name not in adapter:
+            return y
+        return y + lora.delta(f"{prefix}/{name}", adapter[name], x, key)
+
+    return linear
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """x / rms(x) * scale over the last axis; statistics in float32."""
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return wide.astype(x.dtype) * scale
+
+
+def layer_norm(x: jax.Array, w: dict[str, jax.Array], eps: float = 1e-6) -> jax.Array:
+    """LayerNorm over the last axis; statistics in float32."""
+    wide = x.astype(jnp.float32)
+    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return wide.astype(x.dtype) * w["scale"] + w["bias"]
+
+
+def mrope(positions_3BT: jax.Array, head_dim: int, theta: float, section: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """cos and sin [B, T, head_dim / 2], float32, of interleaved M-RoPE.
+
+    Frequency i turns with the height position if i % 3 == 1 and i < 3 * section[1], with the width position if
+    i % 3 == 2 and i < 3 * section[2], else with the temporal one.
+    """
+    half = head_dim // 2
+    axis = np.zeros(half, np.int32)
+    for which in (1, 2):
+        axis[which : 3 * section[which] : 3] = which
+    frequency = theta ** (-np.arange(half, dtype=np.float32) / half)
+    chosen = jnp.moveaxis(positions_3BT, 0, -1)[..., axis].astype(jnp.float32)
+    angle = chosen * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotary_2d(row_N: jax.Array, col_N: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """cos and sin [N, head_dim / 2], float32: half the frequencies turn with the row, half with the column."""
+    quarter = head_dim // 4
+    frequency = theta ** (-np.arange(quarter, dtype=np.float32) / quarter)
+    angle = jnp.concatenate([row_N[:, None] * frequency, col_N[:, None] * frequency], axis=-1)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Turn x [..., heads, head_dim] by angles [..., head_dim / 2]; dimension i pairs with i + head_dim / 2."""
+    first, second = jnp.split(x, 2, axis=-1)
+    cos, sin = cos[..., None, :].astype(x.dtype), sin[..., None, :].astype(x.dtype)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def attention(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Softmax attention [B, T, H * D]; query head h reads key head h // (H / K), so keys are never repeated.
+
+    mask_BTS: True where a query may look. Scores are in float32.
+    """
+    batch, length, heads, size = q_BTHD.shape
+    kv_heads = k_BSKD.shape[2]
+    q = q_BTHD.reshape(batch, length, kv_heads, heads // kv_heads, size) * size**-0.5
+    scores = jnp.einsum("btkgd,bskd->bkgts", q, k_BSKD, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask_BTS[:, None, None], scores, _MASKED)
+    weight = jax.nn.softmax(scores, axis=-1).astype(v_BSKD.dtype)
+    out = jnp.einsum("bkgts,bskd->btkgd", weight, v_BSKD)
+    return out.reshape(batch, length, heads * size)

@@ -1,0 +1,106 @@
+"""The decoder: one scan over layer-stacked weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
+from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rms_norm, rotate
+from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
+from hypereyes_jax.models.qwen3_vl.weights import Params
+
+if TYPE_CHECKING:
+    from hypereyes_jax.models.lora import Lora
+
+# attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+
+
+def embed_tokens(
+    params: Params, tokens_BT: jax.Array, visual_index_BT: jax.Array, visual: VisualFeatures | None
+) -> jax.Array:
+    """[B, T, D]: token embeddings, with visual tokens in the place of image tokens."""
+    x = params["embed"][tokens_BT]
+    if visual is None:
+        return x
+    return jnp.where((visual_index_BT >= 0)[..., None], visual.embeds[visual_index_BT].astype(x.dtype), x)
+
+
+def decode_layers(
+    params: Params,
+    config: Qwen3VLConfig,
+    x_BTD: jax.Array,
+    positions_3BT: jax.Array,
+    visual_index_BT: jax.Array,
+    visual: VisualFeatures | None,
+    attend: Attend,
+    attend_xs: Any,
+    *,
+    lora: Lora | None = None,
+    remat: str = "none",
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, Any]:
+    """All decoder layers and the final norm: ([B, T, D], what `attend` gave, stacked over layers).
+
+    Args:
+      attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice.
+      remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
+    """
+    text = config.text
+    cos, sin = mrope(positions_3BT, text.head_dim, text.rope_theta, text.mrope_section)
+    adapters = lora.weights.get("layers", {}) if lora is not None else {}
+
+    def layer(x: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
+        w, adapter, index, own = xs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+
+        linear = adapted(lora, "layers", w, adapter, key)
+        x, out = _layer(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
+        if visual is not None and visual.deepstack.shape[0]:
+            x = _add_deepstack(x, index, visual_index_BT, visual.deepstack)
+        return x, out
+
+    stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers), attend_xs)
+    x, out = jax.lax.scan(_rematerialised(layer, remat), x_BTD, stacked)
+    return rms_norm(x, params["norm"], text.rms_norm_eps), out
+
+
+def _layer(
+    w: Params, text: TextConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Callable
+) -> tuple[jax.Array, Any]:
+    heads = (*x.shape[:-1], -1, text.head_dim)
+    h = rms_norm(x, w["attn_norm"], text.rms_norm_eps)
+    q = rms_norm(linear("q", h).reshape(heads), w["q_norm"], text.rms_norm_eps)
+    k = rms_norm(linear("k", h).reshape(heads), w["k_norm"], text.rms_norm_eps)
+    v = linear("v", h).reshape(heads)
+    attended, out = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+    x = x + linear("o", attended)
+    h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
+    return x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h)), out
+
+
+def _add_deepstack(x: jax.Array, index: jax.Array, visual_index_BT: jax.Array, deepstack: jax.Array) -> jax.Array:
+    """DeepStack (arXiv 2406.04334): feature i joins the visual tokens after decoder layer i."""
+
+    def add(x: jax.Array) -> jax.Array:
+        feature = deepstack[index].astype(x.dtype)[visual_index_BT]
+        return x + jnp.where((visual_index_BT >= 0)[..., None], feature, 0)
+
+    # one scan serves all layers, so which of them add a feature is decided at run time
+    return jax.lax.cond(index < deepstack.shape[0], add, lambda x: x, x)
+
+
+def _rematerialised(layer: Callable, remat: str) -> Callable:
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    if remat == "none":
+        return layer
+    if remat not in policies:
+        raise ValueError(f"remat={remat!r} is not one of none, {', '.join(policies)}")
+    return jax.checkpoint(layer, policy=policies[remat], prevent_cse=False)

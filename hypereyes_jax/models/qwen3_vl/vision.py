@@ -1,0 +1,92 @@
+"""The vision tower: patches in rows to visual tokens, and the features DeepStack adds to the first decoder layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
+from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, attention, layer_norm, rotary_2d, rotate
+from hypereyes_jax.models.qwen3_vl.weights import Params
+from hypereyes_jax.processing.types import VisionInputs
+
+if TYPE_CHECKING:
+    from hypereyes_jax.models.lora import Lora
+
+
+class VisualFeatures(NamedTuple):
+    """What the decoder takes from the tower, visual tokens in the order of their image tokens."""
+
+    embeds: jax.Array  # [M, D], replace the embeddings of image tokens
+    deepstack: jax.Array  # [taps, M, D], added to their hidden states after decoder layer 0, 1, ...
+
+
+def encode_images(
+    params: Params,
+    config: Qwen3VLConfig,
+    vision: VisionInputs,
+    lora: Lora | None = None,
+    dropout_key: jax.Array | None = None,
+) -> VisualFeatures:
+    """Run the vision tower. Rows past the last visual token hold another's features; nothing refers to them."""
+    w, c = params["vision"], config.vision
+    dtype = w["patch_w"].dtype
+    rows, length = vision.segment_RL.shape
+    x = jnp.asarray(vision.patches_NP, dtype) @ w["patch_w"] + w["patch_b"]
+    position = jnp.einsum(
+        "nkd,nk->nd", w["pos"][jnp.asarray(vision.pos_index_N4)], jnp.asarray(vision.pos_weight_N4, dtype)
+    )
+    x = (x + position).reshape(rows, length, -1)
+    cos, sin = rotary_2d(jnp.asarray(vision.row_N), jnp.asarray(vision.col_N), c.head_dim, c.rope_theta)
+    cos, sin = cos.reshape(rows, length, -1), sin.reshape(rows, length, -1)
+    segment = jnp.asarray(vision.segment_RL)
+    mask = segment[:, :, None] == segment[:, None, :]
+
+    # Merging keeps no state between layers, so each DeepStack tap is kept as hidden states and merged after the scan:
+    # one compiled block serves every layer, tapped or not.
+    taps = jnp.array(c.deepstack_visual_indexes, jnp.int32)
+
+    def block(carry: tuple[jax.Array, jax.Array], xs: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
+        x, tapped = carry
+        weights, adapter, index = xs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), x, cos, sin, mask)
+        if taps.size:
+            tapped = jnp.where((taps == index)[:, None, None, None], x, tapped)
+        return (x, tapped), None
+
+    tapped = jnp.zeros((taps.size, *x.shape), x.dtype)
+    adapters = lora.weights.get("vision", {}).get("blocks", {}) if lora is not None else {}
+    xs = (w["blocks"], adapters, jnp.arange(c.depth))
+    (x, tapped), _ = jax.lax.scan(block, (x, tapped), xs)
+    place = jnp.asarray(vision.token_place_M)
+    embeds = _merge(w["merger"], c, x, per_patch_norm=True)[place]
+    if not taps.size:
+        return VisualFeatures(embeds, jnp.zeros((0, *embeds.shape), embeds.dtype))
+    deepstack = jax.vmap(lambda w, x: _merge(w, c, x, per_patch_norm=False)[place])(w["deepstack"], tapped)
+    return VisualFeatures(embeds, deepstack)
+
+
+def _block(
+    w: Params, c: VisionConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array
+) -> jax.Array:
+    rows, length, wide = x.shape
+    h = layer_norm(x, w["norm1"])
+    qkv = (linear("qkv_w", h).reshape(rows, length, 3 * wide) + w["qkv_b"].reshape(3 * wide)).reshape(
+        rows, length, 3, c.num_heads, -1
+    )
+    q, k = rotate(qkv[:, :, 0], cos, sin), rotate(qkv[:, :, 1], cos, sin)
+    x = x + linear("proj_w", attention(q, k, qkv[:, :, 2], mask)) + w["proj_b"]
+    h = jax.nn.gelu(linear("fc1_w", layer_norm(x, w["norm2"])) + w["fc1_b"], approximate=True)
+    return x + linear("fc2_w", h) + w["fc2_b"]
+
+
+def _merge(w: Params, c: VisionConfig, x: jax.Array, *, per_patch_norm: bool) -> jax.Array:
+    """[R, L, Dv] to [M, D]: each merge block of consecutive patches becomes one token."""
+    blocks = x.reshape(-1, c.merge_unit * c.hidden_size)
+    h = layer_norm(x, w["norm"]).reshape(blocks.shape) if per_patch_norm else layer_norm(blocks, w["norm"])
+    # exact GELU here, its tanh approximation in the blocks
+    h = jax.nn.gelu(h @ w["fc1_w"] + w["fc1_b"], approximate=False)
+    return h @ w["fc2_w"] + w["fc2_b"]

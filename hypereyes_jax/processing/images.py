@@ -1,0 +1,150 @@
+"""PIL images and video frames to normalised, flattened patches, as transformers' Qwen2-VL processor makes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.configs.model import VisionConfig
+
+MIN_PIXELS = 65536
+MAX_PIXELS = 1200 * 32 * 32  # the paper's cap: 1,200 visual tokens of 32 x 32 pixels
+# Pixels are mapped to [-1, 1]; the mean and standard deviation in every published preprocessor_config.json.
+_MEAN = np.float32(0.5)
+_STD = np.float32(0.5)
+_MAX_ASPECT = 200
+
+
+class PatchedImage(NamedTuple):
+    """One image, or one temporal patch of a video (two frames seen as one)."""
+
+    patches: np.ndarray  # float32 [n, P], merge-block order; values flattened as (channel, temporal, row, column)
+    grid_thw: tuple[int, int, int]  # in patches; the temporal side is always 1
+
+
+def smart_resize(height: int, width: int, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The (height, width) an image is resized to: multiples of `multiple`, area within bounds, aspect nearly kept.
+
+    Raises ValueError for an aspect ratio above 200, or one so extreme that the area cannot come under `max_pixels`.
+    """
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise ValueError(f"image of {width}x{height} pixels has an aspect ratio above {_MAX_ASPECT}; crop it first")
+    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(multiple, math.floor(height / shrink / multiple) * multiple)
+        new_width = max(multiple, math.floor(width / shrink / multiple) * multiple)
+        if new_height * new_width > max_pixels:
+            raise ValueError(
+                f"image of {width}x{height} pixels becomes {new_width}x{new_height}, beyond the cap of {max_pixels} "
+                "pixels; raise max_pixels or crop it"
+            )
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / multiple) * multiple
+        new_width = math.ceil(width * grow / multiple) * multiple
+    return new_height, new_width
+
+
+def patchify(
+    image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
+) -> PatchedImage:
+    """Resize (bicubic), normalise and cut one image.
+
+    A still image fills all `temporal_patch_size` frames of its patches with itself.
+
+    Raises ValueError for an empty image, a non-finite pixel, or a size that cannot be made to fit.
+    """
+    (pixels,) = _resized([image], config, min_pixels, max_pixels)
+    return _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
+
+
+def patchify_video(
+    frames: Sequence[Image.Image],
+    config: VisionConfig,
+    min_pixels: int = 128 * 32 * 32,
+    max_pixels: int = 768 * 32 * 32,
+) -> list[PatchedImage]:
+    """Cut frames of one size into temporal patches, each seen by the model as an image after a timestamp.
+
+    `min_pixels` and `max_pixels` bound the whole video's volume (frames x height x width). The last frame is repeated
+    to fill the last temporal patch.
+
+    Raises ValueError for no frames, frames of several sizes, or what `patchify` refuses.
+    """
+    if not frames:
+        raise ValueError("a video needs at least one frame")
+    if len({frame.size for frame in frames}) > 1:
+        raise ValueError(f"frames of one video must have one size, got {sorted({frame.size for frame in frames})}")
+    depth = config.temporal_patch_size
+    count = len(frames)
+    width, height = frames[0].size
+    size = _video_size(count, height, width, config, min_pixels, max_pixels)
+    pixels = [_resample(frame, size) for frame in frames]
+    pixels += [pixels[-1]] * (-count % depth)
+    return [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
+
+
+def frame_timestamps(frame_indices: Sequence[int], fps: float, config: VisionConfig) -> list[float]:
+    """Seconds that the prompt states before each temporal patch: the mean of its first and last frame's times."""
+    depth = config.temporal_patch_size
+    indices = list(frame_indices)
+    indices += [indices[-1]] * (-len(indices) % depth)
+    return [(indices[i] + indices[i + depth - 1]) / (2 * fps) for i in range(0, len(indices), depth)]
+
+
+def _video_size(
+    count: int, height: int, width: int, config: VisionConfig, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    multiple, depth = config.pixel_multiple, config.temporal_patch_size
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise ValueError(f"frames of {width}x{height} pixels have an aspect ratio above {_MAX_ASPECT}; crop them first")
+    if min(height, width) < multiple:
+        raise ValueError(f"frames of {width}x{height} pixels are smaller than one visual token of {multiple} pixels")
+    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
+    padded = math.ceil(count / depth) * depth
+    if padded * new_height * new_width > max_pixels:
+        shrink = math.sqrt(count * height * width / max_pixels)
+        new_height = max(multiple, math.floor(height / shrink / multiple) * multiple)
+        new_width = max(multiple, math.floor(width / shrink / multiple) * multiple)
+    elif padded * new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (count * height * width))
+        new_height = math.ceil(height * grow / multiple) * multiple
+        new_width = math.ceil(width * grow / multiple) * multiple
+    return new_height, new_width
+
+
+def _resized(images: Sequence[Image.Image], config: VisionConfig, min_pixels: int, max_pixels: int) -> list[np.ndarray]:
+    resized = []
+    for image in images:
+        width, height = image.size
+        if not width or not height:
+            raise ValueError(f"image of {width}x{height} pixels is empty")
+        size = smart_resize(height, width, config.pixel_multiple, min_pixels, max_pixels)
+        resized.append(_resample(image, size))
+    return resized
+
+
+def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """[height, width, 3] float32 in [-1, 1]."""
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+        raise ValueError("image has NaN or infinite pixels")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    height, width = size
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return (np.asarray(rgb, np.float32) / np.float32(255) - _MEAN) / _STD
+
+
+def _cut(pixels_THWC: np.ndarray, config: VisionConfig) -> PatchedImage:
+    frames, height, width, channels = pixels_THWC.shape
+    patch, merge = config.patch_size, config.spatial_merge_size
+    rows, columns = height // patch, width // patch
+    blocks = pixels_THWC.reshape(frames, rows // merge, merge, patch, columns // merge, merge, patch, channels)
+    # (block row, block column, row in block, column in block, channel, frame, pixel row, pixel column)
+    blocks = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6)
+    return PatchedImage(np.ascontiguousarray(blocks.reshape(rows * columns, -1)), (1, rows, columns))

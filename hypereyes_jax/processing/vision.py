@@ -1,0 +1,117 @@
+"""What the vision tower must know of each patch, computed on the host, so that image grids never enter jit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hypereyes_jax.configs.model import VisionConfig
+from hypereyes_jax.processing.images import PatchedImage
+from hypereyes_jax.processing.types import VisionInputs
+
+
+def bucket(size: int, smallest: int = 1) -> int:
+    """The first of smallest * (1, 2, 3, 4, 6, 8, 12, 16, ...) that holds `size`: at most half as much again."""
+    units = max(1, -(-size // smallest))
+    power = 1 << (units - 1).bit_length()
+    return smallest * (power * 3 // 4 if power >= 4 and units <= power * 3 // 4 else power)
+
+
+def place(sizes: Sequence[int], row_length: int) -> tuple[list[tuple[int, int]], int]:
+    """Pack images of `sizes` patches into rows of `row_length`: ((row, offset) of each, number of rows).
+
+    First fit, largest first. Vision attention costs rows x row_length^2, so many small images share a row while
+    none pays for another row.
+    """
+    filled: list[int] = []
+    places = [(0, 0)] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        row = next((r for r, used in enumerate(filled) if used + sizes[i] <= row_length), len(filled))
+        if row == len(filled):
+            filled.append(0)
+        places[i] = (row, filled[row])
+        filled[row] += sizes[i]
+    return places, len(filled)
+
+
+def vision_inputs(
+    config: VisionConfig, images: Sequence[PatchedImage], pad_to: tuple[int, int] | None = None
+) -> VisionInputs:
+    """Lay out images for the vision tower.
+
+    Args:
+      images: in the order of their image tokens; visual token j counts through them in this order.
+      pad_to: (rows, patches a row) of the result; default: the smallest bucket that holds them. With no images and no
+        `pad_to` the arrays have no rows, and the model skips its vision tower.
+
+    Raises ValueError if the images do not fit `pad_to`, or hold a NaN.
+    """
+    sizes = [len(image.patches) for image in images]
+    for number, image in enumerate(images):
+        if not np.isfinite(image.patches).all():
+            raise ValueError(f"image {number} has NaN or infinite pixels")
+    longest = max(sizes, default=0)
+    unit = config.merge_unit
+    row_length = pad_to[1] if pad_to else bucket(longest, 4 * unit)
+    if longest > row_length or row_length % unit:
+        raise ValueError(
+            f"an image of {longest} patches does not fit rows of {row_length} (a multiple of {unit} is needed)"
+        )
+    places, used = place(sizes, row_length)
+    rows = pad_to[0] if pad_to else (bucket(used) if used else 0)
+    if used > rows:
+        raise ValueError(f"{len(images)} images need {used} rows of {row_length} patches, but only {rows} are given")
+    shape = (rows, row_length)
+    patches = np.zeros((*shape, config.patch_values), np.float32)
+    pos_index, pos_weight = np.zeros((*shape, 4), np.int32), np.zeros((*shape, 4), np.float32)
+    row_of, col_of, segment = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    token_place = np.zeros(rows * row_length // unit, np.int32)
+    token = 0
+    for number, (image, (row, start)) in enumerate(zip(images, places, strict=True)):
+        _, grid_rows, grid_cols = image.grid_thw
+        here = (row, slice(start, start + len(image.patches)))
+        patches[here] = image.patches
+        row_of[here], col_of[here] = _merge_order(grid_rows, grid_cols, config.spatial_merge_size)
+        pos_index[here], pos_weight[here] = _interpolation(row_of[here], col_of[here], grid_rows, grid_cols, config)
+        segment[here] = number + 1
+        tokens = len(image.patches) // unit
+        first = (row * row_length + start) // unit
+        token_place[token : token + tokens] = np.arange(first, first + tokens)
+        token += tokens
+    flat = rows * row_length
+    return VisionInputs(
+        patches_NP=patches.reshape(flat, -1),
+        pos_index_N4=pos_index.reshape(flat, 4),
+        pos_weight_N4=pos_weight.reshape(flat, 4),
+        row_N=row_of.reshape(flat),
+        col_N=col_of.reshape(flat),
+        segment_RL=segment,
+        token_place_M=token_place,
+    )
+
+
+def _merge_order(rows: int, cols: int, merge: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each patch, when patches go block by block of merge x merge."""
+    grid = np.indices((rows, cols)).reshape(2, rows // merge, merge, cols // merge, merge)
+    row, col = grid.swapaxes(2, 3).reshape(2, -1)
+    return row, col
+
+
+def _interpolation(
+    row_n: np.ndarray, col_n: np.ndarray, rows: int, cols: int, config: VisionConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear taps into the square table of learned positions, corners aligned: index [n, 4], weight [n, 4]."""
+    side = round(config.num_position_embeddings**0.5)
+
+    def taps(index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        source = index.astype(np.float32) * np.float32(side - 1) / np.float32(max(size - 1, 1))
+        low = np.floor(source).astype(np.int32)
+        high_weight = source - low
+        return np.stack([low, np.minimum(low + 1, side - 1)], 1), np.stack([1 - high_weight, high_weight], 1)
+
+    row_tap, row_weight = taps(row_n, rows)
+    col_tap, col_weight = taps(col_n, cols)
+    index = row_tap[:, :, None] * side + col_tap[:, None, :]
+    weight = row_weight[:, :, None] * col_weight[:, None, :]
+    return index.reshape(-1, 4), weight.reshape(-1, 4)
