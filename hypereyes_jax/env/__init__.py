@@ -16,6 +16,7 @@ from hypereyes_jax.env.judges import ExactJudge, Judge
 from hypereyes_jax.env.types import (
     Box,
     EpisodeResult,
+    FatalSearchError,
     Invocation,
     Part,
     Question,
@@ -33,6 +34,7 @@ __all__ = [
     "EpisodeConfig",
     "EpisodeResult",
     "ExactJudge",
+    "FatalSearchError",
     "ImageSearch",
     "Invocation",
     "Judge",

@@ -23,6 +23,7 @@ from hypereyes_jax.env.crops import UNITS_IN_WORDS, BoxUnits, crop, to_fractions
 from hypereyes_jax.env.prompts import PromptStyle, system_prompt
 from hypereyes_jax.env.types import (
     EpisodeResult,
+    FatalSearchError,
     Invocation,
     Part,
     Question,
@@ -103,6 +104,9 @@ class Episode:
 
         Returns:
           The observation's user message (crops, then text), or None when the episode is over.
+
+        Raises:
+          FatalSearchError: no search can work any more (no credit left); the whole run should stop.
         """
         if self.stop_reason is not None:
             raise RuntimeError(f"step() on an episode that ended: {self.stop_reason}")
@@ -122,6 +126,10 @@ class Episode:
         outcomes = await self._run(planned)
         invocations = tuple(invocation for invocation, _ in outcomes)
         errors = [error for _, error in outcomes if error is not None]
+        for error in errors:
+            if isinstance(error, FatalSearchError):
+                self.fail_infrastructure(str(error))
+                raise error
         outage = bool(errors) and not any(error.refused for error in errors) and not _any_search_worked(invocations)
 
         malformed = "; ".join(call.why for call in turn.calls if isinstance(call, Malformed))

@@ -37,14 +37,37 @@ class SearchHit:
 class SearchError(Exception):
     """A search that failed, which is not the same as one that found nothing (an empty list).
 
-    `transient`: trying again may help. `refused`: the service works but will not take this one request (a query that is
-    too long, say), so the failure belongs to whoever asked; a failure that is not refused is an outage of the world.
+    transient: trying again may help.
+    refused: the service works but will not take this one request (a query that is too long, say), so the failure
+      belongs to whoever asked; a failure that is not refused is an outage of the world.
+    kind: one word for metrics ("timeout", "connection", "http_503", "throttled", "bad_reply", ...).
+    retry_after: seconds the service asked to wait, if it did.
     """
 
-    def __init__(self, message: str, *, transient: bool, refused: bool = False):
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        refused: bool = False,
+        kind: str = "error",
+        retry_after: float | None = None,
+    ):
         super().__init__(message)
         self.transient = transient
         self.refused = refused
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+class FatalSearchError(SearchError):
+    """No later search can work either: the credit is used up, the spending cap is reached, the key is refused.
+
+    It ends the run (an episode lets it through), where an outage only masks rollouts.
+    """
+
+    def __init__(self, message: str, *, kind: str):
+        super().__init__(message, transient=False, kind=kind)
 
 
 @runtime_checkable

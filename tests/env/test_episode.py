@@ -21,7 +21,6 @@ from hypereyes_jax.env import (
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.prompts import system_prompt
 
-
 CHAD = SearchHit("Chad", "Country in Africa.", 0.97)
 
 
