@@ -1,4 +1,4 @@
-"""Batches of SFT trajectories: shuffled, sharded over processes, packed ahead in a thread, and resumable to the sample."""
+"""Batches of SFT trajectories: shuffled, sharded over processes, packed ahead in a thread, resumable to the sample."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PipelineConfig:
 class Batches:
     """An iterator over batches whose place can be saved and restored.
 
-    Each epoch is a new permutation, decided by the seed alone. The last, incomplete batch of the run is dropped, so that
-    every step has the same size.
+    Each epoch is a new permutation, decided by the seed alone. The last, incomplete batch of the run is dropped, so
+    that every step has the same size.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing
 from hypereyes_jax.rl.state import TrainState
 
-# What Orbax and TensorStore raise on files that are missing, cut short or altered. Orbax also raises a bare `Exception`.
+# What Orbax and TensorStore raise on files that are missing, cut short or altered, beside a bare `Exception`.
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError)
 
 
@@ -60,7 +60,7 @@ def _named_checksums(tree: Any) -> dict[str, int]:
 class Checkpoints:
     """The checkpoints of one run. Close it (or use `with`) so that the last one is finished."""
 
-    def __init__(self, directory: Path, keep: KeepPolicy = KeepPolicy()):  # noqa: B008 (frozen)
+    def __init__(self, directory: Path, keep: KeepPolicy = KeepPolicy()):
         self.directory = directory.resolve()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep.latest,

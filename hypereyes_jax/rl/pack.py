@@ -1,7 +1,7 @@
 """Trajectories of any length become packed, padded arrays of a few fixed shapes. Host work, numpy only.
 
-Several trajectories share a row (attention stays inside each, see `ModelInputs.segment_BT`), rows make micro-batches, and
-the micro-batches of one optimiser step are stacked on a leading axis: M micro-batches, B rows, T tokens.
+Several trajectories share a row (attention stays inside each, see `ModelInputs.segment_BT`), rows make micro-batches,
+and the micro-batches of one optimiser step are stacked on a leading axis: M micro-batches, B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class PackConfig:
 class PackedBatch(NamedTuple):
     """One optimiser step's data. Position t holds what concerns the prediction of the token at t + 1.
 
-    Weights are relative: the learner divides by their sum over all micro-batches and processes. Sequence mean gives each
-    token 1 / (trained tokens of its sample), so that each sample counts the same however it is packed.
+    Weights are relative: the learner divides by their sum over all micro-batches and processes. Sequence mean gives
+    each token 1 / (trained tokens of its sample), so that each sample counts the same however it is packed.
     """
 
     inputs: ModelInputs  # every leaf with a leading M

@@ -2,11 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.rl.small import CONFIG, PACK, context, sampled, samples, trajectory
 
 from hypereyes_jax.processing import expand, patchify
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rl.pack import TrainingSample, first_fit_decreasing, pack, sft_sample, unpack
+from tests.rl.small import CONFIG, PACK, context, sampled, samples, trajectory
 
 
 def places(batch, index):
