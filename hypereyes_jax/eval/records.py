@@ -52,6 +52,7 @@ class TrajectoryRecord:
     tokens: int = 0  # read and written, image tokens included
     sampled_tokens: int = 0
     seconds: float = 0.0
+    why: str = ""  # in words, where `stop` alone does not tell (an outage)
     extra: dict[str, Any] = field(default_factory=dict)  # JSON-able: cost of the searches, reward, ...
 
     @property
@@ -80,6 +81,7 @@ def record_episode(result: EpisodeResult, *, stage: str, split: str, **outcome: 
         stop=result.stop,
         answer=result.answer,
         kind=question.kind,
+        why=result.why,
         **outcome,
     )
 

@@ -23,7 +23,9 @@ class Command:
     summary: str  # one line for `hypereyes --help`
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS = {
+    "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -117,7 +117,7 @@ def test_a_full_disk_names_the_file_and_the_cure(tmp_path, monkeypatch):
 def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
     metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
     metrics._file.close()
-    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)
+    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
     with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
         metrics.log(0, {"accuracy": 1.0})
 

@@ -1,0 +1,287 @@
+"""`report.html`: one self-contained page about a run. It asks the network for nothing.
+
+Text of models and of search results is hostile until proven otherwise. It enters the page in two ways only: through
+Jinja's escaping, and as JSON that the scripts read and place as text nodes. A content security policy that names the
+hashes of our own scripts backs both.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import TrajectoryRecord, read_metrics, read_records
+from hypereyes_jax.files import read_json, write_atomic
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL"}
+_SPLIT_NAMES = {"heldout": "held-out", "seen": "seen", "heldout_serial": "held-out, one search a turn"}
+_STOP_NAMES = {
+    "answered": "wrong answer",
+    "no_action": "neither call nor answer",
+    "turn_limit": "out of turns",
+    "truncated": "turn too long",
+    "context_limit": "context full",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart of series over steps; shown when at least one of its series was logged."""
+
+    title: str
+    series: Mapping[str, str]  # metric -> label
+    note: str
+    unit: str = ""  # "%" multiplies by 100
+    stacked: bool = False
+
+
+PANELS = (
+    Panel("Accuracy", {"rl/accuracy": "training rollouts", "rl/heldout_accuracy": "held-out"}, "share right", "%"),
+    Panel("Tool rounds", {"rl/rounds": "a rollout", "rl/reference_rounds": "TRACE reference"}, "turns that searched"),
+    Panel(
+        "Searches",
+        {"rl/invocations": "a rollout", "rl/reference_invocations": "TRACE reference"},
+        "images and queries looked up",
+    ),
+    Panel("Reward", {"rl/reward": "total", "rl/reward_tool": "tool efficiency"}, "mean of the rollouts of a step"),
+    Panel(
+        "References tightened",
+        {"rl/references_tightened": "questions tightened"},
+        "references only ever move down",
+    ),
+    Panel(
+        "Where a step's time goes",
+        {
+            "rl/seconds_generation": "generation",
+            "rl/seconds_search": "waiting for search",
+            "rl/seconds_training": "training",
+            "rl/seconds_sync": "weight sync",
+        },
+        "seconds",
+        stacked=True,
+    ),
+    Panel("SFT loss", {"sft/loss": "training", "sft/validation_loss": "validation"}, "nats a token"),
+)
+
+
+@dataclass
+class Report:
+    """All that the page shows, as JSON-able values."""
+
+    title: str
+    command: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)  # rows of the headline table
+    cards: list[dict[str, Any]] = field(default_factory=list)
+    panels: list[dict[str, Any]] = field(default_factory=list)
+    further: list[dict[str, Any]] = field(default_factory=list)  # panels of the series no panel asks for
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    questions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_report(source: Path, out: Path | None = None, *, questions: int = 40) -> Path:
+    """Write the report of a run directory, or of one trajectory file.
+
+    Args:
+      out: the page; by default `report.html` in the directory, or beside the file with its name.
+      questions: how many questions the trajectory viewer holds at most.
+
+    Raises:
+      UserError: there is nothing to report on, a file of the run is damaged, or the page can't be written.
+    """
+    if not source.exists():
+        raise UserError(f"there is no {source}. Give the directory of a run, or a trajectory file.")
+    report = collect(source, questions)
+    out = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
+    # a lone surrogate can come out of a tokenizer, and can't be encoded
+    write_atomic(out, render(report).encode("utf-8", "replace"))
+    return out
+
+
+def collect(source: Path, questions: int = 40) -> Report:
+    """Read everything a report shows. See `write_report`."""
+    report = Report(title=source.resolve().name)
+    if source.is_file():
+        _add_trajectories(report, list(read_records(source)), questions)
+        return report
+    if (source / "config.json").exists():
+        report.settings = read_json(source / "config.json")
+        report.command = str(report.settings.get("command", ""))
+    if (source / "metrics.json").exists():
+        _add_stages(report, read_json(source / "metrics.json").get("stages", {}))
+    _add_panels(report, read_metrics(source / "metrics.jsonl"))
+    records = [record for path in sorted(source.glob("trajectories-*.jsonl")) for record in read_records(path)]
+    _add_trajectories(report, records, questions)
+    if not (report.stages or report.panels or report.further or report.questions):
+        raise UserError(
+            f"{source} holds nothing to report on: no metrics.json, metrics.jsonl or trajectories-*.jsonl. "
+            "Is this the directory of a run?"
+        )
+    return report
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [(_TEMPLATES / name).read_text() for name in ("charts.js", "viewer.js")]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    page = {
+        "panels": report.panels,
+        "further": report.further,
+        "images": report.images,
+        "questions": report.questions,
+    }
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        page=page,
+        settings=json.dumps(report.settings.get("config", {}), indent=2, ensure_ascii=False),
+        style=(_TEMPLATES / "report.css").read_text(),
+        scripts=scripts,
+        script_hashes=" ".join(f"'sha256-{digest}'" for digest in hashes),
+    )
+
+
+def stage_name(stage: str) -> str:
+    return _STAGE_NAMES.get(stage, stage)
+
+
+def split_name(split: str) -> str:
+    return _SPLIT_NAMES.get(split, split)
+
+
+def _add_stages(report: Report, stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    order = {name: i for i, name in enumerate(_SPLIT_NAMES)}
+    for stage, splits in stages.items():
+        for split, summary in sorted(splits.items(), key=lambda item: order.get(item[0], len(order))):
+            row = {"stage": stage_name(stage), "key": stage, "split": split_name(split), **summary}
+            report.stages.append(row)
+            report.failures.append(_failures(row))
+    heldout = [(stage, splits["heldout"]) for stage, splits in stages.items() if "heldout" in splits]
+    if not heldout:
+        return
+    for label, name, unit, note in (
+        ("Accuracy", "accuracy", "%", "held-out questions answered right"),
+        ("Tool rounds", "rounds", "", "model turns that searched, a question"),
+        ("Cost-aware score", "cas", "", "accuracy against tokens and rounds"),
+    ):
+        steps = [{"key": stage, "stage": stage_name(stage), "value": _number(s[name], unit)} for stage, s in heldout]
+        report.cards.append({"label": label, "steps": steps, "note": note})
+    for stage, splits in stages.items():
+        if "heldout" in splits and "heldout_serial" in splits:
+            wide, serial = splits["heldout"], splits["heldout_serial"]
+            steps = [
+                {"key": "base", "stage": "one at a time", "value": _number(serial["rounds"], "")},
+                {"key": stage, "stage": "in parallel", "value": _number(wide["rounds"], "")},
+            ]
+            note = f"rounds of the same policy; accuracy {_number(serial['accuracy'], '%')} and " + _number(
+                wide["accuracy"], "%"
+            )
+            report.cards.append({"label": "What width buys", "steps": steps, "note": note})
+
+
+def _failures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How the questions of a stage ended: right, each kind of wrong, and what was not scored."""
+    n = max(row["n"], 1)
+    wrong = row.get("wrong_by_stop", {})
+    parts = [{"kind": "right", "name": "right", "count": row["n"] - sum(wrong.values())}]
+    parts += [{"kind": stop, "name": _STOP_NAMES.get(stop, stop), "count": count} for stop, count in wrong.items()]
+    for part in parts:
+        part["share"] = 100 * part["count"] / n
+    notes = {
+        "malformed_calls": "malformed calls",
+        "failed_searches": "failed searches",
+        "masked_infrastructure": "not scored: search down",
+        "masked_judge": "not scored: judge down",
+    }
+    return {
+        "stage": row["stage"],
+        "split": row["split"],
+        "parts": [part for part in parts if part["count"]],
+        "notes": [f"{row[name]} {text}" for name, text in notes.items() if row.get(name)],
+    }
+
+
+def _add_panels(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            if "/" in name and isinstance(value, (int, float)):
+                series[name].append((row["step"], value))
+    taken: set[str] = set()
+    for panel in PANELS:
+        found = [name for name in panel.series if name in series]
+        taken.update(found)
+        if found:
+            lines = [{"label": panel.series[name], "points": series[name]} for name in found]
+            report.panels.append(
+                {"title": panel.title, "note": panel.note, "unit": panel.unit, "stacked": panel.stacked, "lines": lines}
+            )
+    for name in sorted(series.keys() - taken):
+        lines = [{"label": name, "points": series[name]}]
+        report.further.append({"title": name, "note": "", "unit": "", "stacked": False, "lines": lines})
+
+
+def _add_trajectories(report: Report, records: Sequence[TrajectoryRecord], limit: int) -> None:
+    grouped: dict[str, list[TrajectoryRecord]] = defaultdict(list)
+    for record in records:
+        grouped[record.question_id].append(record)
+    numbers: dict[str, int] = {}
+    order = {stage: i for i, stage in enumerate([row["key"] for row in report.stages] or _STAGE_NAMES)}
+    for group in sorted(grouped.values(), key=_interest)[:limit]:
+        group.sort(key=lambda record: (order.get(record.stage, len(order)), record.split))
+        first = group[0]
+        question = {
+            "id": first.question_id,
+            "text": first.question,
+            "kind": first.kind,
+            "split": split_name(first.split.removesuffix("_serial")),
+            "answers": list(first.answers),
+            "images": [numbers.setdefault(image, len(numbers)) for image in first.images],
+            "runs": [_run(record) for record in group],
+        }
+        report.questions.append(question)
+    report.images = list(numbers)
+
+
+def _interest(group: Sequence[TrajectoryRecord]) -> tuple[int, int, str]:
+    """Sort key: questions that most stages answered come first, among them those where training made a difference."""
+    verdicts = [record.correct for record in group]
+    changed = any(verdicts) and not all(verdicts)
+    return -len({(r.stage, r.split) for r in group}), 0 if changed else 1, group[0].question_id
+
+
+def _run(record: TrajectoryRecord) -> dict[str, Any]:
+    value = record.to_json()
+    for name in ("images", "question", "question_id", "answers", "kind"):
+        del value[name]  # the same for all runs of a question
+    serial = record.split.endswith("_serial")
+    return {
+        **value,
+        "key": record.stage,
+        "name": stage_name(record.stage) + (", serial" if serial else ""),
+        "rounds": record.rounds,
+        "invocations": record.invocations,
+    }
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{100 * value:.0f} %"
+    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"

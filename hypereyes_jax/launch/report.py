@@ -1,0 +1,24 @@
+"""Write report.html from a run's directory, or from a trajectory file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    source: tyro.conf.Positional[Path]
+    """A run's directory, or one trajectories-*.jsonl file."""
+    out: Path | None = None
+    """The page to write. By default report.html in the directory, or beside the file under its name."""
+    questions: int = 40
+    """How many questions the trajectory viewer holds at most."""
+
+
+def run(config: ReportConfig) -> None:
+    from hypereyes_jax.eval.report import write_report
+
+    print(write_report(config.source, config.out, questions=config.questions))

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch import cli
+from hypereyes_jax.launch.report import run as run_report
+
+# Time for help: the promise is under 1 s; the fastest of three, because other work may share the cores.
+HELP_SECONDS = 1.0
+PROBE = """
+import sys
+from hypereyes_jax.launch.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+heavy = [name for name in ("jax", "torch", "transformers", "flax", "grain", "scipy") if name in sys.modules]
+print("HEAVY", heavy)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("command", [None, *cli.COMMANDS])
+def test_help_is_fast_and_light(command):
+    words = [sys.executable, "-c", PROBE, *([command] if command else []), "--help"]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert "HEAVY []" in done.stdout
+        if min(seconds) < HELP_SECONDS:
+            break
+    assert min(seconds) < HELP_SECONDS
+    assert (command or "COMMAND") in done.stdout
+
+
+def test_every_command_has_a_config_and_a_run():
+    for command in cli.COMMANDS.values():
+        module = __import__(f"hypereyes_jax.launch.{command.module}", fromlist=["run"])
+        assert module.__doc__
+        assert callable(module.run)
+        assert getattr(module, command.config).__dataclass_params__.frozen
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "no command `trian`" in capsys.readouterr().err
+
+
+def test_a_users_mistake_has_a_message_and_no_traceback(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path / "gone")]) == 2
+    shown = capsys.readouterr().err
+    assert "there is no" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_bad_setting_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "x", "--questions", "many"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("port 80 is busy"), 2), (KeyboardInterrupt(), 130)])
+def test_exit_codes(monkeypatch, error, code):
+    def fails(config):
+        raise error
+
+    monkeypatch.setattr(f"{run_report.__module__}.run", fails)
+    assert cli.main(["report", "x"]) == code
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fails(config):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(f"{run_report.__module__}.run", fails)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["report", "x"])
