@@ -1,4 +1,4 @@
-"""The small parts: norms, linear maps with an optional adapter, rotary embeddings, attention."""
+"""The small parts: norms, linear maps with an optional adapter, rotary embeddings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from hypereyes_jax.models.lora import Lora
 
 Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
-
-# Added where attention may not look. Finite, so a fully masked (padding) row gives a uniform average, not NaN.
-_MASKED = -1e30
 
 
 def adapted(
@@ -82,18 +79,3 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     first, second = jnp.split(x, 2, axis=-1)
     cos, sin = cos[..., None, :].astype(x.dtype), sin[..., None, :].astype(x.dtype)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def attention(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax attention [B, T, H * D]; query head h reads key head h // (H / K), so keys are never repeated.
-
-    mask_BTS: True where a query may look. Scores are in float32.
-    """
-    batch, length, heads, size = q_BTHD.shape
-    kv_heads = k_BSKD.shape[2]
-    q = q_BTHD.reshape(batch, length, kv_heads, heads // kv_heads, size) * size**-0.5
-    scores = jnp.einsum("btkgd,bskd->bkgts", q, k_BSKD, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask_BTS[:, None, None], scores, _MASKED)
-    weight = jax.nn.softmax(scores, axis=-1).astype(v_BSKD.dtype)
-    out = jnp.einsum("bkgts,bskd->btkgd", weight, v_BSKD)
-    return out.reshape(batch, length, heads * size)

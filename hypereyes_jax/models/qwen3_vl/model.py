@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl.layers import attention
+from hypereyes_jax.models.qwen3_vl.attention import cached_attention, segment_attention
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params
@@ -51,9 +51,6 @@ def hidden_states(
     if inputs.vision.segment_RL.shape[0]:
         visual = encode_images(params, config, inputs.vision, lora, dropout_key)
     segment, index = jnp.asarray(inputs.segment_BT), jnp.asarray(inputs.visual_index_BT)
-    length = segment.shape[1]
-    causal = jnp.arange(length)[:, None] >= jnp.arange(length)
-    mask = causal & (segment[:, :, None] == segment[:, None, :])
     x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), index, visual)
     x, _ = decode_layers(
         params,
@@ -62,7 +59,7 @@ def hidden_states(
         jnp.asarray(inputs.positions_3BT),
         index,
         visual,
-        lambda q, k, v, _: (attention(q, k, v, mask), None),
+        lambda q, k, v, _: (segment_attention(q, k, v, segment, causal=True), None),
         None,
         lora=lora,
         remat=remat,
@@ -110,14 +107,10 @@ def extend(
     step = jnp.arange(length)
     # Out-of-range rows are dropped by the scatter below.
     place_ST = jnp.where(step < length_S[:, None], offset_S[:, None] + step, span)
-    old_mask = jnp.broadcast_to(jnp.arange(span) < offset_S[:, None, None], (slots, length, span))
-    new_mask = jnp.broadcast_to(step[:, None] >= step, (slots, length, length))
-    mask = jnp.concatenate([old_mask, new_mask], axis=-1)
 
-    def attend(q, k, v, own):
-        k, v = k.astype(own.k.dtype), v.astype(own.v.dtype)
-        keys, values = jnp.concatenate([own.k, k], axis=1), jnp.concatenate([own.v, v], axis=1)
-        return attention(q, keys.astype(q.dtype), values.astype(q.dtype), mask), KVCache(k, v)
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: KVCache) -> tuple[jax.Array, KVCache]:
+        stored = KVCache(k.astype(own.k.dtype), v.astype(own.v.dtype))
+        return cached_attention(q, stored.k.astype(q.dtype), stored.v.astype(q.dtype), *own, offset_S), stored
 
     x = embed_tokens(params, tokens_ST, visual_index_ST, visual)
     x, new = decode_layers(params, config, x, positions_3ST, visual_index_ST, visual, attend, cache, lora=lora)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
-from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, attention, layer_norm, rotary_2d, rotate
+from hypereyes_jax.models.qwen3_vl.attention import segment_attention
+from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rotary_2d, rotate
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import VisionInputs
 
@@ -42,7 +43,6 @@ def encode_images(
     cos, sin = rotary_2d(jnp.asarray(vision.row_N), jnp.asarray(vision.col_N), c.head_dim, c.rope_theta)
     cos, sin = cos.reshape(rows, length, -1), sin.reshape(rows, length, -1)
     segment = jnp.asarray(vision.segment_RL)
-    mask = segment[:, :, None] == segment[:, None, :]
 
     # Merging keeps no state between layers, so each DeepStack tap is kept as hidden states and merged after the scan:
     # one compiled block serves every layer, tapped or not.
@@ -52,7 +52,7 @@ def encode_images(
         x, tapped = carry
         weights, adapter, index = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), x, cos, sin, mask)
+        x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), x, cos, sin, segment)
         if taps.size:
             tapped = jnp.where((taps == index)[:, None, None, None], x, tapped)
         return (x, tapped), None
@@ -70,7 +70,7 @@ def encode_images(
 
 
 def _block(
-    w: Params, c: VisionConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array
+    w: Params, c: VisionConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, segment: jax.Array
 ) -> jax.Array:
     rows, length, wide = x.shape
     h = layer_norm(x, w["norm1"])
@@ -78,7 +78,7 @@ def _block(
         rows, length, 3, c.num_heads, -1
     )
     q, k = rotate(qkv[:, :, 0], cos, sin), rotate(qkv[:, :, 1], cos, sin)
-    x = x + linear("proj_w", attention(q, k, qkv[:, :, 2], mask)) + w["proj_b"]
+    x = x + linear("proj_w", segment_attention(q, k, qkv[:, :, 2], segment, causal=False)) + w["proj_b"]
     h = jax.nn.gelu(linear("fc1_w", layer_norm(x, w["norm2"])) + w["fc1_b"], approximate=True)
     return x + linear("fc2_w", h) + w["fc2_b"]
 
