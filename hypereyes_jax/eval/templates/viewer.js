@@ -108,7 +108,7 @@ function runView(run, images) {
       el("div", { class: "stats" }, ...stats.filter(Boolean).map((text) => el("span", {}, text)))),
     ...mosaics, ...turns,
     el("div", { class: "final" }, el("div", { class: "label" }, "Answer"),
-      el("div", { class: "said" }, run.answer === null ? `none: ${STOPS[run.stop] || run.stop}` : run.answer),
+      el("div", { class: `said ${tone}` }, run.answer === null ? `none: ${STOPS[run.stop] || run.stop}` : run.answer),
       run.why ? el("p", { class: "trouble" }, run.why) : null),
     el("details", { class: "written" }, el("summary", {}, "Word for word"), ...run.turns.flatMap((turn) => [
       el("pre", {}, turn.text), turn.observation ? el("pre", { class: "shown" }, turn.observation) : null]).filter(Boolean)));
