@@ -1,0 +1,90 @@
+"""How the searches of a run went: counts, success rate, latency percentiles, cache hits, cost."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+# Neighbouring bucket bounds differ by this factor: a percentile is right to 2.5 %, in constant memory.
+_GROWTH = 1.05
+_FLOOR = 1e-6  # seconds
+
+
+class LatencyHistogram:
+    """Latencies in logarithmic buckets. `quantile` is within 2.5 % of the exact value; histograms can be added up."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        self._buckets[math.floor(math.log(max(seconds, _FLOOR) / _FLOOR, _GROWTH))] += 1
+
+    def merge(self, other: LatencyHistogram) -> None:
+        self._buckets += other._buckets
+
+    def quantile(self, q: float) -> float:
+        """Seconds below which the share q of latencies lies; NaN when there is none."""
+        rank = q * self._buckets.total()
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return _FLOOR * _GROWTH ** (bucket + 0.5)
+        return math.nan
+
+
+class SearchMetrics:
+    """Counters of one run; every search ends in exactly one outcome.
+
+    Outcomes: "result", "empty", or the `kind` of the SearchError. Share one object between the layers of a backend: the
+    store adds cache hits and shared searches, the resilient layer attempts, latency and cost.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[tuple[str, str]] = Counter()  # (tool, outcome) of searches sent to the service
+        self.attempts = 0  # requests sent; more than searches where some were tried again
+        self.cache_hits = 0
+        self.shared = 0  # searches that joined an identical one in flight
+        self.cost = 0.0  # dollars
+        self.latency = LatencyHistogram()  # of searches sent, retries and waiting included
+
+    def record(self, tool: str, outcome: str, seconds: float) -> None:
+        self.outcomes[tool, outcome] += 1
+        self.latency.add(seconds)
+
+    def merge(self, other: SearchMetrics) -> None:
+        """Adds another process's or run's numbers."""
+        self.outcomes += other.outcomes
+        self.attempts += other.attempts
+        self.cache_hits += other.cache_hits
+        self.shared += other.shared
+        self.cost += other.cost
+        self.latency.merge(other.latency)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able numbers. `success_rate` is over searches sent: an empty result is a success. None = no data."""
+        sent = self.outcomes.total()
+        worked = sum(count for (_, outcome), count in self.outcomes.items() if outcome in ("result", "empty"))
+        failures: Counter[str] = Counter()
+        for (_, outcome), count in self.outcomes.items():
+            if outcome not in ("result", "empty"):
+                failures[outcome] += count
+        answered = sent + self.cache_hits + self.shared
+        return {
+            "searches": answered,
+            "sent": sent,
+            "attempts": self.attempts,
+            "success_rate": worked / sent if sent else None,
+            "empty": sum(count for (_, outcome), count in self.outcomes.items() if outcome == "empty"),
+            "failures": dict(sorted(failures.items())),
+            "cache_hits": self.cache_hits,
+            "shared": self.shared,
+            "cost": round(self.cost, 6),
+            "latency_p50": _number(self.latency.quantile(0.5)),
+            "latency_p90": _number(self.latency.quantile(0.9)),
+            "latency_p99": _number(self.latency.quantile(0.99)),
+        }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
