@@ -1,0 +1,73 @@
+"""What a command does with an evaluation: into the run's files, and as a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from hypereyes_jax.eval.benchmark import Evaluation
+from hypereyes_jax.eval.records import record_judged, write_records
+from hypereyes_jax.eval.report import split_name, stage_name
+from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.launch.run_dir import RunDirectory
+
+
+def save_evaluation(
+    run: RunDirectory, stage: str, split: str, evaluation: Evaluation, *, judge: str, records: int = 200
+) -> None:
+    """Put the summary at `stages.STAGE.SPLIT` of `metrics.json`, beside what is there, and write the trajectories.
+
+    Args:
+      judge: name of the judge; recorded with each trajectory.
+      records: trajectories written at most (they hold their images).
+    """
+    kept = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
+    write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), kept)
+    metrics = run.file("metrics.json")
+    saved: dict[str, Any] = read_json(metrics) if metrics.exists() else {}
+    saved.setdefault("stages", {}).setdefault(stage, {})[split] = evaluation.summary.to_json()
+    write_json(metrics, saved)
+
+
+def evaluated(run: RunDirectory, stage: str, split: str) -> bool:
+    """Whether `save_evaluation` was done for it: a run that continues need not do it again."""
+    metrics = run.file("metrics.json")
+    return metrics.exists() and split in read_json(metrics).get("stages", {}).get(stage, {})
+
+
+def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """The `stages` of `metrics.json` as a table for the terminal."""
+    table = Table(title="Results", title_justify="left", header_style="bold")
+    for heading in ("stage", "questions"):
+        table.add_column(heading)
+    for heading in (
+        "accuracy %",
+        "95 % interval",
+        "rounds",
+        "searches",
+        "k tokens",
+        "CAS",
+        "s each",
+        "n",
+        "not scored",
+    ):
+        table.add_column(heading, justify="right")
+    for stage, splits in stages.items():
+        for split, row in splits.items():
+            table.add_row(
+                stage_name(stage),
+                split_name(split),
+                f"{100 * row['accuracy']:.1f}",
+                f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}",
+                f"{row['rounds']:.2f}",
+                f"{row['invocations']:.2f}",
+                f"{row['kilo_tokens']:.2f}",
+                f"{row['cas']:.1f}",
+                f"{row['seconds']:.2f}",
+                str(row["n"]),
+                str(row["masked_infrastructure"] + row["masked_judge"]),
+            )
+        table.add_section()
+    return table
