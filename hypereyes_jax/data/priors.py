@@ -1,0 +1,47 @@
+"""Drops questions whose answer can be had without a tool.
+
+The paper drops what a large model answers without tools (arXiv 2605.07177). Here the blind guesser is explicit: it
+knows how answers are distributed for each kind of question, and which countries everybody can name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from hypereyes_jax.data.types import SynthQuestion
+from hypereyes_jax.env.world import World
+
+
+def famous_guess(synth: SynthQuestion) -> str | None:
+    """What a textual question that asks for a country would be answered blindly: the best known country around.
+
+    Among all neighbours of the countries named, the one with the most neighbours itself (China, Russia, Germany, ...).
+    None for a question that shows flags: blind, its countries have no names.
+    """
+    oracle = synth.oracle
+    if oracle.boxes:
+        return None
+    world: World = oracle.world
+    around = {key for named in oracle.entities for key in world.country(named).borders} - set(oracle.entities)
+    if len(around) < 2:
+        return None
+    return world.country(max(sorted(around), key=lambda key: len(world.country(key).borders))).name
+
+
+def blind(synth: SynthQuestion) -> bool:
+    """Whether the famous guess answers the question."""
+    return famous_guess(synth) == synth.question.answers[0]
+
+
+def drop_majorities(questions: Iterable[SynthQuestion], share: float = 0.2, free: int = 2) -> Iterator[SynthQuestion]:
+    """Passes on, in order, only so many questions with the same answer that guessing it pays off at most `share` of the
+    time among those of its kind and attribute. `free` of an answer always pass: few questions have no majority yet.
+    """
+    answers: dict[tuple[str, str], Counter[str]] = {}
+    for synth in questions:
+        seen = answers.setdefault((synth.question.kind, synth.oracle.attribute), Counter())
+        answer = synth.question.answers[0]
+        if seen[answer] + 1 <= max(free, share * (seen.total() + 1)):
+            seen[answer] += 1
+            yield synth
