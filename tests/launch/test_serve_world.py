@@ -7,12 +7,7 @@ import urllib.request
 
 from hypereyes_jax.launch import cli
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())",
-    "serve-world",
-]
+MAIN = "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())"
 
 
 def test_it_answers_over_a_socket_and_ends_cleanly_on_interrupt():
