@@ -43,6 +43,10 @@ class JsonHttp:
         self._headers = dict(headers or {})
         self._sessions = PerLoop(self._open)
 
+    def session(self) -> aiohttp.ClientSession:
+        """The running event loop's session, for replies that are not one JSON text."""
+        return self._sessions.get()
+
     def _open(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=self._limits.total, sock_connect=self._limits.connect)
         # No limit here: how many calls are in flight is the policy's business, in one place.
@@ -64,7 +68,7 @@ class JsonHttp:
           SearchError: of kind "timeout", "connection" or "bad_reply" (no JSON, or too long), all transient.
         """
         where = urlsplit(url).netloc.rpartition("@")[2]
-        session = self._sessions.get()
+        session = self.session()
         try:
             async with session.request(
                 method, url, params=params, json=body, headers=headers, allow_redirects=False

@@ -1,0 +1,63 @@
+"""Playing an episode with a chat model: for questions asked by hand, and for evaluating models served elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypereyes_jax.env.chat_api import ChatClient, ChatReply
+from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.types import EpisodeResult, Part
+
+# A model that goes on to imagine its own search results is stopped there.
+_STOP = ("<tool_response>",)
+
+
+@dataclass(frozen=True)
+class Played:
+    result: EpisodeResult
+    prompt_tokens: int  # summed over the turns, as an endpoint bills them
+    completion_tokens: int
+
+
+async def play(
+    episode: Episode,
+    client: ChatClient,
+    *,
+    temperature: float = 0.0,
+    max_tokens: int = 1524,
+    on_text: Callable[[str], None] | None = None,
+    on_observation: Callable[[tuple[Part, ...]], None] | None = None,
+) -> Played:
+    """Plays `episode` to its end.
+
+    Args:
+      max_tokens: of one turn; the paper's limit.
+      on_text: called with each piece of text as the model writes it (the reply is then streamed).
+      on_observation: called with what the model is shown after each turn.
+
+    Raises:
+      ChatError: the model can't be reached; the episode is left unfinished.
+      FatalSearchError: no search can work any more.
+    """
+    messages: list[tuple[str, tuple[Part, ...]]] = [("system", (episode.system,)), ("user", episode.prompt())]
+    prompt_tokens = completion_tokens = 0
+    while episode.stop_reason is None:
+        reply = None
+        if on_text is None:
+            reply = await client.complete(messages, temperature=temperature, max_tokens=max_tokens, stop=_STOP)
+        else:
+            async for piece in client.stream(messages, temperature=temperature, max_tokens=max_tokens, stop=_STOP):
+                if isinstance(piece, ChatReply):
+                    reply = piece
+                else:
+                    on_text(piece)
+        assert reply is not None  # a stream ends with its reply or raises
+        prompt_tokens += reply.prompt_tokens
+        completion_tokens += reply.completion_tokens
+        observation = await episode.step(reply.text, truncated=reply.finish_reason == "length")
+        if observation is not None:
+            messages += [("assistant", (reply.text,)), ("user", observation)]
+            if on_observation is not None:
+                on_observation(observation)
+    return Played(episode.result(), prompt_tokens, completion_tokens)
