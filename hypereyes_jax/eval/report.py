@@ -260,11 +260,12 @@ def _add_trajectories(report: Report, records: Sequence[TrajectoryRecord], limit
     report.images = list(numbers)
 
 
-def _interest(group: Sequence[TrajectoryRecord]) -> tuple[int, int, str]:
-    """Sort key: questions that most stages answered come first, among them those where training made a difference."""
+def _interest(group: Sequence[TrajectoryRecord]) -> tuple[int, bool, int, str]:
+    """Sort key: answered by most stages, then those where training made a difference, then the most searched."""
     verdicts = [record.correct for record in group]
     changed = any(verdicts) and not all(verdicts)
-    return -len({(r.stage, r.split) for r in group}), 0 if changed else 1, group[0].question_id
+    searched = max(record.invocations for record in group)
+    return -len({(r.stage, r.split) for r in group}), not changed, -searched, group[0].question_id
 
 
 def _run(record: TrajectoryRecord) -> dict[str, Any]:
