@@ -201,7 +201,7 @@ def synthesize(
 
     def stream() -> Iterator[SynthQuestion]:
         texts: set[tuple[str, tuple[str, ...]]] = set()
-        for _ in range(40 * count + 400):
+        for _ in range(12 * count + 400):
             drawn = draw_question(world, rng, config, focus)
             identity = (drawn.question.text, drawn.oracle.entities)
             if identity not in texts:

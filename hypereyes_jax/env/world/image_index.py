@@ -30,6 +30,7 @@ _VIEWS: tuple[_Moves, ...] = (
     *((x, y, -x, -y) for x in (0.1, -0.1) for y in (0.1, -0.1)),
     *((x, y, x, y) for x in (0.09, -0.09) for y in (0.09, -0.09)),
 )
+_CANDIDATES = 40  # flags near the query by their mean view, whose views are then compared one by one
 _GROUND = (200, 200, 200)  # what lies beyond a flag's edge in the gallery; mosaics have light grounds
 
 
@@ -85,15 +86,17 @@ class ImageIndex:
         wanted = set(keys)
         rows = [i for i, key in enumerate(all_keys) if key in wanted]
         self.keys = tuple(all_keys[i] for i in rows)
-        self._views = descriptors.shape[1]
-        chosen = descriptors if len(rows) == len(all_keys) else descriptors[rows]
-        self._flat = chosen.reshape(-1, descriptors.shape[-1])
+        self._views = descriptors if len(rows) == len(all_keys) else descriptors[rows]
+        self._centres = self._views.mean(1)
 
     def search(self, image: Image.Image, k: int) -> list[tuple[str, float]]:
         """The k most similar flags as (key, cosine in [0, 1]), best first."""
         if not self.keys or k <= 0:
             return []
-        # einsum, not @: one thread and a millisecond, where BLAS would wake all cores and fight the model for them
-        similarity = np.einsum("nd,d->n", self._flat, describe(image)).reshape(-1, self._views).max(1)
+        query = describe(image)
+        # einsum, not @: BLAS would wake all cores for this and fight the model for them.
+        rough = np.einsum("fd,d->f", self._centres, query)
+        near = np.argpartition(-rough, min(max(k, _CANDIDATES), len(rough)) - 1)[: max(k, _CANDIDATES)]
+        similarity = np.einsum("fvd,d->fv", self._views[near], query).max(1)
         top = np.argsort(-similarity, kind="stable")[:k]
-        return [(self.keys[i], float(np.clip(similarity[i], 0.0, 1.0))) for i in top]
+        return [(self.keys[near[i]], float(np.clip(similarity[i], 0.0, 1.0))) for i in top]

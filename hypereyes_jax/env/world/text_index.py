@@ -44,13 +44,14 @@ SYNONYMS = {
     "language": "official language languages spoken speak speaks tongue",
     "borders": "borders border bordering bordered neighbours neighbors neighbouring neighboring neighbour neighbor "
     "adjacent next countries share land boundary boundaries",
-    "independence": "independence independent year date gained became when from since",
+    "independence": "independence independent year date gained become became when from since",
 }
 _STOP = frozenset(
     re.findall(
         r"\w+",
         "a an and are as at by do does for has have how in is it its me much of on or tell that the their there this "
-        "to total was what whats which who with country nation state facts key number name current latest about list all",
+        "to total "
+        "was what whats which who with country nation state facts key number name current latest about list all",
     )
 )
 
