@@ -27,7 +27,7 @@ def opd_advantage(
       advantage_BT: [B, T] floating.
       student_logp_BT: [B, T] floating, the learner's log-prob of each token before the update.
       teacher_logp_BT: [B, T] floating, the frozen teacher's log-prob of the same tokens.
-      failed_B: [B] mask, 1 where the answer was wrong or unreadable (accuracy <= 0); or [B, T], when rows are packed with
+      failed_B: [B] mask, 1 where the answer was wrong or unreadable (accuracy <= 0); or [B, T], when a row holds
         several rollouts.
       coef: weight, in advantage units per nat.
 
@@ -82,7 +82,10 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.A
 def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array, k: int = 20) -> jax.Array:
     """Computes the reverse KL over the teacher's k likeliest tokens and one bucket for all others.
 
-    See `reverse_kl_support`. With k >= V it is the full reverse KL.
+    The mass outside the k tokens is one more outcome: the result is a true KL of the two coarser distributions, so it
+    is never negative, is 0 for equal ones, and grows with k up to the full KL. (The sum over the k tokens alone has
+    none of these
+    properties: the student can lower it below 0 by moving mass out of sight.) With k >= V it is the full reverse KL.
 
     Args:
       student_logits: [..., V] floating, already divided by the temperature.
@@ -96,7 +99,7 @@ def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: 
     Raises:
       ValueError, TypeError: shapes, dtypes or k do not fit.
 
-    Source: the distillation loss of arXiv 2605.07177, cut to what a served teacher returns.
+    Source: the distillation loss of arXiv 2605.07177, on a coarser set of outcomes.
     """
     student, teacher, keep = checked(
         "reverse_kl_topk",
@@ -106,18 +109,18 @@ def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: 
     )
     if k < 1:
         raise ValueError(f"reverse_kl_topk: k must be >= 1, got {k}.")
-    student_logp, teacher_logp = _log_softmax(student, keep), _log_softmax(teacher, keep)
-    teacher_top, ids = jax.lax.top_k(teacher_logp, min(k, teacher_logp.shape[-1]))
-    return reverse_kl_support(jnp.take_along_axis(student_logp, ids, axis=-1), teacher_top, keep)
+    student_logp, teacher_logp = _log_softmax(student, keep), jax.lax.stop_gradient(_log_softmax(teacher, keep))
+    if k < teacher_logp.shape[-1]:
+        _, ids = jax.lax.top_k(teacher_logp, k)
+        student_logp, teacher_logp = _coarsened(student_logp, ids), _coarsened(teacher_logp, ids)
+    return _kl(student_logp, teacher_logp, keep)
 
 
 def reverse_kl_support(student_logp: jax.Array, teacher_logp: jax.Array, mask: jax.Array) -> jax.Array:
     """Computes the reverse KL of two distributions known on K shared tokens only.
 
-    The mass outside the K tokens is one more outcome: the result is a true KL of the two coarser distributions, so it
-    is never negative, is 0 for equal ones, and is at most the full KL. (The sum over the K tokens alone has none of
-    these properties: the student can lower it below 0 by moving mass out of sight.) An outside mass below 1e-7 is taken
-    as 1e-7.
+    As `reverse_kl_topk`, for a teacher that is served elsewhere and returns log-probs of a few tokens. The outside mass
+    is what the K log-probs leave of 1; below 1e-7, where float32 knows nothing of it, it is taken as 1e-7.
 
     Args:
       student_logp: [..., K] floating, log-probs of the K tokens (not renormalised).
@@ -130,7 +133,7 @@ def reverse_kl_support(student_logp: jax.Array, teacher_logp: jax.Array, mask: j
     Raises:
       ValueError, TypeError: shapes or dtypes do not fit.
 
-    Source: data-processing inequality applied to the reverse KL of arXiv 2605.07177.
+    Source: the distillation loss of arXiv 2605.07177, cut to what a served teacher returns.
     """
     student, teacher, keep = checked(
         "reverse_kl_support",
@@ -145,6 +148,16 @@ def _log_softmax(logits: jax.Array, keep: jax.Array) -> jax.Array:
     # Masked positions become uniform before the arithmetic, so that their NaNs have no way into the gradient.
     logits = jnp.where(keep[..., None], logits, 0.0)
     return jax.nn.log_softmax(logits, axis=-1)
+
+
+def _coarsened(logp: jax.Array, ids: jax.Array) -> jax.Array:
+    """Log-probs [..., K + 1] of the tokens `ids` [..., K] and of all others together."""
+    kept = jnp.take_along_axis(logp, ids, axis=-1)
+    others = jnp.put_along_axis(logp, ids, -jnp.inf, axis=-1, inplace=False)
+    # All others may be forbidden (-inf): log 0 has no gradient, so it is put in after the sum.
+    none = jnp.max(others, axis=-1, keepdims=True) == -jnp.inf
+    mass = jax.nn.logsumexp(jnp.where(none, 0.0, others), axis=-1, keepdims=True)
+    return jnp.concatenate([kept, jnp.where(none, -jnp.inf, mass)], axis=-1)
 
 
 def _with_tail(logp: jax.Array, keep: jax.Array) -> jax.Array:

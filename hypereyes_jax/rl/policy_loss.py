@@ -69,8 +69,8 @@ def policy_loss(
     old_logp = jax.lax.stop_gradient(jnp.where(mask, old_logp, 0.0))
     advantage = jax.lax.stop_gradient(jnp.where(mask, advantage, 0.0))
 
-    log_ratio = logp - old_logp
-    ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+    log_ratio = jnp.clip(logp - old_logp, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    ratio = jnp.exp(log_ratio)
     unclipped = -advantage * ratio
     clipped = -advantage * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     loss = jnp.maximum(unclipped, clipped)

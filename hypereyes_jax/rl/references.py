@@ -64,7 +64,7 @@ class ReferenceStore:
         return str(key) in self._current
 
     def get(self, key: str | int) -> Reference:
-        """The reference in force, (rounds, invocations). (-1, -1), which `trace_reward` reads as "none", if there is none."""
+        """The reference in force; if there is none, (-1, -1), which `trace_reward` understands."""
         return self._current.get(str(key), NO_REFERENCE)
 
     def observe(self, key: str | int, rounds: int, invocations: int) -> None:
