@@ -131,11 +131,15 @@ function chart(panel, height) {
     };
     plot.onpointerleave = () => { tip.hidden = true; cursor.setAttribute("visibility", "hidden"); };
   }
-  new ResizeObserver(draw).observe(node);
-  return node;
+  return { node, draw };
 }
 
 for (const [id, panels, height] of [["charts", page.panels, 210], ["further", page.further, 130]]) {
   const place = document.getElementById(id);
-  if (place) place.append(...panels.map((panel) => chart(panel, height)));
+  if (!place) continue;
+  for (const { node, draw } of panels.map((panel) => chart(panel, height))) {
+    place.append(node);
+    draw();
+    new ResizeObserver(draw).observe(node);
+  }
 }
