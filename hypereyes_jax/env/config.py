@@ -1,0 +1,32 @@
+"""The rules of an episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypereyes_jax.env.crops import BoxUnits
+from hypereyes_jax.env.prompts import PromptStyle
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Rules of an episode. Defaults are the paper's (arXiv 2605.07177) and, where it is silent, the authors' code."""
+
+    max_turns: int = 9  # turns of the model
+    max_rounds: int = 8  # turns with searches
+    text_request: int = 10  # results asked for, of which ...
+    text_min_score: float = 0.6  # ... those below are dropped, and ...
+    text_k: int = 3  # ... the first so many are shown
+    image_k: int = 3  # asked for and shown, best first; no threshold
+    width_cap: int | None = None  # searches of one turn that are run; None = all
+    serial: bool = False  # only the first box or query of a turn is run: what parallel search is compared with
+    one_call: bool = False  # only the first call of a turn is run (the authors' code); False = all calls together
+    broken_json_ends: bool = False  # a call that is no JSON ends the episode (the authors' code); False = it is told so
+    box_units: BoxUnits = "unit"
+    show_crops: bool = True  # crops are attached to the observation, before its text
+    crop_max_side: int = 1000  # pixels
+    max_images: int = 50  # images shown to the model in an episode; later crops are searched but not shown
+    repeat_question: bool = True  # after each tool response
+    content_limit: int = 1500  # characters of a result's content that are shown
+    prompt_style: PromptStyle = "full"
+    system: str | None = None  # replaces the built-in system prompt
