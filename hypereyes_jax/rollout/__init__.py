@@ -1,1 +1,26 @@
+"""Jitted slots, and the asyncio scheduler that joins them with the environment. Knows nothing of rewards."""
 
+from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled
+from hypereyes_jax.rollout.episodes import Generator, GeneratorError, RolloutLimits, Seat, run_episodes
+from hypereyes_jax.rollout.scheduler import Scheduler, SchedulerConfig
+from hypereyes_jax.rollout.timeline import Timeline
+from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig, Trajectory, Turn, TurnEnd
+
+__all__ = [
+    "DecodeRequest",
+    "Engine",
+    "EngineConfig",
+    "Generator",
+    "GeneratorError",
+    "RolloutLimits",
+    "Sampled",
+    "SamplingConfig",
+    "Scheduler",
+    "SchedulerConfig",
+    "Seat",
+    "Timeline",
+    "Trajectory",
+    "Turn",
+    "TurnEnd",
+    "run_episodes",
+]

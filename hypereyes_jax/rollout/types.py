@@ -3,18 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
 
 from hypereyes_jax.env.types import EpisodeResult
+from hypereyes_jax.processing.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
+
+KVKind = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    temperature: float = 0.8  # the paper's rollouts
+    temperature: float = 0.8  # the paper's rollouts; 0 = greedy
     top_p: float = 0.95
     top_k: int = 0  # 0 = off
     min_p: float = 0.0
     max_new_tokens: int = 1524  # a turn
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise ValueError(
+                f"sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got {self}"
+            )
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes of an engine. Each combination of bucket sizes that is met compiles one program, when it is first met."""
+
+    slots: int = 32
+    length: int = 1024  # tokens a slot holds, visual tokens counted one by one
+    kv: KVKind = "float32"  # how keys and values are kept
+    max_steps: int = 16  # tokens a decode call samples in each row, at most
+    decode_rows: tuple[int, ...] = ()  # rows of a decode call; () = a quarter of the slots, and all
+    extend_rows: tuple[int, ...] = (1, 4)  # rows of an extend call
+    extend_tokens: tuple[int, ...] = (64, 256)  # tokens a row; longer inputs take several calls
+    view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `length`, a half, and all
+    image_shapes: tuple[tuple[int, int], ...] = ((4, 64), (2, 256), (1, 1024), (1, 4800))  # (rows, patches a row)
+    visual_tokens: int = 4096  # of encoded images kept for later use
+    min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
+    max_pixels: int = MAX_PIXELS
+    max_prompt_tokens: int = 15_000  # the paper's limit
+    max_images: int = 50  # of a sequence; the paper's limit
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or self.length < 2 or self.max_steps < 1:
+            raise ValueError(f"slots, length and max_steps must be positive, got {self}")
+        if any(rows > self.slots for rows in self.decode_rows) or any(n > self.length for n in self.view_lengths):
+            raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths length={self.length}")
+
+    @property
+    def decode_row_buckets(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.decode_rows or (-(-self.slots // 4),)), self.slots}))
+
+    @property
+    def view_buckets(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.view_lengths or (self.length // 4, self.length // 2)), self.length} - {0}))
+
+
+class TurnEnd(StrEnum):
+    """Why sampling of a turn ended."""
+
+    STOP = "stop"  # a stop token
+    LENGTH = "length"  # the turn's token limit
+    CONTEXT = "context"  # the slot is full, or what was to be read does not fit it
+    UNREADABLE = "unreadable"  # an image of the context can't be used (a sliver of a crop, say)
+    STALE = "stale"  # the weights have moved on too far since the sequence began
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an engine answers to a context chunk. `sampled` is None where nothing was sampled."""
+
+    sampled: SampledChunk | None
+    end: TurnEnd
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,447 @@
+"""A model with fixed slots: device programs, and the bookkeeping that feeds them. Knows token ids only.
+
+An engine is used by one thread at a time (`prepare` excepted). Which sequence gets a slot, what is extended and when to
+decode is the scheduler's business; here a call does what it is told, or raises.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.processing import ContextChunk, PatchedImage, patchify, vision_inputs
+from hypereyes_jax.processing.vision import place
+from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.image_cache import ImageCache
+from hypereyes_jax.rollout.sequence import ImageRef, Prepared, Sequence, digest, prepare, seed_key
+from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig
+
+_PREPARED_KEPT = 16  # the samples of a group ask for the same prompt at about the same time
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """One row of a decode call."""
+
+    sequence: Sequence
+    sampling: SamplingConfig
+    stop_ids: tuple[int, ...]
+    budget: int  # tokens it may still sample
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a decode call added to one sequence."""
+
+    tokens: np.ndarray  # int32 [n]
+    logp_behaviour: np.ndarray  # float32 [n]
+    logp_full: np.ndarray  # float32 [n]
+    stopped: bool  # the last token is a stop id
+
+
+@dataclass
+class EngineCounts:
+    """Work done since the engine was made."""
+
+    extend_calls: int = 0
+    extend_tokens: int = 0  # real ones
+    extend_padded: int = 0  # computed, padding included
+    decode_calls: int = 0
+    decode_tokens: int = 0
+    images_encoded: int = 0
+    image_hits: int = 0  # images that were still held from before
+    shared_tokens: int = 0  # given by a copy of another slot
+
+
+class Engine:
+    """Slots on one replica: one device, or several that share the parameters' mesh.
+
+    Args:
+      config: the model.
+      params: its weights; where they are sharded, programs run on their mesh.
+      settings: sizes.
+      lora: adapters, or None.
+      version: number stamped on sampled tokens until `set_weights`.
+      store_sharding: of keys and values [layers, slots, kv heads, length, head dim] on a mesh; None = one device.
+
+    Raises ValueError for settings that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        config: Qwen3VLConfig,
+        params: Any,
+        settings: EngineConfig | None = None,
+        *,
+        lora: Any = None,
+        version: int = 0,
+        store_sharding: jax.sharding.Sharding | None = None,
+    ):
+        self.config = config
+        self.settings = settings or EngineConfig()
+        self.params, self.lora, self.version = params, lora, version
+        self.counts = EngineCounts()
+        # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
+        self.forbidden = (config.image_token_id, config.video_token_id)
+        settings = self.settings
+        # one slot more than is given out: the echo check runs there
+        self._store = kv.init_store(config, settings.slots + 1, settings.length, settings.kv)
+        if store_sharding is not None:
+            self._store = jax.device_put(self._store, store_sharding)
+        self._images = ImageCache(settings.visual_tokens)
+        layers = len(config.vision.deepstack_visual_indexes)
+        width, dtype = config.text.hidden_size, params["embed"].dtype
+        self._pool = programs.VisualPool(
+            jnp.zeros((settings.visual_tokens, width), dtype), jnp.zeros((layers, settings.visual_tokens, width), dtype)
+        )
+        self._free = list(range(settings.slots))[::-1]
+        self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
+        self._prepared_lock = threading.Lock()
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._free)
+
+    def new_sequence(self, seed: int) -> Sequence:
+        """An empty sequence without a slot. Its random stream depends on `seed` alone."""
+        return Sequence(self.settings.length, seed_key(seed))
+
+    def prepare(self, context: ContextChunk) -> Prepared:
+        """Host work on a context chunk; may run in any thread at any time. Equal chunks of late are prepared once.
+
+        Raises ValueError for images that are broken, or larger than this engine takes.
+        """
+        settings = self.settings
+        key = digest(context)
+        with self._prepared_lock:
+            if key in self._prepared:
+                self._prepared.move_to_end(key)
+                return self._prepared[key]
+        prepared = prepare(context, key, self.config, settings.min_pixels, settings.max_pixels)
+        longest = max(patches for _, patches in settings.image_shapes)
+        for ref, patch in zip(prepared.images, prepared.patches, strict=True):
+            if len(patch.patches) > longest or ref.tokens > settings.visual_tokens:
+                raise ValueError(
+                    f"an image of {len(patch.patches)} patches ({ref.tokens} visual tokens) exceeds the engine's "
+                    f"image_shapes={settings.image_shapes} or visual_tokens={settings.visual_tokens}; raise them or "
+                    "lower max_pixels"
+                )
+        with self._prepared_lock:
+            self._prepared[key] = prepared
+            while len(self._prepared) > _PREPARED_KEPT:
+                self._prepared.popitem(last=False)
+        return prepared
+
+    def fits(self, sequence: Sequence, prepared: Prepared) -> bool:
+        """Whether there is room for this chunk and one token to sample, within the limits on prompt and images."""
+        tokens = len(prepared.expanded.tokens_T)
+        if sequence.length == 0 and tokens > self.settings.max_prompt_tokens:
+            return False
+        images = len(sequence.images) + len(prepared.images)
+        return tokens < sequence.room and images <= self.settings.max_images
+
+    def acquire(self, sequence: Sequence) -> bool:
+        """Gives a sequence a slot, empty as far as it is concerned; False if none is free."""
+        if sequence.slot is not None:
+            raise ValueError("the sequence has a slot already")
+        if not self._free:
+            return False
+        sequence.slot, sequence.filled = self._free.pop(), 0
+        return True
+
+    def release(self, sequence: Sequence) -> None:
+        """Takes the slot back. What was in it can be made again from the record."""
+        if sequence.slot is None:
+            raise ValueError("the sequence has no slot")
+        if sequence.slot < self.settings.slots:
+            self._free.append(sequence.slot)
+        sequence.slot, sequence.filled = None, 0
+
+    def extend(self, sequences: Items[Sequence]) -> list[Sequence]:
+        """One call that reads unread tokens of the first sequence, and of others that fit the same shape.
+
+        Returns those that took part; a long input takes several calls. Raises ValueError for a sequence that has no
+        slot or nothing to read.
+        """
+        for sequence in sequences:
+            if sequence.slot is None or sequence.unread <= 0:
+                raise ValueError("extend() needs sequences with a slot and unread tokens")
+        width = self._width(sequences[0])
+        batch = self._with_images(
+            [s for s in sequences if self._width(s) == width][: self.settings.extend_rows[-1]], width
+        )
+        rows = _bucket(self.settings.extend_rows, len(batch))
+        arrays = programs.ExtendRows(
+            tokens_RT=np.zeros((rows, width), np.int32),
+            positions_3RT=np.zeros((3, rows, width), np.int32),
+            visual_index_RT=np.full((rows, width), -1, np.int32),
+            slots_R=np.zeros(rows, np.int32),
+            offset_R=np.zeros(rows, np.int32),
+            length_R=np.zeros(rows, np.int32),
+        )
+        for row, sequence in enumerate(batch):
+            count = min(width, sequence.unread)
+            here = slice(sequence.filled, sequence.filled + count)
+            arrays.tokens_RT[row, :count] = sequence.tokens[here]
+            arrays.positions_3RT[:, row, :count] = sequence.positions_3[:, here]
+            arrays.visual_index_RT[row, :count] = self._visual_rows(sequence, here)
+            arrays.slots_R[row] = sequence.slot
+            arrays.offset_R[row] = sequence.filled
+            arrays.length_R[row] = count
+        view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
+        self._store = programs.extend_rows(
+            self.params, self.lora, self._store, self._pool, arrays, config=self.config, view_length=view
+        )
+        for sequence, count in zip(batch, arrays.length_R, strict=False):
+            sequence.filled += int(count)
+            if not sequence.unread:
+                sequence.patches.clear()
+        self.counts.extend_calls += 1
+        self.counts.extend_tokens += int(arrays.length_R.sum())
+        self.counts.extend_padded += rows * width
+        return batch
+
+    def decode(self, requests: Items[DecodeRequest], steps: int | None = None) -> list[Sampled]:
+        """Samples up to `steps` (default and limit: settings.max_steps) tokens for each request, in one call.
+
+        Tokens are appended to the sequences. Waits for the device. Raises ValueError for a sequence that is not ready,
+        a budget that does not fit its slot, or more stop ids than the program has places for.
+        """
+        settings = self.settings
+        rows = _bucket(settings.decode_row_buckets, len(requests))
+        steps = min(steps or settings.max_steps, settings.max_steps)
+        ints = np.zeros((6, rows), np.int32)
+        floats = np.ones((3, rows), np.float32)
+        top_k, keys = np.zeros(rows, np.int32), np.zeros((rows, 2), np.uint32)
+        stop = np.full((rows, programs.MAX_STOP_IDS), -1, np.int32)
+        longest = 0
+        for row, request in enumerate(requests):
+            sequence, sampling = request.sequence, request.sampling
+            self._check_ready(request)
+            ints[:, row] = (
+                sequence.slot,
+                sequence.tokens[sequence.length - 1],
+                sequence.filled,
+                sequence.positions_3[0, sequence.length - 1],
+                request.budget,
+                sequence.sampled,
+            )
+            keys[row] = sequence.seed_key
+            stop[row, : len(request.stop_ids)] = request.stop_ids
+            floats[:, row] = sampling.temperature, sampling.top_p, sampling.min_p
+            top_k[row] = sampling.top_k
+            longest = max(longest, sequence.filled)
+        slots, token, offset, position, budget, sampled = ints
+        temperature, top_p, min_p = floats
+        batch = programs.DecodeRows(
+            slots,
+            token,
+            offset,
+            position,
+            budget,
+            sampled,
+            keys,
+            stop,
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            np.int32(steps),
+        )
+        self._store, decoded = programs.decode_rows(
+            self.params,
+            self.lora,
+            self._store,
+            batch,
+            config=self.config,
+            view_length=_bucket(settings.view_buckets, longest),
+            max_steps=settings.max_steps,
+            forbidden=self.forbidden,
+        )
+        tokens_KR, logp_2KR, count_R, stopped_R = jax.device_get(tuple(decoded))
+        results = []
+        for row, request in enumerate(requests):
+            count = int(count_R[row])
+            tokens = tokens_KR[:count, row].copy()
+            request.sequence.append_sampled(tokens)
+            behaviour, full = logp_2KR[:, :count, row].copy()
+            results.append(Sampled(tokens, behaviour, full, bool(stopped_R[row])))
+        self.counts.decode_calls += 1
+        self.counts.decode_tokens += int(count_R[: len(requests)].sum())
+        return results
+
+    def share(self, source: Sequence, targets: Items[Sequence], count: int) -> None:
+        """Gives the targets the first `count` positions of the source's cache; their records must begin alike.
+
+        Raises ValueError if a slot is missing or the source has not read so far.
+        """
+        if source.slot is None or source.filled < count or any(target.slot is None for target in targets):
+            raise ValueError(f"share() needs slots, and {count} positions in the source's cache")
+        for start in range(0, len(targets), self.settings.extend_rows[-1]):
+            some = targets[start : start + self.settings.extend_rows[-1]]
+            slots = np.zeros(self.settings.extend_rows[-1], np.int32)
+            slots[: len(some)] = [target.slot for target in some]
+            self._store = programs.copy_slot(
+                self._store,
+                np.int32(source.slot),
+                slots,
+                np.int32(len(some)),
+                length=_bucket(self.settings.view_buckets, count),
+            )
+        for target in targets:
+            target.filled = count
+            if not target.unread:
+                target.patches.clear()
+            self.counts.shared_tokens += count
+
+    def save(self, sequence: Sequence) -> kv.SlotStore:
+        """A copy of a sequence's cache on the host, exactly as it is stored. Waits for the device."""
+        if sequence.slot is None:
+            raise ValueError("the sequence has no slot")
+        length = _bucket(self.settings.view_buckets, sequence.filled)
+        return jax.device_get(programs.read_slot(self._store, np.int32(sequence.slot), length=length))
+
+    def restore(self, sequence: Sequence, saved: kv.SlotStore, filled: int) -> None:
+        """Puts back what `save` gave when the sequence had `filled` positions in its cache."""
+        if sequence.slot is None:
+            raise ValueError("the sequence has no slot")
+        self._store = programs.write_slot(self._store, saved, np.int32(sequence.slot))
+        sequence.filled = filled
+
+    def set_weights(self, params: Any, lora: Any, version: int) -> None:
+        """Swaps the weights between calls. Encoded images are forgotten; slots keep what the old weights wrote.
+
+        Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs).
+        """
+        for name, old, new in (("params", self.params, params), ("lora", self.lora, lora)):
+            if jax.tree.map(_shape, old) != jax.tree.map(_shape, new):
+                raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
+        self.params, self.lora, self.version = params, lora, version
+        self._images.clear()
+
+    def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:
+        """Continues given text tokens greedily in a spare slot, through the same programs as everything else."""
+        if len(tokens) + steps > self.settings.length:
+            raise ValueError(f"{len(tokens)} + {steps} tokens do not fit length={self.settings.length}")
+        sequence = self.new_sequence(0)
+        sequence.append_context(self.prepare(ContextChunk(np.asarray(tokens, np.int32))))
+        sequence.slot = self.settings.slots
+        while sequence.unread:
+            self.extend([sequence])
+        parts = []
+        while steps:
+            sampling = SamplingConfig(temperature=0, top_p=1)
+            parts += self.decode([DecodeRequest(sequence, sampling, (), steps)])
+            steps -= len(parts[-1].tokens)
+        return join(parts)
+
+    def block_until_ready(self) -> None:
+        """Waits until the device has done all it was told."""
+        jax.block_until_ready((self._store, self._pool))
+
+    def _check_ready(self, request: DecodeRequest) -> None:
+        sequence = request.sequence
+        if sequence.slot is None or sequence.length == 0 or sequence.unread:
+            raise ValueError("decode() needs sequences with a slot and nothing unread")
+        if not 0 < request.budget <= sequence.room:
+            raise ValueError(f"budget={request.budget} must be within 1 .. {sequence.room}, the room in the slot")
+        if len(request.stop_ids) > programs.MAX_STOP_IDS:
+            raise ValueError(f"{len(request.stop_ids)} stop ids, at most {programs.MAX_STOP_IDS} are possible")
+
+    def _width(self, sequence: Sequence) -> int:
+        widths = self.settings.extend_tokens
+        return _bucket(widths, min(sequence.unread, widths[-1]))
+
+    def _chunk_images(self, sequence: Sequence, width: int) -> list[ImageRef]:
+        numbers = sequence.image_number[sequence.filled : sequence.filled + min(width, sequence.unread)]
+        return [sequence.images[number] for number in np.unique(numbers[numbers >= 0])]
+
+    def _with_images(self, sequences: Items[Sequence], width: int) -> list[Sequence]:
+        """The longest run of sequences whose next chunks' images fit the pool together, encoded where needed."""
+        pinned: set[bytes] = set()
+        missing: list[tuple[PatchedImage, np.ndarray]] = []
+        batch: list[Sequence] = []
+        for sequence in sequences:
+            refs = self._chunk_images(sequence, width)
+            pinned.update(ref.key for ref in refs)
+            for ref in refs:
+                if self._images.get(ref.key) is not None:
+                    self.counts.image_hits += 1
+                    continue
+                rows = self._images.allocate(ref.key, ref.tokens, pinned)
+                if rows is None:
+                    break
+                missing.append((self._patched(sequence, ref), rows))
+            else:
+                batch.append(sequence)
+                continue
+            break
+        self._encode(missing)
+        if not batch:
+            raise ValueError(f"the images of one chunk exceed visual_tokens={self.settings.visual_tokens}; raise it")
+        return batch
+
+    def _patched(self, sequence: Sequence, ref: ImageRef) -> PatchedImage:
+        patch = sequence.patches.get(ref.key)
+        if patch is None:  # it was read before, and is read again after an eviction
+            patch = patchify(ref.image, self.config.vision, self.settings.min_pixels, self.settings.max_pixels)
+        return patch
+
+    def _encode(self, images: Items[tuple[PatchedImage, np.ndarray]]) -> None:
+        self.counts.images_encoded += len(images)
+        smallest = 0
+        for most, length in sorted(self.settings.image_shapes, key=lambda shape: shape[1]):
+            here = [item for item in images if smallest < len(item[0].patches) <= length]
+            smallest = length
+            while here:
+                count = len(here)
+                while place([len(patch.patches) for patch, _ in here[:count]], length)[1] > most:
+                    count -= 1
+                self._encode_call(here[:count], (most, length))
+                here = here[count:]
+
+    def _encode_call(self, items: list[tuple[PatchedImage, np.ndarray]], shape: tuple[int, int]) -> None:
+        vision = vision_inputs(self.config.vision, [patch for patch, _ in items], pad_to=shape)
+        rows_M = np.full(len(vision.token_place_M), self.settings.visual_tokens, np.int32)
+        rows = np.concatenate([rows for _, rows in items])
+        rows_M[: len(rows)] = rows
+        self._pool = programs.encode_into(self.params, self.lora, self._pool, vision, rows_M, config=self.config)
+
+    def _visual_rows(self, sequence: Sequence, here: slice) -> np.ndarray:
+        numbers, inner = sequence.image_number[here], sequence.image_token[here]
+        rows = np.full(len(numbers), -1, np.int32)
+        for number in np.unique(numbers[numbers >= 0]):
+            held = self._images.get(sequence.images[number].key)
+            assert held is not None  # `_load_images` has just put it there, pinned
+            ours = numbers == number
+            rows[ours] = held[inner[ours]]
+        return rows
+
+
+def join(parts: Items[Sampled]) -> Sampled:
+    """What several decode calls added to one sequence, as one."""
+    return Sampled(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.logp_behaviour for part in parts]),
+        np.concatenate([part.logp_full for part in parts]),
+        parts[-1].stopped,
+    )
+
+
+def _bucket(sizes: tuple[int, ...], needed: int) -> int:
+    for size in sizes:
+        if size >= needed:
+            return size
+    raise ValueError(f"{needed} exceeds the largest bucket of {sizes}")
+
+
+def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    return leaf.shape, leaf.dtype

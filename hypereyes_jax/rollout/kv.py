@@ -1,0 +1,190 @@
+"""The slots' keys and values at rest, views of them, and attention over a view and the tokens that are just coming in.
+
+At rest they are one donated buffer of [layers, slots, kv heads, length, head dim], as float32, bfloat16, or int8 with
+a scale for each vector. A call gathers the rows it needs, only as long as its longest sequence, and never changes that
+view: new keys and values go to a small buffer beside it, which is written back once. So attention costs what the
+sequences are long, not what the slots could hold, and no step copies a cache. Heads come before positions because a
+CPU's batched matmul would otherwise transpose the whole view at each step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.rollout.types import KVKind
+
+_INT8_LIMIT = 127.0
+_MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
+
+
+class SlotStore(NamedTuple):
+    """All slots. Every leaf is [layers, slots, kv heads, length, ...]."""
+
+    k: jax.Array  # rotated keys
+    v: jax.Array
+    k_scale: jax.Array | None  # float32 [..., 1]; None unless int8
+    v_scale: jax.Array | None
+
+
+class View(NamedTuple):
+    """Some slots' first positions: [layers, rows, kv heads, positions, head dim]."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+def init_store(config: Qwen3VLConfig, slots: int, length: int, kind: KVKind) -> SlotStore:
+    """Empty slots. Raises ValueError for an unknown kind."""
+    if kind not in ("float32", "bfloat16", "int8"):
+        raise ValueError(f"kv={kind!r} is not one of float32, bfloat16, int8")
+    text = config.text
+    shape = (text.num_hidden_layers, slots, text.num_key_value_heads, length, text.head_dim)
+    # four calls: a donated store may not hold the same buffer twice
+    values = (jnp.zeros(shape, kind), jnp.zeros(shape, kind))
+    if kind != "int8":
+        return SlotStore(*values, None, None)
+    return SlotStore(*values, jnp.zeros((*shape[:-1], 1), jnp.float32), jnp.zeros((*shape[:-1], 1), jnp.float32))
+
+
+def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:
+    """Bytes of one position of one slot at rest."""
+    text = config.text
+    vectors = 2 * text.num_hidden_layers * text.num_key_value_heads
+    scale = 4 if kind == "int8" else 0
+    return vectors * (text.head_dim * jnp.dtype(kind).itemsize + scale)
+
+
+def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> View:
+    """The first `length` positions of some slots. int8 is widened to `dtype`; other kinds stay as they are."""
+
+    def take(leaf: jax.Array) -> jax.Array:
+        layers, _, heads, _, size = leaf.shape
+
+        # Row by row: XLA's gather on a CPU computes an index for each element, this copies memory.
+        def body(i: jax.Array, view: jax.Array) -> jax.Array:
+            row = jax.lax.dynamic_slice(leaf, (0, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
+            return jax.lax.dynamic_update_slice(view, row, (0, i, 0, 0, 0))
+
+        rows = slots_R.shape[0]
+        return jax.lax.fori_loop(0, rows, body, jnp.zeros((layers, rows, heads, length, size), leaf.dtype))
+
+    k, v = take(store.k), take(store.v)
+    if store.k_scale is None or store.v_scale is None:
+        return View(k, v)
+    return View(_widen(k, take(store.k_scale), dtype), _widen(v, take(store.v_scale), dtype))
+
+
+def as_stored(x: jax.Array, store: SlotStore) -> jax.Array:
+    """Keys or values as a later call will see them, so that it doesn't matter where one call ends."""
+    if store.k_scale is None:
+        return x.astype(store.k.dtype).astype(x.dtype)
+    whole, scale = _quantise(x)
+    return _widen(whole, scale, x.dtype)
+
+
+def put_columns(store: SlotStore, new: View, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array) -> SlotStore:
+    """Writes the first `count` new positions of each row to its slot, from `start` on; nothing else changes.
+
+    Args:
+      new: [layers, rows, kv heads, at least max(count), head dim].
+    """
+    width = min(new.k.shape[3], store.k.shape[3])
+    last = store.k.shape[3] - width  # the window is moved back to stay inside the slot
+
+    def body(i: jax.Array, store: SlotStore) -> SlotStore:
+        slot, begin = slots_R[i], jnp.minimum(start_R[i], last)
+        shift = start_R[i] - begin
+        place = jnp.arange(width)
+        ours = ((place >= shift) & (place < shift + count_R[i]))[:, None]
+
+        def put(leaf: jax.Array, fresh: jax.Array) -> jax.Array:
+            layers, _, heads, _, size = leaf.shape
+            old = jax.lax.dynamic_slice(leaf, (0, slot, 0, begin, 0), (layers, 1, heads, width, size))
+            moved = jnp.roll(fresh[:, :, :, :width], shift, axis=3).astype(leaf.dtype)
+            return jax.lax.dynamic_update_slice(leaf, jnp.where(ours, moved, old), (0, slot, 0, begin, 0))
+
+        k = jax.lax.dynamic_slice_in_dim(new.k, i, 1, axis=1)
+        v = jax.lax.dynamic_slice_in_dim(new.v, i, 1, axis=1)
+        if store.k_scale is None or store.v_scale is None:
+            return SlotStore(put(store.k, k), put(store.v, v), None, None)
+        (k, k_scale), (v, v_scale) = _quantise(k), _quantise(v)
+        return SlotStore(put(store.k, k), put(store.v, v), put(store.k_scale, k_scale), put(store.v_scale, v_scale))
+
+    return jax.lax.fori_loop(0, slots_R.shape[0], body, store)
+
+
+def attend(
+    q_RTHD: jax.Array,
+    old: View,
+    offset_R: jax.Array,
+    new: View,
+    new_mask_TS: jax.Array,
+) -> jax.Array:
+    """Softmax attention [R, T, H * D] over a row's first `offset` positions and the new ones, of one layer.
+
+    Args:
+      old: [R, kv heads, L, D].
+      new: [R, kv heads, S, D].
+      new_mask_TS: bool, which of the new positions each query may see.
+    """
+    rows, steps, heads, size = q_RTHD.shape
+    kv_heads, length = old.k.shape[1:3]
+    q = q_RTHD.reshape(rows, steps, kv_heads, heads // kv_heads, size) * size**-0.5
+
+    def scores(k: jax.Array) -> jax.Array:
+        return jnp.einsum("rtkgd,rksd->rkgts", q, k.astype(q.dtype), preferred_element_type=jnp.float32)
+
+    read = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
+    both = jnp.concatenate(
+        [jnp.where(read, scores(old.k), _MASKED), jnp.where(new_mask_TS, scores(new.k), _MASKED)], axis=-1
+    )
+    weight = jax.nn.softmax(both, axis=-1).astype(q.dtype)
+    out = jnp.einsum("rkgts,rksd->rtkgd", weight[..., :length], old.v.astype(q.dtype))
+    out += jnp.einsum("rkgts,rksd->rtkgd", weight[..., length:], new.v.astype(q.dtype))
+    return out.reshape(rows, steps, heads * size)
+
+
+def copy_slot(store: SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, length: int) -> SlotStore:
+    """Copies the first `length` positions of one slot to the first `rows` of the target slots."""
+
+    def copy(leaf: jax.Array) -> jax.Array:
+        layers, _, heads, _, size = leaf.shape
+        columns = jax.lax.dynamic_slice(leaf, (0, source, 0, 0, 0), (layers, 1, heads, length, size))
+
+        def body(i: jax.Array, leaf: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice(leaf, columns, (0, targets_R[i], 0, 0, 0))
+
+        return jax.lax.fori_loop(0, rows, body, leaf)
+
+    return jax.tree.map(copy, store)
+
+
+def read_slot(store: SlotStore, slot: np.ndarray, length: int) -> SlotStore:
+    """The first `length` positions of one slot as they are stored: [layers, 1, kv heads, length, ...]."""
+
+    def read(leaf: jax.Array) -> jax.Array:
+        layers, _, heads, _, size = leaf.shape
+        return jax.lax.dynamic_slice(leaf, (0, slot, 0, 0, 0), (layers, 1, heads, length, size))
+
+    return jax.tree.map(read, store)
+
+
+def write_slot(store: SlotStore, saved: SlotStore, slot: np.ndarray) -> SlotStore:
+    """Puts what `read_slot` gave into a slot."""
+    return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_slice(leaf, new, (0, slot, 0, 0, 0)), store, saved)
+
+
+def _quantise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = x.astype(jnp.float32)
+    largest = jnp.abs(wide).max(-1, keepdims=True)
+    scale = jnp.where(largest > 0, largest / _INT8_LIMIT, 1.0)
+    return jnp.round(wide / scale).astype(jnp.int8), scale
+
+
+def _widen(whole: jax.Array, scale: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return (whole.astype(jnp.float32) * scale).astype(dtype)

@@ -1,0 +1,226 @@
+"""The device programs of the engine. Host numpy goes in with each call; the only state on the device is donated.
+
+A sequence's last token is never in its cache: `decode` feeds it, writes its key and value, and samples the next. So
+`extend` needs no logits, a prompt's cache can be shared by samples that differ from their first token on, and an
+observation is extended together with the stop token before it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.qwen3_vl import encode_images, lm_head
+from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
+from hypereyes_jax.processing.types import VisionInputs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.sampling import sample, uniforms
+
+MAX_STOP_IDS = 4
+
+
+class ExtendRows(NamedTuple):
+    """Numpy arguments of `extend_rows`. Padding rows have length 0."""
+
+    tokens_RT: np.ndarray  # int32
+    positions_3RT: np.ndarray  # int32
+    visual_index_RT: np.ndarray  # int32, row of the visual pool; -1 = text
+    slots_R: np.ndarray  # int32
+    offset_R: np.ndarray  # int32, positions already in the cache
+    length_R: np.ndarray  # int32, tokens of this row; 0 on padding
+
+
+class DecodeRows(NamedTuple):
+    """Numpy arguments of `decode_rows`. Padding rows have budget 0."""
+
+    slots_R: np.ndarray  # int32
+    token_R: np.ndarray  # int32, the last token, not yet in the cache
+    offset_R: np.ndarray  # int32, where it goes
+    position_R: np.ndarray  # int32, its M-RoPE position (a text token's three are equal)
+    budget_R: np.ndarray  # int32, tokens it may still sample
+    sampled_R: np.ndarray  # int32, tokens the request has sampled before: its random stream's place
+    keys_R2: np.ndarray  # uint32
+    stop_RS: np.ndarray  # int32, ids that end a turn; -1 on padding
+    temperature_R: np.ndarray  # float32
+    top_p_R: np.ndarray  # float32
+    top_k_R: np.ndarray  # int32
+    min_p_R: np.ndarray  # float32
+    steps: np.ndarray  # int32 scalar, at most the program's `max_steps`
+
+
+class Decoded(NamedTuple):
+    """What a call sampled, K = max_steps."""
+
+    tokens_KR: jax.Array  # int32
+    logp_2KR: jax.Array  # float32: behaviour, full
+    count_R: jax.Array  # int32, how many of the K are real
+    stopped_R: jax.Array  # bool, the last one is a stop id
+
+
+class VisualPool(NamedTuple):
+    """Features of images, one row a visual token, for `extend_rows` to pick from."""
+
+    embeds: jax.Array  # [rows, D]
+    deepstack: jax.Array  # [DeepStack layers, rows, D]
+
+
+@partial(jax.jit, static_argnames=("config",), donate_argnames=("pool",))
+def encode_into(
+    params: Any, lora: Any, pool: VisualPool, vision: VisionInputs, rows_M: np.ndarray, *, config: Qwen3VLConfig
+) -> VisualPool:
+    """Encodes images; visual token j goes to row rows_M[j] of the pool, or nowhere if that is past its end."""
+    features = encode_images(params, config, vision, lora)
+    return VisualPool(
+        pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
+        pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "view_length"), donate_argnames=("store",))
+def extend_rows(
+    params: Any,
+    lora: Any,
+    store: kv.SlotStore,
+    pool: VisualPool,
+    batch: ExtendRows,
+    *,
+    config: Qwen3VLConfig,
+    view_length: int,
+) -> kv.SlotStore:
+    """Writes the keys and values of given tokens (text or visual) at each row's own offset."""
+    view = kv.take_rows(store, batch.slots_R, view_length, pool.embeds.dtype)
+    length = batch.tokens_RT.shape[1]
+    causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.View]:
+        new = _heads_first(k, v, store)
+        return kv.attend(q, old, batch.offset_R, new, causal_TT), new
+
+    visual_index_RT = jnp.asarray(batch.visual_index_RT)
+    x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
+    _, new = decode_layers(
+        params, config, x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, attend, view, lora=lora
+    )
+    return kv.put_columns(store, new, batch.slots_R, batch.offset_R, batch.length_R)
+
+
+@partial(jax.jit, static_argnames=("config", "view_length", "max_steps", "forbidden"), donate_argnames=("store",))
+def decode_rows(
+    params: Any,
+    lora: Any,
+    store: kv.SlotStore,
+    batch: DecodeRows,
+    *,
+    config: Qwen3VLConfig,
+    view_length: int,
+    max_steps: int,
+    forbidden: tuple[int, ...] = (),
+) -> tuple[kv.SlotStore, Decoded]:
+    """Samples up to `batch.steps` tokens in every row; returns early when all rows have stopped or spent their budgets."""
+    head_DV = lm_head(params, config)
+    rows = batch.slots_R.shape[0]
+    view = kv.take_rows(store, batch.slots_R, view_length, head_DV.dtype)
+    text_R1 = jnp.full((rows, 1), -1, jnp.int32)
+    text = config.text
+    beside = (text.num_hidden_layers, rows, text.num_key_value_heads, max_steps, text.head_dim)
+
+    class Carry(NamedTuple):
+        step: jax.Array
+        new: kv.View  # keys and values of this call; all rows still alive are at the same step
+        token_R: jax.Array
+        alive_R: jax.Array
+        stopped_R: jax.Array
+        count_R: jax.Array
+        tokens_KR: jax.Array
+        logp_2KR: jax.Array
+
+    def goes_on(carry: Carry) -> jax.Array:
+        return (carry.step < batch.steps) & carry.alive_R.any()
+
+    def one_step(carry: Carry) -> Carry:
+        step, alive_R = carry.step, carry.alive_R
+        seen_1K = (jnp.arange(max_steps) <= step)[None]
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.View]:
+            old, new = own
+            fresh = _heads_first(k, v, store)
+            new = kv.View(
+                *(jax.lax.dynamic_update_slice(x, y, (0, 0, step, 0)) for x, y in zip(new, fresh, strict=True))
+            )
+            return kv.attend(q, old, batch.offset_R, new, seen_1K), fresh
+
+        position_R = batch.position_R + carry.count_R
+        hidden_R1D, fresh = decode_layers(
+            params,
+            config,
+            embed_tokens(params, carry.token_R[:, None], text_R1, None),
+            jnp.broadcast_to(position_R[None, :, None], (3, rows, 1)),
+            text_R1,
+            None,
+            attend,
+            (view, carry.new),
+            lora=lora,
+        )
+        logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
+        uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
+        draw = sample(logits_RV, uniform_R, batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R, forbidden)
+        stops_R = alive_R & (draw.tokens_R[:, None] == batch.stop_RS).any(-1)
+        count_R = carry.count_R + alive_R
+        return Carry(
+            step=step + 1,
+            new=kv.View(
+                *(jax.lax.dynamic_update_slice(x, y, (0, 0, 0, step, 0)) for x, y in zip(carry.new, fresh, strict=True))
+            ),
+            token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
+            alive_R=alive_R & ~stops_R & (count_R < batch.budget_R),
+            stopped_R=carry.stopped_R | stops_R,
+            count_R=count_R,
+            tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
+            logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_behaviour_R, draw.logp_full_R])),
+        )
+
+    end = jax.lax.while_loop(
+        goes_on,
+        one_step,
+        Carry(
+            step=jnp.int32(0),
+            new=kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype)),
+            token_R=jnp.asarray(batch.token_R),
+            alive_R=jnp.asarray(batch.budget_R) > 0,
+            stopped_R=jnp.zeros(rows, bool),
+            count_R=jnp.zeros(rows, jnp.int32),
+            tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
+            logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
+        ),
+    )
+    store = kv.put_columns(store, end.new, batch.slots_R, batch.offset_R, end.count_R)
+    return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
+
+
+def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.View:
+    return kv.View(*(kv.as_stored(x.swapaxes(1, 2), store) for x in (k_RTKD, v_RTKD)))
+
+
+@partial(jax.jit, static_argnames=("length",), donate_argnames=("store",))
+def copy_slot(
+    store: kv.SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, *, length: int
+) -> kv.SlotStore:
+    """`kv.copy_slot` in place."""
+    return kv.copy_slot(store, source, targets_R, rows, length)
+
+
+@partial(jax.jit, static_argnames=("length",))
+def read_slot(store: kv.SlotStore, slot: np.ndarray, *, length: int) -> kv.SlotStore:
+    """`kv.read_slot`; the store stays valid."""
+    return kv.read_slot(store, slot, length)
+
+
+@partial(jax.jit, donate_argnames=("store",))
+def write_slot(store: kv.SlotStore, saved: kv.SlotStore, slot: np.ndarray) -> kv.SlotStore:
+    """`kv.write_slot` in place."""
+    return kv.write_slot(store, saved, slot)

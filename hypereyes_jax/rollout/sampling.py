@@ -1,0 +1,109 @@
+"""Draws tokens from truncated distributions without sorting the vocabulary.
+
+A sort of [64, 2048] takes XLA 13 ms on a CPU core, which is more than a decode step of a small model. Top-k and top-p
+both keep every token whose probability is at or above some threshold, so the threshold is found by bisection on the
+bits of a float32: exact, 0.5 ms, and friendly to a vocabulary that is sharded over devices.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_ONE = 0x3F800000  # bits of 1.0: positive floats are ordered like their bits
+
+
+class Draw(NamedTuple):
+    """One token for each row."""
+
+    tokens_R: jax.Array  # int32
+    logp_behaviour_R: jax.Array  # float32, under the truncated distribution the token was drawn from
+    logp_full_R: jax.Array  # float32, at the sampling temperature over the full vocabulary
+
+
+def sample(
+    logits_RV: jax.Array,
+    uniform_R: jax.Array,
+    temperature_R: jax.Array,
+    top_p_R: jax.Array,
+    top_k_R: jax.Array,
+    min_p_R: jax.Array,
+    forbidden: tuple[int, ...] = (),
+) -> Draw:
+    """Temperature, then top-k, then top-p of what is left, then min-p (relative to the most likely token).
+
+    Tokens exactly as likely as the last one kept are kept, too. A temperature of 0 is greedy: the first token of
+    greatest logit, behaviour log-prob 0, and full log-prob at temperature 1.
+
+    Args:
+      logits_RV: float [R, V].
+      uniform_R: float32 in [0, 1); a row's token depends on its own logits and its own number only.
+      temperature_R, top_p_R, min_p_R: float32; top_p >= 1 and min_p = 0 are off.
+      top_k_R: int32; 0 is off.
+      forbidden: ids that are never drawn (they still count in logp_full).
+    """
+    greedy_R = temperature_R <= 0
+    scaled_RV = logits_RV.astype(jnp.float32) / jnp.where(greedy_R, 1.0, temperature_R)[:, None]
+    full_R = jax.nn.logsumexp(scaled_RV, axis=-1)
+    open_RV = scaled_RV.at[:, jnp.array(forbidden)].set(-jnp.inf) if forbidden else scaled_RV
+    top_R = open_RV.max(-1)
+    weight_RV = jnp.exp(open_RV - top_R[:, None])  # the most likely token has weight 1
+
+    def by_count(_: None) -> jax.Array:
+        limit_R = jnp.where(top_k_R > 0, top_k_R, weight_RV.shape[1])
+        return _largest_threshold(lambda t_R: (weight_RV >= t_R[:, None]).sum(-1) >= limit_R, top_R)
+
+    # Conditionals, not flags of the program: a setting that nobody uses costs nothing, and needs no other program.
+    off_R = jnp.zeros_like(top_R)
+    threshold_R = jax.lax.cond(jnp.any(top_k_R > 0), by_count, lambda _: off_R, None)
+    mass_R = _mass(weight_RV, threshold_R)
+
+    def by_mass(_: None) -> jax.Array:
+        return _largest_threshold(lambda t_R: _mass(weight_RV, t_R) >= top_p_R * mass_R, top_R)
+
+    nucleus_R = jax.lax.cond(jnp.any((top_p_R < 1) & ~greedy_R), by_mass, lambda _: off_R, None)
+    threshold_R = jnp.maximum(threshold_R, jnp.where(top_p_R < 1, nucleus_R, 0.0))
+    threshold_R = jnp.where(greedy_R, 1.0, jnp.maximum(threshold_R, min_p_R))
+
+    kept_RV = jnp.where(weight_RV >= threshold_R[:, None], weight_RV, 0.0)
+    cumulative_RV = jnp.cumsum(kept_RV, axis=-1)
+    total_R = cumulative_RV[:, -1]
+    # below the total even where the product rounds up, so that some token always lies above the target
+    target_R = jnp.where(greedy_R, 0.0, jnp.minimum(uniform_R, 1 - 2**-23) * total_R)
+    tokens_R = (cumulative_RV <= target_R[:, None]).sum(-1).astype(jnp.int32)
+    chosen_R = jnp.take_along_axis(scaled_RV, tokens_R[:, None], axis=-1)[:, 0]
+    behaviour_R = jnp.where(greedy_R, 0.0, chosen_R - top_R - jnp.log(total_R))
+    return Draw(tokens_R, behaviour_R, chosen_R - full_R)
+
+
+def uniforms(keys_R2: jax.Array, index_R: jax.Array) -> jax.Array:
+    """float32 [R] in [0, 1): number `index` of each request's own stream.
+
+    Args:
+      keys_R2: uint32, raw threefry keys of the requests.
+      index_R: int32, how many tokens each request has sampled before.
+    """
+
+    def one(key_2: jax.Array, index: jax.Array) -> jax.Array:
+        key = jax.random.wrap_key_data(key_2, impl="threefry2x32")
+        return jax.random.uniform(jax.random.fold_in(key, index))
+
+    return jax.vmap(one)(keys_R2, index_R)
+
+
+def _mass(weight_RV: jax.Array, threshold_R: jax.Array) -> jax.Array:
+    return jnp.where(weight_RV >= threshold_R[:, None], weight_RV, 0.0).sum(-1)
+
+
+def _largest_threshold(holds, like_R: jax.Array) -> jax.Array:
+    """The largest float in [0, 1] for which a condition holds that is true at 0 and, once false, stays false."""
+
+    def body(i: jax.Array, bits_R: jax.Array) -> jax.Array:
+        tried_R = bits_R | (1 << (29 - i))
+        threshold_R = jax.lax.bitcast_convert_type(tried_R, jnp.float32)
+        return jnp.where((tried_R <= _ONE) & holds(threshold_R), tried_R, bits_R)
+
+    bits_R = jax.lax.fori_loop(0, 30, body, jnp.zeros(like_R.shape, jnp.int32))
+    return jax.lax.bitcast_convert_type(bits_R, jnp.float32)

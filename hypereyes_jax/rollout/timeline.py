@@ -1,0 +1,62 @@
+"""What each slot did and when, as a Chrome / Perfetto trace (open it at ui.perfetto.dev or chrome://tracing)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.files import write_atomic
+
+
+class Timeline:
+    """Spans on named tracks. Times are of `time.perf_counter`; the file counts from when this was made.
+
+    Tracks are "device", "slot N" (extend, decode, parked, evicted) and "rollout N" (search).
+    """
+
+    def __init__(self) -> None:
+        self._zero = time.perf_counter()
+        self._spans: list[tuple[str, str, float, float]] = []
+        self._marks: list[tuple[str, str, float]] = []
+
+    def span(self, track: str, name: str, start: float, end: float) -> None:
+        self._spans.append((track, name, start, end))
+
+    def mark(self, track: str, name: str, at: float) -> None:
+        self._marks.append((track, name, at))
+
+    def seconds(self) -> dict[str, dict[str, float]]:
+        """Time by kind of track ("device", "slot", "rollout") and name of span."""
+        total: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for track, name, start, end in self._spans:
+            total[track.split()[0]][name] += end - start
+        return {kind: dict(names) for kind, names in total.items()}
+
+    def write(self, path: Path) -> None:
+        """Writes the trace as JSON. Raises UserError if the place can't be written."""
+        tracks = {track: i for i, track in enumerate(sorted({t for t, *_ in [*self._spans, *self._marks]}, key=_order))}
+        events: list[dict[str, Any]] = [
+            {"ph": "M", "pid": 0, "tid": tid, "name": "thread_name", "args": {"name": track}}
+            for track, tid in tracks.items()
+        ]
+        events += [
+            {"ph": "M", "pid": 0, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": tid}}
+            for tid in tracks.values()
+        ]
+        for track, name, start, end in self._spans:
+            spent = {"ts": self._micros(start), "dur": round((end - start) * 1e6, 1)}
+            events.append({"ph": "X", "pid": 0, "tid": tracks[track], "name": name, **spent})
+        for track, name, at in self._marks:
+            events.append({"ph": "i", "s": "t", "pid": 0, "tid": tracks[track], "name": name, "ts": self._micros(at)})
+        write_atomic(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+
+    def _micros(self, at: float) -> float:
+        return round((at - self._zero) * 1e6, 1)
+
+
+def _order(track: str) -> tuple[str, int]:
+    kind, _, number = track.partition(" ")
+    return kind, int(number or 0)
