@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from hypereyes_jax.data.types import SynthQuestion
 from hypereyes_jax.env.world import World
+from hypereyes_jax.env.world.text_index import words
+
+_STEM = 4  # letters that a name and the word for its language or money share
 
 
 def famous_guess(synth: SynthQuestion) -> str | None:
@@ -29,9 +32,16 @@ def famous_guess(synth: SynthQuestion) -> str | None:
     return world.country(max(sorted(around), key=lambda key: len(world.country(key).borders))).name
 
 
+def leaks(synth: SynthQuestion) -> bool:
+    """Whether the question's own words give the answer away: "has Swedish as an official language" -> Sweden."""
+    said = words(synth.question.text)
+    stems = [word[:_STEM] for word in words(synth.question.answers[0]) if len(word) >= _STEM]
+    return any(word.startswith(stem) for stem in stems for word in said)
+
+
 def blind(synth: SynthQuestion) -> bool:
-    """Whether the famous guess answers the question."""
-    return famous_guess(synth) == synth.question.answers[0]
+    """Whether the question can be answered without a tool."""
+    return famous_guess(synth) == synth.question.answers[0] or leaks(synth)
 
 
 def drop_majorities(questions: Iterable[SynthQuestion], share: float = 0.2, free: int = 2) -> Iterator[SynthQuestion]:

@@ -63,7 +63,7 @@ def common_neighbour(walk: Walk) -> TextDraft | None:
     count = 3 if len(near) > 2 and walk.rng.random() < 0.3 else 2
     if len(near) < count:
         return None
-    of = tuple(str(k) for k in walk.rng.choice(near, count, replace=False))
+    of = tuple(sorted(str(k) for k in walk.rng.choice(near, count, replace=False)))
     then = walk.pick(("", "", "capital", "currency"))
     plan = CommonNeighbour(of, then)
     if [c.key for c in plan.solutions(world)] != [answer.key] or (then and not value(answer, then)):

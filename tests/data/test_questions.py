@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hypereyes_jax.data.mosaics import places
-from hypereyes_jax.data.priors import blind, drop_majorities
+from hypereyes_jax.data.priors import blind, drop_majorities, leaks
 from hypereyes_jax.data.questions import SynthesisConfig, draw_question, synthesize
 from hypereyes_jax.env.world import World
 
@@ -211,6 +212,19 @@ def test_no_blind_guess_pays(training):
         groups.setdefault((synth.question.kind, synth.oracle.attribute), Counter())[synth.question.answers[0]] += 1
     for counts in groups.values():
         assert max(counts.values()) <= max(2, 0.2 * counts.total() + 1)
+
+
+def test_textual_questions_are_not_repeated_in_other_words(training, held_out):
+    for questions in (training, held_out):
+        plans = [synth.oracle.plan for synth in questions if not synth.question.images]
+        assert len(plans) == len(set(plans)) > 30
+
+
+def test_a_question_that_names_its_answer_is_blind(world, training):
+    one = next(synth for synth in training if synth.question.kind == "attribute")
+    telling = replace(one.question, text="Which country has Swedish as an official language?", answers=("Sweden",))
+    assert leaks(replace(one, question=telling))
+    assert not leaks(replace(one, question=replace(telling, answers=("Finland",))))
 
 
 def test_majority_answers_are_thinned_out(training):
