@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.qwen3_vl import VisualFeatures
 from hypereyes_jax.processing import ContextChunk, PatchedImage, patchify, vision_inputs
 from hypereyes_jax.processing.vision import place
 from hypereyes_jax.rollout import kv, programs
@@ -99,7 +100,7 @@ class Engine:
         self._images = ImageCache(settings.visual_tokens)
         layers = len(config.vision.deepstack_visual_indexes)
         width, dtype = config.text.hidden_size, params["embed"].dtype
-        self._pool = programs.VisualPool(
+        self._pool = VisualFeatures(
             jnp.zeros((settings.visual_tokens, width), dtype), jnp.zeros((layers, settings.visual_tokens, width), dtype)
         )
         self._free = list(range(settings.slots))[::-1]
@@ -159,10 +160,8 @@ class Engine:
 
     def release(self, sequence: Sequence) -> None:
         """Takes the slot back. What was in it can be made again from the record."""
-        if sequence.slot is None:
-            raise ValueError("the sequence has no slot")
-        if sequence.slot < self.settings.slots:
-            self._free.append(sequence.slot)
+        if sequence.held_slot < self.settings.slots:
+            self._free.append(sequence.held_slot)
         sequence.slot, sequence.filled = None, 0
 
     def extend(self, sequences: Items[Sequence]) -> list[Sequence]:
@@ -227,7 +226,7 @@ class Engine:
             sequence, sampling = request.sequence, request.sampling
             self._check_ready(request)
             ints[:, row] = (
-                sequence.slot,
+                sequence.held_slot,
                 sequence.tokens[sequence.length - 1],
                 sequence.filled,
                 sequence.positions_3[0, sequence.length - 1],
@@ -288,10 +287,10 @@ class Engine:
         for start in range(0, len(targets), self.settings.extend_rows[-1]):
             some = targets[start : start + self.settings.extend_rows[-1]]
             slots = np.zeros(self.settings.extend_rows[-1], np.int32)
-            slots[: len(some)] = [target.slot for target in some]
+            slots[: len(some)] = [target.held_slot for target in some]
             self._store = programs.copy_slot(
                 self._store,
-                np.int32(source.slot),
+                np.int32(source.held_slot),
                 slots,
                 np.int32(len(some)),
                 length=_bucket(self.settings.view_buckets, count),
@@ -304,16 +303,12 @@ class Engine:
 
     def save(self, sequence: Sequence) -> kv.SlotStore:
         """A copy of a sequence's cache on the host, exactly as it is stored. Waits for the device."""
-        if sequence.slot is None:
-            raise ValueError("the sequence has no slot")
         length = _bucket(self.settings.view_buckets, sequence.filled)
-        return jax.device_get(programs.read_slot(self._store, np.int32(sequence.slot), length=length))
+        return jax.device_get(programs.read_slot(self._store, np.int32(sequence.held_slot), length=length))
 
     def restore(self, sequence: Sequence, saved: kv.SlotStore, filled: int) -> None:
         """Puts back what `save` gave when the sequence had `filled` positions in its cache."""
-        if sequence.slot is None:
-            raise ValueError("the sequence has no slot")
-        self._store = programs.write_slot(self._store, saved, np.int32(sequence.slot))
+        self._store = programs.write_slot(self._store, saved, np.int32(sequence.held_slot))
         sequence.filled = filled
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:

@@ -15,42 +15,43 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import encode_images, lm_head
+from hypereyes_jax.models.qwen3_vl import VisualFeatures, encode_images, lm_head
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.sampling import sample, uniforms
 
 MAX_STOP_IDS = 4
+HostArray = Any  # numpy where a call is made, a tracer in the program
 
 
 class ExtendRows(NamedTuple):
     """Numpy arguments of `extend_rows`. Padding rows have length 0."""
 
-    tokens_RT: np.ndarray  # int32
-    positions_3RT: np.ndarray  # int32
-    visual_index_RT: np.ndarray  # int32, row of the visual pool; -1 = text
-    slots_R: np.ndarray  # int32
-    offset_R: np.ndarray  # int32, positions already in the cache
-    length_R: np.ndarray  # int32, tokens of this row; 0 on padding
+    tokens_RT: HostArray  # int32
+    positions_3RT: HostArray  # int32
+    visual_index_RT: HostArray  # int32, row of the visual pool; -1 = text
+    slots_R: HostArray  # int32
+    offset_R: HostArray  # int32, positions already in the cache
+    length_R: HostArray  # int32, tokens of this row; 0 on padding
 
 
 class DecodeRows(NamedTuple):
     """Numpy arguments of `decode_rows`. Padding rows have budget 0."""
 
-    slots_R: np.ndarray  # int32
-    token_R: np.ndarray  # int32, the last token, not yet in the cache
-    offset_R: np.ndarray  # int32, where it goes
-    position_R: np.ndarray  # int32, its M-RoPE position (a text token's three are equal)
-    budget_R: np.ndarray  # int32, tokens it may still sample
-    sampled_R: np.ndarray  # int32, tokens the request has sampled before: its random stream's place
-    keys_R2: np.ndarray  # uint32
-    stop_RS: np.ndarray  # int32, ids that end a turn; -1 on padding
-    temperature_R: np.ndarray  # float32
-    top_p_R: np.ndarray  # float32
-    top_k_R: np.ndarray  # int32
-    min_p_R: np.ndarray  # float32
-    steps: np.ndarray  # int32 scalar, at most the program's `max_steps`
+    slots_R: HostArray  # int32
+    token_R: HostArray  # int32, the last token, not yet in the cache
+    offset_R: HostArray  # int32, where it goes
+    position_R: HostArray  # int32, its M-RoPE position (a text token's three are equal)
+    budget_R: HostArray  # int32, tokens it may still sample
+    sampled_R: HostArray  # int32, tokens the request has sampled before: its random stream's place
+    keys_R2: HostArray  # uint32
+    stop_RS: HostArray  # int32, ids that end a turn; -1 on padding
+    temperature_R: HostArray  # float32
+    top_p_R: HostArray  # float32
+    top_k_R: HostArray  # int32
+    min_p_R: HostArray  # float32
+    steps: HostArray  # int32 scalar, at most the program's `max_steps`
 
 
 class Decoded(NamedTuple):
@@ -62,20 +63,16 @@ class Decoded(NamedTuple):
     stopped_R: jax.Array  # bool, the last one is a stop id
 
 
-class VisualPool(NamedTuple):
-    """Features of images, one row a visual token, for `extend_rows` to pick from."""
-
-    embeds: jax.Array  # [rows, D]
-    deepstack: jax.Array  # [DeepStack layers, rows, D]
-
-
 @partial(jax.jit, static_argnames=("config",), donate_argnames=("pool",))
 def encode_into(
-    params: Any, lora: Any, pool: VisualPool, vision: VisionInputs, rows_M: np.ndarray, *, config: Qwen3VLConfig
-) -> VisualPool:
-    """Encodes images; visual token j goes to row rows_M[j] of the pool, or nowhere if that is past its end."""
+    params: Any, lora: Any, pool: VisualFeatures, vision: VisionInputs, rows_M: np.ndarray, *, config: Qwen3VLConfig
+) -> VisualFeatures:
+    """Encodes images; visual token j goes to row rows_M[j] of the pool, or nowhere if that is past its end.
+
+    The pool holds one row a visual token, [rows, D] and [DeepStack layers, rows, D], for `extend_rows` to pick from.
+    """
     features = encode_images(params, config, vision, lora)
-    return VisualPool(
+    return VisualFeatures(
         pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
         pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
     )
@@ -86,7 +83,7 @@ def extend_rows(
     params: Any,
     lora: Any,
     store: kv.SlotStore,
-    pool: VisualPool,
+    pool: VisualFeatures,
     batch: ExtendRows,
     *,
     config: Qwen3VLConfig,
@@ -121,7 +118,7 @@ def decode_rows(
     max_steps: int,
     forbidden: tuple[int, ...] = (),
 ) -> tuple[kv.SlotStore, Decoded]:
-    """Samples up to `batch.steps` tokens in every row; returns early when all rows have stopped or spent their budgets."""
+    """Samples up to `batch.steps` tokens in every row; returns early when all rows have stopped or spent theirs."""
     head_DV = lm_head(params, config)
     rows = batch.slots_R.shape[0]
     view = kv.take_rows(store, batch.slots_R, view_length, head_DV.dtype)

@@ -157,7 +157,7 @@ class Scheduler:
         self._sessions.clear()
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Session:
-        """A seat for one rollout; it needs no slot until its first turn. Waits while a swap awaits the end of others."""
+        """A seat for one rollout; it needs no slot until its first turn. Waits if a swap is to come first."""
         while self._swap is not None and self._swap.mode == "finish":
             await self._swap.applied()
         session = Session(self, self.engine.new_sequence(seed), sampling, stop_ids)

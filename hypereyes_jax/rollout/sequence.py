@@ -88,6 +88,13 @@ class Sequence:
         self.image_token = np.zeros(self.capacity, np.int32)
 
     @property
+    def held_slot(self) -> int:
+        """Its slot. Raises ValueError if it has none."""
+        if self.slot is None:
+            raise ValueError("the sequence has no slot")
+        return self.slot
+
+    @property
     def unread(self) -> int:
         """Tokens that `extend` must still put into the cache."""
         return self.length - 1 - self.filled

@@ -37,7 +37,8 @@ class Timeline:
 
     def write(self, path: Path) -> None:
         """Writes the trace as JSON. Raises UserError if the place can't be written."""
-        tracks = {track: i for i, track in enumerate(sorted({t for t, *_ in [*self._spans, *self._marks]}, key=_order))}
+        names = {track for track, *_ in self._spans} | {track for track, *_ in self._marks}
+        tracks = {track: number for number, track in enumerate(sorted(names, key=_order))}
         events: list[dict[str, Any]] = [
             {"ph": "M", "pid": 0, "tid": tid, "name": "thread_name", "args": {"name": track}}
             for track, tid in tracks.items()

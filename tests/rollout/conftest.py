@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import jax
 import pytest
-from paced import SETTINGS
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import train_tokenizer
 from hypereyes_jax.rollout import Engine
+from tests.rollout.paced import SETTINGS
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from paced import SAMPLING, SETTINGS, PacedEpisode, question
 
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import SampledChunk, pack_inputs
 from hypereyes_jax.rollout import run_episodes
+from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
 
 
 def record(trajectory):
