@@ -49,6 +49,11 @@ class Episode:
             return config.system
         return system_prompt(config.prompt_style, config.box_units, config.max_rounds)
 
+    @property
+    def last_turn(self) -> TurnRecord:
+        """What the latest turn asked for and got. Raises IndexError before the first."""
+        return self._turns[-1]
+
     def prompt(self) -> tuple[Part, ...]:
         """The first user message: the images, then the question."""
         return (*self.question.images, self.question.text)
