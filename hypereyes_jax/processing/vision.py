@@ -81,7 +81,7 @@ def vision_inputs(
         token += tokens
     flat = rows * row_length
     return VisionInputs(
-        patches_NP=patches.reshape(flat, -1),
+        patches_NP=patches.reshape(flat, config.patch_values),
         pos_index_N4=pos_index.reshape(flat, 4),
         pos_weight_N4=pos_weight.reshape(flat, 4),
         row_N=row_of.reshape(flat),
