@@ -223,10 +223,11 @@ def _read_call(text: str, start: int) -> tuple[Call, int]:
         return Malformed("the tool call is not valid JSON", is_call=True, broken_json=True), position
     closing = _CALL_END.search(text, end)
     _, position = _until(text, end, closing, "</tool_call>")
-    return _read_arguments(value), position
+    return read_call(value), position
 
 
-def _read_arguments(value: Any) -> Call:
+def read_call(value: Any) -> Call:
+    """The JSON value of a tool call, {"name": ..., "arguments": {...}}, as an action; never raises."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return Malformed('the tool call needs the fields "name" and "arguments"', is_call=True)
     name, arguments = value["name"], value.get("arguments")

@@ -1,0 +1,99 @@
+"""Our two tools as an MCP server. Needs the package extra `mcp`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from hypereyes_jax.env.actions import ImageSearch, TextSearch
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.grounded_search import Found, GroundedSearch
+from hypereyes_jax.env.images import ImageError, encode_image, read_base64_image
+from hypereyes_jax.env.observations import response
+from hypereyes_jax.env.store import image_query
+from hypereyes_jax.env.types import Box, SearchBackend
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
+
+_KEEP = 4096  # crops and sent images that can still be named; the oldest go first
+
+
+def mcp_server(
+    backend: SearchBackend, images: Mapping[str, Image.Image] | None = None, config: EpisodeConfig | None = None
+) -> MCPServer:
+    """An MCP server with the tools `text_search` and `image_search`; run it with its `run_stdio_async()` or the like.
+
+    Args:
+      images: what `image_search` can name from the start. A client may also send an image as a data URI. Crops get ids
+        made from their content, so clients that share the server do not disturb each other.
+
+    A search that failed is told in the result's text like an empty one; when all of a call's searches fail, the result
+    is an error (`isError`), and a FatalSearchError is one, too.
+    """
+    try:
+        from mcp.server.mcpserver import Image as McpImage
+        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError as error:
+        raise UserError("the MCP server needs: pip install 'hypereyes-jax[mcp]'") from error
+
+    config = config or EpisodeConfig()
+    search = GroundedSearch(images or {}, backend, config, name=_content_name)
+    fixed = set(search.images)
+    server = MCPServer("hypereyes-search")
+
+    def content(found: Found) -> list[Any]:
+        if found.outage:
+            raise ToolError(f"every search failed: {found.outage}")
+        shown = found.crops.values() if config.show_crops else ()
+        return [
+            *(McpImage(data=encode_image(crop), format="jpeg") for crop in shown),
+            response(found.invocations, found.notes, config.content_limit),
+        ]
+
+    async def text_search(input: list[str]) -> list[Any]:
+        """Finds passages of text. `input` is a list of queries, all searched at once."""
+        queries = tuple(query.strip() for query in input if query.strip())
+        if not queries:
+            raise ToolError("input must hold at least one query")
+        return content(await search.search([TextSearch(queries)]))
+
+    async def image_search(image: str, area: list[list[float]] | None = None) -> list[Any]:
+        """Finds pages that show what an image shows.
+
+        `image` is an id this server has given or knows, or a data URI (data:image/...;base64,...). `area` is a list of
+        boxes [x1, y1, x2, y2], each cut out and searched; without it the whole image is searched.
+        """
+        boxes = tuple(_box(box) for box in area or [])
+        if image.startswith("data:"):
+            try:
+                picture = read_base64_image(image)
+            except ImageError as error:
+                raise ToolError(str(error)) from error
+            image = _content_name(0, picture)
+            search.images[image] = picture
+        found = await search.search([ImageSearch(image, boxes)])
+        for name in [name for name in search.images if name not in fixed][:-_KEEP]:
+            del search.images[name]
+        return content(found)
+
+    for tool in (text_search, image_search):
+        server.tool(structured_output=False)(tool)
+    return server
+
+
+def _content_name(number: int, image: Image.Image | None) -> str:
+    if image is None:
+        return f"crop {number}"
+    return "img_" + image_query(image).removeprefix("sha256:")[:12]
+
+
+def _box(values: list[float]) -> Box | None:
+    if len(values) != 4:
+        return None
+    x1, y1, x2, y2 = values
+    return (x1, y1, x2, y2)

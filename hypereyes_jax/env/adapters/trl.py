@@ -1,0 +1,81 @@
+"""Our two tools for TRL's `GRPOTrainer(environment_factory=...)`. TRL itself is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.env.actions import read_call
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.grounded_search import GroundedSearch
+from hypereyes_jax.env.images import to_rgb
+from hypereyes_jax.env.observations import response
+from hypereyes_jax.env.types import SearchBackend
+
+
+class TrlSearchEnvironment:
+    """One rollout's tools and counts. TRL makes its public methods the tools, and calls `reset` between rollouts.
+
+    TRL runs each tool call by itself, so `calls` counts calls, not turns; `invocations` is the t_s of the paper. Both
+    are there for a reward function (TRL hands it the `environments`), as is `outage`: the world failed, so mask the
+    rollout.
+    """
+
+    def __init__(self, backend: SearchBackend, config: EpisodeConfig | None = None):
+        self._backend, self._config = backend, config or EpisodeConfig()
+        self._search = GroundedSearch({}, backend, self._config)
+        self.calls = self.invocations = 0
+        self.outage = ""
+
+    def reset(self, **row: Any) -> None:
+        """Starts a rollout on a row of the data set: its `images` (or `image`) become img_0, img_1, ..."""
+        images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
+        named = {f"img_{i}": to_rgb(image) for i, image in enumerate(images) if isinstance(image, Image.Image)}
+        self._search = GroundedSearch(named, self._backend, self._config)
+        self.calls = self.invocations = 0
+        self.outage = ""
+
+    async def text_search(self, input: list[str]) -> list[dict[str, Any]]:
+        """
+        Finds passages of text.
+
+        Args:
+            input: The queries, all searched at once.
+
+        Returns:
+            The results of each query.
+        """
+        return await self._call("text_search", {"input": input})
+
+    async def image_search(self, image_id: str, area: list[list[float]] | None = None) -> list[dict[str, Any]]:
+        """
+        Finds pages that show what an image, or regions of it, show.
+
+        Args:
+            image_id: The image: img_0, img_1, ... in order; each region cut out gets the next free number.
+            area: A list of boxes [x1, y1, x2, y2], each cut out and searched; leave it out to search the whole image.
+
+        Returns:
+            The regions cut out, and the results of each.
+        """
+        return await self._call("image_search", {"image_id": image_id, "area": area})
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        found = await self._search.search([read_call({"name": name, "arguments": arguments})])
+        self.calls += 1
+        self.invocations += len(found.invocations)
+        self.outage = self.outage or found.outage
+        text = response(found.invocations, found.notes, self._config.content_limit)
+        # TRL's chat template puts its own tool_response tags around this.
+        text = text.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
+        crops = found.crops.values() if self._config.show_crops else ()
+        return [*({"type": "image", "image": crop} for crop in crops), {"type": "text", "text": text}]
+
+
+def environment_factory(
+    backend: SearchBackend, config: EpisodeConfig | None = None
+) -> Callable[[], TrlSearchEnvironment]:
+    """What `GRPOTrainer(environment_factory=...)` takes."""
+    return lambda: TrlSearchEnvironment(backend, config)
