@@ -22,7 +22,7 @@ from hypereyes_jax.files import read_json, write_atomic
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL"}
-_SPLIT_NAMES = {"heldout": "held-out", "seen": "seen", "heldout_serial": "held-out, one search a turn"}
+_SPLIT_NAMES = {"heldout": "held-out", "seen": "seen", "heldout_serial": "held-out, serial"}
 _STOP_NAMES = {
     "answered": "wrong answer",
     "no_action": "neither call nor answer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hypereyes_jax.eval.benchmark import Evaluation
@@ -38,36 +39,27 @@ def evaluated(run: RunDirectory, stage: str, split: str) -> bool:
 
 
 def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """The `stages` of `metrics.json` as a table for the terminal."""
-    table = Table(title="Results", title_justify="left", header_style="bold")
+    """The `stages` of `metrics.json` as a table that fits 80 columns; what was not scored is said below it."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("stage", "questions"):
-        table.add_column(heading)
-    for heading in (
-        "accuracy %",
-        "95 % interval",
-        "rounds",
-        "searches",
-        "k tokens",
-        "CAS",
-        "s each",
-        "n",
-        "not scored",
-    ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, no_wrap=True)
+    for heading in ("right %", "95 %", "rounds", "searches", "k tok", "CAS", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    masked = 0
     for stage, splits in stages.items():
         for split, row in splits.items():
+            masked += row["masked_infrastructure"] + row["masked_judge"]
             table.add_row(
                 stage_name(stage),
                 split_name(split),
                 f"{100 * row['accuracy']:.1f}",
-                f"{100 * row['accuracy_low']:.1f} - {100 * row['accuracy_high']:.1f}",
+                f"{100 * row['accuracy_low']:.0f}-{100 * row['accuracy_high']:.0f}",
                 f"{row['rounds']:.2f}",
                 f"{row['invocations']:.2f}",
                 f"{row['kilo_tokens']:.2f}",
                 f"{row['cas']:.1f}",
-                f"{row['seconds']:.2f}",
                 str(row["n"]),
-                str(row["masked_infrastructure"] + row["masked_judge"]),
             )
-        table.add_section()
+    if masked:
+        table.caption = f"not scored, because a search or the judge failed: {masked}"
     return table

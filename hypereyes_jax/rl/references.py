@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from hypereyes_jax.errors import UserError
+
 _FORMAT = "hypereyes-references-1"
 
 
@@ -26,7 +28,7 @@ class Reference(NamedTuple):
 NO_REFERENCE = Reference(-1, -1)
 
 
-class ReferenceFileError(ValueError):
+class ReferenceFileError(UserError, ValueError):
     """A reference file is damaged or is something else."""
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl.weights import Params, Weight, flat_weights, map_weights, weights
 
 _INDEX = "model.safetensors.index.json"
@@ -31,7 +32,7 @@ _SHARD_BYTES = 5 << 30
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that does not hold exactly the tensors its config asks for. The message names every one."""
 
 

@@ -1,0 +1,56 @@
+"""`hypereyes eval` on a checkpoint with random weights: the whole path, with no claim on what it scores."""
+
+import pytest
+
+from hypereyes_jax.eval.records import read_records
+from hypereyes_jax.files import read_json
+from hypereyes_jax.launch import cli, miniature
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    import jax
+    from transformers import AutoTokenizer
+
+    from hypereyes_jax.models.qwen3_vl import init_params, save_hf
+    from hypereyes_jax.processing.tokenizer import train_tokenizer
+
+    path = tmp_path_factory.mktemp("checkpoint")
+    train_tokenizer(["<reason>Look at the flags, then answer.</reason> Norway Oslo 12"], 300, path)
+    size = miniature.Size(hidden=32, layers=1, heads=1, kv_heads=1, vision_hidden=32, vision_depth=1)
+    model = miniature.model_config(size, AutoTokenizer.from_pretrained(path))
+    save_hf(path, model, init_params(jax.random.key(0), model))
+    return path
+
+
+def words(checkpoint, out, *more):
+    sizes = ("--questions", "3", "--slots", "2", "--max-new-tokens", "4", "--splits", "heldout", "seen")
+    return ["eval", str(checkpoint), "--out", str(out), *sizes, *more]
+
+
+def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_path, capsys):
+    assert cli.main(words(checkpoint, tmp_path)) == 0
+    stages = read_json(tmp_path / "metrics.json")["stages"]
+    assert [row["n"] for row in stages["model"].values()] == [3, 3]
+    assert "held-out" in capsys.readouterr().out
+    (first, *_) = read_records(tmp_path / "trajectories-model-heldout.jsonl")
+    assert first.sampled_tokens == 4
+    assert first.tokens > first.sampled_tokens
+
+    written = (tmp_path / "trajectories-model-seen.jsonl").stat().st_mtime_ns
+    assert cli.main(words(checkpoint, tmp_path)) == 0  # again: all is there, nothing is done
+    assert (tmp_path / "trajectories-model-seen.jsonl").stat().st_mtime_ns == written
+    assert cli.main(words(checkpoint, tmp_path, "--temperature", "1")) == 2  # other settings do not mix
+
+
+def test_a_directory_without_a_checkpoint_is_named(tmp_path, capsys):
+    assert cli.main(words(tmp_path, tmp_path / "out")) == 2
+    assert f"{tmp_path} holds no config.json" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_has_a_message(checkpoint, tmp_path, capsys):
+    for file in checkpoint.iterdir():
+        data = file.read_bytes()
+        (tmp_path / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
+    assert cli.main(words(tmp_path, tmp_path / "out")) == 2
+    assert "safetensors" in capsys.readouterr().err
