@@ -1,0 +1,47 @@
+"""The corpus of base training: wasteful demonstrations in worlds whose names and facts are drawn anew all the time.
+
+With fixed names a small model memorises which flag goes with which name and never learns to read what a search returned.
+In varied worlds there is nothing to memorise, so it learns to look, to ask and to copy, and that carries over to
+countries it has never seen. Held-out countries are in none of these worlds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hypereyes_jax.data.demonstration import Demonstration
+from hypereyes_jax.data.questions import SynthesisConfig, draw_question
+from hypereyes_jax.data.searcher import WASTEFUL, Habits, demonstrate
+from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.world import World, WorldBackend
+
+
+@dataclass(frozen=True)
+class BaseCorpusConfig:
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    habits: Habits = WASTEFUL
+    varied: float = 0.85  # share of worlds with invented names or permuted facts; the rest is the real one
+    questions_a_world: int = 32  # a varied world costs as much to build as a few questions
+
+
+def seen_world() -> World:
+    """The real world without its held-out countries: all that any training may touch."""
+    world = World.load(passages=False)
+    return world.restrict(world.split()[0])
+
+
+def base_corpus(config: BaseCorpusConfig, seed: int) -> Iterator[Demonstration]:
+    """Endless; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    real = seen_world()
+    while True:
+        world = real.varied(rng) if rng.random() < config.varied else real
+        backend = WorldBackend(world)
+        for _ in range(config.questions_a_world):
+            question = draw_question(world, rng, config.synthesis)
+            yield asyncio.run(demonstrate(question, backend, config.habits, rng, config.episode))

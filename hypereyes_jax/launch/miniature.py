@@ -1,0 +1,89 @@
+"""The miniature: every setting of the small model and its world in one place, so that all commands agree on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.processing.images import smart_resize
+from hypereyes_jax.processing.types import Chunk, ContextChunk
+
+VOCABULARY = 1024  # of the tokenizer, control tokens included
+CONTEXT = 1024  # tokens of an episode, visual tokens included
+MIN_PIXELS, MAX_PIXELS = 32 * 32, 256 * 192  # of an image the model is shown: 1 to 48 visual tokens
+
+# Departures from the paper's episode, each to save tokens of a 1,024-token context: one result a search, small crops, a
+# short system prompt, and the question is not repeated after each response.
+EPISODE = EpisodeConfig(
+    text_k=1,
+    image_k=1,
+    crop_max_side=64,
+    repeat_question=False,
+    system="Answer by searching. image_search takes boxes, text_search takes queries: many at once.",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs between the student and its teacher."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vision_hidden: int
+    vision_depth: int
+
+
+STUDENT = Size(hidden=128, layers=4, heads=4, kv_heads=2, vision_hidden=64, vision_depth=2)
+TEACHER = replace(STUDENT, hidden=192, heads=6)
+
+
+def model_config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
+    """A Qwen3-VL in all its parts: DeepStack, interpolated positions, interleaved M-RoPE, QK-norm, grouped queries."""
+    return Qwen3VLConfig(
+        text=TextConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=size.hidden,
+            intermediate_size=3 * size.hidden,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.kv_heads,
+            head_dim=32,
+            mrope_section=(6, 5, 5),
+            rope_theta=10_000.0,
+            tie_word_embeddings=True,
+            max_position_embeddings=CONTEXT,
+        ),
+        vision=VisionConfig(
+            depth=size.vision_depth,
+            hidden_size=size.vision_hidden,
+            intermediate_size=2 * size.vision_hidden,
+            num_heads=2,
+            patch_size=16,
+            num_position_embeddings=256,
+            deepstack_visual_indexes=(0,),
+            out_hidden_size=size.hidden,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+    )
+
+
+def episode_tokens(chunks: Sequence[Chunk]) -> int:
+    """Length of an episode with its image tokens expanded to one a visual token."""
+    images = [image for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
+    return sum(len(chunk.tokens) for chunk in chunks) + sum(visual_tokens(image) - 1 for image in images)
+
+
+def visual_tokens(image: Image.Image) -> int:
+    """Tokens that stand for an image: one a 32 x 32 px square, after resizing."""
+    height, width = smart_resize(image.height, image.width, 32, MIN_PIXELS, MAX_PIXELS)
+    return height * width // 32**2

@@ -1,0 +1,159 @@
+"""`hypereyes pretrain-world`: makes the miniature's base model from nothing.
+
+The paper starts from a pretrained Qwen3-VL; this is its stand-in for a machine without downloads. What comes out can read
+mosaics, write the tool format and copy from its context, but searches wastefully and often wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus
+from hypereyes_jax.data.demonstration import Demonstration
+from hypereyes_jax.launch import miniature
+
+RECORD = "pretraining.json"  # beside the weights: command, settings, hash of the corpus
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Make a base checkpoint of the miniature world's model."""
+
+    out: Path = Path("runs/base")
+    """Directory for the checkpoint (HF layout)."""
+    size: Literal["student", "teacher"] = "student"
+    """The model that is trained later, or the wider one that becomes its teacher."""
+    steps: int = 3000
+    seed: int = 0
+    rows_of_512: int = 12
+    """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
+    learning_rate: float = 2e-3
+    report_every: int = 100
+
+
+def run(config: PretrainConfig) -> None:
+    """Train the tokenizer and the model, and write both."""
+    import jax
+    from transformers import AutoTokenizer
+
+    from hypereyes_jax.models.qwen3_vl import init_params, save_hf
+    from hypereyes_jax.processing.chat import ChatFormat
+    from hypereyes_jax.processing.tokenizer import train_tokenizer
+    from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+    from hypereyes_jax.rl.optimizer import OptimizerConfig
+
+    corpus = BaseCorpusConfig(episode=miniature.EPISODE)
+    config.out.mkdir(parents=True, exist_ok=True)
+    # The same tokenizer for every size and seed: a teacher scores its student's tokens.
+    train_tokenizer(_texts(islice(base_corpus(corpus, 0), 2000)), miniature.VOCABULARY, config.out)
+    tokenizer = AutoTokenizer.from_pretrained(config.out)
+    chat = ChatFormat(tokenizer)
+    model = miniature.model_config(miniature.STUDENT if config.size == "student" else miniature.TEACHER, tokenizer)
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate,
+        final_learning_rate=0.02 * config.learning_rate,
+        warmup_steps=100,
+        total_steps=config.steps,
+        b2=0.98,
+        weight_decay=0.05,
+    )
+    learner = make_learner(model, LearnerConfig(optimizer=optimizer))
+    params = init_params(jax.random.key(config.seed), model)
+    print(f"{config.size}: {sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
+    state = learner.init(jax.random.key(config.seed + 1), params)
+    batches = _ahead(_batches(model, chat, base_corpus(corpus, config.seed + 1), config.rows_of_512))
+    started, losses = time.perf_counter(), []
+    for step in range(1, config.steps + 1):
+        state, metrics = learner.sft_step(state, next(batches))
+        losses.append(metrics["loss"])
+        if step % config.report_every == 0:
+            seconds = time.perf_counter() - started
+            print(
+                f"step {step}/{config.steps}  loss {float(np.mean(losses)):.4f}  {seconds / 60:.1f} min"
+                f"  {seconds / step * (config.steps - step) / 60:.1f} min left",
+                flush=True,
+            )
+            losses = []
+        if step % 500 == 0 or step == config.steps:
+            save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), state.trainable))
+    record = {
+        "command": f"hypereyes pretrain-world --size {config.size} --steps {config.steps} --seed {config.seed}",
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "settings": json.loads(json.dumps(asdict(config) | {"corpus": asdict(corpus)}, default=str)),
+        "corpus_sha256": corpus_hash(corpus, config.seed + 1),
+    }
+    (config.out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def corpus_hash(corpus: BaseCorpusConfig, seed: int, episodes: int = 64) -> str:
+    """sha256 over the first episodes' texts and images: whether code and data still make the corpus of a record."""
+    digest = hashlib.sha256()
+    for demonstration in islice(base_corpus(corpus, seed), episodes):
+        for parts in demonstration.observations:
+            for part in parts:
+                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        for turn in demonstration.result.turns:
+            digest.update(turn.text.encode())
+    return digest.hexdigest()
+
+
+def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:
+    for demonstration in demonstrations:
+        for parts, turn in zip(demonstration.observations, demonstration.result.turns, strict=True):
+            yield "user\n" + "".join(part for part in parts if isinstance(part, str)) + "\n"
+            yield "assistant\n"
+            yield turn.text
+
+
+def _batches(model: Any, chat: Any, corpus: Iterator[Demonstration], rows: int) -> Iterator[Any]:
+    """Packed batches of near-equal size, all short or all long, in a few fixed shapes."""
+    from hypereyes_jax.rl.pack import PackConfig, first_fit_decreasing, pack, sft_sample
+
+    pools: dict[int, list[tuple[int, Any]]] = {512: [], miniature.CONTEXT: []}
+    for demonstration in corpus:
+        sample = sft_sample(demonstration.chunks(chat))
+        length = miniature.episode_tokens(sample.chunks)
+        if length > miniature.CONTEXT:
+            continue
+        row = 512 if length <= 512 else miniature.CONTEXT
+        pool = pools[row]
+        pool.append((length, sample))
+        here = rows * 512 // row
+        if len(first_fit_decreasing([n for n, _ in pool], row)) > here:
+            last = pool.pop()
+            settings = PackConfig(
+                row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean",
+                vision=(4 * rows, 192), min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
+            )  # fmt: skip
+            yield pack(model, [sample for _, sample in pool], settings)
+            pools[row] = [last]
+
+
+def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:
+    """The same items, made in a thread ahead of their use."""
+    made: queue.Queue[Any] = queue.Queue(depth)
+
+    def work() -> None:
+        try:
+            for item in items:
+                made.put((item, None))
+        except BaseException as error:  # raised where the item is wanted
+            made.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        item, error = made.get()
+        if error is not None:
+            raise error
+        yield item
