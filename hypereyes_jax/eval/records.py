@@ -3,6 +3,7 @@
     metrics.json                {"stages": {STAGE: {SPLIT: StageSummary}}, ...}
     metrics.jsonl               one object a step: {"phase": "rl", "step": 3, "time": 1763..., "rl/accuracy": 0.5, ...}
     trajectories-*.jsonl        one `TrajectoryRecord` a line, images included
+    timeline*.json              what the engine's slots did and when, a Chrome trace (optional)
 
 STAGE is `base`, `sft`, `rl`, ...; SPLIT is `heldout`, `seen`, or `heldout_serial` for a policy forced to one search a
 turn.

@@ -18,6 +18,7 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import TrajectoryRecord, read_metrics, read_records
+from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import read_json, write_atomic
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -84,6 +85,7 @@ class Report:
     panels: list[dict[str, Any]] = field(default_factory=list)
     further: list[dict[str, Any]] = field(default_factory=list)  # panels of the series no panel asks for
     failures: list[dict[str, Any]] = field(default_factory=list)
+    timelines: list[dict[str, Any]] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -119,6 +121,7 @@ def collect(source: Path, questions: int = 40) -> Report:
     if (source / "metrics.json").exists():
         _add_stages(report, read_json(source / "metrics.json").get("stages", {}))
     _add_panels(report, read_metrics(source / "metrics.jsonl"))
+    report.timelines = [read_timeline(path) for path in sorted(source.glob("timeline*.json"))]
     records = [record for path in sorted(source.glob("trajectories-*.jsonl")) for record in read_records(path)]
     _add_trajectories(report, records, questions)
     if not (report.stages or report.panels or report.further or report.questions):
@@ -140,11 +143,12 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [(_TEMPLATES / name).read_text() for name in ("charts.js", "viewer.js")]
+    scripts = [(_TEMPLATES / name).read_text() for name in ("charts.js", "timeline.js", "viewer.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     page = {
         "panels": report.panels,
         "further": report.further,
+        "timelines": report.timelines,
         "images": report.images,
         "questions": report.questions,
     }

@@ -47,6 +47,8 @@ class EvalConfig:
     """Episodes the engine generates for at a time."""
     seed: int = 1000
     """Of questions and sampling."""
+    timeline: bool = False
+    """Also write timeline-SPLIT.json, what each slot did and when; the report and ui.perfetto.dev draw it."""
 
 
 def run(config: EvalConfig) -> None:
@@ -55,7 +57,7 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.files import read_json
     from hypereyes_jax.rollout import EngineConfig
 
-    directory = RunDirectory.open(config.out, "eval", config)
+    directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
     engine = EngineConfig(
         slots=config.slots,
         length=config.context,
@@ -78,7 +80,7 @@ async def _evaluate_split(
     from hypereyes_jax.env.judges import ExactJudge
     from hypereyes_jax.env.serve import ServeConfig, serving_in_thread
     from hypereyes_jax.env.world import World, WorldBackend
-    from hypereyes_jax.rollout import SamplingConfig
+    from hypereyes_jax.rollout import SamplingConfig, Timeline
 
     world = World.load()
     questions = world_questions(world, split, config.questions, config.seed)
@@ -87,12 +89,23 @@ async def _evaluate_split(
     serve = ServeConfig(faults=FaultPlan(latency=config.latency))
     with serving_in_thread(WorldBackend(world), serve) as server, stages.stage(split, len(questions)) as stage:
         backend = HttpWorldBackend(server.url)
-        play = runner(policy, backend, episode, sampling, seed=config.seed, on_end=lambda *_: stage.advance())
+        timeline = Timeline() if config.timeline else None
+        play = runner(
+            policy,
+            backend,
+            episode,
+            sampling,
+            seed=config.seed,
+            on_end=lambda *_: stage.advance(),
+            timeline=timeline,
+        )
         try:
             judge = ExactJudge()
             done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
         finally:
             await backend.aclose()
+    if timeline is not None:
+        timeline.write(directory.file(f"timeline-{split}.json"))
     save_evaluation(directory, config.name, split, done, judge=judge.name)
 
 

@@ -13,7 +13,7 @@ from hypereyes_jax.eval.benchmark import Runner
 
 if TYPE_CHECKING:  # help must answer without jax
     from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Trajectory
+    from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Timeline, Trajectory
 
 
 class Policy(NamedTuple):
@@ -49,6 +49,7 @@ def runner(
     *,
     seed: int = 0,
     on_end: Callable[[int, Trajectory], None] | None = None,
+    timeline: Timeline | None = None,
 ) -> Runner:
     """What `evaluate` runs: one episode a question, each with a seed of its own (`seed` + its number)."""
     from hypereyes_jax.rollout import run_episodes
@@ -56,6 +57,8 @@ def runner(
     async def run(questions: Sequence[Question]) -> list[Trajectory]:
         episodes = [Episode(question, backend, episode) for question in questions]
         seeds = [seed + number for number in range(len(episodes))]
-        return await run_episodes(policy.engine, episodes, policy.chat, sampling, seeds, on_end=on_end)
+        return await run_episodes(
+            policy.engine, episodes, policy.chat, sampling, seeds, on_end=on_end, timeline=timeline
+        )
 
     return run

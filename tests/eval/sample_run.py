@@ -137,6 +137,18 @@ def summary(accuracy, rounds, invocations, kilo_tokens, n=240):
     }  # fmt: skip
 
 
+def engine_trace(rng, slots=16):
+    """Slots that read, decode, and are parked while their episode searches."""
+    events = [{"ph": "M", "tid": i, "name": "thread_name", "args": {"name": f"slot {i}"}} for i in range(slots)]
+    for tid in range(slots):
+        at = rng.uniform(0, 2e5)
+        while at < 6e6:
+            for name, length in (("extend", 3e4), ("decode", rng.uniform(2e5, 5e5)), ("parked", 2e5)):
+                events.append({"ph": "X", "tid": tid, "name": name, "ts": at, "dur": length})
+                at += length
+    return {"traceEvents": events}
+
+
 def write_run(path: Path, questions: int = 12, steps: int = 120) -> Path:
     rng = random.Random(0)
     run = RunDirectory.open(path, "quickstart", {"seed": 0, "groups": 16, "group_size": 8})
@@ -176,6 +188,7 @@ def write_run(path: Path, questions: int = 12, steps: int = 120) -> Path:
             if step % 20 == 0:
                 values["heldout_accuracy"] = 0.6 + 0.21 * grown
             metrics.log(step, values)
+    write_json(run.file("timeline.json"), engine_trace(rng))
     made = [question(rng, i) for i in range(questions)]
     for stage in ("base", "sft", "rl"):
         write_records(run.file(f"trajectories-{stage}-heldout.jsonl"), [record(rng, *q, stage=stage) for q in made])

@@ -34,6 +34,9 @@ def hostile(tmp_path_factory):
     write_json(path / "config.json", {**config, "git": HOSTILE, "config": {HOSTILE: HOSTILE}})
     with open(path / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"phase": "rl", "step": 3, f"rl/{HOSTILE}": 1.0}) + "\n")
+    span = {"ph": "X", "tid": 0, "name": HOSTILE, "ts": 0, "dur": 1}
+    track = {"ph": "M", "tid": 0, "name": "thread_name", "args": {"name": f"slot {HOSTILE}"}}
+    write_json(path / "timeline.json", {"traceEvents": [track, span]})
     return path
 
 
@@ -85,6 +88,7 @@ def test_a_browser_draws_the_page_and_runs_nothing_else(which, request, tmp_path
         sum("stage-" in name and "run" in name.split() for name in classes) == 4
     )  # base, SFT, RL, RL serial side by side
     assert sum(name == "line" for name in classes) > 3  # charts
+    assert classes.count("lanes") == 1
 
 
 def test_the_page_asks_the_network_for_nothing(run):
