@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,23 +81,25 @@ class FaultInjector:
         if fault == "wrong_shape":
             return web.json_response({"unexpected": ["reply"]})
         reply = await handler(request)
-        if fault in ("truncated_json", "cut_connection", "drip") and isinstance(reply, web.Response):
-            return await self._spoil(fault, request, bytes(reply.body or b""))  # type: ignore[arg-type]
-        return reply
-
-    async def _spoil(self, fault: str, request: web.Request, body: bytes) -> web.StreamResponse:
+        if fault not in ("truncated_json", "cut_connection", "drip") or not isinstance(reply, web.Response):
+            return reply
+        body = reply.body if isinstance(reply.body, bytes) else b""
         if fault == "truncated_json":
             return web.Response(body=body[: len(body) // 2], content_type="application/json")
+        return await self._spoil(fault, request, body)
+
+    async def _spoil(self, fault: str, request: web.Request, body: bytes) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
-        await stream.prepare(request)
-        if fault == "cut_connection":
-            await stream.write(body[: len(body) // 2])
-            if request.transport is not None:
-                request.transport.abort()
-            return stream
-        for i in range(len(body)):
-            await stream.write(body[i : i + 1])
-            await asyncio.sleep(self._plan.drip_seconds)
+        with contextlib.suppress(ConnectionError):  # a client that loses patience is what this is for
+            await stream.prepare(request)
+            if fault == "cut_connection":
+                await stream.write(body[: len(body) // 2])
+                if request.transport is not None:
+                    request.transport.abort()
+                return stream
+            for i in range(len(body)):
+                await stream.write(body[i : i + 1])
+                await asyncio.sleep(self._plan.drip_seconds)
         return stream
 
 

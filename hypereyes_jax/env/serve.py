@@ -49,7 +49,12 @@ async def serving(backend: SearchBackend, config: ServeConfig | None = None) -> 
     """
     config = config or ServeConfig()
     injector = FaultInjector(config.faults)
-    runner = web.AppRunner(_application(backend, config, injector), access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(
+        _application(backend, config, injector),
+        access_log=None,
+        shutdown_timeout=0.5,
+        handler_cancellation=True,  # a hung reply ends with its client
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.host, config.port, backlog=1024)
