@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import VisualFeatures
-from hypereyes_jax.processing import ContextChunk, PatchedImage, patchify, vision_inputs
-from hypereyes_jax.processing.vision import place
+from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
-from hypereyes_jax.rollout.image_cache import ImageCache
-from hypereyes_jax.rollout.sequence import ImageRef, Prepared, Sequence, digest, prepare, seed_key
+from hypereyes_jax.rollout.image_pool import ImagePool
+from hypereyes_jax.rollout.sequence import Prepared, Sequence, digest, prepare, seed_key
 from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig
 
 _PREPARED_KEPT = 16  # the samples of a group ask for the same prompt at about the same time
@@ -48,6 +46,14 @@ class Sampled:
     stopped: bool  # the last token is a stop id
 
 
+@dataclass(frozen=True)
+class SavedCache:
+    """An evicted sequence's cache, in host memory."""
+
+    store: kv.SlotStore  # numpy, [layers, 1, kv heads, a bucket that holds `filled`, ...]
+    filled: int
+
+
 @dataclass
 class EngineCounts:
     """Work done since the engine was made."""
@@ -57,8 +63,6 @@ class EngineCounts:
     extend_padded: int = 0  # computed, padding included
     decode_calls: int = 0
     decode_tokens: int = 0
-    images_encoded: int = 0
-    image_hits: int = 0  # images that were still held from before
     shared_tokens: int = 0  # given by a copy of another slot
 
 
@@ -71,6 +75,7 @@ class Engine:
       settings: sizes.
       lora: adapters, or None.
       version: number stamped on sampled tokens until `set_weights`.
+      kernels: implementations for the platform.
       store_sharding: of keys and values [layers, slots, kv heads, length, head dim] on a mesh; None = one device.
 
     Raises ValueError for settings that do not fit each other.
@@ -84,11 +89,13 @@ class Engine:
         *,
         lora: Any = None,
         version: int = 0,
+        kernels: Kernels = Kernels(),  # noqa: B008 - frozen
         store_sharding: jax.sharding.Sharding | None = None,
     ):
         self.config = config
         self.settings = settings or EngineConfig()
         self.params, self.lora, self.version = params, lora, version
+        self.kernels = kernels
         self.counts = EngineCounts()
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
         self.forbidden = (config.image_token_id, config.video_token_id)
@@ -97,12 +104,7 @@ class Engine:
         self._store = kv.init_store(config, settings.slots + 1, settings.length, settings.kv)
         if store_sharding is not None:
             self._store = jax.device_put(self._store, store_sharding)
-        self._images = ImageCache(settings.visual_tokens)
-        layers = len(config.vision.deepstack_visual_indexes)
-        width, dtype = config.text.hidden_size, params["embed"].dtype
-        self._pool = VisualFeatures(
-            jnp.zeros((settings.visual_tokens, width), dtype), jnp.zeros((layers, settings.visual_tokens, width), dtype)
-        )
+        self.images = ImagePool(config, settings, params["embed"].dtype, kernels)
         self._free = list(range(settings.slots))[::-1]
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()
@@ -174,9 +176,8 @@ class Engine:
             if sequence.slot is None or sequence.unread <= 0:
                 raise ValueError("extend() needs sequences with a slot and unread tokens")
         width = self._width(sequences[0])
-        batch = self._with_images(
-            [s for s in sequences if self._width(s) == width][: self.settings.extend_rows[-1]], width
-        )
+        alike = [sequence for sequence in sequences if self._width(sequence) == width]
+        batch = self.images.load(self.params, self.lora, alike[: self.settings.extend_rows[-1]], width)
         rows = _bucket(self.settings.extend_rows, len(batch))
         arrays = programs.ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
@@ -191,13 +192,20 @@ class Engine:
             here = slice(sequence.filled, sequence.filled + count)
             arrays.tokens_RT[row, :count] = sequence.tokens[here]
             arrays.positions_3RT[:, row, :count] = sequence.positions_3[:, here]
-            arrays.visual_index_RT[row, :count] = self._visual_rows(sequence, here)
+            arrays.visual_index_RT[row, :count] = self.images.rows(sequence, here)
             arrays.slots_R[row] = sequence.slot
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
         view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
         self._store = programs.extend_rows(
-            self.params, self.lora, self._store, self._pool, arrays, config=self.config, view_length=view
+            self.params,
+            self.lora,
+            self._store,
+            self.images.pool,
+            arrays,
+            config=self.config,
+            kernels=self.kernels,
+            view_length=view,
         )
         for sequence, count in zip(batch, arrays.length_R, strict=False):
             sequence.filled += int(count)
@@ -261,6 +269,7 @@ class Engine:
             self._store,
             batch,
             config=self.config,
+            kernels=self.kernels,
             view_length=_bucket(settings.view_buckets, longest),
             max_steps=settings.max_steps,
             forbidden=self.forbidden,
@@ -301,15 +310,19 @@ class Engine:
                 target.patches.clear()
             self.counts.shared_tokens += count
 
-    def save(self, sequence: Sequence) -> kv.SlotStore:
-        """A copy of a sequence's cache on the host, exactly as it is stored. Waits for the device."""
-        length = _bucket(self.settings.view_buckets, sequence.filled)
-        return jax.device_get(programs.read_slot(self._store, np.int32(sequence.held_slot), length=length))
+    def save(self, slot: int, filled: int) -> SavedCache:
+        """A copy on the host of a slot's first `filled` positions, exactly as they are stored. Waits for the device."""
+        length = _bucket(self.settings.view_buckets, filled)
+        return SavedCache(jax.device_get(programs.read_slot(self._store, np.int32(slot), length=length)), filled)
 
-    def restore(self, sequence: Sequence, saved: kv.SlotStore, filled: int) -> None:
-        """Puts back what `save` gave when the sequence had `filled` positions in its cache."""
-        self._store = programs.write_slot(self._store, saved, np.int32(sequence.held_slot))
-        sequence.filled = filled
+    def saved_bytes(self, filled: int) -> int:
+        """Size of what `save` returns."""
+        return kv.bytes_per_token(self.config, self.settings.kv) * _bucket(self.settings.view_buckets, filled)
+
+    def restore(self, sequence: Sequence, saved: SavedCache) -> None:
+        """Puts back what `save` gave, into whichever slot the sequence has now."""
+        self._store = programs.write_slot(self._store, saved.store, np.int32(sequence.held_slot))
+        sequence.filled = saved.filled
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:
         """Swaps the weights between calls. Encoded images are forgotten; slots keep what the old weights wrote.
@@ -320,7 +333,7 @@ class Engine:
             if jax.tree.map(_shape, old) != jax.tree.map(_shape, new):
                 raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
         self.params, self.lora, self.version = params, lora, version
-        self._images.clear()
+        self.images.clear()
 
     def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:
         """Continues given text tokens greedily in a spare slot, through the same programs as everything else."""
@@ -340,7 +353,7 @@ class Engine:
 
     def block_until_ready(self) -> None:
         """Waits until the device has done all it was told."""
-        jax.block_until_ready((self._store, self._pool))
+        jax.block_until_ready((self._store, self.images.pool))
 
     def _check_ready(self, request: DecodeRequest) -> None:
         sequence = request.sequence
@@ -354,71 +367,6 @@ class Engine:
     def _width(self, sequence: Sequence) -> int:
         widths = self.settings.extend_tokens
         return _bucket(widths, min(sequence.unread, widths[-1]))
-
-    def _chunk_images(self, sequence: Sequence, width: int) -> list[ImageRef]:
-        numbers = sequence.image_number[sequence.filled : sequence.filled + min(width, sequence.unread)]
-        return [sequence.images[number] for number in np.unique(numbers[numbers >= 0])]
-
-    def _with_images(self, sequences: Items[Sequence], width: int) -> list[Sequence]:
-        """The longest run of sequences whose next chunks' images fit the pool together, encoded where needed."""
-        pinned: set[bytes] = set()
-        missing: list[tuple[PatchedImage, np.ndarray]] = []
-        batch: list[Sequence] = []
-        for sequence in sequences:
-            refs = self._chunk_images(sequence, width)
-            pinned.update(ref.key for ref in refs)
-            for ref in refs:
-                if self._images.get(ref.key) is not None:
-                    self.counts.image_hits += 1
-                    continue
-                rows = self._images.allocate(ref.key, ref.tokens, pinned)
-                if rows is None:
-                    break
-                missing.append((self._patched(sequence, ref), rows))
-            else:
-                batch.append(sequence)
-                continue
-            break
-        self._encode(missing)
-        if not batch:
-            raise ValueError(f"the images of one chunk exceed visual_tokens={self.settings.visual_tokens}; raise it")
-        return batch
-
-    def _patched(self, sequence: Sequence, ref: ImageRef) -> PatchedImage:
-        patch = sequence.patches.get(ref.key)
-        if patch is None:  # it was read before, and is read again after an eviction
-            patch = patchify(ref.image, self.config.vision, self.settings.min_pixels, self.settings.max_pixels)
-        return patch
-
-    def _encode(self, images: Items[tuple[PatchedImage, np.ndarray]]) -> None:
-        self.counts.images_encoded += len(images)
-        smallest = 0
-        for most, length in sorted(self.settings.image_shapes, key=lambda shape: shape[1]):
-            here = [item for item in images if smallest < len(item[0].patches) <= length]
-            smallest = length
-            while here:
-                count = len(here)
-                while place([len(patch.patches) for patch, _ in here[:count]], length)[1] > most:
-                    count -= 1
-                self._encode_call(here[:count], (most, length))
-                here = here[count:]
-
-    def _encode_call(self, items: list[tuple[PatchedImage, np.ndarray]], shape: tuple[int, int]) -> None:
-        vision = vision_inputs(self.config.vision, [patch for patch, _ in items], pad_to=shape)
-        rows_M = np.full(len(vision.token_place_M), self.settings.visual_tokens, np.int32)
-        rows = np.concatenate([rows for _, rows in items])
-        rows_M[: len(rows)] = rows
-        self._pool = programs.encode_into(self.params, self.lora, self._pool, vision, rows_M, config=self.config)
-
-    def _visual_rows(self, sequence: Sequence, here: slice) -> np.ndarray:
-        numbers, inner = sequence.image_number[here], sequence.image_token[here]
-        rows = np.full(len(numbers), -1, np.int32)
-        for number in np.unique(numbers[numbers >= 0]):
-            held = self._images.get(sequence.images[number].key)
-            assert held is not None  # `_load_images` has just put it there, pinned
-            ours = numbers == number
-            rows[ours] = held[inner[ours]]
-        return rows
 
 
 def join(parts: Items[Sampled]) -> Sampled:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import VisualFeatures, encode_images, lm_head
+from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
@@ -63,22 +63,29 @@ class Decoded(NamedTuple):
     stopped_R: jax.Array  # bool, the last one is a stop id
 
 
-@partial(jax.jit, static_argnames=("config",), donate_argnames=("pool",))
+@partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))
 def encode_into(
-    params: Any, lora: Any, pool: VisualFeatures, vision: VisionInputs, rows_M: np.ndarray, *, config: Qwen3VLConfig
+    params: Any,
+    lora: Any,
+    pool: VisualFeatures,
+    vision: VisionInputs,
+    rows_M: np.ndarray,
+    *,
+    config: Qwen3VLConfig,
+    kernels: Kernels,
 ) -> VisualFeatures:
     """Encodes images; visual token j goes to row rows_M[j] of the pool, or nowhere if that is past its end.
 
     The pool holds one row a visual token, [rows, D] and [DeepStack layers, rows, D], for `extend_rows` to pick from.
     """
-    features = encode_images(params, config, vision, lora)
+    features = encode_images(params, config, vision, lora, kernels=kernels)
     return VisualFeatures(
         pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
         pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
     )
 
 
-@partial(jax.jit, static_argnames=("config", "view_length"), donate_argnames=("store",))
+@partial(jax.jit, static_argnames=("config", "kernels", "view_length"), donate_argnames=("store",))
 def extend_rows(
     params: Any,
     lora: Any,
@@ -87,6 +94,7 @@ def extend_rows(
     batch: ExtendRows,
     *,
     config: Qwen3VLConfig,
+    kernels: Kernels,
     view_length: int,
 ) -> kv.SlotStore:
     """Writes the keys and values of given tokens (text or visual) at each row's own offset."""
@@ -100,13 +108,26 @@ def extend_rows(
 
     visual_index_RT = jnp.asarray(batch.visual_index_RT)
     x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
-    _, new = decode_layers(
-        params, config, x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, attend, view, lora=lora
+    valid_RT = jnp.arange(length) < jnp.asarray(batch.length_R)[:, None]
+    _, new, _ = decode_layers(
+        params,
+        config,
+        x,
+        jnp.asarray(batch.positions_3RT),
+        visual_index_RT,
+        pool,
+        valid_RT,
+        attend,
+        view,
+        lora=lora,
+        kernels=kernels,
     )
     return kv.put_columns(store, new, batch.slots_R, batch.offset_R, batch.length_R)
 
 
-@partial(jax.jit, static_argnames=("config", "view_length", "max_steps", "forbidden"), donate_argnames=("store",))
+@partial(
+    jax.jit, static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"), donate_argnames=("store",)
+)
 def decode_rows(
     params: Any,
     lora: Any,
@@ -114,6 +135,7 @@ def decode_rows(
     batch: DecodeRows,
     *,
     config: Qwen3VLConfig,
+    kernels: Kernels,
     view_length: int,
     max_steps: int,
     forbidden: tuple[int, ...] = (),
@@ -152,16 +174,18 @@ def decode_rows(
             return kv.attend(q, old, batch.offset_R, new, seen_1K), fresh
 
         position_R = batch.position_R + carry.count_R
-        hidden_R1D, fresh = decode_layers(
+        hidden_R1D, fresh, _ = decode_layers(
             params,
             config,
             embed_tokens(params, carry.token_R[:, None], text_R1, None),
             jnp.broadcast_to(position_R[None, :, None], (3, rows, 1)),
             text_R1,
             None,
+            alive_R[:, None],
             attend,
             (view, carry.new),
             lora=lora,
+            kernels=kernels,
         )
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)

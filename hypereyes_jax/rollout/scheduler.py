@@ -12,16 +12,15 @@ import time
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
 from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled, join
-from hypereyes_jax.rollout.sequence import Prepared, Sequence
+from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled, SavedCache, join
+from hypereyes_jax.rollout.sequence import Prepared
+from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
 
@@ -49,68 +48,6 @@ class SchedulerCounts:
     reread_tokens: int = 0  # tokens read again after an eviction
     stale: int = 0
     aborted_turns: int = 0  # sampled anew with new weights
-
-
-class _State(Enum):
-    PARKED = "parked"  # no request; may have a slot
-    WAITING = "waiting"  # a request, no slot
-    RUNNING = "running"  # a request and a slot
-
-
-class Session:
-    """One rollout's seat at a scheduler. `turn` is asked by one task at a time."""
-
-    def __init__(self, scheduler: Scheduler, sequence: Sequence, sampling: SamplingConfig, stop_ids: tuple[int, ...]):
-        self._scheduler = scheduler
-        self.sequence = sequence
-        self.sampling = sampling
-        self.stop_ids = stop_ids
-        self.state = _State.PARKED
-        self.used = 0.0  # when it last ran
-        self.context: Prepared | None = None  # what the running turn is to read, before it is appended
-        self.parts: list[Sampled] = []
-        self.versions: list[int] = []  # of each part
-        self.oldest: int | None = None  # version of its first sampled token
-        self.budget = 0
-        self.full = False  # the budget is what the slot has room for, not the turn's limit
-        self.future: asyncio.Future[Turn] | None = None
-        self.prompt_key: bytes | None = None
-        self.prompt_count = 0  # positions of the prompt in the cache that others may copy
-        self.epoch = 0  # of the weights that wrote its cache
-        self.saved: tuple[kv.SlotStore, int] | None = None
-        self.was_read = 0  # tokens that had been in a cache before an eviction
-        self.usable = True
-        self.closed = False
-
-    async def turn(self, context: ContextChunk) -> Turn:
-        """Reads a prompt or an observation, and samples until a stop id or a limit.
-
-        Cancelling it withdraws the request; the session can then only be closed. Raises RuntimeError if the device
-        failed or the session can't be used any more.
-        """
-        if self.closed or not self.usable:
-            raise RuntimeError("turn() on a session that is closed, was cancelled, or has a turn under way")
-        try:
-            prepared = await self._scheduler.prepare(context)
-        except ValueError as error:
-            return Turn(None, TurnEnd.UNREADABLE, str(error))
-        if not self._scheduler.engine.fits(self.sequence, prepared):
-            return Turn(None, TurnEnd.CONTEXT)
-        self.future = asyncio.get_running_loop().create_future()
-        self._scheduler.submit(self, prepared)
-        self.usable = False  # until the turn ends: one that is cancelled leaves a record that nobody can go on from
-        try:
-            turn = await self.future
-        finally:
-            self.future = None
-        self.usable = True
-        return turn
-
-    async def close(self) -> None:
-        """Gives everything back. Safe to call twice."""
-        if not self.closed:
-            self.closed = True
-            self._scheduler.retire(self)
 
 
 class Scheduler:
@@ -159,7 +96,7 @@ class Scheduler:
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Session:
         """A seat for one rollout; it needs no slot until its first turn. Waits if a swap is to come first."""
         while self._swap is not None and self._swap.mode == "finish":
-            await self._swap.applied()
+            await asyncio.wait([self._swap.done])
         session = Session(self, self.engine.new_sequence(seed), sampling, stop_ids)
         self._sessions.add(session)
         return session
@@ -178,7 +115,7 @@ class Scheduler:
             raise RuntimeError("a swap of weights is under way")
         self._swap = _Swap(params, lora, version, mode, asyncio.get_running_loop().create_future())
         self._wake.set()
-        await self._swap.applied()
+        await asyncio.shield(self._swap.done)
 
     async def prepare(self, context: ContextChunk) -> Prepared:
         """Patches images and expands tokens in a thread of its own."""
@@ -189,7 +126,7 @@ class Scheduler:
         if self._loop_task is None or self._loop_task.done():
             raise RuntimeError("the scheduler is not running; use it as `async with Scheduler(engine)`")
         session.context = prepared
-        session.state = _State.WAITING
+        session.state = SessionState.WAITING
         self._waiting.append(session)
         if not self._end_if_stale(session):
             self._wake.set()
@@ -231,7 +168,7 @@ class Scheduler:
                 error.__cause__ = cause
                 session.future.set_exception(error)
         if self._swap is not None and not self._swap.done.done():
-            self._swap.done.cancel()
+            self._swap.done.set_exception(RuntimeError("the device loop ended before the swap"))
 
     # Between device steps: the event loop's thread may touch sequences and slots.
 
@@ -250,15 +187,15 @@ class Scheduler:
                 self._withdraw(session)
 
     def _withdraw(self, session: Session) -> None:
-        if session.state is _State.WAITING:
+        if session.state is SessionState.WAITING:
             self._waiting.remove(session)
-        elif session.state is _State.RUNNING:
+        elif session.state is SessionState.RUNNING:
             self._running.remove(session)
         session.context, session.parts, session.versions = None, [], []
         self._park(session)
 
     def _park(self, session: Session) -> None:
-        session.state = _State.PARKED
+        session.state = SessionState.PARKED
         session.used = time.perf_counter()
         if session.sequence.slot is not None:
             self._parked[session] = None
@@ -266,7 +203,7 @@ class Scheduler:
 
     def _forget_saved(self, session: Session) -> None:
         if session.saved is not None:
-            self._offloaded -= _bytes(session.saved[0])
+            self._offloaded -= self.engine.saved_bytes(session.saved.filled)
             session.saved = None
 
     def _swap_if_due(self) -> None:
@@ -274,8 +211,6 @@ class Scheduler:
         if swap is None or (swap.mode == "finish" and self._sessions):
             return
         self._swap = None
-        if swap.done.cancelled():
-            return
         try:
             self.engine.set_weights(swap.params, swap.lora, swap.version)
         except ValueError as error:
@@ -295,7 +230,7 @@ class Scheduler:
         self._forget_saved(session)
         session.sequence.filled = 0
         session.epoch = self._epoch
-        if session.state is _State.RUNNING and session.parts:
+        if session.state is SessionState.RUNNING and session.parts:
             count = sum(len(part.tokens) for part in session.parts)
             session.sequence.drop_sampled(count)
             session.budget += count
@@ -312,70 +247,62 @@ class Scheduler:
         self._resolve(session, TurnEnd.STALE)
         return True
 
-    def _plan(self) -> _Step | None:
-        self._admit()
+    def _plan(self) -> Step | None:
+        step = Step()
+        self._admit(step)
         if not self._running:
             return None
-        extends: list[Session] = []
-        shares: list[tuple[Session, list[Session]]] = []
-        leaders: dict[bytes, Session] = {}
-        for session in self._holders():
-            leaders.setdefault(session.prompt_key or b"", session)
+        leaders = {session.prompt_key: session for session in reversed(self._holders())}
         followers: dict[bytes, list[Session]] = {}
         for session in self._running:
-            sequence = session.sequence
-            if not sequence.unread:
+            if not session.sequence.unread:
                 continue
-            leader = leaders.get(session.prompt_key or b"") if self.settings.share_prompts else None
-            if leader is None or sequence.filled >= session.prompt_count or leader is session:
-                extends.append(session)
-                if session.prompt_key is not None and session.epoch == self._epoch:
-                    leaders.setdefault(session.prompt_key, session)
+            key = session.prompt_key
+            fresh = session.sequence.filled < session.prompt_count and session not in step.restores
+            leader = leaders.get(key) if fresh and self.settings.share_prompts else None
+            if leader is None or key is None:
+                step.extends.append(session)
+                if fresh and session.epoch == self._epoch:
+                    leaders.setdefault(key, session)
             elif leader.sequence.filled >= leader.prompt_count:
-                followers.setdefault(leader.prompt_key or b"", []).append(session)
+                followers.setdefault(key, []).append(session)
             # else: the leader is still reading the prompt they share
-        for key, group in followers.items():
-            shares.append((leaders[key], group))
-        return _Step(shares, extends)
+        step.shares = [(leaders[key], group) for key, group in followers.items()]
+        return step
 
     def _holders(self) -> list[Session]:
         """Sessions with a slot whose cache begins with their whole prompt, written by the weights in use."""
         return [
             session
             for session in [*self._running, *self._parked]
-            if session.prompt_key is not None
-            and session.epoch == self._epoch
-            and session.sequence.filled >= session.prompt_count
+            if session.epoch == self._epoch and session.sequence.filled >= session.prompt_count > 0
         ]
 
-    def _admit(self) -> None:
+    def _admit(self, step: Step) -> None:
         """Gives slots to those who wait, in the order they asked; those who hold one already need no other."""
         blocked: deque[Session] = deque()
         while self._waiting:
             session = self._waiting.popleft()
-            if session.sequence.slot is None and not self._seat(session):
+            if session.sequence.slot is None and not self._seat(session, step):
                 blocked.append(session)
                 continue
             if session in self._parked:
                 del self._parked[session]
-                if self.timeline is not None:
-                    slot = f"slot {session.sequence.slot}"
-                    self.timeline.span(slot, "parked", session.used, time.perf_counter())
+                self._record_parked(session)
             self._begin(session)
         self._waiting = blocked
 
-    def _seat(self, session: Session) -> bool:
+    def _seat(self, session: Session, step: Step) -> bool:
         if not self.engine.free_slots:
             longest = next(iter(self._parked), None)
             if longest is None:
                 return False
             if self._running and time.perf_counter() - longest.used < self.settings.evict_after:
                 return False
-            self._evict(longest)
+            self._evict(longest, step)
         self.engine.acquire(session.sequence)
         if session.saved is not None:
-            saved, filled = session.saved
-            self.engine.restore(session.sequence, saved, filled)
+            step.restores[session] = session.saved
             self._forget_saved(session)
             self.counts.restored += 1
         else:
@@ -384,18 +311,15 @@ class Scheduler:
         session.was_read = 0
         return True
 
-    def _evict(self, session: Session) -> None:
+    def _evict(self, session: Session, step: Step) -> None:
         del self._parked[session]
+        self._record_parked(session, evicted=True)
         sequence = session.sequence
-        saved = self.engine.save(sequence)
-        if self._offloaded + _bytes(saved) <= self.settings.offload_bytes:
-            session.saved = saved, sequence.filled
-            self._offloaded += _bytes(saved)
+        size = self.engine.saved_bytes(sequence.filled)
+        if self._offloaded + size <= self.settings.offload_bytes:
+            self._offloaded += size
+            step.saves.append((session, sequence.held_slot, sequence.filled))
         session.was_read = sequence.filled
-        if self.timeline is not None:
-            now = time.perf_counter()
-            self.timeline.span(f"slot {sequence.slot}", "parked", session.used, now)
-            self.timeline.mark(f"slot {sequence.slot}", "evicted", now)
         self.engine.release(sequence)
         self.counts.evictions += 1
 
@@ -409,13 +333,17 @@ class Scheduler:
         session.parts, session.versions = [], []
         session.budget = min(session.sampling.max_new_tokens, sequence.room)
         session.full = sequence.room < session.sampling.max_new_tokens
-        session.state = _State.RUNNING
+        session.state = SessionState.RUNNING
         self._running.append(session)
 
     # In the device's thread.
 
-    def _work(self, step: _Step) -> None:
+    def _work(self, step: Step) -> None:
         started = time.perf_counter()
+        for session, slot, filled in step.saves:  # before anything else: their slots have new owners
+            session.saved = self.engine.save(slot, filled)
+        for session, saved in step.restores.items():
+            self.engine.restore(session.sequence, saved)
         for leader, group in step.shares:
             self.engine.share(leader.sequence, [s.sequence for s in group], leader.prompt_count)
         unread = [session for session in step.extends if session.sequence.unread]
@@ -437,7 +365,7 @@ class Scheduler:
 
     # Back in the event loop's thread.
 
-    def _finish(self, step: _Step) -> None:
+    def _finish(self, step: Step) -> None:
         version = self.engine.version
         if self.timeline is not None:
             self._record(step)
@@ -464,7 +392,14 @@ class Scheduler:
         if future is not None and not future.done():
             future.set_result(Turn(chunk, end))
 
-    def _record(self, step: _Step) -> None:
+    def _record_parked(self, session: Session, evicted: bool = False) -> None:
+        if self.timeline is not None:
+            track, now = f"slot {session.sequence.slot}", time.perf_counter()
+            self.timeline.span(track, "parked", session.used, now)
+            if evicted:
+                self.timeline.mark(track, "evicted", now)
+
+    def _record(self, step: Step) -> None:
         assert self.timeline is not None
         started, between, ended = step.times
         for session in dict.fromkeys(step.extended):
@@ -478,11 +413,13 @@ class Scheduler:
 
 
 @dataclass
-class _Step:
+class Step:
     """One visit to the device, and what came of it."""
 
-    shares: list[tuple[Session, list[Session]]]
-    extends: list[Session]
+    saves: list[tuple[Session, int, int]] = field(default_factory=list)  # evicted sessions, their slots and lengths
+    restores: dict[Session, SavedCache] = field(default_factory=dict)
+    shares: list[tuple[Session, list[Session]]] = field(default_factory=list)  # a prompt's first reader, and the others
+    extends: list[Session] = field(default_factory=list)
     extended: list[Session] = field(default_factory=list)
     decoded: list[Session] = field(default_factory=list)
     sampled: list[Sampled] = field(default_factory=list)
@@ -496,10 +433,3 @@ class _Swap:
     version: int
     mode: SwapMode
     done: asyncio.Future[None]
-
-    async def applied(self) -> None:
-        await asyncio.shield(self.done)
-
-
-def _bytes(saved: kv.SlotStore) -> int:
-    return sum(leaf.nbytes for leaf in saved if leaf is not None)

@@ -1,0 +1,86 @@
+"""One rollout's seat at a scheduler, and what the scheduler notes about it."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import Protocol
+
+from hypereyes_jax.processing import ContextChunk
+from hypereyes_jax.rollout.engine import Engine, Sampled, SavedCache
+from hypereyes_jax.rollout.sequence import Prepared, Sequence
+from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
+
+
+class Desk(Protocol):
+    """What a session asks of its scheduler."""
+
+    engine: Engine
+
+    async def prepare(self, context: ContextChunk) -> Prepared: ...
+
+    def submit(self, session: Session, prepared: Prepared) -> None: ...
+
+    def retire(self, session: Session) -> None: ...
+
+
+class SessionState(Enum):
+    PARKED = "parked"  # no request; may have a slot
+    WAITING = "waiting"  # a request, no slot
+    RUNNING = "running"  # a request and a slot
+
+
+class Session:
+    """One rollout's seat at a scheduler. `turn` is asked by one task at a time."""
+
+    def __init__(self, desk: Desk, sequence: Sequence, sampling: SamplingConfig, stop_ids: tuple[int, ...]):
+        self._desk = desk
+        self.sequence = sequence
+        self.sampling = sampling
+        self.stop_ids = stop_ids
+        self.state = SessionState.PARKED
+        self.used = 0.0  # when it last ran
+        self.context: Prepared | None = None  # what the running turn is to read, before it is appended
+        self.parts: list[Sampled] = []
+        self.versions: list[int] = []  # of each part
+        self.oldest: int | None = None  # version of its first sampled token
+        self.budget = 0
+        self.full = False  # the budget is what the slot has room for, not the turn's limit
+        self.future: asyncio.Future[Turn] | None = None
+        self.prompt_key: bytes | None = None
+        self.prompt_count = 0  # positions of the prompt in the cache that others may copy
+        self.epoch = 0  # of the weights that wrote its cache
+        self.saved: SavedCache | None = None
+        self.was_read = 0  # tokens that had been in a cache before an eviction
+        self.usable = True
+        self.closed = False
+
+    async def turn(self, context: ContextChunk) -> Turn:
+        """Reads a prompt or an observation, and samples until a stop id or a limit.
+
+        Cancelling it withdraws the request; the session can then only be closed. Raises RuntimeError if the device
+        failed or the session can't be used any more.
+        """
+        if self.closed or not self.usable:
+            raise RuntimeError("turn() on a session that is closed, was cancelled, or has a turn under way")
+        try:
+            prepared = await self._desk.prepare(context)
+        except ValueError as error:
+            return Turn(None, TurnEnd.UNREADABLE, str(error))
+        if not self._desk.engine.fits(self.sequence, prepared):
+            return Turn(None, TurnEnd.CONTEXT)
+        self.future = asyncio.get_running_loop().create_future()
+        self._desk.submit(self, prepared)
+        self.usable = False  # until the turn ends: one that is cancelled leaves a record that nobody can go on from
+        try:
+            turn = await self.future
+        finally:
+            self.future = None
+        self.usable = True
+        return turn
+
+    async def close(self) -> None:
+        """Gives everything back. Safe to call twice."""
+        if not self.closed:
+            self.closed = True
+            self._desk.retire(self)
