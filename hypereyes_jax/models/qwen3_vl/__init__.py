@@ -2,22 +2,36 @@
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl.checkpoint import load_hf, save_hf
-from hypereyes_jax.models.qwen3_vl.model import KVCache, extend, forward, hidden_states, init_cache, lm_head
+from hypereyes_jax.models.qwen3_vl.kernels import Kernels
+from hypereyes_jax.models.qwen3_vl.model import (
+    KVCache,
+    extend,
+    forward,
+    hidden_states,
+    hidden_states_and_load,
+    init_cache,
+    lm_head,
+)
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, load_balancing_loss
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params, init_params, weights
 
 __all__ = [
     "KVCache",
+    "Kernels",
     "Params",
     "Qwen3VLConfig",
+    "RouterLoad",
     "VisualFeatures",
     "encode_images",
     "extend",
     "forward",
     "hidden_states",
+    "hidden_states_and_load",
     "init_cache",
     "init_params",
     "lm_head",
+    "load_balancing_loss",
     "load_hf",
     "save_hf",
     "weights",

@@ -7,9 +7,12 @@ h // (H / K), so keys are never repeated. Scores and softmax are in float32.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+
+from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
 _MASKED = -1e30
@@ -17,6 +20,25 @@ _BLOCK = 128  # queries whose scores are held at once: small enough for a core's
 # Up to here the zeros that a widened decode query multiplies cost less than sorting the cache by heads.
 _FEW_KV_HEADS = 4
 _MAX_BLOCKS = 8  # blocks are unrolled, so long sequences get longer ones
+
+
+class SegmentAttention(Protocol):
+    def __call__(
+        self, q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
+    ) -> jax.Array:
+        """[B, T, H * D]: each token attends to those of its own segment (and, if causal, not to later ones)."""
+
+
+def segment_attention_for(kernels: Kernels) -> SegmentAttention:
+    """The implementation `kernels` names."""
+    match kernels.attention:
+        case "xla":
+            return segment_attention
+        case "splash":
+            return splash_attention
+        case "cudnn":
+            return cudnn_attention
+    raise ValueError(f"attention={kernels.attention!r} is not one of xla, splash, cudnn")
 
 
 def segment_attention(
@@ -48,6 +70,40 @@ def segment_attention(
 
     # On a CPU one row's scores stay in cache (measured: 5x faster a training step's attention, at 8 rows of 448).
     return jax.lax.platform_dependent(q_BTHD, k_BTKD, v_BTKD, segment_BT, cpu=one_by_one, default=rows)
+
+
+def cudnn_attention(
+    q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
+) -> jax.Array:
+    """[B, T, H * D]: as `segment_attention`, by cuDNN's fused kernel (NVIDIA GPUs, float16 or bfloat16)."""
+    batch, length, heads, size = q_BTHD.shape
+    mask = segment_BT[:, None, :, None] == segment_BT[:, None, None, :]
+    out = jax.nn.dot_product_attention(q_BTHD, k_BTKD, v_BTKD, mask=mask, is_causal=causal, implementation="cudnn")
+    return out.reshape(batch, length, heads * size)
+
+
+def splash_attention(
+    q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
+) -> jax.Array:
+    """[B, T, H * D]: as `segment_attention`, by the Pallas splash kernel (TPU).
+
+    Tokens are padded to the kernel's block of 128 in a segment of their own, heads to its lane width of 128 with zeros.
+    """
+    # Pallas takes half a second to import, and only TPU programs need it.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+
+    batch, length, heads, size = q_BTHD.shape
+    padded, lanes = -(-length // _BLOCK) * _BLOCK, -(-size // _BLOCK) * _BLOCK
+    pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
+    q, k, v = (jnp.pad(x, pad).transpose(0, 2, 1, 3) for x in (q_BTHD * size**-0.5, k_BTKD, v_BTKD))
+    segment = jnp.pad(segment_BT, ((0, 0), (0, padded - length)), constant_values=-1)
+    shape = (padded, padded)
+    head_mask = splash_mask.CausalMask(shape) if causal else splash_mask.FullMask(shape)
+    mask = splash_mask.MultiHeadMask([head_mask] * heads)
+    kernel = splash_kernel.make_splash_mha(mask, head_shards=1, q_seq_shards=1)
+    out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(s, s)))(q, k, v, segment)
+    return out.transpose(0, 2, 1, 3)[:, :length, :, :size].reshape(batch, length, heads * size)
 
 
 def masked_attention(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:

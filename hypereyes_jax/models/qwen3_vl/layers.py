@@ -30,7 +30,7 @@ def adapted(
         y = dense(x, w[name].reshape(x.shape[-1], -1))
         if lora is None or name not in adapter:
             return y
-        return y + lora.delta(f"{prefix}/{name}", adapter[name], x, key)
+        return y + lora.delta(f"{prefix}/{name}", adapter[name], x, key, dense)
 
     return linear
 

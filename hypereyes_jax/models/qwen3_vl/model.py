@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl.attention import cached_attention, segment_attention
+from hypereyes_jax.models.qwen3_vl.attention import cached_attention, segment_attention_for
+from hypereyes_jax.models.qwen3_vl.kernels import Kernels
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params
@@ -38,6 +40,7 @@ def hidden_states(
     *,
     remat: str = "none",
     dropout_key: jax.Array | None = None,
+    kernels: Kernels = Kernels(),
 ) -> jax.Array:
     """[B, T, D] after the final norm. Tokens attend to earlier ones of their own segment; padding rows are meaningless.
 
@@ -46,31 +49,57 @@ def hidden_states(
       lora: adapters added to the linear maps they name.
       remat: what the backward pass keeps: "none" (everything), "dots", "full" (least).
       dropout_key: turns the adapters' dropout on.
+      kernels: implementations for the platform; static.
     """
+    x, _ = hidden_states_and_load(params, config, inputs, lora, remat=remat, dropout_key=dropout_key, kernels=kernels)
+    return x
+
+
+def hidden_states_and_load(
+    params: Params,
+    config: Qwen3VLConfig,
+    inputs: ModelInputs,
+    lora: Lora | None = None,
+    *,
+    remat: str = "none",
+    dropout_key: jax.Array | None = None,
+    kernels: Kernels = Kernels(),
+) -> tuple[jax.Array, RouterLoad | None]:
+    """As `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model)."""
     visual = None
     if inputs.vision.segment_RL.shape[0]:
-        visual = encode_images(params, config, inputs.vision, lora, dropout_key)
+        visual = encode_images(params, config, inputs.vision, lora, dropout_key=dropout_key, kernels=kernels)
     segment, index = jnp.asarray(inputs.segment_BT), jnp.asarray(inputs.visual_index_BT)
     x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), index, visual)
-    x, _ = decode_layers(
+    attend = segment_attention_for(kernels)
+    x, _, load = decode_layers(
         params,
         config,
         x,
         jnp.asarray(inputs.positions_3BT),
         index,
         visual,
-        lambda q, k, v, _: (segment_attention(q, k, v, segment, causal=True), None),
+        segment > 0,
+        lambda q, k, v, _: (attend(q, k, v, segment, causal=True), None),
         None,
         lora=lora,
         remat=remat,
         dropout_key=dropout_key,
+        kernels=kernels,
     )
-    return x
+    return x, load
 
 
-def forward(params: Params, config: Qwen3VLConfig, inputs: ModelInputs, lora: Lora | None = None) -> jax.Array:
+def forward(
+    params: Params,
+    config: Qwen3VLConfig,
+    inputs: ModelInputs,
+    lora: Lora | None = None,
+    *,
+    kernels: Kernels = Kernels(),
+) -> jax.Array:
     """Logits [B, T, V]."""
-    return hidden_states(params, config, inputs, lora) @ lm_head(params, config)
+    return hidden_states(params, config, inputs, lora, kernels=kernels) @ lm_head(params, config)
 
 
 def init_cache(config: Qwen3VLConfig, slots: int, length: int, dtype: Any = jnp.float32) -> KVCache:
@@ -91,6 +120,8 @@ def extend(
     offset_S: jax.Array,
     length_S: jax.Array,
     lora: Lora | None = None,
+    *,
+    kernels: Kernels = Kernels(),
 ) -> tuple[jax.Array, KVCache]:
     """Continue every slot's sequence: (hidden states [S, T, D], the cache with the new tokens written).
 
@@ -113,7 +144,19 @@ def extend(
         return cached_attention(q, stored.k.astype(q.dtype), stored.v.astype(q.dtype), *own, offset_S), stored
 
     x = embed_tokens(params, tokens_ST, visual_index_ST, visual)
-    x, new = decode_layers(params, config, x, positions_3ST, visual_index_ST, visual, attend, cache, lora=lora)
+    x, new, _ = decode_layers(
+        params,
+        config,
+        x,
+        positions_3ST,
+        visual_index_ST,
+        visual,
+        step < length_S[:, None],
+        attend,
+        cache,
+        lora=lora,
+        kernels=kernels,
+    )
     slot = jnp.arange(slots)[:, None]
     written = KVCache(
         *(old.at[:, slot, place_ST].set(fresh, mode="drop") for old, fresh in zip(cache, new, strict=True))

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
+from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rms_norm, rotate
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, mixture
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
 from hypereyes_jax.models.qwen3_vl.weights import Params
 
@@ -37,16 +39,19 @@ def decode_layers(
     positions_3BT: jax.Array,
     visual_index_BT: jax.Array,
     visual: VisualFeatures | None,
+    valid_BT: jax.Array,
     attend: Attend,
     attend_xs: Any,
     *,
     lora: Lora | None = None,
     remat: str = "none",
+    kernels: Kernels,
     dropout_key: jax.Array | None = None,
-) -> tuple[jax.Array, Any]:
-    """All decoder layers and the final norm: ([B, T, D], what `attend` gave, stacked over layers).
+) -> tuple[jax.Array, Any, RouterLoad | None]:
+    """All decoder layers and the final norm: ([B, T, D], what `attend` gave and router loads, stacked over layers).
 
     Args:
+      valid_BT: False on padding, which does not count in the router loads.
       attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice.
       remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
     """
@@ -59,17 +64,25 @@ def decode_layers(
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
         linear = adapted(lora, "layers", w, adapter, key)
-        x, out = _layer(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
+        x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
+        h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
+        load = None
+        if text.moe:
+            flat = h.reshape(-1, h.shape[-1])
+            y, load = mixture(w, text, flat, valid_BT.reshape(-1), kernels.moe, lora, adapter, key)
+            x = x + y.reshape(x.shape)
+        else:
+            x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
             x = _add_deepstack(x, index, visual_index_BT, visual.deepstack)
-        return x, out
+        return x, (out, load)
 
     stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers), attend_xs)
-    x, out = jax.lax.scan(_rematerialised(layer, remat), x_BTD, stacked)
-    return rms_norm(x, params["norm"], text.rms_norm_eps), out
+    x, (out, load) = jax.lax.scan(_rematerialised(layer, remat), x_BTD, stacked)
+    return rms_norm(x, params["norm"], text.rms_norm_eps), out, load
 
 
-def _layer(
+def _attend(
     w: Params, text: TextConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Callable
 ) -> tuple[jax.Array, Any]:
     heads = (*x.shape[:-1], -1, text.head_dim)
@@ -78,9 +91,7 @@ def _layer(
     k = rms_norm(linear("k", h).reshape(heads), w["k_norm"], text.rms_norm_eps)
     v = linear("v", h).reshape(heads)
     attended, out = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
-    x = x + linear("o", attended)
-    h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
-    return x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h)), out
+    return x + linear("o", attended), out
 
 
 def _add_deepstack(x: jax.Array, index: jax.Array, visual_index_BT: jax.Array, deepstack: jax.Array) -> jax.Array:

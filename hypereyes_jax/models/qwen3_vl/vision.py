@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
-from hypereyes_jax.models.qwen3_vl.attention import segment_attention
+from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
+from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rotary_2d, rotate
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import VisionInputs
@@ -29,7 +31,9 @@ def encode_images(
     config: Qwen3VLConfig,
     vision: VisionInputs,
     lora: Lora | None = None,
+    *,
     dropout_key: jax.Array | None = None,
+    kernels: Kernels = Kernels(),
 ) -> VisualFeatures:
     """Run the vision tower. Rows past the last visual token hold another's features; nothing refers to them."""
     w, c = params["vision"], config.vision
@@ -48,11 +52,13 @@ def encode_images(
     # one compiled block serves every layer, tapped or not.
     taps = jnp.array(c.deepstack_visual_indexes, jnp.int32)
 
+    attend = segment_attention_for(kernels)
+
     def block(carry: tuple[jax.Array, jax.Array], xs: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
         x, tapped = carry
         weights, adapter, index = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), x, cos, sin, segment)
+        x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), attend, x, cos, sin, segment)
         if taps.size:
             tapped = jnp.where((taps == index)[:, None, None, None], x, tapped)
         return (x, tapped), None
@@ -70,7 +76,14 @@ def encode_images(
 
 
 def _block(
-    w: Params, c: VisionConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, segment: jax.Array
+    w: Params,
+    c: VisionConfig,
+    linear: Linear,
+    attend: Callable,
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    segment: jax.Array,
 ) -> jax.Array:
     rows, length, wide = x.shape
     h = layer_norm(x, w["norm1"])
@@ -78,7 +91,7 @@ def _block(
         rows, length, 3, c.num_heads, -1
     )
     q, k = rotate(qkv[:, :, 0], cos, sin), rotate(qkv[:, :, 1], cos, sin)
-    x = x + linear("proj_w", segment_attention(q, k, qkv[:, :, 2], segment, causal=False)) + w["proj_b"]
+    x = x + linear("proj_w", attend(q, k, qkv[:, :, 2], segment, causal=False)) + w["proj_b"]
     h = jax.nn.gelu(linear("fc1_w", layer_norm(x, w["norm2"])) + w["fc1_b"], approximate=True)
     return x + linear("fc2_w", h) + w["fc2_b"]
 

@@ -29,6 +29,7 @@ class Weight:
     hf: str  # name in a HF checkpoint; "{i}" counts the leading dimension of a stacked leaf
     hf_shape: tuple[int, ...]  # of one tensor there
     constant: bool = False
+    adaptable: bool = False  # a linear map that LoRA may adapt
     transposed: bool = False  # HF keeps linear maps as [out, in], this project as [in, out]
 
     def __post_init__(self) -> None:
@@ -70,7 +71,14 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
     def linear(name: str, fan_in: int, fan_out: int, axis_in: str, axis_out: str) -> Weight:
         axes = ("layer", axis_in, axis_out)
         return Weight(
-            (layers, fan_in, fan_out), axes, std, f"{prefix}{name}.weight", (fan_out, fan_in), transposed=True
+            (layers, fan_in, fan_out),
+            axes,
+            std,
+            f"{prefix}{name}.weight",
+            (fan_out, fan_in),
+            # all-linear LoRA means the maps tokens pass through, not the one that routes them
+            adaptable=axis_out != "router",
+            transposed=True,
         )
 
     def norm(name: str, size: int, axis: str) -> Weight:
@@ -97,6 +105,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 std,
                 f"{prefix}mlp.experts.gate_up_proj",
                 (experts, wide, 2 * inner),
+                adaptable=True,
             ),
             "expert_down": Weight(
                 (layers, experts, inner, wide),
@@ -104,6 +113,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 std,
                 f"{prefix}mlp.experts.down_proj",
                 (experts, inner, wide),
+                adaptable=True,
             ),
         }
     else:
@@ -155,6 +165,7 @@ def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 std,
                 f"{name}.weight",
                 (fan_out, fan_in),
+                adaptable=name.startswith("model.visual.blocks"),
                 transposed=True,
             ),
             Weight((*lead, *out), (*lead_axis, *out_axes), 0.0, f"{name}.bias", (fan_out,), constant=True),

@@ -1,0 +1,40 @@
+"""Which implementation runs the parts that differ by platform. Chosen by an argument, never by the default backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
+
+AttentionImpl = Literal["xla", "splash", "cudnn"]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A static argument of every program.
+
+    attention "xla" runs anywhere (and is tuned for a CPU when lowered for one), "splash" is the Pallas kernel for TPUs,
+    "cudnn" NVIDIA's fused attention (16-bit types only). moe: see `moe.mixture`.
+    """
+
+    attention: AttentionImpl = "xla"
+    moe: MoeImpl = "ragged"
+
+    @classmethod
+    def for_platform(cls, platform: str) -> Kernels:
+        """The best known for a platform as `mesh.devices.flat[0].platform` names it.
+
+        Raises ValueError for a platform other than cpu, tpu, gpu, cuda and rocm.
+        """
+        match platform:
+            case "cpu":
+                return cls()
+            case "tpu":
+                return cls(attention="splash")
+            case "gpu" | "cuda":
+                # jax.lax.ragged_dot lowers to a dense, masked form on GPUs since jax 0.9
+                return cls(attention="cudnn", moe="dense")
+            case "rocm":
+                return cls(moe="dense")
+        raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
