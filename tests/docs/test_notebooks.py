@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_runs_from_top_to_bottom(notebook):
+    document = nbformat.read(notebook, as_version=4)
+    executor = nbclient.NotebookClient(
+        document, timeout=240, kernel_name="python3", resources={"metadata": {"path": ROOT}}
+    )
+    executor.execute()  # raises CellExecutionError with the cell's traceback
+    images = [out for cell in document.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert images, "the notebook draws its figures"
