@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hypereyes_jax.env.episode import Episode
-from hypereyes_jax.env.types import Part, StopReason
+from hypereyes_jax.env.types import FatalSearchError, Part, StopReason
 from hypereyes_jax.processing import ChatFormat, Chunk, ContextChunk
 from hypereyes_jax.rollout.engine import Engine
 from hypereyes_jax.rollout.scheduler import Scheduler
@@ -184,6 +184,8 @@ async def _step(episode: Episode, text: str, truncated: bool, seconds: float) ->
         episode.fail_infrastructure(f"a search took more than {seconds:g} s")
         return None
     error = task.exception()
+    if isinstance(error, FatalSearchError):  # no credit or a refused key: the run ends, instead of masking all of it
+        raise error
     if error is not None:
         episode.fail_infrastructure(f"a search step failed: {type(error).__name__}: {error}")
         return None
