@@ -90,7 +90,7 @@ def make_learner(config: Qwen3VLConfig, learn: LearnerConfig) -> Learner:
         head = lm_head(params, config)
         logp, entropy = token_logprobs(hidden_BTD, head, micro.targets_MBT, learn.temperature)
         mask = micro.weight_MBT > 0
-        # With one update per rollout batch, the weights before it are the present ones: a second pass would give the same.
+        # With one update per rollout batch, the weights before it are the present ones: a second pass gives the same.
         old = jax.lax.stop_gradient(logp) if micro.old_logp_MBT is None else micro.old_logp_MBT
         advantage, metrics = micro.advantage_MBT, {}
         if micro.teacher_logp_MBT is not None:

@@ -11,16 +11,19 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, lm_head
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rl import policy_loss, reverse_kl
+from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from hypereyes_jax.rl.learner import LearnerConfig, make_learner
 from hypereyes_jax.rl.optimizer import OptimizerConfig
 from hypereyes_jax.rl.pack import pack, unpack
-from tests.rl.small import CONFIG, PACK, samples
+from tests.rl.small import CONFIG, samples
+from tests.rl.small import PACK as ANY_SHAPE
 
 # b1 = 0.9 and no clipping: the first moment after one step is 0.1 x the gradient, so gradients can be read from it.
 PLAIN = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1e9, weight_decay=0.0)
 LEARN = LearnerConfig(optimizer=PLAIN)
+# One shape for all tests: one program for each kind of step.
+PACK = dataclasses.replace(ANY_SHAPE, micro_batches=4, vision=(6, 144))
 # Same numbers in another order: float32 rounding, relative to the largest gradient.
 TOLERANCE = 2e-6
 
@@ -55,9 +58,9 @@ def alone(sample):
     """(inputs, targets, trained, behaviour log-probs) of one sample in a batch of its own."""
     tokens = np.concatenate([chunk.tokens for chunk in sample.chunks])
     images = [image for chunk in sample.chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
-    inputs = pack_inputs(CONFIG, [(tokens, images)], PACK.min_pixels, PACK.max_pixels)
-    trained = np.zeros(inputs.tokens_BT.shape[1], bool)
-    behaviour = np.zeros(trained.shape, np.float32)
+    limits = PACK.min_pixels, PACK.max_pixels
+    inputs = pack_inputs(CONFIG, [(tokens, images)], *limits, length=64, vision_pad_to=(2, 144))
+    trained, behaviour = np.zeros(64, bool), np.zeros(64, np.float32)
     end = int((inputs.segment_BT > 0).sum())
     for chunk in reversed(sample.chunks):
         if isinstance(chunk, SampledChunk):
@@ -65,27 +68,43 @@ def alone(sample):
             behaviour[end - len(chunk.tokens) : end] = chunk.logp_full
             end -= len(chunk.tokens)
         else:
-            sizes = [pack_inputs(CONFIG, [([90], [i])], PACK.min_pixels, PACK.max_pixels) for i in chunk.images]
+            sizes = [pack_inputs(CONFIG, [([90], [image])], *limits) for image in chunk.images]
             end -= len(chunk.tokens) + sum(int((size.segment_BT > 0).sum()) - 1 for size in sizes)
     assert end == 0
-    return inputs, inputs.tokens_BT[:, 1:], trained[1:], behaviour[1:]
+    return inputs, inputs.tokens_BT[:, 1:], trained[None, 1:], behaviour[None, 1:]
 
 
+@jax.jit
 def logp_alone(params, case, temperature=1.0):
-    inputs, targets, trained, _ = case
+    """[1, T - 1] log-probs of the next tokens."""
+    inputs, targets, _, _ = case
     logp = jax.nn.log_softmax(forward(params, CONFIG, inputs)[:, :-1] / temperature)
-    return jnp.take_along_axis(logp, targets[..., None], -1)[0, :, 0][np.flatnonzero(trained)]
+    return jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+
+
+def mean_gradient(loss, params, *per_sample):
+    """(mean loss, its gradient), sample by sample."""
+    each = jax.jit(jax.value_and_grad(loss))
+    parts = [each(params, *arguments) for arguments in zip(*per_sample, strict=True)]
+    return jax.tree.map(lambda *x: sum(x) / len(x), *parts)
+
+
+def step(learner, kind, params, batch, *more):
+    state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params)), batch, *more)
+    return state, metrics
 
 
 def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, learner):
     cases = [alone(sample) for sample in samples(5)]
-    wanted = jax.grad(lambda w: -jnp.mean(jnp.stack([jnp.mean(logp_alone(w, case)) for case in cases])))(params)
-    state, metrics = learner.sft_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, samples(5), PACK))
+
+    def loss(w, case):
+        return -jnp.sum(logp_alone(w, case) * case[2]) / jnp.sum(case[2])
+
+    value, wanted = mean_gradient(loss, params, cases)
+    state, metrics = step(learner, "sft_step", params, pack(CONFIG, samples(5), PACK))
     assert_close(gradient(state), wanted)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(wanted), rtol=1e-5)
-    np.testing.assert_allclose(
-        metrics["loss"], -np.mean([logp_alone(params, case).mean() for case in cases]), rtol=1e-5
-    )
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     assert metrics["tokens"] == sum(case[2].sum() for case in cases)
 
 
@@ -93,19 +112,15 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
     group = samples(5)
     cases = [alone(sample) for sample in group]
 
-    def loss(w):
-        per_sample = []
-        for sample, case in zip(group, cases, strict=True):
-            logp = logp_alone(w, case, LEARN.temperature)[None]
-            behaviour = case[3][case[2]][None]
-            ones = jnp.ones_like(logp)
-            loss_BT, _ = policy_loss(logp, logp, ones * sample.advantage, ones, behaviour_logp_BT=behaviour)
-            per_sample.append(jnp.mean(loss_BT))
-        return jnp.mean(jnp.stack(per_sample))
+    def loss(w, case, advantage):
+        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
+        loss_BT, _ = policy_loss(logp, logp, jnp.full(logp.shape, advantage), mask, behaviour_logp_BT=case[3])
+        return aggregate(loss_BT, mask)
 
-    state, metrics = learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK))
-    assert_close(gradient(state), jax.grad(loss)(params))
-    gaps = [np.abs(logp_alone(params, case, LEARN.temperature) - case[3][case[2]]) for case in cases]
+    _, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
+    state, metrics = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    assert_close(gradient(state), wanted)
+    gaps = [np.abs(logp_alone(params, case, LEARN.temperature) - case[3])[case[2]] for case in cases]
     np.testing.assert_allclose(metrics["sampler_gap"], np.mean(np.concatenate(gaps)), rtol=1e-5)
     np.testing.assert_allclose(metrics["ratio"], 1.0, rtol=1e-6)
 
@@ -114,18 +129,17 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
     "layout",
     [
         dict(rows=8, row_tokens=(64,)),  # one micro-batch
-        dict(rows=1, row_tokens=(64,)),  # as many as rows
-        dict(rows=1, row_tokens=(64,), micro_batches=12),  # with room left over
+        dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
         dict(rows=8, row_tokens=(48,)),  # one sample a row: padded, not packed
         dict(rows=2, row_tokens=(192,)),
     ],
-    ids=["1x8", "8x1", "8x1-padded", "one-a-row", "long-rows"],
+    ids=["1x8", "8x1-padded", "one-a-row", "long-rows"],
 )
 def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, layout):
     group = samples(8)
-    reference, wanted = learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK))
-    other = pack(CONFIG, group, dataclasses.replace(PACK, **layout))
-    state, metrics = learner.rl_step(learner.init(jax.random.key(1), copy(params)), other)
+    reference, wanted = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    other = pack(CONFIG, group, dataclasses.replace(ANY_SHAPE, **layout))
+    state, metrics = step(learner, "rl_step", params, other)
     assert_close(gradient(state), gradient(reference))
     for name in wanted:
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -135,14 +149,14 @@ def test_a_masked_sample_does_not_count(params, learner):
     group = samples(4)
     batch = pack(CONFIG, [*group[:3], dataclasses.replace(group[3], weight=0.0)], PACK)
     without = pack(CONFIG, group[:3], PACK)
-    a, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), batch)
-    b, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), without)
+    a, _ = step(learner, "rl_step", params, batch)
+    b, _ = step(learner, "rl_step", params, without)
     assert_close(gradient(a), gradient(b))
 
 
 def test_a_batch_with_nothing_to_train_on_changes_nothing(params, learner):
     group = [dataclasses.replace(sample, weight=0.0) for sample in samples(3)]
-    state, metrics = learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK))
+    state, metrics = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
     assert all(
         bool((a == b).all()) for a, b in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(params), strict=True)
     )
@@ -154,10 +168,11 @@ def test_scores_are_those_of_plain_logits_and_serve_as_old_log_probs(params, lea
     group = samples(4)
     batch = pack(CONFIG, group, PACK)
     scores = learner.score_logprobs(params, batch, temperature=0.8)
-    for index, sample in enumerate(group):
-        np.testing.assert_allclose(unpack(batch, scores)[index], logp_alone(params, alone(sample), 0.8), atol=2e-5)
-    first, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), batch._replace(old_logp_MBT=scores))
-    fresh, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), batch)
+    for index, case in enumerate(map(alone, group)):
+        wanted = logp_alone(params, case, 0.8)[case[2]]
+        np.testing.assert_allclose(unpack(batch, scores)[index], wanted, atol=2e-5)
+    first, _ = step(learner, "rl_step", params, batch._replace(old_logp_MBT=scores))
+    fresh, _ = step(learner, "rl_step", params, batch)
     assert_close(gradient(first), gradient(fresh))
 
 
@@ -177,8 +192,8 @@ def with_teacher(batch, values):
 def test_a_teacher_that_agrees_leaves_the_plain_gradient(params, learner):
     batch = pack(CONFIG, samples(4), PACK)
     own = learner.score_logprobs(params, batch, temperature=0.8)
-    a, metrics = learner.rl_step(learner.init(jax.random.key(1), copy(params)), with_teacher(batch, own))
-    b, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), batch)
+    a, metrics = step(learner, "rl_step", params, with_teacher(batch, own))
+    b, _ = step(learner, "rl_step", params, batch)
     assert_close(gradient(a), gradient(b))
     assert abs(metrics["kl_to_teacher"]) < 1e-5
 
@@ -190,9 +205,9 @@ def test_distillation_touches_failed_samples_only(params, learner):
 
     def run(members, values):
         batch = pack(CONFIG, members, PACK)
-        return learner.rl_step(learner.init(jax.random.key(1), copy(params)), with_teacher(batch, values))[0]
+        return step(learner, "rl_step", params, with_teacher(batch, values))[0]
 
-    plain, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK))
+    plain, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
     assert_close(gradient(run(group, teacher)), gradient(plain))
     missing = np.where(pack(CONFIG, one_failed, PACK).failed_MBT > 0, np.nan, teacher)
     assert_close(gradient(run(one_failed, missing)), gradient(plain))  # an outage of the teacher
@@ -204,19 +219,16 @@ def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(params):
     learner = make_learner(CONFIG, dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5))
     teacher = init_params(jax.random.key(5), CONFIG)
     group = [dataclasses.replace(sample, advantage=0.0) for sample in samples(4)]
-    state, _ = learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK), teacher)
+    state, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK), teacher)
 
-    def loss(w):
-        total = 0.0
-        for sample in group:
-            inputs, _, trained, _ = alone(sample)
-            student, taught = (forward(each, CONFIG, inputs)[0, :-1] / 0.8 for each in (w, teacher))
-            total += jnp.sum(reverse_kl(student, taught, jnp.array(trained & sample.failed))) / trained.sum()
-        return 0.5 * total / len(group)
+    def loss(w, case, failed):
+        student, taught = (forward(each, CONFIG, case[0])[:, :-1] / 0.8 for each in (w, teacher))
+        return 0.5 * aggregate(reverse_kl(student, taught, case[2] & failed), case[2])
 
-    assert_close(gradient(state), jax.grad(loss)(params))
+    _, wanted = mean_gradient(loss, params, [alone(sample) for sample in group], [sample.failed for sample in group])
+    assert_close(gradient(state), wanted)
     with pytest.raises(ValueError, match="needs the teacher's weights"):
-        learner.rl_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, group, PACK))
+        step(learner, "rl_step", params, pack(CONFIG, group, PACK))
 
 
 def test_chunked_reverse_kl_equals_the_unchunked_one():
@@ -238,7 +250,7 @@ def test_chunked_reverse_kl_equals_the_unchunked_one():
 
 def test_the_frozen_vision_tower_stays(params):
     learner = make_learner(CONFIG, dataclasses.replace(LEARN, train="language"))
-    state, _ = learner.sft_step(learner.init(jax.random.key(1), copy(params)), pack(CONFIG, samples(3), PACK))
+    state, _ = step(learner, "sft_step", params, pack(CONFIG, samples(3), PACK))
     assert "vision" not in state.trainable
     assert all(
         bool((a == b).all())
@@ -260,15 +272,15 @@ def test_training_on_one_batch_learns_it(params):
 
 def test_remat_changes_nothing(params, learner):
     batch = pack(CONFIG, samples(3), PACK)
-    wanted, _ = learner.sft_step(learner.init(jax.random.key(1), copy(params)), batch)
+    wanted, _ = step(learner, "sft_step", params, batch)
     again = make_learner(CONFIG, dataclasses.replace(LEARN, remat="full"))
-    state, _ = again.sft_step(again.init(jax.random.key(1), copy(params)), batch)
+    state, _ = step(again, "sft_step", params, batch)
     assert_close(gradient(state), gradient(wanted))
 
 
 def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
     """The check that the layout tests above can fail: without segments they would."""
-    batch = pack(CONFIG, samples(4), dataclasses.replace(PACK, row_tokens=(128,)))
+    batch = pack(CONFIG, samples(4), dataclasses.replace(ANY_SHAPE, row_tokens=(128,)))
     inputs = jax.tree.map(lambda x: x[0], batch.inputs)
     apart = hidden_states(params, CONFIG, inputs)
     together = hidden_states(params, CONFIG, inputs._replace(segment_BT=np.minimum(inputs.segment_BT, 1)))
