@@ -24,6 +24,7 @@ class Command:
 
 
 COMMANDS = {
+    "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
