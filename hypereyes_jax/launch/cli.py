@@ -27,6 +27,7 @@ COMMANDS = {
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
+    "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
 }
 
