@@ -1,0 +1,304 @@
+"""Slots under pressure, swaps of weights, and everything that can go wrong around an episode."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.processing import SampledChunk
+from hypereyes_jax.rollout import (
+    GeneratorError,
+    RolloutLimits,
+    SamplingConfig,
+    Scheduler,
+    SchedulerConfig,
+    Timeline,
+    TurnEnd,
+    run_episodes,
+)
+from hypereyes_jax.rollout.replicas import Replicas
+from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
+
+EAGER = SchedulerConfig(evict_after=0.0)
+
+
+def tokens(trajectory):
+    return [c.tokens.tolist() for c in trajectory.chunks if isinstance(c, SampledChunk)]
+
+
+async def play(engine, episodes, chat, seeds=None, settings=None, **options):
+    async with Scheduler(engine, settings) as scheduler:
+        out = await run_episodes(scheduler, episodes, chat, SAMPLING, seeds or list(range(len(episodes))), **options)
+    assert engine.free_slots == engine.settings.slots
+    return out, scheduler.counts
+
+
+@pytest.fixture(scope="module")
+def alone(make_engine, chat):
+    """Sampled tokens of episodes 0 .. 9, each played by itself."""
+
+    async def each():
+        played = []
+        for n in range(10):
+            played += await run_episodes(make_engine(), [PacedEpisode(question(n))], chat, SAMPLING, [n])
+        return [tokens(t) for t in played]
+
+    return asyncio.run(each())
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0])
+async def test_evicted_rollouts_go_on_as_if_nothing_had_happened(make_engine, chat, alone, memory):
+    episodes = [PacedEpisode(question(n), seconds=0.05) for n in range(10)]
+    settings = SchedulerConfig(evict_after=0.0, offload_bytes=memory)
+    out, counts = await play(make_engine(), episodes, chat, settings=settings)
+    assert [tokens(t) for t in out] == alone
+    assert counts.evictions > 0
+    assert (counts.restored > 0) == (memory > 0)
+    assert (counts.reread_tokens > 0) == (memory == 0)
+
+
+async def test_samples_of_a_prompt_share_one_prefill(make_engine, chat):
+    def group():
+        return [PacedEpisode(question(0), turns=1) for _ in range(8)]
+
+    shared, apart = make_engine(), make_engine()
+    together, _ = await play(shared, group(), chat)
+    separate, _ = await play(apart, group(), chat, settings=SchedulerConfig(share_prompts=False))
+    assert [tokens(t) for t in together] == [tokens(t) for t in separate]
+    assert len({json.dumps(tokens(t)) for t in together}) > 1  # samples differ
+    assert shared.counts.extend_tokens <= 0.2 * apart.counts.extend_tokens
+    assert shared.images.encoded == apart.images.encoded == 1
+
+
+async def test_callback_gets_each_trajectory_as_it_ends_and_the_list_keeps_the_order(make_engine, chat):
+    ended = []
+    episodes = [PacedEpisode(question(0), seconds=0.5), PacedEpisode(question(1), turns=1)]
+    out, _ = await play(make_engine(), episodes, chat, on_end=lambda n, t: ended.append((n, t)))
+    assert [n for n, _ in ended] == [1, 0]
+    assert [t for _, t in sorted(ended, key=lambda e: e[0])] == out
+
+
+async def test_hung_crashing_and_slow_episodes_end_as_infrastructure_and_hold_up_nobody(make_engine, chat, alone):
+    class Hung(PacedEpisode):
+        async def step(self, text, truncated=False):
+            await asyncio.sleep(3600)
+
+    class Crashing(PacedEpisode):
+        async def step(self, text, truncated=False):
+            raise KeyError("a bug")
+
+    odd = [
+        Hung(question(0)),
+        Crashing(question(1)),
+        PacedEpisode(question(2), turns=90, seconds=0.4, with_image=False),
+    ]
+    fine = [PacedEpisode(question(n)) for n in range(3, 6)]
+    limits = RolloutLimits(step_seconds=0.8, episode_seconds=2.0)
+    out, _ = await play(make_engine(), [*odd, *fine], chat, limits=limits)
+    assert [t.result.stop for t in out] == [StopReason.INFRASTRUCTURE] * 3 + [StopReason.ANSWERED] * 3
+    assert "took more than 0.8 s" in out[0].result.why
+    assert "KeyError" in out[1].result.why
+    assert "its 2 s" in out[2].result.why
+    assert [tokens(t) for t in out[3:]] == alone[3:6]
+    assert len(tokens(out[0])) == 1  # what was sampled before is not lost
+
+
+async def test_a_full_context_ends_a_rollout_with_what_it_has(make_engine, chat):
+    engine = make_engine()
+    (out,), _ = await play(engine, [PacedEpisode(question(1), turns=90)], chat)
+    assert out.result.stop is StopReason.CONTEXT_LIMIT
+    assert isinstance(out.chunks[-1], SampledChunk)
+    assert len(tokens(out)) >= 2
+    long = PacedEpisode(question(2))
+    long.prompt = lambda: ("word " * 400,)
+    (out,), _ = await play(engine, [long], chat)
+    assert out.result.stop is StopReason.CONTEXT_LIMIT
+    assert len(out.chunks) == 1
+
+
+async def test_a_turn_cut_by_the_end_of_the_context_is_not_called_truncated(make_engine, chat):
+    async with Scheduler(make_engine()) as scheduler:
+        sampling = SamplingConfig(max_new_tokens=400)
+        seat = await scheduler.open(0, sampling, ())
+        turn = await seat.turn(chat.prompt("", ["a"]))
+        assert turn.end is TurnEnd.CONTEXT
+        assert seat.sequence.length == SETTINGS.length
+        short = await scheduler.open(0, SAMPLING, ())
+        assert (await short.turn(chat.prompt("", ["a"]))).end is TurnEnd.LENGTH
+
+
+async def test_truncated_turns_are_told_to_the_episode_and_stop_ids_end_a_turn(make_engine, chat):
+    episode = PacedEpisode(question(1), turns=2)
+    await play(make_engine(), [episode], chat)
+    assert episode.texts[0][1]  # six tokens, none of them a stop id
+    async with Scheduler(make_engine()) as scheduler:
+        seat = await scheduler.open(1, SAMPLING, ())
+        first = (await seat.turn(chat.prompt("", ["a"]))).sampled.tokens
+        stop = int(first[2])
+        again = await scheduler.open(1, SAMPLING, (stop,))
+        turn = await again.turn(chat.prompt("", ["a"]))
+        assert turn.end is TurnEnd.STOP
+        np.testing.assert_array_equal(turn.sampled.tokens, first[: list(first).index(stop) + 1])
+
+
+async def test_an_image_that_cannot_be_read_ends_one_rollout_only(make_engine, chat):
+    class Sliver(PacedEpisode):
+        async def step(self, text, truncated=False):
+            self.texts.append((text, truncated))
+            return (Image.new("RGB", (2000, 3)), "found it")
+
+    broken = PacedEpisode(question(1))
+    broken.prompt = lambda: (Image.new("RGB", (2000, 3)), "what?")
+    out, _ = await play(make_engine(), [Sliver(question(0)), broken, PacedEpisode(question(2))], chat)
+    stops = [t.result.stop for t in out]
+    assert stops == [StopReason.CONTEXT_LIMIT, StopReason.INFRASTRUCTURE, StopReason.ANSWERED]
+    assert "aspect ratio" in out[0].result.why
+
+
+async def test_a_cancelled_turn_frees_its_slot_and_its_session_is_done(make_engine, chat):
+    engine = make_engine()
+    async with Scheduler(engine) as scheduler:
+        seat = await scheduler.open(0, SamplingConfig(max_new_tokens=150), ())
+        task = asyncio.create_task(seat.turn(chat.prompt("", ["a"])))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await seat.turn(chat.prompt("", ["a"]))
+        await seat.close()
+        await seat.close()
+        other = await scheduler.open(1, SAMPLING, ())
+        await other.turn(chat.prompt("", ["a"]))
+        assert engine.free_slots == SETTINGS.slots - 1
+
+
+async def test_an_exception_of_the_callback_cancels_all_and_frees_all(make_engine, chat):
+    def fail(index, trajectory):
+        raise LookupError("stop here")
+
+    engine = make_engine()
+    episodes = [PacedEpisode(question(n), turns=1 if n == 3 else 50, seconds=0.05) for n in range(6)]
+    with pytest.raises(ExceptionGroup) as caught:
+        await play(engine, episodes, chat, on_end=fail)
+    assert caught.group_contains(LookupError)
+    assert engine.free_slots == SETTINGS.slots
+
+
+async def test_a_failing_device_reaches_those_who_wait(make_engine, chat, monkeypatch):
+    engine = make_engine()
+
+    def fail(*_):
+        raise MemoryError("device")
+
+    monkeypatch.setattr(engine, "decode", fail)
+    with pytest.raises(ExceptionGroup) as caught:
+        await play(engine, [PacedEpisode(question(0))], chat)
+    (error,) = caught.value.exceptions
+    assert isinstance(error.__cause__, MemoryError)
+
+
+async def test_a_generator_that_is_down_masks_the_rollout(chat):
+    class Down:
+        async def open(self, seed, sampling, stop_ids):
+            return self
+
+        async def turn(self, context):
+            raise GeneratorError("connection refused")
+
+        async def close(self):
+            pass
+
+    (out,) = await run_episodes(Down(), [PacedEpisode(question(0))], chat, SAMPLING, [0])
+    assert out.result.stop is StopReason.INFRASTRUCTURE
+    assert "connection refused" in out.result.why
+
+
+@pytest.mark.parametrize("mode", ["continue", "abort", "finish"])
+async def test_weights_swap_between_steps_and_every_token_tells_its_version(make_engine, chat, params, mode):
+    engine = make_engine()
+    nudged = jax.tree.map(lambda x: x * 1.1, params)
+    async with Scheduler(engine) as scheduler:
+        seats = [await scheduler.open(n, SamplingConfig(max_new_tokens=60), ()) for n in range(3)]
+        prompt = chat.prompt("", ["a question"])
+        turns = [asyncio.create_task(seat.turn(prompt)) for seat in seats]
+        while not any(seat.parts for seat in seats):  # noqa: ASYNC110 - nothing announces a decode call
+            await asyncio.sleep(0)
+        swap = asyncio.create_task(scheduler.swap(nudged, None, 1, mode))
+        if mode == "finish":
+            done = [await turn for turn in turns]
+            assert not swap.done()
+            newcomer = asyncio.create_task(scheduler.open(9, SAMPLING, ()))
+            for seat in seats:
+                await seat.close()
+            await swap
+            await newcomer
+            assert all((turn.sampled.version == 0).all() for turn in done)
+            return
+        await swap
+        done = [await turn for turn in turns]
+        after = await scheduler.open(0, SamplingConfig(max_new_tokens=60), ())
+        fresh = (await after.turn(prompt)).sampled
+    versions = np.stack([turn.sampled.version for turn in done])
+    assert (fresh.version == 1).all()
+    if mode == "continue":
+        assert (versions[:, 0] == 0).all()
+        assert (versions[:, -1] == 1).all()
+    else:  # sampled anew from its start, exactly as if the new weights had been there before
+        assert (versions == 1).all()
+        np.testing.assert_array_equal(done[0].sampled.tokens, fresh.tokens)
+        assert scheduler.counts.aborted_turns == 3
+
+
+async def test_rollouts_too_far_behind_the_weights_end_as_stale(make_engine, chat, params):
+    class Swapping(PacedEpisode):
+        async def step(self, text, truncated=False):
+            await scheduler.swap(params, None, scheduler.engine.version + 1, "continue")
+            return await super().step(text, truncated)
+
+    async with Scheduler(make_engine(), SchedulerConfig(max_staleness=1)) as scheduler:
+        out = await run_episodes(
+            scheduler, [Swapping(question(0), turns=2), Swapping(question(1), turns=9)], chat, SAMPLING, [0, 1]
+        )
+    assert out[1].result.stop is StopReason.INFRASTRUCTURE
+    assert "weights" in out[1].result.why
+    assert scheduler.counts.stale >= 1
+
+
+async def test_replicas_share_the_work_and_give_the_same_tokens(make_engine, chat, alone):
+    engines = [make_engine(), make_engine()]
+    async with Scheduler(engines[0]) as a, Scheduler(engines[1]) as b:
+        episodes = [PacedEpisode(question(n)) for n in range(10)]
+        out = await run_episodes(Replicas([a, b], group=2), episodes, chat, SAMPLING, list(range(10)))
+    assert [tokens(t) for t in out] == alone
+    assert all(engine.counts.decode_tokens > 50 for engine in engines)
+
+
+async def test_the_timeline_is_a_trace_with_every_kind_of_span(make_engine, chat, tmp_path):
+    timeline = Timeline()
+    engine = make_engine()
+    async with Scheduler(engine, EAGER, timeline) as scheduler:
+        episodes = [PacedEpisode(question(n), seconds=0.05) for n in range(8)]
+        await run_episodes(scheduler, episodes, chat, SAMPLING, list(range(8)), timeline=timeline)
+    timeline.write(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {(e["name"], e["ph"]) for e in events}
+    assert {("extend", "X"), ("decode", "X"), ("parked", "X"), ("search", "X"), ("evicted", "i")} <= names
+    tracks = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert {"device", "slot 0", "rollout 7"} <= tracks
+    by_track: dict[int, list[tuple[float, float]]] = {}
+    slots = {e["tid"] for e in events if e["name"] == "thread_name" and e["args"]["name"].startswith("slot")}
+    for event in events:
+        if event["ph"] == "X" and event["tid"] in slots:
+            by_track.setdefault(event["tid"], []).append((event["ts"], event["ts"] + event["dur"]))
+    for spans in by_track.values():  # a slot does one thing at a time
+        spans.sort()
+        assert all(b[0] >= a[1] - 1 for a, b in pairwise(spans))
+    assert timeline.seconds()["rollout"]["search"] >= 16 * 0.05
