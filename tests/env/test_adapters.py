@@ -1,12 +1,26 @@
-"""Our tools seen from an MCP client and from TRL."""
+"""Our tools seen from an MCP client, from TRL and from verifiers."""
+
+import asyncio
+import contextlib
+import socket
 
 import pytest
 from PIL import Image
 from transformers.utils import get_json_schema
 
-from hypereyes_jax.env import EpisodeConfig, SearchError
+from hypereyes_jax.env import (
+    Episode,
+    EpisodeConfig,
+    ExactJudge,
+    ImageSearch,
+    Question,
+    SearchError,
+    StopReason,
+    tool_call,
+)
 from hypereyes_jax.env.adapters.mcp_server import mcp_server
 from hypereyes_jax.env.adapters.trl import environment_factory
+from hypereyes_jax.env.adapters.verifiers import converse, environment
 from hypereyes_jax.env.images import data_uri
 
 FLAGS = Image.new("RGB", (400, 200), "red")
@@ -94,3 +108,68 @@ async def test_a_trl_rollout_knows_of_an_outage():
     environment.reset()
     await environment.text_search(["x"])
     assert environment.outage
+
+
+async def test_the_mcp_server_over_http(client, library):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = asyncio.create_task(mcp_server(library, {"img_0": FLAGS}).run_streamable_http_async(port=port))
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                break
+            await asyncio.sleep(0.05)
+        async with client(f"http://127.0.0.1:{port}/mcp") as session:
+            result = await session.call_tool("image_search", {"image": "img_0", "area": HALVES})
+            assert [part.type for part in result.content] == ["image", "image", "text"]
+    finally:
+        server.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await server
+
+
+class Segment:
+    def __init__(self, reply=None):
+        self.last_reply, self.terminated = reply or "", reply is None
+
+
+class Interaction:
+    """What the adapter uses of verifiers' own; replies in order, None = the run was ended."""
+
+    def __init__(self, *replies):
+        self.replies, self.messages = list(replies), []
+
+    async def turn(self, messages):
+        self.messages.extend(messages)
+        return Segment(self.replies.pop(0))
+
+
+QUESTION = Question("q", "Which?", (FLAGS,), ("Chad",))
+
+
+async def test_a_verifiers_interaction_plays_an_episode(library):
+    call = tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1))))
+    interaction = Interaction(call, "<answer>Chad</answer>")
+    result = await converse(interaction, Episode(QUESTION, library))
+    assert (result.answer, result.rounds, result.invocations) == ("Chad", 1, 2)
+    kinds = [[part["type"] for part in message["content"]] for message in interaction.messages]
+    assert kinds == [["image_url", "text"], ["image_url", "image_url", "text"]]
+
+
+async def test_a_verifiers_run_that_is_ended_from_outside_is_truncated(library):
+    result = await converse(Interaction(None), Episode(QUESTION, library))
+    assert result.stop is StopReason.TRUNCATED
+
+
+@pytest.mark.oracle
+def test_verifiers_loads_the_environment(library):
+    vf = pytest.importorskip("verifiers.v1")
+    taskset, env = environment([QUESTION], library, ExactJudge())
+    assert issubclass(taskset, vf.Taskset)
+    assert issubclass(env, vf.Env)
+    (task,) = taskset(vf.TasksetConfig(id="x"))
+    assert task.data.question_id == "q"
+    assert "image_search" in task.data.system_prompt
