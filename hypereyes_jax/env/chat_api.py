@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from hypereyes_jax.env.http import HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.images import data_uri
+from hypereyes_jax.env.per_loop import PerLoop
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
 
 
@@ -36,6 +38,7 @@ class ChatEndpoint:
     api_key: str = field(default="", repr=False)
     timeout: float = 120.0  # seconds, one attempt
     attempts: int = 3
+    in_flight: int = 64  # requests at a time
     image_side: int = 2048  # pixels; images are scaled down to it before they are sent
 
 
@@ -57,6 +60,7 @@ class ChatClient:
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self._where = urlsplit(self._url).netloc
         self._http = JsonHttp(HttpLimits(total=endpoint.timeout), headers)
+        self._slots = PerLoop(lambda: asyncio.Semaphore(endpoint.in_flight))
 
     async def complete(
         self,
@@ -114,7 +118,8 @@ class ChatClient:
 
     async def _ask(self, body: dict[str, Any]) -> ChatReply:
         try:
-            data = check_status(await self._http.request("POST", self._url, body=body), self._where)
+            async with self._slots.get():
+                data = check_status(await self._http.request("POST", self._url, body=body), self._where)
         except SearchError as error:
             raise _chat_error(error) from None
         try:

@@ -130,7 +130,12 @@ class GroundedSearch:
         done = replace(
             invocation,
             hits=tuple(hits),
-            error="" if failure is None else f"search failed: {failure}",
+            error="" if failure is None else _told(failure),
             seconds=time.perf_counter() - started,
         )
         return done, failure
+
+
+def _told(failure: SearchError) -> str:
+    """What the model is told. Hosts and ports are no business of its own, and would make tokens differ between runs."""
+    return f"search refused: {failure}" if failure.refused else f"search failed ({failure.kind})"

@@ -73,7 +73,7 @@ class JsonHttp:
             async with session.request(
                 method, url, params=params, json=body, headers=headers, allow_redirects=False
             ) as response:
-                raw = await self._read(response, where)
+                raw = await self._read(response)
                 status, wait = response.status, _seconds(response.headers.get("Retry-After"))
         except TimeoutError:
             raise SearchError(f"{where} did not answer in time", transient=True, kind="timeout") from None
@@ -89,14 +89,14 @@ class JsonHttp:
                 raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None
             return Reply(status, None, wait)
 
-    async def _read(self, response: aiohttp.ClientResponse, where: str) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
             size += len(chunk)
             if size > self._limits.reply_bytes:
                 response.close()
-                raise SearchError(f"{where} sent too long a reply", transient=False, refused=True, kind="bad_reply")
+                raise SearchError("the reply is too long", transient=False, refused=True, kind="bad_reply")
         return b"".join(chunks)
 
     async def aclose(self) -> None:
@@ -117,10 +117,12 @@ def check_status(reply: Reply, where: str) -> Any:
     if status in (401, 403):
         raise FatalSearchError(f"{where} refused the key or login (HTTP {status}); check it and run again", kind="auth")
     kind = "throttled" if status == 429 else f"http_{status}"
+    if status in _REFUSED:
+        message = f"the service does not take this request (HTTP {status})"
+        raise SearchError(message, transient=False, refused=True, kind=kind)
     raise SearchError(
         f"{where} answered HTTP {status}",
         transient=status in _TRANSIENT or status >= 500,
-        refused=status in _REFUSED,
         kind=kind,
         retry_after=reply.retry_after,
     )

@@ -26,6 +26,9 @@ class ImageLimits:
     max_bytes: int = 32 << 20
     max_pixels: int = 50_000_000  # 150 MB once decoded as RGB
     max_side: int = 16_384
+    trailing_data: bool = (
+        False  # accept data behind the image's end, as some phones write it; only for a user's own files
+    )
 
 
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
@@ -45,7 +48,7 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         width, height = image.size
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
             raise ImageError(f"the image has {width} x {height} pixels, which is too large")
-        if not _ends_as_it_should(data, image.format or ""):
+        if not limits.trailing_data and not _ends_as_it_should(data, image.format or ""):
             raise ImageError(f"the {image.format} file goes on behind the end of its image")
         image.load()
         return to_rgb(image)

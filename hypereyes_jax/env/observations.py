@@ -16,15 +16,11 @@ def plain(text: str, limit: int) -> str:
     Every "<" becomes a "‹", so no tag of ours is closed and no special token (<|im_end|>) is spelt; line breaks become
     spaces, so no result line or header is forged; control, format and private characters are dropped.
     """
-    kept = []
-    for char in text[: 4 * limit]:  # bounded before the work: a page may be megabytes
-        if char == "<":
-            kept.append("‹")
-        elif char.isspace():
-            kept.append(" ")
-        elif unicodedata.category(char)[0] != "C":
-            kept.append(char)
-    line = " ".join("".join(kept).split())
+    text = text[: 4 * limit]  # bounded before the work: a page may be megabytes
+    if not text.isprintable():
+        spaced = (" " if char.isspace() else char for char in text)
+        text = "".join(char for char in spaced if unicodedata.category(char)[0] != "C")
+    line = " ".join(text.replace("<", "‹").split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

@@ -34,7 +34,7 @@ class Page:
         self.asked.append((query, k))
         await asyncio.sleep(self.seconds)
         if query in self.fail:
-            raise SearchError("HTTP 503", transient=True)
+            raise SearchError("127.0.0.1:8123 answered HTTP 503", transient=True, kind="http_503")
         return self.hits
 
     async def image_search(self, image, k):
@@ -201,7 +201,7 @@ async def test_a_broken_call_is_told_unless_the_published_rule_is_on():
 async def test_a_failed_search_is_told_while_the_rest_goes_on():
     episode = Episode(QUESTION, Page(fail=("b",)))
     parts = await episode.step(text_call("a", "b"))
-    assert "[b]\nsearch failed: HTTP 503" in parts[-1]
+    assert "[b]\nsearch failed (http_503)" in parts[-1]
     assert "[a]\n1. (0.97)" in parts[-1]
 
 
@@ -220,7 +220,7 @@ async def test_a_refused_request_is_the_policys_own():
             raise SearchError("query too long", transient=False, refused=True)
 
     parts = await Episode(QUESTION, Refuses()).step(text_call("a"))
-    assert "query too long" in parts[-1]
+    assert "search refused: query too long" in parts[-1]
 
 
 async def test_cancelling_a_step_cancels_its_searches():

@@ -73,6 +73,7 @@ def test_polyglots_are_refused(format):
     for tail in (archive.getvalue(), b"<html><script>alert(1)</script>", b"%PDF-1.4", b"\x00x"):
         with pytest.raises(ImageError, match="goes on behind"):
             decode_image(saved(format) + tail)
+        assert decode_image(saved(format) + tail, ImageLimits(trailing_data=True)).size == (256, 256)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
