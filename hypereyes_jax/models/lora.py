@@ -1,6 +1,6 @@
 """LoRA (arXiv 2106.09685) as a pytree of its own: the base weights stay as they are and never see a gradient.
 
-`forward(params, config, inputs, lora)` adds `alpha / rank * dropout(x) @ a @ b` to the linear maps a rule names; `lora=None`
+`forward(params, config, inputs, lora)` adds `alpha / rank * dropout(x) @ a @ b` to the linear maps a rule names; `None`
 is the base model, which is also the reference policy. Leaves of a `Lora` are trainable adapters and nothing else, so
 `jax.grad` and optax work on it as it is.
 """

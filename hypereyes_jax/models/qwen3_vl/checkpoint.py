@@ -2,6 +2,9 @@
 
 The safetensors format is a length, a JSON header and raw little-endian data; reading it here, not through the library,
 is what lets a piece of a tensor be read without mapping or copying the rest.
+
+Expert weights come in two layouts: [experts, in, out] in the published checkpoints, [experts, out, in] where
+transformers 5 saved a model it had not loaded from one. Both are read.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +48,16 @@ class _Stored:
     shape: tuple[int, ...]
     start: int  # byte in the file
     stop: int
+    out_in: bool = False  # expert weights with their last two dimensions the other way round
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """Rows first..last-1 of the leading dimension."""
-        size = math.prod(self.shape[1:])
+        stored = _swap(self.shape) if self.out_in else self.shape
+        size = math.prod(stored[1:])
         count = (last - first) * size
         offset = self.start + first * size * self.dtype.itemsize
-        return np.fromfile(self.file, self.dtype, count, offset=offset).reshape(last - first, *self.shape[1:])
+        tensor = np.fromfile(self.file, self.dtype, count, offset=offset).reshape(last - first, *stored[1:])
+        return tensor.swapaxes(1, 2) if self.out_in else tensor
 
 
 def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) -> tuple[Qwen3VLConfig, Params]:
@@ -126,6 +132,11 @@ def _check(path: Path, config: Qwen3VLConfig) -> dict[str, _Stored]:
                 wrong.append(f"{name}: truncated, {file.name} ends before it does")
             stored[name] = tensor
     expected = {name: weight.hf_shape for _, weight in flat_weights(config) for name in weight.hf_names()}
+    experts = {name for _, weight in flat_weights(config) if weight.experts for name in weight.hf_names()}
+    if _out_in({name: stored[name].shape for name in experts if name in stored}, expected):
+        for name in experts & stored.keys():
+            one, out, into = stored[name].shape
+            stored[name] = replace(stored[name], shape=(one, into, out), out_in=True)
     wrong += [f"{name}: missing" for name in expected if name not in stored]
     wrong += [f"{name}: surplus, the config has no place for it" for name in stored if name not in expected]
     for name, shape in expected.items():
@@ -134,6 +145,16 @@ def _check(path: Path, config: Qwen3VLConfig) -> dict[str, _Stored]:
     if wrong:
         raise CheckpointError(f"{path} does not match its config.json:\n  " + "\n  ".join(sorted(wrong)))
     return stored
+
+
+def _swap(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _out_in(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether expert weights are stored [experts, out, in]; a square one does not tell, but the others do."""
+    telling = [(shape, expected[name]) for name, shape in shapes.items() if expected[name][1] != expected[name][2]]
+    return bool(telling) and all(shape == _swap(want) for shape, want in telling)
 
 
 def _files(path: Path) -> list[Path]:
@@ -173,11 +194,15 @@ def _header(file: Path) -> Iterator[tuple[str, _Stored]]:
 def save_hf(path: str | os.PathLike, config: Qwen3VLConfig, params: Params, *, shard_bytes: int = _SHARD_BYTES) -> None:
     """Write `config.json` and safetensors that transformers, vLLM and SGLang load, in shards of at most `shard_bytes`.
 
-    Tensors go to disk one at a time; each file appears under its name only when it is whole, the index last.
+    Tensors go to disk one at a time; each file appears under its name only when it is whole, the index last. Expert
+    weights are written as published, except where one is square: transformers then takes it for its own layout.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    shards: list[list[tuple[str, Weight, jax.Array, int | None]]] = [[]]
+    table = weights(config)
+    layers = table["layers"]
+    out_in = config.text.moe and any(leaf.hf_shape[1] == leaf.hf_shape[2] for leaf in layers.values() if leaf.experts)
+    shards: list[list[_Outgoing]] = [[]]
     room = shard_bytes
 
     def add(_: str, weight: Weight, array: jax.Array) -> None:
@@ -185,48 +210,68 @@ def save_hf(path: str | os.PathLike, config: Qwen3VLConfig, params: Params, *, s
         if array.shape != weight.shape:
             raise ValueError(f"{weight.hf} has shape {array.shape}, but the config makes it {weight.shape}")
         for i, name in enumerate(weight.hf_names()):
-            size = math.prod(weight.hf_shape) * array.dtype.itemsize
-            if size > room and shards[-1]:
+            tensor = _Outgoing(name, weight, array, i, out_in and weight.experts)
+            if tensor.size > room and shards[-1]:
                 shards.append([])
                 room = shard_bytes
-            room -= size
-            shards[-1].append((name, weight, array, i if weight.stacked else None))
+            room -= tensor.size
+            shards[-1].append(tensor)
 
-    map_weights(add, weights(config), params)
+    map_weights(add, table, params)
     count = len(shards)
     names = [_SINGLE if count == 1 else f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     for name, shard in zip(names, shards, strict=True):
         _write_shard(path / name, shard)
-    config_text = json.dumps(config.to_hf(), indent=2) + "\n"
-    _replace_file(path / "config.json", config_text)
+    _replace_file(path / "config.json", json.dumps(config.to_hf(), indent=2) + "\n")
     if count > 1:
-        weight_map = {tensor[0]: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        total = sum((path / name).stat().st_size for name in names)
+        weight_map = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum(tensor.size for shard in shards for tensor in shard)
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _replace_file(path / _INDEX, json.dumps(index, indent=2) + "\n")
     else:
         (path / _INDEX).unlink(missing_ok=True)  # an older, sharded checkpoint would be read in this one's place
 
 
-def _write_shard(file: Path, tensors: list[tuple[str, Weight, jax.Array, int | None]]) -> None:
+@dataclass(frozen=True)
+class _Outgoing:
+    """One tensor to write: layer `layer` of a stacked leaf, or a whole one."""
+
+    name: str
+    weight: Weight
+    array: jax.Array
+    layer: int
+    out_in: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.weight.hf_shape) * self.array.dtype.itemsize
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _swap(self.weight.hf_shape) if self.out_in else self.weight.hf_shape
+
+    def fetch(self) -> np.ndarray:
+        tensor = self.weight.to_hf(np.asarray(self.array[self.layer] if self.weight.stacked else self.array))
+        return np.ascontiguousarray(tensor.swapaxes(1, 2) if self.out_in else tensor)
+
+
+def _write_shard(file: Path, tensors: list[_Outgoing]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
-    for name, weight, array, _ in tensors:
-        size = math.prod(weight.hf_shape) * array.dtype.itemsize
-        header[name] = {
-            "dtype": _NAMES[np.dtype(array.dtype)],
-            "shape": list(weight.hf_shape),
-            "data_offsets": [position, position + size],
+    for tensor in tensors:
+        header[tensor.name] = {
+            "dtype": _NAMES[np.dtype(tensor.array.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.size],
         }
-        position += size
+        position += tensor.size
     raw = json.dumps(header).encode()
     raw += b" " * (-len(raw) % 8)
     partial = file.with_name(file.name + ".partial")
     with partial.open("wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
-        for _, weight, array, i in tensors:
-            tensor = weight.to_hf(np.asarray(array if i is None else array[i]))
-            np.ascontiguousarray(tensor).tofile(stream)
+        for tensor in tensors:
+            tensor.fetch().tofile(stream)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)

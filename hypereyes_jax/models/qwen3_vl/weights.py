@@ -31,6 +31,7 @@ class Weight:
     constant: bool = False
     adaptable: bool = False  # a linear map that LoRA may adapt
     transposed: bool = False  # HF keeps linear maps as [out, in], this project as [in, out]
+    experts: bool = False  # HF has two layouts of these, see `checkpoint`
 
     def __post_init__(self) -> None:
         assert len(self.shape) == len(self.axes), self
@@ -106,6 +107,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 f"{prefix}mlp.experts.gate_up_proj",
                 (experts, wide, 2 * inner),
                 adaptable=True,
+                experts=True,
             ),
             "expert_down": Weight(
                 (layers, experts, inner, wide),
@@ -114,6 +116,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 f"{prefix}mlp.experts.down_proj",
                 (experts, inner, wide),
                 adaptable=True,
+                experts=True,
             ),
         }
     else:
