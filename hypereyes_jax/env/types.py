@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from hypereyes_jax.errors import UserError
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Part = str | Image.Image  # a message is a sequence of these, in order
 
@@ -60,10 +62,10 @@ class SearchError(Exception):
         self.retry_after = retry_after
 
 
-class FatalSearchError(SearchError):
+class FatalSearchError(SearchError, UserError):
     """No later search can work either: the credit is used up, the spending cap is reached, the key is refused.
 
-    It ends the run (an episode lets it through), where an outage only masks rollouts.
+    It ends the run (an episode lets it through), where an outage only masks rollouts; its cure is the user's.
     """
 
     def __init__(self, message: str, *, kind: str):

@@ -83,7 +83,8 @@ async def run_episodes(
 
     Raises:
       ValueError: not one seed an episode.
-      Whatever `on_end` raises; the other episodes are cancelled then.
+      FatalSearchError: no search can work any more (no credit, say).
+      Whatever `on_end` raises. In both cases the other episodes are cancelled.
     """
     if len(seeds) != len(episodes):
         raise ValueError(f"{len(episodes)} episodes need as many seeds, got {len(seeds)}")
@@ -104,8 +105,14 @@ async def run_episodes(
             on_end(index, trajectory)
         return trajectory
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(index)) for index in range(len(episodes))]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(index)) for index in range(len(episodes))]
+    except BaseExceptionGroup as failures:
+        fatal = failures.subgroup(FatalSearchError)
+        if fatal is None:
+            raise
+        raise fatal.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
