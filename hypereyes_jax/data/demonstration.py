@@ -12,17 +12,28 @@ from hypereyes_jax.processing.types import Chunk, SampledChunk
 
 
 @dataclass(frozen=True)
-class Demonstration:
+class Example:
+    """A conversation to learn from: user messages, and the turn that answers each."""
+
+    id: str
     system: str
-    observations: tuple[tuple[Part, ...], ...]  # user messages: the prompt, then one a tool round
-    result: EpisodeResult
+    observations: tuple[tuple[Part, ...], ...]  # the prompt, then one message a tool round
+    turns: tuple[str, ...]
 
     def chunks(self, chat: ChatFormat) -> tuple[Chunk, ...]:
-        """The token record, as if the searcher's turns had been sampled (with log-probs of zero)."""
+        """The token record, as if the turns had been sampled (with log-probs of zero)."""
         out: list[Chunk] = []
-        for number, parts in enumerate(self.observations):
+        for number, (parts, text) in enumerate(zip(self.observations, self.turns, strict=True)):
             out.append(chat.prompt(self.system, parts) if number == 0 else chat.observation(parts))
-            tokens = np.asarray(chat.turn(self.result.turns[number].text), np.int32)
+            tokens = np.asarray(chat.turn(text), np.int32)
             zeros = np.zeros(len(tokens), np.float32)
             out.append(SampledChunk(tokens, zeros, zeros, np.zeros(len(tokens), np.int32)))
         return tuple(out)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An example together with what happened in the environment."""
+
+    example: Example
+    result: EpisodeResult

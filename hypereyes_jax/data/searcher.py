@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hypereyes_jax.data.demonstration import Demonstration
+from hypereyes_jax.data.demonstration import Demonstration, Example
 from hypereyes_jax.data.types import SynthQuestion
 from hypereyes_jax.env.episode import Episode, EpisodeConfig
 from hypereyes_jax.env.types import Box, Part, SearchBackend, StopReason
@@ -90,7 +90,12 @@ def _rough(box: Box, rng: np.random.Generator) -> Box:
     stretch = rng.uniform(0.9, 1.6)
     cx, cy, w, h = (x1 + x2) / 2 + dx, (y1 + y2) / 2 + dy, (x2 - x1) * stretch / 2, (y2 - y1) * stretch / 2
     low, high = 1 / GRID, 1 - 1 / GRID
-    return max(0.0, min(cx - w, high)), max(0.0, min(cy - h, high)), max(low, min(1.0, cx + w)), max(low, min(1.0, cy + h))
+    return (
+        max(0.0, min(cx - w, high)),
+        max(0.0, min(cy - h, high)),
+        max(low, min(1.0, cx + w)),
+        max(low, min(1.0, cy + h)),
+    )
 
 
 class ScriptedSearcher:
@@ -212,4 +217,6 @@ async def demonstrate(
         observations.append(parts)
     if episode.stop_reason is None:
         episode.end(StopReason.TURN_LIMIT, "the searcher had nothing more to say")
-    return Demonstration(episode.system, tuple(observations), episode.result())
+    result = episode.result()
+    turns = tuple(turn.text for turn in result.turns)
+    return Demonstration(Example(question.question.id, episode.system, tuple(observations), turns), result)

@@ -24,8 +24,13 @@ class Command:
 
 
 COMMANDS = {
+    "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
+    "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
+    "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
+    "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
+    "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
     "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -12,6 +12,10 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.env.episode import EpisodeConfig
 from hypereyes_jax.processing.images import smart_resize
 from hypereyes_jax.processing.types import Chunk, ContextChunk
+
+if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without it
+    from hypereyes_jax.rl.pack import PackConfig
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = 1024  # tokens of an episode, visual tokens included
@@ -77,13 +81,39 @@ def model_config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
     )
 
 
+def episode_visual_tokens(chunks: Sequence[Chunk]) -> int:
+    """Visual tokens of all the images of an episode."""
+    return sum(visual_tokens(image) for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images)
+
+
 def episode_tokens(chunks: Sequence[Chunk]) -> int:
     """Length of an episode with its image tokens expanded to one a visual token."""
-    images = [image for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
-    return sum(len(chunk.tokens) for chunk in chunks) + sum(visual_tokens(image) - 1 for image in images)
+    placeholders = sum(len(chunk.images) for chunk in chunks if isinstance(chunk, ContextChunk))
+    return sum(len(chunk.tokens) for chunk in chunks) - placeholders + episode_visual_tokens(chunks)
 
 
 def visual_tokens(image: Image.Image) -> int:
     """Tokens that stand for an image: one a 32 x 32 px square, after resizing."""
     height, width = smart_resize(image.height, image.width, 32, MIN_PIXELS, MAX_PIXELS)
     return height * width // 32**2
+
+
+def engine_config(slots: int = 64) -> EngineConfig:
+    """Slots that hold a whole episode."""
+    from hypereyes_jax.rollout import EngineConfig
+
+    return EngineConfig(slots=slots, length=CONTEXT, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+
+
+def sampling_config() -> SamplingConfig:
+    """The paper's rollouts, with shorter turns. Evaluation samples in the same way: the policy is judged as it is used."""
+    from hypereyes_jax.rollout import SamplingConfig
+
+    return SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=256)
+
+
+def pack_config() -> PackConfig:
+    """One shape for every batch of SFT and RL. 192 patches are a mosaic, or some 16 crops."""
+    from hypereyes_jax.rl.pack import PackConfig
+
+    return PackConfig(row_tokens=(CONTEXT,), rows=8, vision=(48, 192), min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)

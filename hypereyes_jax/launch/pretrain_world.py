@@ -76,7 +76,7 @@ def run(config: PretrainConfig) -> None:
     started, losses = time.perf_counter(), []
     for step in range(1, config.steps + 1):
         state, metrics = learner.sft_step(state, next(batches))
-        losses.append(metrics["loss"])
+        losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
         if step % config.report_every == 0:
             seconds = time.perf_counter() - started
             print(
@@ -100,44 +100,46 @@ def corpus_hash(corpus: BaseCorpusConfig, seed: int, episodes: int = 64) -> str:
     """sha256 over the first episodes' texts and images: whether code and data still make the corpus of a record."""
     digest = hashlib.sha256()
     for demonstration in islice(base_corpus(corpus, seed), episodes):
-        for parts in demonstration.observations:
+        for parts in demonstration.example.observations:
             for part in parts:
                 digest.update(part.encode() if isinstance(part, str) else part.tobytes())
-        for turn in demonstration.result.turns:
-            digest.update(turn.text.encode())
+        for turn in demonstration.example.turns:
+            digest.update(turn.encode())
     return digest.hexdigest()
 
 
 def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:
     for demonstration in demonstrations:
-        for parts, turn in zip(demonstration.observations, demonstration.result.turns, strict=True):
+        for parts, turn in zip(demonstration.example.observations, demonstration.example.turns, strict=True):
             yield "user\n" + "".join(part for part in parts if isinstance(part, str)) + "\n"
             yield "assistant\n"
-            yield turn.text
+            yield turn
 
 
 def _batches(model: Any, chat: Any, corpus: Iterator[Demonstration], rows: int) -> Iterator[Any]:
     """Packed batches of near-equal size, all short or all long, in a few fixed shapes."""
     from hypereyes_jax.rl.pack import PackConfig, first_fit_decreasing, pack, sft_sample
 
-    pools: dict[int, list[tuple[int, Any]]] = {512: [], miniature.CONTEXT: []}
+    vision_rows, patches_a_row = 5 * rows // 2, 192  # 192 patches are a mosaic, or some 16 crops
+    pools: dict[int, list[tuple[int, int, Any]]] = {512: [], miniature.CONTEXT: []}
     for demonstration in corpus:
-        sample = sft_sample(demonstration.chunks(chat))
-        length = miniature.episode_tokens(sample.chunks)
+        sample = sft_sample(demonstration.example.chunks(chat))
+        length, patches = miniature.episode_tokens(sample.chunks), 4 * miniature.episode_visual_tokens(sample.chunks)
         if length > miniature.CONTEXT:
             continue
         row = 512 if length <= 512 else miniature.CONTEXT
-        pool = pools[row]
-        pool.append((length, sample))
         here = rows * 512 // row
-        if len(first_fit_decreasing([n for n, _ in pool], row)) > here:
-            last = pool.pop()
+        wanted = [*pools[row], (length, patches, sample)]
+        crowded = sum(each[1] for each in wanted) > 0.9 * vision_rows * patches_a_row
+        if crowded or len(first_fit_decreasing([each[0] for each in wanted], row)) > here:
             settings = PackConfig(
                 row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean",
-                vision=(4 * rows, 192), min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
+                vision=(vision_rows, patches_a_row),
+                min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
             )  # fmt: skip
-            yield pack(model, [sample for _, sample in pool], settings)
-            pools[row] = [last]
+            yield pack(model, [sample for _, _, sample in pools[row]], settings)
+            wanted = wanted[-1:]
+        pools[row] = wanted
 
 
 def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:

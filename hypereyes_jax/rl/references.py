@@ -93,6 +93,22 @@ class ReferenceStore:
             self._pending = {}
         return changed
 
+    def state(self) -> dict[str, Any]:
+        """All of the store as JSON values, uncommitted counts included: for the cursor of a checkpoint."""
+        with self._lock:
+            return {
+                "tighten": self.tighten,
+                "current": {key: list(counts) for key, counts in self._current.items()},
+                "pending": {key: list(counts) for key, counts in self._pending.items()},
+            }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> ReferenceStore:
+        """The store that `state` described."""
+        store = cls(state["current"], state["tighten"])
+        store._pending = {key: Reference(*counts) for key, counts in state["pending"].items()}
+        return store
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the store, uncommitted counts included, to a JSON file, replacing it atomically.
 
@@ -103,8 +119,7 @@ class ReferenceStore:
           OSError: the file cannot be written (the old one is then still in place).
         """
         path = Path(path)
-        with self._lock:
-            body = {"tighten": self.tighten, "current": dict(self._current), "pending": dict(self._pending)}
+        body = self.state()
         document = {"format": _FORMAT, "sha256": _digest(body), **body}
         draft = path.with_name(f".{path.name}.draft")
         try:
@@ -137,9 +152,7 @@ class ReferenceStore:
                 f"{path}: damaged reference file ({error}). Restore it from a checkpoint's copy, or delete it to start "
                 "again from the references of the data."
             ) from error
-        store = cls(document["current"], document["tighten"])
-        store._pending = {key: Reference(*counts) for key, counts in document["pending"].items()}
-        return store
+        return cls.from_state(document)
 
 
 def best_correct(

@@ -8,6 +8,7 @@ the query is about, not the whole of it.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import unicodedata
@@ -63,6 +64,8 @@ def _bm25s() -> ModuleType:
     sys.modules["jax"] = None  # type: ignore[assignment]  # makes `import jax` raise ImportError, which bm25s expects
     try:
         import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
     finally:
         del sys.modules["jax"]
         sys.modules.update(hidden)

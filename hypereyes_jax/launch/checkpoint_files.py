@@ -1,0 +1,48 @@
+"""Models on disk as the commands read and write them: HF layout, tokenizer included, whole or absent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import writing
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.processing import ChatFormat
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def load_model(path: Path, dtype: Any = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
+    """Raises UserError if `path` holds no model, or a damaged one."""
+    from transformers import AutoTokenizer
+
+    from hypereyes_jax.models.qwen3_vl import load_hf
+    from hypereyes_jax.processing import ChatFormat
+
+    for name in ("config.json", "tokenizer.json"):
+        if not (path / name).exists():
+            raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
+    config, params = load_hf(path, dtype)
+    return config, params, ChatFormat(AutoTokenizer.from_pretrained(path))
+
+
+def save_model(path: Path, config: Qwen3VLConfig, params: Params, tokenizer_of: Path) -> None:
+    """Writes weights and config, and copies the tokenizer from `tokenizer_of`. Appears under its name when complete."""
+    from hypereyes_jax.models.qwen3_vl import save_hf
+
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_hf(draft, config, params)
+        for name in _TOKENIZER_FILES:
+            if (tokenizer_of / name).exists():
+                shutil.copy(tokenizer_of / name, draft / name)
+        shutil.rmtree(path, ignore_errors=True)
+        draft.rename(path)

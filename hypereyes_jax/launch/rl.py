@@ -1,0 +1,322 @@
+"""GRPO with the TRACE reward, and on-policy distillation from a frozen teacher on failed rollouts.
+
+First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
+groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
+from hypereyes_jax.launch.searching import Transport, searching
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.types import Question, SearchBackend
+    from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.rl.experience import Experience
+    from hypereyes_jax.rollout import Trajectory
+
+SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
+PASSES = 5  # the paper's pass@5
+
+
+@dataclass(frozen=True)
+class RlSettings:
+    """How the miniature is trained by RL. Group size, clips, TRACE and OPD are the paper's."""
+
+    steps: int = 24
+    prompts: int = 16
+    """Questions a step."""
+    group: int = 8
+    """Rollouts a question."""
+    learning_rate: float = 3e-4
+    """Constant. The paper's is 1e-6; a model this small takes larger steps."""
+    opd_coef: float = 0.05
+    checkpoint_every: int = 4
+    """Steps."""
+    latency: float = 0.2
+    """Seconds a search takes."""
+    search: Transport = "http"
+    """Over a real HTTP server on loopback, or in this process."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RlConfig:
+    checkpoint: Path
+    """The policy after SFT, in HF layout with its tokenizer."""
+    questions: Path
+    """Candidates, JSON lines as `hypereyes synth` writes them."""
+    teacher: Path | None = None
+    """Frozen teacher in HF layout; none = no distillation."""
+    out: Path = Path("runs/rl")
+    """Run directory; the trained model goes to `model/` in it."""
+    settings: RlSettings = RlSettings()
+
+
+def run(config: RlConfig) -> None:
+    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.launch.checkpoint_files import load_model, save_model
+    from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.rollout import Engine
+
+    directory = RunDirectory.open(config.out, "rl", config, may_differ=frozenset({"out"}))
+    questions = read_questions(config.questions)
+    model, params, chat = load_model(config.checkpoint)
+    policy = Policy(Engine(model, params, miniature.engine_config()), chat)
+    with Stages() as stages:
+        params = train(directory, policy, questions, config.teacher, config.settings, stages)
+    save_model(directory.file("model"), model, params, config.checkpoint)
+    print(f"wrote {directory.file('model')}")
+
+
+def train(
+    directory: RunDirectory,
+    policy: Policy,
+    candidates: Sequence[Question],
+    teacher: Path | None,
+    settings: RlSettings,
+    stages: Stages,
+) -> Any:
+    """Select, train, and return the trained weights; the policy's engine holds them, too."""
+    return asyncio.run(_train(directory, policy, candidates, teacher, settings, stages))
+
+
+async def _train(
+    directory: RunDirectory,
+    policy: Policy,
+    candidates: Sequence[Question],
+    teacher: Path | None,
+    settings: RlSettings,
+    stages: Stages,
+) -> Any:
+    from hypereyes_jax.env.world import World
+
+    world = World.load()
+    seen = world.restrict(world.split()[0], passages=True)
+    async with searching(seen, settings.search, settings.latency) as backend:
+        references = await _select(directory, policy, candidates, backend, settings, stages)
+        chosen = [question for question in candidates if question.id in references]
+        if len(chosen) < settings.prompts:
+            raise UserError(
+                f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries, "
+                f"fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower `prompts`."
+            )
+        return await _Trainer(directory, policy, chosen, references, teacher, settings, backend).train(stages)
+
+
+async def _select(
+    directory: RunDirectory,
+    policy: Policy,
+    candidates: Sequence[Question],
+    backend: SearchBackend,
+    settings: RlSettings,
+    stages: Stages,
+) -> dict[str, tuple[int, int]]:
+    from hypereyes_jax.data.selection import initial_reference
+
+    path = directory.file(SELECTION)
+    if path.exists():
+        return {key: tuple(counts) for key, counts in read_json(path).items()}
+    with stages.stage("selection", PASSES * len(candidates)) as stage:
+        repeated = [question for question in candidates for _ in range(PASSES)]
+        played = await _play(policy, repeated, backend, _seeds(settings.seed, 0, len(repeated)), stage.advance)
+        verdicts = await _verdicts(played)
+    references: dict[str, tuple[int, int]] = {}
+    for number, question in enumerate(candidates):
+        tries = slice(number * PASSES, (number + 1) * PASSES)
+        results = [trajectory.result for trajectory in played[tries]]
+        reference = initial_reference(results, [bool(verdict) for verdict in verdicts[tries]])
+        if reference is not None:
+            references[question.id] = reference
+    write_json(path, {key: list(counts) for key, counts in references.items()})
+    return references
+
+
+async def _play(
+    policy: Policy, questions: Sequence[Question], backend: SearchBackend, seeds: Sequence[int], advance: Any = None
+) -> list[Trajectory]:
+    from hypereyes_jax.env.episode import Episode
+    from hypereyes_jax.rollout import run_episodes
+
+    episodes = [Episode(question, backend, miniature.EPISODE) for question in questions]
+    on_end = None if advance is None else lambda *_: advance()
+    return await run_episodes(policy.engine, episodes, policy.chat, miniature.sampling_config(), seeds, on_end=on_end)
+
+
+async def _verdicts(played: Sequence[Trajectory]) -> list[bool | None]:
+    """None where there is nothing to judge."""
+    from hypereyes_jax.env.judges import ExactJudge
+
+    judge = ExactJudge()
+    return [None if t.result.answer is None else await judge.judge(t.result.question, t.result.answer) for t in played]
+
+
+def _seeds(seed: int, step: int, count: int) -> list[int]:
+    """Of `count` rollouts; step 0 is the selection."""
+    import numpy as np
+
+    return [int(s) for s in np.random.SeedSequence([seed, step]).generate_state(count)]
+
+
+class _Trainer:
+    """The RL loop of one run."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        policy: Policy,
+        questions: Sequence[Question],
+        references: dict[str, tuple[int, int]],
+        teacher: Path | None,
+        settings: RlSettings,
+        backend: SearchBackend,
+    ):
+        import jax
+
+        from hypereyes_jax.launch.checkpoint_files import load_model
+        from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+        from hypereyes_jax.rl.optimizer import OptimizerConfig
+        from hypereyes_jax.rl.references import ReferenceStore
+
+        self._directory, self._policy, self._backend, self._settings = directory, policy, backend, settings
+        self._questions = questions
+        self._references = ReferenceStore(references)
+        optimizer = OptimizerConfig(
+            learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
+        )
+        model = policy.engine.config
+        # The vision tower stays as it is: it sees well after base training, and its backward pass is a third of the cost.
+        self._learner = make_learner(
+            model, LearnerConfig(optimizer=optimizer, train="language", opd_coef=settings.opd_coef)
+        )
+        self._state = self._learner.init(jax.random.key(settings.seed), policy.engine.params)
+        self._teacher: Any = None
+        if teacher is not None:
+            teacher_model, teacher_params, teacher_chat = load_model(teacher)
+            if teacher_chat.tokenizer.get_vocab() != policy.chat.tokenizer.get_vocab():
+                raise UserError(
+                    f"{teacher} has another vocabulary than the policy: it can't score the policy's tokens."
+                )
+            self._teacher = (make_learner(teacher_model, LearnerConfig()), teacher_model, teacher_params)
+
+    async def train(self, stages: Stages) -> Any:
+        from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
+        from hypereyes_jax.rl.references import ReferenceStore
+        from hypereyes_jax.rl.state import weights
+
+        settings = self._settings
+        with Checkpoints(self._directory.file("rl-checkpoints"), KeepPolicy(latest=2)) as checkpoints:
+            restored = checkpoints.restore(self._state)
+            if restored is not None:
+                self._state, cursor = restored
+                self._references = ReferenceStore.from_state(cursor["references"])
+            done = int(self._state.step)
+            self._publish(done)
+            with stages.stage("RL", settings.steps) as stage, MetricsWriter(self._directory, "rl", done) as log:
+                stage.skip_to(done)
+                for step in range(done, settings.steps):
+                    values = await self._step(step)
+                    log.log(step, values)
+                    stage.advance(
+                        accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
+                    )
+                    if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+                        checkpoints.save(self._state, {"references": self._references.state()})
+        return weights(self._state, "language")[0]
+
+    async def _step(self, step: int) -> dict[str, float]:
+        from hypereyes_jax.rl.experience import observe, score_group, summary
+        from hypereyes_jax.rl.pack import pack
+        from hypereyes_jax.rollout import Scheduler
+
+        settings, engine = self._settings, self._policy.engine
+        asked = [self._questions[index] for index in self._order(step)]
+        repeated = [question for question in asked for _ in range(settings.group)]
+        began = time.perf_counter()
+        async with Scheduler(engine) as scheduler:
+            played = await _play(
+                self._policy._replace(engine=scheduler), repeated, self._backend,
+                _seeds(settings.seed, step + 1, len(repeated)),
+            )  # fmt: skip
+        generated = time.perf_counter()
+        verdicts = await _verdicts(played)
+        groups: list[Experience] = []
+        held = [self._references.get(question.id) for question in asked]
+        for number, question in enumerate(asked):
+            own = slice(number * settings.group, (number + 1) * settings.group)
+            groups.append(score_group(played[own], verdicts[own], held[number]))
+            observe(self._references, question.id, groups[-1])
+        tightened = self._references.commit() if self._ends_epoch(step) else 0
+        samples = [sample for group in groups for sample in group.samples()]
+        samples, taught = self._taught(samples)
+        self._state, metrics = self._learner.rl_step(self._state, pack(engine.config, samples, miniature.pack_config()))
+        values = {name: float(value) for name, value in metrics.items()}
+        trained = time.perf_counter()
+        self._publish(step + 1)
+        return {
+            **values,
+            **summary(groups),
+            "reference_rounds": sum(r.rounds for r in held) / len(held),
+            "reference_invocations": sum(r.invocations for r in held) / len(held),
+            "references_tightened": float(tightened),
+            "distilled": float(taught),
+            "seconds_generation": generated - began - scheduler.counts.waiting_seconds,
+            "seconds_search": scheduler.counts.waiting_seconds,
+            "seconds_training": trained - generated,
+            "seconds_sync": time.perf_counter() - trained,
+            "rollouts_per_second": len(played) / (generated - began),
+        }
+
+    def _publish(self, version: int) -> None:
+        """The engine samples from the trainer's present weights; the last step consumed the buffers it had."""
+        from hypereyes_jax.rl.state import weights
+
+        self._policy.engine.set_weights(*weights(self._state, "language"), version)
+
+    def _epoch_steps(self) -> int:
+        return len(self._questions) // self._settings.prompts
+
+    def _order(self, step: int) -> list[int]:
+        """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
+        import numpy as np
+
+        epoch, place = divmod(step, self._epoch_steps())
+        order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
+        return [int(i) for i in order[place * self._settings.prompts : (place + 1) * self._settings.prompts]]
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._epoch_steps() == 0
+
+    def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
+        """Failed samples with the teacher's log-probs of their tokens, at the student's temperature; and their number."""
+        from dataclasses import replace
+
+        import numpy as np
+
+        from hypereyes_jax.rl.pack import pack, unpack
+
+        failed = [number for number, sample in enumerate(samples) if sample.failed]
+        if self._teacher is None or not failed:
+            return samples, 0
+        learner, model, params = self._teacher
+        batch = pack(model, [samples[number] for number in failed], miniature.pack_config())
+        scored = unpack(
+            batch,
+            np.asarray(learner.score_logprobs(params, batch, temperature=miniature.sampling_config().temperature)),
+        )
+        out = list(samples)
+        for place, number in enumerate(failed):
+            out[number] = replace(samples[number], teacher_logp=scored[place])
+        return out, len(failed)

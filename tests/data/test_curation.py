@@ -1,0 +1,186 @@
+"""Scripted searching, rejection sampling, filters, selection, files."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus, seen_world
+from hypereyes_jax.data.demonstration import Demonstration, Example
+from hypereyes_jax.data.files import read_examples, read_questions, write_examples, write_questions
+from hypereyes_jax.data.filters import fault
+from hypereyes_jax.data.questions import synthesize
+from hypereyes_jax.data.rejection import progressive_rejection_sampling
+from hypereyes_jax.data.searcher import CAREFUL, WASTEFUL, Habits, demonstrate, snap
+from hypereyes_jax.data.selection import initial_reference
+from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.judges import ExactJudge
+from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
+from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.errors import UserError
+
+RULES = EpisodeConfig(text_k=1, image_k=1)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return seen_world()
+
+
+@pytest.fixture(scope="module")
+def questions(world):
+    return synthesize(world, 60, seed=5)
+
+
+async def play(questions, world, habits, budget=8):
+    rng, backend, judge = np.random.default_rng(0), WorldBackend(world), ExactJudge()
+    out = [await demonstrate(q, backend, habits, rng, RULES, budget) for q in questions]
+    right = [await judge.judge(q.question, d.result.answer) for q, d in zip(questions, out, strict=True)]
+    return out, float(np.mean(right))
+
+
+async def test_a_searcher_without_bad_habits_is_right_in_two_wide_rounds(questions, world):
+    played, right = await play(questions, world, Habits())
+    assert right >= 0.95  # a question may need eight flags, and the image search misses one crop in a hundred
+    assert max(d.result.rounds for d in played) <= 3
+    assert all(fault(d.result) is None for d in played)
+
+
+async def test_habits_order_the_searchers(questions, world):
+    _, careful = await play(questions, world, CAREFUL)
+    _, wasteful = await play(questions, world, WASTEFUL)
+    assert wasteful < careful < 0.97
+    narrow, right = await play(questions, world, Habits(wide_images=0, wide_texts=0))
+    wide, _ = await play(questions, world, Habits())
+    assert right >= 0.95
+    assert np.mean([d.result.rounds for d in narrow]) > 1.5 * np.mean([d.result.rounds for d in wide])
+
+
+async def test_a_budget_bounds_the_rounds(questions, world):
+    for budget in (1, 2, 3):
+        played, _ = await play(questions, world, WASTEFUL, budget)
+        assert max(d.result.rounds for d in played) <= budget
+
+
+def test_boxes_are_written_on_the_grid_and_never_empty():
+    assert snap((0.017, 0.03, 0.49, 0.96)) == (0.0, 0.04, 0.48, 0.96)
+    x1, y1, x2, y2 = snap((0.5, 0.5, 0.501, 0.501))
+    assert x2 > x1
+    assert y2 > y1
+
+
+def result(*turns, stop=StopReason.ANSWERED, answer="Chad", question=None):
+    question = question or Question("q", "Which?", (Image.new("RGB", (8, 8)),), ("Chad",))
+    return EpisodeResult(question, (*turns, TurnRecord("", "so", (), False)), stop, answer)
+
+
+def search(tool, *found, reason="look", malformed=""):
+    calls = tuple(Invocation(tool, f"q{i}", hits=(SearchHit(text, "", 1.0),)) for i, text in enumerate(found))
+    return TurnRecord("", reason, calls, True, malformed)
+
+
+LOOK = search("image_search", "Chad")
+
+
+@pytest.mark.parametrize(
+    ("episode", "expected"),
+    [
+        (result(LOOK), None),
+        (result(LOOK, stop=StopReason.TURN_LIMIT), "format"),
+        (result(search("image_search", "Chad", reason=" ")), "format"),
+        (result(search("image_search", "Chad", malformed="no JSON")), "format"),
+        (result(LOOK, LOOK), "zero-gain"),
+        (result(LOOK, search("text_search")), "zero-gain"),
+        (result(search("image_search", "Mali")), "ungrounded"),
+        (result(search("text_search", "Chad")), "unimodal"),
+        (result(search("text_search", "Chad"), question=Question("q", "Which?", (), ("Chad",))), None),
+        (result(LOOK, search("image_search", "Mali"), search("image_search", "Peru")), "serial"),
+        (result(LOOK, search("image_search", "Mali"), search("text_search", "Peru")), None),
+        (result(LOOK, search("image_search", "Mali", "Peru"), search("image_search", "Fiji")), None),
+    ],
+)
+def test_each_filter_finds_its_fault(episode, expected):
+    assert fault(episode) == expected
+
+
+async def test_rejection_sampling_keeps_the_smallest_budget_that_succeeds():
+    asked = []
+
+    async def attempt(question, budget, trial):
+        asked.append((budget, trial))
+        rounds = 3
+        episode = result(*[LOOK] * rounds, answer="Chad" if budget >= rounds else "Mali")
+        return Demonstration(Example("q", "", (), ()), episode)
+
+    found = await progressive_rejection_sampling(result().question, attempt, ExactJudge(), trials=2)
+    assert found.result.rounds == 3
+    assert asked == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+
+
+async def test_rejection_sampling_drops_what_never_succeeds():
+    async def attempt(question, budget, trial):
+        return Demonstration(Example("q", "", (), ()), result(answer="Mali"))
+
+    assert await progressive_rejection_sampling(result().question, attempt, ExactJudge(), budgets=(1, 2)) is None
+
+
+def test_selection_wants_a_failure_first_and_takes_the_cheapest_success():
+    episodes = [result(LOOK), result(LOOK, LOOK), result(LOOK, search("text_search", "a", "b")), result()]
+    assert initial_reference(episodes, [True, True, True, True]) is None
+    assert initial_reference(episodes, [False, False, False, False]) is None
+    assert initial_reference(episodes, [False, True, True, False]) == (2, 2)
+    assert initial_reference(episodes, [False, False, False, True]) is None  # no tool was used
+
+
+def test_held_out_countries_are_in_no_base_training():
+    world = World.load(passages=False)
+    names = {name for key in world.split()[1] for name in world.country(key).names if len(name) > 4}
+    corpus = base_corpus(BaseCorpusConfig(varied=0.0, questions_a_world=40), seed=0)
+    text = " ".join(
+        " ".join(part for parts in d.example.observations for part in parts if isinstance(part, str))
+        + " ".join(d.example.turns)
+        for d, _ in zip(corpus, range(80), strict=False)
+    )
+    assert not [
+        name for name in names if re.search(rf"\b{re.escape(name)}\b", text)
+    ]  # "Australian dollar" is not Australia
+
+
+def test_files_give_back_what_was_written(tmp_path, questions):
+    asked = [replace(q.question) for q in questions[:5]]
+    write_questions(tmp_path / "q.jsonl", asked)
+    back = read_questions(tmp_path / "q.jsonl")
+    assert [(q.id, q.text, q.answers, q.meta) for q in back] == [(q.id, q.text, q.answers, q.meta) for q in asked]
+    for ours, theirs in zip(asked, back, strict=True):
+        assert [np.asarray(i).tolist() for i in ours.images] == [np.asarray(i).tolist() for i in theirs.images]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8))
+    example = Example("e", "be wide", (("look", image), ("found",)), ("<reason>", "<answer>"))
+    write_examples(tmp_path / "e.jsonl", [example])
+    (again,) = read_examples(tmp_path / "e.jsonl")
+    assert (again.id, again.system, again.turns) == (example.id, example.system, example.turns)
+    assert again.observations[0][0] == "look"
+    assert np.array_equal(np.asarray(again.observations[0][1]), np.asarray(image))
+
+
+GOOD = {"id": "a", "text": "?", "answers": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", "no JSON"),
+        ("[]", "JSON object"),
+        (json.dumps({**GOOD, "id": 3}), "'id'"),
+        (json.dumps({**GOOD, "answers": []}), "'answers'"),
+        (json.dumps({**GOOD, "images": ["data:image/png;base64,AAAA"]}), "image"),
+        (json.dumps(GOOD), "is that of question 1"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_cure(tmp_path, line, why):
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
+    with pytest.raises(UserError, match=f"questions.jsonl, line 2: .*{why}.*Mend or remove"):
+        read_questions(path)
