@@ -169,7 +169,7 @@ def test_on_a_mesh_with_the_vocabulary_sharded_nothing_is_gathered():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     process = subprocess.run(
         [sys.executable, "-c", SHARDED], env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
-        timeout=120,
+        timeout=300,
     )  # fmt: skip
     assert "agrees on 4 devices" in process.stdout, process.stderr[-2000:]
 
@@ -192,4 +192,4 @@ def test_misfits_are_named(change, error, message):
 
 def test_importing_the_room_stays_cheap():
     code = "import sys, hypereyes_jax.rl; sys.exit(bool({'torch', 'transformers', 'flax'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=300).returncode == 0

@@ -113,7 +113,7 @@ ReferenceStore({"q": (1, 1)}).save(sys.argv[1])
 def test_a_kill_between_write_and_rename_leaves_the_old_file_and_the_next_save_works(tmp_path):
     path = tmp_path / "references.json"
     ReferenceStore({"q": (3, 5)}).save(path)
-    process = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[2], timeout=60)
+    process = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[2], timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert ReferenceStore.load(path).get("q") == (3, 5)
     ReferenceStore({"q": (2, 2)}).save(path)
