@@ -1,8 +1,8 @@
 """The corpus of base training: wasteful demonstrations in worlds whose names and facts are drawn anew all the time.
 
-With fixed names a small model memorises which flag goes with which name and never learns to read what a search returned.
-In varied worlds there is nothing to memorise, so it learns to look, to ask and to copy, and that carries over to
-countries it has never seen. Held-out countries are in none of these worlds.
+With fixed names a small model memorises which flag goes with which name and never learns to read what a search
+returned. In varied worlds there is nothing to memorise, so it learns to look, to ask and to copy, and that carries over
+to countries it has never seen. Held-out countries are in none of these worlds.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def engine_config(slots: int = 64) -> EngineConfig:
 
 
 def sampling_config() -> SamplingConfig:
-    """The paper's rollouts, with shorter turns. Evaluation samples in the same way: the policy is judged as it is used."""
+    """The paper's rollouts, with shorter turns. Evaluation samples in the same way."""
     from hypereyes_jax.rollout import SamplingConfig
 
     return SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=256)

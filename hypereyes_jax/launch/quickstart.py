@@ -1,14 +1,14 @@
 """The whole method on a laptop: a small Qwen3-VL learns to search wider instead of longer, on real flags and facts.
 
-Questions and demonstrations, SFT, GRPO with TRACE and on-policy distillation, an evaluation before and after each stage,
-and a report. Killed at any moment, the same command continues where it was.
+Questions and demonstrations, SFT, GRPO with TRACE and on-policy distillation, an evaluation before and after each
+stage, and a report. Killed at any moment, the same command continues where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ class QuickstartConfig:
     smoke: bool = False
     """The same path with few questions and steps, in two minutes: it shows that all works, not that it learns."""
     seed: int = 0
-    sft: SftSettings = SftSettings()
-    rl: RlSettings = RlSettings()
+    sft: SftSettings = field(default_factory=SftSettings)
+    rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = 400
     rl_candidates: int = 240
     eval_questions: int = 200

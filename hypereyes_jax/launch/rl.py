@@ -1,8 +1,8 @@
 """GRPO with the TRACE reward, and on-policy distillation from a frozen teacher on failed rollouts.
 
 First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
-groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from its
-last checkpoint.
+groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class RlConfig:
     """Frozen teacher in HF layout; none = no distillation."""
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
-    settings: RlSettings = RlSettings()
+    settings: RlSettings = field(default_factory=RlSettings)
 
 
 def run(config: RlConfig) -> None:
@@ -197,7 +197,7 @@ class _Trainer:
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
         )
         model = policy.engine.config
-        # The vision tower stays as it is: it sees well after base training, and its backward pass is a third of the cost.
+        # The vision tower stays as it is: it sees well after base training, and its backward pass costs much.
         self._learner = make_learner(
             model, LearnerConfig(optimizer=optimizer, train="language", opd_coef=settings.opd_coef)
         )
@@ -300,7 +300,7 @@ class _Trainer:
         return (step + 1) % self._epoch_steps() == 0
 
     def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
-        """Failed samples with the teacher's log-probs of their tokens, at the student's temperature; and their number."""
+        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and their number."""
         from dataclasses import replace
 
         import numpy as np

@@ -5,7 +5,7 @@ Loss on the model's own tokens only. Killed at any moment, the same command cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ class SftConfig:
     """JSON lines, as `hypereyes synth` writes them."""
     out: Path = Path("runs/sft")
     """Run directory; the tuned model goes to `model/` in it."""
-    settings: SftSettings = SftSettings()
+    settings: SftSettings = field(default_factory=SftSettings)
 
 
 def run(config: SftConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from hypereyes_jax.rollout.types import Trajectory
 @dataclass(frozen=True)
 class RewardConfig:
     kind: Literal["trace", "cost-weighted"] = "trace"
-    trace: TraceConfig = TraceConfig()
+    trace: TraceConfig = field(default_factory=TraceConfig)
     alpha: float = 1.0  # cost-weighted: of accuracy ...
     beta: float = 0.05  # ... and of each tool round
 
