@@ -103,7 +103,7 @@ async def _ask(config: AskConfig, console: Console) -> None:
         console.print(f"[bold red]no answer[/] ({asked.result.stop}) {asked.result.why}", markup=True)
     else:
         console.print("answer: ", style="bold green", end="")
-        console.print(asked.result.answer, markup=False)
+        console.print(_visible(asked.result.answer), markup=False)
     tokens_cost = (asked.read * config.prompt_price + asked.written * config.completion_price) / 1e6
     console.print(
         f"{asked.result.rounds} rounds, {asked.result.invocations} searches ({searches['cache_hits']} from the store), "
@@ -146,7 +146,7 @@ async def _play_endpoint(config: AskConfig, question: Question, backend: SearchB
             client,
             temperature=config.temperature,
             max_tokens=config.max_new_tokens,
-            on_text=lambda text: console.print(text, end="", markup=False, style="cyan", soft_wrap=True),
+            on_text=lambda text: console.print(_visible(text), end="", markup=False, style="cyan", soft_wrap=True),
             on_observation=lambda parts: _show(console, parts),
         )
     finally:
@@ -162,7 +162,7 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
 
     class Shown(Episode):
         async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
-            console.print(text, markup=False, style="cyan", soft_wrap=True)
+            console.print(_visible(text), markup=False, style="cyan", soft_wrap=True)
             parts = await super().step(text, truncated)
             if parts is not None:
                 _show(console, parts)
@@ -175,6 +175,11 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
     (trajectory,) = await run_episodes(policy.engine, [episode], policy.chat, sampling, [0])
     return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
+
+
+def _visible(text: str) -> str:
+    """A model's text without control characters: an escape sequence would steer the terminal."""
+    return "".join(char for char in text if char == "\n" or char.isprintable())
 
 
 def _show(console: Console, parts: tuple[Part, ...]) -> None:

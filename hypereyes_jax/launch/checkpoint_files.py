@@ -32,15 +32,17 @@ def load_model(path: Path, dtype: Any = "float32") -> tuple[Qwen3VLConfig, Param
     return config, params, ChatFormat(AutoTokenizer.from_pretrained(path))
 
 
-def save_model(path: Path, config: Qwen3VLConfig, params: Params, tokenizer_of: Path) -> None:
+def save_model(path: Path, config: Qwen3VLConfig, params: Params, tokenizer_of: Path, dtype: str = "float32") -> None:
     """Writes weights and config, and copies the tokenizer from `tokenizer_of`. Appears under its name when complete."""
+    import jax
+
     from hypereyes_jax.models.qwen3_vl import save_hf
 
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        save_hf(draft, config, params)
+        save_hf(draft, config, jax.tree.map(lambda x: x.astype(dtype), params))
         for name in _TOKENIZER_FILES:
             if (tokenizer_of / name).exists():
                 shutil.copy(tokenizer_of / name, draft / name)

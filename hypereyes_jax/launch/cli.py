@@ -6,10 +6,12 @@ when its command is named, and imports heavy things (jax above all) inside `run`
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 2 a mistake the user can put right, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        _print_help()
+        with _reader_may_leave():
+            _print_help()
         return 0 if words else 2
     if words[0] == "--version":
         print(importlib.metadata.version("hypereyes-jax"))
@@ -63,11 +66,23 @@ def _run(name: str, words: Sequence[str]) -> int:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"hypereyes_jax.launch.{command.module}")
-    config = tyro.cli(
-        getattr(module, command.config), prog=f"hypereyes {name}", description=module.__doc__, args=list(words)
-    )
+    with _reader_may_leave():
+        config = tyro.cli(
+            getattr(module, command.config), prog=f"hypereyes {name}", description=module.__doc__, args=list(words)
+        )
     run: Callable[[Any], int | None] = module.run
     return run(config) or 0
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """For help piped into `head`: the reader's leaving early is no error. Not for a run, where a pipe is a socket's."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
+        raise SystemExit(0) from None
 
 
 def _fail(message: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -32,32 +31,16 @@ EPISODE = EpisodeConfig(
 )
 
 
-@dataclass(frozen=True)
-class Size:
-    """What differs between the student and its teacher."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vision_hidden: int
-    vision_depth: int
-
-
-STUDENT = Size(hidden=128, layers=4, heads=4, kv_heads=2, vision_hidden=64, vision_depth=2)
-TEACHER = replace(STUDENT, hidden=192, heads=6)
-
-
-def model_config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
+def model_config(tokenizer: Any) -> Qwen3VLConfig:
     """A Qwen3-VL in all its parts: DeepStack, interpolated positions, interleaved M-RoPE, QK-norm, grouped queries."""
     return Qwen3VLConfig(
         text=TextConfig(
             vocab_size=VOCABULARY,
-            hidden_size=size.hidden,
-            intermediate_size=3 * size.hidden,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.kv_heads,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
             head_dim=32,
             mrope_section=(6, 5, 5),
             rope_theta=10_000.0,
@@ -65,14 +48,14 @@ def model_config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
             max_position_embeddings=CONTEXT,
         ),
         vision=VisionConfig(
-            depth=size.vision_depth,
-            hidden_size=size.vision_hidden,
-            intermediate_size=2 * size.vision_hidden,
+            depth=2,
+            hidden_size=64,
+            intermediate_size=128,
             num_heads=2,
             patch_size=16,
             num_position_embeddings=256,
             deepstack_visual_indexes=(0,),
-            out_hidden_size=size.hidden,
+            out_hidden_size=128,
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),

@@ -15,13 +15,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus
 from hypereyes_jax.data.demonstration import Demonstration
+from hypereyes_jax.files import write_json
 from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.progress import duration
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.processing import ChatFormat
 
 RECORD = "pretraining.json"  # beside the weights: command, settings, hash of the corpus
 
@@ -32,8 +39,6 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     """Directory for the checkpoint (HF layout)."""
-    size: Literal["student", "teacher"] = "student"
-    """The model that is trained later, or the wider one that becomes its teacher."""
     steps: int = 3000
     seed: int = 0
     rows_of_512: int = 12
@@ -50,50 +55,76 @@ def run(config: PretrainConfig) -> None:
     from hypereyes_jax.models.qwen3_vl import init_params, save_hf
     from hypereyes_jax.processing.chat import ChatFormat
     from hypereyes_jax.processing.tokenizer import train_tokenizer
-    from hypereyes_jax.rl.learner import LearnerConfig, make_learner
-    from hypereyes_jax.rl.optimizer import OptimizerConfig
 
     corpus = BaseCorpusConfig(episode=miniature.EPISODE)
     config.out.mkdir(parents=True, exist_ok=True)
-    # The same tokenizer for every size and seed: a teacher scores its student's tokens.
+    # The same tokenizer for every seed: models of different runs can score each other's tokens.
     train_tokenizer(_texts(islice(base_corpus(corpus, 0), 2000)), miniature.VOCABULARY, config.out)
     tokenizer = AutoTokenizer.from_pretrained(config.out)
     chat = ChatFormat(tokenizer)
-    model = miniature.model_config(miniature.STUDENT if config.size == "student" else miniature.TEACHER, tokenizer)
-    optimizer = OptimizerConfig(
-        learning_rate=config.learning_rate,
-        final_learning_rate=0.02 * config.learning_rate,
-        warmup_steps=100,
-        total_steps=config.steps,
-        b2=0.98,
-        weight_decay=0.05,
-    )
-    learner = make_learner(model, LearnerConfig(optimizer=optimizer))
+    model = miniature.model_config(tokenizer)
     params = init_params(jax.random.key(config.seed), model)
-    print(f"{config.size}: {sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
-    state = learner.init(jax.random.key(config.seed + 1), params)
-    batches = _ahead(_batches(model, chat, base_corpus(corpus, config.seed + 1), config.rows_of_512))
-    started, losses = time.perf_counter(), []
-    for step in range(1, config.steps + 1):
-        state, metrics = learner.sft_step(state, next(batches))
-        losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
-        if step % config.report_every == 0:
-            seconds = time.perf_counter() - started
-            print(
-                f"step {step}/{config.steps}  loss {float(np.mean(losses)):.4f}  {seconds / 60:.1f} min"
-                f"  {seconds / step * (config.steps - step) / 60:.1f} min left",
-                flush=True,
-            )
-            losses = []
-        if step % 500 == 0 or step == config.steps:
-            save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), state.trainable))
+    print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
+    started = time.perf_counter()
+    params = train(
+        model,
+        params,
+        chat,
+        config.steps,
+        config.seed + 1,
+        learning_rate=config.learning_rate,
+        rows=config.rows_of_512,
+        report_every=config.report_every,
+    )
+    save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
     record = {
-        "command": f"hypereyes pretrain-world --size {config.size} --steps {config.steps} --seed {config.seed}",
+        "command": f"hypereyes pretrain-world --steps {config.steps} --seed {config.seed}",
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "settings": json.loads(json.dumps(asdict(config) | {"corpus": asdict(corpus)}, default=str)),
         "corpus_sha256": corpus_hash(corpus, config.seed + 1),
     }
-    (config.out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(config.out / RECORD, record)
+
+
+def train(
+    model: Qwen3VLConfig,
+    params: Params,
+    chat: ChatFormat,
+    steps: int,
+    seed: int,
+    *,
+    learning_rate: float,
+    rows: int = 12,
+    report_every: int = 100,
+) -> Params:
+    """Weights after `steps` of base training; `seed` is that of the corpus."""
+    import jax
+
+    from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+    from hypereyes_jax.rl.optimizer import OptimizerConfig
+
+    optimizer = OptimizerConfig(
+        learning_rate=learning_rate,
+        final_learning_rate=0.02 * learning_rate,
+        warmup_steps=min(100, max(1, steps // 10)),
+        total_steps=steps,
+        b2=0.98,
+        weight_decay=0.05,
+    )
+    learner = make_learner(model, LearnerConfig(optimizer=optimizer))
+    state = learner.init(jax.random.key(seed), params)
+    corpus = base_corpus(BaseCorpusConfig(episode=miniature.EPISODE), seed)
+    batches = _ahead(_batches(model, chat, corpus, rows))
+    started, losses = time.perf_counter(), []
+    for step in range(1, steps + 1):
+        state, metrics = learner.sft_step(state, next(batches))
+        losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
+        if step % report_every == 0:
+            seconds = time.perf_counter() - started
+            left = duration(seconds / step * (steps - step))
+            print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {left} left", flush=True)
+            losses = []
+    return state.trainable
 
 
 def corpus_hash(corpus: BaseCorpusConfig, seed: int, episodes: int = 64) -> str:

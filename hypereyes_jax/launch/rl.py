@@ -300,7 +300,7 @@ class _Trainer:
         return (step + 1) % self._epoch_steps() == 0
 
     def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
-        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and their number."""
+        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and how many."""
         from dataclasses import replace
 
         import numpy as np

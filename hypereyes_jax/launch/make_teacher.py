@@ -1,0 +1,97 @@
+"""Make the miniature's distillation teacher: a wider model after SFT and TRACE-only RL, as the paper makes its own.
+
+It grows from the student's base model: the MLPs get more units whose outputs start at zero, so the function is
+unchanged at first, and base training goes on for a while. Then it is trained like the student, for longer and without a
+teacher.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.files import write_json
+from hypereyes_jax.launch import miniature, pretrain_world, synth
+from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.rl import RlSettings
+from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.sft import SftSettings
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.models.qwen3_vl import Params
+
+
+@dataclass(frozen=True)
+class MakeTeacherConfig:
+    out: Path = Path("runs/teacher")
+    """Run directory; the teacher goes to `model/` in it."""
+    widening: int = 2
+    """Times the MLP's units."""
+    base_steps: int = 300
+    """Of base training after it has grown."""
+    sft: SftSettings = field(default_factory=lambda: SftSettings(epochs=3))
+    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=32, search="in-process", latency=0.0))
+    sft_questions: int = 600
+    rl_candidates: int = 320
+    seed: int = 100
+    """Other questions than a student's."""
+
+
+def run(config: MakeTeacherConfig) -> None:
+    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.launch import rl, sft
+    from hypereyes_jax.launch.checkpoint_files import load_model, save_model
+    from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.launch.quickstart import ASSETS
+    from hypereyes_jax.rollout import Engine
+
+    started = time.time()
+    directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
+    base = Path(str(resources.files(ASSETS) / "base"))
+    model, params, chat = load_model(base)
+    model, params = widen(model, params, config.widening, config.seed)
+    grown = directory.file("base-model")
+    if not grown.exists():
+        params = pretrain_world.train(
+            model, params, chat, config.base_steps, config.seed, learning_rate=5e-4, report_every=50
+        )
+        save_model(grown, model, params, base)
+    params = load_model(grown)[1]
+    data = synth.SynthConfig(
+        sft_questions=config.sft_questions, rl_candidates=config.rl_candidates, eval_questions=100, seed=config.seed
+    )
+    with Stages() as stages:
+        synth.make_data(directory, data, stages)
+        params = sft.train(directory, model, params, chat, directory.file(synth.DEMONSTRATIONS), config.sft, stages)
+        policy = Policy(Engine(model, params, miniature.engine_config()), chat)
+        candidates = read_questions(directory.file(synth.CANDIDATES))
+        params = rl.train(directory, policy, candidates, None, config.rl, stages)
+    save_model(directory.file("model"), model, params, base, dtype="bfloat16")
+    record = {
+        "command": f"hypereyes make-teacher --seed {config.seed}",
+        "minutes": round((time.time() - started) / 60, 1),
+        "settings": json.loads(json.dumps(asdict(config), default=str)),
+    }
+    write_json(directory.file("model") / pretrain_world.RECORD, record)
+
+
+def widen(model: Qwen3VLConfig, params: Params, times: int, seed: int) -> tuple[Qwen3VLConfig, Params]:
+    """The same function with `times` as many MLP units: new units read at random and write nothing yet."""
+    import jax
+    import jax.numpy as jnp
+
+    layers: dict[str, Any] = dict(params["layers"])
+    more = (times - 1) * model.text.intermediate_size
+    for name, key in zip(("gate", "up"), jax.random.split(jax.random.key(seed)), strict=True):
+        old = layers[name]
+        new = jax.random.normal(key, (*old.shape[:-1], more), old.dtype) * jnp.std(old)
+        layers[name] = jnp.concatenate([old, new], axis=-1)
+    down = layers["down"]
+    layers["down"] = jnp.concatenate([down, jnp.zeros((down.shape[0], more, down.shape[2]), down.dtype)], axis=1)
+    text = replace(model.text, intermediate_size=times * model.text.intermediate_size)
+    return replace(model, text=text), params | {"layers": layers}
