@@ -11,12 +11,14 @@ from hypereyes_jax.env.urls import UrlError, UrlGuard
 
 _EMPTY = "Google hasn't returned any results for this query."
 
-# The images to search lie on a local image host here, so private addresses are what is wanted.
-_guard = UrlGuard(allow_private=True, ports=None)
 
+async def serpapi_reply(
+    backend: SearchBackend, query: Mapping[str, str], api_key: str, guard: UrlGuard
+) -> tuple[int, dict[str, Any]]:
+    """(HTTP status, body) for the query parameters of one request. An empty result is a 200 with an `error`.
 
-async def serpapi_reply(backend: SearchBackend, query: Mapping[str, str], api_key: str) -> tuple[int, dict[str, Any]]:
-    """(HTTP status, body) for the query parameters of one request. An empty result is a 200 with an `error`."""
+    `guard` fetches the images that the image engines are given by URL.
+    """
     if api_key and query.get("api_key") != api_key:
         return 401, {"error": "Invalid API key. Your API key should be here: https://serpapi.com/manage-api-key"}
     engine = query.get("engine", "google")
@@ -31,7 +33,7 @@ async def serpapi_reply(backend: SearchBackend, query: Mapping[str, str], api_ke
     if engine == "google":
         return 200, _envelope(engine, "organic_results", await backend.text_search(query["q"], k), _organic)
     try:
-        image = decode_image(await _guard.fetch(query[needs]))
+        image = decode_image(await guard.fetch(query[needs]))
     except (UrlError, ImageError) as error:
         return 400, {"error": f"Couldn't get the image: {error}"}
     hits = await backend.image_search(image, k)

@@ -20,6 +20,7 @@ from hypereyes_jax.env.faults import FaultInjector, FaultPlan
 from hypereyes_jax.env.images import ImageError, read_base64_image
 from hypereyes_jax.env.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
+from hypereyes_jax.env.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 
 _DEFAULT_TOPK = 10
@@ -155,8 +156,13 @@ def _application(backend: SearchBackend, config: ServeConfig, injector: FaultInj
         return web.json_response({"result": [[_document(hit, i, True) for i, hit in enumerate(hits)]]})
 
     async def serpapi(request: web.Request) -> web.StreamResponse:
-        status, data = await serpapi_reply(backend, request.query, config.api_key)
+        status, data = await serpapi_reply(backend, request.query, config.api_key, guard)
         return web.json_response(data, status=status)
+
+    # A server that only this machine reaches may fetch crops from an image host on this machine; any other must not be
+    # a door into the private network.
+    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    guard = UrlGuard(allow_private=True, ports=None) if local else UrlGuard()
 
     app = web.Application(middlewares=[faults, _search_errors], client_max_size=config.max_request_bytes)
     app.router.add_get("/health", health)

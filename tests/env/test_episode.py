@@ -17,7 +17,9 @@ from hypereyes_jax.env import (
     SearchHit,
     StopReason,
     parse_turn,
+    tool_call,
 )
+from hypereyes_jax.env.actions import ImageSearch, TextSearch
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.prompts import system_prompt
 
@@ -275,6 +277,45 @@ def test_any_policy_plays_to_an_end(texts):
                 return episode.result()
 
     assert asyncio.run(play()).stop in StopReason
+
+
+BOX = st.none() | st.tuples(*[st.floats(-1, 3, width=16) | st.integers(-200, 2000).map(float)] * 4)
+CALL = st.one_of(
+    st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=1, max_size=4).map(
+        lambda queries: TextSearch(tuple(query.strip() for query in queries))
+    ),
+    st.builds(
+        ImageSearch,
+        st.sampled_from(["img_0", "img_1", "img_5", "img_0|img_2", "x"]),
+        st.lists(BOX, max_size=4).map(tuple),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(CALL, min_size=1, max_size=3), min_size=1, max_size=5),
+    st.sampled_from(["unit", "permille", "pixel", "auto"]),
+    st.none() | st.integers(1, 5),
+)
+def test_any_searches_are_counted_named_and_answered(turns, units, cap):
+    async def play():
+        episode = Episode(QUESTION, Page(), EpisodeConfig(box_units=units, width_cap=cap))
+        crops = []
+        for calls in turns:
+            text = "".join(map(tool_call, calls))
+            parts = await episode.step(text)
+            record = episode._turns[-1]
+            asked = sum(call.invocations for call in calls)
+            assert len(record.invocations) == (asked if cap is None else min(asked, cap))
+            assert len(record.invocations) + record.skipped == asked
+            assert parts[-1].count("\n[") == len(record.invocations)  # each has its header
+            assert all(i.hits or i.error for i in record.invocations)
+            crops += [i.crop_id for i in record.invocations if i.crop_id]
+            assert len(parts) - 1 == sum(bool(i.crop_id) and not i.error for i in record.invocations)
+        assert len(set(crops)) == len(crops)
+
+    asyncio.run(play())
 
 
 def test_system_prompts_name_the_tools_and_read_back():

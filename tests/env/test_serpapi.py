@@ -231,3 +231,13 @@ async def test_an_s3_host_that_is_down_is_an_outage(s3_endpoint):
     assert (error.value.kind, error.value.transient) == ("image_host", True)
     assert KEY not in json.dumps(str(error.value))
     await host.aclose()
+
+
+async def test_a_server_open_to_the_network_fetches_no_private_address(library):
+    async with serving(library, ServeConfig(host="0.0.0.0")) as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        async with aiohttp.ClientSession() as session:
+            params = {"engine": "google_lens", "url": "http://127.0.0.1/secret.png"}
+            async with session.get(f"{url}/search", params=params) as response:
+                assert response.status == 400
+                assert "not a public address" in (await response.json())["error"]

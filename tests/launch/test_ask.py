@@ -17,7 +17,7 @@ from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.launch import cli
 
 TURNS = (
-    "<reason>Two flags.</reason>" + tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1)))),
+    "<reason>Two\x1b[31m flags.</reason>" + tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1)))),
     "<reason>Read.</reason><answer>[bold]Chad[/bold]</answer>",
 )
 
@@ -75,7 +75,8 @@ def test_a_question_to_an_endpoint(endpoint, flags, tmp_path, capsys, monkeypatc
     words = ["ask", str(flags), "Which countries?", "--model-url", url, "--model", "m", "--out", str(out), *prices]
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
-    assert "<reason>Two flags.</reason>" in shown
+    assert "<reason>Two[31m flags.</reason>" in shown  # the escape character is gone
+    assert "\x1b" not in shown
     assert "[img_2]" in shown
     assert "answer: [bold]Chad[/bold]" in shown
     assert "1 rounds, 2 searches" in shown
