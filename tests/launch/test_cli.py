@@ -38,6 +38,15 @@ def test_help_is_fast_and_light(command):
     assert cpu_seconds() - before < HELP_SECONDS
 
 
+def test_help_piped_into_a_reader_that_leaves_is_no_error():
+    help_ = subprocess.Popen(
+        [sys.executable, "-u", "-c", PROBE, "report", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    help_.stdout.close()
+    _, trouble = help_.communicate(timeout=60)
+    assert b"BrokenPipe" not in trouble
+
+
 def test_every_command_has_a_config_and_a_run():
     for command in cli.COMMANDS.values():
         module = __import__(f"hypereyes_jax.launch.{command.module}", fromlist=["run"])
