@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+import torch
+
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge, trainable_count
+from hypereyes_jax.models.peft import load_peft, save_peft
+from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, load_hf
+from hypereyes_jax.processing import pack_inputs, patchify
+from tests.models.test_parity import FAST_COMPILE
+from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+
+RULES = {
+    "dense": LoraConfig((LoraRule("layers/(q|k|v|o)", rank=3, alpha=6.0), LoraRule("layers/.*", rank=2, alpha=8.0))),
+    "moe": LoraConfig((LoraRule("layers/expert_.*", rank=2, alpha=6.0), LoraRule("layers/.*", rank=3, alpha=8.0))),
+    "with vision": LoraConfig((LoraRule("layers/q", rank=2), LoraRule("vision/blocks/(qkv_w|fc1_w)", rank=2))),
+}
+
+
+def family(name: str) -> str:
+    return "moe" if name == "moe" else "dense"
+
+
+def jit(function):
+    return jax.jit(function, static_argnums=1, compiler_options=FAST_COMPILE)
+
+
+@functools.cache
+def sample(name: str):
+    config = CONFIGS[family(name)]
+    unit = config.vision.pixel_multiple
+    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
+    tokens = words(4, 0) + image_tokens(config) + words(6, 1)
+    return config, tokens, image, pack_inputs(config, [(tokens, [image])])
+
+
+def trained(config, params, lora_config):
+    """Adapters with every factor random, as after training."""
+    fresh = init_lora(jax.random.key(1), params, config, lora_config)
+    return jax.tree.map(lambda x: 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), fresh)
+
+
+def test_fresh_adapters_change_nothing_bit_for_bit():
+    config, _, _, inputs = sample("moe")
+    params = init_params(jax.random.key(0), config)
+    lora = init_lora(jax.random.key(1), params, config)
+    np.testing.assert_array_equal(jit(forward)(params, config, inputs, lora), jit(forward)(params, config, inputs))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_merged_equals_unmerged(name):
+    config, _, _, inputs = sample(name)
+    params = init_params(jax.random.key(0), config)
+    lora = trained(config, params, RULES[name])
+    apart = jit(forward)(params, config, inputs, lora)
+    merged = jit(forward)(merge(params, lora), config, inputs)
+    plain = jit(forward)(params, config, inputs)
+    assert np.abs(apart - merged).max() <= 1e-5 * np.abs(merged).max()
+    assert np.abs(apart - plain).max() > 1e-2 * np.abs(merged).max(), "the adapters do nothing"
+
+
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_peft_on_the_transformers_model_gives_the_same_logits(name, tmp_path):
+    from peft import PeftModel
+
+    config, tokens, image, inputs = sample(name)
+    reference = hf_model(config)
+    _, params = load_hf(saved(reference, tmp_path / "base"))
+    lora = trained(config, params, RULES[name])
+    lora = jax.tree.map(lambda x: 0.3 * x, lora)
+    save_peft(tmp_path / "adapter", config, lora, base_model=str(tmp_path / "base"))
+
+    adapted = PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        expected = adapted(**hf_inputs(config, tokens, [image])).logits[0].numpy()
+    ours = np.asarray(jit(forward)(params, config, inputs, lora))[0, : len(expected)]
+    plain = np.asarray(jit(forward)(params, config, inputs))[0, : len(expected)]
+    assert np.abs(ours - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert np.abs(plain - expected).max() > 1e-2 * np.abs(expected).max(), "PEFT ignored the adapter"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_peft_directory_round_trips(name, tmp_path):
+    config = CONFIGS[family(name)]
+    params = init_params(jax.random.key(0), config)
+    lora = trained(config, params, RULES[name])
+    save_peft(tmp_path, config, lora)
+    again = load_peft(tmp_path, config)
+    jax.tree.map(np.testing.assert_array_equal, again.weights, lora.weights)
+    merged, expected = merge(params, again), merge(params, lora)
+    jax.tree.map(np.testing.assert_array_equal, merged, expected)
+
+
+def test_only_adapters_get_gradients_and_optimiser_state():
+    config, _, _, inputs = sample("moe")
+    params = init_params(jax.random.key(0), config)
+    lora = trained(config, params, LoraConfig())
+    gradient = jax.jit(jax.grad(lambda lora: (hidden_states(params, config, inputs, lora) ** 2).sum()))(lora)
+    assert jax.tree.structure(gradient) == jax.tree.structure(lora)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    state = optax.adam(1e-3).init(lora)
+    assert sum(x.size for x in jax.tree.leaves(state)) == 2 * trainable_count(config, LoraConfig()) + 1
+
+
+def test_the_paper_adapts_every_linear_map_of_the_decoder_and_no_vision():
+    config = CONFIGS["moe"]
+    text, rank = config.text, 8
+    attention = 2 * (text.hidden_size + 64) + 2 * (text.hidden_size + 32)  # q, o and k, v: in + out
+    inner = text.moe_intermediate_size
+    experts = text.num_experts * ((text.hidden_size + 2 * inner) + (inner + text.hidden_size))
+    assert trainable_count(config, LoraConfig()) == text.num_hidden_layers * rank * (attention + experts)
+    lora = init_lora(jax.random.key(0), init_params(jax.random.key(0), config), config)
+    assert set(lora.weights) == {"layers"}
+    assert "router" not in lora.weights["layers"]
+
+
+def test_dropout_differs_by_key_and_is_off_without_one():
+    config, _, _, inputs = sample("dense")
+    params = init_params(jax.random.key(0), config)
+    lora = trained(config, params, LoraConfig(dropout=0.5))
+    run = jax.jit(functools.partial(hidden_states, params, config, inputs, lora), compiler_options=FAST_COMPILE)
+    one, two, off = run(dropout_key=jax.random.key(1)), run(dropout_key=jax.random.key(2)), run()
+    assert np.abs(one - two).max() > 1e-3
+    assert np.abs(one - off).max() > 1e-3
+    np.testing.assert_array_equal(one, run(dropout_key=jax.random.key(1)))
+
+
+@pytest.mark.parametrize("rules", [(LoraRule("layers/qq"),), (LoraRule("layers/.*"), LoraRule("layers/q"))])
+def test_a_rule_that_adapts_nothing_is_refused_by_name(rules):
+    config = CONFIGS["dense"]
+    with pytest.raises(ValueError, match=rules[-1].pattern.replace("*", r"\*")) as caught:
+        trainable_count(config, LoraConfig(rules))
+    assert "layers/gate" in str(caught.value)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path):
+    config = CONFIGS["dense"]
+    params = init_params(jax.random.key(0), config)
+    save_peft(tmp_path, config, init_lora(jax.random.key(0), params, config))
+    with pytest.raises(ValueError, match="surplus|expected"):
+        load_peft(tmp_path, CONFIGS["wide heads"])
