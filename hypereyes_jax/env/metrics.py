@@ -52,6 +52,13 @@ class SearchMetrics:
         self.outcomes[tool, outcome] += 1
         self.latency.add(seconds)
 
+    def numbers(self) -> dict[str, float]:
+        """What a training log keeps of `summary`, flat: search_success_rate, search_failures, search_latency_p50, ..."""
+        summary = self.summary()
+        failures: dict[str, int] = summary.pop("failures")
+        flat = summary | {"failures": sum(failures.values())}
+        return {f"search_{name}": float(value) for name, value in flat.items() if value is not None}
+
     def merge(self, other: SearchMetrics) -> None:
         """Adds another process's or run's numbers."""
         self.outcomes += other.outcomes

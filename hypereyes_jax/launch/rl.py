@@ -22,6 +22,7 @@ from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
+    from hypereyes_jax.env.resilience import ResilientBackend
     from hypereyes_jax.env.types import Question, SearchBackend
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.rl.experience import Experience
@@ -181,7 +182,7 @@ class _Trainer:
         references: dict[str, tuple[int, int]],
         teacher: Path | None,
         settings: RlSettings,
-        backend: SearchBackend,
+        backend: ResilientBackend,
     ):
         import jax
 
@@ -277,6 +278,7 @@ class _Trainer:
             "seconds_training": trained - generated,
             "seconds_sync": time.perf_counter() - trained,
             "rollouts_per_second": len(played) / (generated - began),
+            **self._backend.metrics.numbers(),  # of the run so far
         }
 
     def _publish(self, version: int) -> None:

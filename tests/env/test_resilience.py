@@ -205,4 +205,7 @@ def test_metrics_of_several_processes_add_up():
     assert summary["success_rate"] == 0.5
     assert summary["failures"] == {"timeout": 1}
     assert summary["cost"] == 0.5
+    numbers = one.numbers()
+    assert (numbers["search_success_rate"], numbers["search_failures"]) == (0.5, 1.0)
+    assert all(isinstance(value, float) for value in numbers.values())
     assert SearchMetrics().summary()["success_rate"] is None
