@@ -22,7 +22,7 @@ def expected_logps(
     config: Qwen3VLConfig, params: Any, lora: Any, tokens: np.ndarray, kernels: Kernels | None = None
 ) -> np.ndarray:
     """float32 [n - 1]: log-probs of tokens[1:], each given those before it, at temperature 1."""
-    inputs = pack_inputs(config, [(tokens, [])])
+    inputs = pack_inputs(config, [(tokens.tolist(), [])])
     logits_TV = forward(params, config, inputs, lora, kernels=kernels or Kernels())[0]
     logp_TV = jax.nn.log_softmax(logits_TV.astype(jnp.float32))
     return np.asarray(logp_TV[np.arange(len(tokens) - 1), tokens[1:]])

@@ -47,7 +47,8 @@ async def test_log_probs_are_those_of_forward_with_images_in_observations(make_e
     tokens, images = record(trajectory)
     assert len(images) == 3
     inputs = pack_inputs(config, [(tokens, images)], SETTINGS.min_pixels, SETTINGS.max_pixels)
-    logp_TV = np.asarray(jax.nn.log_softmax(forward(params, config, inputs)[0] / SAMPLING.temperature))
+    logits_TV = jax.jit(forward, static_argnames="config")(params, config, inputs)[0]
+    logp_TV = np.asarray(jax.nn.log_softmax(logits_TV / SAMPLING.temperature))
     # place of each record token among the expanded ones
     first_of_image = np.diff(inputs.visual_index_BT[0], prepend=-1)
     expanded = [t for t in range(inputs.tokens_BT.shape[1]) if inputs.segment_BT[0, t]]

@@ -1,0 +1,341 @@
+"""Rollout generation beside lock-step loops, with searches of several latencies.
+
+    python benchmarks/rollout.py                # all, about five minutes on two cores
+    python benchmarks/rollout.py --no-hf        # without the Hugging Face loop (needs torch)
+
+Weights are random (speed does not depend on them). Conversations have three turns; every observation brings a new image.
+
+Against a lock-step loop of the same engine: turns have unequal lengths (mean 64 tokens), latencies are uniform within
+half and one and a half times the stated one, and there are three times as many episodes as slots. The loop fills all
+slots, lets every slot end its turn, awaits all searches, and goes on; its waves follow each other.
+
+Against a lock-step loop of Hugging Face `generate`, same weights: 16 conversations, turns of exactly 64 tokens,
+latencies as stated, the whole conversation prefilled again each turn. Throughput is compared, sampled tokens a second.
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
+from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.processing import ChatFormat, ContextChunk
+from hypereyes_jax.processing.tokenizer import train_tokenizer
+from hypereyes_jax.rollout import (
+    DecodeRequest,
+    Engine,
+    EngineConfig,
+    SamplingConfig,
+    Scheduler,
+    Seat,
+    Timeline,
+    Trajectory,
+    run_episodes,
+)
+
+TURNS, TOKENS = 3, 64
+VOCAB = 4096
+SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=TOKENS)
+WORDS = (
+    "which flag is at the top left of this picture and what is the capital of its country answer search result".split()
+)
+ENGINE = EngineConfig(
+    slots=32,
+    length=768,
+    extend_rows=(2, 8),
+    extend_tokens=(32, 96),
+    decode_rows=(8,),
+    view_lengths=(256, 512),
+    image_shapes=((8, 64), (2, 256)),
+    min_pixels=32 * 32 * 4,
+    max_pixels=32 * 32 * 64,
+)
+
+
+class Nowhere:
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        return []
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        return []
+
+
+class PacedEpisode(Episode):
+    """Takes any text for a search that lasts a given time, and shows a crop and some text."""
+
+    def __init__(self, number: int, waits: Sequence[float], prompt_of: int | None = None):
+        rng = np.random.default_rng(number if prompt_of is None else prompt_of)
+        super().__init__(
+            Question(str(number), _sentence(rng, 40), (_picture(rng, 256),), ("it",)),
+            Nowhere(),
+            EpisodeConfig(system=_sentence(np.random.default_rng(0), 60)),
+        )
+        self._waits, self._rng, self._turn = list(waits), rng, 0
+
+    async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
+        self._turn += 1
+        if self._turn == TURNS:
+            self.end(StopReason.ANSWERED)
+            return None
+        await asyncio.sleep(self._waits[self._turn - 1])
+        return (_picture(self._rng, 64), _sentence(self._rng, 60))
+
+
+def _sentence(rng: np.random.Generator, words: int) -> str:
+    return " ".join(rng.choice(WORDS, words))
+
+
+def _picture(rng: np.random.Generator, side: int) -> Image.Image:
+    return Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
+
+
+class VariedLengths:
+    """A generator whose episodes' turns have unequal limits, drawn from the seed."""
+
+    def __init__(self, scheduler: Scheduler):
+        self.scheduler = scheduler
+
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Seat:
+        return await self.scheduler.open(seed, replace(sampling, max_new_tokens=turn_limit(seed)), stop_ids)
+
+
+def turn_limit(seed: int) -> int:
+    return int(np.random.default_rng([7, seed]).integers(TOKENS // 2, TOKENS * 3 // 2 + 1))
+
+
+def waits(number: int, latency: float, varied: bool) -> list[float]:
+    factors = np.random.default_rng([9, number]).uniform(0.5, 1.5, TURNS) if varied else np.ones(TURNS)
+    return (latency * factors).tolist()
+
+
+def make_chat(directory: Path) -> ChatFormat:
+    from transformers import AutoTokenizer
+
+    train_tokenizer([" ".join(WORDS)] * 4, 400, directory)
+    return ChatFormat(AutoTokenizer.from_pretrained(directory))
+
+
+def make_model(chat: ChatFormat) -> tuple[Qwen3VLConfig, dict]:
+    ids = chat.tokenizer.get_vocab()
+    text = TextConfig(
+        vocab_size=VOCAB,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=32,
+        mrope_section=(6, 5, 5),
+        tie_word_embeddings=True,
+    )
+    vision = VisionConfig(
+        depth=4,
+        hidden_size=128,
+        intermediate_size=512,
+        num_heads=4,
+        num_position_embeddings=256,
+        deepstack_visual_indexes=(1, 2, 3),
+        out_hidden_size=256,
+    )
+    config = Qwen3VLConfig(
+        text,
+        vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    return config, init_params(jax.random.key(0), config)
+
+
+class Silent(ChatFormat):
+    """Never stops early, so that all loops sample the same number of tokens."""
+
+    def __init__(self, chat: ChatFormat):
+        super().__init__(chat.tokenizer)
+        self.stop_ids = ()
+
+
+async def ours(
+    engine: Engine, chat: ChatFormat, episodes: list[Episode], varied: bool, timeline: Timeline | None = None
+) -> tuple[float, list[Trajectory], Scheduler]:
+    """(seconds, trajectories, scheduler)."""
+    async with Scheduler(engine, timeline=timeline) as scheduler:
+        started = time.perf_counter()
+        generator = VariedLengths(scheduler) if varied else scheduler
+        seeds = list(range(len(episodes)))
+        done = await run_episodes(generator, episodes, chat, SAMPLING, seeds, timeline=timeline)
+        return time.perf_counter() - started, done, scheduler
+
+
+async def lockstep(engine: Engine, chat: ChatFormat, episodes: list[Episode]) -> tuple[float, int]:
+    """(seconds, sampled tokens) of the same engine in waves, every step as one."""
+    started, sampled = time.perf_counter(), 0
+    slots = engine.settings.slots
+    for wave in range(0, len(episodes), slots):
+        here = episodes[wave : wave + slots]
+        contexts = [chat.prompt(episode.system, episode.prompt()) for episode in here]
+        sequences = [engine.new_sequence(wave + i) for i in range(len(here))]
+        for sequence in sequences:
+            engine.acquire(sequence)
+        for _ in range(TURNS):
+            for sequence, context in zip(sequences, contexts, strict=True):
+                sequence.append_context(engine.prepare(context))
+            while unread := [sequence for sequence in sequences if sequence.unread]:
+                engine.extend(unread)
+            left = [turn_limit(wave + i) for i in range(len(here))]
+            while any(left):
+                rows = [i for i, n in enumerate(left) if n]
+                requests = [DecodeRequest(sequences[i], SAMPLING, (), left[i]) for i in rows]
+                for i, out in zip(rows, engine.decode(requests), strict=True):
+                    left[i] -= len(out.tokens)
+                    sampled += len(out.tokens)
+            observations = await asyncio.gather(*(episode.step("") for episode in here))
+            contexts = [chat.observation(parts) for parts in observations if parts is not None]
+        for sequence in sequences:
+            engine.release(sequence)
+    return time.perf_counter() - started, sampled
+
+
+def hf_lockstep(directory: Path, config: Qwen3VLConfig, params: dict, chat: ChatFormat, latency: float) -> float:
+    """Sampled tokens a second of 16 conversations with Hugging Face `generate`, prefilled again each turn."""
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from hypereyes_jax.models.qwen3_vl import save_hf
+    from hypereyes_jax.processing import expand, patchify
+
+    if not (directory / "config.json").exists():
+        save_hf(directory, config, params)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+    count = 16
+    episodes = [PacedEpisode(n, waits(n, latency, varied=False)) for n in range(count)]
+
+    def generate(tokens: list[list[int]], images: list[list[Image.Image]]) -> list[list[int]]:
+        patched = [
+            [patchify(image, config.vision, ENGINE.min_pixels, ENGINE.max_pixels) for image in own] for own in images
+        ]
+        rows = [expand(config, ids, own).tokens_T for ids, own in zip(tokens, patched, strict=True)]
+        longest = max(len(row) for row in rows)
+        ids = np.zeros((count, longest), np.int64)
+        mask = np.zeros((count, longest), np.int64)
+        for i, row in enumerate(rows):
+            ids[i, longest - len(row) :] = row
+            mask[i, longest - len(row) :] = 1
+        flat = [patch for own in patched for patch in own]
+        out = model.generate(
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
+            mm_token_type_ids=torch.from_numpy((ids == config.image_token_id).astype(np.int64)),
+            pixel_values=torch.from_numpy(np.concatenate([patch.patches for patch in flat])),
+            image_grid_thw=torch.tensor([patch.grid_thw for patch in flat]),
+            max_new_tokens=TOKENS,
+            min_new_tokens=TOKENS,
+            do_sample=True,
+            temperature=SAMPLING.temperature,
+            top_p=SAMPLING.top_p,
+            top_k=0,
+            pad_token_id=0,
+        )
+        # an image token that was sampled would have no image at the next turn
+        sampled = out[:, longest:].numpy()
+        sampled[(sampled == config.image_token_id) | (sampled == config.video_token_id)] = 0
+        return sampled.tolist()
+
+    async def play() -> None:
+        contexts: list[ContextChunk] = [chat.prompt(episode.system, episode.prompt()) for episode in episodes]
+        tokens: list[list[int]] = [[] for _ in episodes]
+        images: list[list[Image.Image]] = [[] for _ in episodes]
+        for _ in range(TURNS):
+            for i, context in enumerate(contexts):
+                tokens[i] += context.tokens.tolist()
+                images[i] += context.images
+            for i, sampled in enumerate(generate(tokens, images)):
+                tokens[i] += sampled
+            observations = await asyncio.gather(*(episode.step("") for episode in episodes))
+            contexts = [chat.observation(parts) for parts in observations if parts is not None]
+
+    with torch.inference_mode():
+        started = time.perf_counter()
+        asyncio.run(play())
+    return count * TURNS * TOKENS / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-hf", action="store_true", help="leave out the Hugging Face loop")
+    parser.add_argument("--trace", type=Path, help="write a Chrome / Perfetto trace of the run with 0.2 s searches")
+    args = parser.parse_args()
+    out: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        chat = Silent(make_chat(Path(temporary) / "tokenizer"))
+        config, params = make_model(chat)
+        weights = sum(x.size for x in jax.tree.leaves(params))
+        print(f"{weights / 1e6:.1f} M parameters, {ENGINE.slots} slots of {ENGINE.length} tokens", file=sys.stderr)
+        engine = Engine(config, params, ENGINE)
+        many = 3 * ENGINE.slots
+
+        def episodes(latency: float, varied: bool = True, count: int = many) -> list[Episode]:
+            return [PacedEpisode(n, waits(n, latency, varied)) for n in range(count)]
+
+        asyncio.run(ours(engine, chat, episodes(0.0), True))  # compiles what it meets
+        speed: dict[tuple[str, float], float] = {}
+        for latency in (0.0, 0.2, 1.0):
+            timeline = Timeline() if latency == 0.2 else None
+            seconds, done, scheduler = asyncio.run(ours(engine, chat, episodes(latency), True, timeline))
+            sampled = sum(trajectory.sampled_tokens for trajectory in done)
+            counts = scheduler.counts
+            speed["ours", latency] = sampled / seconds
+            print(
+                f"searches of {latency:g} s: {sampled / seconds:7.0f} tokens/s, {seconds:.1f} s; device busy "
+                f"{counts.device_seconds / seconds:.1%}, idle with work {counts.starved_seconds / seconds:.1%}, idle for "
+                f"searches {counts.waiting_seconds / seconds:.1%}; {counts.evictions} evictions",
+                file=sys.stderr,
+            )
+            if latency == 0.2:
+                out["device_idle"] = counts.starved_seconds / seconds
+                if args.trace is not None and timeline is not None:
+                    timeline.write(args.trace)
+        seconds, sampled = asyncio.run(lockstep(engine, chat, episodes(0.2)))
+        speed["lockstep", 0.2] = sampled / seconds
+        print(f"lock-step loop of the same engine, 0.2 s: {sampled / seconds:7.0f} tokens/s", file=sys.stderr)
+        out["overlap_0.2s"] = speed["ours", 0.2] / speed["ours", 0.0]
+        out["overlap_1s"] = speed["ours", 1.0] / speed["ours", 0.0]
+        out["speedup_vs_lockstep_0.2s"] = speed["ours", 0.2] / speed["lockstep", 0.2]
+
+        group = [PacedEpisode(n, waits(n, 0.0, False), prompt_of=0) for n in range(8)]
+        before = replace(engine.counts)
+        asyncio.run(ours(engine, chat, group, False))
+        first_turn = len(engine.prepare(chat.prompt(group[0].system, group[0].prompt())).expanded.tokens_T) - 1
+        out["prefill_saved"] = (engine.counts.shared_tokens - before.shared_tokens) / (8 * first_turn)
+
+        started = time.perf_counter()
+        if not args.no_hf:
+            for latency, name in ((0.0, "0s"), (1.0, "1s")):
+                theirs = hf_lockstep(Path(temporary) / "hf", config, params, chat, latency)
+                seconds, done, _ = asyncio.run(ours(engine, chat, episodes(latency, varied=False), False))
+                mine = sum(trajectory.sampled_tokens for trajectory in done) / seconds
+                out[f"speedup_vs_lockstep_{name}"] = mine / theirs
+                print(f"{latency:g} s: {mine:.0f} tokens/s, Hugging Face loop {theirs:.0f}", file=sys.stderr)
+            print(f"{time.perf_counter() - started:.0f} s for this comparison", file=sys.stderr)
+    print(json.dumps({name: round(value, 4) for name, value in out.items()}))
+
+
+if __name__ == "__main__":
+    main()
