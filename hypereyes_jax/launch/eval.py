@@ -16,6 +16,7 @@ from hypereyes_jax.launch.policy import Policy, load_policy, runner
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.results import evaluated, results_table, save_evaluation
 from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
     from hypereyes_jax.env.world import World
@@ -35,10 +36,12 @@ class EvalConfig:
     """Questions about held-out countries, about seen ones, and held-out ones with one search a turn."""
     questions: int = 200
     """A split."""
+    search: Transport = "http"
+    """Over a real server on loopback, or in process."""
     latency: float = 0.0
     """Seconds a search takes; real ones take 0.2 to 2."""
-    temperature: float = 0.0
-    """0 = greedy."""
+    temperature: float = 0.8
+    """As in training; 0 = greedy."""
     max_new_tokens: int = 256
     """A turn."""
     context: int = miniature.CONTEXT
@@ -55,15 +58,9 @@ def run(config: EvalConfig) -> None:
     from rich.console import Console
 
     from hypereyes_jax.files import read_json
-    from hypereyes_jax.rollout import EngineConfig
 
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
-    engine = EngineConfig(
-        slots=config.slots,
-        length=config.context,
-        min_pixels=miniature.MIN_PIXELS,
-        max_pixels=miniature.MAX_PIXELS,
-    )
+    engine = replace(miniature.engine_config(config.slots), length=config.context)
     policy = load_policy(config.checkpoint, engine)
     with Stages() as stages:
         for split in config.splits:
@@ -75,35 +72,29 @@ def run(config: EvalConfig) -> None:
 async def _evaluate_split(
     directory: RunDirectory, policy: Policy, config: EvalConfig, split: Split, stages: Stages
 ) -> None:
-    from hypereyes_jax.env.backends.world_http import HttpWorldBackend
-    from hypereyes_jax.env.faults import FaultPlan
     from hypereyes_jax.env.judges import ExactJudge
-    from hypereyes_jax.env.serve import ServeConfig, serving_in_thread
-    from hypereyes_jax.env.world import World, WorldBackend
-    from hypereyes_jax.rollout import SamplingConfig, Timeline
+    from hypereyes_jax.env.world import World
+    from hypereyes_jax.rollout import Timeline
 
-    world = World.load()
+    world, judge = World.load(), ExactJudge()
     questions = world_questions(world, split, config.questions, config.seed)
-    sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
+    sampling = replace(
+        miniature.sampling_config(), temperature=config.temperature, max_new_tokens=config.max_new_tokens
+    )
     episode = replace(miniature.EPISODE, serial=split.endswith("_serial"))
-    serve = ServeConfig(faults=FaultPlan(latency=config.latency))
-    with serving_in_thread(WorldBackend(world), serve) as server, stages.stage(split, len(questions)) as stage:
-        backend = HttpWorldBackend(server.url)
-        timeline = Timeline() if config.timeline else None
-        play = runner(
-            policy,
-            backend,
-            episode,
-            sampling,
-            seed=config.seed,
-            on_end=lambda *_: stage.advance(),
-            timeline=timeline,
-        )
-        try:
-            judge = ExactJudge()
+    timeline = Timeline() if config.timeline else None
+    async with searching(world, config.search, config.latency) as backend:
+        with stages.stage(split, len(questions)) as stage:
+            play = runner(
+                policy,
+                backend,
+                episode,
+                sampling,
+                seed=config.seed,
+                on_end=lambda *_: stage.advance(),
+                timeline=timeline,
+            )
             done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
-        finally:
-            await backend.aclose()
     if timeline is not None:
         timeline.write(directory.file(f"timeline-{split}.json"))
     save_evaluation(directory, config.name, split, done, judge=judge.name)

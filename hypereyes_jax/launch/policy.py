@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypereyes_jax.env.episode import Episode, EpisodeConfig
 from hypereyes_jax.env.types import Question, SearchBackend
-from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner
 
 if TYPE_CHECKING:  # help must answer without jax
@@ -27,17 +26,10 @@ def load_policy(checkpoint: Path, settings: EngineConfig, *, dtype: Any = "float
     Raises:
       UserError: it is not such a directory, or it is damaged.
     """
-    from transformers import AutoTokenizer
-
-    from hypereyes_jax.models.qwen3_vl import load_hf
-    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.launch.checkpoint_files import load_model
     from hypereyes_jax.rollout import Engine
 
-    for name in ("config.json", "tokenizer.json"):
-        if not (checkpoint / name).exists():
-            raise UserError(f"{checkpoint} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
-    config, params = load_hf(checkpoint, dtype)
-    chat = ChatFormat(AutoTokenizer.from_pretrained(checkpoint))
+    config, params, chat = load_model(checkpoint, dtype)
     return Policy(Engine(config, params, settings), chat)
 
 

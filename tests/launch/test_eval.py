@@ -1,5 +1,7 @@
 """`hypereyes eval` on a checkpoint with random weights: the whole path, with no claim on what it scores."""
 
+from dataclasses import replace
+
 import pytest
 
 from hypereyes_jax.eval.records import read_records
@@ -17,8 +19,8 @@ def checkpoint(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("checkpoint")
     train_tokenizer(["<reason>Look at the flags, then answer.</reason> Norway Oslo 12"], 300, path)
-    size = miniature.Size(hidden=32, layers=1, heads=1, kv_heads=1, vision_hidden=32, vision_depth=1)
-    model = miniature.model_config(size, AutoTokenizer.from_pretrained(path))
+    model = miniature.model_config(AutoTokenizer.from_pretrained(path))
+    model = replace(model, text=replace(model.text, num_hidden_layers=1))
     save_hf(path, model, init_params(jax.random.key(0), model))
     return path
 
@@ -40,7 +42,7 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     written = (tmp_path / "trajectories-model-seen.jsonl").stat().st_mtime_ns
     assert cli.main(words(checkpoint, tmp_path)) == 0  # again: all is there, nothing is done
     assert (tmp_path / "trajectories-model-seen.jsonl").stat().st_mtime_ns == written
-    assert cli.main(words(checkpoint, tmp_path, "--temperature", "1")) == 2  # other settings do not mix
+    assert cli.main(words(checkpoint, tmp_path, "--temperature", "0")) == 2  # other settings do not mix
 
 
 def test_a_directory_without_a_checkpoint_is_named(tmp_path, capsys):

@@ -21,11 +21,11 @@ def test_it_answers_over_a_socket_and_ends_cleanly_on_interrupt():
         url = server.stdout.readline().split(" at ")[1].split()[0]
         body = json.dumps({"queries": ["capital of Norway"], "topk": 1, "return_scores": True}).encode()
         request = urllib.request.Request(f"{url}/retrieve", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=120) as reply:
             assert "Oslo" in reply.read().decode()
     finally:
         server.send_signal(signal.SIGINT)
-        _, trouble = server.communicate(timeout=20)
+        _, trouble = server.communicate(timeout=120)
     assert server.returncode == 0
     assert "Traceback" not in trouble
 
