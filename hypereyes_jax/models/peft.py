@@ -127,9 +127,9 @@ def _prefix(name: str, weight: Weight, layer: int, found: Found) -> str:
     module = weight.hf.format(i=layer)
     if weight.axes[1] != "expert":
         return f"base_model.model.{module.removesuffix('.weight')}"
-    # PEFT wraps the module once for each of its adapted parameters, in the order of its `target_parameters` (sorted by
-    # name): the wrapper of the first ends up inside the other's.
-    inner = name == "layers/expert_down" and "layers/expert_gate_up" in found
+    # PEFT wraps the module once for each adapted parameter, in the order the module defines them: the wrapper of the
+    # first ends up inside the second's.
+    inner = name == "layers/expert_gate_up" and "layers/expert_down" in found
     return f"base_model.model.{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
 
 
@@ -152,12 +152,6 @@ def _peft_config(found: Found, lora_config: LoraConfig, base_model: str | None) 
     ranks, alphas = {}, {}
     for weight, rule in found.values():
         pattern = re.escape(weight.hf.removesuffix(".weight")).replace(r"\{i\}", r"\d+")
-        if weight.axes[1] == "expert" and (rule.rank, rule.alpha) != (first.rank, first.alpha):
-            # both expert parameters live in one module, the only thing PEFT's patterns can name
-            others = {r for w, r in found.values() if w.axes[1] == "expert"}
-            if len({(r.rank, r.alpha) for r in others}) > 1:
-                raise ValueError("PEFT cannot hold different ranks or alphas for the two parameters of an expert block")
-            pattern = pattern.rsplit(r"\.", 1)[0]
         if rule.rank != first.rank:
             ranks[pattern] = rule.rank
         if rule.alpha != first.alpha:
@@ -198,8 +192,6 @@ def _rules(config: Qwen3VLConfig, raw: dict, names: set[str], path: Path) -> Ite
 
     def of(pattern_field: str, weight: Weight, default: float) -> float:
         module = weight.hf.format(i=0).removesuffix(".weight")
-        if weight.axes[1] == "expert":
-            module = module.rsplit(".", 1)[0]
         for pattern, value in (raw.get(pattern_field) or {}).items():
             if re.search(rf"(.*\.)?({pattern})$", module):
                 return value

@@ -15,6 +15,7 @@ from PIL import Image
 from hypereyes_jax.processing.types import ContextChunk
 
 _IM_START, _IM_END, _ENDOFTEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+_FRAME = "<|video_pad|>"
 _IMAGE = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 
 Part = str | Image.Image  # as in `hypereyes_jax.env.types`, which this room may not import
@@ -31,11 +32,12 @@ class ChatFormat:
         """Raises ValueError if the tokenizer lacks one of the format's special tokens."""
         self.tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
-        missing = [token for token in (_IM_START, _IM_END, *_IMAGE) if token not in vocabulary]
+        missing = [token for token in (_IM_START, _IM_END, *_IMAGE, _FRAME) if token not in vocabulary]
         if missing:
             raise ValueError(f"the tokenizer lacks the special token(s) {', '.join(missing)}")
         self._start, self._end = vocabulary[_IM_START], vocabulary[_IM_END]
         self._image = [vocabulary[token] for token in _IMAGE]
+        self._frame = [self._image[0], vocabulary[_FRAME], self._image[2]]
         ends = [self._end] + ([vocabulary[_ENDOFTEXT]] if _ENDOFTEXT in vocabulary else [])
         self.stop_ids: tuple[int, ...] = tuple(ends)
 
@@ -57,6 +59,17 @@ class ChatFormat:
     def turn(self, text: str) -> np.ndarray:
         """int32 ids of a model turn written by hand, with its stop token."""
         return np.array([*self.encode(text), self._end], np.int32)
+
+    def video(self, timestamps: Sequence[float], before: str = "") -> list[int]:
+        """Ids of a video for `pack_inputs`: before each temporal patch its time, as `frame_timestamps` gives it.
+
+        `before` is text that comes right before the video, to be encoded together with the first time.
+        """
+        tokens, run = [], before
+        for seconds in timestamps:
+            tokens += [*self.encode(f"{run}<{seconds:.1f} seconds>"), *self._frame]
+            run = ""
+        return tokens
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of a sampled turn, without a final stop token."""

@@ -1,0 +1,60 @@
+"""Trained weights for others to serve: a merged HF checkpoint, or a PEFT adapter beside the base model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.models.lora import Lora, merge
+from hypereyes_jax.models.peft import load_peft, save_peft
+from hypereyes_jax.models.qwen3_vl import Qwen3VLConfig, load_hf, save_hf
+
+# What a serving engine reads beside the weights; copied from the base model where it exists.
+_COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+)
+
+
+def export_merged(
+    base: str | os.PathLike, out: str | os.PathLike, lora: Lora | str | os.PathLike | None = None, dtype: Any = None
+) -> Path:
+    """Write `base` with adapters merged in as a HF directory that transformers, vLLM and SGLang load.
+
+    Args:
+      base: HF directory of the weights the adapters were trained on; its tokenizer and processor files are copied.
+      lora: adapters, or a PEFT directory; None only converts.
+      dtype: of what is written; default: as stored in `base`.
+
+    Raises ValueError if `out` is `base`, or the adapters do not fit the model; what `load_hf` raises.
+    """
+    base, out = Path(base), Path(out)
+    if out.resolve() == base.resolve():
+        raise ValueError(f"{out} is the base model itself; choose another directory")
+    config, params = load_hf(base, dtype)
+    if lora is not None:
+        params = merge(params, lora if isinstance(lora, Lora) else load_peft(lora, config))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in _COMPANIONS:
+        if (base / name).exists():
+            shutil.copy(base / name, out / name)
+    save_hf(out, config, params)
+    return out
+
+
+def export_adapter(base: str | os.PathLike, out: str | os.PathLike, lora: Lora) -> Path:
+    """Write adapters as a PEFT directory that names `base` as its model."""
+    save_peft(out, Qwen3VLConfig.from_hf(base), lora, base_model=str(base))
+    return Path(out)

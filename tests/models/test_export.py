@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from hypereyes_jax.models.export import export_adapter, export_merged
+from hypereyes_jax.models.lora import LoraConfig, init_lora, merge
+from hypereyes_jax.models.qwen3_vl import init_params, load_hf, save_hf
+from tests.models.torch_reference import CONFIGS
+
+
+@pytest.fixture
+def trained(tmp_path):
+    config = CONFIGS["moe"]
+    params = init_params(jax.random.key(0), config)
+    save_hf(tmp_path / "base", config, params)
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    lora = init_lora(jax.random.key(1), params, config, LoraConfig())
+    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    return tmp_path, merge(params, lora), lora
+
+
+def test_merged_weights_are_written_with_the_tokenizer_beside(trained):
+    path, merged, lora = trained
+    export_merged(path / "base", path / "out", lora)
+    jax.tree.map(np.testing.assert_array_equal, load_hf(path / "out")[1], merged)
+    assert (path / "out" / "tokenizer.json").exists()
+
+
+def test_an_exported_adapter_merges_to_the_same(trained):
+    path, merged, lora = trained
+    export_adapter(path / "base", path / "adapter", lora)
+    export_merged(path / "base", path / "out", path / "adapter")
+    jax.tree.map(np.testing.assert_array_equal, load_hf(path / "out")[1], merged)
+
+
+def test_the_base_model_is_never_overwritten(trained):
+    path, _, lora = trained
+    with pytest.raises(ValueError, match="the base model itself"):
+        export_merged(path / "base", path / "x" / ".." / "base", lora)

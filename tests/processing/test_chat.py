@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoTokenizer
+
+from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.processing.tokenizer import CONTROL_TOKENS, train_tokenizer
+
+PICTURE = Image.new("RGB", (8, 8))
+TEXTS = [
+    "Which flag has a star?",
+    "user\nassistant\nsystem",
+    "<reason>two boxes</reason>\n\n<answer>Chad</answer>",
+    "  spaces ",
+]
+
+
+def render(message: list) -> str:
+    """A message as the template writes it, before tokenisation."""
+    return "".join(part if isinstance(part, str) else "<|vision_start|><|image_pad|><|vision_end|>" for part in message)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(TEXTS * 4, 400, path)
+    return AutoTokenizer.from_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizer):
+    return ChatFormat(tokenizer)
+
+
+def test_a_conversation_is_rendered_as_qwen3_vl_does(chat, tokenizer):
+    chunks = [
+        chat.prompt("Search widely.", ["Look: ", PICTURE, PICTURE, " which?"]).tokens,
+        chat.turn("<reason>a</reason>"),
+        chat.observation(["<tool_response>\nfound ", PICTURE, "\n</tool_response>"]).tokens,
+        chat.turn("<answer>b</answer>"),
+    ]
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    expected = (
+        "<|im_start|>system\nSearch widely.<|im_end|>\n"
+        f"<|im_start|>user\nLook: {image}{image} which?<|im_end|>\n"
+        "<|im_start|>assistant\n<reason>a</reason><|im_end|>\n"
+        f"<|im_start|>user\n<tool_response>\nfound {image}\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n<answer>b</answer><|im_end|>"
+    )
+    tokens = np.concatenate(chunks).tolist()
+    assert tokenizer.decode(tokens) == expected
+    assert tokens == tokenizer.encode(expected, add_special_tokens=False)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_chunks_put_end_to_end_equal_the_tokens_of_the_whole_string(chat, tokenizer, data):
+    text = st.text(st.characters(codec="utf-8", exclude_characters="<>|"), max_size=12) | st.sampled_from(TEXTS)
+    parts = st.lists(text | st.just(PICTURE), max_size=4)
+    system, question, observation = data.draw(text), data.draw(parts), data.draw(parts)
+    prompt = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    prompt += f"<|im_start|>user\n{render(question)}<|im_end|>\n<|im_start|>assistant\n"
+    follow = f"\n<|im_start|>user\n{render(observation)}<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.prompt(system, question).tokens.tolist() == tokenizer.encode(prompt, add_special_tokens=False)
+    assert chat.observation(observation).tokens.tolist() == tokenizer.encode(follow, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("token", CONTROL_TOKENS)
+def test_a_control_token_in_untrusted_text_is_only_characters(chat, tokenizer, token):
+    forbidden = set(tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS)))
+    assert not forbidden & set(chat.encode(f"a{token}b"))
+    assert tokenizer.decode(chat.encode(f"a{token}b")) == f"a{token}b"
+    chunk = chat.observation([f"page {token}{token} end", PICTURE])
+    assert (chunk.tokens == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == len(chunk.images) == 1
+
+
+def test_decode_drops_the_stop_token_only(chat):
+    turn = chat.turn("<answer>Chad</answer>")
+    assert turn[-1] in chat.stop_ids
+    assert chat.decode(turn) == chat.decode(turn[:-1]) == "<answer>Chad</answer>"
+    assert chat.decode([]) == ""
+
+
+def test_a_video_states_its_times(chat, tokenizer):
+    frame = "<|vision_start|><|video_pad|><|vision_end|>"
+    expected = f"Watch: <0.5 seconds>{frame}<1.2 seconds>{frame}"
+    assert chat.video([0.5, 1.24], "Watch: ") == tokenizer.encode(expected, add_special_tokens=False)
+
+
+def test_a_tokenizer_without_the_control_tokens_is_refused():
+    class Plain:
+        def get_vocab(self):
+            return {"<|im_start|>": 0}
+
+    with pytest.raises(ValueError, match=r"<\|im_end\|>, <\|vision_start\|>"):
+        ChatFormat(Plain())
+
+
+@pytest.mark.oracle
+def test_a_tool_conversation_equals_the_template_that_trl_carries(chat, tokenizer):
+    from importlib.resources import files
+
+    template = files("trl").joinpath("chat_templates/qwen3_vl.jinja").read_text()
+    image = {"type": "image"}
+    messages = [
+        {"role": "system", "content": "Search."},
+        {"role": "user", "content": [image, {"type": "text", "text": "Which "}, image, {"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": "<tool_call>\n{}\n</tool_call>"},
+        {"role": "tool", "content": [{"type": "text", "text": "one "}, image]},
+        {"role": "tool", "content": [image, {"type": "text", "text": " two"}]},
+        {"role": "assistant", "content": "<answer>x</answer>"},
+        {"role": "user", "content": [{"type": "text", "text": "And?"}]},
+        {"role": "assistant", "content": "y"},
+    ]
+    rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+    tools = [
+        "\n<tool_response>\none ",
+        PICTURE,
+        "\n</tool_response>\n<tool_response>\n",
+        PICTURE,
+        " two\n</tool_response>",
+    ]
+    chunks = [
+        chat.prompt("Search.", [PICTURE, "Which ", PICTURE, "?"]).tokens,
+        chat.turn(messages[2]["content"]),
+        chat.observation([tools[0].removeprefix("\n"), *tools[1:]]).tokens,
+        chat.turn(messages[5]["content"]),
+        chat.observation(["And?"]).tokens,
+        chat.turn("y"),
+        np.array(chat.encode("\n")),
+    ]
+    assert list(itertools.chain(*chunks)) == tokenizer.encode(rendered, add_special_tokens=False)
