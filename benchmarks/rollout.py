@@ -10,7 +10,7 @@ half and one and a half times the stated one, and there are three times as many 
 slots, lets every slot end its turn, awaits all searches, and goes on; its waves follow each other.
 
 Against a lock-step loop of Hugging Face `generate`, same weights: 16 conversations, turns of exactly 64 tokens,
-latencies as stated, the whole conversation prefilled again each turn. Throughput is compared, sampled tokens a second.
+latencies as stated, the whole conversation prefilled again each turn. Throughput is compared: sampled tokens a second.
 
 The last line is JSON.
 """
@@ -303,7 +303,7 @@ def main() -> None:
             counts = scheduler.counts
             speed["ours", latency] = sampled / seconds
             print(
-                f"searches of {latency:g} s: {sampled / seconds:7.0f} tokens/s, {seconds:.1f} s; device busy "
+                f"searches of {latency:g} s: {sampled / seconds:7.0f} tokens/s, {seconds:.1f} s; busy "
                 f"{counts.device_seconds / seconds:.1%}, idle with work {counts.starved_seconds / seconds:.1%}, idle for "
                 f"searches {counts.waiting_seconds / seconds:.1%}; {counts.evictions} evictions",
                 file=sys.stderr,
