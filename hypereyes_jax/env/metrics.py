@@ -53,7 +53,7 @@ class SearchMetrics:
         self.latency.add(seconds)
 
     def numbers(self) -> dict[str, float]:
-        """What a training log keeps of `summary`, flat: search_success_rate, search_failures, search_latency_p50, ..."""
+        """What a training log keeps of `summary`, flat: search_success_rate, search_failures, search_latency_p50 ..."""
         summary = self.summary()
         failures: dict[str, int] = summary.pop("failures")
         flat = summary | {"failures": sum(failures.values())}
