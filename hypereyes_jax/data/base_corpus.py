@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class BaseCorpusConfig:
     habits: Habits = WASTEFUL
     varied: float = 0.85  # share of worlds with invented names or permuted facts; the rest is the real one
     questions_a_world: int = 32  # a varied world costs as much to build as a few questions
+    clean: bool = False  # without waste, and with few entities: looking and copying are learnt sooner from those
+    clean_entities: int = 4
 
 
 def seen_world() -> World:
@@ -39,9 +41,12 @@ def base_corpus(config: BaseCorpusConfig, seed: int) -> Iterator[Demonstration]:
     """Endless; the same for the same arguments."""
     rng = np.random.default_rng(seed)
     real = seen_world()
+    habits, synthesis = config.habits, config.synthesis
+    if config.clean:
+        habits, synthesis = Habits(), replace(synthesis, max_entities=config.clean_entities)
     while True:
         world = real.varied(rng) if rng.random() < config.varied else real
         backend = WorldBackend(world)
         for _ in range(config.questions_a_world):
-            question = draw_question(world, rng, config.synthesis)
-            yield asyncio.run(demonstrate(question, backend, config.habits, rng, config.episode))
+            question = draw_question(world, rng, synthesis)
+            yield asyncio.run(demonstrate(question, backend, habits, rng, config.episode))

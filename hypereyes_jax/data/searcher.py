@@ -138,16 +138,17 @@ class ScriptedSearcher:
             yield self._answer("That is enough to tell.", None)
             return
         names = self._read_names()
-        rounds = oracle.rounds_from(names)
-        for queries in rounds:
+        read_all = True
+        for queries in oracle.rounds_from(names):
             for text in self._text_turns(queries):
                 if spent >= self._budget:
+                    read_all = False
                     break
                 yield spend(text)
         if do["repeat"] and not oracle.boxes and last and spent < self._budget:
             yield spend(last.replace(_reason_of(last), "Search that again."))
         reasoning, answer = oracle.reasoning_from(names), oracle.answer_from(names)
-        if do["off_topic"] or not reasoning or answer is None or spent > self._budget:
+        if do["off_topic"] or not read_all or not reasoning or answer is None:
             yield self._answer("I could not find it.", None)
         else:
             yield self._answer(reasoning, answer)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.eval.benchmark import evaluate
 from hypereyes_jax.launch import miniature
-from hypereyes_jax.launch.policy import Policy, load_policy, runner
+from hypereyes_jax.launch.evaluation import evaluate_split
+from hypereyes_jax.launch.policy import load_policy
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.results import evaluated, results_table, save_evaluation
+from hypereyes_jax.launch.results import evaluated, results_table
 from hypereyes_jax.launch.run_dir import RunDirectory
-from hypereyes_jax.launch.searching import Transport, searching
+from hypereyes_jax.launch.searching import Transport
 
 if TYPE_CHECKING:
     from hypereyes_jax.env.world import World
@@ -57,47 +57,35 @@ class EvalConfig:
 def run(config: EvalConfig) -> None:
     from rich.console import Console
 
+    from hypereyes_jax.env.world import World
     from hypereyes_jax.files import read_json
 
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
     engine = replace(miniature.engine_config(config.slots), length=config.context)
     policy = load_policy(config.checkpoint, engine)
-    with Stages() as stages:
-        for split in config.splits:
-            if not evaluated(directory, config.name, split):
-                asyncio.run(_evaluate_split(directory, policy, config, split, stages))
-    Console().print(results_table(read_json(directory.file("metrics.json"))["stages"]))
-
-
-async def _evaluate_split(
-    directory: RunDirectory, policy: Policy, config: EvalConfig, split: Split, stages: Stages
-) -> None:
-    from hypereyes_jax.env.judges import ExactJudge
-    from hypereyes_jax.env.world import World
-    from hypereyes_jax.rollout import Timeline
-
-    world, judge = World.load(), ExactJudge()
-    questions = world_questions(world, split, config.questions, config.seed)
     sampling = replace(
         miniature.sampling_config(), temperature=config.temperature, max_new_tokens=config.max_new_tokens
     )
-    episode = replace(miniature.EPISODE, serial=split.endswith("_serial"))
-    timeline = Timeline() if config.timeline else None
-    async with searching(world, config.search, config.latency) as backend:
-        with stages.stage(split, len(questions)) as stage:
-            play = runner(
-                policy,
-                backend,
-                episode,
-                sampling,
-                seed=config.seed,
-                on_end=lambda *_: stage.advance(),
-                timeline=timeline,
-            )
-            done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
-    if timeline is not None:
-        timeline.write(directory.file(f"timeline-{split}.json"))
-    save_evaluation(directory, config.name, split, done, judge=judge.name)
+    with Stages() as stages:
+        for split in config.splits:
+            if not evaluated(directory, config.name, split):
+                questions = world_questions(World.load(), split, config.questions, config.seed)
+                asyncio.run(
+                    evaluate_split(
+                        directory,
+                        policy,
+                        config.name,
+                        split,
+                        questions,
+                        stages,
+                        sampling=sampling,
+                        search=config.search,
+                        latency=config.latency,
+                        seed=config.seed,
+                        timeline=config.timeline,
+                    )
+                )
+    Console().print(results_table(read_json(directory.file("metrics.json"))["stages"]))
 
 
 def world_questions(world: World, split: Split, count: int, seed: int) -> list[Question]:

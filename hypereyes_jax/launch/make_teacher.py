@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypereyes_jax.data.base_corpus import BaseCorpusConfig
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch import miniature, pretrain_world, synth
 from hypereyes_jax.launch.progress import Stages
@@ -57,9 +58,8 @@ def run(config: MakeTeacherConfig) -> None:
     model, params = widen(model, params, config.widening, config.seed)
     grown = directory.file("base-model")
     if not grown.exists():
-        params = pretrain_world.train(
-            model, params, chat, config.base_steps, config.seed, learning_rate=5e-4, report_every=50
-        )
+        more = pretrain_world.Lesson(BaseCorpusConfig(episode=miniature.EPISODE), config.base_steps)
+        params = pretrain_world.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
         save_model(grown, model, params, base)
     params = load_model(grown)[1]
     data = synth.SynthConfig(

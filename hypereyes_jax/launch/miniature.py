@@ -46,6 +46,7 @@ def model_config(tokenizer: Any) -> Qwen3VLConfig:
             rope_theta=10_000.0,
             tie_word_embeddings=True,
             max_position_embeddings=CONTEXT,
+            initializer_range=0.05,
         ),
         vision=VisionConfig(
             depth=2,
@@ -56,6 +57,7 @@ def model_config(tokenizer: Any) -> Qwen3VLConfig:
             num_position_embeddings=256,
             deepstack_visual_indexes=(0,),
             out_hidden_size=128,
+            initializer_range=0.05,
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),

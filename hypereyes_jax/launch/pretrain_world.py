@@ -11,8 +11,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from hypereyes_jax.data.demonstration import Demonstration
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.progress import duration
+from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -39,12 +40,24 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     """Directory for the checkpoint (HF layout)."""
-    steps: int = 3000
+    reading_steps: int = 1500
+    """On the text of episodes, without pictures: where copying is learnt."""
+    clean_steps: int = 600
+    """On small episodes without waste."""
+    steps: int = 700
+    """On all kinds of episodes, mostly wasteful ones."""
     seed: int = 0
     rows_of_512: int = 12
     """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
     learning_rate: float = 2e-3
     report_every: int = 100
+
+
+@dataclass(frozen=True)
+class Lesson:
+    corpus: BaseCorpusConfig
+    steps: int
+    pictures: bool = True
 
 
 def run(config: PretrainConfig) -> None:
@@ -56,21 +69,27 @@ def run(config: PretrainConfig) -> None:
     from hypereyes_jax.processing.chat import ChatFormat
     from hypereyes_jax.processing.tokenizer import train_tokenizer
 
-    corpus = BaseCorpusConfig(episode=miniature.EPISODE)
+    wasteful = BaseCorpusConfig(episode=miniature.EPISODE)
+    clean = replace(wasteful, clean=True)
     config.out.mkdir(parents=True, exist_ok=True)
     # The same tokenizer for every seed: models of different runs can score each other's tokens.
-    train_tokenizer(_texts(islice(base_corpus(corpus, 0), 2000)), miniature.VOCABULARY, config.out)
+    train_tokenizer(_texts(islice(base_corpus(wasteful, 0), 2000)), miniature.VOCABULARY, config.out)
     tokenizer = AutoTokenizer.from_pretrained(config.out)
     chat = ChatFormat(tokenizer)
     model = miniature.model_config(tokenizer)
     params = init_params(jax.random.key(config.seed), model)
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
     started = time.perf_counter()
+    lessons = (
+        Lesson(clean, config.reading_steps, pictures=False),
+        Lesson(clean, config.clean_steps),
+        Lesson(wasteful, config.steps),
+    )
     params = train(
         model,
         params,
         chat,
-        config.steps,
+        lessons,
         config.seed + 1,
         learning_rate=config.learning_rate,
         rows=config.rows_of_512,
@@ -78,10 +97,10 @@ def run(config: PretrainConfig) -> None:
     )
     save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
     record = {
-        "command": f"hypereyes pretrain-world --steps {config.steps} --seed {config.seed}",
+        "command": f"hypereyes pretrain-world --seed {config.seed}",
         "minutes": round((time.perf_counter() - started) / 60, 1),
-        "settings": json.loads(json.dumps(asdict(config) | {"corpus": asdict(corpus)}, default=str)),
-        "corpus_sha256": corpus_hash(corpus, config.seed + 1),
+        "settings": json.loads(json.dumps(asdict(config) | {"corpus": asdict(wasteful)}, default=str)),
+        "corpus_sha256": corpus_hash(wasteful, config.seed + 1),
     }
     write_json(config.out / RECORD, record)
 
@@ -90,19 +109,21 @@ def train(
     model: Qwen3VLConfig,
     params: Params,
     chat: ChatFormat,
-    steps: int,
+    lessons: Sequence[Lesson],
     seed: int,
     *,
+    snapshot: Callable[[int, Params], None] | None = None,
     learning_rate: float,
     rows: int = 12,
     report_every: int = 100,
 ) -> Params:
-    """Weights after `steps` of base training; `seed` is that of the corpus."""
+    """Weights after base training; `seed` is that of the corpus."""
     import jax
 
     from hypereyes_jax.rl.learner import LearnerConfig, make_learner
     from hypereyes_jax.rl.optimizer import OptimizerConfig
 
+    steps = sum(lesson.steps for lesson in lessons)
     optimizer = OptimizerConfig(
         learning_rate=learning_rate,
         final_learning_rate=0.02 * learning_rate,
@@ -113,8 +134,9 @@ def train(
     )
     learner = make_learner(model, LearnerConfig(optimizer=optimizer))
     state = learner.init(jax.random.key(seed), params)
-    corpus = base_corpus(BaseCorpusConfig(episode=miniature.EPISODE), seed)
-    batches = _ahead(_batches(model, chat, corpus, rows))
+    batches = _ahead(
+        batch for i, lesson in enumerate(lessons) for batch in _lesson(model, chat, lesson, seed + i, rows)
+    )
     started, losses = time.perf_counter(), []
     for step in range(1, steps + 1):
         state, metrics = learner.sft_step(state, next(batches))
@@ -124,6 +146,8 @@ def train(
             left = duration(seconds / step * (steps - step))
             print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {left} left", flush=True)
             losses = []
+            if snapshot is not None:
+                snapshot(step, state.trainable)
     return state.trainable
 
 
@@ -147,30 +171,65 @@ def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:
             yield turn
 
 
-def _batches(model: Any, chat: Any, corpus: Iterator[Demonstration], rows: int) -> Iterator[Any]:
-    """Packed batches of near-equal size, all short or all long, in a few fixed shapes."""
+def _lesson(model: Qwen3VLConfig, chat: ChatFormat, lesson: Lesson, seed: int, rows: int) -> Iterator[Any]:
+    """The lesson's packed batches, of near-equal size, all short or all long, in a few fixed shapes."""
+    samples = (
+        _all_text(demonstration.example.chunks(chat), model.vision_end_token_id, lesson.pictures)
+        for demonstration in base_corpus(lesson.corpus, seed)
+    )
+    return islice(_batches(model, samples, rows, lesson.pictures), lesson.steps)
+
+
+def _batches(model: Qwen3VLConfig, samples: Iterator[list[Chunk]], rows: int, pictures: bool) -> Iterator[Any]:
     from hypereyes_jax.rl.pack import PackConfig, first_fit_decreasing, pack, sft_sample
 
-    vision_rows, patches_a_row = 5 * rows // 2, 192  # 192 patches are a mosaic, or some 16 crops
+    # 192 patches are a mosaic, or some 16 crops
+    vision_rows, patches_a_row = (5 * rows // 2, 192) if pictures else (0, 0)
     pools: dict[int, list[tuple[int, int, Any]]] = {512: [], miniature.CONTEXT: []}
-    for demonstration in corpus:
-        sample = sft_sample(demonstration.example.chunks(chat))
-        length, patches = miniature.episode_tokens(sample.chunks), 4 * miniature.episode_visual_tokens(sample.chunks)
+    for chunks in samples:
+        length, patches = miniature.episode_tokens(chunks), 4 * miniature.episode_visual_tokens(chunks)
         if length > miniature.CONTEXT:
             continue
         row = 512 if length <= 512 else miniature.CONTEXT
         here = rows * 512 // row
-        wanted = [*pools[row], (length, patches, sample)]
+        wanted = [*pools[row], (length, patches, sft_sample(chunks))]
         crowded = sum(each[1] for each in wanted) > 0.9 * vision_rows * patches_a_row
         if crowded or len(first_fit_decreasing([each[0] for each in wanted], row)) > here:
             settings = PackConfig(
                 row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean",
-                vision=(vision_rows, patches_a_row),
+                vision=(vision_rows, patches_a_row) if pictures else None,
                 min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
             )  # fmt: skip
             yield pack(model, [sample for _, _, sample in pools[row]], settings)
             wanted = wanted[-1:]
         pools[row] = wanted
+
+
+def _all_text(chunks: Sequence[Chunk], vision_end: int, pictures: bool) -> list[Chunk]:
+    """The record with all text behind a chunk's last image as if it had been sampled, so that all of it is trained on.
+
+    Base training predicts what the world says, too, as language models do: search results repeat queries and names,
+    which teaches to copy long before the few tokens of the turns would. Without pictures, images and the turns that
+    place boxes on them are left out: nobody could predict those.
+    """
+    out: list[Chunk] = []
+    for place, chunk in enumerate(chunks):
+        if isinstance(chunk, SampledChunk):
+            blind = not pictures and place + 1 < len(chunks) and bool(_images(chunks[place + 1]))
+            out += [] if blind else [chunk]
+            continue
+        ends = np.flatnonzero(chunk.tokens == vision_end)
+        cut = int(ends[-1]) + 1 if len(ends) else 0
+        if cut and pictures:
+            out.append(ContextChunk(chunk.tokens[:cut], chunk.images))
+        text = chunk.tokens[cut:]
+        zeros = np.zeros(len(text), np.float32)
+        out.append(SampledChunk(text, zeros, zeros, np.zeros(len(text), np.int32)))
+    return out
+
+
+def _images(chunk: Chunk) -> tuple[Any, ...]:
+    return chunk.images if isinstance(chunk, ContextChunk) else ()
 
 
 def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:

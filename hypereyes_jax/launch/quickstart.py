@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature, synth
@@ -89,7 +89,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     synth.make_data(directory, data, stages)
     model, params, chat = load_model(base)
     policy = Policy(Engine(model, params, miniature.engine_config()), chat)
-    asyncio.run(_evaluate(directory, policy, "base", config, stages))
+    _evaluate(directory, policy, "base", config, stages)
 
     tuned = directory.file("sft-model")
     if not tuned.exists():
@@ -98,7 +98,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         params = sft.train(directory, model, params, chat, demonstrations, seeded, stages)
         save_model(tuned, model, params, base)
     policy.engine.set_weights(load_model(tuned)[1], None, 1)
-    asyncio.run(_evaluate(directory, policy, "sft", config, stages))
+    _evaluate(directory, policy, "sft", config, stages)
 
     trained = directory.file("rl-model")
     if not trained.exists():
@@ -107,36 +107,34 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         params = rl.train(directory, policy, candidates, teacher, seeded_rl, stages)
         save_model(trained, model, params, base)
     policy.engine.set_weights(load_model(trained)[1], None, 2)
-    asyncio.run(_evaluate(directory, policy, "rl", config, stages))
+    _evaluate(directory, policy, "rl", config, stages)
 
 
-async def _evaluate(
+def _evaluate(
     directory: RunDirectory, policy: Policy, stage_name: str, config: QuickstartConfig, stages: Stages
 ) -> None:
     """The held-out and the seen questions; after RL also with one search a turn, to show what parallel search buys."""
     from hypereyes_jax.data.files import read_questions
-    from hypereyes_jax.env.judges import ExactJudge
-    from hypereyes_jax.env.world import World
-    from hypereyes_jax.eval.benchmark import evaluate
-    from hypereyes_jax.launch.policy import runner
-    from hypereyes_jax.launch.results import evaluated, save_evaluation
-    from hypereyes_jax.launch.searching import searching
+    from hypereyes_jax.launch.evaluation import SERIAL, evaluate_split
+    from hypereyes_jax.launch.results import evaluated
 
-    splits: dict[str, tuple[str, Any]] = {
-        "heldout": (synth.HELD_OUT, miniature.EPISODE),
-        "seen": (synth.SEEN, miniature.EPISODE),
-    }
+    splits = {"heldout": synth.HELD_OUT, "seen": synth.SEEN}
     if stage_name == "rl":
-        splits["heldout_serial"] = (synth.HELD_OUT, replace(miniature.EPISODE, serial=True))
-    for split, (file, episode) in splits.items():
+        splits["heldout" + SERIAL] = synth.HELD_OUT
+    for split, file in splits.items():
         if evaluated(directory, stage_name, split):
             continue
-        questions = read_questions(directory.file(file))
-        async with searching(World.load(), config.rl.search, config.rl.latency) as backend:
-            with stages.stage(f"evaluation of {stage_name}, {split}", len(questions)) as stage:
-                play = runner(
-                    policy, backend, episode, miniature.sampling_config(), seed=1000, on_end=lambda *_: stage.advance()
-                )
-                judge = ExactJudge()
-                done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
-        save_evaluation(directory, stage_name, split, done, judge=judge.name)
+        asyncio.run(
+            evaluate_split(
+                directory,
+                policy,
+                stage_name,
+                split,
+                read_questions(directory.file(file)),
+                stages,
+                sampling=miniature.sampling_config(),
+                search=config.rl.search,
+                latency=config.rl.latency,
+                seed=1000,
+            )
+        )
