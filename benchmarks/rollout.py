@@ -3,7 +3,7 @@
     python benchmarks/rollout.py                # all, about five minutes on two cores
     python benchmarks/rollout.py --no-hf        # without the Hugging Face loop (needs torch)
 
-Weights are random (speed does not depend on them). Conversations have three turns; every observation brings a new image.
+Weights are random (speed does not depend on them). Conversations have three turns, each observation a new image.
 
 Against a lock-step loop of the same engine: turns have unequal lengths (mean 64 tokens), latencies are uniform within
 half and one and a half times the stated one, and there are three times as many episodes as slots. The loop fills all
@@ -304,7 +304,8 @@ def main() -> None:
             speed["ours", latency] = sampled / seconds
             print(
                 f"searches of {latency:g} s: {sampled / seconds:7.0f} tokens/s, {seconds:.1f} s; busy "
-                f"{counts.device_seconds / seconds:.1%}, idle with work {counts.starved_seconds / seconds:.1%}, idle for "
+                f"{counts.device_seconds / seconds:.1%}, idle with work "
+                f"{counts.starved_seconds / seconds:.1%}, idle for "
                 f"searches {counts.waiting_seconds / seconds:.1%}; {counts.evictions} evictions",
                 file=sys.stderr,
             )

@@ -6,6 +6,7 @@ decode is the scheduler's business; here a call does what it is told, or raises.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence as Items
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl import Kernels
@@ -76,7 +78,7 @@ class Engine:
       lora: adapters, or None.
       version: number stamped on sampled tokens until `set_weights`.
       kernels: implementations for the platform.
-      store_sharding: of keys and values [layers, slots, kv heads, length, head dim] on a mesh; None = one device.
+      mesh: the one that `params` are sharded over, with a "tensor" axis that divides the heads; None = one device.
 
     Raises ValueError for settings that do not fit each other.
     """
@@ -90,7 +92,7 @@ class Engine:
         lora: Any = None,
         version: int = 0,
         kernels: Kernels = Kernels(),  # noqa: B008 - frozen
-        store_sharding: jax.sharding.Sharding | None = None,
+        mesh: jax.sharding.Mesh | None = None,
     ):
         self.config = config
         self.settings = settings or EngineConfig()
@@ -102,8 +104,9 @@ class Engine:
         settings = self.settings
         # one slot more than is given out: the echo check runs there
         self._store = kv.init_store(config, settings.slots + 1, settings.length, settings.kv)
-        if store_sharding is not None:
-            self._store = jax.device_put(self._store, store_sharding)
+        self._mesh = mesh
+        if mesh is not None:
+            self._store = jax.device_put(self._store, NamedSharding(mesh, PartitionSpec(None, None, "tensor")))
         self.images = ImagePool(config, settings, params["embed"].dtype, kernels)
         self._free = list(range(settings.slots))[::-1]
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
@@ -177,7 +180,8 @@ class Engine:
                 raise ValueError("extend() needs sequences with a slot and unread tokens")
         width = self._width(sequences[0])
         alike = [sequence for sequence in sequences if self._width(sequence) == width]
-        batch = self.images.load(self.params, self.lora, alike[: self.settings.extend_rows[-1]], width)
+        with self._on_mesh():
+            batch = self.images.load(self.params, self.lora, alike[: self.settings.extend_rows[-1]], width)
         rows = _bucket(self.settings.extend_rows, len(batch))
         arrays = programs.ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
@@ -197,16 +201,17 @@ class Engine:
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
         view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
-        self._store = programs.extend_rows(
-            self.params,
-            self.lora,
-            self._store,
-            self.images.pool,
-            arrays,
-            config=self.config,
-            kernels=self.kernels,
-            view_length=view,
-        )
+        with self._on_mesh():
+            self._store = programs.extend_rows(
+                self.params,
+                self.lora,
+                self._store,
+                self.images.pool,
+                arrays,
+                config=self.config,
+                kernels=self.kernels,
+                view_length=view,
+            )
         for sequence, count in zip(batch, arrays.length_R, strict=False):
             sequence.filled += int(count)
             if not sequence.unread:
@@ -263,17 +268,18 @@ class Engine:
             min_p,
             np.int32(steps),
         )
-        self._store, decoded = programs.decode_rows(
-            self.params,
-            self.lora,
-            self._store,
-            batch,
-            config=self.config,
-            kernels=self.kernels,
-            view_length=_bucket(settings.view_buckets, longest),
-            max_steps=settings.max_steps,
-            forbidden=self.forbidden,
-        )
+        with self._on_mesh():
+            self._store, decoded = programs.decode_rows(
+                self.params,
+                self.lora,
+                self._store,
+                batch,
+                config=self.config,
+                kernels=self.kernels,
+                view_length=_bucket(settings.view_buckets, longest),
+                max_steps=settings.max_steps,
+                forbidden=self.forbidden,
+            )
         tokens_KR, logp_2KR, count_R, stopped_R = jax.device_get(tuple(decoded))
         results = []
         for row, request in enumerate(requests):
@@ -297,13 +303,14 @@ class Engine:
             some = targets[start : start + self.settings.extend_rows[-1]]
             slots = np.zeros(self.settings.extend_rows[-1], np.int32)
             slots[: len(some)] = [target.held_slot for target in some]
-            self._store = programs.copy_slot(
-                self._store,
-                np.int32(source.held_slot),
-                slots,
-                np.int32(len(some)),
-                length=_bucket(self.settings.view_buckets, count),
-            )
+            with self._on_mesh():
+                self._store = programs.copy_slot(
+                    self._store,
+                    np.int32(source.held_slot),
+                    slots,
+                    np.int32(len(some)),
+                    length=_bucket(self.settings.view_buckets, count),
+                )
         for target in targets:
             target.filled = count
             if not target.unread:
@@ -321,7 +328,8 @@ class Engine:
 
     def restore(self, sequence: Sequence, saved: SavedCache) -> None:
         """Puts back what `save` gave, into whichever slot the sequence has now."""
-        self._store = programs.write_slot(self._store, saved.store, np.int32(sequence.held_slot))
+        with self._on_mesh():
+            self._store = programs.write_slot(self._store, saved.store, np.int32(sequence.held_slot))
         sequence.filled = saved.filled
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:
@@ -354,6 +362,9 @@ class Engine:
     def block_until_ready(self) -> None:
         """Waits until the device has done all it was told."""
         jax.block_until_ready((self._store, self.images.pool))
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def _check_ready(self, request: DecodeRequest) -> None:
         sequence = request.sequence
