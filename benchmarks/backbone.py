@@ -1,0 +1,213 @@
+"""This model beside transformers' torch implementation: one run, the same weights, the same inputs, the CPU.
+
+    python benchmarks/backbone.py [--size tiny|100m|both] [--repeats 5]
+
+Prints, for each size, milliseconds of a forward pass (text with images), a training step (forward, backward, SGD on
+every weight) and tokens a second of sampling 8 sequences; the last line is JSON with the speed-ups. Both sides use
+float32 and all cores; each number is the best of the repeats, taken in turns, so that other load hits both alike.
+
+torch samples with a `DynamicCache` as `generate` does, without its bookkeeping; here the sampling loop is one jitted
+scan over `extend`. Compile time is reported apart and not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.models.qwen3_vl import extend, forward, init_cache, init_params, lm_head, save_hf
+from hypereyes_jax.processing import expand, pack_inputs, patchify
+
+TINY = Qwen3VLConfig(
+    TextConfig(
+        vocab_size=2048,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        mrope_section=(6, 5, 5),
+        tie_word_embeddings=True,
+    ),
+    VisionConfig(
+        depth=3,
+        hidden_size=96,
+        intermediate_size=256,
+        num_heads=3,
+        patch_size=8,
+        num_position_embeddings=256,
+        deepstack_visual_indexes=(0, 1),
+        out_hidden_size=192,
+    ),
+    image_token_id=2000,
+    video_token_id=2001,
+    vision_start_token_id=2002,
+    vision_end_token_id=2003,
+)
+SIZES = {
+    "tiny": TINY,
+    "100m": dataclasses.replace(
+        TINY,
+        text=dataclasses.replace(
+            TINY.text,
+            vocab_size=16384,
+            hidden_size=768,
+            intermediate_size=2304,
+            num_hidden_layers=14,
+            num_attention_heads=12,
+            num_key_value_heads=4,
+            head_dim=64,
+            mrope_section=(12, 10, 10),
+        ),
+        vision=dataclasses.replace(
+            TINY.vision, hidden_size=384, intermediate_size=1024, num_heads=6, out_hidden_size=768
+        ),
+    ),
+}
+BATCH, LENGTH, SEQUENCES, PROMPT, NEW_TOKENS = 4, 256, 8, 32, 64
+
+
+def samples_of(config: Qwen3VLConfig) -> list[tuple[list[int], list]]:
+    """One mosaic and six crops a sample, `LENGTH` tokens once expanded."""
+    rng = np.random.default_rng(0)
+    image = [config.vision_start_token_id, config.image_token_id, config.vision_end_token_id]
+    samples = []
+    for _ in range(BATCH):
+        sizes = [(128, 96)] + [(32, 32)] * 6
+        images = [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+        patched = [patchify(i, config.vision, 32 * 32, 128 * 96) for i in images]
+        tokens = image * len(patched)
+        spare = LENGTH - len(expand(config, tokens, patched).tokens_T)
+        samples.append((rng.integers(0, 1900, spare).tolist() + tokens, patched))
+    return samples
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def measure(name: str, config: Qwen3VLConfig, repeats: int) -> dict[str, float]:
+    import torch
+    import transformers
+
+    params = init_params(jax.random.key(0), config)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    samples = samples_of(config)
+    inputs = jax.tree.map(jnp.asarray, pack_inputs(config, samples, length=LENGTH))
+    with tempfile.TemporaryDirectory() as path:
+        save_hf(path, config, params)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+    rows = [expand(config, *sample) for sample in samples]
+    ids = torch.tensor(np.stack([row.tokens_T for row in rows]).astype(np.int64))
+    patched = [image for _, images in samples for image in images]
+    torch_inputs = {
+        "input_ids": ids,
+        "mm_token_type_ids": (ids == config.image_token_id).int(),
+        "pixel_values": torch.tensor(np.concatenate([image.patches for image in patched])),
+        "image_grid_thw": torch.tensor([image.grid_thw for image in patched]),
+    }
+
+    def loss_of(params, inputs):
+        logits = forward(params, config, inputs)[:, :-1]
+        target = inputs.tokens_BT[:, 1:, None]
+        return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, target, -1)[..., 0])
+
+    @jax.jit
+    def step(params, inputs):
+        loss, gradient = jax.value_and_grad(loss_of)(params, inputs)
+        return loss, jax.tree.map(lambda p, g: p - 1e-6 * g, params, gradient)
+
+    @jax.jit
+    def generate(params, prompt, key):
+        cache = init_cache(config, SEQUENCES, PROMPT + NEW_TOKENS)
+        head = lm_head(params, config)
+
+        def advance(tokens, cache, at):
+            length = tokens.shape[1]
+            positions = jnp.broadcast_to(at + jnp.arange(length), (3, SEQUENCES, length))
+            offset, count = jnp.full(SEQUENCES, at), jnp.full(SEQUENCES, length)
+            return extend(params, config, tokens, positions, jnp.full(tokens.shape, -1), None, cache, offset, count)
+
+        hidden, cache = advance(prompt, cache, 0)
+
+        def one(carry, key):
+            token, cache, at = carry
+            hidden, cache = advance(token[:, None], cache, at)
+            token = jax.random.categorical(key, hidden[:, 0] @ head)
+            return (token, cache, at + 1), token
+
+        first = jax.random.categorical(key, hidden[:, -1] @ head)
+        return jax.lax.scan(one, (first, cache, PROMPT), jax.random.split(key, NEW_TOKENS))[1]
+
+    def torch_forward():
+        with torch.no_grad():
+            return model(**torch_inputs).logits
+
+    def torch_step():
+        logits = model(**torch_inputs).logits[:, :-1]
+        torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1)).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 1e-6 * parameter.grad
+        model.zero_grad()
+
+    prompt = np.random.default_rng(1).integers(0, 1900, (SEQUENCES, PROMPT))
+
+    def torch_generate():
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor(prompt), use_cache=True)
+            for _ in range(NEW_TOKENS):
+                token = torch.multinomial(out.logits[:, -1].softmax(-1), 1)
+                out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+
+    jitted_forward = jax.jit(lambda params, inputs: forward(params, config, inputs))
+    ours = {
+        "forward": lambda: jax.block_until_ready(jitted_forward(params, inputs)),
+        "train": lambda: jax.block_until_ready(step(params, inputs)),
+        "sample": lambda: jax.block_until_ready(generate(params, prompt, jax.random.key(0))),
+    }
+    theirs = {"forward": torch_forward, "train": torch_step, "sample": torch_generate}
+    difference = np.abs(np.asarray(ours["forward"]()) - torch_forward().numpy()).max()
+    print(f"{name}: {count / 1e6:.1f} M parameters, logits differ by {difference:.1e}")
+    speedups = {}
+    for kind in ours:
+        compiling = timed(ours[kind])
+        theirs[kind]()
+        # in turns: whatever else the machine does hits both
+        pairs = [(timed(ours[kind]), timed(theirs[kind])) for _ in range(repeats)]
+        best, best_torch = (min(each) for each in zip(*pairs, strict=True))
+        speedups[f"{name}_{kind}_speedup"] = round(best_torch / best, 2)
+        rate = f", {SEQUENCES * NEW_TOKENS / best:.0f} tokens/s" if kind == "sample" else ""
+        print(
+            f"  {kind:8} {best * 1e3:8.1f} ms, torch {best_torch * 1e3:8.1f} ms: {best_torch / best:5.2f}x "
+            f"(first call {compiling:.1f} s{rate})"
+        )
+    return speedups
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=[*SIZES, "both"], default="both")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    speedups = {}
+    for name in SIZES if arguments.size == "both" else [arguments.size]:
+        speedups |= measure(name, SIZES[name], arguments.repeats)
+    print(json.dumps(speedups))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Image grids never enter jit: what a batch holds does not decide which program runs."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+
+from hypereyes_jax.models.qwen3_vl import hidden_states, init_params
+from hypereyes_jax.processing import pack_inputs, patchify
+from tests.models.test_parity import FAST_COMPILE
+from tests.models.torch_reference import CONFIGS, image_tokens, photo, words
+
+
+def test_batches_of_different_image_shapes_share_one_program():
+    config = CONFIGS["dense"]
+    params = init_params(jax.random.key(0), config)
+    unit = config.vision.pixel_multiple
+    still = functools.partial(patchify, config=config.vision, min_pixels=unit**2, max_pixels=16 * unit**2)
+    traced = 0
+
+    def run(params, inputs):
+        nonlocal traced
+        traced += 1
+        return hidden_states(params, config, inputs)
+
+    compiled = jax.jit(run, compiler_options=FAST_COMPILE)
+    batches = [[(7, 2), (2, 7)], [(4, 3), (5, 3)], [(13, 1), (3, 5)], [(4, 4), (1, 16)]]
+    results = []
+    for shapes in batches:
+        images = [still(photo(w * unit, h * unit, 0)) for w, h in shapes]
+        samples = [(image_tokens(config) + words(4, i), [image]) for i, image in enumerate(images)]
+        results.append(np.asarray(compiled(params, pack_inputs(config, samples, length=32))))
+    assert traced == 1
+    assert all(np.isfinite(result).all() for result in results)
