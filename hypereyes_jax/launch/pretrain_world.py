@@ -40,16 +40,16 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     """Directory for the checkpoint (HF layout)."""
-    reading_steps: int = 1500
+    reading_steps: int = 1400
     """On the text of episodes, without pictures: where copying is learnt."""
     clean_steps: int = 600
     """On small episodes without waste."""
-    steps: int = 700
+    steps: int = 600
     """On all kinds of episodes, mostly wasteful ones."""
     seed: int = 0
     rows_of_512: int = 12
     """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     report_every: int = 100
 
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from hypereyes_jax.env.resilience import ResilientBackend
     from hypereyes_jax.env.types import Question, SearchBackend
     from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.experience import Experience
-    from hypereyes_jax.rollout import Trajectory
+    from hypereyes_jax.rollout import Engine, Generator, Trajectory
 
 SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
 PASSES = 5  # the paper's pass@5
@@ -132,7 +133,9 @@ async def _select(
         return {key: tuple(counts) for key, counts in read_json(path).items()}
     with stages.stage("selection", PASSES * len(candidates)) as stage:
         repeated = [question for question in candidates for _ in range(PASSES)]
-        played = await _play(policy, repeated, backend, _seeds(settings.seed, 0, len(repeated)), stage.advance)
+        played = await _play(
+            policy.engine, policy.chat, repeated, backend, _seeds(settings.seed, 0, len(repeated)), stage.advance
+        )
         verdicts = await _verdicts(played)
     references: dict[str, tuple[int, int]] = {}
     for number, question in enumerate(candidates):
@@ -146,14 +149,19 @@ async def _select(
 
 
 async def _play(
-    policy: Policy, questions: Sequence[Question], backend: SearchBackend, seeds: Sequence[int], advance: Any = None
+    generator: Engine | Generator,
+    chat: ChatFormat,
+    questions: Sequence[Question],
+    backend: SearchBackend,
+    seeds: Sequence[int],
+    advance: Any = None,
 ) -> list[Trajectory]:
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.rollout import run_episodes
 
     episodes = [Episode(question, backend, miniature.EPISODE) for question in questions]
     on_end = None if advance is None else lambda *_: advance()
-    return await run_episodes(policy.engine, episodes, policy.chat, miniature.sampling_config(), seeds, on_end=on_end)
+    return await run_episodes(generator, episodes, chat, miniature.sampling_config(), seeds, on_end=on_end)
 
 
 async def _verdicts(played: Sequence[Trajectory]) -> list[bool | None]:
@@ -247,10 +255,8 @@ class _Trainer:
         repeated = [question for question in asked for _ in range(settings.group)]
         began = time.perf_counter()
         async with Scheduler(engine) as scheduler:
-            played = await _play(
-                self._policy._replace(engine=scheduler), repeated, self._backend,
-                _seeds(settings.seed, step + 1, len(repeated)),
-            )  # fmt: skip
+            seeds = _seeds(settings.seed, step + 1, len(repeated))
+            played = await _play(scheduler, self._policy.chat, repeated, self._backend, seeds)
         generated = time.perf_counter()
         verdicts = await _verdicts(played)
         groups: list[Experience] = []

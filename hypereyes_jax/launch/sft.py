@@ -113,4 +113,6 @@ def train(
                 stage.advance(loss=values["loss"])
                 if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
                     checkpoints.save(state, {"data": batches.state()})
-    return merge(*weights(state, "lora"))
+    base, adapters = weights(state, "lora")
+    assert adapters is not None
+    return merge(base, adapters)

@@ -48,7 +48,7 @@ class ReferenceStore:
 
     def __init__(
         self,
-        initial: Mapping[str | int, tuple[int, int]] | None = None,
+        initial: Mapping[Any, tuple[int, int]] | None = None,
         tighten: Literal["epoch", "step"] = "epoch",
     ):
         """Starts from the references found during data selection, (rounds, invocations) for each key."""

@@ -1,0 +1,97 @@
+"""Devices that are not there: compile-only topologies of TPUs and NVIDIA GPUs.
+
+Needs `libtpu` (pip install "jax[tpu]") for TPUs, and jax-cuda13-plugin with jax-cuda13-pjrt (no driver, no card) for
+GPUs. `prepare` must run before jax is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
+from hypereyes_jax.errors import UserError
+
+# What XLA's GPU compiler asks of a card: streaming multiprocessors, clock, level-2 cache. NVIDIA's data sheets.
+_CARDS = {
+    "h20": ("NVIDIA H20", 78, 1.98, 60 << 20),
+    "h100": ("NVIDIA H100 80GB HBM3", 132, 1.98, 50 << 20),
+    "h200": ("NVIDIA H200", 132, 1.98, 60 << 20),
+}
+
+
+def prepare(mesh: MeshConfig) -> None:
+    """Set the process up to compile for the mesh's devices. Raises RuntimeError if jax is imported already."""
+    if "jax" in sys.modules:
+        raise RuntimeError("target.prepare must run before jax is imported")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if mesh.platform == "tpu":
+        # libtpu looks for the machine it is on; these keep it from asking a metadata server that is not there.
+        os.environ |= {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a stale lock file of another process would abort this one
+        }
+    elif mesh.platform == "cpu":
+        flag = f"--xla_force_host_platform_device_count={mesh.size}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+def devices(mesh: MeshConfig) -> list[Any]:
+    """Compile-only devices of the mesh. Raises UserError if the compiler for them is not installed."""
+    import jax
+    from jax.experimental import topologies
+
+    if mesh.platform == "cpu":
+        return list(jax.devices("cpu"))
+    try:
+        if mesh.platform == "tpu":
+            slices = {"num_slices": mesh.slices} if mesh.slices > 1 else {}
+            found = topologies.get_topology_desc(platform="tpu", topology_name=mesh.topology, **slices)
+        else:
+            found = topologies.get_topology_desc(
+                platform="cuda", topology_name=mesh.device, topology=mesh.topology, target_config=_card(mesh.device)
+            )
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        package = "libtpu==0.0.42.*" if mesh.platform == "tpu" else "jax-cuda13-plugin jax-cuda13-pjrt"
+        raise UserError(
+            f"can't compile for {mesh.device} here: {str(error).splitlines()[0]}. Install the compiler with "
+            f"`pip install --no-deps {package}` (no such device is needed)."
+        ) from error
+    return list(found.devices)
+
+
+def compiler_options(mesh: MeshConfig) -> dict[str, Any]:
+    """Autotuning runs candidate kernels on the device, which is not there."""
+    return {"xla_gpu_autotune_level": 0} if mesh.platform == "gpu" else {}
+
+
+def _card(device: str) -> str:
+    name, processors, clock, cache = _CARDS[device]
+    kind = DEVICES[device]
+    info = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "shared_memory_per_block": 49152,
+        "shared_memory_per_core": 233472,
+        "threads_per_core_limit": 2048,
+        "core_count": processors,
+        "fpus_per_core": 128,
+        "block_dim_limit_x": 2147483647,
+        "block_dim_limit_y": 65535,
+        "block_dim_limit_z": 65535,
+        "memory_bandwidth": int(kind.memory_gbps * 1e9),
+        "l2_cache_size": cache,
+        "clock_rate_ghz": clock,
+        "device_memory_size": int(kind.memory_gib * 2**30),
+        "shared_memory_per_block_optin": 232448,
+        "registers_per_core_limit": 65536,
+        "registers_per_block_limit": 65536,
+    }
+    fields = " ".join(f"{key}: {value}" for key, value in info.items())
+    return (
+        f"gpu_device_info {{ {fields} cuda_compute_capability {{ major: 9 }} }} "
+        f'platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 8 }} device_description_str: "{name}"'
+    )
