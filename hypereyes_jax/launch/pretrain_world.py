@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -40,11 +40,11 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     """Directory for the checkpoint (HF layout)."""
-    reading_steps: int = 1400
-    """On the text of episodes, without pictures: where copying is learnt."""
-    clean_steps: int = 600
+    skill_steps: int = 1400
+    """On single skills, in turn: reading (the text of episodes) and looking (where to place boxes)."""
+    clean_steps: int = 350
     """On small episodes without waste."""
-    steps: int = 600
+    steps: int = 500
     """On all kinds of episodes, mostly wasteful ones."""
     seed: int = 0
     rows_of_512: int = 12
@@ -53,11 +53,16 @@ class PretrainConfig:
     report_every: int = 100
 
 
+Kind = Literal["reading", "looking", "episodes"]
+
+
 @dataclass(frozen=True)
 class Lesson:
+    """Steps that take a batch of each kind in turn."""
+
     corpus: BaseCorpusConfig
     steps: int
-    pictures: bool = True
+    kinds: tuple[Kind, ...] = ("episodes",)
 
 
 def run(config: PretrainConfig) -> None:
@@ -81,7 +86,7 @@ def run(config: PretrainConfig) -> None:
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
     started = time.perf_counter()
     lessons = (
-        Lesson(clean, config.reading_steps, pictures=False),
+        Lesson(clean, config.skill_steps, ("reading", "looking")),
         Lesson(clean, config.clean_steps),
         Lesson(wasteful, config.steps),
     )
@@ -172,32 +177,40 @@ def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:
 
 
 def _lesson(model: Qwen3VLConfig, chat: ChatFormat, lesson: Lesson, seed: int, rows: int) -> Iterator[Any]:
-    """The lesson's packed batches, of near-equal size, all short or all long, in a few fixed shapes."""
-    samples = (
-        _all_text(demonstration.example.chunks(chat), model.vision_end_token_id, lesson.pictures)
-        for demonstration in base_corpus(lesson.corpus, seed)
-    )
-    return islice(_batches(model, samples, rows, lesson.pictures), lesson.steps)
+    """The lesson's packed batches."""
+    streams = [
+        _batches(model, chat, base_corpus(lesson.corpus, seed + 1000 * place), kind, rows)
+        for place, kind in enumerate(lesson.kinds)
+    ]
+    for step in range(lesson.steps):
+        yield next(streams[step % len(streams)])
 
 
-def _batches(model: Qwen3VLConfig, samples: Iterator[list[Chunk]], rows: int, pictures: bool) -> Iterator[Any]:
+def _batches(
+    model: Qwen3VLConfig, chat: ChatFormat, corpus: Iterator[Demonstration], kind: Kind, rows: int
+) -> Iterator[Any]:
+    """Batches of near-equal size, all short or all long, in a few fixed shapes."""
     from hypereyes_jax.rl.pack import PackConfig, first_fit_decreasing, pack, sft_sample
 
     # 192 patches are a mosaic, or some 16 crops
-    vision_rows, patches_a_row = (5 * rows // 2, 192) if pictures else (0, 0)
+    vision = {"reading": None, "looking": (4 * rows, 192), "episodes": (5 * rows // 2, 192)}[kind]
     pools: dict[int, list[tuple[int, int, Any]]] = {512: [], miniature.CONTEXT: []}
-    for chunks in samples:
+    for demonstration in corpus:
+        chunks = demonstration.example.chunks(chat)
+        if kind == "looking":
+            chunks = chunks[:2] if _images(chunks[0]) else ()
+        elif kind == "reading":
+            chunks = _read(chunks, model.vision_end_token_id)
         length, patches = miniature.episode_tokens(chunks), 4 * miniature.episode_visual_tokens(chunks)
-        if length > miniature.CONTEXT:
+        if not 0 < length <= miniature.CONTEXT:
             continue
         row = 512 if length <= 512 else miniature.CONTEXT
         here = rows * 512 // row
         wanted = [*pools[row], (length, patches, sft_sample(chunks))]
-        crowded = sum(each[1] for each in wanted) > 0.9 * vision_rows * patches_a_row
+        crowded = vision is not None and sum(each[1] for each in wanted) > 0.9 * vision[0] * vision[1]
         if crowded or len(first_fit_decreasing([each[0] for each in wanted], row)) > here:
             settings = PackConfig(
-                row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean",
-                vision=(vision_rows, patches_a_row) if pictures else None,
+                row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean", vision=vision,
                 min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
             )  # fmt: skip
             yield pack(model, [sample for _, _, sample in pools[row]], settings)
@@ -205,27 +218,23 @@ def _batches(model: Qwen3VLConfig, samples: Iterator[list[Chunk]], rows: int, pi
         pools[row] = wanted
 
 
-def _all_text(chunks: Sequence[Chunk], vision_end: int, pictures: bool) -> list[Chunk]:
-    """The record with all text behind a chunk's last image as if it had been sampled, so that all of it is trained on.
+def _read(chunks: Sequence[Chunk], vision_end: int) -> tuple[Chunk, ...]:
+    """An episode without its pictures, all of whose text is trained on as if it had been sampled.
 
-    Base training predicts what the world says, too, as language models do: search results repeat queries and names,
-    which teaches to copy long before the few tokens of the turns would. Without pictures, images and the turns that
-    place boxes on them are left out: nobody could predict those.
+    A language model predicts what the world says, too: search results repeat queries and names, which teaches to copy
+    long before the few tokens of the turns would. The turns that place boxes are left out: nobody could predict those.
     """
     out: list[Chunk] = []
     for place, chunk in enumerate(chunks):
         if isinstance(chunk, SampledChunk):
-            blind = not pictures and place + 1 < len(chunks) and bool(_images(chunks[place + 1]))
+            blind = place + 1 < len(chunks) and bool(_images(chunks[place + 1]))
             out += [] if blind else [chunk]
             continue
         ends = np.flatnonzero(chunk.tokens == vision_end)
-        cut = int(ends[-1]) + 1 if len(ends) else 0
-        if cut and pictures:
-            out.append(ContextChunk(chunk.tokens[:cut], chunk.images))
-        text = chunk.tokens[cut:]
+        text = chunk.tokens[int(ends[-1]) + 1 if len(ends) else 0 :]
         zeros = np.zeros(len(text), np.float32)
         out.append(SampledChunk(text, zeros, zeros, np.zeros(len(text), np.int32)))
-    return out
+    return tuple(out)
 
 
 def _images(chunk: Chunk) -> tuple[Any, ...]:
