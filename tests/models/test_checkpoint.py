@@ -144,16 +144,16 @@ def test_loading_three_gigabytes_holds_no_second_copy(tmp_path):
         hidden_size=1024,
         num_experts=32,
         moe_intermediate_size=768,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_experts_per_tok=2,
     )
     config = dataclasses.replace(
         CONFIGS["moe"], text=text, vision=dataclasses.replace(CONFIGS["moe"].vision, out_hidden_size=1024)
     )
-    params = jax.tree.map(lambda w: w, init_params(jax.random.key(0), config))
+    params = init_params(jax.random.key(0), config)
     save_hf(tmp_path, config, params, shard_bytes=1 << 30)
     size = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
-    assert size >= 2.4e9
+    assert size >= 3e9
     assert len(list(tmp_path.glob("*.safetensors"))) >= 3
     largest = max(x.nbytes for x in (params["embed"], params["layers"]["expert_gate_up"][0]))
     del params
