@@ -230,44 +230,25 @@ class Engine:
         settings = self.settings
         rows = _bucket(settings.decode_row_buckets, len(requests))
         steps = min(steps or settings.max_steps, settings.max_steps)
-        ints = np.zeros((6, rows), np.int32)
-        floats = np.ones((3, rows), np.float32)
-        top_k, keys = np.zeros(rows, np.int32), np.zeros((rows, 2), np.uint32)
-        stop = np.full((rows, programs.MAX_STOP_IDS), -1, np.int32)
+        batch = programs.PackedDecodeRows.padding(rows, steps)
         longest = 0
-        for row, request in enumerate(requests):
-            sequence, sampling = request.sequence, request.sampling
+        for request, ints, floats in zip(requests, batch.ints_RI, batch.floats_RF, strict=False):
             self._check_ready(request)
-            ints[:, row] = (
+            sequence, sampling = request.sequence, request.sampling
+            last = sequence.length - 1
+            ints[:7] = (
                 sequence.held_slot,
-                sequence.tokens[sequence.length - 1],
+                sequence.tokens[last],
                 sequence.filled,
-                sequence.positions_3[0, sequence.length - 1],
+                sequence.positions_3[0, last],
                 request.budget,
                 sequence.sampled,
+                sampling.top_k,
             )
-            keys[row] = sequence.seed_key
-            stop[row, : len(request.stop_ids)] = request.stop_ids
-            floats[:, row] = sampling.temperature, sampling.top_p, sampling.min_p
-            top_k[row] = sampling.top_k
+            ints[7:9] = sequence.seed_key.view(np.int32)
+            ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
+            floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
-        slots, token, offset, position, budget, sampled = ints
-        temperature, top_p, min_p = floats
-        batch = programs.DecodeRows(
-            slots,
-            token,
-            offset,
-            position,
-            budget,
-            sampled,
-            keys,
-            stop,
-            temperature,
-            top_p,
-            top_k,
-            min_p,
-            np.int32(steps),
-        )
         with self._on_mesh():
             self._store, decoded = programs.decode_rows(
                 self.params,
