@@ -7,46 +7,31 @@ their sum over the whole step, so the result is that of one large batch, however
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import hidden_states, lm_head
+from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.models.partition import DATA
+from hypereyes_jax.models.qwen3_vl import Kernels, hidden_states, lm_head
+from hypereyes_jax.models.qwen3_vl.model import hidden_states_and_load
+from hypereyes_jax.models.qwen3_vl.moe import load_balancing_loss
+from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.rl.distill import opd_advantage
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from hypereyes_jax.rl.logprobs import token_logprobs
-from hypereyes_jax.rl.optimizer import OptimizerConfig, make_optimizer
+from hypereyes_jax.rl.optimizer import make_optimizer
 from hypereyes_jax.rl.pack import PackedBatch
 from hypereyes_jax.rl.policy_loss import policy_loss
 from hypereyes_jax.rl.state import Params, TrainState, join, split
 
 Metrics = dict[str, jax.Array]  # float32 scalars
 Loss = Callable[..., tuple[jax.Array, Metrics]]
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """What is trained, and how. The defaults of the RL loss are the paper's."""
-
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: Literal["full", "language", "lora"] = "full"  # all; all but the vision tower; adapters only
-    remat: Literal["none", "dots", "full"] = "none"
-    compute_dtype: str = "float32"  # weights are cast to it for each pass; gradients accumulate in float32
-    temperature: float = 0.8  # RL: logits are divided by it, as in sampling; the teacher's too
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float | None = 3.0
-    tis_cap: float = 2.0  # bound on the importance weight of the sampler against the trainer; 0 = no weight
-    # "full": the weight corrects the sampler's numerics only. "sampled": also the mass that top-p cut off.
-    tis_against: Literal["full", "sampled"] = "full"
-    opd: Literal["advantage", "reverse-kl"] = (
-        "advantage"  # reverse-kl: a loss over the vocabulary, needs teacher weights
-    )
-    opd_coef: float = 0.05
 
 
 class Learner(NamedTuple):
@@ -56,11 +41,25 @@ class Learner(NamedTuple):
     sft_step: Callable[[TrainState, PackedBatch], tuple[TrainState, Metrics]]
     rl_step: Callable[..., tuple[TrainState, Metrics]]  # (state, batch, teacher=None)
     score_logprobs: Callable[..., jax.Array]  # (params, batch, lora=None, temperature=1.0) -> float32 [M, B, T]
+    shardings: Callable[[TrainState], TrainState] | None  # of a state (or its shapes) on the mesh; None without a mesh
 
 
-def make_learner(config: Qwen3VLConfig, learn: LearnerConfig) -> Learner:
-    """Build the functions for a model and a training configuration."""
+def make_learner(
+    config: Qwen3VLConfig, learn: LearnerConfig, mesh: Mesh | None = None, kernels: Kernels | None = None
+) -> Learner:
+    """Build the functions for a model and a training configuration.
+
+    On a mesh, states and batches live as `models.partition` says: put a state there with `jax.device_put(state,
+    learner.shardings(state))`; a host's numpy batch may be given as it is (several processes: see `rl.feed`). The batch
+    must be packed with `PackConfig.shards` = the product of the mesh's data axes. `kernels` default to the best known
+    for the mesh's platform; without a mesh, to those that run anywhere.
+
+    Raises ShardingError if the mesh does not divide the model.
+    """
     optimizer = make_optimizer(learn.optimizer)
+    platform = "cpu" if mesh is None else mesh.devices.flat[0].platform
+    kernels = kernels or Kernels.for_platform(platform)
+    vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
 
     def init(key: jax.Array, params: Params, lora: Params | None = None) -> TrainState:
         """Step 0. `lora`: the adapters to train, in "lora" mode."""
@@ -71,24 +70,37 @@ def make_learner(config: Qwen3VLConfig, learn: LearnerConfig) -> Learner:
         params, lora = join(
             _cast(trainable, learn.compute_dtype), _cast(state.frozen, learn.compute_dtype), learn.train
         )
-        return params, hidden_states(params, config, micro.inputs, lora, remat=learn.remat, dropout_key=key)
+        x, load = hidden_states_and_load(
+            params, config, micro.inputs, lora, remat=learn.remat, dropout_key=key, kernels=kernels
+        )
+        return params, x, load
 
     def sft_loss(trainable: Params, state: TrainState, micro: PackedBatch, m: Any, total: jax.Array) -> Any:
         key = None
         if learn.train == "lora":
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), m)
-        params, hidden_BTD = hidden(trainable, state, micro, key)
-        logp, entropy = token_logprobs(hidden_BTD, lm_head(params, config), micro.targets_MBT)
+        params, hidden_BTD, load = hidden(trainable, state, micro, key)
+        logp, entropy = token_logprobs(
+            hidden_BTD, lm_head(params, config), micro.targets_MBT, vocab_shards=vocab_shards
+        )
         loss = -jnp.sum(micro.weight_MBT * logp) / total
-        return loss, {"loss": loss, **_sums(micro.weight_MBT > 0, logp=logp, entropy=entropy)}
+        metrics = {"loss": loss, **_sums(micro.weight_MBT > 0, logp=logp, entropy=entropy)}
+        if load is not None:
+            # Each micro-batch is balanced in itself; they share the coefficient by their weight in the loss.
+            balance = load_balancing_loss(load) * jnp.sum(micro.weight_MBT) / total
+            loss += config.text.router_aux_loss_coef * balance
+            metrics["router_balance/sum"] = balance
+        return loss, metrics
 
     def rl_loss(
         teacher: Params | None, trainable: Params, state: TrainState, micro: PackedBatch, m: Any, total: jax.Array
     ) -> Any:
         # No dropout: it would make the trainer's policy another one than the sampler's.
-        params, hidden_BTD = hidden(trainable, state, micro)
+        params, hidden_BTD, _ = hidden(trainable, state, micro)
         head = lm_head(params, config)
-        logp, entropy = token_logprobs(hidden_BTD, head, micro.targets_MBT, learn.temperature)
+        logp, entropy = token_logprobs(
+            hidden_BTD, head, micro.targets_MBT, learn.temperature, vocab_shards=vocab_shards
+        )
         mask = micro.weight_MBT > 0
         # With one update per rollout batch, the weights before it are the present ones: a second pass gives the same.
         old = jax.lax.stop_gradient(logp) if micro.old_logp_MBT is None else micro.old_logp_MBT
@@ -109,7 +121,7 @@ def make_learner(config: Qwen3VLConfig, learn: LearnerConfig) -> Learner:
         if learn.opd == "reverse-kl":
             if teacher is None:
                 raise ValueError('opd="reverse-kl" needs the teacher\'s weights: rl_step(state, batch, teacher)')
-            taught = hidden_states(_cast(teacher, learn.compute_dtype), config, micro.inputs)
+            taught = hidden_states(_cast(teacher, learn.compute_dtype), config, micro.inputs, kernels=kernels)
             kl_BT = chunked_reverse_kl(
                 hidden_BTD, head, taught, lm_head(teacher, config), micro.failed_MBT * mask, learn.temperature
             )
@@ -142,17 +154,84 @@ def make_learner(config: Qwen3VLConfig, learn: LearnerConfig) -> Learner:
 
         def one(m: jax.Array, out: jax.Array) -> jax.Array:
             micro = _micro(batch, m)
-            hidden_BTD = hidden_states(params, config, micro.inputs, lora)
-            return out.at[m].set(token_logprobs(hidden_BTD, head, micro.targets_MBT, temperature)[0])
+            hidden_BTD = hidden_states(params, config, micro.inputs, lora, kernels=kernels)
+            logp, _ = token_logprobs(hidden_BTD, head, micro.targets_MBT, temperature, vocab_shards=vocab_shards)
+            return out.at[m].set(logp)
 
         return jax.lax.fori_loop(0, batch.count, one, jnp.zeros(batch.targets_MBT.shape, jnp.float32))
 
-    return Learner(
-        init=init,
-        sft_step=jax.jit(sft_step, donate_argnums=0),
-        rl_step=jax.jit(rl_step, donate_argnums=0),
-        score_logprobs=jax.jit(score_logprobs),
-    )
+    if mesh is None:
+        return Learner(
+            init=init,
+            sft_step=jax.jit(sft_step, donate_argnums=0),
+            rl_step=jax.jit(rl_step, donate_argnums=0),
+            score_logprobs=jax.jit(score_logprobs),
+            shardings=None,
+        )
+
+    by_weight = param_shardings(config, mesh)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def shardings(state: TrainState) -> TrainState:
+        lora = lora_shardings(config, state.trainable, mesh) if learn.train == "lora" else None
+        trainable, frozen = split(by_weight, learn.train, lora)
+        moments = optax.tree.map_params(
+            optimizer, lambda _, where: where, state.opt_state, trainable, transform_non_params=lambda _: everywhere
+        )
+        return TrainState(everywhere, trainable, frozen, moments, everywhere)
+
+    def places(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        state, batch, *teacher = arguments
+        return (shardings(state), batch_shardings(batch, mesh), *[by_weight for _ in teacher])
+
+    def on_mesh(function: Callable[..., Any]) -> _OnMesh:
+        def build(arguments: tuple[Any, ...]) -> Any:
+            where = places(arguments)
+            return jax.jit(function, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
+
+        return _OnMesh(mesh, build, {})
+
+    def score_on_mesh(
+        params: Params, batch: PackedBatch, lora: Params | None = None, temperature: float | jax.Array = 1.0
+    ) -> jax.Array:
+        with jax.set_mesh(mesh):
+            return scored(params, jax.device_put(batch, batch_shardings(batch, mesh)), lora, temperature)
+
+    scored = jax.jit(score_logprobs)
+    return Learner(init, on_mesh(sft_step), on_mesh(rl_step), score_on_mesh, shardings)
+
+
+@dataclass(frozen=True)
+class _OnMesh:
+    """A jitted step with explicit shardings, which need the structure of its arguments: built when that is known."""
+
+    mesh: Mesh
+    build: Callable[[tuple[Any, ...]], Any]
+    programs: dict[Any, Any]
+
+    def _program(self, arguments: tuple[Any, ...]) -> Any:
+        structure = jax.tree.structure(arguments)
+        if structure not in self.programs:
+            self.programs[structure] = self.build(arguments)
+        return self.programs[structure]
+
+    def __call__(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self._program(arguments)(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """As `jax.jit(...).lower`, with ShapeDtypeStructs."""
+        with jax.set_mesh(self.mesh):
+            return self._program(arguments).lower(*arguments)
+
+
+def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
+    """Rows, patches and visual tokens over the mesh's data axes; micro-batches and tokens of a row are not cut."""
+    rows = NamedSharding(mesh, PartitionSpec(None, DATA))
+    inputs = jax.tree.map(lambda _: rows, batch.inputs)
+    inputs = inputs._replace(positions_3BT=NamedSharding(mesh, PartitionSpec(None, None, DATA)))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda _: rows, batch._replace(inputs=None))._replace(inputs=inputs, count=whole)
 
 
 def _cast(tree: Params, dtype: str) -> Params:
@@ -188,6 +267,8 @@ def _means(sums: Metrics) -> Metrics:
     tokens = jnp.maximum(sums["tokens"], 1.0)
     out = {"loss": sums["loss"], "tokens": sums["tokens"]}
     for name, value in sums.items():
-        if name not in out and not name.endswith("/n"):
+        if name.endswith("/sum"):  # already a mean
+            out[name.removesuffix("/sum")] = value
+        elif name not in out and not name.endswith("/n"):
             out[name] = value / jnp.maximum(sums.get(f"{name}/n", tokens), 1.0)
     return out

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Defaults are the paper's SFT (see `configs.recipes` for RL)."""
-
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 1e-5  # of the cosine; unused when constant
-    schedule: str = "cosine"  # or "constant"
-    warmup_steps: int = 0
-    total_steps: int = 1000  # where the cosine ends
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    first_moment_dtype: str = "float32"  # "bfloat16" halves it; the second moment stays float32
+from hypereyes_jax.configs.training import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:

@@ -38,6 +38,7 @@ class PackConfig:
     rows: int = 2  # B: rows a micro-batch, over all devices
     micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
     vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets
+    shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
     weighting: Literal["sequence-mean", "token-mean"] = "sequence-mean"
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
@@ -125,13 +126,13 @@ def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, 
     return _Row(*columns, images=tuple(images))
 
 
-def _spread(rows: list[list[int]], patches: list[int], per_batch: int) -> list[list[list[int]]]:
-    """Rows to micro-batches of `per_batch` rows, evening out the patches: the fullest row goes where fewest are."""
-    count = -(-len(rows) // per_batch)
+def _spread(rows: list[list[int]], patches: list[int], per_part: int) -> list[list[list[int]]]:
+    """Rows to parts of `per_part` rows, evening out the patches: the fullest row goes where fewest are."""
+    count = -(-len(rows) // per_part)
     groups: list[list[list[int]]] = [[] for _ in range(count)]
     load = [0] * count
     for row in sorted(rows, key=lambda r: -sum(patches[i] for i in r)):
-        target = min((g for g in range(count) if len(groups[g]) < per_batch), key=lambda g: load[g])
+        target = min((g for g in range(count) if len(groups[g]) < per_part), key=lambda g: load[g])
         groups[target].append(row)
         load[target] += sum(patches[i] for i in row)
     return groups
@@ -156,81 +157,131 @@ def pack(config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: 
             f"{pack_config.row_tokens} is {max(pack_config.row_tokens)}: add a longer row or drop the sample"
         )
     patch_counts = [sum(len(image.patches) for image in row.images) for row in laid]
-    groups = _spread(first_fit_decreasing(lengths, length), patch_counts, pack_config.rows)
-    capacity = pack_config.micro_batches or bucket(len(groups))
-    if len(groups) > capacity:
-        raise ValueError(f"these samples need {len(groups)} micro-batches, but PackConfig.micro_batches is {capacity}")
+    if pack_config.rows % pack_config.shards:
+        raise ValueError(f"PackConfig.rows={pack_config.rows} must be a multiple of shards={pack_config.shards}")
+    # A part is what one data shard of devices takes of a micro-batch: some rows, and their images.
+    rows = first_fit_decreasing(lengths, length)
+    parts = _spread(rows, patch_counts, pack_config.rows // pack_config.shards)
+    needed = -(-len(parts) // pack_config.shards)
+    count = pack_config.micro_batches or bucket(needed)
+    if needed > count:
+        raise ValueError(f"these samples need {needed} micro-batches, but PackConfig.micro_batches is {count}")
 
-    shape = (capacity, pack_config.rows, length)
-    out = {
-        name: np.zeros(shape, dtype)
-        for name, dtype in dict(
-            tokens=np.int32, segment=np.int32, targets=np.int32, weight=np.float32, advantage=np.float32,
-            failed=np.float32, behaviour=np.float32, truncated=np.float32, teacher=np.float32,
-        ).items()
-    }  # fmt: skip
-    out["teacher"].fill(np.nan)  # a token without a teacher's log-prob: `opd_advantage` leaves its advantage alone
-    positions = np.zeros((capacity, 3, pack_config.rows, length), np.int32)
-    visual = np.full(shape, -1, np.int32)
-    owner = np.full(shape, -1, np.int32)
-    images: list[list[PatchedImage]] = [[] for _ in range(capacity)]
-    merge = config.vision.merge_unit
-
-    for m, group in enumerate(groups):
-        first_token: dict[int, int] = {}  # an image that several samples share is encoded once a micro-batch
-        tokens_so_far = 0
-        for b, members in enumerate(group):
+    arrays = _empty((count, pack_config.rows, length))
+    images: list[list[PatchedImage]] = []
+    for number, part in enumerate(parts):
+        m, first_row = divmod(number * (pack_config.rows // pack_config.shards), pack_config.rows)
+        first_token: dict[int, int] = {}  # an image that several samples share is encoded once a part
+        images.append([])
+        for b, members in enumerate(part, start=first_row):
             offset = 0
             for segment, index in enumerate(members, start=1):
-                row, sample, n = laid[index], samples[index], lengths[index]
-                remap: list[np.ndarray] = [np.zeros(0, np.int32)]
-                for image in row.images:
-                    if id(image) not in first_token:
-                        first_token[id(image)] = tokens_so_far
-                        images[m].append(image)
-                        tokens_so_far += len(image.patches) // merge
-                    remap.append(first_token[id(image)] + np.arange(len(image.patches) // merge))
-                where = np.concatenate([*remap, np.array([-1])])  # index -1 (text) picks the last entry
-
-                here = (m, b, slice(offset, offset + n))
-                before = (m, b, slice(offset, offset + n - 1))  # predictions: one before the token predicted
-                trained = row.sampled[1:]
-                out["tokens"][here] = row.tokens
-                out["segment"][here] = segment
-                owner[here] = index
-                visual[here] = where[row.visual]
-                positions[m, :, b, offset : offset + n] = row.positions
-                out["targets"][before] = row.tokens[1:]
-                share = 1.0 / max(int(trained.sum()), 1) if pack_config.weighting == "sequence-mean" else 1.0
-                out["weight"][before] = trained * (share * sample.weight)
-                out["advantage"][before] = trained * sample.advantage
-                out["failed"][before] = trained * float(sample.failed)
-                out["behaviour"][before] = row.behaviour[1:]
-                out["truncated"][before] = row.truncated[1:]
-                if sample.teacher_logp is not None:
-                    out["teacher"][before][trained] = _checked_teacher(index, sample.teacher_logp, int(trained.sum()))
-                offset += n
-
-    vision = [vision_inputs(config.vision, each, _vision_shape(config, images, pack_config)) for each in images]
+                where = _visual_tokens(config, laid[index], first_token, images[-1])
+                share = 1.0 if pack_config.weighting == "token-mean" else None
+                _write(arrays, (m, b, offset), segment, index, samples[index], laid[index], where, share)
+                offset += lengths[index]
+    vision, tokens_a_part = _vision(config, images, count * pack_config.shards, pack_config)
+    index = arrays["visual"].reshape(count, pack_config.shards, -1)
+    index += np.where(index >= 0, np.arange(pack_config.shards)[:, None] * tokens_a_part, 0).astype(np.int32)
     teacher_given = any(sample.teacher_logp is not None for sample in samples)
     return PackedBatch(
         inputs=ModelInputs(
-            tokens_BT=out["tokens"],
-            positions_3BT=positions,
-            segment_BT=out["segment"],
-            visual_index_BT=visual,
-            vision=VisionInputs(*(np.stack(leaves) for leaves in zip(*vision, strict=True))),
+            tokens_BT=arrays["tokens"],
+            positions_3BT=np.ascontiguousarray(arrays["positions"].transpose(0, 3, 1, 2)),
+            segment_BT=arrays["segment"],
+            visual_index_BT=arrays["visual"],
+            vision=vision,
         ),
-        targets_MBT=out["targets"],
-        weight_MBT=out["weight"],
-        advantage_MBT=out["advantage"],
-        failed_MBT=out["failed"],
-        behaviour_logp_MBT=out["behaviour"],
-        sampled_logp_MBT=out["truncated"],
-        sample_MBT=owner,
-        count=np.int32(len(groups)),
-        teacher_logp_MBT=out["teacher"] if teacher_given else None,
+        targets_MBT=arrays["targets"],
+        weight_MBT=arrays["weight"],
+        advantage_MBT=arrays["advantage"],
+        failed_MBT=arrays["failed"],
+        behaviour_logp_MBT=arrays["behaviour"],
+        sampled_logp_MBT=arrays["truncated"],
+        sample_MBT=arrays["sample"],
+        count=np.int32(needed),
+        teacher_logp_MBT=arrays["teacher"] if teacher_given else None,
     )
+
+
+def _empty(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    integers = {name: np.zeros(shape, np.int32) for name in ("tokens", "segment", "targets")}
+    floats = ("weight", "advantage", "failed", "behaviour", "truncated")
+    return {
+        **integers,
+        **{name: np.zeros(shape, np.float32) for name in floats},
+        "positions": np.zeros((*shape, 3), np.int32),
+        "visual": np.full(shape, -1, np.int32),
+        "sample": np.full(shape, -1, np.int32),
+        # A token without a teacher's log-prob is NaN: `opd_advantage` leaves its advantage alone.
+        "teacher": np.full(shape, np.nan, np.float32),
+    }
+
+
+def _write(
+    arrays: dict[str, np.ndarray],
+    place: tuple[int, int, int],
+    segment: int,
+    index: int,
+    sample: TrainingSample,
+    row: _Row,
+    visual: np.ndarray,
+    share: float | None,
+) -> None:
+    """Put a sample at (micro-batch, row, offset). `share`: weight of a token; None = 1 / trained tokens."""
+    m, b, start = place
+    here = (m, b, slice(start, start + len(row.tokens)))
+    before = (m, b, slice(start, start + len(row.tokens) - 1))  # predictions: one before the token predicted
+    trained = row.sampled[1:]
+    count = int(trained.sum())
+    arrays["tokens"][here] = row.tokens
+    arrays["segment"][here] = segment
+    arrays["sample"][here] = index
+    arrays["visual"][here] = visual
+    arrays["positions"][here] = row.positions.T
+    arrays["targets"][before] = row.tokens[1:]
+    arrays["weight"][before] = trained * sample.weight * (1.0 / max(count, 1) if share is None else share)
+    arrays["advantage"][before] = trained * sample.advantage
+    arrays["failed"][before] = trained * float(sample.failed)
+    arrays["behaviour"][before] = row.behaviour[1:]
+    arrays["truncated"][before] = row.truncated[1:]
+    if sample.teacher_logp is not None:
+        if len(sample.teacher_logp) != count:
+            raise ValueError(
+                f"sample {index} has {count} sampled tokens, but its teacher gave {len(sample.teacher_logp)} log-probs"
+            )
+        arrays["teacher"][before][trained] = sample.teacher_logp
+
+
+def _visual_tokens(
+    config: Qwen3VLConfig, row: _Row, first_token: dict[int, int], images: list[PatchedImage]
+) -> np.ndarray:
+    """int32 [n]: the part's visual token of each token, -1 = text. Adds the sample's new images to the part's."""
+    tokens: list[np.ndarray] = []
+    for image in row.images:
+        size = len(image.patches) // config.vision.merge_unit
+        if id(image) not in first_token:
+            first_token[id(image)] = sum(len(each.patches) for each in images) // config.vision.merge_unit
+            images.append(image)
+        tokens.append(first_token[id(image)] + np.arange(size))
+    return np.concatenate([*tokens, np.array([-1])])[row.visual]  # index -1 (text) picks the last entry
+
+
+def _vision(
+    config: Qwen3VLConfig, images: Sequence[Sequence[PatchedImage]], parts: int, pack_config: PackConfig
+) -> tuple[VisionInputs, int]:
+    """The images of each part: (leaves [M, ...] with parts side by side, visual tokens a part)."""
+    rows, length = _vision_shape(config, images, pack_config)
+    none: Sequence[PatchedImage] = ()
+    laid = [vision_inputs(config.vision, each, (rows, length)) for each in [*images, *[none] * (parts - len(images))]]
+    tokens = rows * length // config.vision.merge_unit
+    shards = pack_config.shards
+    laid = [
+        each._replace(token_place_M=each.token_place_M + np.int32(number % shards * tokens))
+        for number, each in enumerate(laid)
+    ]
+    side_by_side = (np.stack(leaf).reshape(parts // shards, -1, *leaf[0].shape[1:]) for leaf in zip(*laid, strict=True))
+    return VisionInputs(*side_by_side), tokens
 
 
 def _patchify_once(
@@ -251,19 +302,16 @@ def _patchify_once(
 def _vision_shape(
     config: Qwen3VLConfig, images: Sequence[Sequence[PatchedImage]], pack_config: PackConfig
 ) -> tuple[int, int]:
-    """(rows, patches a row) that hold the images of every micro-batch."""
+    """(rows, patches a row) that hold the images of every part."""
     if pack_config.vision is not None:
-        return pack_config.vision
+        rows, length = pack_config.vision
+        if rows % pack_config.shards:
+            raise ValueError(f"PackConfig.vision: {rows} rows must be a multiple of shards={pack_config.shards}")
+        return rows // pack_config.shards, length
     sizes = [[len(image.patches) for image in each] for each in images]
     length = bucket(max((max(each, default=0) for each in sizes), default=0), 4 * config.vision.merge_unit)
     rows = max(place(each, length)[1] for each in sizes)
     return (bucket(rows) if rows else 0), length
-
-
-def _checked_teacher(index: int, logp: np.ndarray, trained: int) -> np.ndarray:
-    if len(logp) != trained:
-        raise ValueError(f"sample {index} has {trained} sampled tokens, but its teacher gave {len(logp)} log-probs")
-    return logp
 
 
 def unpack(batch: PackedBatch, values_MBT: np.ndarray) -> dict[int, np.ndarray]:

@@ -7,11 +7,13 @@ h // (H / K), so keys are never repeated. Scores and softmax are in float32.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.models.partition import local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
@@ -24,21 +26,23 @@ _MAX_BLOCKS = 8  # blocks are unrolled, so long sequences get longer ones
 
 class SegmentAttention(Protocol):
     def __call__(
-        self, q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
+        self, q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, /, *, causal: bool
     ) -> jax.Array:
         """[B, T, H * D]: each token attends to those of its own segment (and, if causal, not to later ones)."""
 
 
 def segment_attention_for(kernels: Kernels) -> SegmentAttention:
-    """The implementation `kernels` names."""
-    match kernels.attention:
-        case "xla":
-            return segment_attention
-        case "splash":
-            return splash_attention
-        case "cudnn":
-            return cudnn_attention
-    raise ValueError(f"attention={kernels.attention!r} is not one of xla, splash, cudnn")
+    """The implementation `kernels` names. On a mesh each device computes its own sequences and heads."""
+    found = {"xla": segment_attention, "splash": splash_attention, "cudnn": cudnn_attention}.get(kernels.attention)
+    if found is None:
+        raise ValueError(f"attention={kernels.attention!r} is not one of xla, splash, cudnn")
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array, *, causal: bool) -> jax.Array:
+        heads, kv_heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None)
+        own = local(partial(found, causal=causal), (heads, kv_heads, kv_heads, ("batch", None)), heads[:3])
+        return own(q, k, v, segment)
+
+    return attend
 
 
 def segment_attention(

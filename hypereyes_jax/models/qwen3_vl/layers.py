@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hypereyes_jax.models.partition import ambient
+
 if TYPE_CHECKING:
     from hypereyes_jax.models.lora import Lora
 
@@ -37,7 +39,7 @@ def adapted(
 
 def dense(x: jax.Array, w: jax.Array) -> jax.Array:
     """x [..., in] @ w [in, out]."""
-    if not jax.sharding.get_abstract_mesh().empty:
+    if ambient() is not None:
         return x @ w  # merging axes would undo the sharding of all but the first
     # For the weight's gradient of x [B, T, in], XLA's CPU backend transposes all activations: twice the time of a step.
     return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[-1])

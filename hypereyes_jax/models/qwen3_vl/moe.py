@@ -6,12 +6,14 @@ Axis letters: N tokens, D model width, E experts, F expert width, A = N * expert
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.models.expert_parallel import sharded_experts
 
 if TYPE_CHECKING:
     from hypereyes_jax.models.lora import Lora
@@ -52,7 +54,31 @@ def mixture(
     gate_NK, expert_NK = jax.lax.top_k(probability, config.num_experts_per_tok)
     gate_NK = (gate_NK / jnp.sum(gate_NK, axis=-1, keepdims=True)).astype(x_ND.dtype)
 
-    def experts(name: str, x: jax.Array, matmul: Matmul) -> jax.Array:
+    if impl not in ("ragged", "dense"):
+        raise ValueError(f"moe={impl!r} is not one of ragged, dense")
+    own = {name: w[name] for name in ("expert_gate_up", "expert_down")}
+    run = partial(_experts, config, impl, lora, dropout_key)
+    out = sharded_experts(run, own, adapter, x_ND, gate_NK, expert_NK)
+    valid = valid_N.astype(jnp.float32)
+    chosen = jnp.sum(jax.nn.one_hot(expert_NK, config.num_experts, dtype=jnp.float32), axis=1)
+    return out, RouterLoad(valid @ chosen, valid @ probability, jnp.sum(valid))
+
+
+def _experts(
+    config: TextConfig,
+    impl: MoeImpl,
+    lora: Lora | None,
+    dropout_key: jax.Array | None,
+    w: Mapping[str, jax.Array],
+    adapter: Mapping[str, Any],
+    x_ND: jax.Array,
+    gate_NK: jax.Array,
+    expert_NK: jax.Array,
+    capacity: int | None = None,
+) -> jax.Array:
+    """[N, D]: what the experts in `w` add to each token. Ids outside of 0 .. E - 1 are not here: they add nothing."""
+
+    def linear(name: str, x: jax.Array, matmul: Matmul) -> jax.Array:
         weight = w[name].reshape(*w[name].shape[:2], -1)
         y = matmul(x, weight)
         if lora is None or name not in adapter:
@@ -60,28 +86,39 @@ def mixture(
         return y + lora.delta(f"layers/{name}", adapter[name], x, dropout_key, matmul)
 
     def feed_forward(x: jax.Array, matmul: Matmul) -> jax.Array:
-        gate, up = jnp.split(experts("expert_gate_up", x, matmul), 2, axis=-1)
-        return experts("expert_down", jax.nn.silu(gate) * up, matmul)
+        gate, up = jnp.split(linear("expert_gate_up", x, matmul), 2, axis=-1)
+        return linear("expert_down", jax.nn.silu(gate) * up, matmul)
 
+    count = w["expert_down"].shape[0]
     if impl == "ragged":
-        out = _ragged(feed_forward, x_ND, gate_NK, expert_NK, config.num_experts)
-    elif impl == "dense":
-        out = _dense(feed_forward, x_ND, gate_NK, expert_NK, config.num_experts)
-    else:
-        raise ValueError(f"moe={impl!r} is not one of ragged, dense")
-    valid = valid_N.astype(jnp.float32)
-    chosen = jnp.sum(jax.nn.one_hot(expert_NK, config.num_experts, dtype=jnp.float32), axis=1)
-    return out, RouterLoad(valid @ chosen, valid @ probability, jnp.sum(valid))
+        return _ragged(feed_forward, x_ND, gate_NK, expert_NK, count, capacity)
+    return _dense(feed_forward, x_ND, gate_NK, expert_NK, count)
 
 
-def _ragged(feed_forward: Callable, x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, count: int) -> jax.Array:
+def _ragged(
+    feed_forward: Callable,
+    x_ND: jax.Array,
+    gate_NK: jax.Array,
+    expert_NK: jax.Array,
+    count: int,
+    capacity: int | None,
+) -> jax.Array:
     each = expert_NK.shape[1]
     expert_A = expert_NK.reshape(-1)
-    order_A = jnp.argsort(expert_A, stable=True)
+    expert_A = jnp.where(
+        (expert_A >= 0) & (expert_A < count), expert_A, count
+    )  # sorts behind the experts that are here
+    order_A = jnp.argsort(expert_A, stable=True)[:capacity]
     sizes_E = jnp.bincount(expert_A, length=count)
-    y = feed_forward(x_ND[order_A // each], lambda x, weight: jax.lax.ragged_dot(x, weight, sizes_E))
-    back_A = jnp.argsort(order_A)
-    return jnp.einsum("nkd,nk->nd", y[back_A].reshape(*expert_NK.shape, -1), gate_NK)
+    if capacity is None or capacity >= expert_A.size:
+        used_A = jnp.arange(order_A.size) < jnp.sum(sizes_E)
+    else:
+        before_E = jnp.cumsum(sizes_E) - sizes_E
+        sizes_E = jnp.clip(capacity - before_E, 0, sizes_E)  # what does not fit is dropped, last experts first
+        used_A = jnp.arange(capacity) < jnp.sum(sizes_E)
+    y_AD = feed_forward(x_ND[order_A // each], lambda x, weight: jax.lax.ragged_dot(x, weight, sizes_E))
+    y_AD = jnp.where(used_A[:, None], y_AD * gate_NK.reshape(-1)[order_A][:, None], 0)
+    return jnp.zeros_like(x_ND).at[order_A // each].add(y_AD)
 
 
 def _dense(feed_forward: Callable, x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, count: int) -> jax.Array:

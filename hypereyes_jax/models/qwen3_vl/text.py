@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
+from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rms_norm, rotate
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, mixture
@@ -26,10 +27,11 @@ def embed_tokens(
     params: Params, tokens_BT: jax.Array, visual_index_BT: jax.Array, visual: VisualFeatures | None
 ) -> jax.Array:
     """[B, T, D]: token embeddings, with visual tokens in the place of image tokens."""
-    x = params["embed"][tokens_BT]
+    x = constrain(params["embed"][tokens_BT], "batch", "length", None)
     if visual is None:
         return x
-    return jnp.where((visual_index_BT >= 0)[..., None], visual.embeds[visual_index_BT].astype(x.dtype), x)
+    features = take_local(visual.embeds, visual_index_BT).astype(x.dtype)
+    return jnp.where((visual_index_BT >= 0)[..., None], features, x)
 
 
 def decode_layers(
@@ -75,7 +77,7 @@ def decode_layers(
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
             x = _add_deepstack(x, index, visual_index_BT, visual.deepstack)
-        return x, (out, load)
+        return constrain(x, "batch", "length", None), (out, load)
 
     stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers), attend_xs)
     x, (out, load) = jax.lax.scan(_rematerialised(layer, remat), x_BTD, stacked)
@@ -98,7 +100,7 @@ def _add_deepstack(x: jax.Array, index: jax.Array, visual_index_BT: jax.Array, d
     """DeepStack (arXiv 2406.04334): feature i joins the visual tokens after decoder layer i."""
 
     def add(x: jax.Array) -> jax.Array:
-        feature = deepstack[index].astype(x.dtype)[visual_index_BT]
+        feature = take_local(deepstack[index].astype(x.dtype), visual_index_BT)
         return x + jnp.where((visual_index_BT >= 0)[..., None], feature, 0)
 
     # one scan serves all layers, so which of them add a feature is decided at run time

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
+from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rotary_2d, rotate
@@ -43,7 +45,7 @@ def encode_images(
     position = jnp.einsum(
         "nkd,nk->nd", w["pos"][jnp.asarray(vision.pos_index_N4)], jnp.asarray(vision.pos_weight_N4, dtype)
     )
-    x = (x + position).reshape(rows, length, -1)
+    x = constrain((x + position).reshape(rows, length, -1), "batch", None, None)
     cos, sin = rotary_2d(jnp.asarray(vision.row_N), jnp.asarray(vision.col_N), c.head_dim, c.rope_theta)
     cos, sin = cos.reshape(rows, length, -1), sin.reshape(rows, length, -1)
     segment = jnp.asarray(vision.segment_RL)
@@ -61,18 +63,20 @@ def encode_images(
         x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), attend, x, cos, sin, segment)
         if taps.size:
             tapped = jnp.where((taps == index)[:, None, None, None], x, tapped)
-        return (x, tapped), None
+        return (constrain(x, "batch", None, None), tapped), None
 
     tapped = jnp.zeros((taps.size, *x.shape), x.dtype)
     adapters = lora.weights.get("vision", {}).get("blocks", {}) if lora is not None else {}
     xs = (w["blocks"], adapters, jnp.arange(c.depth))
     (x, tapped), _ = jax.lax.scan(block, (x, tapped), xs)
     place = jnp.asarray(vision.token_place_M)
-    embeds = _merge(w["merger"], c, x, per_patch_norm=True)[place]
+    embeds = take_local(_merge(w["merger"], c, x, per_patch_norm=True), place)
     if not taps.size:
         return VisualFeatures(embeds, jnp.zeros((0, *embeds.shape), embeds.dtype))
-    deepstack = jax.vmap(lambda w, x: _merge(w, c, x, per_patch_norm=False)[place])(w["deepstack"], tapped)
-    return VisualFeatures(embeds, deepstack)
+    merged = jax.vmap(lambda w, x: _merge(w, c, x, per_patch_norm=False))(w["deepstack"], tapped)
+    # The decoder takes features in the order of the tower's layers, however the config lists them.
+    order = np.argsort(c.deepstack_visual_indexes)
+    return VisualFeatures(embeds, jnp.stack([take_local(merged[i], place) for i in order]))
 
 
 def _block(

@@ -1,0 +1,86 @@
+"""Mesh presets: how many devices of which kind, and how they are shared between the four axes.
+
+Axes, outermost first: `replica` copies the weights (gradients are summed over it once a step: the only axis that may
+cross slices), `fsdp` shares out weights and batch, `expert` shares out experts and batch, `tensor` cuts each matmul.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AXES = ("replica", "fsdp", "expert", "tensor")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """A mesh, and what compiling for it without its devices takes."""
+
+    name: str
+    platform: str  # "cpu", "tpu" or "gpu"
+    replica: int = 1
+    fsdp: int = 1
+    expert: int = 1
+    tensor: int = 1
+    slices: int = 1  # groups of devices joined by the data-center network
+    hosts: int = 1
+    device: str = ""  # key of `DEVICES`
+    topology: str = ""  # of one slice, as the compiler names it
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.replica, self.fsdp, self.expert, self.tensor
+
+    @property
+    def size(self) -> int:
+        return self.replica * self.fsdp * self.expert * self.tensor
+
+    def __post_init__(self) -> None:
+        if self.replica % self.slices:
+            raise ValueError(f"mesh {self.name}: replica={self.replica} must be a multiple of slices={self.slices}")
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """Published figures of one device, for rooflines."""
+
+    memory_gib: float
+    bf16_tflops: float
+    memory_gbps: float  # GB/s, device memory
+    link_gbps: float  # GB/s out of a device to its slice or node, one direction
+    network_gbps: float  # GB/s a device to other slices or nodes
+
+
+DEVICES = {
+    # Google Cloud documentation, system architecture pages of each generation (ICI: bits both ways / 16).
+    "v5e": DeviceKind(16, 197, 819, 200, 12.5),
+    "v5p": DeviceKind(95, 459, 2765, 600, 12.5),
+    "v6e": DeviceKind(32, 918, 1640, 448, 25),
+    # NVIDIA data sheets; NVLink both ways / 2; one 400 Gb/s network card a GPU.
+    "h20": DeviceKind(140, 148, 4000, 450, 50),
+    "h100": DeviceKind(79, 989, 3350, 450, 50),
+    "h200": DeviceKind(140, 989, 4800, 450, 50),
+}
+
+
+def _presets(*meshes: MeshConfig) -> dict[str, MeshConfig]:
+    return {mesh.name: mesh for mesh in meshes}
+
+
+MESHES = _presets(
+    MeshConfig("cpu", "cpu"),
+    MeshConfig("cpu_8", "cpu", fsdp=2, expert=2, tensor=2),
+    MeshConfig("gpu", "gpu", device="h100", topology="1x1x1"),
+    MeshConfig("gpu_8", "gpu", fsdp=8, device="h100", topology="1x1x8"),
+    # The paper trains with TP 4, EP 8 and pipeline 8 on 8 nodes x 8 H20. Pipelining exists there to fit the weights;
+    # here FSDP shares them out. `h20_8x8_paper` keeps TP 4 (one KV head a device) and EP 8.
+    MeshConfig("h20_8x8", "gpu", fsdp=8, expert=8, tensor=1, hosts=8, device="h20", topology="1x8x8"),
+    MeshConfig("h20_8x8_paper", "gpu", fsdp=2, expert=8, tensor=4, hosts=8, device="h20", topology="1x8x8"),
+    MeshConfig("h100_8x8", "gpu", fsdp=8, expert=8, hosts=8, device="h100", topology="1x8x8"),
+    MeshConfig("h200_8x8", "gpu", fsdp=8, expert=8, hosts=8, device="h200", topology="1x8x8"),
+    MeshConfig("v5e_16", "tpu", fsdp=4, expert=4, hosts=4, device="v5e", topology="v5e:4x4"),
+    MeshConfig("v5p_64", "tpu", fsdp=8, expert=8, hosts=16, device="v5p", topology="v5p:4x4x4"),
+    MeshConfig("v5p_256", "tpu", fsdp=32, expert=8, hosts=64, device="v5p", topology="v5p:4x8x8"),
+    MeshConfig("v6e_64", "tpu", fsdp=8, expert=8, hosts=16, device="v6e", topology="v6e:8x8"),
+    MeshConfig("v6e_256", "tpu", fsdp=32, expert=8, hosts=64, device="v6e", topology="v6e:16x16"),
+    MeshConfig("v5p_2x64", "tpu", replica=2, fsdp=8, expert=8, slices=2, hosts=32, device="v5p", topology="v5p:4x4x4"),
+)

@@ -1,0 +1,42 @@
+"""What the learner does, as settings: optimiser, losses, precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Defaults are the paper's SFT (see `configs.recipes` for RL)."""
+
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-5  # of the cosine; unused when constant
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 0
+    total_steps: int = 1000  # where the cosine ends
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    first_moment_dtype: str = "float32"  # "bfloat16" halves it; the second moment stays float32
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What is trained, and how. The defaults of the RL loss are the paper's."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: Literal["full", "language", "lora"] = "full"  # all; all but the vision tower; adapters only
+    remat: Literal["none", "dots", "full"] = "none"
+    compute_dtype: str = "float32"  # weights are cast to it for each pass; gradients accumulate in float32
+    temperature: float = 0.8  # RL: logits are divided by it, as in sampling; the teacher's too
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float | None = 3.0
+    tis_cap: float = 2.0  # bound on the importance weight of the sampler against the trainer; 0 = no weight
+    # "full": the weight corrects the sampler's numerics only. "sampled": also the mass that top-p cut off.
+    tis_against: Literal["full", "sampled"] = "full"
+    opd: Literal["advantage", "reverse-kl"] = "advantage"  # reverse-kl: a vocabulary-wide loss, needs teacher weights
+    opd_coef: float = 0.05

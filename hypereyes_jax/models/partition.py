@@ -1,0 +1,115 @@
+"""One table from logical axes to mesh axes, and what activations do with it.
+
+A parameter names its logical axes once, in `models.qwen3_vl.weights`; activations name theirs in `constrain`, `local`.
+Under `jax.set_mesh(mesh)` these follow the table; without a mesh they do nothing: the program is that of one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+DATA = ("replica", "fsdp", "expert")  # the mesh axes that share out a batch
+
+RULES: dict[str, tuple[str, ...]] = {
+    # parameters
+    "layer": (),
+    "embed": ("fsdp",),
+    "vocab": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "expert": ("expert",),
+    "router": (),
+    "rank": (),
+    "vision_layer": (),
+    "vision_embed": ("fsdp",),
+    "vision_heads": ("tensor",),
+    "vision_mlp": ("tensor",),
+    # activations
+    "batch": DATA,  # sequences, rows of patches, tokens, visual tokens: each shard of data is whole in itself
+    "length": (),
+}
+
+
+class ShardingError(ValueError):
+    """A mesh that does not fit a model, naming the parameter, the axis and the sizes."""
+
+
+def spec(name: str, axes: tuple[str | None, ...], rules: Mapping[str, tuple[str, ...]] = RULES) -> PartitionSpec:
+    """Logical axes to mesh axes.
+
+    Raises ShardingError for an axis without a rule, or two that take the same mesh axis.
+    """
+    taken: dict[str, str] = {}
+    out: list[Any] = []
+    for axis in axes:
+        if axis is not None and axis not in rules:
+            raise ShardingError(f"{name}: logical axis {axis!r} has no rule (known: {', '.join(rules)})")
+        mesh_axes = rules[axis] if axis is not None else ()
+        for mesh_axis in mesh_axes:
+            if mesh_axis in taken:
+                raise ShardingError(
+                    f"{name}: logical axes {taken[mesh_axis]!r} and {axis!r} both want mesh axis {mesh_axis!r}"
+                )
+            taken[mesh_axis] = str(axis)
+        out.append(mesh_axes if len(mesh_axes) > 1 else (mesh_axes[0] if mesh_axes else None))
+    return PartitionSpec(*out)
+
+
+def ambient() -> Any:
+    """The mesh of the surrounding `jax.set_mesh`; None outside of one, or inside `local`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.are_all_axes_manual else mesh
+
+
+def axis_size(*names: str) -> int:
+    """How many parts the ambient mesh cuts these axes into; 1 without a mesh."""
+    mesh = ambient()
+    return 1 if mesh is None else int(np.prod([mesh.shape[name] for name in names]))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pin an activation's sharding. Without it XLA may follow the weights' and gather the batch."""
+    return x if ambient() is None else jax.lax.with_sharding_constraint(x, spec("activation", axes))
+
+
+def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
+    """`function` on each device's own part (`jax.shard_map`), or as it is without a mesh.
+
+    Args:
+      in_axes, out_axes: for each argument and result, a tuple of logical axes.
+    """
+    mesh = ambient()
+    if mesh is None:
+        return function
+
+    def is_axes(x: Any) -> bool:
+        return isinstance(x, tuple) and all(axis is None or isinstance(axis, str) for axis in x)
+
+    def specs(tree: Any) -> Any:
+        return jax.tree.map(lambda axes: spec("activation", axes), tree, is_leaf=is_axes)
+
+    return jax.shard_map(function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
+
+
+def take_local(table_MD: jax.Array, index: jax.Array) -> jax.Array:
+    """`table_MD[index]` where each data shard's indices lie in its own part of the table, as `rl.pack` lays them out.
+
+    Negative indices give some row: mask them. Both first axes are sharded over data; no row moves between devices.
+    """
+    mesh = ambient()
+    if mesh is None:
+        return table_MD[index]
+
+    def take(table: jax.Array, index: jax.Array) -> jax.Array:
+        return table[jnp.clip(index - jax.lax.axis_index(DATA) * table.shape[0], 0, table.shape[0] - 1)]
+
+    axes = ("batch", *(None,) * (index.ndim - 1))
+    return local(take, (("batch", None), axes), (*axes, None))(table_MD, index)

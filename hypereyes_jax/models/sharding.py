@@ -1,0 +1,83 @@
+"""A model's parameters and adapters on a mesh, by the table of `models.partition`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from hypereyes_jax.configs.mesh import AXES, MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.lora import Lora
+from hypereyes_jax.models.partition import RULES, ShardingError, spec
+from hypereyes_jax.models.qwen3_vl.weights import Weight, map_weights, weights
+
+
+def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
+    """The mesh of a preset over `devices` (default: all of this run's). Every axis is Auto.
+
+    Raises ShardingError if there are not exactly as many devices as the preset has.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if len(devices) != config.size:
+        raise ShardingError(f"mesh {config.name} needs {config.size} devices, but there are {len(devices)}")
+    shape = config.shape
+    if config.slices > 1:
+        # Only replicas cross the data-center network: they exchange gradients once a step and nothing else.
+        within = (config.replica // config.slices, *shape[1:])
+        across = (config.slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+    elif devices[0].platform == "tpu":
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.array(devices).reshape(shape)  # hosts in order: the innermost axis stays within a host
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> None:
+    """Raises ShardingError, naming parameter and sizes, if the mesh does not divide the model evenly.
+
+    Heads are counted whole: a head split over devices would move scores between them.
+    """
+    text, vision = config.text, config.vision
+    whole = {"heads": text.head_dim, "kv_heads": text.head_dim, "vision_heads": vision.head_dim}
+
+    def leaf(path: str, weight: Weight) -> None:
+        for size, axis, place in zip(weight.shape, weight.axes, spec(path, weight.axes, rules), strict=True):
+            names = (place,) if isinstance(place, str) else tuple(place or ())
+            parts = int(np.prod([mesh.shape[name] for name in names]))
+            units = size // whole.get(axis or "", 1)
+            if units % parts:
+                what = "heads" if axis in whole else "values"
+                raise ShardingError(
+                    f"{path}: its axis {axis!r} of {units} {what} does not divide into {parts} parts "
+                    f"(mesh axis {' x '.join(names)} = {parts}): use a smaller one"
+                )
+
+    map_weights(leaf, weights(config))
+
+
+def param_shardings(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> dict[str, Any]:
+    """A NamedSharding for each parameter, shaped like the parameter tree."""
+    check(config, mesh, rules)
+    return map_weights(lambda path, weight: NamedSharding(mesh, spec(path, weight.axes, rules)), weights(config))
+
+
+def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:
+    """As the maps they adapt: a [..., in, rank] by its input axis, b [..., rank, out] by its output axis."""
+    table = weights(config)
+
+    def walk(weight: Any, adapter: Any, path: str) -> Any:
+        if not isinstance(weight, Weight):
+            return {key: walk(weight[key], child, f"{path}/{key}".strip("/")) for key, child in adapter.items()}
+        lead = 2 if weight.axes[1] == "expert" else 1
+        # expert_gate_up's output is two runs of `mlp` end to end: cutting it would not cut each of them
+        out = weight.axes[-1] if len(weight.axes) == lead + 2 else None
+        a, b = (*weight.axes[: lead + 1], "rank"), (*weight.axes[:lead], "rank", out)
+        return {"a": NamedSharding(mesh, spec(path, a)), "b": NamedSharding(mesh, spec(path, b))}
+
+    return Lora(walk(table, lora.weights, ""), lora.config)

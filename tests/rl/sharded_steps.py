@@ -1,0 +1,80 @@
+"""Run in a process of 8 forced devices by `test_sharded.py`: steps on meshes against the same steps on one device.
+
+Prints a JSON line for each case: the largest difference of gradients, of new weights and of metrics, relative to their
+largest value.
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.models.lora import init_lora
+from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.models.sharding import make_mesh
+from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+from hypereyes_jax.rl.optimizer import OptimizerConfig
+from hypereyes_jax.rl.pack import PackConfig, pack
+from tests.rl.small import CONFIG, samples
+
+TEXT = dataclasses.replace(CONFIG.text, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16)
+MODELS = {"dense": CONFIG, "moe": dataclasses.replace(CONFIG, text=TEXT)}
+MESHES = {
+    "replica": dict(replica=8),
+    "fsdp": dict(fsdp=8),
+    "expert": dict(replica=4, expert=2),
+    "tensor": dict(replica=4, tensor=2),
+    "all": dict(fsdp=2, expert=2, tensor=2),
+}
+PLAIN = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1e9, weight_decay=0.0, eps=1e-3)
+
+
+def setup(model, train):
+    config = MODELS[model]
+    params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
+    lora = None
+    if train == "lora":
+        lora = init_lora(jax.random.key(1), params, config)
+        lora = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape), lora)
+    return config, LearnerConfig(optimizer=PLAIN, train=train, tis_cap=0), params, lora
+
+
+def packed(config, shards, rows=8):
+    settings = PackConfig(row_tokens=(64,), rows=rows, shards=shards, min_pixels=64, max_pixels=64 * 64)
+    return pack(config, samples(10), settings)
+
+
+def difference(tree, wanted):
+    pairs = list(zip(jax.tree.leaves(tree), jax.tree.leaves(wanted), strict=True))
+    scale = max(float(np.abs(np.asarray(b)).max()) for _, b in pairs)
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs) / scale
+
+
+def run(mesh_name, model, kind, train):
+    config, learn, params, lora = setup(model, train)
+    single = make_learner(config, learn)
+    state, metrics = getattr(single, kind)(single.init(jax.random.key(3), jax.tree.map(jnp.array, params), lora),
+                                           packed(config, 1))  # fmt: skip
+    mesh = make_mesh(MeshConfig(mesh_name, "cpu", **MESHES[mesh_name]))
+    sharded = make_learner(config, learn, mesh)
+    start = sharded.init(jax.random.key(3), params, lora)
+    start = jax.device_put(start, sharded.shardings(start))
+    shards = mesh.shape["replica"] * mesh.shape["fsdp"] * mesh.shape["expert"]
+    there, found = getattr(sharded, kind)(start, packed(config, shards))
+    split_leaves = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(there.trainable))
+    names = sorted(set(metrics) - {"router_balance", "loss"} if model == "moe" else metrics)
+    return {
+        "gradient": difference(there.opt_state[1].mu, state.opt_state[1].mu),
+        "weights": difference(there.trainable, state.trainable),
+        "metrics": max(abs(float(found[n]) - float(metrics[n])) / max(1, abs(float(metrics[n]))) for n in names),
+        "split_leaves": split_leaves,
+    }
+
+
+if __name__ == "__main__":
+    for case in sys.argv[1:]:
+        print(json.dumps({"case": case, **run(*case.split("/"))}), flush=True)

@@ -1,0 +1,47 @@
+"""Steps on 8 forced devices equal the single-device step. The steps run in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Same numbers in another order of summation, in float32.
+GRADIENT, METRIC = 2e-5, 1e-4
+
+
+def run(*cases):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rl.sharded_steps", *cases],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def check(result):
+    assert result["gradient"] < GRADIENT, result
+    assert result["weights"] < GRADIENT, result
+    assert result["metrics"] < METRIC, result
+
+
+def test_all_axes_together_take_the_single_device_step_of_a_mixture_of_experts():
+    (result,) = run("all/moe/rl_step/full")
+    check(result)
+    assert result["split_leaves"] > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["replica", "fsdp", "expert", "tensor", "all"])
+def test_each_axis_takes_the_single_device_step(mesh):
+    cases = [f"{mesh}/{model}/{kind}" for model in ("dense", "moe") for kind in ("rl_step/full", "sft_step/lora")]
+    for result in run(*cases):
+        check(result)
