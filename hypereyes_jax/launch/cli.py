@@ -30,6 +30,8 @@ COMMANDS = {
     "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
     "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
+    "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
+    "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),

@@ -49,6 +49,7 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.launch.checkpoint_files import load_model, save_model
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.launch.quickstart import ASSETS
+    from hypereyes_jax.models.lora import merge
     from hypereyes_jax.rollout import Engine
 
     started = time.time()
@@ -67,7 +68,8 @@ def run(config: MakeTeacherConfig) -> None:
     )
     with Stages() as stages:
         synth.make_data(directory, data, stages)
-        params = sft.train(directory, model, params, chat, directory.file(synth.DEMONSTRATIONS), config.sft, stages)
+        demonstrations = directory.file(synth.DEMONSTRATIONS)
+        params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
         policy = Policy(Engine(model, params, miniature.engine_config()), chat)
         candidates = read_questions(directory.file(synth.CANDIDATES))
         params = rl.train(directory, policy, candidates, None, config.rl, stages)

@@ -76,6 +76,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     from hypereyes_jax.launch import rl, sft
     from hypereyes_jax.launch.checkpoint_files import load_model, save_model
     from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.models.lora import merge
     from hypereyes_jax.rollout import Engine
 
     base = Path(str(resources.files(ASSETS) / "base"))
@@ -95,7 +96,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     if not tuned.exists():
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         seeded = replace(config.sft, seed=config.sft.seed + config.seed)
-        params = sft.train(directory, model, params, chat, demonstrations, seeded, stages)
+        params = merge(*sft.train(directory, model, params, chat, demonstrations, seeded, stages))
         save_model(tuned, model, params, base)
     policy.engine.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)

@@ -15,6 +15,7 @@ from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.models.lora import Lora
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
 
@@ -43,19 +44,22 @@ class SftConfig:
     demonstrations: Path
     """JSON lines, as `hypereyes synth` writes them."""
     out: Path = Path("runs/sft")
-    """Run directory; the tuned model goes to `model/` in it."""
+    """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
     settings: SftSettings = field(default_factory=SftSettings)
 
 
 def run(config: SftConfig) -> None:
     from hypereyes_jax.launch.checkpoint_files import load_model, save_model
+    from hypereyes_jax.models.lora import merge
+    from hypereyes_jax.models.peft import save_peft
 
     directory = RunDirectory.open(config.out, "sft", config, may_differ=frozenset({"out"}))
     model, params, chat = load_model(config.checkpoint)
     with Stages() as stages:
-        params = train(directory, model, params, chat, config.demonstrations, config.settings, stages)
-    save_model(directory.file("model"), model, params, config.checkpoint)
-    print(f"wrote {directory.file('model')}")
+        params, adapters = train(directory, model, params, chat, config.demonstrations, config.settings, stages)
+    save_peft(directory.file("adapter"), model, adapters, base_model=str(config.checkpoint))
+    save_model(directory.file("model"), model, merge(params, adapters), config.checkpoint)
+    print(f"wrote {directory.file('model')} and {directory.file('adapter')}")
 
 
 def train(
@@ -66,13 +70,13 @@ def train(
     demonstrations: Path,
     settings: SftSettings,
     stages: Stages,
-) -> Params:
-    """Weights after training, adapters merged."""
+) -> tuple[Params, Lora]:
+    """The base weights as they were, and the trained adapters."""
     import jax
 
     from hypereyes_jax.data.files import read_examples
     from hypereyes_jax.data.pipeline import Batches, PipelineConfig
-    from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge
+    from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
     from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
     from hypereyes_jax.rl.learner import LearnerConfig, make_learner
     from hypereyes_jax.rl.optimizer import OptimizerConfig
@@ -115,4 +119,4 @@ def train(
                     checkpoints.save(state, {"data": batches.state()})
     base, adapters = weights(state, "lora")
     assert adapters is not None
-    return merge(base, adapters)
+    return base, adapters
