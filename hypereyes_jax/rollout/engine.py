@@ -99,6 +99,7 @@ class Engine:
         self.params, self.lora, self.version = params, lora, version
         self.kernels = kernels
         self.counts = EngineCounts()
+        self.in_use = False  # by a scheduler; two would give out the same slots
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
         self.forbidden = (config.image_token_id, config.video_token_id)
         settings = self.settings

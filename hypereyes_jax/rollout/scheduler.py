@@ -76,6 +76,9 @@ class Scheduler:
         self._loop_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Scheduler:
+        if self.engine.in_use:
+            raise RuntimeError("the engine has a scheduler already; share that one, or make another engine")
+        self.engine.in_use = True
         self._loop_task = asyncio.create_task(self._run(), name="device loop")
         self._loop_task.add_done_callback(self._ended)
         return self
@@ -92,6 +95,7 @@ class Scheduler:
             if session.sequence.slot is not None:
                 self.engine.release(session.sequence)
         self._sessions.clear()
+        self.engine.in_use = False
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Session:
         """A seat for one rollout; it needs no slot until its first turn. Waits if a swap is to come first."""

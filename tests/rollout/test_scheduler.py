@@ -205,6 +205,15 @@ async def test_a_failing_device_reaches_those_who_wait(make_engine, chat, monkey
     assert isinstance(error.__cause__, MemoryError)
 
 
+async def test_an_engine_has_one_scheduler_at_a_time(make_engine):
+    engine = make_engine()
+    async with Scheduler(engine):
+        with pytest.raises(RuntimeError, match="has a scheduler already"):
+            await Scheduler(engine).__aenter__()
+    async with Scheduler(engine):
+        pass
+
+
 async def test_a_generator_that_is_down_masks_the_rollout(chat):
     class Down:
         async def open(self, seed, sampling, stop_ids):
