@@ -27,7 +27,8 @@ def embed_tokens(
     params: Params, tokens_BT: jax.Array, visual_index_BT: jax.Array, visual: VisualFeatures | None
 ) -> jax.Array:
     """[B, T, D]: token embeddings, with visual tokens in the place of image tokens."""
-    x = constrain(params["embed"][tokens_BT], "batch", "length", None)
+    # The table is gathered over its width first: a lookup in a table cut both ways would replicate the whole batch.
+    x = constrain(constrain(params["embed"], "vocab", None)[tokens_BT], "batch", "length", None)
     if visual is None:
         return x
     features = take_local(visual.embeds, visual_index_BT).astype(x.dtype)

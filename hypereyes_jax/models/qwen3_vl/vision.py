@@ -43,7 +43,9 @@ def encode_images(
     rows, length = vision.segment_RL.shape
     x = jnp.asarray(vision.patches_NP, dtype) @ w["patch_w"] + w["patch_b"]
     position = jnp.einsum(
-        "nkd,nk->nd", w["pos"][jnp.asarray(vision.pos_index_N4)], jnp.asarray(vision.pos_weight_N4, dtype)
+        "nkd,nk->nd",
+        constrain(w["pos"], None, None)[jnp.asarray(vision.pos_index_N4)],
+        jnp.asarray(vision.pos_weight_N4, dtype),
     )
     x = constrain((x + position).reshape(rows, length, -1), "batch", None, None)
     cos, sin = rotary_2d(jnp.asarray(vision.row_N), jnp.asarray(vision.col_N), c.head_dim, c.rope_theta)
@@ -106,4 +108,4 @@ def _merge(w: Params, c: VisionConfig, x: jax.Array, *, per_patch_norm: bool) ->
     h = layer_norm(x, w["norm"]).reshape(blocks.shape) if per_patch_norm else layer_norm(blocks, w["norm"])
     # exact GELU here, its tanh approximation in the blocks
     h = jax.nn.gelu(h @ w["fc1_w"] + w["fc1_b"], approximate=False)
-    return h @ w["fc2_w"] + w["fc2_b"]
+    return constrain(h @ w["fc2_w"] + w["fc2_b"], "batch", None)
