@@ -7,7 +7,7 @@ guessing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ class SynthesisConfig:
     canvas: tuple[int, int] = (256, 192)  # width and height of a mosaic in px; multiples of 32, a visual token's side
     min_entities: int = 2
     max_entities: int = 8
+    crowding: float = 0.0  # a mosaic of n flags is drawn with weight n**crowding; below 0, small ones are more frequent
     textual_share: float = 0.25
     kinds: tuple[str, ...] = (*visual.TEMPLATES, *textual.TEMPLATES)
 
@@ -69,6 +70,13 @@ def _wrong(
     return tuple(t for t in dict.fromkeys(texts) if t and t not in accepted)[:_DISTRACTORS]
 
 
+def _draw_count(counts: Sequence[int], crowding: float, rng: np.random.Generator) -> int:
+    if crowding == 0:
+        return counts[int(rng.integers(len(counts)))]
+    weights = np.array(counts, float) ** crowding
+    return int(rng.choice(counts, p=weights / weights.sum()))
+
+
 def _draw_visual(
     world: World, rng: np.random.Generator, kind: str, config: SynthesisConfig, focus: Collection[str] | None
 ) -> SynthQuestion | None:
@@ -78,7 +86,7 @@ def _draw_visual(
     if not layouts:
         return None
     counts = sorted({rows * columns for rows, columns in layouts})
-    count = counts[int(rng.integers(len(counts)))]
+    count = _draw_count(counts, config.crowding, rng)
     fitting = [shape for shape in layouts if shape[0] * shape[1] == count]
     layout = fitting[int(rng.integers(len(fitting)))]
     draft = make(visual.Pool.of(world, rng, focus), count)

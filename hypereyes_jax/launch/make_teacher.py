@@ -7,9 +7,8 @@ teacher.
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from hypereyes_jax.files import write_json
 from hypereyes_jax.launch import miniature, pretrain_world, synth
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.rl import RlSettings
-from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.run_dir import RunDirectory, to_jsonable
 from hypereyes_jax.launch.sft import SftSettings
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def run(config: MakeTeacherConfig) -> None:
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",
         "minutes": round((time.time() - started) / 60, 1),
-        "settings": json.loads(json.dumps(asdict(config), default=str)),
+        "settings": to_jsonable(config),
     }
     write_json(directory.file("model") / pretrain_world.RECORD, record)
 

@@ -7,12 +7,11 @@ read mosaics, write the tool format and copy from its context, but searches wast
 from __future__ import annotations
 
 import hashlib
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +20,11 @@ import numpy as np
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus
 from hypereyes_jax.data.demonstration import Demonstration
-from hypereyes_jax.files import write_json
+from hypereyes_jax.files import read_json, write_json, writing
 from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.checkpoint_files import load_model, save_model
 from hypereyes_jax.launch.progress import duration
+from hypereyes_jax.launch.run_dir import to_jsonable
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     """Directory for the checkpoint (HF layout)."""
+    start: Path | None = None
+    """A checkpoint of this command to go on from, with its tokenizer; none = from nothing."""
     skill_steps: int = 1400
     """On single skills, in turn: reading (the text of episodes) and looking (where to place boxes)."""
     clean_steps: int = 350
@@ -76,13 +79,16 @@ def run(config: PretrainConfig) -> None:
 
     wasteful = BaseCorpusConfig(episode=miniature.EPISODE)
     clean = replace(wasteful, clean=True)
-    config.out.mkdir(parents=True, exist_ok=True)
-    # The same tokenizer for every seed: models of different runs can score each other's tokens.
-    train_tokenizer(_texts(islice(base_corpus(wasteful, 0), 2000)), miniature.VOCABULARY, config.out)
-    tokenizer = AutoTokenizer.from_pretrained(config.out)
-    chat = ChatFormat(tokenizer)
-    model = miniature.model_config(tokenizer)
-    params = init_params(jax.random.key(config.seed), model)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+    if config.start is None:
+        # The same tokenizer for every seed: models of different runs can score each other's tokens.
+        train_tokenizer(_texts(islice(base_corpus(wasteful, 0), 2000)), miniature.VOCABULARY, config.out)
+        chat = ChatFormat(AutoTokenizer.from_pretrained(config.out))
+        model = miniature.model_config(chat.tokenizer)
+        params = init_params(jax.random.key(config.seed), model)
+    else:
+        model, params, chat = load_model(config.start)
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
     started = time.perf_counter()
     lessons = (
@@ -100,12 +106,20 @@ def run(config: PretrainConfig) -> None:
         rows=config.rows_of_512,
         report_every=config.report_every,
     )
-    save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
-    record = {
-        "command": f"hypereyes pretrain-world --seed {config.seed}",
+    before = [] if config.start is None else read_json(config.start / RECORD)["runs"]
+    if config.start is None:
+        save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
+    else:
+        save_model(config.out, model, params, config.start, dtype="bfloat16")
+    this = {
         "minutes": round((time.perf_counter() - started) / 60, 1),
-        "settings": json.loads(json.dumps(asdict(config) | {"corpus": asdict(wasteful)}, default=str)),
-        "corpus_sha256": corpus_hash(wasteful, config.seed + 1),
+        "settings": to_jsonable(config),
+    }
+    record = {
+        "command": "hypereyes pretrain-world",
+        "runs": [*before, this],
+        "corpus": to_jsonable(wasteful),
+        "corpus_sha256": corpus_hash(wasteful),
     }
     write_json(config.out / RECORD, record)
 
@@ -156,10 +170,10 @@ def train(
     return state.trainable
 
 
-def corpus_hash(corpus: BaseCorpusConfig, seed: int, episodes: int = 64) -> str:
-    """sha256 over the first episodes' texts and images: whether code and data still make the corpus of a record."""
+def corpus_hash(corpus: BaseCorpusConfig, episodes: int = 64) -> str:
+    """sha256 over some episodes' texts and images: whether code and data still make the corpus of a record."""
     digest = hashlib.sha256()
-    for demonstration in islice(base_corpus(corpus, seed), episodes):
+    for demonstration in islice(base_corpus(corpus, 0), episodes):
         for parts in demonstration.example.observations:
             for part in parts:
                 digest.update(part.encode() if isinstance(part, str) else part.tobytes())

@@ -36,6 +36,8 @@ class SynthConfig:
     """Questions that RL may select from."""
     eval_questions: int = 200
     """Questions about held-out countries, and as many about seen ones."""
+    crowding: float = -1.5
+    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
     seed: int = 0
 
 
@@ -49,7 +51,7 @@ def run(config: SynthConfig) -> None:
 def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
     """Writes the files; does nothing if they are there."""
     from hypereyes_jax.data.files import write_examples, write_questions
-    from hypereyes_jax.data.questions import synthesize
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
     from hypereyes_jax.env.world import World
 
     if directory.file(SUMMARY).exists():
@@ -59,14 +61,15 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     seen = world.restrict(keys, passages=True)
     # One stream of seeds a purpose, so that a larger data set of one kind leaves the others as they were.
     seeds = {name: 10 * config.seed + i for i, name in enumerate(("sft", "rl", "heldout", "seen"), start=1)}
-    asked = synthesize(seen, config.sft_questions, seeds["sft"], prefix="sft")
+    rules = SynthesisConfig(crowding=config.crowding)
+    asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft")
     with stages.stage("rejection sampling", len(asked)) as stage:
         kept, dropped = asyncio.run(_demonstrations(asked, config.seed, stage.advance))
     write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
     others = {
-        CANDIDATES: synthesize(seen, config.rl_candidates, seeds["rl"], prefix="rl"),
-        HELD_OUT: synthesize(world, config.eval_questions, seeds["heldout"], focus=held_out, prefix="heldout"),
-        SEEN: synthesize(seen, config.eval_questions, seeds["seen"], prefix="seen"),
+        CANDIDATES: synthesize(seen, config.rl_candidates, seeds["rl"], rules, prefix="rl"),
+        HELD_OUT: synthesize(world, config.eval_questions, seeds["heldout"], rules, focus=held_out, prefix="heldout"),
+        SEEN: synthesize(seen, config.eval_questions, seeds["seen"], rules, prefix="seen"),
     }
     for name, questions in others.items():
         write_questions(directory.file(name), [synth.question for synth in questions])

@@ -1,8 +1,8 @@
 """Trains the miniature's byte-level BPE tokenizer and saves it in Hugging Face format.
 
 The control tokens are Qwen3-VL's own, so the chat format, the processor and the model's config read the same as for a
-published checkpoint. Only the pieces differ from Qwen's: a tag, the opening of a call and a fraction with two decimals (a
-box edge) can each become one token, which keeps a grounded call with eight boxes near fifty tokens.
+published checkpoint. Only the pieces differ from Qwen's: a tag, the opening of a call and a fraction with two decimals
+(a box edge) can each become one token, which keeps a grounded call with eight boxes near fifty tokens.
 """
 
 from __future__ import annotations

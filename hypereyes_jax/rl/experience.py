@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.env.types import StopReason
@@ -83,12 +84,21 @@ def score_group(
     )
     rounds = np.array([r.rounds for r in results], np.int32)
     invocations = np.array([r.invocations for r in results], np.int32)
+    valid_G = jnp.asarray(valid)
     if config.kind == "trace":
-        tool, total = trace_reward(accuracy, rounds, invocations, *reference, config.trace, valid)
+        tool, total = trace_reward(
+            jnp.asarray(accuracy),
+            jnp.asarray(rounds),
+            jnp.asarray(invocations),
+            reference[0],
+            reference[1],
+            config.trace,
+            valid_G,
+        )
     else:
-        total = cost_weighted_reward(accuracy, rounds.astype(np.float32), config.alpha, config.beta)
+        total = cost_weighted_reward(jnp.asarray(accuracy), jnp.asarray(rounds, jnp.float32), config.alpha, config.beta)
         tool = total - config.alpha * accuracy
-    advantage = group_relative_advantage(total, valid)
+    advantage = group_relative_advantage(total, valid_G)
     return Experience(
         tuple(trajectories),
         accuracy,

@@ -104,15 +104,15 @@ def make_learner(
         mask = micro.weight_MBT > 0
         # With one update per rollout batch, the weights before it are the present ones: a second pass gives the same.
         old = jax.lax.stop_gradient(logp) if micro.old_logp_MBT is None else micro.old_logp_MBT
-        advantage, metrics = micro.advantage_MBT, {}
+        advantage = micro.advantage_MBT
+        metrics: Metrics = {}
         if micro.teacher_logp_MBT is not None:
             scored = jnp.isfinite(micro.teacher_logp_MBT) & (micro.failed_MBT > 0)
             gap = jnp.where(scored, old - micro.teacher_logp_MBT, 0.0)
             metrics |= {"kl_to_teacher": jnp.sum(gap), "kl_to_teacher/n": jnp.sum(scored)}
             if learn.opd == "advantage":
-                # A packed row holds several samples, so "failed" is by token here: a batch of sequences of one token.
-                columns = (x.reshape(-1, 1) for x in (advantage, old, micro.teacher_logp_MBT))
-                advantage = opd_advantage(*columns, micro.failed_MBT.reshape(-1), learn.opd_coef).reshape(mask.shape)
+                # by token, not by row: a packed row holds several samples
+                advantage = opd_advantage(advantage, old, micro.teacher_logp_MBT, micro.failed_MBT, learn.opd_coef)
         behaviour = {"full": micro.behaviour_logp_MBT, "sampled": micro.sampled_logp_MBT}[learn.tis_against]
         loss_BT, stats = policy_loss(
             logp, old, advantage, mask, learn.clip_low, learn.clip_high, learn.dual_clip,
@@ -178,7 +178,8 @@ def make_learner(
         moments = optax.tree.map_params(
             optimizer, lambda _, where: where, state.opt_state, trainable, transform_non_params=lambda _: everywhere
         )
-        return TrainState(everywhere, trainable, frozen, moments, everywhere)
+        # A state whose leaves are shardings
+        return TrainState(everywhere, trainable, frozen, moments, everywhere)  # type: ignore[arg-type]
 
     def places(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         state, batch, *teacher = arguments

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -44,6 +44,9 @@ class PackConfig:
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
 
 
+Array = Any  # numpy on the host, jax inside a program
+
+
 class PackedBatch(NamedTuple):
     """One optimiser step's data. Position t holds what concerns the prediction of the token at t + 1.
 
@@ -51,17 +54,17 @@ class PackedBatch(NamedTuple):
     each token 1 / (trained tokens of its sample), so that each sample counts the same however it is packed.
     """
 
-    inputs: ModelInputs  # every leaf with a leading M
-    targets_MBT: np.ndarray  # int32
-    weight_MBT: np.ndarray  # float32; 0 = not trained on
-    advantage_MBT: np.ndarray  # float32
-    failed_MBT: np.ndarray  # float32, 1 on the trained tokens of failed samples
-    behaviour_logp_MBT: np.ndarray  # float32, the sampler's log-prob over the full vocabulary at its temperature
-    sampled_logp_MBT: np.ndarray  # float32, the sampler's log-prob under the truncated distribution it drew from
-    sample_MBT: np.ndarray  # int32, which sample a token is of; -1 = padding
-    count: np.ndarray  # int32 scalar, micro-batches in use; the rest is padding and is never computed
-    old_logp_MBT: np.ndarray | None = None  # float32, under the weights before the first update on this data
-    teacher_logp_MBT: np.ndarray | None = None  # float32
+    inputs: Any  # ModelInputs, every leaf with a leading M
+    targets_MBT: Array  # int32
+    weight_MBT: Array  # float32; 0 = not trained on
+    advantage_MBT: Array  # float32
+    failed_MBT: Array  # float32, 1 on the trained tokens of failed samples
+    behaviour_logp_MBT: Array  # float32, the sampler's log-prob over the full vocabulary at its temperature
+    sampled_logp_MBT: Array  # float32, the sampler's log-prob under the truncated distribution it drew from
+    sample_MBT: Array  # int32, which sample a token is of; -1 = padding
+    count: Array  # int32 scalar, micro-batches in use; the rest is padding and is never computed
+    old_logp_MBT: Array = None  # float32 or None, under the weights before the first update on this data
+    teacher_logp_MBT: Array = None  # float32 or None
 
     @property
     def mask_MBT(self) -> np.ndarray:
@@ -122,8 +125,9 @@ def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, 
                 (chunk.tokens, positions, np.full(n, -1), np.ones(n, bool), chunk.logp_full, chunk.logp_behaviour)
             )
             start += n
-    columns = [np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)]
-    return _Row(*columns, images=tuple(images))
+    columns = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
+    tokens, positions, visual, sampled, full, behaviour = columns
+    return _Row(tokens, positions, visual, sampled, full, behaviour, tuple(images))
 
 
 def _spread(rows: list[list[int]], patches: list[int], per_part: int) -> list[list[list[int]]]:
@@ -181,8 +185,8 @@ def pack(config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: 
                 _write(arrays, (m, b, offset), segment, index, samples[index], laid[index], where, share)
                 offset += lengths[index]
     vision, tokens_a_part = _vision(config, images, count * pack_config.shards, pack_config)
-    index = arrays["visual"].reshape(count, pack_config.shards, -1)
-    index += np.where(index >= 0, np.arange(pack_config.shards)[:, None] * tokens_a_part, 0).astype(np.int32)
+    visual = arrays["visual"].reshape(count, pack_config.shards, -1)
+    visual += np.where(visual >= 0, np.arange(pack_config.shards)[:, None] * tokens_a_part, 0).astype(np.int32)
     teacher_given = any(sample.teacher_logp is not None for sample in samples)
     return PackedBatch(
         inputs=ModelInputs(
