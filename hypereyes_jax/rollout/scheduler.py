@@ -31,7 +31,7 @@ SwapMode = Literal["abort", "finish", "continue"]
 class SchedulerConfig:
     extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
     share_prompts: bool = True  # sequences with equal prompts share one prefill
-    evict_after: float = 0.05  # seconds a session stays parked before another may take its slot, while some run
+    evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
     offload_bytes: int = 1 << 30  # host memory for caches of evicted sequences; beyond it they are read again
     max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any
 
