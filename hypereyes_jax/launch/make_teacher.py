@@ -1,8 +1,7 @@
 """Make the miniature's distillation teacher: a wider model after SFT and TRACE-only RL, as the paper makes its own.
 
 It grows from the student's base model: the MLPs get more units whose outputs start at zero, so the function is
-unchanged at first, and base training goes on for a while. Then it is trained like the student, for longer and without a
-teacher.
+unchanged at first, and base training goes on for a while. Then it is trained like the student, without a teacher.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class MakeTeacherConfig:
     """Run directory; the teacher goes to `model/` in it."""
     widening: int = 2
     """Times the MLP's units."""
-    base_steps: int = 300
+    base_steps: int = 100
     """Of base training after it has grown."""
-    sft: SftSettings = field(default_factory=lambda: SftSettings(epochs=3))
-    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=32, search="in-process", latency=0.0))
-    sft_questions: int = 600
-    rl_candidates: int = 320
+    sft: SftSettings = field(default_factory=lambda: SftSettings(epochs=2))
+    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
+    sft_questions: int = 400
+    rl_candidates: int = 200
     seed: int = 100
     """Other questions than a student's."""
 

@@ -45,10 +45,14 @@ class PretrainConfig:
     """A checkpoint of this command to go on from, with its tokenizer; none = from nothing."""
     skill_steps: int = 1400
     """On single skills, in turn: reading (the text of episodes) and looking (where to place boxes)."""
+    skill_entities: int = 4
+    """Flags of a mosaic at most, in all lessons but the last."""
     clean_steps: int = 350
     """On small episodes without waste."""
     steps: int = 500
     """On all kinds of episodes, mostly wasteful ones."""
+    stop_after: int | None = None
+    """End at this step of the whole, wherever the schedule of learning rates stands."""
     seed: int = 0
     rows_of_512: int = 12
     """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
@@ -78,7 +82,7 @@ def run(config: PretrainConfig) -> None:
     from hypereyes_jax.processing.tokenizer import train_tokenizer
 
     wasteful = BaseCorpusConfig(episode=miniature.EPISODE)
-    clean = replace(wasteful, clean=True)
+    clean = replace(wasteful, clean=True, clean_entities=config.skill_entities)
     with writing(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
     if config.start is None:
@@ -104,6 +108,7 @@ def run(config: PretrainConfig) -> None:
         config.seed + 1,
         learning_rate=config.learning_rate,
         rows=config.rows_of_512,
+        stop_after=config.stop_after,
         report_every=config.report_every,
     )
     before = [] if config.start is None else read_json(config.start / RECORD)["runs"]
@@ -134,6 +139,7 @@ def train(
     snapshot: Callable[[int, Params], None] | None = None,
     learning_rate: float,
     rows: int = 12,
+    stop_after: int | None = None,
     report_every: int = 100,
 ) -> Params:
     """Weights after base training; `seed` is that of the corpus."""
@@ -157,7 +163,7 @@ def train(
         batch for i, lesson in enumerate(lessons) for batch in _lesson(model, chat, lesson, seed + i, rows)
     )
     started, losses = time.perf_counter(), []
-    for step in range(1, steps + 1):
+    for step in range(1, min(steps, stop_after or steps) + 1):
         state, metrics = learner.sft_step(state, next(batches))
         losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
         if step % report_every == 0:
