@@ -267,9 +267,12 @@ async def test_weights_swap_between_steps_and_every_token_tells_its_version(make
 
 
 async def test_rollouts_too_far_behind_the_weights_end_as_stale(make_engine, chat, params):
+    one_at_a_time = asyncio.Lock()
+
     class Swapping(PacedEpisode):
         async def step(self, text, truncated=False):
-            await scheduler.swap(params, None, scheduler.engine.version + 1, "continue")
+            async with one_at_a_time:
+                await scheduler.swap(params, None, scheduler.engine.version + 1, "continue")
             return await super().step(text, truncated)
 
     async with Scheduler(make_engine(), SchedulerConfig(max_staleness=1)) as scheduler:
