@@ -83,7 +83,11 @@ def train(
     from hypereyes_jax.rl.pack import pack, sft_sample
     from hypereyes_jax.rl.state import weights
 
-    trajectories = [example.chunks(chat) for example in read_examples(demonstrations)]
+    everything = [example.chunks(chat) for example in read_examples(demonstrations)]
+    trajectories = [chunks for chunks in everything if miniature.episode_tokens(chunks) <= miniature.CONTEXT]
+    if len(trajectories) < len(everything):
+        longer = len(everything) - len(trajectories)
+        stages.console.print(f"{longer} demonstrations are longer than the context of {miniature.CONTEXT} and left out")
     steps = len(trajectories) * settings.epochs // settings.batch
     optimizer = OptimizerConfig(
         learning_rate=settings.learning_rate,

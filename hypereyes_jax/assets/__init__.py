@@ -1,0 +1,1 @@
+"""Weights that ship with the package: the miniature base model and its teacher, in Hugging Face layout."""
