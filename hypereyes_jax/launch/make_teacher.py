@@ -75,7 +75,7 @@ def run(config: MakeTeacherConfig) -> None:
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",
         "minutes": round((time.time() - started) / 60, 1),
-        "settings": to_jsonable(config),
+        "settings": {k: v for k, v in to_jsonable(config).items() if k not in pretrain_world.NO_SETTINGS},
     }
     write_json(directory.file("model") / pretrain_world.RECORD, record)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
 
+NO_SETTINGS = ("out", "start", "report_every")  # where things lie and what is printed makes no difference to the result
 RECORD = "pretraining.json"  # beside the weights: command, settings, hash of the corpus
 
 
@@ -116,10 +117,8 @@ def run(config: PretrainConfig) -> None:
         save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
     else:
         save_model(config.out, model, params, config.start, dtype="bfloat16")
-    this = {
-        "minutes": round((time.perf_counter() - started) / 60, 1),
-        "settings": to_jsonable(config),
-    }
+    settings = {k: v for k, v in to_jsonable(config).items() if k not in NO_SETTINGS}
+    this = {"minutes": round((time.perf_counter() - started) / 60, 1), "settings": settings}
     record = {
         "command": "hypereyes pretrain-world",
         "runs": [*before, this],
