@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
 
 
 async def _demonstrations(
-    asked: list[SynthQuestion], seed: int, advance: object
+    asked: list[SynthQuestion], seed: int, advance: Callable[[], None]
 ) -> tuple[list[Demonstration], Counter[str]]:
     """Rejection sampling and filters over all questions: (what is kept, why the rest is not)."""
     import numpy as np
@@ -115,5 +116,5 @@ async def _demonstrations(
             kept.append(found)
         else:
             dropped[str(why)] += 1
-        advance()  # type: ignore[operator]
+        advance()
     return kept, dropped

@@ -139,7 +139,7 @@ class Checkpoints:
     def _damaged(self, step: int, why: object) -> CheckpointDamaged:
         first_line = str(why).strip().split("\n")[0][:300]
         before = [s for s in self.steps if s < step]
-        cure = f"To go on from the one before, ask for step {before[-1]} (--resume-step {before[-1]})" if before else (
+        cure = f"To go on from the one before (step {before[-1]}), remove {self.directory / str(step)}" if before else (
             "There is none before it: remove the directory to start anew"
         )  # fmt: skip
         return CheckpointDamaged(f"checkpoint {self.directory / str(step)} is damaged: {first_line}. {cure}.")
