@@ -109,7 +109,7 @@ class Engine:
         if mesh is not None:
             self._store = jax.device_put(self._store, NamedSharding(mesh, PartitionSpec(None, None, "tensor")))
         self.images = ImagePool(config, settings, params["embed"].dtype, kernels)
-        self._free = list(range(settings.slots))[::-1]
+        self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()
 
@@ -155,19 +155,41 @@ class Engine:
         images = len(sequence.images) + len(prepared.images)
         return tokens < sequence.room and images <= self.settings.max_images
 
-    def acquire(self, sequence: Sequence) -> bool:
-        """Gives a sequence a slot, empty as far as it is concerned; False if none is free."""
+    def acquire(self, sequence: Sequence, slot: int | None = None) -> bool:
+        """Gives a sequence a slot, empty as far as it is concerned; False if none is free.
+
+        Args:
+          slot: this one, which must be free; None = the one that has been free for longest.
+        """
         if sequence.slot is not None:
             raise ValueError("the sequence has a slot already")
         if not self._free:
             return False
-        sequence.slot, sequence.filled = self._free.pop(), 0
+        if slot is None:
+            slot = next(iter(self._free))
+        if slot not in self._free:
+            raise ValueError(f"slot {slot} is not free")
+        del self._free[slot]
+        sequence.slot, sequence.filled = slot, 0
         return True
+
+    def adopt(self, sequence: Sequence, count: int) -> None:
+        """Takes the first `count` positions that its slot's last owner left as the sequence's own.
+
+        The caller vouches that their records begin alike. Raises ValueError if the sequence has no slot, or too short a
+        record.
+        """
+        if sequence.slot is None or sequence.length - 1 < count:
+            raise ValueError(f"adopt() needs a slot, and a record of more than {count} tokens")
+        sequence.filled = count
+        if not sequence.unread:
+            sequence.patches.clear()
+        self.counts.shared_tokens += count
 
     def release(self, sequence: Sequence) -> None:
         """Takes the slot back. What was in it can be made again from the record."""
         if sequence.held_slot < self.settings.slots:
-            self._free.append(sequence.held_slot)
+            self._free[sequence.held_slot] = None
         sequence.slot, sequence.filled = None, 0
 
     def extend(self, sequences: Items[Sequence]) -> list[Sequence]:

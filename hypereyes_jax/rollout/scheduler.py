@@ -19,6 +19,7 @@ import numpy as np
 
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled, SavedCache, join
+from hypereyes_jax.rollout.leftovers import Leftover, Leftovers
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.timeline import Timeline
@@ -67,6 +68,7 @@ class Scheduler:
         self._running: list[Session] = []
         self._parked: OrderedDict[Session, None] = OrderedDict()  # with a slot, longest parked first
         self._retired: list[Session] = []
+        self._leftovers = Leftovers()
         self._offloaded = 0  # bytes
         self._epoch = 0
         self._swap: _Swap | None = None
@@ -151,8 +153,11 @@ class Scheduler:
                 self._wake.clear()
                 began = time.perf_counter()
                 await self._wake.wait()
-                waited = time.perf_counter() - began
+                now = time.perf_counter()
+                waited = now - began
                 self.counts.waiting_seconds += waited
+                if self.timeline is not None and any(session.sequence.length for session in self._sessions):
+                    self.timeline.span("device", "waiting", began, now)
                 ended = None if ended is None else ended + waited
                 continue
             await loop.run_in_executor(self._device, self._work, step)
@@ -183,7 +188,7 @@ class Scheduler:
             self._parked.pop(session, None)
             self._forget_saved(session)
             if session.sequence.slot is not None:
-                self.engine.release(session.sequence)
+                self._release(session)
             self._sessions.discard(session)
         self._retired.clear()
         for session in [*self._waiting, *self._running]:
@@ -304,16 +309,32 @@ class Scheduler:
             if self._running and time.perf_counter() - longest.used < self.settings.evict_after:
                 return False
             self._evict(longest, step)
-        self.engine.acquire(session.sequence)
+        left = self._left_for(session)
+        self.engine.acquire(session.sequence, None if left is None else left[0])
+        self._leftovers.forget(session.sequence.held_slot)
+        session.adopts = 0 if left is None else left[1]
         if session.saved is not None:
             step.restores[session] = session.saved
             self._forget_saved(session)
             self.counts.restored += 1
         else:
             session.epoch = self._epoch
-            self.counts.reread_tokens += session.was_read
+            self.counts.reread_tokens += max(0, session.was_read - session.adopts)
         session.was_read = 0
         return True
+
+    def _left_for(self, session: Session) -> tuple[int, int] | None:
+        """(slot, positions) of a free slot that still holds the prompt this session has to read."""
+        if not self.settings.share_prompts or session.saved is not None:
+            return None
+        key = session.prompt_key if session.context is None or session.sequence.length else session.context.key
+        return None if key is None else self._leftovers.find(key, self._epoch)
+
+    def _release(self, session: Session) -> None:
+        sequence = session.sequence
+        if session.prompt_key is not None and sequence.filled >= session.prompt_count > 0:
+            self._leftovers.note(sequence.held_slot, Leftover(session.prompt_key, session.prompt_count, session.epoch))
+        self.engine.release(sequence)
 
     def _evict(self, session: Session, step: Step) -> None:
         del self._parked[session]
@@ -324,7 +345,7 @@ class Scheduler:
             self._offloaded += size
             step.saves.append((session, sequence.held_slot, sequence.filled))
         session.was_read = sequence.filled
-        self.engine.release(sequence)
+        self._release(session)
         self.counts.evictions += 1
 
     def _begin(self, session: Session) -> None:
@@ -333,6 +354,9 @@ class Scheduler:
         if sequence.length == 0:
             session.prompt_key, session.prompt_count = prepared.key, len(prepared.expanded.tokens_T) - 1
         sequence.append_context(prepared)
+        if session.adopts:
+            self.engine.adopt(sequence, session.adopts)
+            session.adopts = 0
         session.context = None
         session.parts, session.versions = [], []
         session.budget = min(session.sampling.max_new_tokens, sequence.room)

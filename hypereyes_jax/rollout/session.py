@@ -49,6 +49,7 @@ class Session:
         self.future: asyncio.Future[Turn] | None = None
         self.prompt_key: bytes | None = None
         self.prompt_count = 0  # positions of the prompt in the cache that others may copy
+        self.adopts = 0  # positions that the last owner of its new slot left and that it needs
         self.epoch = 0  # of the weights that wrote its cache
         self.saved: SavedCache | None = None
         self.was_read = 0  # tokens that had been in a cache before an eviction

@@ -77,6 +77,34 @@ async def test_samples_of_a_prompt_share_one_prefill(make_engine, chat):
     assert shared.images.encoded == apart.images.encoded == 1
 
 
+async def test_a_prompt_is_read_once_however_far_apart_its_samples_are(make_engine, chat):
+    """One after another, and in waves that take over all slots at once: neither leaves a sample under way to copy."""
+    prompt = chat.prompt("search", ["what is number 0?"])
+    once = len(prompt.tokens) - 1
+    engine = make_engine()
+    async with Scheduler(engine) as scheduler:
+        sampled = {}
+        for seed in range(3):
+            seat = await scheduler.open(seed, SAMPLING, ())
+            sampled[seed] = (await seat.turn(prompt)).sampled.tokens.tolist()
+            await seat.close()
+        assert engine.counts.extend_tokens == once
+        for _ in range(2):  # seats that stay open: the second wave evicts the first
+            seats = [await scheduler.open(seed, SAMPLING, ()) for seed in range(SETTINGS.slots)]
+            turns = await asyncio.gather(*(seat.turn(prompt) for seat in seats))
+            assert [turn.sampled.tokens.tolist() for turn in turns[:3]] == list(sampled.values())
+        assert engine.counts.extend_tokens == once
+        other = await scheduler.open(0, SAMPLING, ())
+        await other.turn(chat.prompt("search", ["what is number 1?"]))
+        assert engine.counts.extend_tokens == 2 * once
+        await scheduler.swap(engine.params, None, 1)  # what other weights have written is of no use
+        for seat in seats:
+            await seat.close()
+        late = await scheduler.open(0, SAMPLING, ())
+        assert (await late.turn(prompt)).sampled.tokens.tolist() == sampled[0]
+        assert engine.counts.extend_tokens == 3 * once
+
+
 async def test_callback_gets_each_trajectory_as_it_ends_and_the_list_keeps_the_order(make_engine, chat):
     ended = []
     episodes = [PacedEpisode(question(0), seconds=0.5), PacedEpisode(question(1), turns=1)]
