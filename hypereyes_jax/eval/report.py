@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hypereyes_jax.errors import UserError
@@ -31,6 +32,9 @@ _STOP_NAMES = {
     "truncated": "turn too long",
     "context_limit": "context full",
 }
+
+
+ENGINE_KINDS = ("decode", "extend", "waiting", "idle")  # what an engine's time goes to
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,23 @@ PANELS = (
         "seconds",
         stacked=True,
     ),
+    Panel(
+        "The engine's time",
+        {
+            "rl/engine_decode": "decoding",
+            "rl/engine_extend": "reading",
+            "rl/engine_waiting": "waiting for search",
+            "rl/engine_idle": "idle",
+        },
+        "share of the generation of a step",
+        "%",
+        stacked=True,
+    ),
+    Panel(
+        "Search latency",
+        {"rl/search_latency_p50": "median", "rl/search_latency_p90": "p90", "rl/search_latency_p99": "p99"},
+        "seconds, of all searches sent so far",
+    ),
     Panel("SFT loss", {"sft/loss": "training", "sft/validation_loss": "validation"}, "nats a token"),
 )
 
@@ -86,6 +107,7 @@ class Report:
     further: list[dict[str, Any]] = field(default_factory=list)  # panels of the series no panel asks for
     failures: list[dict[str, Any]] = field(default_factory=list)
     timelines: list[dict[str, Any]] = field(default_factory=list)
+    costs: list[dict[str, Any]] = field(default_factory=list)  # searches and the engine's time, a row a stage
     images: list[str] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -120,7 +142,9 @@ def collect(source: Path, questions: int = 40) -> Report:
         report.command = str(report.settings.get("command", ""))
     if (source / "metrics.json").exists():
         _add_stages(report, read_json(source / "metrics.json").get("stages", {}))
-    _add_panels(report, read_metrics(source / "metrics.jsonl"))
+    steps = read_metrics(source / "metrics.jsonl")
+    _add_panels(report, steps)
+    _add_costs(report, steps)
     report.timelines = [read_timeline(path) for path in sorted(source.glob("timeline*.json"))]
     records = [record for path in sorted(source.glob("trajectories-*.jsonl")) for record in read_records(path)]
     _add_trajectories(report, records, questions)
@@ -154,6 +178,7 @@ def render(report: Report) -> str:
     }
     return environment.get_template("report.html.jinja").render(
         report=report,
+        engine_kinds=ENGINE_KINDS,
         page=page,
         settings=json.dumps(report.settings.get("config", {}), indent=2, ensure_ascii=False),
         style=(_TEMPLATES / "report.css").read_text(),
@@ -240,6 +265,27 @@ def _add_panels(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in sorted(series.keys() - taken):
         lines = [{"label": name, "points": series[name]}]
         report.further.append({"title": name, "note": "", "unit": "", "stacked": False, "lines": lines})
+
+
+def _add_costs(report: Report, steps: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each evaluation that recorded them; one for RL: its searches so far, and the mean over its steps."""
+    for row in report.stages:
+        if "search" in row and "engine" in row:
+            report.costs.append({**{k: row[k] for k in ("stage", "key", "split")}, **row["search"], **row["engine"]})
+    trained = [row for row in steps if "rl/engine_decode" in row and "rl/search_searches" in row]
+    if not trained:
+        return
+    last = trained[-1]
+    names = ("searches", "cache_hits", "cost", "success_rate", "latency_p50", "latency_p90", "latency_p99")
+    report.costs.append(
+        {
+            "stage": "RL",
+            "key": "rl",
+            "split": f"{len(trained)} steps of training",
+            **{name: last.get(f"rl/search_{name}") for name in names},
+            **{kind: fmean(row[f"rl/engine_{kind}"] for row in trained) for kind in ENGINE_KINDS},
+        }
+    )
 
 
 def _add_trajectories(report: Report, records: Sequence[TrajectoryRecord], limit: int) -> None:

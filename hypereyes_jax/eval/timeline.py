@@ -9,8 +9,10 @@ from typing import Any
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 
-# Spans drawn at most, from the start of the run: more would be thinner than a pixel and make the page slow.
+# Spans drawn at most, from the start of the run: more would make the page large and slow.
 _MAX_SPANS = 6000
+# Neighbours of a kind are drawn as one where the gap is less than this share of the time: about half a pixel.
+_JOIN = 1 / 2500
 
 
 def read_timeline(path: Path) -> dict[str, Any]:
@@ -39,10 +41,18 @@ def read_timeline(path: Path) -> dict[str, Any]:
     seconds = max(start + length for start, length, _, _ in spans) - zero
     lanes: dict[str, list[list[Any]]] = {track: [] for track in sorted({s[2] for s in spans}, key=_order)}
     kinds: list[str] = []
-    for start, length, track, name in spans[:_MAX_SPANS]:
+    drawn = 0
+    for start, length, track, name in spans:
         if name not in kinds:
             kinds.append(name)
-        lanes[track].append([kinds.index(name), round(start - zero, 5), round(start + length - zero, 5)])
+        lane, kind, begin, end = lanes[track], kinds.index(name), start - zero, start + length - zero
+        if lane and lane[-1][0] == kind and begin - lane[-1][2] < _JOIN * seconds:
+            lane[-1][2] = round(end, 5)
+        elif drawn < _MAX_SPANS:
+            lane.append([kind, round(begin, 5), round(end, 5)])
+            drawn += 1
+        else:
+            break
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for _, length, track, name in spans:
         spent[track.split()[0]][name] += length

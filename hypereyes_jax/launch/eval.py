@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.evaluation import evaluate_split
 from hypereyes_jax.launch.policy import load_policy
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.results import evaluated, results_table
+from hypereyes_jax.launch.results import costs_table, evaluated, results_table
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport
 
@@ -50,8 +51,10 @@ class EvalConfig:
     """Episodes the engine generates for at a time."""
     seed: int = 1000
     """Of questions and sampling."""
-    timeline: bool = False
-    """Also write timeline-SPLIT.json, what each slot did and when; the report and ui.perfetto.dev draw it."""
+    search_store: Path | None = None
+    """A file that searches are recorded to and replayed from; none = every search is made."""
+    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
+    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
 
 
 def run(config: EvalConfig) -> None:
@@ -82,10 +85,12 @@ def run(config: EvalConfig) -> None:
                         search=config.search,
                         latency=config.latency,
                         seed=config.seed,
-                        timeline=config.timeline,
+                        store=config.search_store,
+                        mode=config.search_mode,
                     )
                 )
-    Console().print(results_table(read_json(directory.file("metrics.json"))["stages"]))
+    stages_done = read_json(directory.file("metrics.json"))["stages"]
+    Console().print(results_table(stages_done), costs_table(stages_done))
 
 
 def world_questions(world: World, split: Split, count: int, seed: int) -> list[Question]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.eval.benchmark import evaluate
 from hypereyes_jax.launch import miniature
@@ -33,14 +35,17 @@ async def evaluate_split(
     search: Transport,
     latency: float,
     seed: int,
-    timeline: bool = False,
+    store: Path | None = None,
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE,
 ) -> None:
-    """Files the results under `name` and `split`.
+    """Files the results under `name` and `split`, with how the searches went and how the engine's time was used.
+
+    What each slot did and when goes to `timeline-NAME-SPLIT.json`.
 
     Args:
       latency: seconds a search takes.
       seed: of the sampling; each question adds its number.
-      timeline: also write what each slot did and when.
+      store, mode: see `searching`.
     """
     from hypereyes_jax.env.judges import ExactJudge
     from hypereyes_jax.env.world import World
@@ -48,13 +53,13 @@ async def evaluate_split(
 
     judge = ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
-    record = Timeline() if timeline else None
-    async with searching(World.load(), search, latency) as backend:
+    timeline = Timeline()
+    async with searching(World.load(), search, latency, store, mode) as backend:
         with stages.stage(f"evaluation of {name}, {split}", len(questions)) as stage:
             play = runner(
-                policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=record
+                policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline
             )
             done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
-    if record is not None:
-        record.write(directory.file(f"timeline-{split}.json"))
-    save_evaluation(directory, name, split, done, judge=judge.name)
+    timeline.write(directory.file(f"timeline-{name}-{split}.json"))
+    costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}
+    save_evaluation(directory, name, split, done, judge=judge.name, costs=costs)

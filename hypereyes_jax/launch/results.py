@@ -16,19 +16,27 @@ from hypereyes_jax.launch.run_dir import RunDirectory
 
 
 def save_evaluation(
-    run: RunDirectory, stage: str, split: str, evaluation: Evaluation, *, judge: str, records: int = 200
+    run: RunDirectory,
+    stage: str,
+    split: str,
+    evaluation: Evaluation,
+    *,
+    judge: str,
+    costs: Mapping[str, Mapping[str, Any]] | None = None,
+    records: int = 200,
 ) -> None:
     """Put the summary at `stages.STAGE.SPLIT` of `metrics.json`, beside what is there, and write the trajectories.
 
     Args:
       judge: name of the judge; recorded with each trajectory.
+      costs: saved beside the summary: {"search": SearchMetrics.summary(), "engine": Timeline.utilisation()}.
       records: trajectories written at most (they hold their images).
     """
     kept = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
     write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), kept)
     metrics = run.file("metrics.json")
     saved: dict[str, Any] = read_json(metrics) if metrics.exists() else {}
-    saved.setdefault("stages", {}).setdefault(stage, {})[split] = evaluation.summary.to_json()
+    saved.setdefault("stages", {}).setdefault(stage, {})[split] = evaluation.summary.to_json() | dict(costs or {})
     write_json(metrics, saved)
 
 
@@ -63,3 +71,33 @@ def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Tabl
     if masked:
         table.caption = f"not scored, because a search or the judge failed: {masked}"
     return table
+
+
+def costs_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """How the searches of each evaluation went, and how the engine's time was used; fits 80 columns."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("stage", "questions"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("searches", "ok %", "p50 s", "p99 s", "stored", "$", "decode %", "wait %", "idle %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage, splits in stages.items():
+        for split, row in splits.items():
+            search, engine = row.get("search"), row.get("engine")
+            if search is None or engine is None:
+                continue
+            table.add_row(
+                stage_name(stage),
+                split_name(split),
+                str(search["searches"]),
+                _figure(search["success_rate"], "{:.1%}").rstrip("%"),
+                _figure(search["latency_p50"], "{:.3f}"),
+                _figure(search["latency_p99"], "{:.3f}"),
+                str(search["cache_hits"]),
+                f"{search['cost']:.2f}",
+                *(f"{100 * engine[kind]:.0f}" for kind in ("decode", "waiting", "idle")),
+            )
+    return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -12,8 +12,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
+
+from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature
@@ -22,14 +25,15 @@ from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
-    from hypereyes_jax.env.resilience import ResilientBackend
+    from hypereyes_jax.env.recorded import RecordedBackend
     from hypereyes_jax.env.types import Question, SearchBackend
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.experience import Experience
-    from hypereyes_jax.rollout import Engine, Generator, Trajectory
+    from hypereyes_jax.rollout import Engine, Generator, Timeline, Trajectory
 
 SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
+TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 PASSES = 5  # the paper's pass@5
 
 
@@ -51,6 +55,10 @@ class RlSettings:
     """Seconds a search takes."""
     search: Transport = "http"
     """Over a real HTTP server on loopback, or in this process."""
+    search_store: Path | None = None
+    """A file that searches are recorded to and replayed from; none = every search is made."""
+    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
+    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
     seed: int = 0
 
 
@@ -64,6 +72,8 @@ class RlConfig:
     """Frozen teacher in HF layout; none = no distillation."""
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
+    exact: bool = False
+    """Reproducible to the bit, so that a recorded run replays strictly from its first step to its last; slower."""
     settings: RlSettings = field(default_factory=RlSettings)
 
 
@@ -76,7 +86,8 @@ def run(config: RlConfig) -> None:
     directory = RunDirectory.open(config.out, "rl", config, may_differ=frozenset({"out"}))
     questions = read_questions(config.questions)
     model, params, chat = load_model(config.checkpoint)
-    policy = Policy(Engine(model, params, miniature.engine_config()), chat)
+    engine = miniature.engine_config()
+    policy = Policy(Engine(model, params, engine.exact() if config.exact else engine), chat)
     with Stages() as stages:
         params = train(directory, policy, questions, config.teacher, config.settings, stages)
     save_model(directory.file("model"), model, params, config.checkpoint)
@@ -107,7 +118,9 @@ async def _train(
 
     world = World.load()
     seen = world.restrict(world.split()[0], passages=True)
-    async with searching(seen, settings.search, settings.latency) as backend:
+    async with searching(
+        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
+    ) as backend:
         references = await _select(directory, policy, candidates, backend, settings, stages)
         chosen = [question for question in candidates if question.id in references]
         if len(chosen) < settings.prompts:
@@ -155,13 +168,16 @@ async def _play(
     backend: SearchBackend,
     seeds: Sequence[int],
     advance: Any = None,
+    timeline: Timeline | None = None,
 ) -> list[Trajectory]:
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.rollout import run_episodes
 
     episodes = [Episode(question, backend, miniature.EPISODE) for question in questions]
     on_end = None if advance is None else lambda *_: advance()
-    return await run_episodes(generator, episodes, chat, miniature.sampling_config(), seeds, on_end=on_end)
+    return await run_episodes(
+        generator, episodes, chat, miniature.sampling_config(), seeds, on_end=on_end, timeline=timeline
+    )
 
 
 async def _verdicts(played: Sequence[Trajectory]) -> list[bool | None]:
@@ -190,7 +206,7 @@ class _Trainer:
         references: dict[str, tuple[int, int]],
         teacher: Path | None,
         settings: RlSettings,
-        backend: ResilientBackend,
+        backend: RecordedBackend,
     ):
         import jax
 
@@ -248,15 +264,16 @@ class _Trainer:
     async def _step(self, step: int) -> dict[str, float]:
         from hypereyes_jax.rl.experience import observe, score_group, summary
         from hypereyes_jax.rl.pack import pack
-        from hypereyes_jax.rollout import Scheduler
+        from hypereyes_jax.rollout import Scheduler, Timeline
 
-        settings, engine = self._settings, self._policy.engine
+        settings, engine, timeline = self._settings, self._policy.engine, Timeline()
         asked = [self._questions[index] for index in self._order(step)]
         repeated = [question for question in asked for _ in range(settings.group)]
         began = time.perf_counter()
-        async with Scheduler(engine) as scheduler:
+        async with Scheduler(engine, timeline=timeline) as scheduler:
             seeds = _seeds(settings.seed, step + 1, len(repeated))
-            played = await _play(scheduler, self._policy.chat, repeated, self._backend, seeds)
+            played = await _play(scheduler, self._policy.chat, repeated, self._backend, seeds, timeline=timeline)
+        timeline.write(self._directory.file(TIMELINE))
         generated = time.perf_counter()
         verdicts = await _verdicts(played)
         groups: list[Experience] = []
@@ -284,6 +301,7 @@ class _Trainer:
             "seconds_training": trained - generated,
             "seconds_sync": time.perf_counter() - trained,
             "rollouts_per_second": len(played) / (generated - began),
+            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
             **self._backend.metrics.numbers(),  # of the run so far
         }
 

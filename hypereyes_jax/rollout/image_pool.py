@@ -138,7 +138,7 @@ class ImagePool:
             here = [item for item in images if smallest < len(item[0].patches) <= length]
             smallest = length
             while here:
-                count = len(here)
+                count = 1 if self.settings.images_apart else len(here)
                 while place([len(patch.patches) for patch, _ in here[:count]], length)[1] > most:
                     count -= 1
                 self._encode_call(params, lora, here[:count], (most, length))

@@ -14,7 +14,7 @@ from hypereyes_jax.files import write_atomic
 class Timeline:
     """Spans on named tracks. Times are of `time.perf_counter`; the file counts from when this was made.
 
-    Tracks are "device", "slot N" (extend, decode, parked, evicted) and "rollout N" (search).
+    Tracks are "device" (extend, decode, waiting), "slot N" (extend, decode, parked, evicted) and "rollout N" (search).
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,22 @@ class Timeline:
         for track, name, start, end in self._spans:
             total[track.split()[0]][name] += end - start
         return {kind: dict(names) for kind, names in total.items()}
+
+    def utilisation(self) -> dict[str, float]:
+        """Shares of the time from the device's first span to its last: how a generation's time was used.
+
+        "extend" reads, "decode" samples, "waiting" has nothing to do because every rollout is searching, "idle" is the
+        rest: work was there, or about to be, and the device did none. All 0 where nothing was recorded.
+        """
+        device = [(name, start, end) for track, name, start, end in self._spans if track == "device"]
+        if not device:
+            return {"extend": 0.0, "decode": 0.0, "waiting": 0.0, "idle": 0.0}
+        whole = max(end for *_, end in device) - min(start for _, start, _ in device)
+        shares = {
+            kind: sum(end - start for name, start, end in device if name == kind) / whole if whole else 0.0
+            for kind in ("extend", "decode", "waiting")
+        }
+        return shares | {"idle": max(0.0, 1.0 - sum(shares.values()))}
 
     def write(self, path: Path) -> None:
         """Writes the trace as JSON. Raises UserError if the place can't be written."""

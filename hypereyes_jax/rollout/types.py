@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -43,6 +43,7 @@ class EngineConfig:
     extend_tokens: tuple[int, ...] = (64, 256)  # tokens a row; longer inputs take several calls
     view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `length`, a half, and all
     image_shapes: tuple[tuple[int, int], ...] = ((4, 64), (2, 256), (1, 1024), (1, 4800))  # (rows, patches a row)
+    images_apart: bool = False  # each image is encoded in a call of its own
     visual_tokens: int = 4096  # of encoded images kept for later use
     min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
     max_pixels: int = MAX_PIXELS
@@ -54,6 +55,22 @@ class EngineConfig:
             raise ValueError(f"slots, length and max_steps must be positive, got {self}")
         if any(rows > self.slots for rows in self.decode_rows) or any(n > self.length for n in self.view_lengths):
             raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths length={self.length}")
+
+    def exact(self) -> EngineConfig:
+        """The same sizes with one shape for each program and one image a call, at some cost in speed.
+
+        Rounding then depends on nothing that timing can change, so log-probs, and the weights trained on them, are the
+        same to the bit in every run with the same searches. (Keep `SchedulerConfig.offload_bytes` large enough that no
+        evicted cache is dropped: what is read again rounds otherwise than what was sampled.)
+        """
+        return replace(
+            self,
+            decode_rows=(self.slots,),
+            extend_rows=self.extend_rows[-1:],
+            extend_tokens=self.extend_tokens[-1:],
+            view_lengths=(self.length,),
+            images_apart=True,
+        )
 
     @property
     def decode_row_buckets(self) -> tuple[int, ...]:

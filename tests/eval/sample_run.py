@@ -134,6 +134,12 @@ def summary(accuracy, rounds, invocations, kilo_tokens, n=240):
         "cas": 100 * (right / n) ** 2 / (kilo_tokens + 2 * rounds + 1), "seconds": 0.4 * rounds, "wall_seconds": 31.0,
         "masked_infrastructure": 3, "masked_judge": 0, "stops": {"answered": n}, "wrong_by_stop": wrong,
         "malformed_calls": 4, "failed_searches": 9, "rounds_histogram": {},
+        "search": {
+            "searches": 1100, "sent": 900, "attempts": 920, "success_rate": 0.991, "empty": 12,
+            "failures": {"timeout": 8}, "cache_hits": 140, "shared": 60, "cost": 0.0,
+            "latency_p50": 0.21, "latency_p90": 0.24, "latency_p99": 0.4,
+        },
+        "engine": {"decode": 0.62, "extend": 0.18, "waiting": 0.15, "idle": 0.05},
     }  # fmt: skip
 
 
@@ -181,6 +187,17 @@ def write_run(path: Path, questions: int = 12, steps: int = 120) -> Path:
                 "seconds_search": 0.16 + rng.gauss(0, 0.01),
                 "seconds_training": 0.8 + rng.gauss(0, 0.03),
                 "seconds_sync": 0.05,
+                "engine_decode": 0.6 + 0.1 * grown,
+                "engine_extend": 0.2 - 0.05 * grown,
+                "engine_waiting": 0.15 - 0.05 * grown,
+                "engine_idle": 0.05,
+                "search_searches": 600.0 * (step + 1),
+                "search_cache_hits": 100.0 * step,
+                "search_cost": 0.0,
+                "search_success_rate": 0.99,
+                "search_latency_p50": 0.2,
+                "search_latency_p90": 0.23,
+                "search_latency_p99": 0.3 + abs(rng.gauss(0, 0.02)),
                 "entropy": 0.5 - 0.2 * grown + rng.gauss(0, 0.01),
                 "clip_share_high": abs(rng.gauss(0.01, 0.005)),
                 "logp_gap": abs(rng.gauss(1e-5, 3e-6)),

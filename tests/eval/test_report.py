@@ -138,8 +138,26 @@ def test_series_without_a_panel_are_shown_too(run):
         "rl/clip_share_high",
         "rl/entropy",
         "rl/logp_gap",
+        "rl/search_cache_hits",
+        "rl/search_cost",
+        "rl/search_searches",
+        "rl/search_success_rate",
         "sft/learning_rate",
     ]
+
+
+def test_each_stage_tells_how_its_searches_went_and_what_the_engine_did(run):
+    report = collect(run)
+    assert [(row["stage"], row["split"]) for row in report.costs][-2:] == [
+        ("RL", "held-out, serial"),
+        ("RL", "8 steps of training"),
+    ]
+    trained = report.costs[-1]
+    assert trained["searches"] == 600 * 8
+    assert sum(trained[kind] for kind in ("decode", "extend", "waiting", "idle")) == pytest.approx(1)
+    page = write_report(run).read_text()
+    assert page.count('class="part use-waiting"') == len(report.costs)
+    assert "99.1 %" in page
 
 
 def test_nothing_to_report_on_is_a_user_error(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hypereyes_jax.eval.records import read_records
+from hypereyes_jax.eval.report import collect
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch import cli, miniature
 
@@ -34,7 +35,16 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     assert cli.main(words(checkpoint, tmp_path)) == 0
     stages = read_json(tmp_path / "metrics.json")["stages"]
     assert [row["n"] for row in stages["model"].values()] == [3, 3]
-    assert "held-out" in capsys.readouterr().out
+    for row in stages["model"].values():
+        assert {"success_rate", "latency_p50", "latency_p99", "cache_hits", "cost"} <= row["search"].keys()
+        assert sum(row["engine"].values()) == pytest.approx(1)
+    shown = capsys.readouterr().out
+    assert "held-out" in shown
+    assert "decode" in shown
+    assert cli.main(["report", str(tmp_path)]) == 0
+    report = collect(tmp_path)
+    assert [timeline["title"] for timeline in report.timelines] == ["timeline-model-heldout", "timeline-model-seen"]
+    assert len(report.costs) == 2
     (first, *_) = read_records(tmp_path / "trajectories-model-heldout.jsonl")
     assert first.sampled_tokens == 4
     assert first.tokens > first.sampled_tokens

@@ -1,0 +1,127 @@
+"""A whole RL run recorded over HTTP, then replayed strictly with no server: the same trajectories, rewards, weights."""
+
+import json
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hypereyes_jax.env.recorded import StoreMode
+from hypereyes_jax.env.store_tools import inspect_store, prune_store
+from hypereyes_jax.env.types import FatalSearchError
+from hypereyes_jax.env.world import World
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_json
+from hypereyes_jax.launch import miniature, rl, searching
+from hypereyes_jax.launch.checkpoint_files import load_model
+from hypereyes_jax.launch.eval import world_questions
+from hypereyes_jax.launch.policy import Policy
+from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.processing import SampledChunk
+from hypereyes_jax.rollout import Engine
+
+BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
+SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
+
+
+def contents(played):
+    """All that a learner or a reader sees of trajectories, but the seconds."""
+
+    def chunk(c):
+        if isinstance(c, SampledChunk):
+            return c.tokens.tolist(), c.logp_full.tobytes(), c.logp_behaviour.tobytes()
+        return c.tokens.tolist(), [image.tobytes() for image in c.images]
+
+    return [
+        (
+            [chunk(c) for c in t.chunks],
+            [
+                replace(turn, seconds=0, invocations=tuple(replace(i, seconds=0) for i in turn.invocations))
+                for turn in t.result.turns
+            ],
+            (t.result.stop, t.result.answer),
+        )
+        for t in played
+    ]
+
+
+def run(path, monkeypatch, settings, engine):
+    """(contents of the rollouts of each step, logged values of each step, final weights)"""
+    steps = []
+    play = rl._play
+
+    async def playing(*arguments, **options):
+        played = await play(*arguments, **options)
+        steps.append(contents(played))
+        return played
+
+    config = rl.RlConfig(BASE, Path("-"), out=path, settings=settings)
+    directory = RunDirectory.open(path, "rl", config)
+    questions = world_questions(World.load(), "seen", settings.prompts, 5)
+    write_json(directory.file(rl.SELECTION), {question.id: [2, 4] for question in questions})
+    model, params, chat = load_model(BASE)
+    policy = Policy(Engine(model, params, engine.exact()), chat)
+    with monkeypatch.context() as patched, Stages() as stages:
+        patched.setattr(rl, "_play", playing)
+        params = rl.train(directory, policy, questions, None, settings, stages)
+    rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
+    assert (path / rl.TIMELINE).exists()
+    return steps, rows, params
+
+
+def no_server(*_):
+    raise AssertionError("a strict replay starts no server")
+
+
+def untimed(row):
+    return {
+        name: value
+        for name, value in row.items()
+        if name != "time" and not any(word in name for word in ("second", "search_", "engine_"))
+    }
+
+
+def recorded_and_replayed(path, monkeypatch, settings, engine):
+    settings = replace(settings, search_store=path / "searches.sqlite", search_mode=StoreMode.RECORD)
+    first = run(path / "recorded", monkeypatch, settings, engine)
+    searches = sum(len(turn.invocations) for step in first[0] for _, turns, _ in step for turn in turns)
+    assert searches > 3
+    (summary,) = inspect_store(settings.search_store)["runs"]
+    assert summary["success_rate"] == 1.0
+    last = first[1][-1]
+    assert last["rl/search_searches"] == summary["searches"] == searches
+    assert {"rl/search_success_rate", "rl/search_latency_p99", "rl/search_cache_hits", "rl/search_cost"} <= last.keys()
+    assert sum(last[f"rl/engine_{kind}"] for kind in ("decode", "extend", "waiting", "idle")) == pytest.approx(1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(searching, "_service", no_server)
+        again = run(path / "replayed", monkeypatch, replace(settings, search_mode=StoreMode.REPLAY), engine)
+    assert again[0] == first[0]
+    assert [untimed(row) for row in again[1]] == [untimed(row) for row in first[1]]
+    assert again[1][-1]["rl/search_cache_hits"] == searches
+    for old, new in zip(jax.tree.leaves(first[2]), jax.tree.leaves(again[2]), strict=True):
+        np.testing.assert_array_equal(old, new)
+    return settings
+
+
+def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
+    settings = rl.RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
+    engine = replace(miniature.engine_config(slots=4), length=512, **SMALL)
+    settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
+
+    prune_store(settings.search_store, older_than_days=-1)
+    with pytest.raises(FatalSearchError, match="was not recorded"):
+        run(tmp_path / "pruned", monkeypatch, replace(settings, search_mode=StoreMode.REPLAY), engine)
+    gone = replace(settings, search_mode=StoreMode.REPLAY, search_store=tmp_path / "gone.sqlite")
+    with pytest.raises(UserError, match="there is no"):
+        run(tmp_path / "gone", monkeypatch, gone, engine)
+
+
+@pytest.mark.slow
+def test_a_longer_run_with_episodes_waiting_for_slots_replays_to_the_bit(tmp_path, monkeypatch):
+    settings = rl.RlSettings(steps=4, prompts=4, group=4, latency=0.2, checkpoint_every=9)
+    recorded_and_replayed(tmp_path, monkeypatch, settings, miniature.engine_config(slots=8))
