@@ -74,11 +74,11 @@ def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Tabl
 
 
 def costs_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """How the searches of each evaluation went, and how the engine's time was used; fits 80 columns."""
+    """How the searches of each evaluation went, and the engine's time: busy, or waiting for searches. Fits 80 columns."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("stage", "questions"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("searches", "ok %", "p50 s", "p99 s", "stored", "$", "decode %", "wait %", "idle %"):
+    for heading in ("searches", "ok %", "p50 s", "p99 s", "stored", "$", "busy %", "wait %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, splits in stages.items():
         for split, row in splits.items():
@@ -94,7 +94,8 @@ def costs_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
                 _figure(search["latency_p99"], "{:.3f}"),
                 str(search["cache_hits"]),
                 f"{search['cost']:.2f}",
-                *(f"{100 * engine[kind]:.0f}" for kind in ("decode", "waiting", "idle")),
+                f"{100 * (engine['decode'] + engine['extend']):.0f}",
+                f"{100 * engine['waiting']:.0f}",
             )
     return table
 

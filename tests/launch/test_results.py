@@ -6,7 +6,7 @@ from rich.console import Console
 from hypereyes_jax.eval import Evaluation, Judged, summarise
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.files import read_json, write_json
-from hypereyes_jax.launch.results import evaluated, results_table, save_evaluation
+from hypereyes_jax.launch.results import costs_table, evaluated, results_table, save_evaluation
 from hypereyes_jax.launch.run_dir import RunDirectory
 from tests.eval.trajectories import mosaic, trajectory
 
@@ -46,3 +46,13 @@ def test_the_table_shows_each_stage_with_its_interval():
     # Wilson at 1 of 2: 9.5 to 90.5; one round; 100 * 0.25 / (0.9 + 2 + 1)
     for text in ("held-out", "50.0", "9-91", "1.00", "0.90", "6.4"):
         assert text in row
+
+
+def test_the_costs_fit_a_narrow_screen_and_tell_what_is_not_known():
+    search = {"searches": 1100, "success_rate": 0.991, "latency_p50": 0.21, "latency_p99": None, "cache_hits": 140}
+    engine = {"decode": 0.5, "extend": 0.2, "waiting": 0.25, "idle": 0.05}
+    row = {"search": {**search, "cost": 1.5}, "engine": engine}
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(costs_table({"rl": {"heldout_serial": row, "seen": {"n": 3}}}))
+    lines = [line.split() for line in screen.getvalue().splitlines() if "RL" in line]
+    assert lines == [["RL", "held-out,", "serial", "1100", "99.1", "0.210", "-", "140", "1.50", "70", "25"]]
