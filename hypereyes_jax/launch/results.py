@@ -74,11 +74,11 @@ def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Tabl
 
 
 def costs_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """How the searches of each evaluation went, and the engine's time: busy, or waiting for searches. Fits 80 columns."""
+    """How the searches of each evaluation went, and what the engine's time went to; fits 80 columns."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("stage", "questions"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("searches", "ok %", "p50 s", "p99 s", "stored", "$", "busy %", "wait %"):
+    for heading in ("searches", "ok %", "p50 s", "p99 s", "hits", "$", "busy", "wait"):
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, splits in stages.items():
         for split, row in splits.items():
@@ -97,6 +97,7 @@ def costs_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
                 f"{100 * (engine['decode'] + engine['extend']):.0f}",
                 f"{100 * engine['waiting']:.0f}",
             )
+    table.caption = "hits: answered from the store; busy, wait: % of the engine's time at work, waiting for searches"
     return table
 
 

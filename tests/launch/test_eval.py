@@ -40,7 +40,7 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
         assert sum(row["engine"].values()) == pytest.approx(1)
     shown = capsys.readouterr().out
     assert "held-out" in shown
-    assert "busy %" in shown
+    assert "busy" in shown
     assert cli.main(["report", str(tmp_path)]) == 0
     report = collect(tmp_path)
     assert [timeline["title"] for timeline in report.timelines] == ["timeline-model-heldout", "timeline-model-seen"]
