@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypereyes_jax.env.types import EpisodeResult
+from hypereyes_jax.env.types import EpisodeResult, StopReason
 
 
-def initial_reference(results: Sequence[EpisodeResult], correct: Sequence[bool]) -> tuple[int, int] | None:
+def initial_reference(results: Sequence[EpisodeResult], correct: Sequence[bool | None]) -> tuple[int, int] | None:
     """(rounds, invocations) to start TRACE from, or None if the question is left out.
 
     A question is kept if its first try fails and a later one succeeds (pass@1 fails, pass@k succeeds; the paper's k is
     5). The reference is the success with the fewest rounds, then the fewest invocations, among those that used a tool:
     the paper takes it from a success and does not say from which.
+
+    Tries that the world failed, and those that the judge could not be asked about (None), were none of the policy's:
+    they are left out, and the first try is the first of the others.
     """
-    if correct[0]:
+    tries = [
+        (result, ok)
+        for result, ok in zip(results, correct, strict=True)
+        if ok is not None and result.stop is not StopReason.INFRASTRUCTURE
+    ]
+    if not tries or tries[0][1]:
         return None
-    successes = [(r.rounds, r.invocations) for r, ok in zip(results, correct, strict=True) if ok and r.rounds > 0]
+    successes = [(result.rounds, result.invocations) for result, ok in tries if ok and result.rounds > 0]
     return min(successes, default=None)

@@ -28,7 +28,7 @@ def save_evaluation(
     """Put the summary at `stages.STAGE.SPLIT` of `metrics.json`, beside what is there, and write the trajectories.
 
     Args:
-      judge: name of the judge; recorded with each trajectory.
+      judge: name of the judge; recorded with the summary and with each trajectory.
       costs: saved beside the summary: {"search": SearchMetrics.summary(), "engine": Timeline.utilisation()}.
       records: trajectories written at most (they hold their images).
     """
@@ -36,7 +36,11 @@ def save_evaluation(
     write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), kept)
     metrics = run.file("metrics.json")
     saved: dict[str, Any] = read_json(metrics) if metrics.exists() else {}
-    saved.setdefault("stages", {}).setdefault(stage, {})[split] = evaluation.summary.to_json() | dict(costs or {})
+    saved.setdefault("stages", {}).setdefault(stage, {})[split] = {
+        **evaluation.summary.to_json(),
+        "judge": judge,
+        **(costs or {}),
+    }
     write_json(metrics, saved)
 
 

@@ -154,7 +154,8 @@ async def _select(
     for number, question in enumerate(candidates):
         tries = slice(number * PASSES, (number + 1) * PASSES)
         results = [trajectory.result for trajectory in played[tries]]
-        reference = initial_reference(results, [bool(verdict) for verdict in verdicts[tries]])
+        correct = [r.answer is not None and verdict for r, verdict in zip(results, verdicts[tries], strict=True)]
+        reference = initial_reference(results, correct)
         if reference is not None:
             references[question.id] = reference
     write_json(path, {key: list(counts) for key, counts in references.items()})

@@ -135,6 +135,15 @@ def test_selection_wants_a_failure_first_and_takes_the_cheapest_success():
     assert initial_reference(episodes, [False, False, False, True]) is None  # no tool was used
 
 
+def test_selection_counts_no_outage_of_search_or_judge_as_a_failure():
+    down = replace(result(LOOK), stop=StopReason.INFRASTRUCTURE)
+    episodes = [down, result(LOOK), result(LOOK, LOOK)]
+    assert initial_reference(episodes, [False, True, True]) is None  # the first try of the policy itself succeeded
+    assert initial_reference(episodes, [False, False, True]) == (2, 2)
+    assert initial_reference(episodes, [False, None, True]) is None
+    assert initial_reference([down, down], [False, False]) is None
+
+
 def test_held_out_countries_are_in_no_base_training():
     world = World.load(passages=False)
     names = {name for key in world.split()[1] for name in world.country(key).names if len(name) > 4}

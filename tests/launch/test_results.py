@@ -31,6 +31,7 @@ def test_stages_gather_beside_what_a_command_added(tmp_path):
     saved = read_json(run.file("metrics.json"))
     assert saved["seconds"] == 12
     assert saved["stages"]["base"]["heldout"]["accuracy"] == 0.5
+    assert saved["stages"]["base"]["heldout"]["judge"] == "exact"
     assert list(saved["stages"]["base"]) == ["heldout", "seen"]
     assert evaluated(run, "base", "heldout")
     assert not evaluated(run, "sft", "heldout")
