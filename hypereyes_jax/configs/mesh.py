@@ -6,7 +6,7 @@ cross slices), `fsdp` shares out weights and batch, `expert` shares out experts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 AXES = ("replica", "fsdp", "expert", "tensor")
 
@@ -31,8 +31,31 @@ class MeshConfig:
         return self.replica, self.fsdp, self.expert, self.tensor
 
     @property
+    def data_shards(self) -> int:
+        """Parts that a batch is cut into."""
+        return self.replica * self.fsdp * self.expert
+
+    @property
     def size(self) -> int:
         return self.replica * self.fsdp * self.expert * self.tensor
+
+    def part(self, name: str, expert: int, tensor: int) -> MeshConfig:
+        """A mesh of `expert * tensor` of these devices that lie next to each other. Raises ValueError for no such."""
+        count = expert * tensor
+        a_host = self.size // self.hosts
+        if self.platform == "tpu":
+            cube = self.topology.count("x") == 2
+            shapes = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"} if cube else {
+                1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}  # fmt: skip
+            if count not in shapes:
+                raise ValueError(f"there is no {self.device} slice of {count} devices; there are {list(shapes)}")
+            topology = f"{self.device}:{shapes[count]}"
+        else:
+            topology = f"1x{max(1, count // a_host)}x{min(count, a_host)}"
+        hosts = max(1, count // a_host)
+        return replace(
+            self, name=name, replica=1, fsdp=1, expert=expert, tensor=tensor, slices=1, hosts=hosts, topology=topology
+        )
 
     def __post_init__(self) -> None:
         if self.replica % self.slices:
@@ -80,7 +103,7 @@ MESHES = _presets(
     MeshConfig("v5e_16", "tpu", fsdp=4, expert=4, hosts=4, device="v5e", topology="v5e:4x4"),
     MeshConfig("v5p_64", "tpu", fsdp=8, expert=8, hosts=16, device="v5p", topology="v5p:4x4x4"),
     MeshConfig("v5p_256", "tpu", fsdp=32, expert=8, hosts=64, device="v5p", topology="v5p:4x8x8"),
-    MeshConfig("v6e_64", "tpu", fsdp=8, expert=8, hosts=16, device="v6e", topology="v6e:8x8"),
+    MeshConfig("v6e_64", "tpu", fsdp=2, expert=8, tensor=4, hosts=16, device="v6e", topology="v6e:8x8"),
     MeshConfig("v6e_256", "tpu", fsdp=32, expert=8, hosts=64, device="v6e", topology="v6e:16x16"),
     MeshConfig("v5p_2x64", "tpu", replica=2, fsdp=8, expert=8, slices=2, hosts=32, device="v5p", topology="v5p:4x4x4"),
 )

@@ -54,6 +54,7 @@ class Recipe:
     rollout: RolloutConfig | None = None
     distill: bool = False  # OPD from the teacher on failed rollouts
     image_tokens: int = 1_200  # cap of one image
+    shard_rows: int = 1  # rows of a micro-batch that a data shard takes
     row_images: int = 12  # images a row is planned for; the paper allows 50 a rollout, most of them small crops
     checkpoint_every: int = 1_000
     keep_checkpoints: int = 8

@@ -30,6 +30,7 @@ COMMANDS = {
     "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
     "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
+    "plan": Command("plan", "PlanConfig", "does a recipe fit a cluster, before renting it"),
     "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
     "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),

@@ -8,26 +8,33 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hypereyes_jax.models.trips import read_trips
+
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8, "f8e4m3fn": 1, "f8e5m2": 1}
+_OWN_BYTES = 4  # of an asynchronous start's bookkeeping values
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
-_COLLECTIVE = re.compile(
-    r"= (?P<result>\(?.*?\)?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
+_KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+_COLLECTIVE = re.compile(rf"= (?P<result>\(?.*?\)?) (?P<kind>{_KINDS})(?P<start>-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_COMPARED = re.compile(r" compare\((.*)\), direction=[LG]T")
+_CONSTANT = re.compile(r"%([\w.\-]+) = [su]\d+\[\]\S* constant\((\d+)\)")
+_NAME = re.compile(r'op_name="([^"]*)"')
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
-def collective_bytes(hlo: str, mesh_shape: Mapping[str, int], loop_trips: int = 1) -> dict[str, dict[str, float]]:
+def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Bytes that one device sends in one run of the program: {mesh axes: {kind of collective: bytes}}.
 
-    A loop's collectives count once a trip; `loop_trips` stands for loops whose count is an argument. Sizes follow ring
-    algorithms: with g devices an all-gather sends (g - 1) / g of its result, an all-reduce twice that of its operand.
+    A loop's collectives count once a trip; where the count is known on the device only, as often as `models.trips`
+    expects. Sizes follow ring algorithms: with g devices an all-gather sends (g - 1) / g of its result, an all-reduce
+    twice that of its operand.
 
     Args:
       mesh_shape: axis name -> size, in the order of the mesh: devices in the HLO are numbered along it.
@@ -41,11 +48,12 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int], loop_trips: int = 
                 group = _group(line)
                 if len(group) > 1:
                     axes = _axes(group, mesh_shape)
-                    sent[axes][found["kind"]] += times * _sent(found["kind"], found["result"], len(group))
+                    sent[axes][found["kind"]] += times * _sent(
+                        found["kind"], found["result"], len(group), bool(found["start"])
+                    )
             trips = 1.0
             if " while(" in line:
-                known = _TRIPS.search(line)
-                trips = float(known[1]) if known else float(loop_trips)
+                trips = _trips(line, computations)
             called = _CALLED.findall(line)
             if branches := _BRANCHES.search(line):
                 called += [branch.strip().lstrip("%") for branch in branches[1].split(",")]
@@ -54,6 +62,21 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int], loop_trips: int = 
 
     walk(entry, 1.0)
     return {axes: dict(kinds) for axes, kinds in sent.items()}
+
+
+def _trips(line: str, computations: Mapping[str, list[str]]) -> float:
+    """Of a while loop. GPU programs say it; in TPU programs the condition compares the counter with a constant."""
+    if known := _TRIPS.search(line):
+        return float(known[1])
+    condition = _CONDITION.search(line)
+    body = computations.get(condition[1], []) if condition else []
+    root = next((_COMPARED.search(each) for each in body if "ROOT" in each), None)
+    for each in body if root else ():
+        constant = _CONSTANT.search(each)
+        if constant and root and f"%{constant[1]}" in re.split(r"[ ,]", root[1]):
+            return float(constant[2])
+    name = _NAME.search(line)
+    return (read_trips(name[1]) if name else None) or 1.0
 
 
 def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
@@ -77,10 +100,13 @@ def _sizes(result: str) -> list[int]:
     ]
 
 
-def _sent(kind: str, result: str, group: int) -> float:
+def _sent(kind: str, result: str, group: int, starts: bool) -> float:
     sizes = _sizes(result)
-    # An asynchronous start returns (operands, results): of an all-gather the result is the largest.
-    size = max(sizes) if kind == "all-gather" and result.startswith("(") else sum(sizes)
+    if starts and kind != "all-reduce":
+        # An asynchronous start returns (operands, results), and small numbers of its own.
+        sizes = [size for size in sizes if size > _OWN_BYTES] or sizes
+        sizes = sizes[len(sizes) // 2 :]
+    size = sum(sizes)
     share = (group - 1) / group
     match kind:
         case "all-reduce":

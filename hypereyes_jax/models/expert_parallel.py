@@ -11,11 +11,7 @@ from typing import Any
 
 import jax
 
-from hypereyes_jax.models.partition import ambient, axis_size, local
-
-# Room for assignments on a device, relative to an even spread over the expert axis. At axis size 2 nothing is ever
-# dropped; beyond that a device that would get more than twice its share drops the surplus.
-CAPACITY_FACTOR = 2.0
+from hypereyes_jax.models.partition import ambient, axis_size, dividing, local
 
 Experts = Callable[..., jax.Array]
 
@@ -24,17 +20,22 @@ def sharded_experts(
     run: Experts,
     w: Mapping[str, jax.Array],
     adapter: Mapping[str, Any],
-    x_ND: jax.Array,
-    gate_NK: jax.Array,
-    expert_NK: jax.Array,
+    x_BTD: jax.Array,
+    gate_BTK: jax.Array,
+    expert_BTK: jax.Array,
 ) -> jax.Array:
-    """`run(w, adapter, x, gate, expert)`, each device with its experts. Without a mesh: all of them.
+    """`run(w, adapter, x, gate, expert, share of the experts)`, each device with its experts. Without a mesh: all.
+
+    No token is dropped: a device computes what its experts were chosen for, be it more than its share.
 
     Args:
       w: expert_gate_up [E, D, 2, F] and expert_down [E, F, D].
       adapter: {"a": [E, in, rank], "b": [E, rank, out]} of those that have one.
     """
     parts, on_mesh = axis_size("expert"), ambient() is not None
+    tokens = (*dividing(x_BTD.shape[:2], ("batch", "length")), None) if on_mesh else (None, None, None)
+    # the mesh axes that tokens are cut by, and experts or their matmuls too
+    cut = [axis for axis, by in zip(("expert", "tensor"), tokens, strict=False) if by is not None]
     axes_w = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
     axes_adapter = {
         "expert_gate_up": {"a": ("expert", None, None), "b": ("expert", None, None, "mlp")},
@@ -50,15 +51,18 @@ def sharded_experts(
         if "expert_gate_up" in adapter:
             b = adapter["expert_gate_up"]["b"]
             adapter = adapter | {"expert_gate_up": adapter["expert_gate_up"] | {"b": b.reshape(*b.shape[:2], -1)}}
+        shape = x.shape
+        x, gate, expert = (each.reshape(-1, each.shape[-1]) for each in (x, gate, expert))
         if not on_mesh:
-            return run(w, adapter, x, gate, expert)
-        x, gate, expert = (jax.lax.all_gather(each, "expert", axis=0, tiled=True) for each in (x, gate, expert))
+            return run(w, adapter, x, gate, expert, 1.0).reshape(shape)
+        for axis in reversed(cut):
+            x, gate, expert = (jax.lax.all_gather(each, axis, axis=0, tiled=True) for each in (x, gate, expert))
         here = w["expert_down"].shape[0]
-        capacity = int(expert.size / parts * CAPACITY_FACTOR) if parts > CAPACITY_FACTOR else None
         expert = expert - jax.lax.axis_index("expert") * here
-        y = run(w, adapter, x, gate, expert, capacity=capacity)
-        return jax.lax.psum_scatter(jax.lax.psum(y, "tensor"), "expert", scatter_dimension=0, tiled=True)
+        y = run(w, adapter, x, gate, expert, 1.0 / parts)
+        for axis in ("expert", "tensor"):
+            y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True) if axis in cut else jax.lax.psum(y, axis)
+        return y.reshape(shape)
 
-    tokens = ("batch", None)
     in_axes = (axes_w, {name: axes_adapter[name] for name in adapter}, tokens, tokens, tokens)
-    return local(on_device, in_axes, tokens)(w, adapter, x_ND, gate_NK, expert_NK)
+    return local(on_device, in_axes, tokens)(w, adapter, x_BTD, gate_BTK, expert_BTK)

@@ -34,7 +34,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "vision_mlp": ("tensor",),
     # activations
     "batch": DATA,  # sequences, rows of patches, tokens, visual tokens: each shard of data is whole in itself
-    "length": (),
+    # Between the matmuls that `tensor` cuts, what passes on from layer to layer would be held by each of its devices:
+    # sequence parallelism (arXiv 2205.05198) cuts it along the row instead.
+    "length": ("tensor",),
 }
 
 
@@ -75,9 +77,22 @@ def axis_size(*names: str) -> int:
     return 1 if mesh is None else int(np.prod([mesh.shape[name] for name in names]))
 
 
+def dividing(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """The axes, without those that the ambient mesh would cut into more parts than divide their size.
+
+    A decode step has rows of one token, and may have fewer rows than the mesh has devices.
+    """
+    return tuple(
+        axis if axis is not None and size % axis_size(*RULES[axis]) == 0 else None
+        for size, axis in zip(shape, axes, strict=True)
+    )
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pin an activation's sharding. Without it XLA may follow the weights' and gather the batch."""
-    return x if ambient() is None else jax.lax.with_sharding_constraint(x, spec("activation", axes))
+    if ambient() is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec("activation", dividing(x.shape, axes)))
 
 
 def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:

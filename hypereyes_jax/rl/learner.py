@@ -22,6 +22,7 @@ from hypereyes_jax.models.qwen3_vl import Kernels, hidden_states, lm_head
 from hypereyes_jax.models.qwen3_vl.model import hidden_states_and_load
 from hypereyes_jax.models.qwen3_vl.moe import load_balancing_loss
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
+from hypereyes_jax.models.trips import expected_trips
 from hypereyes_jax.rl.distill import opd_advantage
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from hypereyes_jax.rl.logprobs import token_logprobs
@@ -217,13 +218,15 @@ class _OnMesh:
         return self.programs[structure]
 
     def __call__(self, *arguments: Any) -> Any:
+        program = self._program(arguments)
         with jax.set_mesh(self.mesh):
-            return self._program(arguments)(*arguments)
+            return program(*arguments)
 
-    def lower(self, *arguments: Any) -> Any:
-        """As `jax.jit(...).lower`, with ShapeDtypeStructs."""
+    def trace(self, *arguments: Any) -> Any:
+        """As `jax.jit(...).trace`, with ShapeDtypeStructs. The devices need not exist."""
+        program = self._program(arguments)
         with jax.set_mesh(self.mesh):
-            return self._program(arguments).lower(*arguments)
+            return program.trace(*arguments)
 
 
 def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
@@ -256,7 +259,8 @@ def _accumulate(loss: Loss, trainable: Params, batch: PackedBatch) -> tuple[Para
         return one(0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
     # The trip count is an array: any number of micro-batches runs in one program, and padding is never computed.
-    return jax.lax.fori_loop(0, batch.count, lambda m, sums: jax.tree.map(jnp.add, sums, one(m)), zeros)
+    with expected_trips(batch.targets_MBT.shape[0]):
+        return jax.lax.fori_loop(0, batch.count, lambda m, sums: jax.tree.map(jnp.add, sums, one(m)), zeros)
 
 
 def _sums(mask: jax.Array, **values: jax.Array) -> Metrics:

@@ -17,6 +17,7 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
+from hypereyes_jax.models.trips import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.sampling import sample, uniforms
@@ -241,20 +242,18 @@ def decode_rows(
             logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_behaviour_R, draw.logp_full_R])),
         )
 
-    end = jax.lax.while_loop(
-        goes_on,
-        one_step,
-        Carry(
-            step=jnp.int32(0),
-            new=kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype)),
-            token_R=batch.token_R,
-            alive_R=batch.budget_R > 0,
-            stopped_R=jnp.zeros(rows, bool),
-            count_R=jnp.zeros(rows, jnp.int32),
-            tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
-            logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
-        ),
+    start = Carry(
+        step=jnp.int32(0),
+        new=kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype)),
+        token_R=batch.token_R,
+        alive_R=batch.budget_R > 0,
+        stopped_R=jnp.zeros(rows, bool),
+        count_R=jnp.zeros(rows, jnp.int32),
+        tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
+        logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
     )
+    with expected_trips(max_steps):
+        end = jax.lax.while_loop(goes_on, one_step, start)
     store = kv.put_columns(store, end.new, batch.slots_R, batch.offset_R, end.count_R)
     return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
 

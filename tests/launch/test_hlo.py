@@ -37,6 +37,27 @@ def test_bytes_are_counted_by_axis_kind_and_trip():
     assert sent["expert"]["reduce-scatter"] == 5 * 4
 
 
-def test_a_loop_of_unknown_length_takes_the_given_trips():
-    unknown = HLO.replace(', backend_config={"known_trip_count":{"n":"3"}}', "")
-    assert collective_bytes(unknown, MESH, loop_trips=5)["fsdp"]["all-gather"] == 5 * 16 * 8 * 2 * 3 / 4
+KNOWN = ', backend_config={"known_trip_count":{"n":"3"}}'
+
+
+def test_a_loop_of_unknown_length_takes_the_trips_that_its_name_expects():
+    named = HLO.replace(KNOWN, ', metadata={op_name="jit(f)/expected_trips_9.00/while/expected_trips_5.00/while"}')
+    assert collective_bytes(named, MESH)["fsdp"]["all-gather"] == 5 * 16 * 8 * 2 * 3 / 4
+
+
+def test_a_loop_takes_the_trips_that_its_condition_compares_with():
+    # as TPU programs have it, where an outer loop's name must not be taken for the inner one's
+    compared = HLO.replace(KNOWN, ', metadata={op_name="jit(f)/expected_trips_9.00/while/body/while"}')
+    compared = compared.replace(
+        "  ROOT %lt = pred[] compare(%i, %n), direction=LT",
+        "  %n.1 = s32[]{:T(128)} constant(7)\n"
+        "  ROOT %lt = pred[]{:T(512)} compare(s32[]{:T(128)} %i, s32[]{:T(128)} %n.1), direction=LT",
+    )
+    assert collective_bytes(compared, MESH)["fsdp"]["all-gather"] == 7 * 16 * 8 * 2 * 3 / 4
+    assert collective_bytes(compared.replace("s32[]{:T(128)} %", "%"), MESH)["fsdp"]["all-gather"] == 7 * 192
+
+
+def test_an_asynchronous_start_counts_its_results_only():
+    results = "((f32[8]{0}, f32[4]{0}), (f32[4]{0}, f32[2]{0}))"
+    started = HLO.replace("f32[5]{0} reduce-scatter(%u)", f"{results} reduce-scatter-start(%a, %b)")
+    assert collective_bytes(started, MESH)["expert"]["reduce-scatter"] == (4 + 2) * 4

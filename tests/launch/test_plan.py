@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 
 import pytest
@@ -8,15 +7,9 @@ from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import target
-from hypereyes_jax.launch.plan import (
-    PlanConfig,
-    ProgramPlan,
-    _largest,
-    _roofline,
-    active_parameters,
-    plan,
-    useful_flops,
-)
+from hypereyes_jax.launch.compiled import ProgramPlan
+from hypereyes_jax.launch.plan import PlanConfig, _largest, plan
+from hypereyes_jax.launch.roofline import active_parameters, roofline_seconds, useful_flops
 
 
 def test_the_30b_has_three_billion_active_parameters_and_the_235b_twenty_two():
@@ -29,35 +22,31 @@ def test_the_30b_has_three_billion_active_parameters_and_the_235b_twenty_two():
 def test_a_training_token_costs_six_flops_a_weight_and_an_adapter_token_four():
     model = PRESETS["30b-a3b"]
     weights = active_parameters(model.text) + model.text.hidden_size * model.text.vocab_size
-    full = useful_flops(model, 1000, 1, 0, trains_all=True)
+    full = useful_flops(model, 1000, 1, 0, "full")
     assert full == pytest.approx(6000 * weights, rel=1e-3)
-    assert useful_flops(model, 1000, 1, 0, trains_all=False) == pytest.approx(full * 2 / 3)
-    longer = useful_flops(model, 1000, 32_000, 0, trains_all=True)
+    assert useful_flops(model, 1000, 1, 0, "lora") == pytest.approx(full * 2 / 3, rel=1e-3)
+    longer = useful_flops(model, 1000, 32_000, 0, "full")
     assert longer - full == pytest.approx(6000 * 48 * 32 * 128 * 31_999)  # scores and values, half of them masked
-
-
-def program(size, error=""):
-    return ProgramPlan("train step", 0.0, size, 0.0, 0.0, {}, None, error)
 
 
 @pytest.mark.parametrize("limit", [900, 5_000, 33_000])
 def test_the_search_finds_the_largest_that_fits(limit):
-    found = _largest(lambda n: program(float(n)), capacity=limit, start=1024, unit=64)
+    found = _largest(lambda n: n <= limit, start=1024, unit=64)
     assert found <= limit
     assert limit - found <= max(64, limit // 8) + 64
 
 
-def test_a_program_that_the_compiler_refused_does_not_fit():
-    assert _largest(lambda n: program(0.0, error="RESOURCE_EXHAUSTED"), capacity=1e9, start=1024, unit=64) < 1024
-
-
 def test_traffic_that_leaves_a_node_counts_against_the_network():
-    sent = {"fsdp": {"all-gather": 2.0}, "expert": {"all-gather": 4.0}}
-    times = _roofline(MESHES["h20_8x8"], 0.0, 0.0, dataclasses.replace(program(0.0), sent_gib=sent))
+    program = ProgramPlan("step", sent_gib={"fsdp": {"all-gather": 2.0}, "expert": {"all-gather": 4.0}})
+    times = roofline_seconds(MESHES["h20_8x8"], program)
     assert times["network"] == pytest.approx(2 * 2**30 / 50e9)
     assert times["links"] == pytest.approx(4 * 2**30 / 450e9)
-    slices = _roofline(MESHES["v5p_64"], 0.0, 0.0, dataclasses.replace(program(0.0), sent_gib=sent))
-    assert slices["network"] == 0.0
+    assert roofline_seconds(MESHES["v5p_64"], program)["network"] == 0.0
+
+
+def test_compute_and_memory_are_bound_by_the_published_peaks():
+    times = roofline_seconds(MESHES["h100_8x8"], ProgramPlan("step", tflops=989 * 3, traffic_gib=3350e9 / 2**30))
+    assert (times["compute"], times["memory"]) == (pytest.approx(3.0), pytest.approx(1.0))
 
 
 def test_unknown_names_are_refused_with_those_there_are():

@@ -14,7 +14,7 @@ import numpy as np
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.models.lora import init_lora
-from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.rl.learner import LearnerConfig, make_learner
 from hypereyes_jax.rl.optimizer import OptimizerConfig
@@ -54,13 +54,15 @@ def difference(tree, wanted):
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs) / scale
 
 
-def run(mesh_name, model, kind, train):
+def run(mesh_name, model, kind, train, kernels="cpu"):
     config, learn, params, lora = setup(model, train)
     single = make_learner(config, learn)
-    state, metrics = getattr(single, kind)(single.init(jax.random.key(3), jax.tree.map(jnp.array, params), lora),
+    copies = jax.tree.map(jnp.array, (params, lora))  # a step consumes its state
+    state, metrics = getattr(single, kind)(single.init(jax.random.key(3), *copies),
                                            packed(config, 1))  # fmt: skip
     mesh = make_mesh(MeshConfig(mesh_name, "cpu", **MESHES[mesh_name]))
-    sharded = make_learner(config, learn, mesh)
+    # What a GPU runs must give what the CPU's own kernels give on one device.
+    sharded = make_learner(config, learn, mesh, Kernels.for_platform(kernels))
     start = sharded.init(jax.random.key(3), params, lora)
     start = jax.device_put(start, sharded.shardings(start))
     shards = mesh.shape["replica"] * mesh.shape["fsdp"] * mesh.shape["expert"]

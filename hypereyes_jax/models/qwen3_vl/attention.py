@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.models.partition import local
+from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
+from hypereyes_jax.models.trips import expected_trips
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
 _MASKED = -1e30
@@ -22,6 +24,8 @@ _BLOCK = 128  # queries whose scores are held at once: small enough for a core's
 # Up to here the zeros that a widened decode query multiplies cost less than sorting the cache by heads.
 _FEW_KV_HEADS = 4
 _MAX_BLOCKS = 8  # blocks are unrolled, so long sequences get longer ones
+_LANES = 128  # of a TPU's vector registers
+_SPLASH_BLOCK = 512  # the kernel's own default of 128 is too little work a step of its grid
 
 
 class SegmentAttention(Protocol):
@@ -33,9 +37,10 @@ class SegmentAttention(Protocol):
 
 def segment_attention_for(kernels: Kernels) -> SegmentAttention:
     """The implementation `kernels` names. On a mesh each device computes its own sequences and heads."""
-    found = {"xla": segment_attention, "splash": splash_attention, "cudnn": cudnn_attention}.get(kernels.attention)
+    known = {"xla": segment_attention, "flash": flash_attention, "splash": splash_attention, "cudnn": cudnn_attention}
+    found = known.get(kernels.attention)
     if found is None:
-        raise ValueError(f"attention={kernels.attention!r} is not one of xla, splash, cudnn")
+        raise ValueError(f"attention={kernels.attention!r} is not one of {', '.join(known)}")
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array, *, causal: bool) -> jax.Array:
         heads, kv_heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None)
@@ -91,22 +96,30 @@ def splash_attention(
 ) -> jax.Array:
     """[B, T, H * D]: as `segment_attention`, by the Pallas splash kernel (TPU).
 
-    Tokens are padded to the kernel's block of 128 in a segment of their own, heads to its lane width of 128 with zeros.
+    Tokens are padded to the kernel's blocks in a segment of their own, heads to its lane width of 128 with zeros.
     """
     # Pallas takes half a second to import, and only TPU programs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
     batch, length, heads, size = q_BTHD.shape
-    padded, lanes = -(-length // _BLOCK) * _BLOCK, -(-size // _BLOCK) * _BLOCK
+    block = min(_SPLASH_BLOCK, -(-length // _LANES) * _LANES)
+    padded, lanes = -(-length // block) * block, -(-size // _LANES) * _LANES
     pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
     q, k, v = (jnp.pad(x, pad).transpose(0, 2, 1, 3) for x in (q_BTHD * size**-0.5, k_BTKD, v_BTKD))
     segment = jnp.pad(segment_BT, ((0, 0), (0, padded - length)), constant_values=-1)
     shape = (padded, padded)
     head_mask = splash_mask.CausalMask(shape) if causal else splash_mask.FullMask(shape)
     mask = splash_mask.MultiHeadMask([head_mask] * heads)
-    kernel = splash_kernel.make_splash_mha(mask, head_shards=1, q_seq_shards=1)
-    out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(s, s)))(q, k, v, segment)
+    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    sizes: Any = {f"block_{name}": block for name in names}
+    kernel = splash_kernel.make_splash_mha(
+        mask, head_shards=1, q_seq_shards=1, block_sizes=splash_kernel.BlockSizes(**sizes)
+    )
+    blocks = padded // block
+    met = blocks * (blocks + 1) / 2 if causal else blocks**2
+    with expected_trips(batch * heads * met):
+        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(s, s)))(q, k, v, segment)
     return out.transpose(0, 2, 1, 3)[:, :length, :, :size].reshape(batch, length, heads * size)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 
-AttentionImpl = Literal["xla", "splash", "cudnn"]
+AttentionImpl = Literal["xla", "flash", "splash", "cudnn"]
 
 
 @dataclass(frozen=True)
 class Kernels:
     """A static argument of every program.
 
-    attention "xla" runs anywhere (and is tuned for a CPU when lowered for one), "splash" is the Pallas kernel for TPUs,
-    "cudnn" NVIDIA's fused attention (16-bit types only). moe: see `moe.mixture`.
+    attention "xla" runs anywhere (and is tuned for a CPU when lowered for one) in memory that grows with the square of
+    the length, "flash" anywhere in memory linear in it, "splash" is the Pallas kernel for TPUs, "cudnn" NVIDIA's fused
+    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`.
     """
 
     attention: AttentionImpl = "xla"
@@ -31,10 +32,15 @@ class Kernels:
             case "cpu":
                 return cls()
             case "tpu":
-                return cls(attention="splash")
-            case "gpu" | "cuda":
+                return cls(attention="splash", moe="blocks")
+            case "gpu" | "cuda" | "rocm":
                 # jax.lax.ragged_dot lowers to a dense, masked form on GPUs since jax 0.9
-                return cls(attention="cudnn", moe="dense")
-            case "rocm":
-                return cls(moe="dense")
+                return cls(attention="flash", moe="blocks")
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
+
+    @classmethod
+    def for_sampling(cls, platform: str) -> Kernels:
+        """The best known for a few tokens a step. Raises as `for_platform`."""
+        best = cls.for_platform(platform)
+        # A decode step gives an expert a handful of tokens: one grouped matmul instead of a loop over experts.
+        return replace(best, moe="ragged") if platform == "tpu" else best

@@ -89,3 +89,16 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     first, second = jnp.split(x, 2, axis=-1)
     cos, sin = cos[..., None, :].astype(x.dtype), sin[..., None, :].astype(x.dtype)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def rematerialised(layer: Callable, remat: str) -> Callable:
+    """A scan's body whose backward pass computes again what it does not keep: "none", "dots" or "full" (everything)."""
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    if remat == "none":
+        return layer
+    if remat not in policies:
+        raise ValueError(f"remat={remat!r} is not one of none, {', '.join(policies)}")
+    return jax.checkpoint(layer, policy=policies[remat], prevent_cse=False)

@@ -68,7 +68,9 @@ def hidden_states_and_load(
     """As `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model)."""
     visual = None
     if inputs.vision.segment_RL.shape[0]:
-        visual = encode_images(params, config, inputs.vision, lora, dropout_key=dropout_key, kernels=kernels)
+        visual = encode_images(
+            params, config, inputs.vision, lora, remat=remat, dropout_key=dropout_key, kernels=kernels
+        )
     segment, index = jnp.asarray(inputs.segment_BT), jnp.asarray(inputs.visual_index_BT)
     x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), index, visual)
     attend = segment_attention_for(kernels)

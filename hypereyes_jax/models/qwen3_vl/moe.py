@@ -1,6 +1,7 @@
 """Mixture-of-experts feed-forward, and how evenly its router spreads the tokens.
 
-Axis letters: N tokens, D model width, E experts, F expert width, A = N * experts a token (token, expert) assignments.
+Axis letters: B rows, T tokens of a row, N tokens, D model width, E experts, F expert width, A = N * experts a token
+(token, expert) assignments.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.expert_parallel import sharded_experts
+from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
 
 if TYPE_CHECKING:
     from hypereyes_jax.models.lora import Lora
 
-MoeImpl = Literal["ragged", "dense"]
+MoeImpl = Literal["ragged", "blocks", "dense"]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -33,35 +35,36 @@ class RouterLoad(NamedTuple):
 def mixture(
     w: Mapping[str, jax.Array],
     config: TextConfig,
-    x_ND: jax.Array,
-    valid_N: jax.Array,
+    x_BTD: jax.Array,
+    valid_BT: jax.Array,
     impl: MoeImpl,
     lora: Lora | None,
     adapter: Mapping[str, Any],
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, RouterLoad]:
-    """Send each token to its `num_experts_per_tok` best experts: ([N, D], load).
+    """Send each token to its `num_experts_per_tok` best experts: ([B, T, D], load).
 
     Gates are the chosen experts' probabilities, normalised to sum to one. No token is dropped.
 
     Args:
-      valid_N: False on padding, which is computed but does not count in the load.
-      impl: "ragged" sorts the assignments by expert and multiplies groups (`jax.lax.ragged_dot`: fast on TPU); "dense"
-        runs every expert on every token, which is E / k times the work in plain matmuls, for platforms where
-        ragged_dot is worse than that.
+      valid_BT: False on padding, which is computed but does not count in the load.
+      impl: "ragged" sorts the assignments by expert and multiplies groups (`jax.lax.ragged_dot`), which holds a copy of
+        all assignments; "blocks" does the same block by block in plain matmuls, in memory that does not grow with them
+        (`moe_blocks`); "dense" runs every expert on every token, E / k times the work.
     """
-    probability = jax.nn.softmax((x_ND @ w["router"]).astype(jnp.float32), axis=-1)
-    gate_NK, expert_NK = jax.lax.top_k(probability, config.num_experts_per_tok)
-    gate_NK = (gate_NK / jnp.sum(gate_NK, axis=-1, keepdims=True)).astype(x_ND.dtype)
+    probability = jax.nn.softmax((x_BTD @ w["router"]).astype(jnp.float32), axis=-1)
+    gate_BTK, expert_BTK = jax.lax.top_k(probability, config.num_experts_per_tok)
+    gate_BTK = (gate_BTK / jnp.sum(gate_BTK, axis=-1, keepdims=True)).astype(x_BTD.dtype)
 
-    if impl not in ("ragged", "dense"):
-        raise ValueError(f"moe={impl!r} is not one of ragged, dense")
+    if impl not in ("ragged", "blocks", "dense"):
+        raise ValueError(f"moe={impl!r} is not one of ragged, blocks, dense")
     own = {name: w[name] for name in ("expert_gate_up", "expert_down")}
     run = partial(_experts, config, impl, lora, dropout_key)
-    out = sharded_experts(run, own, adapter, x_ND, gate_NK, expert_NK)
-    valid = valid_N.astype(jnp.float32)
-    chosen = jnp.sum(jax.nn.one_hot(expert_NK, config.num_experts, dtype=jnp.float32), axis=1)
-    return out, RouterLoad(valid @ chosen, valid @ probability, jnp.sum(valid))
+    out = sharded_experts(run, own, adapter, x_BTD, gate_BTK, expert_BTK)
+    valid = valid_BT.astype(jnp.float32)
+    chosen = jnp.sum(jax.nn.one_hot(expert_BTK, config.num_experts, dtype=jnp.float32), axis=2)
+    assigned_E, probability_E = (jnp.einsum("bt,bte->e", valid, counted) for counted in (chosen, probability))
+    return out, RouterLoad(assigned_E, probability_E, jnp.sum(valid))
 
 
 def _experts(
@@ -74,25 +77,42 @@ def _experts(
     x_ND: jax.Array,
     gate_NK: jax.Array,
     expert_NK: jax.Array,
-    capacity: int | None = None,
+    share: float,
 ) -> jax.Array:
-    """[N, D]: what the experts in `w` add to each token. Ids outside of 0 .. E - 1 are not here: they add nothing."""
+    """[N, D]: what the experts in `w` add to each token. Ids outside of 0 .. E - 1 are not here: they add nothing.
 
-    def linear(name: str, x: jax.Array, matmul: Matmul) -> jax.Array:
-        weight = w[name].reshape(*w[name].shape[:2], -1)
-        y = matmul(x, weight)
+    `share` is what part of all experts these are.
+    """
+    w = {name: weight.reshape(*weight.shape[:2], -1) for name, weight in w.items()}
+    count = w["expert_down"].shape[0]
+    if impl == "blocks":
+        expert = partial(_expert, lora)
+        # under LoRA the base weights never see a gradient
+        frozen, trained = ((), (w, adapter)) if lora is None else (w, adapter)
+        return blocked_experts(expert, frozen, trained, x_ND, gate_NK, expert_NK, count, dropout_key, share)
+    feed_forward = partial(_feed_forward, lora, w, adapter, dropout_key)
+    if impl == "ragged":
+        return _ragged(feed_forward, x_ND, gate_NK, expert_NK, count)
+    return _dense(feed_forward, x_ND, gate_NK, expert_NK, count)
+
+
+def _feed_forward(
+    lora: Lora | None, w: Mapping[str, Any], adapter: Mapping[str, Any], key: Any, x: jax.Array, matmul: Matmul
+) -> jax.Array:
+    def linear(name: str, x: jax.Array) -> jax.Array:
+        y = matmul(x, w[name])
         if lora is None or name not in adapter:
             return y
-        return y + lora.delta(f"layers/{name}", adapter[name], x, dropout_key, matmul)
+        return y + lora.delta(f"layers/{name}", adapter[name], x, key, matmul)
 
-    def feed_forward(x: jax.Array, matmul: Matmul) -> jax.Array:
-        gate, up = jnp.split(linear("expert_gate_up", x, matmul), 2, axis=-1)
-        return linear("expert_down", jax.nn.silu(gate) * up, matmul)
+    gate, up = jnp.split(linear("expert_gate_up", x), 2, axis=-1)
+    return linear("expert_down", jax.nn.silu(gate) * up)
 
-    count = w["expert_down"].shape[0]
-    if impl == "ragged":
-        return _ragged(feed_forward, x_ND, gate_NK, expert_NK, count, capacity)
-    return _dense(feed_forward, x_ND, gate_NK, expert_NK, count)
+
+def _expert(lora: Lora | None, frozen: Any, trained: Any, x: jax.Array, key: Any) -> jax.Array:
+    """One expert, as `blocked_experts` wants it."""
+    w, adapter = trained if lora is None else (frozen, trained)
+    return _feed_forward(lora, w, adapter, key, x, jnp.matmul)
 
 
 def _ragged(
@@ -101,21 +121,15 @@ def _ragged(
     gate_NK: jax.Array,
     expert_NK: jax.Array,
     count: int,
-    capacity: int | None,
 ) -> jax.Array:
     each = expert_NK.shape[1]
     expert_A = expert_NK.reshape(-1)
     expert_A = jnp.where(
         (expert_A >= 0) & (expert_A < count), expert_A, count
     )  # sorts behind the experts that are here
-    order_A = jnp.argsort(expert_A, stable=True)[:capacity]
+    order_A = jnp.argsort(expert_A, stable=True)
     sizes_E = jnp.bincount(expert_A, length=count)
-    if capacity is None or capacity >= expert_A.size:
-        used_A = jnp.arange(order_A.size) < jnp.sum(sizes_E)
-    else:
-        before_E = jnp.cumsum(sizes_E) - sizes_E
-        sizes_E = jnp.clip(capacity - before_E, 0, sizes_E)  # what does not fit is dropped, last experts first
-        used_A = jnp.arange(capacity) < jnp.sum(sizes_E)
+    used_A = jnp.arange(order_A.size) < jnp.sum(sizes_E)
     y_AD = feed_forward(x_ND[order_A // each], lambda x, weight: jax.lax.ragged_dot(x, weight, sizes_E))
     y_AD = jnp.where(used_A[:, None], y_AD * gate_NK.reshape(-1)[order_A][:, None], 0)
     return jnp.zeros_like(x_ND).at[order_A // each].add(y_AD)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
-from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rms_norm, rotate
+from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rematerialised, rms_norm, rotate
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, mixture
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
 from hypereyes_jax.models.qwen3_vl.weights import Params
@@ -71,9 +71,8 @@ def decode_layers(
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
         load = None
         if text.moe:
-            flat = h.reshape(-1, h.shape[-1])
-            y, load = mixture(w, text, flat, valid_BT.reshape(-1), kernels.moe, lora, adapter, key)
-            x = x + y.reshape(x.shape)
+            y, load = mixture(w, text, h, valid_BT, kernels.moe, lora, adapter, key)
+            x = x + y
         else:
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
@@ -81,7 +80,7 @@ def decode_layers(
         return constrain(x, "batch", "length", None), (out, load)
 
     stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers), attend_xs)
-    x, (out, load) = jax.lax.scan(_rematerialised(layer, remat), x_BTD, stacked)
+    x, (out, load) = jax.lax.scan(rematerialised(layer, remat), x_BTD, stacked)
     return rms_norm(x, params["norm"], text.rms_norm_eps), out, load
 
 
@@ -106,15 +105,3 @@ def _add_deepstack(x: jax.Array, index: jax.Array, visual_index_BT: jax.Array, d
 
     # one scan serves all layers, so which of them add a feature is decided at run time
     return jax.lax.cond(index < deepstack.shape[0], add, lambda x: x, x)
-
-
-def _rematerialised(layer: Callable, remat: str) -> Callable:
-    policies = {
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        "full": jax.checkpoint_policies.nothing_saveable,
-    }
-    if remat == "none":
-        return layer
-    if remat not in policies:
-        raise ValueError(f"remat={remat!r} is not one of none, {', '.join(policies)}")
-    return jax.checkpoint(layer, policy=policies[remat], prevent_cse=False)

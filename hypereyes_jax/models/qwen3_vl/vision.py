@@ -13,7 +13,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
-from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rotary_2d, rotate
+from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rematerialised, rotary_2d, rotate
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import VisionInputs
 
@@ -34,10 +34,15 @@ def encode_images(
     vision: VisionInputs,
     lora: Lora | None = None,
     *,
+    remat: str = "none",
     dropout_key: jax.Array | None = None,
     kernels: Kernels = Kernels(),
 ) -> VisualFeatures:
-    """Run the vision tower. Rows past the last visual token hold another's features; nothing refers to them."""
+    """Run the vision tower. Rows past the last visual token hold another's features; nothing refers to them.
+
+    Args:
+      remat: as in `text.decode_layers`, for each block.
+    """
     w, c = params["vision"], config.vision
     dtype = w["patch_w"].dtype
     rows, length = vision.segment_RL.shape
@@ -70,7 +75,7 @@ def encode_images(
     tapped = jnp.zeros((taps.size, *x.shape), x.dtype)
     adapters = lora.weights.get("vision", {}).get("blocks", {}) if lora is not None else {}
     xs = (w["blocks"], adapters, jnp.arange(c.depth))
-    (x, tapped), _ = jax.lax.scan(block, (x, tapped), xs)
+    (x, tapped), _ = jax.lax.scan(rematerialised(block, remat), (x, tapped), xs)
     place = jnp.asarray(vision.token_place_M)
     embeds = take_local(_merge(w["merger"], c, x, per_patch_norm=True), place)
     if not taps.size:

@@ -1,0 +1,200 @@
+"""The programs that `hypereyes plan` compiles, as shapes: a recipe's training step, and the rollout engine's three."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.recipes import Recipe
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
+from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.processing.types import ModelInputs, VisionInputs
+from hypereyes_jax.rl.learner import make_learner
+from hypereyes_jax.rl.pack import PackedBatch
+from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.types import EngineConfig
+
+EXTEND_TOKENS = 1024  # of a prompt or observation a call
+
+
+class TrainStep(NamedTuple):
+    trace: Callable[[PackedBatch], Any]  # of a batch as shapes; `.jaxpr`, `.lower()`
+    weights: float  # bytes a device
+    optimizer: float
+    gradients: float  # their sums over micro-batches, float32
+
+
+def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
+    """The step that `make_learner` makes. Raises ShardingError if the mesh does not divide the model."""
+    learner = make_learner(model, recipe.learner, mesh)
+    adapters = recipe.lora
+
+    def make(key: jax.Array) -> Any:
+        if adapters is None:
+            return learner.init(key, init_params(key, model))
+        params = init_params(key, model, jnp.bfloat16)
+        rules = LoraConfig((LoraRule("layers/.*", adapters.rank, adapters.alpha),), adapters.dropout)
+        return learner.init(key, params, init_lora(key, params, model, rules))
+
+    state = jax.eval_shape(make, jax.random.key(0))
+    assert learner.shardings is not None
+    where = learner.shardings(state)
+    step: Any = learner.sft_step if recipe.stage == "sft" else learner.rl_step
+
+    def total(tree: Any, places: Any, itemsize: int | None = None) -> float:
+        pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
+        return float(sum(math.prod(p.shard_shape(x.shape)) * (itemsize or x.dtype.itemsize) for x, p in pairs))
+
+    return TrainStep(
+        trace=lambda batch: step.trace(state, batch),
+        weights=total((state.trainable, state.frozen), (where.trainable, where.frozen)),
+        optimizer=total(state.opt_state, where.opt_state),
+        gradients=total(state.trainable, where.trainable, itemsize=4),
+    )
+
+
+def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, rows: int, row_tokens: int) -> PackedBatch:
+    """A step's data, as shapes. Every row is planned with the recipe's number of images, each of the largest size."""
+
+    def shape(*sizes: int, dtype: Any = np.int32) -> Any:
+        return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
+
+    length = recipe.image_tokens * model.vision.merge_unit
+    patches = rows * recipe.row_images * length
+    vision = VisionInputs(
+        patches_NP=shape(patches, model.vision.patch_values, dtype=np.float32),
+        pos_index_N4=shape(patches, 4),
+        pos_weight_N4=shape(patches, 4, dtype=np.float32),
+        row_N=shape(patches),
+        col_N=shape(patches),
+        segment_RL=shape(rows * recipe.row_images, length),
+        token_place_M=shape(patches // model.vision.merge_unit),
+    )
+    integers, floats = shape(rows, row_tokens), shape(rows, row_tokens, dtype=np.float32)
+    inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
+    return PackedBatch(
+        inputs, integers, floats, floats, floats, floats, floats, integers, jax.ShapeDtypeStruct((), np.int32),
+        teacher_logp_MBT=floats if recipe.distill else None,
+    )  # fmt: skip
+
+
+class EngineProgram(NamedTuple):
+    name: str
+    trace: Callable[[], Any]
+
+
+def replica_config(mesh: MeshConfig, model: Qwen3VLConfig, room: float) -> MeshConfig | None:
+    """The devices that share one copy of the sampler's weights: the smallest power of two that leaves room for slots.
+
+    KV heads are cut first (each device keeps whole heads), experts beyond that.
+
+    Args:
+      room: bytes of a device.
+
+    Returns None if not even all the mesh's devices hold the weights.
+    """
+    text = model.text
+    size = weight_bytes(model)
+    count = math.gcd(mesh.size // mesh.hosts, text.num_key_value_heads)
+    while size / count > 0.6 * room:
+        count *= 2
+        if count > mesh.size:
+            return None
+    tensor = math.gcd(count, text.num_key_value_heads)
+    if count > tensor and not text.moe:
+        return None
+    return mesh.part(f"{mesh.name} replica", expert=count // tensor, tensor=tensor)
+
+
+def weight_bytes(model: Qwen3VLConfig) -> int:
+    """Of the sampler's copy, bfloat16."""
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
+    return 2 * sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def slot_bytes(model: Qwen3VLConfig, length: int) -> int:
+    """Keys and values of one slot, bfloat16."""
+    return kv.bytes_per_token(model, "bfloat16") * length
+
+
+def engine_programs(
+    model: Qwen3VLConfig, mesh: Mesh, platform: str, slots: int, length: int, image_tokens: int
+) -> Iterator[EngineProgram]:
+    """What `rollout.Engine` runs on one replica: encode an image, extend one row, decode all slots.
+
+    Views are as long as the slots, the worst case.
+    """
+    settings = EngineConfig(slots=slots, length=length, kv="bfloat16")
+    kernels = Kernels.for_sampling(platform)
+    dtype = jnp.bfloat16
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(tree: Any, where: Any) -> Any:
+        return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, where)
+
+    def host(*sizes: int, kind: Any = np.int32) -> Any:
+        return jax.ShapeDtypeStruct(sizes, kind, sharding=everywhere)
+
+    params = put(params, param_shardings(model, mesh))
+    store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
+    heads = NamedSharding(mesh, PartitionSpec(None, None, "tensor"))
+    store = put(store, jax.tree.map(lambda _: heads, store))
+    width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
+    pool = VisualFeatures(host(settings.visual_tokens, width, kind=dtype), host(taps, settings.visual_tokens, width,
+                                                                                kind=dtype))  # fmt: skip
+    patches = image_tokens * model.vision.merge_unit
+    vision = VisionInputs(
+        patches_NP=host(patches, model.vision.patch_values, kind=np.float32),
+        pos_index_N4=host(patches, 4),
+        pos_weight_N4=host(patches, 4, kind=np.float32),
+        row_N=host(patches),
+        col_N=host(patches),
+        segment_RL=host(1, patches),
+        token_place_M=host(image_tokens),
+    )
+    chunk = min(EXTEND_TOKENS, length)
+    rows = programs.ExtendRows(
+        tokens_RT=host(1, chunk),
+        positions_3RT=host(3, 1, chunk),
+        visual_index_RT=host(1, chunk),
+        slots_R=host(1),
+        offset_R=host(1),
+        length_R=host(1),
+    )
+    packed = jax.tree.map(
+        lambda x: host(*np.shape(x), kind=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
+    )
+    static: dict[str, Any] = {"config": model, "kernels": kernels}
+
+    def traced(function: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
+        def trace() -> Any:
+            with jax.set_mesh(mesh):
+                return function.trace(*arguments, **static, **options)
+
+        return trace
+
+    yield EngineProgram(
+        f"encode an image of {image_tokens} tokens",
+        traced(programs.encode_into, params, None, pool, vision, host(image_tokens)),
+    )
+    yield EngineProgram(
+        f"extend by {chunk} tokens", traced(programs.extend_rows, params, None, store, pool, rows, view_length=length)
+    )
+    yield EngineProgram(
+        f"decode {settings.max_steps} tokens in {slots} slots",
+        traced(
+            programs.decode_rows, params, None, store, packed,
+            view_length=length, max_steps=settings.max_steps,
+            forbidden=(model.image_token_id, model.video_token_id),
+        ),
+    )  # fmt: skip

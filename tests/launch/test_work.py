@@ -1,0 +1,82 @@
+"""The count of a traced program's work, against numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from hypereyes_jax.launch.work import work_a_device
+from hypereyes_jax.models.trips import expected_trips, read_trips
+
+A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
+ONE = 2 * 8 * 16 * 4
+READ = 4 * (8 * 16 + 16 * 4 + 8 * 4)
+
+
+def work(function, *arguments, devices=1):
+    return work_a_device(jax.jit(function).trace(*arguments).jaxpr, devices)
+
+
+def test_a_matmul_counts_two_flops_a_multiply_add_and_its_arrays_once():
+    found = work(jnp.matmul, A, B)
+    assert (found.flops, found.traffic) == (ONE, READ)
+    assert work(jnp.matmul, A, B, devices=4).flops == ONE / 4
+
+
+def test_a_scan_counts_its_length_and_a_rematerialised_gradient_what_it_computes_again():
+    def layers(x, w):
+        body = jax.checkpoint(lambda x, w: (jnp.sin(x @ w), None))
+        return jax.lax.scan(body, x, w)[0].sum()
+
+    x, w = jnp.zeros((8, 16)), jnp.zeros((5, 16, 16))
+    once = 2 * 8 * 16 * 16
+    assert work(layers, x, w).flops == 5 * once
+    assert work(jax.grad(layers, (0, 1)), x, w).flops == 5 * 4 * once  # forward, again, and two gradients
+
+
+def test_a_loop_bounded_by_data_counts_what_it_expects():
+    def loop(n, a, b):
+        with expected_trips(2.5):
+            return jax.lax.fori_loop(0, n, lambda _, total: total + a @ b, jnp.zeros((8, 4)))
+
+    assert work(loop, 7, A, B).flops == 2.5 * ONE
+    assert work(lambda n: loop(n, A, B) @ jnp.zeros((4, 2)), 7).flops == 2.5 * ONE + 2 * 8 * 4 * 2
+
+
+def test_the_innermost_expectation_is_read():
+    assert read_trips("jit(f)/expected_trips_4.00/while/body/transpose(jvp(expected_trips_38.50))/while") == 38.5
+    assert read_trips("jit(f)/while") is None
+
+
+def test_a_conditional_counts_its_costliest_branch():
+    def either(flag, a, b):
+        return jax.lax.cond(flag, lambda: a @ b, lambda: jnp.zeros((8, 4)))
+
+    assert work(either, True, A, B).flops == ONE
+
+
+def test_what_each_device_runs_by_itself_is_not_shared_out():
+    mesh = AbstractMesh((4,), ("x",), axis_types=(AxisType.Auto,))
+
+    def apart(a, b):
+        whole = PartitionSpec()
+        return jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(whole, whole), out_specs=whole, check_vma=False)(a, b)
+
+    jaxpr = jax.make_jaxpr(apart)(A, B)
+    assert work_a_device(jaxpr, 4).flops == ONE
+
+
+def test_a_grouped_matmul_counts_each_row_once():
+    x, w, sizes = jnp.zeros((8, 16)), jnp.zeros((3, 16, 4)), np.array([2, 5, 1], np.int32)
+    assert work(jax.lax.ragged_dot, x, w, sizes).flops == ONE
+
+
+@pytest.mark.parametrize("length", [4, 9])
+def test_the_count_agrees_with_the_compilers_on_a_program_without_loops(length):
+    def program(x, w, v):
+        return jnp.tanh(x @ w) @ v
+
+    shapes = [jnp.zeros(s) for s in ((length, 32), (32, 64), (64, 8))]
+    compiled = jax.jit(program).lower(*shapes).compile().cost_analysis()["flops"]
+    assert work(program, *shapes).flops == pytest.approx(compiled, rel=0.01)  # the compiler counts tanh, too

@@ -1,0 +1,106 @@
+"""Attention and experts in blocks against the forms that hold everything at once."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule
+from hypereyes_jax.models.qwen3_vl import moe
+from hypereyes_jax.models.qwen3_vl.attention import segment_attention
+from hypereyes_jax.models.qwen3_vl.flash import flash_attention
+from hypereyes_jax.models.qwen3_vl.moe import mixture
+from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
+
+
+def close(found, wanted):
+    """The same float32 sums in another order."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, float(jnp.abs(b).max())))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [10, 50])  # one block that is not full; several, the last not full
+def test_flash_attention_and_its_gradients_are_those_of_attention(causal, length):
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (2, length, 4, 8))
+    k, v = (jax.random.normal(key, (2, length, 2, 8)) for key in keys[1:3])
+    direction = jax.random.normal(keys[3], (2, length, 32))
+    third = length // 3
+    segment = jnp.array([[1] * third + [2] * third + [0] * (length - 2 * third), [1] * length])
+
+    def loss(attend, q, k, v):
+        return jnp.sum(attend(q, k, v, segment, causal=causal) * direction)
+
+    blocks = partial(flash_attention, block=16)
+    found, wanted = (
+        jax.jit(jax.value_and_grad(partial(loss, attend), (0, 1, 2)))(q, k, v) for attend in (blocks, segment_attention)
+    )
+    close(found, wanted)
+
+
+CONFIG = TextConfig(vocab_size=64, hidden_size=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=12)
+
+
+def layer():
+    keys = jax.random.split(jax.random.key(0), 4)
+    router = jax.random.normal(keys[2], (16, 8)).at[:, 3].set(0).at[0, 5].add(3)
+    w = {
+        "expert_gate_up": jax.random.normal(keys[0], (8, 16, 2, 12)),
+        "expert_down": jax.random.normal(keys[1], (8, 12, 16)),
+        "router": router,
+    }
+    return w, jax.random.normal(keys[3], (2, 25, 16)).at[:, :, 0].set(2.0)
+
+
+def loss(impl, lora, w, adapter, x):
+    lora = lora and dataclasses.replace(lora, weights={"layers": adapter})
+    out, _ = mixture(w, CONFIG, x, jnp.ones(x.shape[:2], bool), impl, lora, adapter, None)
+    return jnp.sum(jnp.sin(out))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(moe, "blocked_experts", partial(blocked_experts, block=7))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("other", ["ragged", "dense"])
+def test_blocks_of_experts_give_what_the_other_forms_give(other):
+    w, x = layer()
+    found, wanted = (
+        jax.jit(jax.value_and_grad(partial(loss, impl, None), (0, 2)))(w, {}, x) for impl in ("blocks", other)
+    )
+    close(found, wanted)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_adapters_of_experts_in_blocks_have_the_gradients_of_the_other_forms():
+    w, x = layer()
+    keys = jax.random.split(jax.random.key(1), 4)
+    sizes = {"expert_gate_up": (16, 24), "expert_down": (12, 16)}
+    adapter = {
+        name: {
+            "a": 0.1 * jax.random.normal(keys[i], (8, into, 3)),
+            "b": 0.1 * jax.random.normal(keys[i + 2], (8, 3, out)),
+        }
+        for i, (name, (into, out)) in enumerate(sizes.items())
+    }
+    lora = Lora({}, LoraConfig((LoraRule("layers/.*", 3, alpha=3.0),)))
+    found, wanted = (
+        jax.jit(jax.value_and_grad(partial(loss, impl, lora), (1, 2)))(w, adapter, x) for impl in ("blocks", "ragged")
+    )
+    close(found, wanted)
+
+
+def test_nothing_is_dropped_however_uneven_the_router_is():
+    # every token chooses expert 5, which makes it 25 times the even share of 2 of 8
+    x, gate = jnp.ones((50, 4)), jnp.full((50, 2), 0.5)
+    expert = jnp.stack([jnp.full(50, 5), jnp.arange(50) % 3], axis=1)
+    weights = jnp.arange(8.0)
+    out = blocked_experts(lambda frozen, w, x, key: w * x, (), weights, x, gate, expert, 8, None, block=8)
+    np.testing.assert_allclose(out[:, 0], 0.5 * (5 + np.arange(50) % 3))
