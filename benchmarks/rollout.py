@@ -14,6 +14,9 @@ seconds between its searches has less to gain.
 Against a lock-step loop of Hugging Face `generate`, same weights: 16 conversations, turns of exactly 64 tokens,
 latencies as stated, the whole conversation prefilled again each turn. Throughput is compared: sampled tokens a second.
 
+Host overhead of a decode call: the time of a call for all slots whose program takes every argument (weights, cache,
+rows) and returns what the real one returns, but computes nothing. Bookkeeping, transfers and dispatch are what is left.
+
 The last line is JSON.
 """
 
@@ -27,9 +30,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -48,6 +55,7 @@ from hypereyes_jax.rollout import (
     Seat,
     Timeline,
     Trajectory,
+    programs,
     run_episodes,
 )
 
@@ -171,6 +179,43 @@ def make_engine(chat: ChatFormat, small: bool, slots: int) -> Engine:
     weights = sum(x.size for x in jax.tree.leaves(params))
     print(f"{weights / 1e6:.1f} M parameters, {slots} slots of {ENGINE.length} tokens", file=sys.stderr)
     return Engine(config, params, replace(ENGINE, slots=slots))
+
+
+def decode_host_ms(engine: Engine, calls: int = 500) -> float:
+    """Median milliseconds of a decode call of all slots whose program takes every argument and computes nothing."""
+
+    @partial(
+        jax.jit,
+        static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"),
+        donate_argnames=("store",),
+        keep_unused=True,
+    )
+    def nothing(
+        params: Any, lora: Any, store: Any, packed: programs.PackedDecodeRows, *, max_steps: int, **_: Any
+    ) -> tuple[Any, programs.Decoded]:
+        rows = packed.ints_RI.shape[0]
+        token_R = jnp.zeros((max_steps, rows), jnp.int32)
+        logp = jnp.zeros((2, max_steps, rows), jnp.float32)
+        return store, programs.Decoded(token_R, logp, jnp.ones(rows, jnp.int32), jnp.zeros(rows, bool))
+
+    sequences = [engine.new_sequence(seed) for seed in range(engine.settings.slots)]
+    for sequence in sequences:
+        sequence.append_context(engine.prepare(ContextChunk(np.arange(5, 10, dtype=np.int32))))
+        engine.acquire(sequence)
+    while unread := [sequence for sequence in sequences if sequence.unread]:
+        engine.extend(unread)
+    requests = [DecodeRequest(sequence, SAMPLING, (1, 2), 16) for sequence in sequences]
+    seconds = []
+    with mock.patch.object(programs, "decode_rows", nothing):
+        for _ in range(calls):
+            started = time.perf_counter()
+            engine.decode(requests)
+            seconds.append(time.perf_counter() - started)
+            for sequence in sequences:
+                sequence.drop_sampled(1)  # back to where it was
+    for sequence in sequences:
+        engine.release(sequence)
+    return float(np.median(seconds) * 1e3)
 
 
 class Silent(ChatFormat):
@@ -332,6 +377,9 @@ def main() -> None:
         asyncio.run(ours(engine, chat, group, False))
         first_turn = len(engine.prepare(chat.prompt(group[0].system, group[0].prompt())).expanded.tokens_T) - 1
         out["prefill_saved"] = (engine.counts.shared_tokens - before.shared_tokens) / (8 * first_turn)
+
+        out["decode_host_ms"] = decode_host_ms(engine)
+        print(f"a decode call with nothing to compute: {out['decode_host_ms']:.2f} ms", file=sys.stderr)
 
         started = time.perf_counter()
         if not args.no_hf:

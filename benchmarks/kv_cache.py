@@ -1,0 +1,104 @@
+"""What smaller caches of keys and values do to log-probs, on the shipped weights and real episodes.
+
+    python benchmarks/kv_cache.py                       # the shipped base model and teacher, about two minutes
+    python benchmarks/kv_cache.py --checkpoint DIR      # another model of the miniature world
+
+The same questions are played with the same seeds on a float32, a bfloat16 and an int8 cache. Random numbers are those
+of the request, so rollouts go alike until a log-prob's error moves a draw across the border between two tokens.
+Log-probs (of the sampled tokens, over the full vocabulary, at the sampling temperature) are compared up to there. A
+second float32 engine of another number of slots shows what rounding alone does.
+
+The last line is JSON: for each cache mean and largest absolute error, the 99th percentile, and the share of rollouts
+that are the same token for token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.eval import world_questions
+from hypereyes_jax.launch.policy import load_policy, runner
+from hypereyes_jax.processing import SampledChunk
+from hypereyes_jax.rollout import Trajectory
+from hypereyes_jax.rollout.kv import bytes_per_token
+
+CACHES = {"float32, half the slots": "float32", "bfloat16": "bfloat16", "int8": "int8"}
+
+
+def play(checkpoint: Path, kind: str, slots: int, questions: int) -> tuple[list[Trajectory], int]:
+    """(trajectories, bytes of a token in the cache)"""
+    world = World.load()
+    policy = load_policy(checkpoint, replace(miniature.engine_config(slots), kv=kind))
+    run = runner(policy, WorldBackend(world), miniature.EPISODE, miniature.sampling_config(), seed=1000)
+    asked = world_questions(world, "heldout", questions, 1000)
+    return list(asyncio.run(run(asked))), bytes_per_token(policy.engine.config, kind)
+
+
+def compare(exact: list[Trajectory], other: list[Trajectory]) -> tuple[np.ndarray, float]:
+    """(absolute errors of the log-probs that can be compared, share of equal rollouts)"""
+    errors, same = [], 0
+    for a, b in zip(exact, other, strict=True):
+        equal = len(a.chunks) == len(b.chunks)
+        for x, y in zip(a.chunks, b.chunks, strict=False):
+            common = min(len(x.tokens), len(y.tokens))
+            differ = np.flatnonzero(x.tokens[:common] != y.tokens[:common])
+            count = int(differ[0]) if len(differ) else common
+            if isinstance(x, SampledChunk) and isinstance(y, SampledChunk):
+                errors.append(np.abs(x.logp_full[:count] - y.logp_full[:count]))
+            if count < max(len(x.tokens), len(y.tokens)):
+                equal = False
+                break
+        same += equal
+    return np.concatenate(errors), same / len(exact)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="instead of the shipped base model and teacher")
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--slots", type=int, default=32)
+    args = parser.parse_args()
+    assets = Path(str(resources.files("hypereyes_jax.assets")))
+    models = {"base": assets / "base", "teacher": assets / "teacher"}
+    if args.checkpoint is not None:
+        models = {args.checkpoint.name: args.checkpoint}
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for name, checkpoint in models.items():
+        began = time.perf_counter()
+        exact, size = play(checkpoint, "float32", args.slots, args.questions)
+        tokens = sum(trajectory.sampled_tokens for trajectory in exact)
+        print(f"{name}: {len(exact)} rollouts, {tokens} tokens sampled; float32 takes {size} bytes a token")
+        out[name] = {}
+        for label, kind in CACHES.items():
+            slots = args.slots if kind != "float32" else args.slots // 2
+            other, size = play(checkpoint, kind, slots, args.questions)
+            errors, same = compare(exact, other)
+            out[name][label] = {
+                "mean": float(errors.mean()),
+                "p99": float(np.quantile(errors, 0.99)),
+                "max": float(errors.max()),
+                "same_rollouts": same,
+                "tokens": len(errors),
+            }
+            row = out[name][label]
+            print(
+                f"  {label:24} {size:6} bytes a token; log-prob error mean {row['mean']:.2g}, p99 {row['p99']:.2g}, "
+                f"max {row['max']:.2g} over {row['tokens']} tokens; {same:.0%} of the rollouts are the same"
+            )
+        print(f"  {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()
