@@ -43,7 +43,7 @@ class Recipe:
 
     name: str
     stage: Literal["sft", "rl"]
-    model: str  # key of `configs.model.PRESETS`
+    model: str  # key of `configs.model.PRESETS`, or a folder of `assets`
     learner: LearnerConfig
     samples: int  # size of the data set
     batch: int  # trajectories an optimiser step
@@ -107,9 +107,31 @@ HYPEREYES_30B_RL = Recipe(
     checkpoint_every=20,
     eval_every=20,
 )
+# RL of the miniature as `hypereyes rl` runs it by default (`launch.rl`, `launch.miniature`).
+MINIATURE = Recipe(
+    name="miniature",
+    stage="rl",
+    model="base",
+    learner=LearnerConfig(
+        optimizer=OptimizerConfig(learning_rate=3e-4, schedule="constant", b1=0.9, b2=0.98), train="language"
+    ),
+    samples=1_000,
+    batch=128,
+    steps=24,
+    row_tokens=1_024,
+    rollout=RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256),
+    distill=True,
+    image_tokens=48,
+    shard_rows=8,
+    row_images=6,
+    checkpoint_every=4,
+    keep_checkpoints=2,
+    seed=0,
+)
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        MINIATURE,
         HYPEREYES_30B_SFT,
         HYPEREYES_30B_RL,
         replace(HYPEREYES_30B_SFT, name="hypereyes_235b_sft", model="235b-a22b", checkpoint_every=600, eval_every=600),

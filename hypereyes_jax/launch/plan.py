@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,7 +122,7 @@ def plan(config: PlanConfig) -> Plan:
     from hypereyes_jax.launch.plan_programs import train_step
     from hypereyes_jax.models.sharding import ShardingError, make_mesh
 
-    model = PRESETS[recipe.model]
+    model = _model(recipe)
     try:
         mesh = make_mesh(mesh_config, target.devices(mesh_config)[: mesh_config.size])
         step = train_step(recipe, model, mesh)
@@ -203,20 +204,19 @@ def _engine_plan(
     assert recipe.rollout is not None
     resident = train.weights_gib + train.optimizer_gib
     room = capacity - resident if mesh.device else 2.0**20
-    replica = replica_config(mesh, model, room * GIB)
+    replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
         return EnginePlan(0, 0, 0, train.row_tokens, math.inf, 0.0, [], 0.0, fits=False)
     replicas = mesh.size // replica.size
-    weights = weight_bytes(model) / replica.size / GIB
-    slot = slot_bytes(model, train.row_tokens) / replica.tensor / GIB
+    weights = weight_bytes(recipe, model) / replica.size / GIB
+    slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
     needed = wanted or min(recipe.rollout.slots, math.ceil(recipe.batch / replicas))
-    devices = target.devices(replica)[: replica.size]
-    grid = make_mesh(replica, devices)
+    grid = make_mesh(replica, target.devices(replica)[: replica.size])
     slots = needed
     while True:
         programs = [
             compile_program(each.name, each.trace, replica)
-            for each in engine_programs(model, grid, devices[0].platform, slots, train.row_tokens, recipe.image_tokens)
+            for each in engine_programs(recipe, model, grid, slots, train.row_tokens)
         ]
         fits = all(not each.error and each.peak_gib <= room for each in programs)
         if fits or slots == 1 or wanted is not None:
@@ -241,13 +241,19 @@ def render(found: Plan) -> str:
     """The plan as text."""
     train = found.train
     limit = f" of {found.capacity_gib:.1f} GiB usable" if math.isfinite(found.capacity_gib) else ""
+    parts = {
+        "weights": train.weights_gib,
+        "optimiser": train.optimizer_gib,
+        "gradients": train.gradients_gib,
+        "batch": train.batch_gib,
+        "activations": train.activations_gib,
+    }
     lines = [
-        f"{found.recipe} on {found.mesh}: {found.devices} device{'s' * (found.devices > 1)}{limit}",
-        f"a step: {train.micro_batches} micro-batches of {train.rows} rows of {train.row_tokens:,} tokens",
-        f"  GiB a device: weights {train.weights_gib:.2f}, optimiser {train.optimizer_gib:.2f}, gradients "
-        f"{train.gradients_gib:.2f}, batch {train.batch_gib:.2f}, activations {train.activations_gib:.2f}",
+        f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
+        f"a step: {train.micro_batches} micro-batches of {_count(train.rows, 'row')} of {train.row_tokens:,} tokens",
+        "  GiB a device: " + ", ".join(f"{name} {size:.3g}" for name, size in parts.items()),
         _program_line(train.program),
-        f"  TFLOPs a device: {train.program.tflops:.1f}, of which useful {100 * train.useful_share:.0f} %",
+        f"  TFLOPs a device: {train.program.tflops:.4g}, of which useful {100 * train.useful_share:.0f} %",
     ]
     if train.step_seconds:
         times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in train.roofline_seconds.items())
@@ -255,37 +261,46 @@ def render(found: Plan) -> str:
             f"  seconds at the roofline: {times}; bound by {train.bound}: useful FLOPs at {100 * train.peak_share:.0f} "
             "% of peak at best"
         )
-    if found.engine is not None:
-        engine = found.engine
-        lines.append(
-            f"rollout: {engine.replicas} replicas of {engine.devices} device{'s' * (engine.devices > 1)}, "
-            f"{engine.slots} slots of {engine.slot_tokens:,} tokens each"
-            if engine.replicas
-            else "rollout: no replica of this mesh holds the weights"
-        )
-        if engine.replicas:
-            lines.append(f"  GiB a device: weights {engine.weights_gib:.2f}, keys and values {engine.kv_gib:.2f}")
-        lines += [_program_line(each) for each in engine.programs]
+    engine = found.engine
+    if engine is not None and engine.replicas:
+        lines += [
+            f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
+            f"{_count(engine.slots, 'slot')} of {engine.slot_tokens:,} tokens each",
+            f"  GiB a device: weights {engine.weights_gib:.3g}, keys and values {engine.kv_gib:.3g}",
+            *(_program_line(each) for each in engine.programs),
+        ]
         if engine.decode_seconds:
             lines.append(f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline")
+    elif engine is not None:
+        lines.append("rollout: no replica of this mesh holds the weights")
     if found.largest:
         lines.append("largest that fits: " + json.dumps(found.largest))
     lines.append("FITS" if found.fits else "DOES NOT FIT")
     return "\n".join(lines)
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def _program_line(each: ProgramPlan) -> str:
     took = f"[compiled in {each.compile_seconds:.0f} s]"
     if each.error:
         return f"  {each.name}: {each.error} {took}"
-    sent = ", ".join(f"{axes} {sum(kinds.values()):.2f}" for axes, kinds in each.sent_gib.items()) or "nothing"
-    return f"  {each.name}: peak {each.peak_gib:.2f} GiB, sends GiB by axis: {sent} {took}"
+    sent = ", ".join(f"{axes} {sum(kinds.values()):.3g}" for axes, kinds in each.sent_gib.items()) or "nothing"
+    return f"  {each.name}: peak {each.peak_gib:.3g} GiB, sends GiB by axis: {sent} {took}"
 
 
 def _known(name: str, table: dict[str, Any], what: str) -> Any:
     if name not in table:
         raise UserError(f"there is no {what} {name!r}. Known: {', '.join(table)}")
     return table[name]
+
+
+def _model(recipe: Recipe) -> Qwen3VLConfig:
+    if recipe.model in PRESETS:
+        return PRESETS[recipe.model]
+    return Qwen3VLConfig.from_hf(Path(str(resources.files("hypereyes_jax.assets") / recipe.model)))
 
 
 def _capacity(mesh: MeshConfig) -> float:

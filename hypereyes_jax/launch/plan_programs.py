@@ -21,7 +21,7 @@ from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rl.learner import make_learner
 from hypereyes_jax.rl.pack import PackedBatch
 from hypereyes_jax.rollout import kv, programs
-from hypereyes_jax.rollout.types import EngineConfig
+from hypereyes_jax.rollout.types import EngineConfig, KVKind
 
 EXTEND_TOKENS = 1024  # of a prompt or observation a call
 
@@ -41,7 +41,7 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
     def make(key: jax.Array) -> Any:
         if adapters is None:
             return learner.init(key, init_params(key, model))
-        params = init_params(key, model, jnp.bfloat16)
+        params = init_params(key, model, recipe.learner.compute_dtype)
         rules = LoraConfig((LoraRule("layers/.*", adapters.rank, adapters.alpha),), adapters.dropout)
         return learner.init(key, params, init_lora(key, params, model, rules))
 
@@ -92,7 +92,7 @@ class EngineProgram(NamedTuple):
     trace: Callable[[], Any]
 
 
-def replica_config(mesh: MeshConfig, model: Qwen3VLConfig, room: float) -> MeshConfig | None:
+def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room: float) -> MeshConfig | None:
     """The devices that share one copy of the sampler's weights: the smallest power of two that leaves room for slots.
 
     KV heads are cut first (each device keeps whole heads), experts beyond that.
@@ -103,7 +103,7 @@ def replica_config(mesh: MeshConfig, model: Qwen3VLConfig, room: float) -> MeshC
     Returns None if not even all the mesh's devices hold the weights.
     """
     text = model.text
-    size = weight_bytes(model)
+    size = weight_bytes(recipe, model)
     count = math.gcd(mesh.size // mesh.hosts, text.num_key_value_heads)
     while size / count > 0.6 * room:
         count *= 2
@@ -115,27 +115,31 @@ def replica_config(mesh: MeshConfig, model: Qwen3VLConfig, room: float) -> MeshC
     return mesh.part(f"{mesh.name} replica", expert=count // tensor, tensor=tensor)
 
 
-def weight_bytes(model: Qwen3VLConfig) -> int:
-    """Of the sampler's copy, bfloat16."""
-    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
-    return 2 * sum(leaf.size for leaf in jax.tree.leaves(params))
+def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
+    """Of the sampler's copy, in the precision that training computes in."""
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def slot_bytes(model: Qwen3VLConfig, length: int) -> int:
-    """Keys and values of one slot, bfloat16."""
-    return kv.bytes_per_token(model, "bfloat16") * length
+def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
+    """Keys and values of one slot, in the same precision."""
+    return kv.bytes_per_token(model, _kv_kind(recipe)) * length
+
+
+def _kv_kind(recipe: Recipe) -> KVKind:
+    return "bfloat16" if recipe.learner.compute_dtype == "bfloat16" else "float32"
 
 
 def engine_programs(
-    model: Qwen3VLConfig, mesh: Mesh, platform: str, slots: int, length: int, image_tokens: int
+    recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, slots: int, length: int
 ) -> Iterator[EngineProgram]:
     """What `rollout.Engine` runs on one replica: encode an image, extend one row, decode all slots.
 
     Views are as long as the slots, the worst case.
     """
-    settings = EngineConfig(slots=slots, length=length, kv="bfloat16")
-    kernels = Kernels.for_sampling(platform)
-    dtype = jnp.bfloat16
+    settings = EngineConfig(slots=slots, length=length, kv=_kv_kind(recipe))
+    kernels = Kernels.for_sampling(mesh.devices.flat[0].platform)
+    dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
     everywhere = NamedSharding(mesh, PartitionSpec())
 

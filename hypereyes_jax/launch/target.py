@@ -1,7 +1,7 @@
 """Devices that are not there: compile-only topologies of TPUs and NVIDIA GPUs.
 
-Needs `libtpu` (pip install "jax[tpu]") for TPUs, and jax-cuda13-plugin with jax-cuda13-pjrt (no driver, no card) for
-GPUs. `prepare` must run before jax is imported.
+Needs the compilers of the extra `plan`: libtpu for TPUs, jax-cuda13-plugin (no driver, no card) for GPUs. `prepare`
+must run before jax is imported.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def devices(mesh: MeshConfig) -> list[Any]:
                 platform="cuda", topology_name=mesh.device, topology=mesh.topology, target_config=_card(mesh.device)
             )
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        package = "libtpu==0.0.42.*" if mesh.platform == "tpu" else "jax-cuda13-plugin jax-cuda13-pjrt"
+        package = "libtpu==0.0.42.*" if mesh.platform == "tpu" else f"jax-cuda13-plugin=={jax.__version__}"
         raise UserError(
             f"can't compile for {mesh.device} here: {str(error).splitlines()[0]}. Install the compiler with "
-            f"`pip install --no-deps {package}` (no such device is needed)."
+            f"`pip install '{package}'`: it needs no such device, nor its driver."
         ) from error
     return list(found.devices)
 
