@@ -2,9 +2,9 @@
 
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled
 from hypereyes_jax.rollout.episodes import Generator, GeneratorError, RolloutLimits, Seat, run_episodes
-from hypereyes_jax.rollout.scheduler import Scheduler, SchedulerConfig
+from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig, Trajectory, Turn, TurnEnd
+from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig, SchedulerConfig, Trajectory, Turn, TurnEnd
 
 __all__ = [
     "DecodeRequest",

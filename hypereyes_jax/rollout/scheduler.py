@@ -11,44 +11,19 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled, SavedCache, join
+from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
 from hypereyes_jax.rollout.leftovers import Leftover, Leftovers
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
+from hypereyes_jax.rollout.step import Step, Swap
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
-
-SwapMode = Literal["abort", "finish", "continue"]
-
-
-@dataclass(frozen=True)
-class SchedulerConfig:
-    extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
-    share_prompts: bool = True  # sequences with equal prompts share one prefill
-    evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
-    offload_bytes: int = 1 << 30  # host memory for caches of evicted sequences; beyond it they are read again
-    max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any
-
-
-@dataclass
-class SchedulerCounts:
-    """What happened since the scheduler was made. Times in seconds."""
-
-    device_seconds: float = 0.0
-    starved_seconds: float = 0.0  # the device stood still although a session was ready, or one became so
-    waiting_seconds: float = 0.0  # the device stood still because every session was searching
-    evictions: int = 0
-    restored: int = 0  # evicted sequences that came back from host memory
-    reread_tokens: int = 0  # tokens read again after an eviction
-    stale: int = 0
-    aborted_turns: int = 0  # sampled anew with new weights
+from hypereyes_jax.rollout.types import SamplingConfig, SchedulerConfig, SchedulerCounts, SwapMode, Turn, TurnEnd
 
 
 class Scheduler:
@@ -71,7 +46,7 @@ class Scheduler:
         self._leftovers = Leftovers()
         self._offloaded = 0  # bytes
         self._epoch = 0
-        self._swap: _Swap | None = None
+        self._swap: Swap | None = None
         self._wake = asyncio.Event()
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._host = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -119,7 +94,7 @@ class Scheduler:
         """
         if self._swap is not None:
             raise RuntimeError("a swap of weights is under way")
-        self._swap = _Swap(params, lora, version, mode, asyncio.get_running_loop().create_future())
+        self._swap = Swap(params, lora, version, mode, asyncio.get_running_loop().create_future())
         self._wake.set()
         await asyncio.shield(self._swap.done)
 
@@ -396,7 +371,7 @@ class Scheduler:
     def _finish(self, step: Step) -> None:
         version = self.engine.version
         if self.timeline is not None:
-            self._record(step)
+            step.record(self.timeline)
         for session, sampled in zip(step.decoded, step.sampled, strict=True):
             session.parts.append(sampled)
             session.versions.append(version)
@@ -426,38 +401,3 @@ class Scheduler:
             self.timeline.span(track, "parked", session.used, now)
             if evicted:
                 self.timeline.mark(track, "evicted", now)
-
-    def _record(self, step: Step) -> None:
-        assert self.timeline is not None
-        started, between, ended = step.times
-        for session in dict.fromkeys(step.extended):
-            self.timeline.span(f"slot {session.sequence.slot}", "extend", started, between)
-        for session in step.decoded:
-            self.timeline.span(f"slot {session.sequence.slot}", "decode", between, ended)
-        if step.extended or step.shares:
-            self.timeline.span("device", "extend", started, between)
-        if step.decoded:
-            self.timeline.span("device", "decode", between, ended)
-
-
-@dataclass
-class Step:
-    """One visit to the device, and what came of it."""
-
-    saves: list[tuple[Session, int, int]] = field(default_factory=list)  # evicted sessions, their slots and lengths
-    restores: dict[Session, SavedCache] = field(default_factory=dict)
-    shares: list[tuple[Session, list[Session]]] = field(default_factory=list)  # a prompt's first reader, and the others
-    extends: list[Session] = field(default_factory=list)
-    extended: list[Session] = field(default_factory=list)
-    decoded: list[Session] = field(default_factory=list)
-    sampled: list[Sampled] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-
-
-@dataclass
-class _Swap:
-    params: Any
-    lora: Any
-    version: int
-    mode: SwapMode
-    done: asyncio.Future[None]

@@ -11,6 +11,7 @@ from hypereyes_jax.processing.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 KVKind = Literal["float32", "bfloat16", "int8"]
+SwapMode = Literal["abort", "finish", "continue"]  # see `Scheduler.swap`
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,29 @@ class EngineConfig:
     @property
     def view_buckets(self) -> tuple[int, ...]:
         return tuple(sorted({*(self.view_lengths or (self.length // 4, self.length // 2)), self.length} - {0}))
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
+    share_prompts: bool = True  # sequences with equal prompts share one prefill
+    evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
+    offload_bytes: int = 1 << 30  # host memory for caches of evicted sequences; beyond it they are read again
+    max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any
+
+
+@dataclass
+class SchedulerCounts:
+    """What happened since the scheduler was made. Times in seconds."""
+
+    device_seconds: float = 0.0
+    starved_seconds: float = 0.0  # the device stood still although a session was ready, or one became so
+    waiting_seconds: float = 0.0  # the device stood still because every session was searching
+    evictions: int = 0
+    restored: int = 0  # evicted sequences that came back from host memory
+    reread_tokens: int = 0  # tokens read again after an eviction
+    stale: int = 0
+    aborted_turns: int = 0  # sampled anew with new weights
 
 
 class TurnEnd(StrEnum):

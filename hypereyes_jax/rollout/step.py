@@ -1,0 +1,49 @@
+"""What a scheduler has the device do at one visit, and a change of weights that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypereyes_jax.rollout.engine import Sampled, SavedCache
+from hypereyes_jax.rollout.session import Session
+from hypereyes_jax.rollout.timeline import Timeline
+from hypereyes_jax.rollout.types import SwapMode
+
+
+@dataclass
+class Step:
+    """One visit to the device, and what came of it."""
+
+    saves: list[tuple[Session, int, int]] = field(default_factory=list)  # evicted sessions, their slots and lengths
+    restores: dict[Session, SavedCache] = field(default_factory=dict)
+    shares: list[tuple[Session, list[Session]]] = field(default_factory=list)  # a prompt's first reader, and the others
+    extends: list[Session] = field(default_factory=list)
+    extended: list[Session] = field(default_factory=list)
+    decoded: list[Session] = field(default_factory=list)
+    sampled: list[Sampled] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # begin, end of reading, end
+
+    def record(self, timeline: Timeline) -> None:
+        """Writes what was done onto the tracks of the device and of the slots."""
+        started, between, ended = self.times
+        for session in dict.fromkeys(self.extended):
+            timeline.span(f"slot {session.sequence.slot}", "extend", started, between)
+        for session in self.decoded:
+            timeline.span(f"slot {session.sequence.slot}", "decode", between, ended)
+        if self.extended or self.shares:
+            timeline.span("device", "extend", started, between)
+        if self.decoded:
+            timeline.span("device", "decode", between, ended)
+
+
+@dataclass
+class Swap:
+    """New weights that wait for their moment between two visits."""
+
+    params: Any
+    lora: Any
+    version: int
+    mode: SwapMode
+    done: asyncio.Future[None]
