@@ -145,7 +145,9 @@ def collect(source: Path, questions: int = 40) -> Report:
     steps = read_metrics(source / "metrics.jsonl")
     _add_panels(report, steps)
     _add_costs(report, steps)
-    report.timelines = [read_timeline(path) for path in sorted(source.glob("timeline*.json"))]
+    # training first: the others are folded away
+    paths = sorted(source.glob("timeline*.json"), key=lambda path: (path.name != "timeline-rl.json", path.name))
+    report.timelines = [read_timeline(path) for path in paths]
     records = [record for path in sorted(source.glob("trajectories-*.jsonl")) for record in read_records(path)]
     _add_trajectories(report, records, questions)
     if not (report.stages or report.panels or report.further or report.questions):

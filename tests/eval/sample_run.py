@@ -205,7 +205,8 @@ def write_run(path: Path, questions: int = 12, steps: int = 120) -> Path:
             if step % 20 == 0:
                 values["heldout_accuracy"] = 0.6 + 0.21 * grown
             metrics.log(step, values)
-    write_json(run.file("timeline.json"), engine_trace(rng))
+    for name in ("timeline-base-heldout.json", "timeline-rl.json"):
+        write_json(run.file(name), engine_trace(rng))
     made = [question(rng, i) for i in range(questions)]
     for stage in ("base", "sft", "rl"):
         write_records(run.file(f"trajectories-{stage}-heldout.jsonl"), [record(rng, *q, stage=stage) for q in made])

@@ -1,6 +1,6 @@
 "use strict";
 // What each slot of the engine did and when, on a canvas: thousands of spans are too many for SVG.
-const SPAN_COLOURS = { decode: "--rl", extend: "--sft", parked: "--base", evicted: "--bad", search: "--good", encode: "--good", copy: "--good" };
+const SPAN_COLOURS = { decode: "--rl", extend: "--sft", parked: "--base", waiting: "--base", evicted: "--bad", search: "--good", encode: "--good", copy: "--good" };
 
 function share(shares) {
   const parts = Object.entries(shares).sort((a, b) => b[1] - a[1]).map(([name, part]) => `${name} ${(100 * part).toFixed(0)} %`);
@@ -42,9 +42,10 @@ function timeline(data) {
 (function timelines() {
   const place = document.getElementById("timelines");
   if (!place) return;
-  for (const { node, draw } of page.timelines.map(timeline)) {
-    place.append(node);
+  const more = document.getElementById("more-timelines");
+  page.timelines.map(timeline).forEach(({ node, draw }, i) => {
+    (i ? more : place).append(node);
     draw();
     new ResizeObserver(draw).observe(node);
-  }
+  });
 })();
