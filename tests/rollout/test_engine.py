@@ -12,6 +12,7 @@ from hypereyes_jax.models.qwen3_vl import forward, init_params
 from hypereyes_jax.processing import ContextChunk, pack_inputs
 from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
 from hypereyes_jax.rollout.echo import EchoError, echo_check
+from hypereyes_jax.rollout.kv import bytes_per_token
 from tests.rollout.paced import SAMPLING, SETTINGS, picture
 
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)
@@ -179,6 +180,22 @@ def test_smaller_caches_keep_log_probs_within_a_bound(config, make_engine, kind,
     np.testing.assert_array_equal(rows[0][0], rows[1][0])
     error = np.abs(rows[0][2] - rows[1][2]).max()
     assert 0 < error < bound
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_memory_on_the_device_is_what_is_planned_before_and_after_use(config, make_engine, kind):
+    def held(engine):
+        return sum(x.nbytes for x in jax.tree.leaves((engine._store, engine.images.pool)))
+
+    engine = make_engine(kv=kind)
+    cache = bytes_per_token(config, kind) * SETTINGS.length * (SETTINGS.slots + 1)
+    deepstack = len(config.vision.deepstack_visual_indexes)
+    images = SETTINGS.visual_tokens * config.text.hidden_size * (1 + deepstack) * 4
+    assert held(engine) == cache + images
+    sequences = start(engine, [context(config, n, (30, 20), images=1) for n in range(SETTINGS.slots)])
+    read(engine, sequences)
+    decode(engine, sequences, 6)
+    assert held(engine) == cache + images
 
 
 def test_echo_check_tells_the_weights_in_use_from_others(config, params, make_engine):

@@ -36,6 +36,7 @@ async def test_memory_does_not_grow_and_every_slot_comes_back(make_engine, chat)
             sizes.append(_resident_kib())
             arrays.append(len(jax.live_arrays()))
             assert engine.free_slots == SETTINGS.slots
+    print(f"resident memory after 10, 25 and 50 batches of 200: {[sizes[n] // 1024 for n in (9, 24, 49)]} MiB")
     assert arrays[-1] <= arrays[1]
     assert len(set(arrays[1:])) == 1
     assert sizes[-1] - sizes[9] < 20 * 1024, sizes  # the first batches fill caches; 40 later ones may not add 20 MiB
