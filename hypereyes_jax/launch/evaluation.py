@@ -18,6 +18,7 @@ from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
+    from hypereyes_jax.env.judges import Judge
     from hypereyes_jax.rollout import SamplingConfig
 
 SERIAL = "_serial"  # a split of this ending is played with one search a turn
@@ -37,6 +38,7 @@ async def evaluate_split(
     seed: int,
     store: Path | None = None,
     mode: StoreMode = StoreMode.REPLAY_THEN_LIVE,
+    judge: Judge | None = None,
 ) -> None:
     """Files the results under `name` and `split`, with how the searches went and how the engine's time was used.
 
@@ -46,12 +48,13 @@ async def evaluate_split(
       latency: seconds a search takes.
       seed: of the sampling; each question adds its number.
       store, mode: see `searching`.
+      judge: default `ExactJudge`.
     """
     from hypereyes_jax.env.judges import ExactJudge
     from hypereyes_jax.env.world import World
     from hypereyes_jax.rollout import Timeline
 
-    judge = ExactJudge()
+    judge = judge or ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
     timeline = Timeline()
     async with searching(World.load(), search, latency, store, mode) as backend:
