@@ -1,12 +1,13 @@
 """What a run leaves behind on disk, and how to read it back.
 
-    metrics.json                {"stages": {STAGE: {SPLIT: StageSummary}}, ...}
+    metrics.json                {"stages": {STAGE: {SPLIT: StageSummary + judge, search, engine}}, ...}
     metrics.jsonl               one object a step: {"phase": "rl", "step": 3, "time": 1763..., "rl/accuracy": 0.5, ...}
     trajectories-*.jsonl        one `TrajectoryRecord` a line, images included
-    timeline*.json              what the engine's slots did and when, a Chrome trace (optional)
+    timeline*.json              what the engine's slots did and when, a Chrome trace
 
 STAGE is `base`, `sft`, `rl`, ...; SPLIT is `heldout`, `seen`, or `heldout_serial` for a policy forced to one search a
-turn.
+turn. Beside a summary stand the judge's name, what became of the searches (`SearchMetrics.summary`) and what the
+engine's time went to (`Timeline.utilisation`).
 A record stands alone: it opens in the report without the questions, the images' files or the backend it came from.
 """
 
