@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 AXES = ("replica", "fsdp", "expert", "tensor")
+# A sampler's rows belong to slots: its experts are shared out, its batch is not.
+SAMPLER_AXES = ("replica", "fsdp", "expert_only", "tensor")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class MeshConfig:
     hosts: int = 1
     device: str = ""  # key of `DEVICES`
     topology: str = ""  # of one slice, as the compiler names it
+    sampler: bool = False  # a rollout replica: every device sees all rows
+
+    @property
+    def axes(self) -> tuple[str, str, str, str]:
+        return SAMPLER_AXES if self.sampler else AXES
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -39,8 +46,8 @@ class MeshConfig:
     def size(self) -> int:
         return self.replica * self.fsdp * self.expert * self.tensor
 
-    def part(self, name: str, expert: int, tensor: int) -> MeshConfig:
-        """A mesh of `expert * tensor` of these devices that lie next to each other. Raises ValueError for no such."""
+    def sampler_replica(self, expert: int, tensor: int) -> MeshConfig:
+        """`expert * tensor` of these devices that lie next to each other. Raises ValueError for a size there is not."""
         count = expert * tensor
         a_host = self.size // self.hosts
         if self.platform == "tpu":
@@ -54,8 +61,9 @@ class MeshConfig:
             topology = f"1x{max(1, count // a_host)}x{min(count, a_host)}"
         hosts = max(1, count // a_host)
         return replace(
-            self, name=name, replica=1, fsdp=1, expert=expert, tensor=tensor, slices=1, hosts=hosts, topology=topology
-        )
+            self, name=f"{self.name} replica", replica=1, fsdp=1, expert=expert, tensor=tensor, slices=1, hosts=hosts,
+            topology=topology, sampler=True,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.replica % self.slices:

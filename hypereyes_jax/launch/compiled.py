@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypereyes_jax.configs.mesh import AXES, MeshConfig
+from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.launch import target
 from hypereyes_jax.launch.hlo import collective_bytes
 from hypereyes_jax.launch.work import work_a_device
@@ -49,7 +49,7 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig) -> Pr
             raise
         return ProgramPlan(**done, compile_seconds=time.perf_counter() - started, error=str(error).splitlines()[0])
     memory = program.memory_analysis()
-    sent = collective_bytes(program.as_text(), dict(zip(AXES, mesh.shape, strict=True)))
+    sent = collective_bytes(program.as_text(), dict(zip(mesh.axes, mesh.shape, strict=True)))
     return ProgramPlan(
         **done,
         compile_seconds=time.perf_counter() - started,

@@ -76,7 +76,7 @@ class TrainPlan:
 class EnginePlan:
     """The rollout engine of one device, on one of the replicas that share the mesh."""
 
-    replicas: int
+    replicas: int  # 0: no replica of this mesh holds the weights
     devices: int  # a replica
     slots: int  # a replica
     slot_tokens: int
@@ -92,7 +92,7 @@ class Plan:
     recipe: str
     mesh: str
     devices: int
-    capacity_gib: float  # of a device, usable; infinite on a CPU
+    capacity_gib: float | None  # of a device, usable; None on a CPU, which is not limited here
     fits: bool
     train: TrainPlan
     engine: EnginePlan | None
@@ -151,7 +151,7 @@ def plan(config: PlanConfig) -> Plan:
         recipe=recipe.name,
         mesh=mesh_config.name,
         devices=mesh_config.size,
-        capacity_gib=capacity,
+        capacity_gib=capacity if mesh_config.device else None,
         fits=train.fits and (engine is None or engine.fits),
         train=train,
         engine=engine,
@@ -206,7 +206,7 @@ def _engine_plan(
     room = capacity - resident if mesh.device else 2.0**20
     replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
-        return EnginePlan(0, 0, 0, train.row_tokens, math.inf, 0.0, [], 0.0, fits=False)
+        return EnginePlan(0, 0, 0, train.row_tokens, 0.0, 0.0, [], 0.0, fits=False)
     replicas = mesh.size // replica.size
     weights = weight_bytes(recipe, model) / replica.size / GIB
     slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
@@ -240,7 +240,7 @@ def _engine_plan(
 def render(found: Plan) -> str:
     """The plan as text."""
     train = found.train
-    limit = f" of {found.capacity_gib:.1f} GiB usable" if math.isfinite(found.capacity_gib) else ""
+    limit = f" of {found.capacity_gib:.1f} GiB usable" if found.capacity_gib else ""
     parts = {
         "weights": train.weights_gib,
         "optimiser": train.optimizer_gib,

@@ -112,7 +112,7 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
     tensor = math.gcd(count, text.num_key_value_heads)
     if count > tensor and not text.moe:
         return None
-    return mesh.part(f"{mesh.name} replica", expert=count // tensor, tensor=tensor)
+    return mesh.sampler_replica(count // tensor, tensor)
 
 
 def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:

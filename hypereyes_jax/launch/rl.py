@@ -2,7 +2,8 @@
 
 First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
 groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
-its last checkpoint.
+its last checkpoint. With several processes (`--distributed.join` in each) every one plays its share of the questions on
+its first device, and one training step runs over all devices.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
 
 from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
+from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
@@ -75,6 +79,7 @@ class RlConfig:
     exact: bool = False
     """Reproducible to the bit, so that a recorded run replays strictly from its first step to its last; slower."""
     settings: RlSettings = field(default_factory=RlSettings)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
 def run(config: RlConfig) -> None:
@@ -83,13 +88,16 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.rollout import Engine
 
-    directory = RunDirectory.open(config.out, "rl", config, may_differ=frozenset({"out"}))
+    processes = Processes.start(config.distributed)
+    directory = processes.open(config.out, "rl", config)
     questions = read_questions(config.questions)
     model, params, chat = load_model(config.checkpoint)
     engine = miniature.engine_config()
     policy = Policy(Engine(model, params, engine.exact() if config.exact else engine), chat)
-    with Stages() as stages:
-        params = train(directory, policy, questions, config.teacher, config.settings, stages)
+    with processes.stages() as stages:
+        params = train(directory, policy, questions, config.teacher, config.settings, stages, processes)
+    if not processes.first:
+        return
     save_model(directory.file("model"), model, params, config.checkpoint)
     print(f"wrote {directory.file('model')}")
 
@@ -101,9 +109,10 @@ def train(
     teacher: Path | None,
     settings: RlSettings,
     stages: Stages,
+    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
 ) -> Any:
     """Select, train, and return the trained weights; the policy's engine holds them, too."""
-    return asyncio.run(_train(directory, policy, candidates, teacher, settings, stages))
+    return asyncio.run(_train(directory, policy, candidates, teacher, settings, stages, processes))
 
 
 async def _train(
@@ -113,6 +122,7 @@ async def _train(
     teacher: Path | None,
     settings: RlSettings,
     stages: Stages,
+    processes: Processes,
 ) -> Any:
     from hypereyes_jax.env.world import World
 
@@ -121,14 +131,16 @@ async def _train(
     async with searching(
         seen, settings.search, settings.latency, settings.search_store, settings.search_mode
     ) as backend:
-        references = await _select(directory, policy, candidates, backend, settings, stages)
+        references = await _select(directory, policy, candidates, backend, settings, stages, processes)
         chosen = [question for question in candidates if question.id in references]
         if len(chosen) < settings.prompts:
             raise UserError(
                 f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries, "
                 f"fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower `prompts`."
             )
-        return await _Trainer(directory, policy, chosen, references, teacher, settings, backend).train(stages)
+        return await _Trainer(directory, policy, chosen, references, teacher, settings, backend, processes).train(
+            stages
+        )
 
 
 async def _select(
@@ -138,27 +150,33 @@ async def _select(
     backend: SearchBackend,
     settings: RlSettings,
     stages: Stages,
+    processes: Processes,
 ) -> dict[str, tuple[int, int]]:
     from hypereyes_jax.data.selection import initial_reference
 
     path = directory.file(SELECTION)
-    if path.exists():
-        return {key: tuple(counts) for key, counts in read_json(path).items()}
-    with stages.stage("selection", PASSES * len(candidates)) as stage:
-        repeated = [question for question in candidates for _ in range(PASSES)]
-        played = await _play(
-            policy.engine, policy.chat, repeated, backend, _seeds(settings.seed, 0, len(repeated)), stage.advance
-        )
+    found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
+    if found is not None:
+        return {key: tuple(counts) for key, counts in found.items()}
+    mine = candidates[processes.index :: processes.count]
+    with stages.stage("selection", PASSES * len(mine)) as stage:
+        repeated = [question for question in mine for _ in range(PASSES)]
+        seeds = _seeds(settings.seed, 0, PASSES * len(candidates)).reshape(-1, PASSES)
+        own = seeds[processes.index :: processes.count].ravel()
+        played = await _play(policy.engine, policy.chat, repeated, backend, own.tolist(), stage.advance)
         verdicts = await _verdicts(played)
     references: dict[str, tuple[int, int]] = {}
-    for number, question in enumerate(candidates):
+    for number, question in enumerate(mine):
         tries = slice(number * PASSES, (number + 1) * PASSES)
         results = [trajectory.result for trajectory in played[tries]]
         correct = [r.answer is not None and verdict for r, verdict in zip(results, verdicts[tries], strict=True)]
         reference = initial_reference(results, correct)
         if reference is not None:
             references[question.id] = reference
-    write_json(path, {key: list(counts) for key, counts in references.items()})
+    for others in processes.gather({key: list(counts) for key, counts in references.items()}):
+        references |= {key: tuple(counts) for key, counts in others.items()}
+    if processes.first:
+        write_json(path, {key: list(counts) for key, counts in references.items()})
     return references
 
 
@@ -189,11 +207,9 @@ async def _verdicts(played: Sequence[Trajectory]) -> list[bool | None]:
     return [None if t.result.answer is None else await judge.judge(t.result.question, t.result.answer) for t in played]
 
 
-def _seeds(seed: int, step: int, count: int) -> list[int]:
-    """Of `count` rollouts; step 0 is the selection."""
-    import numpy as np
-
-    return [int(s) for s in np.random.SeedSequence([seed, step]).generate_state(count)]
+def _seeds(seed: int, step: int, count: int) -> np.ndarray:
+    """Of `count` rollouts, over all processes; step 0 is the selection."""
+    return np.random.SeedSequence([seed, step]).generate_state(count)
 
 
 class _Trainer:
@@ -208,6 +224,7 @@ class _Trainer:
         teacher: Path | None,
         settings: RlSettings,
         backend: RecordedBackend,
+        processes: Processes,
     ):
         import jax
 
@@ -217,7 +234,7 @@ class _Trainer:
         from hypereyes_jax.rl.references import ReferenceStore
 
         self._directory, self._policy, self._backend, self._settings = directory, policy, backend, settings
-        self._questions = questions
+        self._questions, self._processes = questions, processes
         self._references = ReferenceStore(references)
         optimizer = OptimizerConfig(
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
@@ -225,9 +242,10 @@ class _Trainer:
         model = policy.engine.config
         # The vision tower stays as it is: it sees well after base training, and its backward pass costs much.
         self._learner = make_learner(
-            model, LearnerConfig(optimizer=optimizer, train="language", opd_coef=settings.opd_coef)
+            model, LearnerConfig(optimizer=optimizer, train="language", opd_coef=settings.opd_coef), processes.mesh
         )
-        self._state = self._learner.init(jax.random.key(settings.seed), policy.engine.params)
+        state = self._learner.init(jax.random.key(settings.seed), policy.engine.params)
+        self._state = processes.place(self._learner, state)
         self._teacher: Any = None
         if teacher is not None:
             teacher_model, teacher_params, teacher_chat = load_model(teacher)
@@ -250,7 +268,8 @@ class _Trainer:
                 self._references = ReferenceStore.from_state(cursor["references"])
             done = int(self._state.step)
             self._publish(done)
-            with stages.stage("RL", settings.steps) as stage, MetricsWriter(self._directory, "rl", done) as log:
+            metrics = self._processes.metrics(self._directory, "rl", done)
+            with stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
                 for step in range(done, settings.steps):
                     values = await self._step(step)
@@ -260,33 +279,40 @@ class _Trainer:
                     )
                     if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
                         checkpoints.save(self._state, {"references": self._references.state()})
-        return weights(self._state, "language")[0]
+        return self._processes.whole(weights(self._state, "language")[0])
 
     async def _step(self, step: int) -> dict[str, float]:
-        from hypereyes_jax.rl.experience import observe, score_group, summary
-        from hypereyes_jax.rl.pack import pack
+        from hypereyes_jax.rl.experience import Experience, observe, score_group, summary
         from hypereyes_jax.rollout import Scheduler, Timeline
 
         settings, engine, timeline = self._settings, self._policy.engine, Timeline()
         asked = [self._questions[index] for index in self._order(step)]
-        repeated = [question for question in asked for _ in range(settings.group)]
+        mine = self._processes.share(asked)
+        repeated = [question for question in mine for _ in range(settings.group)]
         began = time.perf_counter()
         async with Scheduler(engine, timeline=timeline) as scheduler:
-            seeds = _seeds(settings.seed, step + 1, len(repeated))
+            by_question = _seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
+            seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
             played = await _play(scheduler, self._policy.chat, repeated, self._backend, seeds, timeline=timeline)
-        timeline.write(self._directory.file(TIMELINE))
+        if self._processes.first:
+            timeline.write(self._directory.file(TIMELINE))
         generated = time.perf_counter()
         verdicts = await _verdicts(played)
-        groups: list[Experience] = []
-        held = [self._references.get(question.id) for question in asked]
-        for number, question in enumerate(asked):
+        played_groups: list[Experience] = []
+        for number, question in enumerate(mine):
             own = slice(number * settings.group, (number + 1) * settings.group)
-            groups.append(score_group(played[own], verdicts[own], held[number]))
-            observe(self._references, question.id, groups[-1])
+            played_groups.append(score_group(played[own], verdicts[own], self._references.get(question.id)))
+        # What the references learn and the curves show is of all processes' groups, alike in each.
+        shares = self._processes.gather([group.record() for group in played_groups])
+        groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
+        held = [self._references.get(question.id) for question in asked]
+        for question, group in zip(asked, groups, strict=True):
+            observe(self._references, question.id, group)
         tightened = self._references.commit() if self._ends_epoch(step) else 0
-        samples = [sample for group in groups for sample in group.samples()]
+        samples = [sample for group in played_groups for sample in group.samples()]
         samples, taught = self._taught(samples)
-        self._state, metrics = self._learner.rl_step(self._state, pack(engine.config, samples, miniature.pack_config()))
+        batch = self._processes.batch(engine.config, samples, miniature.pack_config())
+        self._state, metrics = self._learner.rl_step(self._state, batch)
         values = {name: float(value) for name, value in metrics.items()}
         trained = time.perf_counter()
         self._publish(step + 1)
@@ -296,7 +322,7 @@ class _Trainer:
             "reference_rounds": sum(r.rounds for r in held) / len(held),
             "reference_invocations": sum(r.invocations for r in held) / len(held),
             "references_tightened": float(tightened),
-            "distilled": float(taught),
+            "distilled": float(sum(self._processes.gather(taught))),
             "seconds_generation": generated - began - scheduler.counts.waiting_seconds,
             "seconds_search": scheduler.counts.waiting_seconds,
             "seconds_training": trained - generated,
@@ -310,15 +336,14 @@ class _Trainer:
         """The engine samples from the trainer's present weights; the last step consumed the buffers it had."""
         from hypereyes_jax.rl.state import weights
 
-        self._policy.engine.set_weights(*weights(self._state, "language"), version)
+        params, lora = self._processes.whole(weights(self._state, "language"))
+        self._policy.engine.set_weights(params, lora, version)
 
     def _epoch_steps(self) -> int:
         return len(self._questions) // self._settings.prompts
 
     def _order(self, step: int) -> list[int]:
         """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
-        import numpy as np
-
         epoch, place = divmod(step, self._epoch_steps())
         order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
         return [int(i) for i in order[place * self._settings.prompts : (place + 1) * self._settings.prompts]]
@@ -329,8 +354,6 @@ class _Trainer:
     def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
         """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and how many."""
         from dataclasses import replace
-
-        import numpy as np
 
         from hypereyes_jax.rl.pack import pack, unpack
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypereyes_jax.configs.mesh import AXES, DEVICES, MeshConfig
+from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan
 
@@ -46,7 +46,7 @@ def roofline_seconds(mesh: MeshConfig, program: ProgramPlan) -> dict[str, float]
     if mesh.platform == "gpu" and mesh.hosts > 1:
         # The innermost axes that fill a host stay on its links; all others leave it.
         inside, local = 1, mesh.size // mesh.hosts
-        for name, size in reversed(list(zip(AXES, mesh.shape, strict=True))):
+        for name, size in reversed(list(zip(mesh.axes, mesh.shape, strict=True))):
             inside *= size
             if inside > local:
                 outside.add(name)

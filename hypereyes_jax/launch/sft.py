@@ -1,23 +1,28 @@
 """Supervised fine-tuning on demonstrations: LoRA on the decoder, as in the paper; the result is merged.
 
-Loss on the model's own tokens only. Killed at any moment, the same command continues from its last checkpoint.
+Loss on the model's own tokens only. Killed at any moment, the same command continues from its last checkpoint. With
+several devices, or several processes (`--distributed.join` in each), weights and batch are shared out over all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
+from hypereyes_jax.launch.run_dir import RunDirectory
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.lora import Lora
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.processing.types import Chunk
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class SftConfig:
     out: Path = Path("runs/sft")
     """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
     settings: SftSettings = field(default_factory=SftSettings)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
 def run(config: SftConfig) -> None:
@@ -53,10 +59,15 @@ def run(config: SftConfig) -> None:
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.peft import save_peft
 
-    directory = RunDirectory.open(config.out, "sft", config, may_differ=frozenset({"out"}))
+    processes = Processes.start(config.distributed)
+    directory = processes.open(config.out, "sft", config)
     model, params, chat = load_model(config.checkpoint)
-    with Stages() as stages:
-        params, adapters = train(directory, model, params, chat, config.demonstrations, config.settings, stages)
+    with processes.stages() as stages:
+        params, adapters = train(
+            directory, model, params, chat, config.demonstrations, config.settings, stages, processes
+        )
+    if not processes.first:
+        return
     save_peft(directory.file("adapter"), model, adapters, base_model=str(config.checkpoint))
     save_model(directory.file("model"), model, merge(params, adapters), config.checkpoint)
     print(f"wrote {directory.file('model')} and {directory.file('adapter')}")
@@ -70,6 +81,7 @@ def train(
     demonstrations: Path,
     settings: SftSettings,
     stages: Stages,
+    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
 ) -> tuple[Params, Lora]:
     """The base weights as they were, and the trained adapters."""
     import jax
@@ -95,32 +107,37 @@ def train(
         warmup_steps=max(1, steps // 20),
         total_steps=steps,
     )
-    learner = make_learner(model, LearnerConfig(optimizer=optimizer, train="lora"))
+    learner = make_learner(model, LearnerConfig(optimizer=optimizer, train="lora"), processes.mesh)
     rules = LoraConfig((LoraRule("layers/.*", settings.lora_rank, settings.lora_alpha),), settings.dropout)
     key, adapters_key = jax.random.split(jax.random.key(settings.seed))
-    state = learner.init(key, params, init_lora(adapters_key, params, model, rules))
+    state = processes.place(learner, learner.init(key, params, init_lora(adapters_key, params, model, rules)))
     pipeline = PipelineConfig(batch=settings.batch, epochs=settings.epochs, seed=settings.seed)
     packing = miniature.pack_config()
-    batches = Batches(
-        trajectories,
-        lambda group: pack(model, [sft_sample(chunks) for chunks in group], packing),
-        pipeline,
-    )
+
+    def prepare(group: list[Sequence[Chunk]]) -> Any:
+        samples = [sft_sample(chunks) for chunks in group]
+        # ahead of time in a thread; several processes must first agree on shapes
+        return pack(model, samples, packing) if processes.mesh is None else samples
+
+    batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
     with Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=2)) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
             state, cursor = restored
             batches.restore(cursor["data"])
         done = int(state.step)
-        with stages.stage("SFT", steps) as stage, MetricsWriter(directory, "sft", first_step=done) as log:
+        with stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
             stage.skip_to(done)
             for step in range(done, steps):
-                state, metrics = learner.sft_step(state, next(batches))
+                batch = next(batches)
+                if processes.mesh is not None:
+                    batch = processes.batch(model, batch, packing)
+                state, metrics = learner.sft_step(state, batch)
                 values = {name: float(value) for name, value in metrics.items()}
                 log.log(step, values)
                 stage.advance(loss=values["loss"])
                 if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
                     checkpoints.save(state, {"data": batches.state()})
-    base, adapters = weights(state, "lora")
+    base, adapters = processes.whole(weights(state, "lora"))
     assert adapters is not None
     return base, adapters

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from hypereyes_jax.models.partition import ambient, axis_size, dividing, local
+from hypereyes_jax.models.partition import EXPERT, ambient, axis_size, dividing, local
 
 Experts = Callable[..., jax.Array]
 
@@ -32,10 +32,13 @@ def sharded_experts(
       w: expert_gate_up [E, D, 2, F] and expert_down [E, F, D].
       adapter: {"a": [E, in, rank], "b": [E, rank, out]} of those that have one.
     """
-    parts, on_mesh = axis_size("expert"), ambient() is not None
+    parts, mesh = axis_size(*EXPERT), ambient()
+    on_mesh = mesh is not None
+    owners = next(axis for axis in EXPERT if mesh is None or axis in mesh.axis_names)
     tokens = (*dividing(x_BTD.shape[:2], ("batch", "length")), None) if on_mesh else (None, None, None)
     # the mesh axes that tokens are cut by, and experts or their matmuls too
     cut = [axis for axis, by in zip(("expert", "tensor"), tokens, strict=False) if by is not None]
+    cut = [axis for axis in cut if axis in (owners, "tensor")]
     axes_w = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
     axes_adapter = {
         "expert_gate_up": {"a": ("expert", None, None), "b": ("expert", None, None, "mlp")},
@@ -58,9 +61,9 @@ def sharded_experts(
         for axis in reversed(cut):
             x, gate, expert = (jax.lax.all_gather(each, axis, axis=0, tiled=True) for each in (x, gate, expert))
         here = w["expert_down"].shape[0]
-        expert = expert - jax.lax.axis_index("expert") * here
+        expert = expert - jax.lax.axis_index(owners) * here
         y = run(w, adapter, x, gate, expert, 1.0 / parts)
-        for axis in ("expert", "tensor"):
+        for axis in (owners, "tensor"):
             y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True) if axis in cut else jax.lax.psum(y, axis)
         return y.reshape(shape)
 

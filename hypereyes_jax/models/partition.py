@@ -14,18 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from hypereyes_jax.errors import UserError
+
 DATA = ("replica", "fsdp", "expert")  # the mesh axes that share out a batch
+EXPERT = ("expert", "expert_only")  # those that share out experts; a mesh has one of them, see `configs.mesh`
 
 RULES: dict[str, tuple[str, ...]] = {
     # parameters
     "layer": (),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "expert"),
+    "expert_embed": ("fsdp",),  # of experts, which `expert` shares out whole
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
     "mlp": ("tensor",),
-    "expert": ("expert",),
+    "expert": EXPERT,
     "router": (),
     "rank": (),
     "vision_layer": (),
@@ -40,12 +44,14 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-class ShardingError(ValueError):
+class ShardingError(UserError):
     """A mesh that does not fit a model, naming the parameter, the axis and the sizes."""
 
 
-def spec(name: str, axes: tuple[str | None, ...], rules: Mapping[str, tuple[str, ...]] = RULES) -> PartitionSpec:
-    """Logical axes to mesh axes.
+def spec(
+    name: str, axes: tuple[str | None, ...], mesh: Any, rules: Mapping[str, tuple[str, ...]] = RULES
+) -> PartitionSpec:
+    """Logical axes to those mesh axes that the mesh has.
 
     Raises ShardingError for an axis without a rule, or two that take the same mesh axis.
     """
@@ -54,7 +60,7 @@ def spec(name: str, axes: tuple[str | None, ...], rules: Mapping[str, tuple[str,
     for axis in axes:
         if axis is not None and axis not in rules:
             raise ShardingError(f"{name}: logical axis {axis!r} has no rule (known: {', '.join(rules)})")
-        mesh_axes = rules[axis] if axis is not None else ()
+        mesh_axes = tuple(name for name in rules[axis] if name in mesh.axis_names) if axis is not None else ()
         for mesh_axis in mesh_axes:
             if mesh_axis in taken:
                 raise ShardingError(
@@ -74,7 +80,7 @@ def ambient() -> Any:
 def axis_size(*names: str) -> int:
     """How many parts the ambient mesh cuts these axes into; 1 without a mesh."""
     mesh = ambient()
-    return 1 if mesh is None else int(np.prod([mesh.shape[name] for name in names]))
+    return 1 if mesh is None else int(np.prod([mesh.shape.get(name, 1) for name in names]))
 
 
 def dividing(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
@@ -90,9 +96,10 @@ def dividing(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> tuple[str 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pin an activation's sharding. Without it XLA may follow the weights' and gather the batch."""
-    if ambient() is None:
+    mesh = ambient()
+    if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(x, spec("activation", dividing(x.shape, axes)))
+    return jax.lax.with_sharding_constraint(x, spec("activation", dividing(x.shape, axes), mesh))
 
 
 def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
@@ -109,7 +116,7 @@ def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable
         return isinstance(x, tuple) and all(axis is None or isinstance(axis, str) for axis in x)
 
     def specs(tree: Any) -> Any:
-        return jax.tree.map(lambda axes: spec("activation", axes), tree, is_leaf=is_axes)
+        return jax.tree.map(lambda axes: spec("activation", axes, mesh), tree, is_leaf=is_axes)
 
     return jax.shard_map(function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
 
@@ -120,11 +127,12 @@ def take_local(table_MD: jax.Array, index: jax.Array) -> jax.Array:
     Negative indices give some row: mask them. Both first axes are sharded over data; no row moves between devices.
     """
     mesh = ambient()
-    if mesh is None:
+    data = () if mesh is None else tuple(name for name in DATA if name in mesh.axis_names)
+    if axis_size(*data) == 1:
         return table_MD[index]
 
     def take(table: jax.Array, index: jax.Array) -> jax.Array:
-        return table[jnp.clip(index - jax.lax.axis_index(DATA) * table.shape[0], 0, table.shape[0] - 1)]
+        return table[jnp.clip(index - jax.lax.axis_index(data) * table.shape[0], 0, table.shape[0] - 1)]
 
     axes = ("batch", *(None,) * (index.ndim - 1))
     return local(take, (("batch", None), axes), (*axes, None))(table_MD, index)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from hypereyes_jax.configs.mesh import AXES, MeshConfig
+from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.partition import RULES, ShardingError, spec
@@ -35,7 +35,7 @@ def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     else:
         grid = np.array(devices).reshape(shape)  # hosts in order: the innermost axis stays within a host
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(grid, config.axes, axis_types=(AxisType.Auto,) * len(config.axes))
 
 
 def check(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> None:
@@ -47,7 +47,7 @@ def check(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]
     whole = {"heads": text.head_dim, "kv_heads": text.head_dim, "vision_heads": vision.head_dim}
 
     def leaf(path: str, weight: Weight) -> None:
-        for size, axis, place in zip(weight.shape, weight.axes, spec(path, weight.axes, rules), strict=True):
+        for size, axis, place in zip(weight.shape, weight.axes, spec(path, weight.axes, mesh, rules), strict=True):
             names = (place,) if isinstance(place, str) else tuple(place or ())
             parts = int(np.prod([mesh.shape[name] for name in names]))
             units = size // whole.get(axis or "", 1)
@@ -64,7 +64,7 @@ def check(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]
 def param_shardings(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> dict[str, Any]:
     """A NamedSharding for each parameter, shaped like the parameter tree."""
     check(config, mesh, rules)
-    return map_weights(lambda path, weight: NamedSharding(mesh, spec(path, weight.axes, rules)), weights(config))
+    return map_weights(lambda path, weight: NamedSharding(mesh, spec(path, weight.axes, mesh, rules)), weights(config))
 
 
 def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:
@@ -78,6 +78,6 @@ def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:
         # expert_gate_up's output is two runs of `mlp` end to end: cutting it would not cut each of them
         out = weight.axes[-1] if len(weight.axes) == lead + 2 else None
         a, b = (*weight.axes[: lead + 1], "rank"), (*weight.axes[:lead], "rank", out)
-        return {"a": NamedSharding(mesh, spec(path, a)), "b": NamedSharding(mesh, spec(path, b))}
+        return {"a": NamedSharding(mesh, spec(path, a, mesh)), "b": NamedSharding(mesh, spec(path, b, mesh))}
 
     return Lora(walk(table, lora.weights, ""), lora.config)

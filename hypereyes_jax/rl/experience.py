@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import jax.numpy as jnp
@@ -57,6 +57,18 @@ class Experience:
             for trajectory, advantage, failed, valid in rows
             if valid and trajectory.sampled_tokens
         ]
+
+    def record(self) -> dict[str, list]:
+        """The numbers without the trajectories, for JSON."""
+        return {
+            field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "trajectories"
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, list]) -> Experience:
+        """What `record` gave, exactly, without trajectories."""
+        kinds = {"valid_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
+        return cls((), **{name: np.array(values, kinds.get(name, np.float32)) for name, values in record.items()})
 
 
 def score_group(

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
+from safetensors.numpy import load_file
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.rl import RlConfig
+from hypereyes_jax.launch.sft import SftConfig
+from hypereyes_jax.rl.experience import Experience
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +77,90 @@ def test_one_process_dying_ends_the_other_with_a_message(tmp_path):
     pair[1].wait(timeout=10)
     assert pair[0].returncode != 0
     assert "heartbeat" in errors.lower() or "unhealthy" in errors.lower()
+
+
+def hypereyes(*arguments, devices=1):
+    script = "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())"
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(*processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=1200)
+        assert process.returncode == 0, errors[-3000:]
+
+
+def together(*arguments):
+    """One command in two processes of two devices, as the cluster scripts start it."""
+    told = ("--distributed.join", "--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", 2)
+    finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=2) for process in range(2)))
+
+
+def steps(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_path):
+    base = ROOT / "hypereyes_jax" / "assets" / "base"
+    data = tmp_path / "data"
+    finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
+    tuned = ("sft", "--checkpoint", base, "--demonstrations", data / "demonstrations.jsonl", "--settings.batch", 8,
+             "--settings.epochs", 1, "--settings.dropout", 0.0)  # fmt: skip
+    together(*tuned, "--out", tmp_path / "pair")
+    finish(hypereyes(*tuned, "--out", tmp_path / "alone"))
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("pair", "alone")]
+    before = load_file(base / "model.safetensors")
+    assert any(np.abs(weights[1][name] - before[name]).max() > 1e-4 for name in before)
+    for name, wanted in weights[1].items():
+        np.testing.assert_allclose(weights[0][name], wanted, atol=1e-5, err_msg=name)
+    for pair, alone in zip(steps(tmp_path / "pair"), steps(tmp_path / "alone"), strict=True):
+        assert pair["sft/loss"] == pytest.approx(alone["sft/loss"], rel=1e-4)
+
+    together("rl", "--checkpoint", tmp_path / "pair" / "model", "--questions", data / "rl_candidates.jsonl",
+             "--teacher", base.with_name("teacher"), "--out", tmp_path / "rl", "--settings.steps", 2,
+             "--settings.prompts", 2, "--settings.group", 4, "--settings.search", "in-process",
+             "--settings.latency", 0, "--settings.checkpoint-every", 1)  # fmt: skip
+    assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
+    assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]
+    assert all(0 <= row["rl/accuracy"] <= 1 and np.isfinite(row["rl/grad_norm"]) for row in steps(tmp_path / "rl"))
+
+
+@pytest.mark.parametrize("command", [SftConfig, RlConfig])
+def test_the_training_commands_take_what_the_cluster_scripts_add(command):
+    required = {SftConfig: "--checkpoint c --demonstrations d", RlConfig: "--checkpoint c --questions q"}[command]
+    added = "--distributed.join --distributed.coordinator h:8476 --distributed.processes 8 --distributed.process 3"
+    found = tyro.cli(command, args=f"{required} {added}".split())
+    assert found.distributed == DistributedConfig(True, "h:8476", 8, 3)
+
+
+def test_what_processes_share_out_is_put_together_in_its_order():
+    everyone = [Processes(index, 3) for index in range(3)]
+    items = list(range(12))
+    shares = [each.share(items) for each in everyone]
+    assert sorted(item for share in shares for item in share) == items
+    assert everyone[0].merged(shares) == items
+    with pytest.raises(UserError, match="11 items a step do not divide among 3 processes"):
+        everyone[1].share(items[:11])
+
+
+def test_a_group_is_told_to_the_others_exactly():
+    reward = np.array([1 / 3, -0.5, 0.1], np.float32)
+    group = Experience(
+        (), reward, np.array([True, False, True]), np.arange(3, dtype=np.int32), np.arange(3, dtype=np.int32) * 2,
+        reward / 7, reward * 3, reward - 1,
+    )  # fmt: skip
+    again = Experience.from_record(json.loads(json.dumps(group.record())))
+    for name in group.record():
+        np.testing.assert_array_equal(getattr(again, name), getattr(group, name))
+        assert getattr(again, name).dtype == getattr(group, name).dtype
 
 
 def test_half_told_settings_are_refused():

@@ -1,3 +1,6 @@
+import importlib.util
+import json
+import subprocess
 import sys
 
 import pytest
@@ -6,9 +9,11 @@ from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch import target
+from hypereyes_jax.launch import miniature, target
 from hypereyes_jax.launch.compiled import ProgramPlan
 from hypereyes_jax.launch.plan import PlanConfig, _largest, plan
+from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
+from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.roofline import active_parameters, roofline_seconds, useful_flops
 
 
@@ -50,10 +55,102 @@ def test_compute_and_memory_are_bound_by_the_published_peaks():
 
 
 def test_unknown_names_are_refused_with_those_there_are():
-    with pytest.raises(UserError, match=r"no recipe 'x'. Known: hypereyes_30b_sft"):
+    with pytest.raises(UserError, match=r"no recipe 'x'. Known: miniature, hypereyes_30b_sft"):
         plan(PlanConfig("x", "cpu"))
     with pytest.raises(UserError, match=r"no mesh 'x'. Known: cpu"):
         plan(PlanConfig("hypereyes_30b_sft", "x"))
+
+
+def hypereyes_plan(*arguments):
+    script = "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "plan", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+
+
+@pytest.mark.slow
+def test_the_miniature_is_planned_on_a_cpu(tmp_path):
+    out = tmp_path / "plan.json"
+    done = hypereyes_plan("miniature", "--mesh", "cpu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("FITS")
+    found = json.loads(out.read_text())
+    train, engine = found["train"], found["engine"]
+    assert train["micro_batches"] * train["rows"] == RECIPES["miniature"].batch
+    parts = [train[f"{name}_gib"] for name in ("weights", "optimizer", "batch", "gradients", "activations")]
+    program = train["program"]
+    peak = sum(program[f"{name}_gib"] for name in ("arguments", "outputs", "temporaries"))
+    assert sum(parts) == pytest.approx(peak, rel=0.02)  # the outputs beside the donated state are a few scalars
+    assert 0.4 < train["useful_share"] < 1
+    assert [each["name"].split()[0] for each in engine["programs"]] == ["encode", "extend", "decode"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the extra `plan` is not installed")
+def test_a_mixture_of_experts_compiles_for_a_tpu_slice(tmp_path):
+    """A small model through every part: splash attention, experts in blocks, three mesh axes, the engine's programs."""
+    out = tmp_path / "plan.json"
+    script = (
+        "import dataclasses, sys\n"
+        "from hypereyes_jax.configs import mesh, model, recipes\n"
+        "big = model.PRESETS['30b-a3b']\n"
+        "text = dataclasses.replace(big.text, num_hidden_layers=3, num_experts=16, vocab_size=8192)\n"
+        "tower = dataclasses.replace(big.vision, depth=3, deepstack_visual_indexes=(0, 1, 2))\n"
+        "model.PRESETS['small'] = dataclasses.replace(big, text=text, vision=tower)\n"
+        "recipe = dataclasses.replace(recipes.HYPEREYES_30B_RL, name='small', model='small', row_tokens=1024, "
+        "image_tokens=64, row_images=2, batch=8)\n"
+        "recipes.RECIPES['small'] = recipe\n"
+        "mesh.MESHES['small'] = mesh.MeshConfig('small', 'tpu', fsdp=2, expert=2, tensor=2, hosts=2, device='v5p', "
+        "topology='v5p:2x2x2')\n"
+        "from hypereyes_jax.launch.cli import main\n"
+        "sys.exit(main(['plan', 'small', '--mesh', 'small', '--out', sys.argv[1]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out)], capture_output=True, text=True, timeout=3000, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["fits"]
+    assert {"fsdp", "expert", "tensor"} <= {
+        axis for axes in found["train"]["program"]["sent_gib"] for axis in axes.split("+")
+    }
+    assert found["train"]["bound"] in found["train"]["roofline_seconds"]
+    assert len(found["engine"]["programs"]) == 3
+
+
+def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):
+    def missing(**_):
+        raise RuntimeError("JAX TPU support not installed")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", missing)
+    with pytest.raises(UserError, match=r"pip install 'libtpu==0\.0\.42\.\*'"):
+        target.devices(MESHES["v5p_64"])
+    with pytest.raises(UserError, match=r"pip install 'jax-cuda13-plugin==0\.10\."):
+        target.devices(MESHES["h20_8x8"])
+
+
+def test_a_sampler_takes_the_fewest_devices_that_leave_room_for_slots():
+    recipe, model = RECIPES["hypereyes_30b_rl"], PRESETS["30b-a3b"]
+    size = weight_bytes(recipe, model)
+    assert size == pytest.approx(62e9, rel=0.02)  # 31 billion weights of 2 bytes
+    roomy = replica_config(MESHES["v6e_64"], recipe, model, room=size)
+    assert (roomy.tensor, roomy.expert, roomy.topology) == (4, 1, "v6e:2x2")  # a KV head a device
+    tight = replica_config(MESHES["v6e_64"], recipe, model, room=size / 6)
+    assert (tight.tensor, tight.expert, tight.hosts, tight.topology) == (4, 4, 4, "v6e:4x4")
+    assert replica_config(MESHES["v6e_64"], recipe, model, room=size / 100) is None
+    gpus = replica_config(MESHES["h20_8x8"], recipe, model, room=size / 6)
+    assert (gpus.expert, gpus.hosts, gpus.topology) == (4, 2, "1x2x8")
+
+
+def test_the_miniatures_recipe_is_what_its_commands_run_by_default():
+    recipe, settings = RECIPES["miniature"], RlSettings()
+    assert (recipe.batch, recipe.steps) == (settings.prompts * settings.group, settings.steps)
+    assert recipe.learner.optimizer.learning_rate == settings.learning_rate
+    assert recipe.learner.opd_coef == settings.opd_coef
+    assert recipe.row_tokens == miniature.CONTEXT
+    assert recipe.shard_rows == miniature.pack_config().rows
+    assert recipe.image_tokens == miniature.MAX_PIXELS // 32**2
+    assert recipe.rollout.turn_tokens == miniature.sampling_config().max_new_tokens
+    assert recipe.rollout.slots == miniature.engine_config().slots
 
 
 def test_preparing_after_jax_is_refused(monkeypatch):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from hypereyes_jax.configs.mesh import AXES, DEVICES, MESHES, MeshConfig
+from hypereyes_jax.configs.mesh import DEVICES, MESHES, MeshConfig
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.models.partition import RULES, ShardingError, constrain, local, spec, take_local
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights
@@ -11,7 +11,7 @@ from hypereyes_jax.models.sharding import check, make_mesh, param_shardings
 
 
 def abstract(mesh):
-    return AbstractMesh(mesh.shape, AXES, axis_types=(AxisType.Auto,) * 4)
+    return AbstractMesh(mesh.shape, mesh.axes, axis_types=(AxisType.Auto,) * 4)
 
 
 @pytest.mark.parametrize("model", ["30b-a3b", "235b-a22b"])
@@ -23,28 +23,28 @@ def test_every_preset_divides_the_papers_models(model, mesh):
 def test_every_weight_has_one_rule_and_no_collision():
     for model in PRESETS.values():
         for path, weight in flat_weights(model):
-            spec(path, weight.axes)
+            spec(path, weight.axes, abstract(MESHES["cpu"]))
 
 
 def test_a_collision_and_a_missing_rule_are_named():
     with pytest.raises(ShardingError, match="layers/q: logical axes 'embed' and 'heads' both want mesh axis 'fsdp'"):
-        spec("layers/q", ("embed", "heads"), RULES | {"heads": ("fsdp",)})
+        spec("layers/q", ("embed", "heads"), abstract(MESHES["cpu"]), RULES | {"heads": ("fsdp",)})
     with pytest.raises(ShardingError, match="'unheard' has no rule"):
-        spec("x", ("unheard",))
+        spec("x", ("unheard",), abstract(MESHES["cpu"]))
 
 
 def test_a_mesh_that_cuts_a_head_is_refused_by_parameter_and_size():
     with pytest.raises(ShardingError, match=r"layers/k: its axis 'kv_heads' of 4 heads .* into 8 parts"):
         check(PRESETS["30b-a3b"], abstract(MeshConfig("x", "tpu", tensor=8)))
-    with pytest.raises(ShardingError, match=r"layers/expert_.*: its axis 'expert' of 128 values .* 3 parts"):
-        check(PRESETS["30b-a3b"], abstract(MeshConfig("x", "tpu", expert=3)))
+    with pytest.raises(ShardingError, match=r"layers/expert_.*: its axis 'expert' of 128 values .* 256 parts"):
+        check(PRESETS["30b-a3b"], abstract(MeshConfig("x", "tpu", expert=256)))
 
 
 def test_experts_heads_and_width_lie_on_their_axes():
     table = param_shardings(PRESETS["30b-a3b"], abstract(MESHES["cpu_8"]))
     assert table["layers"]["expert_down"].spec == PartitionSpec(None, "expert", "tensor", "fsdp")
-    assert table["layers"]["q"].spec == PartitionSpec(None, "fsdp", "tensor")
-    assert table["embed"].spec == PartitionSpec("tensor", "fsdp")
+    assert table["layers"]["q"].spec == PartitionSpec(None, ("fsdp", "expert"), "tensor")
+    assert table["embed"].spec == PartitionSpec("tensor", ("fsdp", "expert"))
 
 
 def test_a_mesh_needs_exactly_its_devices():

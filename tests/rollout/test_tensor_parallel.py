@@ -1,4 +1,7 @@
-"""Replicas of two devices each against one device. Runs apart: the number of devices is fixed when jax starts."""
+"""Replicas of two devices each, and of four that share out experts, against one device.
+
+Runs apart: the number of devices is fixed when jax starts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import sys
 import pytest
 
 _PROGRAM = """
-import asyncio, contextlib, sys
+import asyncio, contextlib, dataclasses, sys
 import jax, numpy as np
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
@@ -22,6 +25,8 @@ from PIL import Image
 
 text = TextConfig(vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                   num_key_value_heads=2, head_dim=12, mrope_section=(2, 2, 2), initializer_range=0.3)
+if sys.argv[2] == "moe":
+    text = dataclasses.replace(text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
 vision = VisionConfig(depth=1, hidden_size=16, intermediate_size=24, num_heads=2, patch_size=8,
                       num_position_embeddings=16, deepstack_visual_indexes=(0,), out_hidden_size=32)
 config = Qwen3VLConfig(text, vision, image_token_id=1, video_token_id=2, vision_start_token_id=3, vision_end_token_id=4)
@@ -48,8 +53,10 @@ async def main():
     async with Scheduler(Engine(config, params, settings)) as single:
         expected = await play(single)
     engines = []
+    experts = 2 if sys.argv[2] == "moe" else 1
+    of = MeshConfig("replica", "cpu", expert=experts, tensor=2, sampler=True)
     for n in range(int(sys.argv[1])):
-        mesh = make_mesh(MeshConfig("replica", "cpu", tensor=2), jax.devices()[2 * n : 2 * n + 2])
+        mesh = make_mesh(of, jax.devices()[of.size * n : of.size * (n + 1)])
         engines.append(Engine(config, jax.device_put(params, param_shardings(config, mesh)), settings, mesh=mesh))
     async with contextlib.AsyncExitStack() as stack:
         out = await play(Replicas([await stack.enter_async_context(Scheduler(engine)) for engine in engines]))
@@ -58,7 +65,7 @@ async def main():
         np.testing.assert_allclose(x.logp_full, y.logp_full, atol=1e-4)
     for engine in engines:
         assert engine.counts.decode_tokens == 8 * 12 // len(engines)
-        assert len(engine._store.k.addressable_shards) == 2
+        assert len(engine._store.k.addressable_shards) == of.size
         assert engine._store.k.addressable_shards[0].data.shape[2] == 1
     print("same tokens")
 
@@ -66,10 +73,13 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("replicas", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_tensor_parallel_replicas_give_the_tokens_of_one_device(replicas):
+@pytest.mark.parametrize(
+    ("replicas", "model"),
+    [(1, "dense"), pytest.param(4, "dense", marks=pytest.mark.slow), pytest.param(1, "moe", marks=pytest.mark.slow)],
+)
+def test_tensor_parallel_replicas_give_the_tokens_of_one_device(replicas, model):
     environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
-    command = [sys.executable, "-c", _PROGRAM, str(replicas)]
+    command = [sys.executable, "-c", _PROGRAM, str(replicas), model]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "same tokens" in done.stdout

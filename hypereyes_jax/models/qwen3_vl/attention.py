@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.models.partition import local
+from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.trips import expected_trips
@@ -43,8 +43,9 @@ def segment_attention_for(kernels: Kernels) -> SegmentAttention:
         raise ValueError(f"attention={kernels.attention!r} is not one of {', '.join(known)}")
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array, *, causal: bool) -> jax.Array:
-        heads, kv_heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None)
-        own = local(partial(found, causal=causal), (heads, kv_heads, kv_heads, ("batch", None)), heads[:3])
+        (rows,) = dividing(segment.shape[:1], ("batch",))
+        heads, kv_heads = (rows, None, "heads", None), (rows, None, "kv_heads", None)
+        own = local(partial(found, causal=causal), (heads, kv_heads, kv_heads, (rows, None)), heads[:3])
         return own(q, k, v, segment)
 
     return attend

@@ -52,7 +52,7 @@ def encode_images(
         constrain(w["pos"], None, None)[jnp.asarray(vision.pos_index_N4)],
         jnp.asarray(vision.pos_weight_N4, dtype),
     )
-    x = constrain((x + position).reshape(rows, length, -1), "batch", None, None)
+    x = constrain((x + position).reshape(rows, length, -1), "batch", "length", None)
     cos, sin = rotary_2d(jnp.asarray(vision.row_N), jnp.asarray(vision.col_N), c.head_dim, c.rope_theta)
     cos, sin = cos.reshape(rows, length, -1), sin.reshape(rows, length, -1)
     segment = jnp.asarray(vision.segment_RL)
@@ -70,7 +70,7 @@ def encode_images(
         x = _block(weights, c, adapted(lora, "vision/blocks", weights, adapter, key), attend, x, cos, sin, segment)
         if taps.size:
             tapped = jnp.where((taps == index)[:, None, None, None], x, tapped)
-        return (constrain(x, "batch", None, None), tapped), None
+        return (constrain(x, "batch", "length", None), tapped), None
 
     tapped = jnp.zeros((taps.size, *x.shape), x.dtype)
     adapters = lora.weights.get("vision", {}).get("blocks", {}) if lora is not None else {}

@@ -61,7 +61,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
     """The parameter tree of a model, each leaf a `Weight`.
 
     Axis names: layer, embed (model width), vocab, heads / kv_heads (all heads' values, flattened), mlp, expert,
-    head_dim; vision_* for the tower. None is never sharded.
+    expert_embed, head_dim; vision_* for the tower. None is never sharded.
     """
     text = config.text
     wide, layers = text.hidden_size, text.num_hidden_layers
@@ -102,7 +102,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
             "router": linear("mlp.gate", wide, experts, "embed", "router"),
             "expert_gate_up": Weight(
                 (layers, experts, wide, 2, inner),
-                ("layer", "expert", "embed", None, "mlp"),
+                ("layer", "expert", "expert_embed", None, "mlp"),
                 std,
                 f"{prefix}mlp.experts.gate_up_proj",
                 (experts, wide, 2 * inner),
@@ -111,7 +111,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
             ),
             "expert_down": Weight(
                 (layers, experts, inner, wide),
-                ("layer", "expert", "mlp", "embed"),
+                ("layer", "expert", "mlp", "expert_embed"),
                 std,
                 f"{prefix}mlp.experts.down_proj",
                 (experts, inner, wide),

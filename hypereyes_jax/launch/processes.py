@@ -1,0 +1,171 @@
+"""The processes of one run: each plays and packs its share, the training step is one program over all their devices.
+
+A process alone with one device needs no mesh, and everything here gives back what it got.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.rl.learner import Learner
+    from hypereyes_jax.rl.pack import PackConfig, PackedBatch, TrainingSample
+    from hypereyes_jax.rl.state import TrainState
+
+
+class _NoMetrics:
+    def __enter__(self) -> _NoMetrics:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+
+class Processes:
+    """This process's place among all. Every process must call the methods in the same order."""
+
+    def __init__(self, index: int = 0, count: int = 1, mesh: Mesh | None = None):
+        self.index = index
+        self.count = count
+        self.mesh = mesh  # None: one device
+
+    @classmethod
+    def start(cls, config: DistributedConfig) -> Processes:
+        """Join the others if told to; the mesh shares weights and batch out over all devices there are.
+
+        Call before anything asks jax for devices. Raises UserError as `distributed.join`.
+        """
+        join(config)
+        import jax
+
+        from hypereyes_jax.configs.mesh import MeshConfig
+        from hypereyes_jax.models.sharding import make_mesh
+
+        devices = jax.devices()
+        mesh = None
+        if len(devices) > 1:
+            mesh = make_mesh(MeshConfig("all devices", devices[0].platform, fsdp=len(devices)), devices)
+        return cls(jax.process_index(), jax.process_count(), mesh)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.index == 0
+
+    def open(self, out: Path, command: str, config: Any) -> RunDirectory:
+        """The run's directory, on a file system that all processes share. UserError in all if one can't."""
+        problem = None
+        if self.first:
+            try:
+                RunDirectory.open(out, command, config, may_differ=frozenset({"out", "distributed"}))
+            except UserError as error:
+                problem = str(error)
+        problem = self.gather(problem)[0]
+        if problem is not None:
+            raise UserError(problem)
+        return RunDirectory(out)
+
+    def stages(self) -> Stages:
+        """Progress, shown by the first process."""
+        return Stages() if self.first else Stages(Console(quiet=True))
+
+    def metrics(self, directory: RunDirectory, phase: str, first_step: int) -> MetricsWriter | _NoMetrics:
+        """Written by the first process."""
+        return MetricsWriter(directory, phase, first_step) if self.first else _NoMetrics()
+
+    def share(self, items: Sequence[Any]) -> list[Any]:
+        """This process's part of what all have. Raises UserError if it does not divide evenly."""
+        if len(items) % self.count:
+            raise UserError(
+                f"{len(items)} items a step do not divide among {self.count} processes: choose a multiple of them"
+            )
+        return list(items[self.index :: self.count])
+
+    def gather(self, own: Any) -> list[Any]:
+        """Every process's JSON-able value, in the order of the processes. Waits for all."""
+        if self.count == 1:
+            return [own]
+        from jax.experimental.multihost_utils import process_allgather
+
+        text = np.frombuffer(json.dumps(own).encode(), np.uint8)
+        sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: text.size] = text
+        rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
+        return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+
+    def merged(self, shares: list[list[Any]]) -> list[Any]:
+        """Undoes `share`: what each process made of its items, in the order of all items."""
+        return [share[place] for place in range(len(shares[0])) for share in shares]
+
+    def packing(self, config: PackConfig) -> PackConfig:
+        """`config`, with rows that divide among this process's devices."""
+        if self.mesh is None:
+            return config
+        from hypereyes_jax.rl.feed import local_shards
+
+        _, shards = local_shards(self.mesh)
+        return replace(config, shards=shards, rows=-(-config.rows // shards) * shards)
+
+    def batch(self, model: Qwen3VLConfig, samples: Sequence[TrainingSample], config: PackConfig) -> PackedBatch:
+        """One step's data: this process's samples, packed, as its part of all devices' batch."""
+        from hypereyes_jax.rl.feed import global_batch
+        from hypereyes_jax.rl.pack import pack
+
+        config = self.packing(config)
+        packed = pack(model, samples, config)
+        if self.mesh is None:
+            return packed
+        # All must have the same arrays: of the largest size that any of them needs.
+        rows, length = packed.inputs.vision.segment_RL.shape[1:]
+        own = [packed.targets_MBT.shape[0], packed.targets_MBT.shape[2], rows, length]
+        taught = packed.teacher_logp_MBT is not None
+        *most, any_taught = np.max(self.gather([*own, int(taught)]), axis=0).tolist()
+        fixed = replace(config, micro_batches=most[0], row_tokens=(most[1],), vision=(most[2], most[3]))
+        if most != own:
+            packed = pack(model, samples, fixed)
+        if any_taught and not taught:
+            packed = packed._replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
+        return global_batch(self.mesh, packed, fixed)
+
+    def place(self, learner: Learner, state: TrainState) -> TrainState:
+        """A state that every process made alike, onto the mesh."""
+        if self.mesh is None:
+            return state
+        import jax
+
+        assert learner.shardings is not None
+
+        def put(x: Any, where: Any) -> Any:
+            own = np.asarray(x)
+            return jax.make_array_from_callback(own.shape, where, lambda index: own[index])
+
+        return jax.tree.map(put, state, learner.shardings(state))
+
+    def whole(self, tree: Any) -> Any:
+        """Arrays of the mesh as arrays of this process's first device alone."""
+        if self.mesh is None:
+            return tree
+        import jax
+        from jax.experimental.multihost_utils import process_allgather
+
+        device = jax.local_devices()[0]
+        return jax.tree.map(lambda x: jax.device_put(np.asarray(process_allgather(x, tiled=True)), device), tree)
