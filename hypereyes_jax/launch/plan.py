@@ -212,7 +212,8 @@ def _engine_plan(
     slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
     needed = wanted or min(recipe.rollout.slots, math.ceil(recipe.batch / replicas))
     grid = make_mesh(replica, target.devices(replica)[: replica.size])
-    slots = needed
+    # A slot is held once at rest and once in the view that a call attends to.
+    slots = needed if wanted else max(1, min(needed, int((room - weights) / (2 * slot))))
     while True:
         programs = [
             compile_program(each.name, each.trace, replica)
@@ -221,8 +222,7 @@ def _engine_plan(
         fits = all(not each.error and each.peak_gib <= room for each in programs)
         if fits or slots == 1 or wanted is not None:
             break
-        # A slot is held once at rest and once in the view that a call attends to.
-        slots = max(1, min(slots // 2, int((room - weights) / (2 * slot))))
+        slots = max(1, slots // 2)
     decode = programs[-1]
     return EnginePlan(
         replicas=replicas,
@@ -251,9 +251,9 @@ def render(found: Plan) -> str:
     lines = [
         f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
         f"a step: {train.micro_batches} micro-batches of {_count(train.rows, 'row')} of {train.row_tokens:,} tokens",
-        "  GiB a device: " + ", ".join(f"{name} {size:.3g}" for name, size in parts.items()),
+        "  GiB a device: " + ", ".join(f"{name} {_short(size)}" for name, size in parts.items()),
         _program_line(train.program),
-        f"  TFLOPs a device: {train.program.tflops:.4g}, of which useful {100 * train.useful_share:.0f} %",
+        f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
     if train.step_seconds:
         times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in train.roofline_seconds.items())
@@ -266,7 +266,7 @@ def render(found: Plan) -> str:
         lines += [
             f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
             f"{_count(engine.slots, 'slot')} of {engine.slot_tokens:,} tokens each",
-            f"  GiB a device: weights {engine.weights_gib:.3g}, keys and values {engine.kv_gib:.3g}",
+            f"  GiB a device: weights {_short(engine.weights_gib)}, keys and values {_short(engine.kv_gib)}",
             *(_program_line(each) for each in engine.programs),
         ]
         if engine.decode_seconds:
@@ -279,6 +279,10 @@ def render(found: Plan) -> str:
     return "\n".join(lines)
 
 
+def _short(number: float) -> str:
+    return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
@@ -287,8 +291,8 @@ def _program_line(each: ProgramPlan) -> str:
     took = f"[compiled in {each.compile_seconds:.0f} s]"
     if each.error:
         return f"  {each.name}: {each.error} {took}"
-    sent = ", ".join(f"{axes} {sum(kinds.values()):.3g}" for axes, kinds in each.sent_gib.items()) or "nothing"
-    return f"  {each.name}: peak {each.peak_gib:.3g} GiB, sends GiB by axis: {sent} {took}"
+    sent = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
+    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {sent} {took}"
 
 
 def _known(name: str, table: dict[str, Any], what: str) -> Any:

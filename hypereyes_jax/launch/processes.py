@@ -168,4 +168,9 @@ class Processes:
         from jax.experimental.multihost_utils import process_allgather
 
         device = jax.local_devices()[0]
-        return jax.tree.map(lambda x: jax.device_put(np.asarray(process_allgather(x, tiled=True)), device), tree)
+
+        def fetch(x: jax.Array) -> jax.Array:
+            whole = x if x.is_fully_addressable else process_allgather(x, tiled=True)
+            return jax.device_put(np.asarray(whole), device)
+
+        return jax.tree.map(fetch, tree)

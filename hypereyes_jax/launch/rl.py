@@ -283,6 +283,7 @@ class _Trainer:
 
     async def _step(self, step: int) -> dict[str, float]:
         from hypereyes_jax.rl.experience import Experience, observe, score_group, summary
+        from hypereyes_jax.rl.pack import TrainingSample
         from hypereyes_jax.rollout import Scheduler, Timeline
 
         settings, engine, timeline = self._settings, self._policy.engine, Timeline()
@@ -310,6 +311,8 @@ class _Trainer:
             observe(self._references, question.id, group)
         tightened = self._references.commit() if self._ends_epoch(step) else 0
         samples = [sample for group in played_groups for sample in group.samples()]
+        if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
+            samples = [TrainingSample(played[0].chunks, weight=0.0)]
         samples, taught = self._taught(samples)
         batch = self._processes.batch(engine.config, samples, miniature.pack_config())
         self._state, metrics = self._learner.rl_step(self._state, batch)

@@ -26,6 +26,8 @@ def prepare(mesh: MeshConfig) -> None:
     if "jax" in sys.modules:
         raise RuntimeError("target.prepare must run before jax is imported")
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # XLA's remarks on what a card that is not there would do better; what stops a compilation is raised
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if mesh.platform == "tpu":
         # libtpu looks for the machine it is on; these keep it from asking a metadata server that is not there.
         os.environ |= {

@@ -182,7 +182,7 @@ def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
         }
 
     def merger(name: str, count: int | None, norm_size: int) -> dict[str, Any]:
-        fc1_w, fc1_b = linear(f"{name}.linear_fc1", count, merged, (merged,), None, "vision_mlp")
+        fc1_w, fc1_b = linear(f"{name}.linear_fc1", count, merged, (merged,), "vision_embed", "vision_mlp")
         fc2_w, fc2_b = linear(f"{name}.linear_fc2", count, merged, (vision.out_hidden_size,), "vision_mlp", "embed")
         norm_w = norm(f"{name}.norm", count, norm_size)
         return {"norm": norm_w, "fc1_w": fc1_w, "fc1_b": fc1_b, "fc2_w": fc2_w, "fc2_b": fc2_b}
