@@ -26,7 +26,7 @@ _CONSTANT = re.compile(r"%([\w.\-]+) = [su]\d+\[\]\S* constant\((\d+)\)")
 _NAME = re.compile(r'op_name="([^"]*)"')
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
 
 
 def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -129,7 +129,8 @@ def _group(line: str) -> list[int]:
     if listed := _LISTED.search(line):
         return [int(n) for n in listed[1].split(",")]
     if pairs := _PAIRS.search(line):
-        return [int(pairs[1]), int(pairs[2])]
+        both = [[int(n) for n in pair.split(",")] for pair in re.findall(r"\d+,\d+", pairs[1])]
+        return next((pair for pair in both if pair[0] != pair[1]), [])  # a device may send to itself
     return []
 
 

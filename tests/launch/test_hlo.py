@@ -22,7 +22,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]) while(%t0), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %ar = f32[10]{0} all-reduce(%z), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
   %ags = (f32[4]{0}, f32[32]{0}) all-gather-start(%q), replica_groups=[1,8]<=[8], dimensions={0}
-  %cp = f32[6]{0} collective-permute(%r), source_target_pairs={{0,2},{2,0}}
+  %cp = f32[6]{0} collective-permute(%r), source_target_pairs={{1,1},{0,2},{2,0}}
   ROOT %rs = f32[5]{0} reduce-scatter(%u), replica_groups=[4,2]<=[8], dimensions={0}, to_apply=%add
 }
 """
