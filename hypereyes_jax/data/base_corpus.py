@@ -25,7 +25,7 @@ class BaseCorpusConfig:
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     habits: Habits = WASTEFUL
-    varied: float = 0.85  # share of worlds with invented names or permuted facts; the rest is the real one
+    varied: float = 1.0  # share of worlds with invented names and facts; the rest is the real one without held-out
     questions_a_world: int = 32  # a varied world costs as much to build as a few questions
     clean: bool = False  # without waste, and with few entities: looking and copying are learnt sooner from those
     clean_entities: int = 4

@@ -5,7 +5,7 @@ A plan works on names as found, right or wrong, so that a searcher that was misl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from hypereyes_jax.data.types import Names
@@ -63,8 +63,32 @@ def found(world: World, names: Names) -> list[Country]:
     return [page for page in pages if page is not None]
 
 
-def _read(countries: Iterable[Country], *attributes: str) -> tuple[tuple[str, str, str], ...]:
-    return tuple((c.name, a, c.facts.get(a, "unknown")) for c in countries for a in attributes)
+# Written behind what decides. Comparing as one reads is learnt from every line, comparing at the end from one word.
+FITS = " fits"
+
+
+def _line(country: Country, *attributes: str, fits: bool = False) -> str:
+    facts = ", ".join(country.facts.get(attribute, "unknown") for attribute in attributes)
+    return f"{country.name}: {facts}{FITS if fits else ''}"
+
+
+def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[str, ...]:
+    """Each beats all before it, or not; so the last that fits is the extreme."""
+    best: float | None = None
+    lines = []
+    for country in pages:
+        size = number(country, attribute)
+        fits = size is not None and (best is None or (size > best if largest else size < best))
+        best = size if fits else best
+        lines.append(_line(country, attribute, fits=fits))
+    return tuple(lines)
+
+
+def _bordering(world: World, centre: Country, fitting: Container[str]) -> str:
+    """The neighbours in the card's order; those whose key is wanted fit."""
+    near = sorted((world.country(key) for key in centre.borders), key=lambda c: c.name)
+    listed = ", ".join(f"{c.name}{FITS if c.key in fitting else ''}" for c in near)
+    return f"{centre.name}: {listed or 'none'}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +104,8 @@ class AttributeOf:
         pages = found(world, names)
         return (value(pages[0], self.attribute) or None) if pages else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(found(world, names)[:1], self.attribute)
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        return tuple(_line(c, self.attribute) for c in found(world, names)[:1])
 
 
 @dataclass(frozen=True)
@@ -104,11 +128,11 @@ class Extreme:
             return None
         return (value(winner, self.then) or None) if self.then else winner.name
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
         pages = found(world, names)
         winner = extreme(pages, self.attribute, self.largest)
-        tail = _read([winner], self.then) if self.then and winner else ()
-        return _read(pages, self.attribute) + tail
+        tail = (_line(winner, self.then),) if self.then and winner else ()
+        return _compared(pages, self.attribute, self.largest) + tail
 
 
 @dataclass(frozen=True)
@@ -125,8 +149,14 @@ class SharedValue:
         shared = [v for v in dict.fromkeys(values) if v and values.count(v) > 1]
         return shared[0] if shared else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(found(world, names), self.attribute)
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        seen: set[str] = set()
+        lines = []
+        for country in found(world, names):
+            told = value(country, self.attribute)
+            lines.append(_line(country, self.attribute, fits=told in seen))
+            seen |= {told} - {""}
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -145,8 +175,13 @@ class SameAs:
         same = [c for c in found(world, names[1:]) if wanted and value(c, self.attribute) == wanted]
         return same[0].name if same else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(found(world, names), self.attribute)
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        first = world.find(names[0]) if names and names[0] is not None else None
+        wanted = value(first, self.attribute) if first else ""
+        lines = [_line(first, self.attribute)] if first else []
+        for country in found(world, names[1:]):
+            lines.append(_line(country, self.attribute, fits=wanted != "" and value(country, self.attribute) == wanted))
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -163,8 +198,10 @@ class OnlyOne:
         fitting = [c for c in found(world, names) if matches(c, self.attribute, self.wanted)]
         return fitting[0].name if fitting else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(found(world, names), self.attribute)
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        return tuple(
+            _line(c, self.attribute, fits=matches(c, self.attribute, self.wanted)) for c in found(world, names)
+        )
 
 
 @dataclass(frozen=True)
@@ -188,9 +225,10 @@ class BorderOf:
         touching = [c for c in others if centre is not None and c.key in centre.borders]
         return touching[0].name if touching else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
         centre = self._centre(world, names)
-        return _read([centre], "borders") if centre else ()
+        others = {c.key for c in found(world, names if self.of else names[1:])}
+        return (_bordering(world, centre, others),) if centre else ()
 
 
 @dataclass(frozen=True)
@@ -215,9 +253,14 @@ class CommonNeighbour:
             return None
         return (value(solutions[0], self.then) or None) if self.then else solutions[0].name
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        facts = _read([world.country(key) for key in self.of], "borders")
-        return facts + (_read(self.solutions(world)[:1], self.then) if self.then else ())
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        centres = [world.country(key) for key in self.of]
+        common: set[str] = set()  # to all that have been read; nothing fits in the first list
+        lines = []
+        for place, centre in enumerate(centres):
+            lines.append(_bordering(world, centre, common - set(self.of)))
+            common = common & set(centre.borders) if place else set(centre.borders)
+        return (*lines, *(_line(c, self.then) for c in self.solutions(world)[:1] if self.then))
 
 
 @dataclass(frozen=True)
@@ -244,8 +287,10 @@ class NeighbourWith:
         solutions = self.solutions(world)
         return solutions[0].name if solutions else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(self._neighbours(world), *(attribute for attribute, _ in self.wanted))
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        attributes = [attribute for attribute, _ in self.wanted]
+        fitting = self.solutions(world)
+        return tuple(_line(c, *attributes, fits=c in fitting) for c in self._neighbours(world))
 
 
 @dataclass(frozen=True)
@@ -269,5 +314,5 @@ class NeighbourExtreme:
         winner = extreme(self._neighbours(world), self.attribute, self.largest)
         return winner.name if winner else None
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        return _read(self._neighbours(world), self.attribute)
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        return _compared(self._neighbours(world), self.attribute, self.largest)

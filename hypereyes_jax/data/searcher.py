@@ -42,8 +42,8 @@ WASTEFUL = Habits(  # the miniature's base model learns from these: it can do ev
     glance=0.25,
     rough=0.5,
     everything=0.3,
-    wide_images=0.4,
-    wide_texts=0.4,
+    wide_images=0.3,
+    wide_texts=0.3,
     hasty=0.25,
     off_topic=0.25,
     repeat=0.2,
@@ -53,8 +53,8 @@ CAREFUL = Habits(  # stands in for the strong model that rejection sampling draw
     glance=0.15,
     rough=0.1,
     everything=0.2,
-    wide_images=0.45,
-    wide_texts=0.5,
+    wide_images=0.15,
+    wide_texts=0.15,
     hasty=0.05,
     off_topic=0.1,
     repeat=0.1,
@@ -73,7 +73,8 @@ def image_call(boxes: Sequence[Box], image_id: str = "img_0") -> str:
 
 
 def text_call(queries: Sequence[str]) -> str:
-    return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {json.dumps(list(queries))}}}}}</tool_call>'
+    asked = json.dumps(list(queries), ensure_ascii=False)  # a name is spelt as it was read
+    return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {asked}}}}}</tool_call>'
 
 
 def snap(box: Box) -> Box:
@@ -158,7 +159,9 @@ class ScriptedSearcher:
 
     def _image_turns(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         oracle, rng = self._oracle, self._rng
-        wanted = tuple(range(len(oracle.boxes))) if self._habits["everything"] else tuple(sorted(oracle.matter))
+        # Those that matter come first and in the plan's order, so that what is found can be read from top to bottom.
+        idle = [i for i in range(len(oracle.boxes)) if i not in oracle.matter]
+        wanted = (*oracle.matter, *(idle if self._habits["everything"] else ()))
         width = self._width(len(wanted), self._habits["wide_images"])
         manner = "Rough crops will do." if self._habits["rough"] else "Cut each one out."
         for start in range(0, len(wanted), width):
@@ -192,7 +195,8 @@ class ScriptedSearcher:
     def _answer(self, reason: str, answer: str | None) -> str:
         if answer is None:
             answer = str(self._rng.choice(self._oracle.distractors))
-        return f"<reason>{reason}</reason><answer>{answer}</answer>"
+        # The space makes a name the same tokens here as in running text, where it is copied from.
+        return f"<reason>{reason}</reason><answer> {answer}</answer>"
 
 
 def _reason_of(turn: str) -> str:

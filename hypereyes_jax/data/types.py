@@ -27,8 +27,8 @@ class Plan(Protocol):
         """The answer as the cards spell it; None if what was found doesn't give one."""
         ...
 
-    def read(self, world: World, names: Names) -> tuple[tuple[str, str, str], ...]:
-        """(country name, attribute, fact) that the answer follows from."""
+    def read(self, world: World, names: Names) -> tuple[str, ...]:
+        """What the answer follows from, a line a page: its name, its facts, and whether it fits what was asked."""
         ...
 
 
@@ -63,7 +63,7 @@ class Oracle:
         answer = self.plan.answer(self.world, names)
         if not facts or answer is None:
             return ""
-        return "; ".join(f"{name}: {fact}" for name, _, fact in facts) + f". So the answer is {answer}."
+        return f"I read {'; '.join(facts)}. So the answer is {answer}."
 
 
 @dataclass(frozen=True)

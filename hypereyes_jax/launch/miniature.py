@@ -41,9 +41,9 @@ def model_config(tokenizer: Any) -> Qwen3VLConfig:
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=32,
-            mrope_section=(6, 5, 5),
-            rope_theta=10_000.0,
+            head_dim=64,
+            mrope_section=(12, 10, 10),
+            rope_theta=5_000_000.0,
             tie_word_embeddings=True,
             max_position_embeddings=CONTEXT,
             initializer_range=0.05,
@@ -98,7 +98,7 @@ def sampling_config() -> SamplingConfig:
 
 
 def pack_config() -> PackConfig:
-    """One shape for every batch of SFT and RL. 192 patches are a mosaic, or some 16 crops."""
+    """Rows of whole episodes. The room for images, most of the memory, follows from the batch, in a few sizes."""
     from hypereyes_jax.rl.pack import PackConfig
 
-    return PackConfig(row_tokens=(CONTEXT,), rows=8, vision=(48, 192), min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    return PackConfig(row_tokens=(CONTEXT,), rows=8, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)

@@ -7,6 +7,8 @@ stage, and a report. Killed at any moment, the same command continues where it w
 from __future__ import annotations
 
 import asyncio
+import resource
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -49,15 +51,23 @@ def run(config: QuickstartConfig) -> None:
     started = time.time()
     settings = _smoke(config) if config.smoke else config
     directory = RunDirectory.open(config.out, "quickstart", settings, may_differ=frozenset({"out"}))
-    clock = directory.file("seconds.json")
-    before = read_json(clock) if clock.exists() else 0.0
     with Stages() as stages:
         _run_stages(directory, settings, stages)
-    write_json(clock, before + time.time() - started)
+    cost = _cost(directory, time.time() - started)
     report = write_report(directory.path)
     console = Console()
     console.print(results_table(read_json(directory.file("metrics.json"))["stages"]))
-    console.print(f"{duration(before + time.time() - started)} in all. Report: {report}")
+    console.print(f"{duration(cost['seconds'])} in all, peak memory {cost['peak_gib']:.1f} GiB. Report: {report}")
+
+
+def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
+    """Adds to the time and memory that earlier calls of the same run took, if it was interrupted."""
+    path = directory.file("cost.json")
+    before = read_json(path) if path.exists() else {"seconds": 0.0, "peak_gib": 0.0}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    cost = {"seconds": before["seconds"] + seconds, "peak_gib": max(before["peak_gib"], peak)}
+    write_json(path, cost)
+    return cost
 
 
 def _smoke(config: QuickstartConfig) -> QuickstartConfig:

@@ -45,7 +45,7 @@ PASSES = 5  # the paper's pass@5
 class RlSettings:
     """How the miniature is trained by RL. Group size, clips, TRACE and OPD are the paper's."""
 
-    steps: int = 24
+    steps: int = 36
     prompts: int = 16
     """Questions a step."""
     group: int = 8

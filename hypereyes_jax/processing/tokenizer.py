@@ -30,8 +30,8 @@ _PIECES = (
     r"|\[img_[0-9]+\]"
     r"|(?:, )?[01]\.[0-9]{2}(?![0-9])"  # a box edge, with the comma before it
     r"| ?\p{L}+"
-    r"| ?\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+"  # without the space behind it: a name reads the same after a comma as after a word
+    r"| ?\p{N}"  # a digit: numbers of all lengths are compared
+    r"| ?[^\s\p{L}\p{N}<]+|<"  # without the space behind it: a name reads the same after a comma as after a word
     r"|\s+"
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from hypereyes_jax.configs.training import OptimizerConfig
 
@@ -43,8 +44,34 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
+def matrices(params: Any) -> Any:
+    """Which axes Muon orthogonalises: (in, out) of every layer's matrices. None for the leaves that Adam trains."""
+
+    def axes(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+        if "norm" in "/".join(names) or names[-1].endswith("_b") or names[-1] in ("embed", "lm_head", "pos", "patch_w"):
+            return None
+        into = 1 if names[-1] == "qkv_w" else leaf.ndim - 2  # [layer, in, 3, out]
+        return optax.contrib.MuonDimensionNumbers((into,), (leaf.ndim - 1,))
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, Adam, decoupled weight decay, learning rate. Gradients arrive in float32."""
+    """Clip by global norm, Adam (or Muon), decoupled weight decay, learning rate. Gradients arrive in float32."""
+    if config.muon_learning_rate is not None:
+        rate, ratio = learning_rate(config), config.muon_learning_rate / config.learning_rate
+        return optax.chain(
+            optax.clip_by_global_norm(config.clip_norm),
+            optax.contrib.muon(
+                learning_rate=lambda step: ratio * rate(step),
+                weight_decay=config.weight_decay,
+                adam_b1=config.b1,
+                adam_b2=config.b2,
+                adam_learning_rate=rate,
+                muon_weight_dimension_numbers=matrices,
+            ),
+        )
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=jnp.dtype(config.first_moment_dtype)),

@@ -277,15 +277,17 @@ def _vision(
     """The images of each part: (leaves [M, ...] with parts side by side, visual tokens a part)."""
     rows, length = _vision_shape(config, images, pack_config)
     none: Sequence[PatchedImage] = ()
-    laid = [vision_inputs(config.vision, each, (rows, length)) for each in [*images, *[none] * (parts - len(images))]]
     tokens = rows * length // config.vision.merge_unit
     shards = pack_config.shards
-    laid = [
-        each._replace(token_place_M=each.token_place_M + np.int32(number % shards * tokens))
-        for number, each in enumerate(laid)
-    ]
-    side_by_side = (np.stack(leaf).reshape(parts // shards, -1, *leaf[0].shape[1:]) for leaf in zip(*laid, strict=True))
-    return VisionInputs(*side_by_side), tokens
+    stacked: list[np.ndarray] = []
+    for number, part in enumerate([*images, *[none] * (parts - len(images))]):
+        laid = vision_inputs(config.vision, part, (rows, length))
+        laid = laid._replace(token_place_M=laid.token_place_M + np.int32(number % shards * tokens))
+        # Filled one by one: patches are the bulk of a batch, and a list of parts would hold them twice.
+        stacked = stacked or [np.empty((parts, *leaf.shape), leaf.dtype) for leaf in laid]
+        for all_parts, leaf in zip(stacked, laid, strict=True):
+            all_parts[number] = leaf
+    return VisionInputs(*(leaf.reshape(parts // shards, -1, *leaf.shape[2:]) for leaf in stacked)), tokens
 
 
 def _patchify_once(

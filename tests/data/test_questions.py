@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.data.mosaics import places
+from hypereyes_jax.data.plans import FITS
 from hypereyes_jax.data.priors import blind, drop_majorities, leaks
 from hypereyes_jax.data.questions import SynthesisConfig, draw_question, synthesize
 from hypereyes_jax.env.world import World
@@ -176,10 +177,38 @@ def test_the_planned_queries_return_every_fact_needed(training):
         assert 1 <= len(rounds) <= 2
         assert all(round_ for round_ in rounds)
         told = [oracle.world.text_search(query, 3)[0] for round_ in rounds for query in round_]
-        for name, _, fact in oracle.plan.read(oracle.world, oracle.true_names):
-            assert fact == "unknown" or any(
-                hit.title == name and fact in hit.content and hit.score >= 0.6 for hit in told
-            ), (name, fact)
+        for line in oracle.plan.read(oracle.world, oracle.true_names):
+            name, facts = line.replace(FITS, "").split(": ", 1)
+            for fact in facts.split(", "):
+                assert fact == "unknown" or any(
+                    hit.title == name and fact in hit.content and hit.score >= 0.6 for hit in told
+                ), (name, fact)
+
+
+def test_what_fits_as_one_reads_is_what_the_answer_says(training):
+    for synth in training:
+        oracle, answer = synth.oracle, synth.question.answers[0]
+        lines = oracle.plan.read(oracle.world, oracle.true_names)
+        fitting = [line.removesuffix(FITS) for line in lines if line.endswith(FITS)]
+        match synth.question.kind:
+            case "extreme" | "compare" | "neighbour_extreme":
+                assert fitting[-1].startswith(f"{answer}: ")
+            case "extreme_then":
+                assert lines[-1] == f"{fitting[-1].split(': ')[0]}: {answer}"
+            case "same_as" | "only_one" | "neighbour_with":
+                assert [line.split(": ")[0] for line in fitting] == [answer]
+            case "shared":
+                assert [line.split(": ", 1)[1] for line in fitting] == [answer]
+            case "border" | "border_named":
+                marked = [name for name in lines[0].split(": ", 1)[1].split(", ") if name.endswith(FITS)]
+                assert marked == [answer + FITS]
+            case "common_neighbour":
+                solution, last = oracle.plan.solutions(oracle.world)[0].name, lines[len(oracle.plan.of) - 1]
+                assert f"{solution}{FITS}" in last
+                assert last.count(FITS) == 1
+            case kind:
+                assert kind == "attribute"
+                assert not fitting
 
 
 def test_wrong_names_give_what_their_pages_say(seen_world):

@@ -9,24 +9,42 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from hypereyes_jax.env.world.cards import display_facts
 from hypereyes_jax.env.world.types import Country
 
-_ONSETS = tuple(re.findall(r"\w+", "b br ch d dr f g gr h j k kh kl l m n nd p r s sh st t tr v w y z"))
-_VOWELS = (*"aaaeeiioou", "ai", "ia", "ou", "ue")
-_CODAS = ["", "", "", "", "n", "r", "l", "s", "m", "t", "d", "ng", "k", "x"]
 _COINS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "krone", "crown", "shilling", "mark")
-_NAME_FORMS = ("{}", "{}", "{}", "{}", "{}", "{}", "North {}", "South {}", "{} Islands", "Republic of {}", "Saint {}")
+_PIECES = (2, 3, 4)  # letters of the pieces that invented words are put together from
+_NAME_FORMS = (
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "North {}",
+    "South {}",
+    "{} Islands",
+    "Saint {}",
+    "{} {}",
+    "{} and {}",
+)
+_CITY_FORMS = ("{}", "{}", "{}", "{}", "{}", "{} {}", "Port {}", "San {}")
 
 
 class _Inventor:
-    """Draws pronounceable words that it has not drawn before and that are no name of the real world."""
+    """Puts pieces of real words together to words that it has not drawn before and that are no real name.
 
-    def __init__(self, rng: np.random.Generator, taken: Iterable[str]):
+    Any syllable rule would make names that look alike, and a model that has learnt the rule spells what it expects
+    instead of what it reads. Pieces cut at random from real names have the letters of real names and no such rule.
+    """
+
+    def __init__(self, rng: np.random.Generator, models: Iterable[str], taken: Iterable[str]):
         self._rng = rng
+        self._pieces = _pieces(tuple(models))
         self._taken = {name.lower() for name in taken}
         self._numbers: list[int] = []
 
@@ -37,46 +55,48 @@ class _Inventor:
 
     def word(self) -> str:
         while True:
-            syllables = 3 if self._pick("abc") == "a" else 2
-            drawn = "".join(self._pick(_ONSETS) + self._pick(_VOWELS) for _ in range(syllables)) + self._pick(_CODAS)
+            drawn = "".join(self._pick(self._pieces) for _ in range(2 if self._pick("abc") != "a" else 3))
             if drawn not in self._taken:
                 self._taken.add(drawn)
                 return drawn.capitalize()
 
     def country(self) -> str:
-        return self._pick(_NAME_FORMS).format(self.word())
+        return self._pick(_NAME_FORMS).format(self.word(), self.word())
+
+    def city(self) -> str:
+        return self._pick(_CITY_FORMS).format(self.word(), self.word())
 
     def currency(self) -> str:
         return f"{self.word()} {self._pick(_COINS)}" if self._pick("ab") == "a" else self.word().lower()
 
 
-def vary(
-    countries: Sequence[Country], rng: np.random.Generator, keep_names: bool, real_names: Iterable[str]
-) -> tuple[Country, ...]:
+@lru_cache(maxsize=4)
+def _pieces(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Every run of 2 to 4 letters in the words of the names, as often as it occurs."""
+    words = [word.lower() for name in names for word in re.findall(r"[^\W\d_]{4,}", name)]
+    return tuple(word[i : i + size] for word in words for size in _PIECES for i in range(len(word) - size + 1))
+
+
+def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Iterable[str]) -> tuple[Country, ...]:
     """Countries with the same keys (and so the same flags) and other facts, consistent among themselves.
 
     Borders, currency and languages move together to another country, as do, each for itself, region, population, area
-    and independence; numbers are then scaled at random. Names, capitals, currencies and languages are invented, except
-    that `keep_names` leaves countries their names and only permutes the facts.
+    and independence; numbers are then scaled at random. Names, capitals, currencies and languages are invented.
     """
-    inventor = _Inventor(rng, real_names)
+    models = [name for c in countries for name in (c.name, c.capital, c.currency, *c.languages)]
+    inventor = _Inventor(rng, models, real_names)
     keys = [country.key for country in countries]
     count = len(countries)
 
     def shuffled() -> list[Country]:
         return [countries[i] for i in rng.permutation(count)]
 
-    neighbourhoods, regions, sizes, areas, histories, seats = (shuffled() for _ in range(6))
+    neighbourhoods, regions, sizes, areas, histories = (shuffled() for _ in range(5))
     lands = {donor.key: key for key, donor in zip(keys, neighbourhoods, strict=True)}
-    names = {c.key: c.name if keep_names else inventor.country() for c in countries}
+    names = {c.key: inventor.country() for c in countries}
     renamed = {c.name: names[c.key] for c in countries}
-    currencies = {
-        name: name if keep_names or not name else inventor.currency() for name in {c.currency: 0 for c in countries}
-    }
-    languages = {
-        name: name if keep_names else inventor.word()
-        for name in {language: 0 for c in countries for language in c.languages}
-    }
+    currencies = {name: inventor.currency() if name else "" for name in {c.currency: 0 for c in countries}}
+    languages = {name: inventor.word() for name in {language: 0 for c in countries for language in c.languages}}
     scale = np.exp(rng.uniform(-0.7, 0.7, (2, count)))
     years = rng.integers(1800, 2016, count)
     out = []
@@ -85,9 +105,9 @@ def vary(
         varied = replace(
             country,
             name=names[country.key],
-            aliases=country.aliases if keep_names else (),
-            capital=seats[i].capital if keep_names else inventor.word(),
-            capital_aliases=seats[i].capital_aliases if keep_names else (),
+            aliases=(),
+            capital=inventor.city(),
+            capital_aliases=(),
             region=regions[i].region,
             population=max(1000, int(population * scale[0, i])) if population else None,
             area=max(2.0, float(area * scale[1, i])) if area else None,

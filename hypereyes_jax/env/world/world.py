@@ -108,16 +108,9 @@ class World:
         )
         return World(kept, [p for p in self._passages if p.key in wanted and not telling.search(p.text)])
 
-    def varied(self, rng: np.random.Generator, keep_names: bool | None = None) -> World:
-        """A world of the same flags whose facts are drawn anew, with cards only.
-
-        Args:
-          keep_names: True permutes facts among countries that keep their names; False invents the names too;
-            None draws one of the two (30 % keep their names).
-        """
-        if keep_names is None:
-            keep_names = bool(rng.random() < 0.3)
-        out = World(vary(self.countries, rng, keep_names, _real_names()))
+    def varied(self, rng: np.random.Generator) -> World:
+        """A world of the same flags whose names and facts are drawn anew, with cards only."""
+        out = World(vary(self.countries, rng, _real_names()))
         out.__dict__["images"] = self.images  # the same flags: share the gallery
         return out
 
