@@ -119,9 +119,3 @@ def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path
     gone = replace(settings, search_mode=StoreMode.REPLAY, search_store=tmp_path / "gone.sqlite")
     with pytest.raises(UserError, match="there is no"):
         run(tmp_path / "gone", monkeypatch, gone, engine)
-
-
-@pytest.mark.slow
-def test_a_longer_run_with_episodes_waiting_for_slots_replays_to_the_bit(tmp_path, monkeypatch):
-    settings = rl.RlSettings(steps=4, prompts=4, group=4, latency=0.2, checkpoint_every=9)
-    recorded_and_replayed(tmp_path, monkeypatch, settings, miniature.engine_config(slots=8))
