@@ -77,7 +77,7 @@ class RlConfig:
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
     exact: bool = False
-    """Reproducible to the bit, so that a recorded run replays strictly from its first step to its last; slower."""
+    """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
     settings: RlSettings = field(default_factory=RlSettings)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 

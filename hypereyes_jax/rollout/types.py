@@ -61,8 +61,8 @@ class EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
         Timing then changes no shape. With a slot for every rollout, log-probs and the weights trained on them were the
-        same to the bit in every repetition; with fewer slots, so that caches are evicted, single turns have been seen to
-        differ by 2e-6. Tokens agreed in both.
+        same to the bit in every repetition; with fewer slots, so that caches are evicted, single turns have been seen
+        to differ by 2e-6. Tokens agreed in both.
         """
         return replace(
             self,
