@@ -38,15 +38,17 @@ def work_a_device(jaxpr: Any, devices: int) -> Work:
     return _total(jaxpr, devices) * (1 / devices)
 
 
-def _total(jaxpr: Any, devices: int) -> Work:
+def _total(jaxpr: Any, devices: int, within: str = "") -> Work:
     total = Work()
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        total += _work(eqn, devices)
+        total += _work(eqn, devices, within)
     return total
 
 
-def _work(eqn: Any, devices: int) -> Work:
+def _work(eqn: Any, devices: int, within: str) -> Work:
+    """`within` names the calls around this equation, up to the closest loop: names inside of a call begin anew."""
     name, params = eqn.primitive.name, eqn.params
+    scope = f"{within}/{eqn.source_info.name_stack}"
     match name:
         case "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
@@ -64,20 +66,20 @@ def _work(eqn: Any, devices: int) -> Work:
         case "scan":
             return _total(params["jaxpr"], devices) * params["length"]
         case "while":
-            trips = read_trips(str(eqn.source_info.name_stack))
+            trips = read_trips(scope)
             body = _total(params["body_jaxpr"], devices) + _total(params["cond_jaxpr"], devices)
             return body * (1.0 if trips is None else trips)
         case "cond":
-            return max((_total(branch, devices) for branch in params["branches"]), key=lambda each: each.flops)
+            return max((_total(branch, devices, scope) for branch in params["branches"]), key=lambda each: each.flops)
         case "shard_map":
             return _total(params["jaxpr"], devices) * devices
         case "pallas_call":
-            steps = read_trips(str(eqn.source_info.name_stack)) or math.prod(params["grid_mapping"].grid)
+            steps = read_trips(scope) or math.prod(params["grid_mapping"].grid)
             body = _total(params["jaxpr"], devices)
             return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars))
     total = Work()
     for inner in _programs(params.values()):
-        total += _total(inner, devices)
+        total += _total(inner, devices, scope)
     return total
 
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypereyes_jax.launch.work import work_a_device
+from hypereyes_jax.models.qwen3_vl.attention import splash_attention
 from hypereyes_jax.models.trips import expected_trips, read_trips
 
 A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
@@ -80,3 +81,16 @@ def test_the_count_agrees_with_the_compilers_on_a_program_without_loops(length):
     shapes = [jnp.zeros(s) for s in ((length, 32), (32, 64), (64, 8))]
     compiled = jax.jit(program).lower(*shapes).compile().cost_analysis()["flops"]
     assert work(program, *shapes).flops == pytest.approx(compiled, rel=0.01)  # the compiler counts tanh, too
+
+
+def test_the_splash_kernel_counts_the_blocks_that_a_causal_row_meets():
+    shapes = [jax.ShapeDtypeStruct((1, 2048, heads, 128), jnp.bfloat16) for heads in (4, 2, 2)]
+    segment = jax.ShapeDtypeStruct((1, 2048), jnp.int32)
+
+    def loss(q, k, v, segment):
+        return splash_attention(q, k, v, segment, causal=True).astype(jnp.float32).sum()
+
+    met = 4 * 10 * 2 * 512 * 512 * 128  # 4 heads, 10 of 16 pairs of blocks, a matmul
+    assert work(loss, *shapes, segment).flops == 2 * met
+    # the forward's 2, then 4 for keys and values and 3 for queries: scores and their gradient are computed in each
+    assert work(jax.grad(loss, (0, 1, 2)), *shapes, segment).flops == pytest.approx(9 * met, rel=0.01)
