@@ -46,7 +46,7 @@ def run(config: QuickstartConfig) -> None:
     from rich.console import Console
 
     from hypereyes_jax.eval.report import write_report
-    from hypereyes_jax.launch.results import results_table
+    from hypereyes_jax.launch.results import costs_table, results_table
 
     started = time.time()
     settings = _smoke(config) if config.smoke else config
@@ -56,7 +56,8 @@ def run(config: QuickstartConfig) -> None:
     cost = _cost(directory, time.time() - started)
     report = write_report(directory.path)
     console = Console()
-    console.print(results_table(read_json(directory.file("metrics.json"))["stages"]))
+    results = read_json(directory.file("metrics.json"))["stages"]
+    console.print(results_table(results), costs_table(results))
     console.print(f"{duration(cost['seconds'])} in all, peak memory {cost['peak_gib']:.1f} GiB. Report: {report}")
 
 
@@ -147,5 +148,7 @@ def _evaluate(
                 search=config.rl.search,
                 latency=config.rl.latency,
                 seed=1000,
+                store=config.rl.search_store,
+                mode=config.rl.search_mode,
             )
         )
