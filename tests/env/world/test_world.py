@@ -69,7 +69,8 @@ def test_restricting_to_an_unknown_country_is_an_error(world):
 def test_a_varied_world_is_reproducible_and_differs_between_draws(seen_world):
     first, again, other = (seen_world.varied(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert list(texts(first)) == list(texts(again))
-    assert {c.name for c in first.countries}.isdisjoint(c.name for c in other.countries)
+    shared = {c.name for c in first.countries} & {c.name for c in other.countries}
+    assert len(shared) < 0.1 * len(first.countries)  # short names come up again now and then
 
 
 def test_invented_names_are_new_and_unique(world, seen_world):
