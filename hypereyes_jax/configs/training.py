@@ -11,7 +11,7 @@ class OptimizerConfig:
     """Defaults are the paper's SFT (see `configs.recipes` for RL)."""
 
     learning_rate: float = 1e-4
-    # Muon's, for the matrices of the layers; None = Adam for all. It makes a model from nothing in half the steps.
+    # Muon's, for the layers' matrices, which alone decay then; the rest is trained by Adam. None = Adam for all.
     muon_learning_rate: float | None = None
     final_learning_rate: float = 1e-5  # of the cosine; unused when constant
     schedule: Literal["cosine", "constant"] = "cosine"

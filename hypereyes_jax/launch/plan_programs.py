@@ -62,6 +62,20 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
     )
 
 
+def _abstract_images(model: Qwen3VLConfig, shape: Callable[..., Any], rows: int, length: int) -> VisionInputs:
+    """`rows` rows of `length` patches. `shape` makes one array of the given sizes, int32 unless told `dtype`."""
+    patches = rows * length
+    return VisionInputs(
+        patches_NP=shape(patches, model.vision.patch_values, dtype=np.float32),
+        pos_index_N4=shape(patches, 4),
+        pos_weight_N4=shape(patches, 4, dtype=np.float32),
+        row_N=shape(patches),
+        col_N=shape(patches),
+        segment_RL=shape(rows, length),
+        token_place_M=shape(patches // model.vision.merge_unit),
+    )
+
+
 def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, rows: int, row_tokens: int) -> PackedBatch:
     """A step's data, as shapes. Every row is planned with the recipe's number of images, each of the largest size."""
 
@@ -69,16 +83,7 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
         return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
 
     length = recipe.image_tokens * model.vision.merge_unit
-    patches = rows * recipe.row_images * length
-    vision = VisionInputs(
-        patches_NP=shape(patches, model.vision.patch_values, dtype=np.float32),
-        pos_index_N4=shape(patches, 4),
-        pos_weight_N4=shape(patches, 4, dtype=np.float32),
-        row_N=shape(patches),
-        col_N=shape(patches),
-        segment_RL=shape(rows * recipe.row_images, length),
-        token_place_M=shape(patches // model.vision.merge_unit),
-    )
+    vision = _abstract_images(model, shape, rows * recipe.row_images, length)
     integers, floats = shape(rows, row_tokens), shape(rows, row_tokens, dtype=np.float32)
     inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
     return PackedBatch(
@@ -146,26 +151,17 @@ def engine_programs(
     def put(tree: Any, where: Any) -> Any:
         return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, where)
 
-    def host(*sizes: int, kind: Any = np.int32) -> Any:
-        return jax.ShapeDtypeStruct(sizes, kind, sharding=everywhere)
+    def host(*sizes: int, dtype: Any = np.int32) -> Any:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=everywhere)
 
     params = put(params, param_shardings(model, mesh))
     store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
     heads = NamedSharding(mesh, PartitionSpec(None, None, "tensor"))
     store = put(store, jax.tree.map(lambda _: heads, store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
-    pool = VisualFeatures(host(settings.visual_tokens, width, kind=dtype), host(taps, settings.visual_tokens, width,
-                                                                                kind=dtype))  # fmt: skip
-    patches = image_tokens * model.vision.merge_unit
-    vision = VisionInputs(
-        patches_NP=host(patches, model.vision.patch_values, kind=np.float32),
-        pos_index_N4=host(patches, 4),
-        pos_weight_N4=host(patches, 4, kind=np.float32),
-        row_N=host(patches),
-        col_N=host(patches),
-        segment_RL=host(1, patches),
-        token_place_M=host(image_tokens),
-    )
+    pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
+                                                                                dtype=dtype))  # fmt: skip
+    vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
     chunk = min(EXTEND_TOKENS, length)
     rows = programs.ExtendRows(
         tokens_RT=host(1, chunk),
@@ -176,7 +172,7 @@ def engine_programs(
         length_R=host(1),
     )
     packed = jax.tree.map(
-        lambda x: host(*np.shape(x), kind=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
+        lambda x: host(*np.shape(x), dtype=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
     )
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 

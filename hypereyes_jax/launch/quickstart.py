@@ -62,7 +62,7 @@ def run(config: QuickstartConfig) -> None:
 
 
 def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
-    """Adds to the time and memory that earlier calls of the same run took, if it was interrupted."""
+    """Of this call and of those before it that came to their end; a call that was killed leaves no figures."""
     path = directory.file("cost.json")
     before = read_json(path) if path.exists() else {"seconds": 0.0, "peak_gib": 0.0}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -56,7 +56,7 @@ def devices(mesh: MeshConfig) -> list[Any]:
             found = topologies.get_topology_desc(
                 platform="cuda", topology_name=mesh.device, topology=mesh.topology, target_config=_card(mesh.device)
             )
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, ValueError) as error:
         package = "libtpu==0.0.42.*" if mesh.platform == "tpu" else f"jax-cuda13-plugin=={jax.__version__}"
         raise UserError(
             f"can't compile for {mesh.device} here: {str(error).splitlines()[0]}. Install the compiler with "

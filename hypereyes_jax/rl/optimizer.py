@@ -31,25 +31,29 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
     return schedule
 
 
+def _names(path: tuple[Any, ...]) -> list[str]:
+    return [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+
+
+def _is_norm_or_bias(names: list[str]) -> bool:
+    return "norm" in "/".join(names) or names[-1].endswith("_b")
+
+
 def decayed(params: Any) -> Any:
     """True for the leaves that weight decay applies to: not norms' scales, not biases (as Megatron does).
 
     By name, not rank: layers are stacked, so that a norm's scale has two axes.
     """
 
-    def is_decayed(path: tuple[Any, ...], _: Any) -> bool:
-        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        return "norm" not in "/".join(names) and not names[-1].endswith("_b")
-
-    return jax.tree_util.tree_map_with_path(is_decayed, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: not _is_norm_or_bias(_names(path)), params)
 
 
 def matrices(params: Any) -> Any:
     """Which axes Muon orthogonalises: (in, out) of every layer's matrices. None for the leaves that Adam trains."""
 
     def axes(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
-        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        if "norm" in "/".join(names) or names[-1].endswith("_b") or names[-1] in ("embed", "lm_head", "pos", "patch_w"):
+        names = _names(path)
+        if _is_norm_or_bias(names) or names[-1] in ("embed", "lm_head", "pos", "patch_w"):
             return None
         into = 1 if names[-1] == "qkv_w" else leaf.ndim - 2  # [layer, in, 3, out]
         return optax.contrib.MuonDimensionNumbers((into,), (leaf.ndim - 1,))
@@ -65,6 +69,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             optax.clip_by_global_norm(config.clip_norm),
             optax.contrib.muon(
                 learning_rate=lambda step: ratio * rate(step),
+                eps=config.eps,
+                mu_dtype=jnp.dtype(config.first_moment_dtype),
                 weight_decay=config.weight_decay,
                 adam_b1=config.b1,
                 adam_b2=config.b2,

@@ -260,6 +260,17 @@ def _data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def sampling_params(sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> dict[str, Any]:
+    """What both servers are asked for in the same words; each names the limit on new tokens in its own."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "min_p": sampling.min_p,
+        "stop_token_ids": list(stop_ids),
+    }
+
+
 def is_truncated(sampling: SamplingConfig) -> bool:
     """Whether tokens are drawn from a part of the vocabulary only."""
     return sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0 or sampling.temperature == 0

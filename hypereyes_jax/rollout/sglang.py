@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from hypereyes_jax.rollout.server import Completion, Conversation, GenerationServer, check_sampled, is_truncated
+from hypereyes_jax.rollout.server import (
+    Completion,
+    Conversation,
+    GenerationServer,
+    check_sampled,
+    is_truncated,
+    sampling_params,
+)
 from hypereyes_jax.rollout.types import SamplingConfig
 
 
@@ -31,14 +38,7 @@ class SGLangServer(GenerationServer):
         reply = await self.generate(
             conversation.tokens,
             conversation.images,
-            {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k or -1,
-                "min_p": sampling.min_p,
-                "max_new_tokens": limit,
-                "stop_token_ids": list(stop_ids),
-            },
+            sampling_params(sampling, stop_ids) | {"max_new_tokens": limit},
         )
         meta = reply["meta_info"]
         self.check_length(conversation, meta["prompt_tokens"])

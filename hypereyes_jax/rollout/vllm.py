@@ -19,6 +19,7 @@ from hypereyes_jax.rollout.server import (
     ServerSeat,
     check_sampled,
     is_truncated,
+    sampling_params,
 )
 from hypereyes_jax.rollout.types import SamplingConfig
 
@@ -50,14 +51,7 @@ class VLLMServer(GenerationServer):
         reply = await self.generate(
             conversation.tokens,
             conversation.images,
-            {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k or -1,
-                "min_p": sampling.min_p,
-                "max_tokens": limit,
-                "stop_token_ids": list(stop_ids),
-            },
+            sampling_params(sampling, stop_ids) | {"max_tokens": limit},
         )
         self.check_length(conversation, reply["usage"]["prompt_tokens"])
         self._check_prompt(conversation, reply.get("prompt_token_ids"))
