@@ -70,7 +70,7 @@ def test_a_varied_world_is_reproducible_and_differs_between_draws(seen_world):
     first, again, other = (seen_world.varied(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert list(texts(first)) == list(texts(again))
     shared = {c.name for c in first.countries} & {c.name for c in other.countries}
-    assert len(shared) < 0.1 * len(first.countries)  # short names come up again now and then
+    assert len(shared) < 0.02 * len(first.countries)  # a short name comes up again now and then: one of these 154
 
 
 def test_invented_names_are_new_and_unique(world, seen_world):
