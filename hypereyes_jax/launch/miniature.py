@@ -87,7 +87,8 @@ def engine_config(slots: int = 64) -> EngineConfig:
     """Slots that hold a whole episode."""
     from hypereyes_jax.rollout import EngineConfig
 
-    return EngineConfig(slots=slots, length=CONTEXT, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    views = (256, 512, 640, 768)  # attention costs what the longest episode is long; most are near 500 tokens
+    return EngineConfig(slots=slots, length=CONTEXT, view_lengths=views, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
 
 
 def sampling_config() -> SamplingConfig:

@@ -143,7 +143,7 @@ def engine_programs(
     Views are as long as the slots, the worst case.
     """
     settings = EngineConfig(slots=slots, length=length, kv=_kv_kind(recipe))
-    kernels = Kernels.for_sampling(mesh.devices.flat[0].platform)
+    kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -30,7 +30,7 @@ from hypereyes_jax.launch.searching import Transport, searching
 
 if TYPE_CHECKING:
     from hypereyes_jax.env.recorded import RecordedBackend
-    from hypereyes_jax.env.types import Question, SearchBackend
+    from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.experience import Experience
@@ -152,25 +152,30 @@ async def _select(
     stages: Stages,
     processes: Processes,
 ) -> dict[str, tuple[int, int]]:
-    from hypereyes_jax.data.selection import initial_reference
+    from hypereyes_jax.data.selection import initial_reference, settled
 
     path = directory.file(SELECTION)
     found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
     if found is not None:
         return {key: tuple(counts) for key, counts in found.items()}
     mine = candidates[processes.index :: processes.count]
+    seeds = _seeds(settings.seed, 0, PASSES * len(candidates)).reshape(-1, PASSES)[processes.index :: processes.count]
+    tries: list[list[tuple[EpisodeResult, bool | None]]] = [[] for _ in mine]
     with stages.stage("selection", PASSES * len(mine)) as stage:
-        repeated = [question for question in mine for _ in range(PASSES)]
-        seeds = _seeds(settings.seed, 0, PASSES * len(candidates)).reshape(-1, PASSES)
-        own = seeds[processes.index :: processes.count].ravel()
-        played = await _play(policy.engine, policy.chat, repeated, backend, own.tolist(), stage.advance)
-        verdicts = await _verdicts(played)
+        # All are tried once; those that succeed are out, so only the others cost their further tries.
+        for wave in (range(1), range(1, PASSES)):
+            open_ = [number for number, made in enumerate(tries) if not settled(made)]
+            stage.advance(len(wave) * (len(mine) - len(open_)))
+            plays = [(number, attempt) for number in open_ for attempt in wave]
+            asked = [mine[number] for number, _ in plays]
+            played = await _play(
+                policy.engine, policy.chat, asked, backend, [int(seeds[p]) for p in plays], stage.advance
+            )
+            for (number, _), trajectory, verdict in zip(plays, played, await _verdicts(played), strict=True):
+                tries[number].append((trajectory.result, trajectory.result.answer is not None and verdict))
     references: dict[str, tuple[int, int]] = {}
-    for number, question in enumerate(mine):
-        tries = slice(number * PASSES, (number + 1) * PASSES)
-        results = [trajectory.result for trajectory in played[tries]]
-        correct = [r.answer is not None and verdict for r, verdict in zip(results, verdicts[tries], strict=True)]
-        reference = initial_reference(results, correct)
+    for question, made in zip(mine, tries, strict=True):
+        reference = initial_reference(*zip(*made, strict=True))
         if reference is not None:
             references[question.id] = reference
     for others in processes.gather({key: list(counts) for key, counts in references.items()}):

@@ -77,7 +77,7 @@ class Engine:
       settings: sizes.
       lora: adapters, or None.
       version: number stamped on sampled tokens until `set_weights`.
-      kernels: implementations for the platform.
+      kernels: implementations; None = the best known for the platform.
       mesh: the one that `params` are sharded over, with a "tensor" axis that divides the heads; None = one device.
 
     Raises ValueError for settings that do not fit each other.
@@ -91,13 +91,14 @@ class Engine:
         *,
         lora: Any = None,
         version: int = 0,
-        kernels: Kernels = Kernels(),  # noqa: B008 - frozen
+        kernels: Kernels | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ):
         self.config = config
         self.settings = settings or EngineConfig()
         self.params, self.lora, self.version = params, lora, version
-        self.kernels = kernels
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         self.counts = EngineCounts()
         self.in_use = False  # by a scheduler; two would give out the same slots
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
@@ -108,7 +109,7 @@ class Engine:
         self._mesh = mesh
         if mesh is not None:
             self._store = jax.device_put(self._store, NamedSharding(mesh, PartitionSpec(None, None, "tensor")))
-        self.images = ImagePool(config, settings, params["embed"].dtype, kernels)
+        self.images = ImagePool(config, settings, params["embed"].dtype, self.kernels)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()

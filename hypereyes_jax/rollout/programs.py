@@ -180,14 +180,15 @@ def decode_rows(
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
     rows = batch.slots_R.shape[0]
-    view = kv.take_rows(store, batch.slots_R, view_length, head_DV.dtype)
     text_R1 = jnp.full((rows, 1), -1, jnp.int32)
     text = config.text
     beside = (text.num_hidden_layers, rows, text.num_key_value_heads, max_steps, text.head_dim)
+    layered = _by_layer if kernels.unrolled_decode else lambda view: view
+    view = layered(kv.take_rows(store, batch.slots_R, view_length, head_DV.dtype))
 
     class Carry(NamedTuple):
         step: jax.Array
-        new: kv.View  # keys and values of this call; all rows still alive are at the same step
+        new: Any  # kv.View, or one a layer: keys and values of this call; all rows still alive are at the same step
         token_R: jax.Array
         alive_R: jax.Array
         stopped_R: jax.Array
@@ -205,9 +206,7 @@ def decode_rows(
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.View]:
             old, new = own
             fresh = _heads_first(k, v, store)
-            new = kv.View(
-                *(jax.lax.dynamic_update_slice(x, y, (0, 0, step, 0)) for x, y in zip(new, fresh, strict=True))
-            )
+            new = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), new, fresh)
             return kv.attend(q, old, batch.offset_R, new, seen_1K), fresh
 
         position_R = batch.position_R + carry.count_R
@@ -220,7 +219,7 @@ def decode_rows(
             None,
             alive_R[:, None],
             attend,
-            (view, carry.new),
+            list(zip(view, carry.new, strict=True)) if kernels.unrolled_decode else (view, carry.new),
             lora=lora,
             kernels=kernels,
         )
@@ -231,9 +230,7 @@ def decode_rows(
         count_R = carry.count_R + alive_R
         return Carry(
             step=step + 1,
-            new=kv.View(
-                *(jax.lax.dynamic_update_slice(x, y, (0, 0, 0, step, 0)) for x, y in zip(carry.new, fresh, strict=True))
-            ),
+            new=jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), carry.new, fresh),
             token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
             alive_R=alive_R & ~stops_R & (count_R < batch.budget_R),
             stopped_R=carry.stopped_R | stops_R,
@@ -244,7 +241,7 @@ def decode_rows(
 
     start = Carry(
         step=jnp.int32(0),
-        new=kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype)),
+        new=layered(kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))),
         token_R=batch.token_R,
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
@@ -254,8 +251,13 @@ def decode_rows(
     )
     with expected_trips(max_steps):
         end = jax.lax.while_loop(goes_on, one_step, start)
-    store = kv.put_columns(store, end.new, batch.slots_R, batch.offset_R, end.count_R)
+    new = jax.tree.map(lambda *layers: jnp.stack(layers), *end.new) if kernels.unrolled_decode else end.new
+    store = kv.put_columns(store, new, batch.slots_R, batch.offset_R, end.count_R)
     return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
+
+
+def _by_layer(view: kv.View) -> list[kv.View]:
+    return [kv.View(*layer) for layer in zip(view.k, view.v, strict=True)]
 
 
 def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.View:

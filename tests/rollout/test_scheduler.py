@@ -266,7 +266,7 @@ async def test_weights_swap_between_steps_and_every_token_tells_its_version(make
         seats = [await scheduler.open(n, SamplingConfig(max_new_tokens=60), ()) for n in range(3)]
         prompt = chat.prompt("", ["a question"])
         turns = [asyncio.create_task(seat.turn(prompt)) for seat in seats]
-        while not any(seat.parts for seat in seats):  # noqa: ASYNC110 - nothing announces a decode call
+        while not all(seat.parts for seat in seats):  # noqa: ASYNC110 - nothing announces a decode call
             await asyncio.sleep(0)
         swap = asyncio.create_task(scheduler.swap(nudged, None, 1, mode))
         if mode == "finish":

@@ -10,17 +10,22 @@ from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 AttentionImpl = Literal["xla", "flash", "splash", "cudnn"]
 
 
+_FEW = 8  # layers whose unrolled decode compiles in a few seconds
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A static argument of every program.
 
     attention "xla" runs anywhere (and is tuned for a CPU when lowered for one) in memory that grows with the square of
     the length, "flash" anywhere in memory linear in it, "splash" is the Pallas kernel for TPUs, "cudnn" NVIDIA's fused
-    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`.
+    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`. unrolled_decode: see
+    `text.decode_layers`; each layer is then compiled for itself.
     """
 
     attention: AttentionImpl = "xla"
     moe: MoeImpl = "ragged"
+    unrolled_decode: bool = False
 
     @classmethod
     def for_platform(cls, platform: str) -> Kernels:
@@ -39,8 +44,10 @@ class Kernels:
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
     @classmethod
-    def for_sampling(cls, platform: str) -> Kernels:
-        """The best known for a few tokens a step. Raises as `for_platform`."""
+    def for_sampling(cls, platform: str, layers: int) -> Kernels:
+        """The best known for a few tokens a step through that many decoder layers. Raises as `for_platform`."""
         best = cls.for_platform(platform)
         # A decode step gives an expert a handful of tokens: one grouped matmul instead of a loop over experts.
-        return replace(best, moe="ragged") if platform == "tpu" else best
+        return replace(
+            best, moe="ragged" if platform == "tpu" else best.moe, unrolled_decode=platform == "cpu" and layers <= _FEW
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -55,7 +56,9 @@ def decode_layers(
 
     Args:
       valid_BT: False on padding, which does not count in the router loads.
-      attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice.
+      attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice. A
+        list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU, which
+        for a cache costs as much as attending to it. What `attend` gave then is such a list as well.
       remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
     """
     text = config.text
@@ -79,8 +82,17 @@ def decode_layers(
             x = _add_deepstack(x, index, visual_index_BT, visual.deepstack)
         return constrain(x, "batch", "length", None), (out, load)
 
-    stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers), attend_xs)
-    x, (out, load) = jax.lax.scan(rematerialised(layer, remat), x_BTD, stacked)
+    step = rematerialised(layer, remat)
+    stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers))
+    if isinstance(attend_xs, list):
+        x, outs = x_BTD, []
+        for index, own in enumerate(attend_xs):
+            x, each = step(x, (*jax.tree.map(itemgetter(index), stacked), own))
+            outs.append(each)
+        out = [each for each, _ in outs]
+        load = jax.tree.map(lambda *loads: jnp.stack(loads), *(each for _, each in outs))
+    else:
+        x, (out, load) = jax.lax.scan(step, x_BTD, (*stacked, attend_xs))
     return rms_norm(x, params["norm"], text.rms_norm_eps), out, load
 
 
