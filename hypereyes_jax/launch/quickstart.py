@@ -7,8 +7,6 @@ stage, and a report. Killed at any moment, the same command continues where it w
 from __future__ import annotations
 
 import asyncio
-import resource
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -21,6 +19,7 @@ from hypereyes_jax.launch.progress import Stages, duration
 from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.sft import SftSettings
+from hypereyes_jax.launch.watching import host_peak_gib
 
 if TYPE_CHECKING:
     from hypereyes_jax.launch.policy import Policy
@@ -38,7 +37,7 @@ class QuickstartConfig:
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = 400
-    rl_candidates: int = 240
+    rl_candidates: int = 480
     eval_questions: int = 200
 
 
@@ -65,8 +64,7 @@ def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
     """Of this call and of those before it that came to their end; a call that was killed leaves no figures."""
     path = directory.file("cost.json")
     before = read_json(path) if path.exists() else {"seconds": 0.0, "peak_gib": 0.0}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    cost = {"seconds": before["seconds"] + seconds, "peak_gib": max(before["peak_gib"], peak)}
+    cost = {"seconds": before["seconds"] + seconds, "peak_gib": max(before["peak_gib"], host_peak_gib())}
     write_json(path, cost)
     return cost
 

@@ -27,6 +27,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
+from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
     from hypereyes_jax.env.recorded import RecordedBackend
@@ -78,6 +79,8 @@ class RlConfig:
     """Run directory; the trained model goes to `model/` in it."""
     exact: bool = False
     """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
+    profile_step: int | None = None
+    """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     settings: RlSettings = field(default_factory=RlSettings)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -95,7 +98,16 @@ def run(config: RlConfig) -> None:
     engine = miniature.engine_config()
     policy = Policy(Engine(model, params, engine.exact() if config.exact else engine), chat)
     with processes.stages() as stages:
-        params = train(directory, policy, questions, config.teacher, config.settings, stages, processes)
+        params = train(
+            directory,
+            policy,
+            questions,
+            config.teacher,
+            config.settings,
+            stages,
+            processes,
+            profile_step=config.profile_step,
+        )
     if not processes.first:
         return
     save_model(directory.file("model"), model, params, config.checkpoint)
@@ -110,9 +122,11 @@ def train(
     settings: RlSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
+    *,
+    profile_step: int | None = None,
 ) -> Any:
     """Select, train, and return the trained weights; the policy's engine holds them, too."""
-    return asyncio.run(_train(directory, policy, candidates, teacher, settings, stages, processes))
+    return asyncio.run(_train(directory, policy, candidates, teacher, settings, stages, processes, profile_step))
 
 
 async def _train(
@@ -123,6 +137,7 @@ async def _train(
     settings: RlSettings,
     stages: Stages,
     processes: Processes,
+    profile_step: int | None,
 ) -> Any:
     from hypereyes_jax.env.world import World
 
@@ -138,9 +153,8 @@ async def _train(
                 f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries, "
                 f"fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower `prompts`."
             )
-        return await _Trainer(directory, policy, chosen, references, teacher, settings, backend, processes).train(
-            stages
-        )
+        trainer = _Trainer(directory, policy, chosen, references, teacher, settings, backend, processes)
+        return await trainer.train(stages, profile_step)
 
 
 async def _select(
@@ -241,6 +255,7 @@ class _Trainer:
         self._directory, self._policy, self._backend, self._settings = directory, policy, backend, settings
         self._questions, self._processes = questions, processes
         self._references = ReferenceStore(references)
+        self._watch = Watch(policy.engine.config, "language")
         optimizer = OptimizerConfig(
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
         )
@@ -260,7 +275,7 @@ class _Trainer:
                 )
             self._teacher = (make_learner(teacher_model, LearnerConfig()), teacher_model, teacher_params)
 
-    async def train(self, stages: Stages) -> Any:
+    async def train(self, stages: Stages, profile_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
         from hypereyes_jax.rl.references import ReferenceStore
         from hypereyes_jax.rl.state import weights
@@ -277,7 +292,8 @@ class _Trainer:
             with stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
                 for step in range(done, settings.steps):
-                    values = await self._step(step)
+                    with profiled(self._directory.file("profile"), step == profile_step):
+                        values = await self._step(step)
                     log.log(step, values)
                     stage.advance(
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
@@ -320,6 +336,7 @@ class _Trainer:
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
         samples, taught = self._taught(samples)
         batch = self._processes.batch(engine.config, samples, miniature.pack_config())
+        packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)
         values = {name: float(value) for name, value in metrics.items()}
         trained = time.perf_counter()
@@ -334,6 +351,7 @@ class _Trainer:
             "seconds_generation": generated - began - scheduler.counts.waiting_seconds,
             "seconds_search": scheduler.counts.waiting_seconds,
             "seconds_training": trained - generated,
+            **self._watch.figures(batch, trained - packed),
             "seconds_sync": time.perf_counter() - trained,
             "rollouts_per_second": len(played) / (generated - began),
             **{f"engine_{name}": share for name, share in timeline.utilisation().items()},

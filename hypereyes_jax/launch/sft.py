@@ -6,6 +6,7 @@ several devices, or several processes (`--distributed.join` in each), weights an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypereyes_jax.launch.distributed import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -50,6 +52,8 @@ class SftConfig:
     """JSON lines, as `hypereyes synth` writes them."""
     out: Path = Path("runs/sft")
     """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
+    profile_step: int | None = None
+    """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     settings: SftSettings = field(default_factory=SftSettings)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -64,7 +68,15 @@ def run(config: SftConfig) -> None:
     model, params, chat = load_model(config.checkpoint)
     with processes.stages() as stages:
         params, adapters = train(
-            directory, model, params, chat, config.demonstrations, config.settings, stages, processes
+            directory,
+            model,
+            params,
+            chat,
+            config.demonstrations,
+            config.settings,
+            stages,
+            processes,
+            profile_step=config.profile_step,
         )
     if not processes.first:
         return
@@ -82,6 +94,8 @@ def train(
     settings: SftSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
+    *,
+    profile_step: int | None = None,
 ) -> tuple[Params, Lora]:
     """The base weights as they were, and the trained adapters."""
     import jax
@@ -111,6 +125,7 @@ def train(
     rules = LoraConfig((LoraRule("layers/.*", settings.lora_rank, settings.lora_alpha),), settings.dropout)
     key, adapters_key = jax.random.split(jax.random.key(settings.seed))
     state = processes.place(learner, learner.init(key, params, init_lora(adapters_key, params, model, rules)))
+    watch = Watch(model, "lora")
     pipeline = PipelineConfig(batch=settings.batch, epochs=settings.epochs, seed=settings.seed)
     packing = miniature.pack_config()
 
@@ -130,11 +145,14 @@ def train(
             stage.skip_to(done)
             for step in range(done, steps):
                 batch = next(batches)
-                if processes.mesh is not None:
-                    batch = processes.batch(model, batch, packing)
-                state, metrics = learner.sft_step(state, batch)
-                values = {name: float(value) for name, value in metrics.items()}
-                log.log(step, values)
+                began = time.perf_counter()
+                with profiled(directory.file("profile"), step == profile_step):
+                    if processes.mesh is not None:
+                        batch = processes.batch(model, batch, packing)
+                    state, metrics = learner.sft_step(state, batch)
+                    values = {name: float(value) for name, value in metrics.items()}
+                seconds = time.perf_counter() - began
+                log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
                 if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
                     checkpoints.save(state, {"data": batches.state()})
