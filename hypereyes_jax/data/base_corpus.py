@@ -25,7 +25,6 @@ class BaseCorpusConfig:
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     habits: Habits = WASTEFUL
-    varied: float = 1.0  # share of worlds with invented names and facts; the rest is the real one without held-out
     questions_a_world: int = 32  # a varied world costs as much to build as a few questions
     clean: bool = False  # without waste, and with few entities: looking and copying are learnt sooner from those
     clean_entities: int = 4
@@ -37,16 +36,16 @@ def seen_world() -> World:
     return world.restrict(world.split()[0])
 
 
-def base_corpus(config: BaseCorpusConfig, seed: int) -> Iterator[Demonstration]:
-    """Endless; the same for the same arguments."""
+def base_corpus(config: BaseCorpusConfig, seed: int, rounds: int = 8) -> Iterator[Demonstration]:
+    """Endless; the same for the same arguments. `rounds` bounds the searches of an episode."""
     rng = np.random.default_rng(seed)
     real = seen_world()
     habits, synthesis = config.habits, config.synthesis
     if config.clean:
         habits, synthesis = Habits(), replace(synthesis, max_entities=config.clean_entities)
     while True:
-        world = real.varied(rng) if rng.random() < config.varied else real
+        world = real.varied(rng)
         backend = WorldBackend(world)
         for _ in range(config.questions_a_world):
             question = draw_question(world, rng, synthesis)
-            yield asyncio.run(demonstrate(question, backend, habits, rng, config.episode))
+            yield asyncio.run(demonstrate(question, backend, habits, rng, config.episode, rounds))

@@ -65,22 +65,27 @@ def found(world: World, names: Names) -> list[Country]:
 
 # Written behind what decides. Comparing as one reads is learnt from every line, comparing at the end from one word.
 FITS = " fits"
+# Of sizes, against the best so far; behind it still stands whether that fits. A mark that means "more" in one question
+# and "less" in the next tells a model nothing about sizes until it tells those questions apart: with it alone,
+# comparing stayed at chance.
+MORE, LESS = " more", " less"
 
 
-def _line(country: Country, *attributes: str, fits: bool = False) -> str:
+def _line(country: Country, *attributes: str, mark: str = "") -> str:
     facts = ", ".join(country.facts.get(attribute, "unknown") for attribute in attributes)
-    return f"{country.name}: {facts}{FITS if fits else ''}"
+    return f"{country.name}: {facts}{mark}"
 
 
 def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[str, ...]:
-    """Each beats all before it, or not; so the last that fits is the extreme."""
+    """Each against the best before it, and whether it takes its place; so the last that fits is the extreme."""
     best: float | None = None
     lines = []
     for country in pages:
         size = number(country, attribute)
-        fits = size is not None and (best is None or (size > best if largest else size < best))
-        best = size if fits else best
-        lines.append(_line(country, attribute, fits=fits))
+        mark = "" if size is None or best in (None, size) else MORE if size > best else LESS
+        if size is not None and (best is None or (size > best if largest else size < best)):
+            best, mark = size, mark + FITS
+        lines.append(_line(country, attribute, mark=mark))
     return tuple(lines)
 
 
@@ -154,7 +159,7 @@ class SharedValue:
         lines = []
         for country in found(world, names):
             told = value(country, self.attribute)
-            lines.append(_line(country, self.attribute, fits=told in seen))
+            lines.append(_line(country, self.attribute, mark=FITS if told in seen else ""))
             seen |= {told} - {""}
         return tuple(lines)
 
@@ -180,7 +185,8 @@ class SameAs:
         wanted = value(first, self.attribute) if first else ""
         lines = [_line(first, self.attribute)] if first else []
         for country in found(world, names[1:]):
-            lines.append(_line(country, self.attribute, fits=wanted != "" and value(country, self.attribute) == wanted))
+            same = wanted != "" and value(country, self.attribute) == wanted
+            lines.append(_line(country, self.attribute, mark=FITS if same else ""))
         return tuple(lines)
 
 
@@ -200,7 +206,8 @@ class OnlyOne:
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         return tuple(
-            _line(c, self.attribute, fits=matches(c, self.attribute, self.wanted)) for c in found(world, names)
+            _line(c, self.attribute, mark=FITS if matches(c, self.attribute, self.wanted) else "")
+            for c in found(world, names)
         )
 
 
@@ -290,7 +297,7 @@ class NeighbourWith:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         attributes = [attribute for attribute, _ in self.wanted]
         fitting = self.solutions(world)
-        return tuple(_line(c, *attributes, fits=c in fitting) for c in self._neighbours(world))
+        return tuple(_line(c, *attributes, mark=FITS if c in fitting else "") for c in self._neighbours(world))
 
 
 @dataclass(frozen=True)

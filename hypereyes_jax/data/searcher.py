@@ -77,6 +77,11 @@ def text_call(queries: Sequence[str]) -> str:
     return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {asked}}}}}</tool_call>'
 
 
+def answer_turn(reason: str, answer: str) -> str:
+    # The space makes a name the same tokens here as in running text, where it is copied from.
+    return f"<reason>{reason}</reason><answer> {answer}</answer>"
+
+
 def snap(box: Box) -> Box:
     """To the grid, outwards never below one step wide."""
     x1, y1, x2, y2 = (round(edge * GRID) / GRID for edge in box)
@@ -195,8 +200,7 @@ class ScriptedSearcher:
     def _answer(self, reason: str, answer: str | None) -> str:
         if answer is None:
             answer = str(self._rng.choice(self._oracle.distractors))
-        # The space makes a name the same tokens here as in running text, where it is copied from.
-        return f"<reason>{reason}</reason><answer> {answer}</answer>"
+        return answer_turn(reason, answer)
 
 
 def _reason_of(turn: str) -> str:

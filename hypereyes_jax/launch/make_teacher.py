@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypereyes_jax.data.base_corpus import BaseCorpusConfig
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch import miniature, pretrain_world, synth
 from hypereyes_jax.launch.progress import Stages
@@ -33,7 +32,7 @@ class MakeTeacherConfig:
     """Times the MLP's units."""
     base_steps: int = 100
     """Of base training after it has grown."""
-    sft: SftSettings = field(default_factory=lambda: SftSettings(epochs=2))
+    sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
     sft_questions: int = 400
     rl_candidates: int = 200
@@ -57,7 +56,7 @@ def run(config: MakeTeacherConfig) -> None:
     model, params = widen(model, params, config.widening, config.seed)
     grown = directory.file("base-model")
     if not grown.exists():
-        more = pretrain_world.Lesson(BaseCorpusConfig(episode=miniature.EPISODE), config.base_steps)
+        more = pretrain_world.Lesson(config.base_steps, ("wasteful",))
         params = pretrain_world.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
         save_model(grown, model, params, base)
     params = load_model(grown)[1]

@@ -1,16 +1,19 @@
 """`hypereyes pretrain-world`: makes the miniature's base model from nothing.
 
 The paper starts from a pretrained Qwen3-VL; this is its stand-in for a machine without downloads. What comes out can
-read mosaics, write the tool format and copy from its context, but searches wastefully and often wrongly.
+read mosaics, write the tool format and copy from its context, but searches wastefully and often wrongly. Killed at any
+moment, the same command continues with the round it was in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus
+from hypereyes_jax.data.deciding import Exercise, exercises
 from hypereyes_jax.data.demonstration import Demonstration
-from hypereyes_jax.files import write_json, writing
+from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.progress import duration
-from hypereyes_jax.launch.run_dir import to_jsonable
+from hypereyes_jax.launch.run_dir import RunDirectory, to_jsonable
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
 
-NO_SETTINGS = ("out", "report_every")  # where things lie and what is printed makes no difference to the result
+NO_SETTINGS = ("out", "report_every")  # make no difference to the result
 RECORD = "pretraining.json"  # beside the weights: command, settings, hash of the corpus
 
 
@@ -45,12 +49,18 @@ class PretrainConfig:
     """On the text of small episodes. Alone: mixed with pictures, copying had not appeared after three times as many."""
     reading_entities: int = 4
     """Flags of an episode at most in that lesson."""
-    looking_steps: int = 600
-    """On where to place boxes, every fourth on reading."""
-    clean_steps: int = 1000
-    """On episodes without waste."""
-    steps: int = 900
-    """On all kinds of episodes, mostly wasteful ones."""
+    looking_steps: int = 700
+    """On where to place boxes, every fourth on reading, every fourth on deciding what fits."""
+    clean_steps: int = 1200
+    """On episodes without waste, every third on deciding what fits."""
+    steps: int = 600
+    """On wasteful episodes, every fourth on deciding what fits."""
+    again_clean_steps: int = 1100
+    """A second round, on all that comes before waste: half on episodes, a quarter each on looking and deciding."""
+    again_steps: int = 300
+    """On wasteful episodes in the second round."""
+    again_rate: float = 0.5
+    """Learning rates of the second round, as a share of the first one's."""
     seed: int = 0
     rows_of_512: int = 12
     """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
@@ -61,17 +71,19 @@ class PretrainConfig:
     report_every: int = 100
 
 
-Kind = Literal["reading", "looking", "episodes"]
-VISION_ROWS = {"reading": 0, "looking": 4, "episodes": 2.5}  # rows of patches for each row of tokens
+Kind = Literal["reading", "looking", "deciding", "clean", "wasteful"]
+# Rows of patches for each row of tokens.
+VISION_ROWS: dict[Kind, float] = {"reading": 0, "looking": 4, "deciding": 0, "clean": 2.5, "wasteful": 2.5}
+CORPUS = BaseCorpusConfig(episode=miniature.EPISODE)
 
 
 @dataclass(frozen=True)
 class Lesson:
     """Steps that take a batch of each kind in turn."""
 
-    corpus: BaseCorpusConfig
     steps: int
-    kinds: tuple[Kind, ...] = ("episodes",)
+    kinds: tuple[Kind, ...]
+    entities: int = CORPUS.synthesis.max_entities  # at most, where there is no waste
 
 
 def run(config: PretrainConfig) -> None:
@@ -79,47 +91,63 @@ def run(config: PretrainConfig) -> None:
     import jax
     from transformers import AutoTokenizer
 
+    from hypereyes_jax.launch.checkpoint_files import load_model, save_model
     from hypereyes_jax.models.qwen3_vl import init_params, save_hf
     from hypereyes_jax.processing.chat import ChatFormat
     from hypereyes_jax.processing.tokenizer import train_tokenizer
 
-    wasteful = BaseCorpusConfig(episode=miniature.EPISODE)
-    clean = replace(wasteful, clean=True, clean_entities=wasteful.synthesis.max_entities)
-    with writing(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    directory = RunDirectory.open(config.out / "rounds", "pretrain-world", config, may_differ=frozenset(NO_SETTINGS))
     # The same tokenizer for every seed: models of different runs can score each other's tokens.
-    train_tokenizer(_texts(islice(base_corpus(wasteful, 0), 2000)), miniature.VOCABULARY, config.out)
+    train_tokenizer(_texts(islice(base_corpus(CORPUS, 0), 2000)), miniature.VOCABULARY, config.out)
     chat = ChatFormat(AutoTokenizer.from_pretrained(config.out))
     model = miniature.model_config(chat.tokenizer)
     params = init_params(jax.random.key(config.seed), model)
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
-    started = time.perf_counter()
-    lessons = (
-        Lesson(replace(clean, clean_entities=config.reading_entities), config.reading_steps, ("reading",)),
-        Lesson(clean, config.looking_steps, ("looking", "looking", "looking", "reading")),
-        Lesson(clean, config.clean_steps),
-        Lesson(wasteful, config.steps),
-    )
-    params = train(
-        model,
-        params,
-        chat,
-        lessons,
-        config.seed + 1,
-        learning_rate=config.learning_rate,
-        muon_learning_rate=config.muon_learning_rate,
-        rows=config.rows_of_512,
-        report_every=config.report_every,
-    )
+    minutes = 0.0
+    for number, (lessons, rate) in enumerate(_rounds(config)):
+        made = directory.file(str(number))
+        if not made.exists():
+            started = time.perf_counter()
+            params = train(
+                model,
+                params,
+                chat,
+                lessons,
+                config.seed + 1 + 100 * number,
+                learning_rate=rate * config.learning_rate,
+                muon_learning_rate=rate * config.muon_learning_rate,
+                rows=config.rows_of_512,
+                report_every=config.report_every,
+            )
+            spent = round((time.perf_counter() - started) / 60, 1)
+            write_json(directory.file(f"{number}.json"), {"minutes": spent})
+            save_model(made, model, params, config.out, dtype="bfloat16")
+        params = load_model(made)[1]
+        minutes += read_json(directory.file(f"{number}.json"))["minutes"]
     save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
     record = {
         "command": "hypereyes pretrain-world",
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "minutes": round(minutes, 1),
         "settings": {k: v for k, v in to_jsonable(config).items() if k not in NO_SETTINGS},
-        "corpus": to_jsonable(wasteful),
-        "corpus_sha256": corpus_hash(wasteful),
+        "corpus": to_jsonable(CORPUS),
+        "corpus_sha256": corpus_hash(CORPUS),
     }
     write_json(config.out / RECORD, record)
+
+
+def _rounds(config: PretrainConfig) -> tuple[tuple[tuple[Lesson, ...], float], ...]:
+    """Lessons and the share of the learning rate of each round; a round has its own warm-up and cosine."""
+    first = (
+        Lesson(config.reading_steps, ("reading",), config.reading_entities),
+        Lesson(config.looking_steps, ("looking", "looking", "deciding", "reading")),
+        Lesson(config.clean_steps, ("clean", "clean", "deciding")),
+        Lesson(config.steps, ("wasteful", "wasteful", "wasteful", "deciding")),
+    )
+    second = (
+        Lesson(config.again_clean_steps, ("clean", "looking", "clean", "deciding")),
+        Lesson(config.again_steps, ("wasteful", "wasteful", "wasteful", "deciding")),
+    )
+    return (first, 1.0), (second, config.again_rate)
 
 
 def train(
@@ -129,7 +157,6 @@ def train(
     lessons: Sequence[Lesson],
     seed: int,
     *,
-    snapshot: Callable[[int, Params], None] | None = None,
     learning_rate: float,
     muon_learning_rate: float | None = None,
     rows: int = 12,
@@ -165,8 +192,6 @@ def train(
             left = duration(seconds / step * (steps - step))
             print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {left} left", flush=True)
             losses = []
-            if snapshot is not None:
-                snapshot(step, state.trainable)
     return state.trainable
 
 
@@ -193,7 +218,9 @@ def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:
 def _lesson(model: Qwen3VLConfig, chat: ChatFormat, lesson: Lesson, seed: int, rows: int) -> Iterator[Any]:
     """The lesson's packed batches."""
     streams = [
-        _batches(model, _samples(model, chat, lesson.corpus, kind, seed + 1000 * place), VISION_ROWS[kind] * rows, rows)
+        _batches(
+            model, _samples(model, chat, kind, lesson.entities, seed + 1000 * place), VISION_ROWS[kind] * rows, rows
+        )
         for place, kind in enumerate(lesson.kinds)
     ]
     for step in range(lesson.steps):
@@ -201,10 +228,15 @@ def _lesson(model: Qwen3VLConfig, chat: ChatFormat, lesson: Lesson, seed: int, r
 
 
 def _samples(
-    model: Qwen3VLConfig, chat: ChatFormat, corpus: BaseCorpusConfig, kind: Kind, seed: int
+    model: Qwen3VLConfig, chat: ChatFormat, kind: Kind, entities: int, seed: int
 ) -> Iterator[tuple[Chunk, ...]]:
     """What each kind of lesson reads, endless."""
-    for demonstration in base_corpus(corpus, seed):
+    if kind == "deciding":
+        for exercise in exercises(CORPUS, seed):
+            yield _exercise(chat, exercise)
+        return
+    corpus = CORPUS if kind == "wasteful" else replace(CORPUS, clean=True, clean_entities=entities)
+    for demonstration in base_corpus(corpus, seed, rounds=1 if kind == "looking" else 8):
         chunks = tuple(demonstration.example.chunks(chat))
         if kind == "looking":
             if _images(chunks[0]):
@@ -261,6 +293,15 @@ def _read(chunks: Sequence[Chunk], vision_end: int) -> tuple[Chunk, ...]:
     return tuple(out)
 
 
+def _exercise(chat: ChatFormat, exercise: Exercise) -> tuple[Chunk, ...]:
+    """The question and what was read as context; only decisions are trained on."""
+    out: list[Chunk] = [chat.prompt("", (exercise.question,))]
+    for text, decides in exercise.turn:
+        tokens = np.asarray(chat.encode(text), np.int32)
+        out.append(_sampled(tokens) if decides else ContextChunk(tokens, ()))
+    return tuple(out)
+
+
 def _images(chunk: Chunk) -> tuple[Any, ...]:
     return chunk.images if isinstance(chunk, ContextChunk) else ()
 
@@ -270,6 +311,9 @@ def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:
     made: queue.Queue[Any] = queue.Queue(depth)
 
     def work() -> None:
+        if sys.platform == "linux":  # there a thread has its own priority
+            # With equal rights it takes a core from a matmul, whose other half then waits: steps took twice as long.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
             for item in items:
                 made.put((item, None))

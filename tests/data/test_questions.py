@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.data.mosaics import places
-from hypereyes_jax.data.plans import FITS
+from hypereyes_jax.data.plans import FITS, LESS, MORE
 from hypereyes_jax.data.priors import blind, drop_majorities, leaks
 from hypereyes_jax.data.questions import SynthesisConfig, draw_question, synthesize
 from hypereyes_jax.env.world import World
@@ -178,7 +178,7 @@ def test_the_planned_queries_return_every_fact_needed(training):
         assert all(round_ for round_ in rounds)
         told = [oracle.world.text_search(query, 3)[0] for round_ in rounds for query in round_]
         for line in oracle.plan.read(oracle.world, oracle.true_names):
-            name, facts = line.replace(FITS, "").split(": ", 1)
+            name, facts = line.replace(FITS, "").removesuffix(MORE).removesuffix(LESS).split(": ", 1)
             for fact in facts.split(", "):
                 assert fact == "unknown" or any(
                     hit.title == name and fact in hit.content and hit.score >= 0.6 for hit in told
@@ -193,8 +193,10 @@ def test_what_fits_as_one_reads_is_what_the_answer_says(training):
         match synth.question.kind:
             case "extreme" | "compare" | "neighbour_extreme":
                 assert fitting[-1].startswith(f"{answer}: ")
+                assert_compared(lines, oracle.plan.largest)
             case "extreme_then":
                 assert lines[-1] == f"{fitting[-1].split(': ')[0]}: {answer}"
+                assert_compared(lines[:-1], oracle.plan.largest)
             case "same_as" | "only_one" | "neighbour_with":
                 assert [line.split(": ")[0] for line in fitting] == [answer]
             case "shared":
@@ -209,6 +211,19 @@ def test_what_fits_as_one_reads_is_what_the_answer_says(training):
             case kind:
                 assert kind == "attribute"
                 assert not fitting
+
+
+def assert_compared(lines, largest):
+    """The first line fits, every later one says more or less, and fits if that is what was asked for."""
+    known = [line for line in lines if not line.endswith(": unknown")]
+    assert known[0].endswith(FITS)
+    assert not known[0].removesuffix(FITS).endswith((MORE, LESS))
+    figures = [line.split(": ", 1)[1] for line in known]
+    for place, line in enumerate(known[1:], 1):
+        if figures[place] in " ".join(figures[:place]):  # as much as one before
+            continue
+        assert line.removesuffix(FITS).endswith((MORE, LESS))
+        assert line.endswith(FITS) == line.removesuffix(FITS).endswith(MORE if largest else LESS)
 
 
 def test_wrong_names_give_what_their_pages_say(seen_world):

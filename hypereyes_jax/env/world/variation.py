@@ -7,6 +7,7 @@ returned; with names and facts drawn anew it must copy from the results.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -16,23 +17,11 @@ import numpy as np
 from hypereyes_jax.env.world.cards import display_facts
 from hypereyes_jax.env.world.types import Country
 
-_COINS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "krone", "crown", "shilling", "mark")
 _PIECES = (2, 3, 4)  # letters of the pieces that invented words are put together from
-_NAME_FORMS = (
-    "{}",
-    "{}",
-    "{}",
-    "{}",
-    "{}",
-    "{}",
-    "North {}",
-    "South {}",
-    "{} Islands",
-    "Saint {}",
-    "{} {}",
-    "{} and {}",
-)
-_CITY_FORMS = ("{}", "{}", "{}", "{}", "{}", "{} {}", "Port {}", "San {}")
+_COMPOSED = 0.4  # share of names of more than a plain word; about a quarter of the real countries' and capitals' are
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_CAPITAL, _SMALL = "\ue000", "\ue001"  # where a form of names has an invented word, capitalised or not
+_INVENTED = re.compile(f"[{_CAPITAL}{_SMALL}]")
 
 
 class _Inventor:
@@ -49,9 +38,12 @@ class _Inventor:
         self._numbers: list[int] = []
 
     def _pick(self, options: Sequence[str]) -> str:
+        return options[self._number() % len(options)]
+
+    def _number(self) -> int:
         if not self._numbers:  # numpy draws one number as slowly as a thousand
             self._numbers = self._rng.integers(0, 2**31, 1024).tolist()
-        return options[self._numbers.pop() % len(options)]
+        return self._numbers.pop()
 
     def word(self) -> str:
         while True:
@@ -60,14 +52,11 @@ class _Inventor:
                 self._taken.add(drawn)
                 return drawn.capitalize()
 
-    def country(self) -> str:
-        return self._pick(_NAME_FORMS).format(self.word(), self.word())
-
-    def city(self) -> str:
-        return self._pick(_CITY_FORMS).format(self.word(), self.word())
-
-    def currency(self) -> str:
-        return f"{self.word()} {self._pick(_COINS)}" if self._pick("ab") == "a" else self.word().lower()
+    def name(self, like: Iterable[str]) -> str:
+        """A name of one plain word, or put together like one of `like`."""
+        plain, composed = _forms(tuple(like))
+        form = self._pick(composed if composed and self._number() < _COMPOSED * 2**31 else plain)
+        return _INVENTED.sub(lambda mark: self.word() if mark[0] == _CAPITAL else self.word().lower(), form)
 
 
 @lru_cache(maxsize=4)
@@ -77,13 +66,37 @@ def _pieces(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word[i : i + size] for word in words for size in _PIECES for i in range(len(word) - size + 1))
 
 
+@lru_cache(maxsize=8)
+def _forms(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How names of one word and how longer ones are put together: "Saint _ and _", "_-_", "_, D.C.", "North _".
+
+    Words that several of the longer names share stay, and so does what is no word; all others are to be invented.
+    """
+    longer = [name for name in names if not name.isalpha()]
+    uses = Counter(word for name in longer for word in set(_WORD.findall(name)))
+
+    def form(name: str) -> str:
+        return _WORD.sub(lambda word: word[0] if uses[word[0]] > 1 else _blank(word[0]), name)
+
+    plain = tuple(_blank(name) for name in names if name.isalpha()) or (_CAPITAL,)
+    return plain, tuple(each for each in map(form, longer) if _INVENTED.search(each))
+
+
+def _blank(word: str) -> str:
+    return _CAPITAL if word[0].isupper() else _SMALL
+
+
 def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Iterable[str]) -> tuple[Country, ...]:
     """Countries with the same keys (and so the same flags) and other facts, consistent among themselves.
 
     Borders, currency and languages move together to another country, as do, each for itself, region, population, area
     and independence; numbers are then scaled at random. Names, capitals, currencies and languages are invented.
     """
-    models = [name for c in countries for name in (c.name, c.capital, c.currency, *c.languages)]
+    called = [c.name for c in countries]
+    capitals = [c.capital for c in countries]
+    coins = list(dict.fromkeys(c.currency for c in countries if c.currency))
+    tongues = list(dict.fromkeys(language for c in countries for language in c.languages))
+    models = [*called, *capitals, *(c.currency for c in countries), *(each for c in countries for each in c.languages)]
     inventor = _Inventor(rng, models, real_names)
     keys = [country.key for country in countries]
     count = len(countries)
@@ -93,10 +106,10 @@ def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Ite
 
     neighbourhoods, regions, sizes, areas, histories = (shuffled() for _ in range(5))
     lands = {donor.key: key for key, donor in zip(keys, neighbourhoods, strict=True)}
-    names = {c.key: inventor.country() for c in countries}
+    names = {c.key: inventor.name(called) for c in countries}
     renamed = {c.name: names[c.key] for c in countries}
-    currencies = {name: inventor.currency() if name else "" for name in {c.currency: 0 for c in countries}}
-    languages = {name: inventor.word() for name in {language: 0 for c in countries for language in c.languages}}
+    currencies = {"": ""} | {name: inventor.name(coins) for name in coins}
+    languages = {name: inventor.name(tongues) for name in tongues}
     scale = np.exp(rng.uniform(-0.7, 0.7, (2, count)))
     years = rng.integers(1800, 2016, count)
     out = []
@@ -106,7 +119,7 @@ def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Ite
             country,
             name=names[country.key],
             aliases=(),
-            capital=inventor.city(),
+            capital=inventor.name(capitals),
             capital_aliases=(),
             region=regions[i].region,
             population=max(1000, int(population * scale[0, i])) if population else None,

@@ -1,0 +1,65 @@
+"""A decode step of the engine on the shipped model: layers scanned over or unrolled.
+
+    python benchmarks/decode.py            # half a minute
+    python benchmarks/decode.py --rows 16
+
+Both programs sample the same tokens. The views are those of the engine's buckets. The last line is JSON: milliseconds a
+step for each form and view, median of several calls that take turns, and the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from hypereyes_jax.launch import miniature
+from hypereyes_jax.launch.checkpoint_files import load_model
+from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.rollout import kv, programs
+
+FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled_decode=True)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=64, help="sequences that decode at a time")
+    parser.add_argument("--calls", type=int, default=7, help="timed calls of each form and view")
+    args = parser.parse_args()
+    model, params, _ = load_model(Path(str(resources.files("hypereyes_jax.assets") / "base")))
+    settings = miniature.engine_config(args.rows)
+    out: dict[str, dict[str, float]] = {}
+    for view in settings.view_buckets:
+        packed = programs.PackedDecodeRows.padding(args.rows, settings.max_steps)
+        packed.ints_RI[:, 0] = np.arange(args.rows)  # slots
+        packed.ints_RI[:, 1] = 300  # any token
+        packed.ints_RI[:, 2:4] = view - settings.max_steps - 1  # where it goes, and its position
+        packed.ints_RI[:, 4] = settings.max_steps  # budgets
+        packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
+        stores = {form: kv.init_store(model, args.rows, settings.length, settings.kv) for form in FORMS}
+        seconds: dict[str, list[float]] = {form: [] for form in FORMS}
+        tokens = {}
+        for _ in range(args.calls + 1):
+            for form, kernels in FORMS.items():
+                began = time.perf_counter()
+                stores[form], drawn = programs.decode_rows(
+                    params, None, stores[form], packed, config=model, kernels=kernels, view_length=view,
+                    max_steps=settings.max_steps, forbidden=(model.image_token_id, model.video_token_id),
+                )  # fmt: skip
+                tokens[form] = jax.device_get(drawn.tokens_KR)
+                seconds[form].append(time.perf_counter() - began)
+        assert np.array_equal(tokens["scanned"], tokens["unrolled"])
+        row = {form: 1000 * statistics.median(s[1:]) / settings.max_steps for form, s in seconds.items()}
+        out[str(view)] = {**row, "ratio": row["scanned"] / row["unrolled"]}
+        print(f"view {view:5}: " + ", ".join(f"{form} {ms:.1f} ms" for form, ms in row.items()) + " a step")
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()
