@@ -19,6 +19,8 @@ from rich.progress import (
 
 _SECONDS_BETWEEN_LINES = 10.0
 
+from hypereyes_jax.launch.memory import give_back
+
 
 class Stage:
     """One stage under way. `advance` it; the figures last given stand beside the bar."""
@@ -95,6 +97,7 @@ class Stages:
         stage = Stage(name, total, self.console, self._bars)
         yield stage
         stage.close()
+        give_back()  # here, because every stage needs other arrays than the one before
 
 
 def duration(seconds: float) -> str:

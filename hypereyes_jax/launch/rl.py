@@ -23,6 +23,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.memory import give_back
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
@@ -341,6 +342,7 @@ class _Trainer:
         values = {name: float(value) for name, value in metrics.items()}
         trained = time.perf_counter()
         self._publish(step + 1)
+        give_back()
         return {
             **values,
             **summary(groups),
