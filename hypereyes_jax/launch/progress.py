@@ -17,9 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 from hypereyes_jax.launch.memory import give_back
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Stage:
