@@ -75,7 +75,7 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.files import read_json
 
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
-    engine = replace(miniature.engine_config(config.slots), length=config.context)
+    engine = miniature.engine_config(config.slots, config.context)
     policy = load_policy(config.checkpoint, engine)
     sampling = replace(
         miniature.sampling_config(), temperature=config.temperature, max_new_tokens=config.max_new_tokens

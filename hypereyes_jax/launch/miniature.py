@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without i
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = 1024  # tokens of an episode, visual tokens included
+VIEW_LENGTHS = (256, 512, 640, 768)  # attention costs what the longest episode is long, and most are near 500 tokens
 MIN_PIXELS, MAX_PIXELS = 32 * 32, 256 * 192  # of an image the model is shown: 1 to 48 visual tokens
 
 # Departures from the paper's episode, each to save tokens of a 1,024-token context: one result a search, small crops, a
@@ -83,12 +84,12 @@ def visual_tokens(image: Image.Image) -> int:
     return height * width // 32**2
 
 
-def engine_config(slots: int = 64) -> EngineConfig:
+def engine_config(slots: int = 64, context: int = CONTEXT) -> EngineConfig:
     """Slots that hold a whole episode."""
     from hypereyes_jax.rollout import EngineConfig
 
-    views = (256, 512, 640, 768)  # attention costs what the longest episode is long; most are near 500 tokens
-    return EngineConfig(slots=slots, length=CONTEXT, view_lengths=views, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    views = tuple(length for length in VIEW_LENGTHS if length < context)
+    return EngineConfig(slots=slots, length=context, view_lengths=views, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
 
 
 def sampling_config() -> SamplingConfig:

@@ -81,7 +81,7 @@ def untimed(row):
     return {
         name: value
         for name, value in row.items()
-        if name != "time" and not any(word in name for word in ("second", "search_", "engine_"))
+        if name != "time" and not any(word in name for word in ("second", "search_", "engine_", "tflops", "peak"))
     }
 
 
@@ -110,7 +110,7 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
     settings = rl.RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
-    engine = replace(miniature.engine_config(slots=4), length=512, **SMALL)
+    engine = replace(miniature.engine_config(slots=4, context=512), **SMALL)
     settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 
     prune_store(settings.search_store, older_than_days=-1)
