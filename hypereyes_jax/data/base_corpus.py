@@ -36,8 +36,9 @@ def seen_world() -> World:
     return world.restrict(world.split()[0])
 
 
-def base_corpus(config: BaseCorpusConfig, seed: int, rounds: int = 8) -> Iterator[Demonstration]:
-    """Endless; the same for the same arguments. `rounds` bounds the searches of an episode."""
+def base_corpus(config: BaseCorpusConfig, seed: int, rounds: int | None = None) -> Iterator[Demonstration]:
+    """Endless; the same for the same arguments. `rounds` bounds an episode; None = its own limit."""
+    budget = config.episode.max_rounds if rounds is None else rounds
     rng = np.random.default_rng(seed)
     real = seen_world()
     habits, synthesis = config.habits, config.synthesis
@@ -48,4 +49,4 @@ def base_corpus(config: BaseCorpusConfig, seed: int, rounds: int = 8) -> Iterato
         backend = WorldBackend(world)
         for _ in range(config.questions_a_world):
             question = draw_question(world, rng, synthesis)
-            yield asyncio.run(demonstrate(question, backend, habits, rng, config.episode, rounds))
+            yield asyncio.run(demonstrate(question, backend, habits, rng, config.episode, budget))

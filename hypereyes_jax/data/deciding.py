@@ -17,11 +17,11 @@ from hypereyes_jax.data.base_corpus import BaseCorpusConfig, seen_world
 from hypereyes_jax.data.plans import FITS, LESS, MORE
 from hypereyes_jax.data.questions import draw_question
 from hypereyes_jax.data.searcher import answer_turn
+from hypereyes_jax.data.types import CONCLUSION
 
 # Nothing is decided for an attribute, and who borders what is decided by results, which these exercises leave out.
 _NOT_DECIDED = ("attribute", "border")
-_CONCLUSION = " So the answer is"
-_DECISION = re.compile(rf"(?:{MORE}|{LESS})?(?:{FITS})?[;,.](?= )|{re.escape(_CONCLUSION)}.*$", re.DOTALL)
+_DECISION = re.compile(rf"(?:{MORE}|{LESS})?(?:{FITS})?[;,.](?= )|{re.escape(CONCLUSION)}.*$", re.DOTALL)
 
 
 @dataclass(frozen=True)

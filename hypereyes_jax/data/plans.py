@@ -71,6 +71,10 @@ FITS = " fits"
 MORE, LESS = " more", " less"
 
 
+def _fits(condition: bool) -> str:
+    return FITS if condition else ""
+
+
 def _line(country: Country, *attributes: str, mark: str = "") -> str:
     facts = ", ".join(country.facts.get(attribute, "unknown") for attribute in attributes)
     return f"{country.name}: {facts}{mark}"
@@ -92,7 +96,7 @@ def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[
 def _bordering(world: World, centre: Country, fitting: Container[str]) -> str:
     """The neighbours in the card's order; those whose key is wanted fit."""
     near = sorted((world.country(key) for key in centre.borders), key=lambda c: c.name)
-    listed = ", ".join(f"{c.name}{FITS if c.key in fitting else ''}" for c in near)
+    listed = ", ".join(f"{c.name}{_fits(c.key in fitting)}" for c in near)
     return f"{centre.name}: {listed or 'none'}"
 
 
@@ -159,7 +163,7 @@ class SharedValue:
         lines = []
         for country in found(world, names):
             told = value(country, self.attribute)
-            lines.append(_line(country, self.attribute, mark=FITS if told in seen else ""))
+            lines.append(_line(country, self.attribute, mark=_fits(told in seen)))
             seen |= {told} - {""}
         return tuple(lines)
 
@@ -186,7 +190,7 @@ class SameAs:
         lines = [_line(first, self.attribute)] if first else []
         for country in found(world, names[1:]):
             same = wanted != "" and value(country, self.attribute) == wanted
-            lines.append(_line(country, self.attribute, mark=FITS if same else ""))
+            lines.append(_line(country, self.attribute, mark=_fits(same)))
         return tuple(lines)
 
 
@@ -206,8 +210,7 @@ class OnlyOne:
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         return tuple(
-            _line(c, self.attribute, mark=FITS if matches(c, self.attribute, self.wanted) else "")
-            for c in found(world, names)
+            _line(c, self.attribute, mark=_fits(matches(c, self.attribute, self.wanted))) for c in found(world, names)
         )
 
 
@@ -297,7 +300,7 @@ class NeighbourWith:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         attributes = [attribute for attribute, _ in self.wanted]
         fitting = self.solutions(world)
-        return tuple(_line(c, *attributes, mark=FITS if c in fitting else "") for c in self._neighbours(world))
+        return tuple(_line(c, *attributes, mark=_fits(c in fitting)) for c in self._neighbours(world))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ def text_call(queries: Sequence[str]) -> str:
 
 
 def answer_turn(reason: str, answer: str) -> str:
+    """The last turn of an episode."""
     # The space makes a name the same tokens here as in running text, where it is copied from.
     return f"<reason>{reason}</reason><answer> {answer}</answer>"
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from hypereyes_jax.env.types import Box, Question
 from hypereyes_jax.env.world import World
 
+CONCLUSION = " So the answer is"  # of a searcher's reasoning, before the answer
 Names = Sequence[str | None]  # what each needed entity was taken for; None = not identified
 
 
@@ -63,7 +64,7 @@ class Oracle:
         answer = self.plan.answer(self.world, names)
         if not facts or answer is None:
             return ""
-        return f"I read {'; '.join(facts)}. So the answer is {answer}."
+        return f"I read {'; '.join(facts)}.{CONCLUSION} {answer}."
 
 
 @dataclass(frozen=True)

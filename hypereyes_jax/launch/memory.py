@@ -1,10 +1,16 @@
-"""Memory that is free, given back to the system."""
+"""This process's memory: the most it has held, and what is free given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import sys
+
+
+def host_peak_gib() -> float:
+    """Most memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def give_back() -> None:

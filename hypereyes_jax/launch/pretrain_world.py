@@ -236,7 +236,7 @@ def _samples(
             yield _exercise(chat, exercise)
         return
     corpus = CORPUS if kind == "wasteful" else replace(CORPUS, clean=True, clean_entities=entities)
-    for demonstration in base_corpus(corpus, seed, rounds=1 if kind == "looking" else 8):
+    for demonstration in base_corpus(corpus, seed, rounds=1 if kind == "looking" else None):
         chunks = tuple(demonstration.example.chunks(chat))
         if kind == "looking":
             if _images(chunks[0]):

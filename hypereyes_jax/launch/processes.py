@@ -75,7 +75,7 @@ class Processes:
         problem = None
         if self.first:
             try:
-                RunDirectory.open(out, command, config, may_differ=frozenset({"out", "distributed"}))
+                RunDirectory.open(out, command, config, may_differ=frozenset({"out", "distributed", "profile_step"}))
             except UserError as error:
                 problem = str(error)
         problem = self.gather(problem)[0]

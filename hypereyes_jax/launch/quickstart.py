@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature, synth
+from hypereyes_jax.launch.memory import host_peak_gib
 from hypereyes_jax.launch.progress import Stages, duration
 from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.sft import SftSettings
-from hypereyes_jax.launch.watching import host_peak_gib
 
 if TYPE_CHECKING:
     from hypereyes_jax.launch.policy import Policy

@@ -295,6 +295,7 @@ class _Trainer:
                 for step in range(done, settings.steps):
                     with profiled(self._directory.file("profile"), step == profile_step):
                         values = await self._step(step)
+                    give_back()
                     log.log(step, values)
                     stage.advance(
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
@@ -342,7 +343,6 @@ class _Trainer:
         values = {name: float(value) for name, value in metrics.items()}
         trained = time.perf_counter()
         self._publish(step + 1)
-        give_back()
         return {
             **values,
             **summary(groups),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypereyes_jax.configs.mesh import DEVICES, DeviceKind
+from hypereyes_jax.launch.memory import host_peak_gib
 from hypereyes_jax.launch.roofline import useful_flops
 
 if TYPE_CHECKING:
@@ -60,11 +59,6 @@ def published(device_kind: str) -> DeviceKind | None:
     words = device_kind.lower().replace("-", " ").split()
     names = [_TPUS[device_kind]] if device_kind in _TPUS else [word for word in words if word in DEVICES]
     return DEVICES[names[0]] if names else None
-
-
-def host_peak_gib() -> float:
-    """Most memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ def attend(
     kv_heads, length = old.k.shape[1:3]
     shared = heads // kv_heads
     # Queries as the rows of plain batched matmuls, heads before positions like the cache: written as one einsum with
-    # the steps in between, XLA turns the whole cache over on a CPU, and a decode step takes twice as long.
+    # the steps in between, XLA turns the whole cache over on a CPU.
     q = q_RTHD.reshape(rows, steps, kv_heads, shared, size).transpose(0, 2, 3, 1, 4) * size**-0.5
     q_RKQD = q.reshape(rows, kv_heads, shared * steps, size)
 

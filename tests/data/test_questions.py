@@ -218,11 +218,12 @@ def assert_compared(lines, largest):
     known = [line for line in lines if not line.endswith(": unknown")]
     assert known[0].endswith(FITS)
     assert not known[0].removesuffix(FITS).endswith((MORE, LESS))
-    figures = [line.split(": ", 1)[1] for line in known]
+    figures = [line.split(": ", 1)[1].removesuffix(FITS).removesuffix(MORE).removesuffix(LESS) for line in known]
     for place, line in enumerate(known[1:], 1):
-        if figures[place] in " ".join(figures[:place]):  # as much as one before
+        if not line.removesuffix(FITS).endswith((MORE, LESS)):
+            assert figures[place] in figures[:place]  # as much as the best so far
+            assert not line.endswith(FITS)
             continue
-        assert line.removesuffix(FITS).endswith((MORE, LESS))
         assert line.endswith(FITS) == line.removesuffix(FITS).endswith(MORE if largest else LESS)
 
 

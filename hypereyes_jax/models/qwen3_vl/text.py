@@ -57,8 +57,8 @@ def decode_layers(
     Args:
       valid_BT: False on padding, which does not count in the router loads.
       attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice. A
-        list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU, which
-        for a cache costs as much as attending to it. What `attend` gave then is such a list as well.
+        list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU
+        (`benchmarks/decode.py`). What `attend` gave then is such a list as well.
       remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
     """
     text = config.text
