@@ -32,7 +32,14 @@ class SlotStore(NamedTuple):
 
 
 class View(NamedTuple):
-    """Some slots' first positions: [layers, rows, kv heads, positions, head dim]."""
+    """Some slots' first positions, each array as one side of a matmul that a CPU need not turn over (see `attend`)."""
+
+    k: jax.Array  # [layers, rows, kv heads, head dim, positions]
+    v: jax.Array  # [layers, rows, kv heads, positions, head dim]
+
+
+class Columns(NamedTuple):
+    """Positions that are just coming in, as the store will hold them: [layers, rows, kv heads, positions, head dim]."""
 
     k: jax.Array
     v: jax.Array
@@ -62,21 +69,22 @@ def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:
 def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> View:
     """The first `length` positions of some slots. int8 is widened to `dtype`; other kinds stay as they are."""
 
-    def take(leaf: jax.Array) -> jax.Array:
+    def take(leaf: jax.Array, turned: bool) -> jax.Array:
         layers, _, heads, _, size = leaf.shape
+        shape = (size, length) if turned else (length, size)
 
         # Row by row: XLA's gather on a CPU computes an index for each element, this copies memory.
         def body(i: jax.Array, view: jax.Array) -> jax.Array:
             row = jax.lax.dynamic_slice(leaf, (0, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
-            return jax.lax.dynamic_update_slice(view, row, (0, i, 0, 0, 0))
+            return jax.lax.dynamic_update_slice(view, row.swapaxes(3, 4) if turned else row, (0, i, 0, 0, 0))
 
         rows = slots_R.shape[0]
-        return jax.lax.fori_loop(0, rows, body, jnp.zeros((layers, rows, heads, length, size), leaf.dtype))
+        return jax.lax.fori_loop(0, rows, body, jnp.zeros((layers, rows, heads, *shape), leaf.dtype))
 
-    k, v = take(store.k), take(store.v)
+    k, v = take(store.k, True), take(store.v, False)
     if store.k_scale is None or store.v_scale is None:
         return View(k, v)
-    return View(_widen(k, take(store.k_scale), dtype), _widen(v, take(store.v_scale), dtype))
+    return View(_widen(k, take(store.k_scale, True), dtype), _widen(v, take(store.v_scale, False), dtype))
 
 
 def as_stored(x: jax.Array, store: SlotStore) -> jax.Array:
@@ -87,7 +95,9 @@ def as_stored(x: jax.Array, store: SlotStore) -> jax.Array:
     return _widen(whole, scale, x.dtype)
 
 
-def put_columns(store: SlotStore, new: View, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array) -> SlotStore:
+def put_columns(
+    store: SlotStore, new: Columns, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array
+) -> SlotStore:
     """Writes the first `count` new positions of each row to its slot, from `start` on; nothing else changes.
 
     Args:
@@ -122,31 +132,33 @@ def attend(
     q_RTHD: jax.Array,
     old: View,
     offset_R: jax.Array,
-    new: View,
+    new: Columns,
     new_mask_TS: jax.Array,
 ) -> jax.Array:
     """Softmax attention [R, T, H * D] over a row's first `offset` positions and the new ones, of one layer.
 
     Args:
-      old: [R, kv heads, L, D].
+      old: keys [R, kv heads, D, L] and values [R, kv heads, L, D].
       new: [R, kv heads, S, D].
       new_mask_TS: bool, which of the new positions each query may see.
     """
     rows, steps, heads, size = q_RTHD.shape
-    kv_heads, length = old.k.shape[1:3]
+    kv_heads, length = old.v.shape[1:3]
     shared = heads // kv_heads
     # Queries as the rows of plain batched matmuls, heads before positions like the cache: written as one einsum with
-    # the steps in between, XLA turns the whole cache over on a CPU.
+    # the steps in between, XLA turns the whole cache over on a CPU. It also does so for keys as they are stored, their
+    # values last: few queries over 640 such keys take eight times as long as over the turned ones of a view.
     q = q_RTHD.reshape(rows, steps, kv_heads, shared, size).transpose(0, 2, 3, 1, 4) * size**-0.5
     q_RKQD = q.reshape(rows, kv_heads, shared * steps, size)
 
-    def scores(k: jax.Array) -> jax.Array:
-        scores_RKQS = jnp.einsum("rkqd,rksd->rkqs", q_RKQD, k.astype(q.dtype), preferred_element_type=jnp.float32)
+    def scores(k_RKDS: jax.Array) -> jax.Array:
+        scores_RKQS = jnp.matmul(q_RKQD, k_RKDS.astype(q.dtype), preferred_element_type=jnp.float32)
         return scores_RKQS.reshape(rows, kv_heads, shared, steps, -1)
 
     read = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
     both = jnp.concatenate(
-        [jnp.where(read, scores(old.k), _MASKED), jnp.where(new_mask_TS, scores(new.k), _MASKED)], axis=-1
+        [jnp.where(read, scores(old.k), _MASKED), jnp.where(new_mask_TS, scores(new.k.swapaxes(2, 3)), _MASKED)],
+        axis=-1,
     )
     weight_RKQS = jax.nn.softmax(both, axis=-1).astype(q.dtype).reshape(rows, kv_heads, shared * steps, -1)
     out_RKQD = jnp.einsum("rkqs,rksd->rkqd", weight_RKQS[..., :length], old.v.astype(q.dtype))

@@ -138,7 +138,7 @@ def extend_rows(
     length = batch.tokens_RT.shape[1]
     causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.View]:
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:
         new = _heads_first(k, v, store)
         return kv.attend(q, old, batch.offset_R, new, causal_TT), new
 
@@ -188,7 +188,7 @@ def decode_rows(
 
     class Carry(NamedTuple):
         step: jax.Array
-        new: Any  # kv.View, or one a layer: keys and values of this call; all rows still alive are at the same step
+        new: Any  # kv.Columns, or one a layer: keys and values of this call; all rows still alive are at the same step
         token_R: jax.Array
         alive_R: jax.Array
         stopped_R: jax.Array
@@ -203,7 +203,7 @@ def decode_rows(
         step, alive_R = carry.step, carry.alive_R
         seen_1K = (jnp.arange(max_steps) <= step)[None]
 
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.View]:
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
             old, new = own
             fresh = _heads_first(k, v, store)
             new = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), new, fresh)
@@ -241,7 +241,7 @@ def decode_rows(
 
     start = Carry(
         step=jnp.int32(0),
-        new=layered(kv.View(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))),
+        new=layered(kv.Columns(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))),
         token_R=batch.token_R,
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
@@ -256,12 +256,12 @@ def decode_rows(
     return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
 
 
-def _by_layer(view: kv.View) -> list[kv.View]:
-    return [kv.View(*layer) for layer in zip(view.k, view.v, strict=True)]
+def _by_layer(stacked: Any) -> list[Any]:
+    return [type(stacked)(*layer) for layer in zip(stacked.k, stacked.v, strict=True)]
 
 
-def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.View:
-    return kv.View(*(kv.as_stored(x.swapaxes(1, 2), store) for x in (k_RTKD, v_RTKD)))
+def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.Columns:
+    return kv.Columns(*(kv.as_stored(x.swapaxes(1, 2), store) for x in (k_RTKD, v_RTKD)))
 
 
 @partial(jax.jit, static_argnames=("length",), donate_argnames=("store",))
