@@ -1,6 +1,8 @@
 """One of two processes of 4 forced devices each, run by `test_distributed.py`: steps on the global mesh.
 
-Arguments: coordinator, process number, output file. With "alone" as coordinator: one process of 8 devices.
+Arguments: coordinator, process number, output file. With "alone" as coordinator: one process of 8 devices, which joins
+what each of the two packs. (Packing all samples itself, it would fill other micro-batches, and the router's
+balance is one of each micro-batch.)
 """
 
 import json
@@ -10,16 +12,44 @@ import jax
 import numpy as np
 
 from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.launch.distributed import DistributedConfig, join
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.rl.feed import data_shards, global_batch, local_shards
 from hypereyes_jax.rl.learner import make_learner
-from hypereyes_jax.rl.pack import PackConfig, pack
+from hypereyes_jax.rl.pack import PackConfig, PackedBatch, pack
 from tests.rl.sharded_steps import MODELS, PLAIN, LearnerConfig
 from tests.rl.small import samples
 
 SAMPLES = 12
+
+
+def settings(shards: int) -> PackConfig:
+    return PackConfig(
+        row_tokens=(64,), rows=2 * shards, micro_batches=4, vision=(6 * shards, 144), shards=shards,
+        min_pixels=64, max_pixels=64 * 64,
+    )  # fmt: skip
+
+
+def packed(config: Qwen3VLConfig, process: int, shards: int) -> PackedBatch:
+    half = SAMPLES // 2
+    return pack(config, samples(SAMPLES)[process * half : (process + 1) * half], settings(shards))
+
+
+def joined(halves: list[PackedBatch], shards: int) -> PackedBatch:
+    """Both processes' batches side by side: rows after rows, visual tokens after visual tokens."""
+    first, second = halves
+    tokens = first.inputs.vision.token_place_M.shape[1]
+    visual = second.inputs.visual_index_BT
+    vision = second.inputs.vision._replace(token_place_M=second.inputs.vision.token_place_M + tokens)
+    inputs = second.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + tokens, -1), vision=vision)
+    second = second._replace(inputs=inputs)
+    rows = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves, axis=1), *(half._replace(count=None) for half in (first, second))
+    )
+    positions = np.concatenate([b.inputs.positions_3BT for b in halves], axis=2)
+    return rows._replace(inputs=rows.inputs._replace(positions_3BT=positions), count=max(first.count, second.count))
 
 
 def main(coordinator: str, process: int, out: str) -> None:
@@ -28,14 +58,13 @@ def main(coordinator: str, process: int, out: str) -> None:
     config = MODELS["moe"]
     mesh = make_mesh(MeshConfig("pair", "cpu", fsdp=2, expert=2, tensor=2))
     learner = make_learner(config, LearnerConfig(optimizer=PLAIN), mesh)
-    first, count = local_shards(mesh)
     shards = data_shards(mesh)
-    settings = PackConfig(
-        row_tokens=(64,), rows=2 * count, micro_batches=4, vision=(6 * count, 144), shards=count,
-        min_pixels=64, max_pixels=64 * 64,
-    )  # fmt: skip
-    share = SAMPLES // shards
-    mine = samples(SAMPLES)[first * share : (first + count) * share]
+    if together:
+        first, count = local_shards(mesh)
+        assert (first, count) == (process * shards // 2, shards // 2)
+        batch = global_batch(mesh, packed(config, process, shards // 2), settings(shards // 2))
+    else:
+        batch = joined([packed(config, half, shards // 2) for half in range(2)], shards // 2)
     results = {}
     for kind in ("sft_step", "rl_step"):
         state = learner.init(jax.random.key(0), init_params(jax.random.key(0), config))
@@ -43,7 +72,6 @@ def main(coordinator: str, process: int, out: str) -> None:
         state = jax.tree.map(
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index, x=x: np.asarray(x)[index]), state, where
         )
-        batch = global_batch(mesh, pack(config, mine, settings), settings)
         state, metrics = getattr(learner, kind)(state, batch)
         norms = jax.jit(lambda tree: jax.tree.map(lambda leaf: (leaf**2).sum(), tree))(state.opt_state[1].mu)
         results[kind] = {
