@@ -31,7 +31,7 @@ SUMMARY = "synth.json"  # written last: its presence says that the others are wh
 class SynthConfig:
     out: Path = Path("runs/data")
     """Directory for the files."""
-    sft_questions: int = 400
+    sft_questions: int = 520
     """Questions that demonstrations are sought for."""
     rl_candidates: int = 240
     """Questions that RL may select from."""
