@@ -1,12 +1,14 @@
 """Run in a process of 8 forced devices by `test_sharded.py`: steps on meshes against the same steps on one device.
 
 Prints a JSON line for each case: the largest difference of gradients, of new weights and of metrics, relative to their
-largest value.
+largest value; or what became of a checkpoint on another mesh.
 """
 
 import dataclasses
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.sharding import make_mesh
+from hypereyes_jax.rl.checkpoint import Checkpoints
 from hypereyes_jax.rl.learner import LearnerConfig, make_learner
 from hypereyes_jax.rl.optimizer import OptimizerConfig
 from hypereyes_jax.rl.pack import PackConfig, pack
@@ -77,6 +80,35 @@ def run(mesh_name, model, kind, train, kernels="cpu"):
     }
 
 
+def restored(before, after, model):
+    """A state saved on one mesh and restored on another: leaves that differ in a bit, and that lie elsewhere."""
+    config, learn, params, _ = setup(model, "full")
+
+    def state_on(mesh_name, seed):
+        learner = make_learner(config, learn, make_mesh(MeshConfig(mesh_name, "cpu", **MESHES[mesh_name])))
+        # moments like a trained state's: not zeros
+        state = learner.init(jax.random.key(seed), params)
+        state = jax.tree.map(lambda x: x + seed if x.dtype == jnp.float32 else x, state)
+        return jax.device_put(state, learner.shardings(state)), learner.shardings(state)
+
+    saved, _ = state_on(before, 3)
+    like, where = state_on(after, 0)
+    with tempfile.TemporaryDirectory() as directory, Checkpoints(Path(directory)) as checkpoints:
+        checkpoints.save(saved, {"place": 7})
+        found, cursor = checkpoints.restore(like)
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(saved), strict=True))
+    places = zip(jax.tree.leaves(found), jax.tree.leaves(where), strict=True)
+    return {
+        "leaves": len(pairs),
+        "changed": sum(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs),
+        "elsewhere": sum(not a.sharding.is_equivalent_to(place, a.ndim) for a, place in places),
+        "moved": sum(not a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in pairs),
+        "cursor": cursor,
+    }
+
+
 if __name__ == "__main__":
     for case in sys.argv[1:]:
-        print(json.dumps({"case": case, **run(*case.split("/"))}), flush=True)
+        kind, *rest = case.split("/")
+        result = restored(*rest) if kind == "restored" else run(kind, *rest)
+        print(json.dumps({"case": case, **result}), flush=True)

@@ -40,6 +40,14 @@ def test_all_axes_together_take_the_single_device_step_of_a_mixture_of_experts()
         assert result["split_leaves"] > 10
 
 
+def test_a_checkpoint_restores_on_a_mesh_of_another_shape_bit_for_bit():
+    (result,) = run("restored/fsdp/all/moe")
+    assert result["changed"] == 0
+    assert result["elsewhere"] == 0
+    assert result["moved"] > 10  # else the other mesh is no other
+    assert result["cursor"] == {"place": 7}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["replica", "fsdp", "expert", "tensor", "all"])
 def test_each_axis_takes_the_single_device_step(mesh):
