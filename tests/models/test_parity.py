@@ -175,3 +175,25 @@ def test_logits_layers_and_gradients_match_transformers(name, tmp_path, monkeypa
         close(np.asarray(gradient), expected, GRADIENT_TOLERANCE, f"gradient of {path}")
 
     map_weights(check, weights(config), gradients)
+
+
+@pytest.mark.parametrize("name", ["dense", "merge 3"])
+def test_bfloat16_loses_no_more_than_it_does_in_transformers(name, tmp_path):
+    config = CONFIGS[name]
+    reference = hf_model(config)
+    path = saved(reference, tmp_path)
+    _, params = load_hf(path, jnp.bfloat16)
+    samples = samples_of(config)
+    inputs = pack_inputs(config, [(tokens, images) for tokens, images, _ in samples])
+    logits = jax.jit(functools.partial(forward, config=config, inputs=inputs), compiler_options=FAST_COMPILE)(params)
+    half = hf_model(config).to(torch.bfloat16)
+    ours, theirs = [], []
+    with torch.no_grad():
+        for b, (tokens, images, frames) in enumerate(samples):
+            arguments = hf_inputs(config, tokens, images, video_frames=frames)
+            exact = reference(**arguments).logits[0].numpy()
+            ours.append(np.asarray(logits[b, : len(exact)], np.float32) - exact)
+            theirs.append(half(**arguments).logits[0].float().numpy() - exact)
+    mean = [np.abs(np.concatenate(errors)).mean() for errors in (ours, theirs)]
+    # roundings differ, their size must not: a softmax or a norm in half precision would more than double it
+    assert 0 < mean[0] <= 1.5 * mean[1], mean
