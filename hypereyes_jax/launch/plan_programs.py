@@ -88,7 +88,7 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
     inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
     return PackedBatch(
         inputs, integers, floats, floats, floats, floats, floats, integers, jax.ShapeDtypeStruct((), np.int32),
-        teacher_logp_MBT=floats if recipe.distill else None,
+        teacher_logp_MBT=floats if recipe.distill else None, left_out=jax.ShapeDtypeStruct((), np.float32),
     )  # fmt: skip
 
 

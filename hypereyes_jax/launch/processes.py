@@ -125,13 +125,19 @@ class Processes:
         _, shards = local_shards(self.mesh)
         return replace(config, shards=shards, rows=-(-config.rows // shards) * shards)
 
-    def batch(self, model: Qwen3VLConfig, samples: Sequence[TrainingSample], config: PackConfig) -> PackedBatch:
+    def batch(
+        self,
+        model: Qwen3VLConfig,
+        samples: Sequence[TrainingSample],
+        config: PackConfig,
+        left_out: Sequence[TrainingSample] = (),
+    ) -> PackedBatch:
         """One step's data: this process's samples, packed, as its part of all devices' batch."""
         from hypereyes_jax.rl.feed import global_batch
         from hypereyes_jax.rl.pack import pack
 
         config = self.packing(config)
-        packed = pack(model, samples, config)
+        packed = pack(model, samples, config, left_out)
         if self.mesh is None:
             return packed
         # All must have the same arrays: of the largest size that any of them needs.
@@ -141,7 +147,7 @@ class Processes:
         *most, any_taught = np.max(self.gather([*own, int(taught)]), axis=0).tolist()
         fixed = replace(config, micro_batches=most[0], row_tokens=(most[1],), vision=(most[2], most[3]))
         if most != own:
-            packed = pack(model, samples, fixed)
+            packed = pack(model, samples, fixed, left_out)
         if any_taught and not taught:
             packed = packed._replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
         return global_batch(self.mesh, packed, fixed)

@@ -37,7 +37,7 @@ class QuickstartConfig:
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = 520
-    rl_candidates: int = 480
+    rl_candidates: int = 800
     eval_questions: int = 200
 
 

@@ -47,7 +47,7 @@ PASSES = 5  # the paper's pass@5
 class RlSettings:
     """How the miniature is trained by RL. Group size, clips, TRACE and OPD are the paper's."""
 
-    steps: int = 36
+    steps: int = 44
     prompts: int = 16
     """Questions a step."""
     group: int = 8
@@ -337,7 +337,11 @@ class _Trainer:
         if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
         samples, taught = self._taught(samples)
-        batch = self._processes.batch(engine.config, samples, miniature.pack_config())
+        # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
+        live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
+        live = live or samples[:1]  # a step with nothing to learn has the shape of any other
+        left_out = [sample for sample in samples if all(sample is not other for other in live)]
+        batch = self._processes.batch(engine.config, live, miniature.pack_config(), left_out)
         packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)
         values = {name: float(value) for name, value in metrics.items()}

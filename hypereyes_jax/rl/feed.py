@@ -53,11 +53,12 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Pac
         raise ValueError(f"this process feeds {count} data shards, but PackConfig.shards is {pack_config.shards}")
     # A process with fewer micro-batches computes padding while the others work: the count must be the same for all.
     most = int(np.max(multihost_utils.process_allgather(np.asarray(batch.count))))
+    left_out = np.float32(np.sum(multihost_utils.process_allgather(np.asarray(batch.left_out))))
     before = np.int32(first * batch.inputs.vision.token_place_M.shape[1] // count)
     visual = batch.inputs.visual_index_BT
     vision = batch.inputs.vision._replace(token_place_M=batch.inputs.vision.token_place_M + before)
     inputs = batch.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + before, -1), vision=vision)
-    local = batch._replace(inputs=inputs, count=np.int32(most))
+    local = batch._replace(inputs=inputs, count=np.int32(most), left_out=left_out)
 
     def join(own: Any, sharding: Any) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, np.asarray(own))

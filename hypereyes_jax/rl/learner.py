@@ -134,7 +134,7 @@ def make_learner(
         return loss, {"loss": loss, **metrics}
 
     def step(loss: Loss, state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:
-        total = jnp.maximum(jnp.sum(batch.weight_MBT), 1e-9)  # all masked: the gradient is 0, not NaN
+        total = jnp.maximum(jnp.sum(batch.weight_MBT) + batch.left_out, 1e-9)  # all masked: the gradient is 0, not NaN
         grads, sums = _accumulate(lambda w, micro, m: loss(w, state, micro, m, total), state.trainable, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
@@ -235,7 +235,8 @@ def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     inputs = jax.tree.map(lambda _: rows, batch.inputs)
     inputs = inputs._replace(positions_3BT=NamedSharding(mesh, PartitionSpec(None, None, DATA)))
     whole = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda _: rows, batch._replace(inputs=None))._replace(inputs=inputs, count=whole)
+    leaves = jax.tree.map(lambda _: rows, batch._replace(inputs=None))
+    return leaves._replace(inputs=inputs, count=whole, left_out=whole)
 
 
 def _cast(tree: Params, dtype: str) -> Params:
@@ -244,7 +245,8 @@ def _cast(tree: Params, dtype: str) -> Params:
 
 def _micro(batch: PackedBatch, m: jax.Array | int) -> PackedBatch:
     """Micro-batch m: the same fields without their leading axis."""
-    arrays = batch._replace(count=jnp.zeros(batch.targets_MBT.shape[0]))
+    none = jnp.zeros(batch.targets_MBT.shape[0])
+    arrays = batch._replace(count=none, left_out=none)
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, m, keepdims=False), arrays)
 
 

@@ -50,8 +50,9 @@ Array = Any  # numpy on the host, jax inside a program
 class PackedBatch(NamedTuple):
     """One optimiser step's data. Position t holds what concerns the prediction of the token at t + 1.
 
-    Weights are relative: the learner divides by their sum over all micro-batches and processes. Sequence mean gives
-    each token 1 / (trained tokens of its sample), so that each sample counts the same however it is packed.
+    Weights are relative: the learner divides by their sum over all micro-batches and processes, `left_out` included.
+    Sequence mean gives each token 1 / (trained tokens of its sample), so that each sample counts the same however it is
+    packed.
     """
 
     inputs: Any  # ModelInputs, every leaf with a leading M
@@ -65,6 +66,7 @@ class PackedBatch(NamedTuple):
     count: Array  # int32 scalar, micro-batches in use; the rest is padding and is never computed
     old_logp_MBT: Array = None  # float32 or None, under the weights before the first update on this data
     teacher_logp_MBT: Array = None  # float32 or None
+    left_out: Array = np.float32(0)  # float32 scalar, weight of the step's samples that are not here
 
     @property
     def mask_MBT(self) -> np.ndarray:
@@ -142,8 +144,17 @@ def _spread(rows: list[list[int]], patches: list[int], per_part: int) -> list[li
     return groups
 
 
-def pack(config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: PackConfig) -> PackedBatch:
+def pack(
+    config: Qwen3VLConfig,
+    samples: Sequence[TrainingSample],
+    pack_config: PackConfig,
+    left_out: Sequence[TrainingSample] = (),
+) -> PackedBatch:
     """Lay out samples for one optimiser step.
+
+    Args:
+      left_out: samples of the step whose gradient is zero whatever the weights. They count in the mean over samples,
+        and cost nothing.
 
     Raises ValueError when a sample is longer than the longest row, has no image for an image token (or the reverse), or
     when a fixed capacity (`micro_batches`, `vision`) is too small; the message names the sample or the size needed.
@@ -205,7 +216,14 @@ def pack(config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: 
         sample_MBT=arrays["sample"],
         count=np.int32(needed),
         teacher_logp_MBT=arrays["teacher"] if teacher_given else None,
+        left_out=np.float32(sum(_weight(sample, pack_config) for sample in left_out)),
     )
+
+
+def _weight(sample: TrainingSample, pack_config: PackConfig) -> float:
+    """What all tokens of a sample weigh together."""
+    sampled = [len(chunk.tokens) for chunk in sample.chunks if isinstance(chunk, SampledChunk)]
+    return sample.weight * (sum(sampled) if pack_config.weighting == "token-mean" else float(any(sampled)))
 
 
 def _empty(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:

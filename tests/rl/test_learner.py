@@ -154,6 +154,22 @@ def test_a_masked_sample_does_not_count(params, learner):
     assert_close(gradient(a), gradient(b))
 
 
+@pytest.mark.parametrize("weighting", ["sequence-mean", "token-mean"])
+def test_samples_without_a_gradient_may_be_left_out(params, learner, weighting):
+    group = [dataclasses.replace(s, advantage=0.0) if i in (1, 4, 5) else s for i, s in enumerate(samples(6))]
+    group[5] = dataclasses.replace(group[5], weight=0.5)
+    layout = dataclasses.replace(PACK, weighting=weighting)
+    dead = [sample for sample in group if sample.advantage == 0]
+    live = [sample for sample in group if sample.advantage != 0]
+    whole, wanted = step(learner, "rl_step", params, pack(CONFIG, group, layout))
+    part, metrics = step(learner, "rl_step", params, pack(CONFIG, live, layout, left_out=dead))
+    assert_close(gradient(part), gradient(whole))
+    np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-5)
+    without, _ = step(learner, "rl_step", params, pack(CONFIG, live, layout))
+    with pytest.raises(AssertionError):  # they count in the mean
+        assert_close(gradient(without), gradient(whole))
+
+
 def test_a_batch_with_nothing_to_train_on_changes_nothing(params, learner):
     group = [dataclasses.replace(sample, weight=0.0) for sample in samples(3)]
     state, metrics = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
