@@ -99,8 +99,12 @@ def sampling_config() -> SamplingConfig:
     return SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=256)
 
 
-def pack_config() -> PackConfig:
-    """Rows of whole episodes. The room for images, most of the memory, follows from the batch, in a few sizes."""
+def pack_config(episodes: int = 1) -> PackConfig:
+    """Rows of whole episodes, with room for about as many as a step has: nearly all its batches are then of one shape.
+
+    An episode takes up to half a row, and a micro-batch's images fit 24 rows of 192 patches; what takes more gets more.
+    """
     from hypereyes_jax.rl.pack import PackConfig
 
-    return PackConfig(row_tokens=(CONTEXT,), rows=8, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    room = (max(1, episodes // 16), 24, 192)
+    return PackConfig(row_tokens=(CONTEXT,), rows=8, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS, at_least=room)

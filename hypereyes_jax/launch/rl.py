@@ -256,6 +256,7 @@ class _Trainer:
         self._directory, self._policy, self._backend, self._settings = directory, policy, backend, settings
         self._questions, self._processes = questions, processes
         self._references = ReferenceStore(references)
+        self._packing = miniature.pack_config(settings.prompts * settings.group // processes.count)
         self._watch = Watch(policy.engine.config, "language")
         optimizer = OptimizerConfig(
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
@@ -341,7 +342,7 @@ class _Trainer:
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
         live = live or samples[:1]  # a step with nothing to learn has the shape of any other
         left_out = [sample for sample in samples if all(sample is not other for other in live)]
-        batch = self._processes.batch(engine.config, live, miniature.pack_config(), left_out)
+        batch = self._processes.batch(engine.config, live, self._packing, left_out)
         packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)
         values = {name: float(value) for name, value in metrics.items()}
@@ -393,7 +394,7 @@ class _Trainer:
         if self._teacher is None or not failed:
             return samples, 0
         learner, model, params = self._teacher
-        batch = pack(model, [samples[number] for number in failed], miniature.pack_config())
+        batch = pack(model, [samples[number] for number in failed], self._packing)
         scored = unpack(
             batch,
             np.asarray(learner.score_logprobs(params, batch, temperature=miniature.sampling_config().temperature)),

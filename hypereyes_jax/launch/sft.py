@@ -127,7 +127,7 @@ def train(
     state = processes.place(learner, learner.init(key, params, init_lora(adapters_key, params, model, rules)))
     watch = Watch(model, "lora")
     pipeline = PipelineConfig(batch=settings.batch, epochs=settings.epochs, seed=settings.seed)
-    packing = miniature.pack_config()
+    packing = miniature.pack_config(settings.batch // processes.count)
 
     def prepare(group: list[Sequence[Chunk]]) -> Any:
         samples = [sft_sample(chunks) for chunks in group]

@@ -38,6 +38,9 @@ class PackConfig:
     rows: int = 2  # B: rows a micro-batch, over all devices
     micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
     vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets
+    # (micro-batches, rows, patches a row): no bucket is smaller, so that batches of about a size share one program.
+    # Micro-batches that are not in use cost memory only.
+    at_least: tuple[int, int, int] = (1, 0, 0)
     shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
     weighting: Literal["sequence-mean", "token-mean"] = "sequence-mean"
     min_pixels: int = MIN_PIXELS
@@ -178,7 +181,7 @@ def pack(
     rows = first_fit_decreasing(lengths, length)
     parts = _spread(rows, patch_counts, pack_config.rows // pack_config.shards)
     needed = -(-len(parts) // pack_config.shards)
-    count = pack_config.micro_batches or bucket(needed)
+    count = pack_config.micro_batches or max(bucket(needed), pack_config.at_least[0])
     if needed > count:
         raise ValueError(f"these samples need {needed} micro-batches, but PackConfig.micro_batches is {count}")
 
@@ -333,9 +336,11 @@ def _vision_shape(
             raise ValueError(f"PackConfig.vision: {rows} rows must be a multiple of shards={pack_config.shards}")
         return rows // pack_config.shards, length
     sizes = [[len(image.patches) for image in each] for each in images]
+    _, least_rows, least_length = pack_config.at_least
     length = bucket(max((max(each, default=0) for each in sizes), default=0), 4 * config.vision.merge_unit)
+    length = max(length, least_length)
     rows = max(place(each, length)[1] for each in sizes)
-    return (bucket(rows) if rows else 0), length
+    return max(bucket(rows) if rows else 0, -(-least_rows // pack_config.shards)), length
 
 
 def unpack(batch: PackedBatch, values_MBT: np.ndarray) -> dict[int, np.ndarray]:

@@ -132,8 +132,9 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
         dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
         dict(rows=8, row_tokens=(48,)),  # one sample a row: padded, not packed
         dict(rows=2, row_tokens=(192,)),
+        dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)),  # room for more micro-batches and images
     ],
-    ids=["1x8", "8x1-padded", "one-a-row", "long-rows"],
+    ids=["1x8", "8x1-padded", "one-a-row", "long-rows", "roomy"],
 )
 def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, layout):
     group = samples(8)

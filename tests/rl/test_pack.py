@@ -115,6 +115,17 @@ def test_with_fixed_capacities_all_batches_have_the_same_shapes():
     assert shapes[0] == shapes[1]
 
 
+def test_buckets_with_a_least_size_give_batches_of_about_a_size_one_shape():
+    def shape(n, config):
+        batch = pack(CONFIG, samples(n), config)
+        return batch.targets_MBT.shape[0], *batch.inputs.vision.segment_RL.shape[1:]
+
+    assert shape(2, PACK) != shape(14, PACK)
+    roomy = dataclasses.replace(PACK, at_least=(8, 6, 144))
+    assert shape(2, roomy) == shape(14, roomy) == (8, 6, 144)
+    assert shape(60, roomy)[0] > 8  # a larger batch still fits
+
+
 def test_missing_teacher_scores_are_nan_and_wrong_counts_are_refused():
     batch_samples = samples(2)
     n = sum(len(c.tokens) for c in batch_samples[0].chunks if isinstance(c, SampledChunk))
