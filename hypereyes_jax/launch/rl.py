@@ -47,7 +47,7 @@ PASSES = 5  # the paper's pass@5
 class RlSettings:
     """How the miniature is trained by RL. Group size, clips, TRACE and OPD are the paper's."""
 
-    steps: int = 44
+    steps: int = 60
     prompts: int = 16
     """Questions a step."""
     group: int = 8
