@@ -23,6 +23,9 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     first_moment_dtype: str = "float32"  # "bfloat16" halves it; the second moment stays float32
+    # Moments rest in the host's pinned memory and are on the device for the update alone, when activations are gone.
+    # On a mesh only.
+    moments_on_host: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +42,8 @@ class PlanConfig:
     """Tokens of a row; default: the recipe's longest trajectory."""
     slots: int | None = None
     """Of the rollout engine on one replica; default: as many as a step's rollouts need, or as fit."""
+    moments_on_host: bool = False
+    """The optimiser's moments rest in the hosts' memory."""
     search: bool = False
     """Also look for the longest row and the most rows that fit, by compiling again and again."""
     rollout: bool = True
@@ -63,6 +65,7 @@ class TrainPlan:
     gradients_gib: float
     batch_gib: float
     activations_gib: float
+    host_gib: float  # of the host's memory, for this device's moments
     useful_tflops: float  # a step: forward and backward of the active weights, nothing computed twice
     roofline_seconds: dict[str, float]  # of a step: compute, memory, links, network
     bound: str
@@ -122,6 +125,9 @@ def plan(config: PlanConfig) -> Plan:
     from hypereyes_jax.launch.plan_programs import train_step
     from hypereyes_jax.models.sharding import ShardingError, make_mesh
 
+    if config.moments_on_host:
+        optimizer = replace(recipe.learner.optimizer, moments_on_host=True)
+        recipe = replace(recipe, learner=replace(recipe.learner, optimizer=optimizer))
     model = _model(recipe)
     try:
         mesh = make_mesh(mesh_config, target.devices(mesh_config)[: mesh_config.size])
@@ -184,6 +190,7 @@ def _train_plan(
         gradients_gib=step.gradients / GIB,
         batch_gib=max(program.arguments_gib - resident, 0.0),
         activations_gib=max(program.temporaries_gib - step.gradients / GIB, 0.0),
+        host_gib=step.host / GIB,
         useful_tflops=useful / 1e12,
         roofline_seconds=seconds,
         bound=bound,
@@ -251,7 +258,9 @@ def render(found: Plan) -> str:
     lines = [
         f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
         f"a step: {train.micro_batches} micro-batches of {_count(train.rows, 'row')} of {train.row_tokens:,} tokens",
-        "  GiB a device: " + ", ".join(f"{name} {_short(size)}" for name, size in parts.items()),
+        "  GiB a device: "
+        + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
+        + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
         _program_line(train.program),
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]

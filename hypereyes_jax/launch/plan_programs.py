@@ -31,6 +31,7 @@ class TrainStep(NamedTuple):
     weights: float  # bytes a device
     optimizer: float
     gradients: float  # their sums over micro-batches, float32
+    host: float  # moments that rest in the host's memory, a device's share
 
 
 def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
@@ -54,10 +55,12 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
         pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
         return float(sum(math.prod(p.shard_shape(x.shape)) * (itemsize or x.dtype.itemsize) for x, p in pairs))
 
+    on_host, moments = recipe.learner.optimizer.moments_on_host, total(state.opt_state, where.opt_state)
     return TrainStep(
         trace=lambda batch: step.trace(state, batch),
         weights=total((state.trainable, state.frozen), (where.trainable, where.frozen)),
-        optimizer=total(state.opt_state, where.opt_state),
+        optimizer=0.0 if on_host else moments,
+        host=moments if on_host else 0.0,
         gradients=total(state.trainable, where.trainable, itemsize=4),
     )
 

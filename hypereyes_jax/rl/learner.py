@@ -60,6 +60,7 @@ def make_learner(
     optimizer = make_optimizer(learn.optimizer)
     platform = "cpu" if mesh is None else mesh.devices.flat[0].platform
     kernels = kernels or Kernels.for_platform(platform)
+    on_host = mesh is not None and learn.optimizer.moments_on_host
     vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
 
     def init(key: jax.Array, params: Params, lora: Params | None = None) -> TrainState:
@@ -136,7 +137,9 @@ def make_learner(
     def step(loss: Loss, state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:
         total = jnp.maximum(jnp.sum(batch.weight_MBT) + batch.left_out, 1e-9)  # all masked: the gradient is 0, not NaN
         grads, sums = _accumulate(lambda w, micro, m: loss(w, state, micro, m, total), state.trainable, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        moments = _moved(state.opt_state, jax.memory.Space.Device) if on_host else state.opt_state
+        updates, opt_state = optimizer.update(grads, moments, state.trainable)
+        opt_state = _moved(opt_state, jax.memory.Space.Host) if on_host else opt_state
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = _means(sums) | {"grad_norm": optax.tree.norm(grads)}
         return state._replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
@@ -177,7 +180,11 @@ def make_learner(
         lora = lora_shardings(config, state.trainable, mesh) if learn.train == "lora" else None
         trainable, frozen = split(by_weight, learn.train, lora)
         moments = optax.tree.map_params(
-            optimizer, lambda _, where: where, state.opt_state, trainable, transform_non_params=lambda _: everywhere
+            optimizer,
+            lambda _, where: where.with_memory_kind("pinned_host") if on_host else where,
+            state.opt_state,
+            trainable,
+            transform_non_params=lambda _: everywhere,
         )
         # A state whose leaves are shardings
         return TrainState(everywhere, trainable, frozen, moments, everywhere)  # type: ignore[arg-type]
@@ -237,6 +244,11 @@ def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     whole = NamedSharding(mesh, PartitionSpec())
     leaves = jax.tree.map(lambda _: rows, batch._replace(inputs=None))
     return leaves._replace(inputs=inputs, count=whole, left_out=whole)
+
+
+def _moved(moments: Any, space: Any) -> Any:
+    """The moments in another memory space (`jax.memory.Space`); the step counts beside them stay on the device."""
+    return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, moments)
 
 
 def _cast(tree: Params, dtype: str) -> Params:

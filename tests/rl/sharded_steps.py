@@ -57,19 +57,23 @@ def difference(tree, wanted):
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs) / scale
 
 
-def run(mesh_name, model, kind, train, kernels="cpu"):
+def run(mesh_name, model, kind, train, kernels="cpu", moments="device"):
     config, learn, params, lora = setup(model, train)
     single = make_learner(config, learn)
     copies = jax.tree.map(jnp.array, (params, lora))  # a step consumes its state
     state, metrics = getattr(single, kind)(single.init(jax.random.key(3), *copies),
                                            packed(config, 1))  # fmt: skip
     mesh = make_mesh(MeshConfig(mesh_name, "cpu", **MESHES[mesh_name]))
+    optimizer = dataclasses.replace(PLAIN, moments_on_host=moments == "host")
+    learn = dataclasses.replace(learn, optimizer=optimizer)
     # What a GPU runs must give what the CPU's own kernels give on one device.
     sharded = make_learner(config, learn, mesh, Kernels.for_platform(kernels))
     start = sharded.init(jax.random.key(3), params, lora)
     start = jax.device_put(start, sharded.shardings(start))
     shards = mesh.shape["replica"] * mesh.shape["fsdp"] * mesh.shape["expert"]
     there, found = getattr(sharded, kind)(start, packed(config, shards))
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(there.opt_state) if leaf.ndim}
+    assert kinds == {"pinned_host" if moments == "host" else "device"}, kinds
     split_leaves = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(there.trainable))
     names = sorted(set(metrics) - {"router_balance", "loss"} if model == "moe" else metrics)
     return {

@@ -34,8 +34,8 @@ def check(result):
 
 
 def test_all_axes_together_take_the_single_device_step_of_a_mixture_of_experts():
-    # with a CPU's kernels, and with those that a GPU runs
-    for result in run("all/moe/rl_step/full", "all/moe/rl_step/full/gpu"):
+    # with a CPU's kernels and moments in the host's memory, and with the kernels that a GPU runs
+    for result in run("all/moe/rl_step/full/cpu/host", "all/moe/rl_step/full/gpu"):
         check(result)
         assert result["split_leaves"] > 10
 
