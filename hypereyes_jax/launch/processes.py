@@ -70,18 +70,20 @@ class Processes:
         """Whether this process writes what only one may write."""
         return self.index == 0
 
-    def open(self, out: Path, command: str, config: Any) -> RunDirectory:
+    def open(self, out: Path, command: str, config: Any, wandb: str = "") -> RunDirectory:
         """The run's directory, on a file system that all processes share. UserError in all if one can't."""
         problem = None
         if self.first:
             try:
-                RunDirectory.open(out, command, config, may_differ=frozenset({"out", "distributed", "profile_step"}))
+                RunDirectory.open(
+                    out, command, config, may_differ=frozenset({"out", "distributed", "profile_step", "wandb"})
+                )
             except UserError as error:
                 problem = str(error)
         problem = self.gather(problem)[0]
         if problem is not None:
             raise UserError(problem)
-        return RunDirectory(out)
+        return RunDirectory(out, wandb)
 
     def stages(self) -> Stages:
         """Progress, shown by the first process."""

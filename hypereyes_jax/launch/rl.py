@@ -82,6 +82,8 @@ class RlConfig:
     """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    wandb: str = ""
+    """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
     settings: RlSettings = field(default_factory=RlSettings)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -93,7 +95,7 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout import Engine
 
     processes = Processes.start(config.distributed)
-    directory = processes.open(config.out, "rl", config)
+    directory = processes.open(config.out, "rl", config, config.wandb)
     questions = read_questions(config.questions)
     model, params, chat = load_model(config.checkpoint)
     engine = miniature.engine_config()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -45,8 +46,9 @@ _PACKAGES = (
 class RunDirectory:
     """An open run directory. Make one with `RunDirectory.open`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, wandb: str = ""):
         self.path = path
+        self.wandb = wandb  # Weights & Biases project that scalars also go to; none if empty
 
     @classmethod
     def open(cls, path: Path, command: str, config: Any, *, may_differ: frozenset[str] = frozenset()) -> RunDirectory:
@@ -75,7 +77,7 @@ class RunDirectory:
 
 
 class MetricsWriter:
-    """Scalars of a phase, to `metrics.jsonl` and TensorBoard, a line a step.
+    """Scalars of a phase, to `metrics.jsonl` and TensorBoard, a line a step; to Weights & Biases if the run says so.
 
     A run that is continued from a checkpoint repeats the steps after it; `first_step` drops what those wrote before, so
     that each step appears once.
@@ -90,6 +92,7 @@ class MetricsWriter:
         with writing(self._path):
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
             self._board = SummaryWriter(str(run.file("tensorboard") / phase), purge_step=first_step)
+        self._wandb = _wandb_run(run, phase) if run.wandb else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one step. Keys get the phase as prefix: `accuracy` of phase `rl` is saved as `rl/accuracy`."""
@@ -100,8 +103,12 @@ class MetricsWriter:
             self._file.flush()
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=step)
 
     def close(self) -> None:
+        if self._wandb is not None:
+            self._wandb.finish()
         with writing(self._path):
             self._file.close()
             self._board.close()
@@ -159,6 +166,19 @@ def git_revision() -> str | None:
         return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _wandb_run(run: RunDirectory, phase: str) -> Any:
+    """The phase's run at Weights & Biases, the same one when it is continued."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("`--wandb` needs the package: pip install 'hypereyes-jax[wandb]'") from None
+    key = hashlib.sha256(f"{run.path.resolve()} {phase}".encode()).hexdigest()[:16]
+    saved = run.file("config.json")
+    settings = read_json(saved) if saved.exists() else {}
+    name = f"{run.path.name} {phase}"
+    return wandb.init(project=run.wandb, id=key, name=name, config=settings, dir=str(run.path), resume="allow")
 
 
 def _finite(value: float) -> float | None:

@@ -54,6 +54,8 @@ class SftConfig:
     """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    wandb: str = ""
+    """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
     settings: SftSettings = field(default_factory=SftSettings)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -64,7 +66,7 @@ def run(config: SftConfig) -> None:
     from hypereyes_jax.models.peft import save_peft
 
     processes = Processes.start(config.distributed)
-    directory = processes.open(config.out, "sft", config)
+    directory = processes.open(config.out, "sft", config, config.wandb)
     model, params, chat = load_model(config.checkpoint)
     with processes.stages() as stages:
         params, adapters = train(

@@ -2,6 +2,8 @@ import errno
 import io
 import json
 import os
+import sys
+import types
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -88,6 +90,38 @@ def test_a_continued_run_logs_each_step_once(tmp_path):
     rows = read_metrics(run.file("metrics.jsonl"))
     assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
     assert rows[-1]["rl/accuracy"] == 0.9
+
+
+def test_scalars_go_to_weights_and_biases_if_the_run_says_so(tmp_path, monkeypatch):
+    runs = []
+
+    class Run:
+        def __init__(self, **settings):
+            self.settings, self.logged, self.finished = settings, [], False
+            runs.append(self)
+
+        def log(self, scalars, step):
+            self.logged.append((step, scalars))
+
+        def finish(self):
+            self.finished = True
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=Run))
+    for first in (0, 1):  # a run, and what continues it
+        with MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl", first) as metrics:
+            metrics.log(first, {"accuracy": 0.5})
+    with MetricsWriter(RunDirectory(tmp_path), "rl", 2) as metrics:
+        metrics.log(2, {"accuracy": 0.5})
+    assert [run.logged for run in runs] == [[(0, {"rl/accuracy": 0.5})], [(1, {"rl/accuracy": 0.5})]]
+    assert all(run.finished and run.settings["project"] == "my-project" for run in runs)
+    assert runs[0].settings["id"] == runs[1].settings["id"]
+    assert runs[1].settings["resume"] == "allow"
+
+
+def test_weights_and_biases_without_its_package_names_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
+        MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl")
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
