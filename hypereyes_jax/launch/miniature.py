@@ -102,9 +102,9 @@ def sampling_config() -> SamplingConfig:
 def pack_config(episodes: int = 1) -> PackConfig:
     """Rows of whole episodes, with room for about as many as a step has: nearly all its batches are then of one shape.
 
-    An episode takes up to half a row, and a micro-batch's images fit 24 rows of 192 patches; what takes more gets more.
+    An episode takes up to half a row, and a micro-batch's images fit 16 rows of 192 patches; what takes more gets more.
     """
     from hypereyes_jax.rl.pack import PackConfig
 
-    room = (max(1, episodes // 16), 24, 192)
+    room = (max(1, episodes // 16), 16, 192)
     return PackConfig(row_tokens=(CONTEXT,), rows=8, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS, at_least=room)

@@ -32,7 +32,7 @@ from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
     from hypereyes_jax.env.recorded import RecordedBackend
-    from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
+    from hypereyes_jax.env.types import Question, SearchBackend
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.experience import Experience
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 PASSES = 5  # the paper's pass@5
+_AT_A_TIME = 512  # episodes of the selection: each holds a megabyte of images until it is judged
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ async def _select(
     stages: Stages,
     processes: Processes,
 ) -> dict[str, tuple[int, int]]:
-    from hypereyes_jax.data.selection import initial_reference, settled
+    from hypereyes_jax.data.selection import Try, initial_reference, settled
 
     path = directory.file(SELECTION)
     found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
@@ -177,22 +178,24 @@ async def _select(
         return {key: tuple(counts) for key, counts in found.items()}
     mine = candidates[processes.index :: processes.count]
     seeds = _seeds(settings.seed, 0, PASSES * len(candidates)).reshape(-1, PASSES)[processes.index :: processes.count]
-    tries: list[list[tuple[EpisodeResult, bool | None]]] = [[] for _ in mine]
+    tries: list[list[Try]] = [[] for _ in mine]
     with stages.stage("selection", PASSES * len(mine)) as stage:
         # All are tried once; those that succeed are out, so only the others cost their further tries.
         for wave in (range(1), range(1, PASSES)):
             open_ = [number for number, made in enumerate(tries) if not settled(made)]
             stage.advance(len(wave) * (len(mine) - len(open_)))
             plays = [(number, attempt) for number in open_ for attempt in wave]
-            asked = [mine[number] for number, _ in plays]
-            played = await _play(
-                policy.engine, policy.chat, asked, backend, [int(seeds[p]) for p in plays], stage.advance
-            )
-            for (number, _), trajectory, verdict in zip(plays, played, await _verdicts(played), strict=True):
-                tries[number].append((trajectory.result, trajectory.result.answer is not None and verdict))
+            for first in range(0, len(plays), _AT_A_TIME):
+                part = plays[first : first + _AT_A_TIME]
+                asked = [mine[number] for number, _ in part]
+                part_seeds = [int(seeds[place]) for place in part]
+                played = await _play(policy.engine, policy.chat, asked, backend, part_seeds, stage.advance)
+                for (number, _), trajectory, verdict in zip(part, played, await _verdicts(played), strict=True):
+                    result = trajectory.result
+                    tries[number].append(Try.of(result, result.answer is not None and verdict))
     references: dict[str, tuple[int, int]] = {}
     for question, made in zip(mine, tries, strict=True):
-        reference = initial_reference(*zip(*made, strict=True))
+        reference = initial_reference(made)
         if reference is not None:
             references[question.id] = reference
     for others in processes.gather({key: list(counts) for key, counts in references.items()}):
@@ -258,7 +261,8 @@ class _Trainer:
         self._directory, self._policy, self._backend, self._settings = directory, policy, backend, settings
         self._questions, self._processes = questions, processes
         self._references = ReferenceStore(references)
-        self._packing = miniature.pack_config(settings.prompts * settings.group // processes.count)
+        rollouts = settings.prompts * settings.group // processes.count
+        self._packing, self._teacher_packing = miniature.pack_config(rollouts), miniature.pack_config(rollouts // 2)
         self._watch = Watch(policy.engine.config, "language")
         optimizer = OptimizerConfig(
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
@@ -292,6 +296,7 @@ class _Trainer:
                 self._references = ReferenceStore.from_state(cursor["references"])
             done = int(self._state.step)
             self._publish(done)
+            give_back()  # what the selection held
             metrics = self._processes.metrics(self._directory, "rl", done)
             with stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
@@ -396,7 +401,7 @@ class _Trainer:
         if self._teacher is None or not failed:
             return samples, 0
         learner, model, params = self._teacher
-        batch = pack(model, [samples[number] for number in failed], self._packing)
+        batch = pack(model, [samples[number] for number in failed], self._teacher_packing)
         scored = unpack(
             batch,
             np.asarray(learner.score_logprobs(params, batch, temperature=miniature.sampling_config().temperature)),
