@@ -36,8 +36,8 @@ class QuickstartConfig:
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
-    sft_questions: int = 520
-    rl_candidates: int = 800
+    sft_questions: int = 400
+    rl_candidates: int = 480
     eval_questions: int = 200
 
 
