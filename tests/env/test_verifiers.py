@@ -3,13 +3,11 @@
 Needs `pip install verifiers` (an environment of its own is best) and then `pytest -m oracle tests/env`.
 """
 
-import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from aiohttp import web
 
 from hypereyes_jax.env import tool_call
 from hypereyes_jax.env.actions import ImageSearch
+from tests.serving import served
 
 pytestmark = pytest.mark.oracle
 
@@ -54,7 +53,7 @@ def text_of(message):
 @contextlib.contextmanager
 def endpoint():
     """An OpenAI-compatible server that plays TURNS, streamed; yields its URL and the conversations it saw."""
-    seen, ready, loop, stop = [], threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+    seen = []
 
     async def reply(request):
         messages = (await request.json())["messages"]
@@ -72,26 +71,8 @@ def endpoint():
         await stream.write(b"data: [DONE]\n\n")
         return stream
 
-    async def serve():
-        app = web.Application(client_max_size=1 << 26)
-        app.router.add_post("/v1/chat/completions", reply)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        seen.append(runner.addresses[0][1])
-        ready.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    ready.wait()
-    try:
-        yield f"http://127.0.0.1:{seen.pop()}/v1", seen
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+    with served("/v1/chat/completions", reply) as url:
+        yield f"{url}/v1", seen
 
 
 def test_verifiers_plays_scores_and_masks(tmp_path):

@@ -1,12 +1,9 @@
 """`hypereyes ask`: a scripted endpoint and a checkpoint with random weights, both through the command line."""
 
-import asyncio
 import json
-import threading
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import unused_port
 from PIL import Image
 
 from hypereyes_jax.env import tool_call
@@ -15,6 +12,7 @@ from hypereyes_jax.env.types import Invocation, SearchHit, TurnRecord
 from hypereyes_jax.eval.drawing import draw_boxes
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.launch import cli
+from tests.serving import served
 
 TURNS = (
     "<reason>Two\x1b[31m flags.</reason>" + tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1)))),
@@ -25,7 +23,7 @@ TURNS = (
 @pytest.fixture
 def endpoint():
     """An OpenAI-compatible server that plays TURNS; yields its base URL and the requests it got."""
-    bodies, ready, port = [], threading.Event(), unused_port()
+    bodies = []
 
     async def reply(request):
         body = await request.json()
@@ -39,24 +37,8 @@ def endpoint():
         await stream.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
         return stream
 
-    async def serve():
-        app = web.Application(client_max_size=1 << 26)
-        app.router.add_post("/v1/chat/completions", reply)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        ready.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    ready.wait()
-    yield f"http://127.0.0.1:{port}/v1", bodies
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    with served("/v1/chat/completions", reply) as url:
+        yield f"{url}/v1", bodies
 
 
 @pytest.fixture
