@@ -38,6 +38,8 @@ def join(config: DistributedConfig) -> None:
         raise UserError("give all of --coordinator, --processes and --process, or none of them on a known cluster")
     # XLA's own collectives between CPU processes; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It catches SIGTERM and goes on. A scheduler's SIGTERM must end the run, which continues from its last checkpoint.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             config.coordinator,

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def test_one_process_dying_ends_the_other_with_a_message(tmp_path):
     pair[1].wait(timeout=10)
     assert pair[0].returncode != 0
     assert "heartbeat" in errors.lower() or "unhealthy" in errors.lower()
+
+
+def test_sigterm_ends_a_joined_process():
+    script = (
+        "import sys, time\n"
+        "from hypereyes_jax.launch.distributed import DistributedConfig, join\n"
+        "join(DistributedConfig(True, sys.argv[1], 1, 0))\n"
+        "print('joined', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", script, f"127.0.0.1:{free_port()}"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "joined\n"
+        process.terminate()
+        try:
+            assert process.wait(timeout=30) == -signal.SIGTERM
+        finally:
+            process.kill()
 
 
 def hypereyes(*arguments, devices=1):
