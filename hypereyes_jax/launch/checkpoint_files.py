@@ -42,9 +42,12 @@ def save_model(path: Path, config: Qwen3VLConfig, params: Params, tokenizer_of: 
     with writing(path):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        save_hf(draft, config, jax.tree.map(lambda x: x.astype(dtype), params))
-        for name in _TOKENIZER_FILES:
-            if (tokenizer_of / name).exists():
-                shutil.copy(tokenizer_of / name, draft / name)
-        shutil.rmtree(path, ignore_errors=True)
-        draft.rename(path)
+        try:
+            save_hf(draft, config, jax.tree.map(lambda x: x.astype(dtype), params))
+            for name in _TOKENIZER_FILES:
+                if (tokenizer_of / name).exists():
+                    shutil.copy(tokenizer_of / name, draft / name)
+            shutil.rmtree(path, ignore_errors=True)
+            draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # of a failure; a full disk gets its room back

@@ -7,9 +7,12 @@ are not written; a checksum makes sure that a resumed run has the same ones.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +91,7 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(saved), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
         )
-        with writing(self.directory):
+        with _saving(self.directory):
             self._manager.save(int(state.step), args=arguments)
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]] | None:
@@ -146,7 +149,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything saved is on the disk."""
-        with writing(self.directory):
+        with _saving(self.directory):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -158,6 +161,18 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _saving(directory: Path) -> Iterator[None]:
+    """As `writing`, for TensorStore too, which reports a full disk as a ValueError of many lines."""
+    with writing(directory):
+        try:
+            yield
+        except ValueError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory)) from error
 
 
 def _digest(meta: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,21 @@ def dense(tmp_path):
     params = init_params(jax.random.key(0), config)
     save_hf(tmp_path, config, params)
     return config, params, tmp_path
+
+
+def test_a_failed_write_says_why(tmp_path):
+    """A numpy array's own `tofile` does not, when it can write only a part."""
+    config = CONFIGS["dense"]
+    params = init_params(jax.random.key(0), config)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as error:  # noqa: PT011 (its number is what is asked for)
+            save_hf(tmp_path, config, params)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["dense", "dense tied", "moe", "moe square experts"])

@@ -200,3 +200,13 @@ def test_restoring_to_a_sharding_puts_every_leaf_there(tmp_path):
         like.trainable["a"] = jax.device_put(like.trainable["a"], sharding)
         restored, _ = checkpoints.restore(like)
     assert restored.trainable["a"].sharding == sharding
+
+
+def test_a_full_disk_is_named_with_a_cure(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ValueError('RESOURCE_EXHAUSTED: Error writing "opt_state" in OCDBT database: No space left on device')
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            checkpoints.save(state(1), {})

@@ -271,7 +271,8 @@ def _write_shard(file: Path, tensors: list[_Outgoing]) -> None:
     with partial.open("wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         for tensor in tensors:
-            tensor.fetch().tofile(stream)
+            # not `tofile`, whose error on a full disk does not say so
+            stream.write(tensor.fetch().reshape(-1).view(np.uint8).data)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
