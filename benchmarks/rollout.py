@@ -346,7 +346,7 @@ def main() -> None:
             count = times * engine.settings.slots
             return [PacedEpisode(n, waits(n, latency, varied)) for n in range(count)]
 
-        for _ in range(2):  # compiles what it meets; a second time, because what meets depends on moments
+        for _ in range(2):  # compiles what it meets; twice, because which programs it meets depends on timing
             asyncio.run(ours(engine, chat, episodes(0.0), True))
         speed: dict[tuple[str, float], float] = {}
         for latency in (0.0, 0.2, 1.0):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 PASSES = 5  # the paper's pass@5
-_AT_A_TIME = 512  # episodes of the selection: each holds a megabyte of images until it is judged
+_AT_A_TIME = 512  # episodes of the selection, after which memory is given back
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ async def _select(
                 for (number, _), trajectory, verdict in zip(part, played, await _verdicts(played), strict=True):
                     result = trajectory.result
                     tries[number].append(Try.of(result, result.answer is not None and verdict))
-                give_back()  # 5 GiB over 4,000 episodes otherwise: what they held lies in cycles, and in pieces
+                give_back()  # without it the process grew by 5 GiB over 4,000 episodes
     references: dict[str, tuple[int, int]] = {}
     for question, made in zip(mine, tries, strict=True):
         reference = initial_reference(made)
@@ -348,8 +348,9 @@ class _Trainer:
         samples, taught = self._taught(samples)
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
-        live = live or samples[:1]  # a step with nothing to learn has the shape of any other
-        left_out = [sample for sample in samples if all(sample is not other for other in live)]
+        left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
+        if not live:  # a step with nothing to learn has the shape of any other
+            live, left_out = left_out[:1], left_out[1:]
         batch = self._processes.batch(engine.config, live, self._packing, left_out)
         packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)

@@ -175,8 +175,7 @@ def _wandb_run(run: RunDirectory, phase: str) -> Any:
     except ImportError:
         raise UserError("`--wandb` needs the package: pip install 'hypereyes-jax[wandb]'") from None
     key = hashlib.sha256(f"{run.path.resolve()} {phase}".encode()).hexdigest()[:16]
-    saved = run.file("config.json")
-    settings = read_json(saved) if saved.exists() else {}
+    settings = read_json(run.file("config.json"))
     name = f"{run.path.name} {phase}"
     return wandb.init(project=run.wandb, id=key, name=name, config=settings, dir=str(run.path), resume="allow")
 

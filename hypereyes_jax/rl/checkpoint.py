@@ -170,7 +170,7 @@ def _saving(directory: Path) -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if "No space left on device" not in str(error):  # its code, RESOURCE_EXHAUSTED, is other things' too
                 raise
             raise OSError(errno.ENOSPC, "No space left on device", str(directory)) from error
 

@@ -55,12 +55,14 @@ def make_learner(
     must be packed with `PackConfig.shards` = the product of the mesh's data axes. `kernels` default to the best known
     for the mesh's platform; without a mesh, to those that run anywhere.
 
-    Raises ShardingError if the mesh does not divide the model.
+    Raises ShardingError if the mesh does not divide the model, ValueError for moments on the host without a mesh.
     """
     optimizer = make_optimizer(learn.optimizer)
     platform = "cpu" if mesh is None else mesh.devices.flat[0].platform
     kernels = kernels or Kernels.for_platform(platform)
-    on_host = mesh is not None and learn.optimizer.moments_on_host
+    on_host = learn.optimizer.moments_on_host
+    if on_host and mesh is None:
+        raise ValueError("OptimizerConfig.moments_on_host needs a mesh: make one, of one device if need be")
     vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
 
     def init(key: jax.Array, params: Params, lora: Params | None = None) -> TrainState:

@@ -107,6 +107,7 @@ def test_scalars_go_to_weights_and_biases_if_the_run_says_so(tmp_path, monkeypat
             self.finished = True
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=Run))
+    RunDirectory.open(tmp_path, "rl", Config())
     for first in (0, 1):  # a run, and what continues it
         with MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl", first) as metrics:
             metrics.log(first, {"accuracy": 0.5})
@@ -116,6 +117,7 @@ def test_scalars_go_to_weights_and_biases_if_the_run_says_so(tmp_path, monkeypat
     assert all(run.finished and run.settings["project"] == "my-project" for run in runs)
     assert runs[0].settings["id"] == runs[1].settings["id"]
     assert runs[1].settings["resume"] == "allow"
+    assert runs[0].settings["config"]["command"] == "rl"
 
 
 def test_weights_and_biases_without_its_package_names_the_cure(tmp_path, monkeypatch):

@@ -303,3 +303,8 @@ def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
     together = hidden_states(params, CONFIG, inputs._replace(segment_BT=np.minimum(inputs.segment_BT, 1)))
     assert jnp.abs(apart - together).max() > 1e-2
     assert lm_head(params, CONFIG).shape == (32, 96)
+
+
+def test_moments_on_the_host_without_a_mesh_are_refused():
+    with pytest.raises(ValueError, match="needs a mesh"):
+        make_learner(CONFIG, LearnerConfig(optimizer=dataclasses.replace(PLAIN, moments_on_host=True)))
