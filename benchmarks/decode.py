@@ -13,14 +13,15 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.checkpoint_files import load_model
+from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.rollout import kv, programs
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=7, help="timed calls of each form and view")
     args = parser.parse_args()
     model, params, _ = load_model(Path(str(resources.files("hypereyes_jax.assets") / "base")))
-    settings = miniature.engine_config(args.rows)
+    settings = replace(MINIATURE_RL, slots=args.rows).engine()
     out: dict[str, dict[str, float]] = {}
     for view in settings.view_buckets:
         packed = programs.PackedDecodeRows.padding(args.rows, settings.max_steps)

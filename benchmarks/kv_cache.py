@@ -29,6 +29,7 @@ from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.eval import world_questions
 from hypereyes_jax.launch.policy import load_policy, runner
+from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.kv import bytes_per_token
@@ -39,8 +40,8 @@ CACHES = {"float32, half the slots": "float32", "bfloat16": "bfloat16", "int8": 
 def play(checkpoint: Path, kind: str, slots: int, questions: int) -> tuple[list[Trajectory], int]:
     """(trajectories, bytes of a token in the cache)"""
     world = World.load()
-    policy = load_policy(checkpoint, replace(miniature.engine_config(slots), kv=kind))
-    run = runner(policy, WorldBackend(world), miniature.EPISODE, miniature.sampling_config(), seed=1000)
+    policy = load_policy(checkpoint, replace(replace(MINIATURE_RL, slots=slots).engine(), kv=kind))
+    run = runner(policy, WorldBackend(world), miniature.EPISODE, MINIATURE_RL.sampling(), seed=1000)
     asked = world_questions(world, "heldout", questions, 1000)
     return list(asyncio.run(run(asked))), bytes_per_token(policy.engine.config, kind)
 

@@ -54,7 +54,7 @@ class SearchKeys:
 
 
 class Connected(NamedTuple):
-    backend: SearchBackend
+    backend: RecordedBackend
     metrics: SearchMetrics
 
 

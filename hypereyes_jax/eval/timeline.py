@@ -70,6 +70,7 @@ def read_timeline(path: Path) -> dict[str, Any]:
     }
 
 
-def _order(track: str) -> tuple[str, int]:
+def _order(track: str) -> tuple[str, list[int]]:
+    """By kind, replica (of several) and number: "device", "slot 3", "device 1", "slot 1.3"."""
     kind, _, number = track.partition(" ")
-    return kind, int(number) if number.isdigit() else 0
+    return kind, [int(part) for part in number.split(".") if part.isdigit()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -158,6 +158,7 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.launch import miniature
     from hypereyes_jax.launch.policy import load_policy
+    from hypereyes_jax.launch.scale import MINIATURE_RL
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig, run_episodes
 
     class Shown(Episode):
@@ -169,7 +170,8 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
             return parts
 
     assert config.checkpoint is not None
-    engine = miniature.engine_config(slots=1) if config.miniature else EngineConfig(slots=1, length=config.context)
+    small = replace(MINIATURE_RL, slots=1).engine()
+    engine = small if config.miniature else EngineConfig(slots=1, length=config.context)
     policy = load_policy(config.checkpoint, engine)
     episode = Shown(question, backend, miniature.EPISODE if config.miniature else config.episode)
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))

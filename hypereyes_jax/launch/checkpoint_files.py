@@ -11,6 +11,8 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
@@ -18,26 +20,49 @@ if TYPE_CHECKING:
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def load_model(path: Path, dtype: Any = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
-    """Raises UserError if `path` holds no model, or a damaged one."""
+def load_model(
+    path: Path, dtype: Any = "float32", mesh: Mesh | None = None
+) -> tuple[Qwen3VLConfig, Params, ChatFormat]:
+    """The model in `path`, on the default device or shared out over a mesh.
+
+    Raises UserError if `path` holds no model, or a damaged one, or one that the mesh does not divide.
+    """
     from transformers import AutoTokenizer
 
+    from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.qwen3_vl import load_hf
+    from hypereyes_jax.models.sharding import param_shardings
     from hypereyes_jax.processing import ChatFormat
 
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).exists():
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
-    config, params = load_hf(path, dtype)
+    sharding = None if mesh is None else param_shardings(Qwen3VLConfig.from_hf(path), mesh)
+    config, params = load_hf(path, dtype, sharding)
     return config, params, ChatFormat(AutoTokenizer.from_pretrained(path))
 
 
-def save_model(path: Path, config: Qwen3VLConfig, params: Params, tokenizer_of: Path, dtype: str = "float32") -> None:
-    """Writes weights and config, and copies the tokenizer from `tokenizer_of`. Appears under its name when complete."""
+def save_model(
+    path: Path,
+    config: Qwen3VLConfig,
+    params: Params,
+    tokenizer_of: Path,
+    dtype: str = "float32",
+    *,
+    write: bool = True,
+) -> None:
+    """Writes weights and config, and copies the tokenizer from `tokenizer_of`. Appears under its name when complete.
+
+    Args:
+      write: of several processes one writes, and the others, which must call this too, give it their part.
+    """
     import jax
 
     from hypereyes_jax.models.qwen3_vl import save_hf
 
+    if not write:
+        save_hf(path, config, jax.tree.map(lambda x: x.astype(dtype), params), write=False)
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         shutil.rmtree(draft, ignore_errors=True)

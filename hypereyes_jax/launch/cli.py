@@ -69,9 +69,13 @@ def _run(name: str, words: Sequence[str]) -> int:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"hypereyes_jax.launch.{command.module}")
+    settings = getattr(module, command.config)
+    # A recipe is named first, and decides what the other settings are by default.
+    named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
     with _reader_may_leave():
+        default = tyro.MISSING_NONPROP if named is None else settings.of(named)
         config = tyro.cli(
-            getattr(module, command.config), prog=f"hypereyes {name}", description=module.__doc__, args=list(words)
+            settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
     run: Callable[[Any], int | None] = module.run
     return run(config) or 0

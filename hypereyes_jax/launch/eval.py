@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,17 +11,17 @@ import tyro
 
 from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.evaluation import evaluate_split
+from hypereyes_jax.launch.judging import JudgeConfig, judging
 from hypereyes_jax.launch.policy import Policy, load_policy
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.results import costs_table, evaluated, results_table
 from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.launch.searching import Transport
 
 if TYPE_CHECKING:
-    from hypereyes_jax.env.judges import Judge
     from hypereyes_jax.env.world import World
     from hypereyes_jax.rollout import SamplingConfig
 
@@ -55,12 +52,7 @@ class EvalConfig:
     """Tokens of an episode."""
     slots: int = 32
     """Episodes the engine generates for at a time."""
-    judge_url: str = ""
-    """Base of an OpenAI-compatible endpoint whose model judges the answers; none = they are compared exactly."""
-    judge_model: str = ""
-    """Its name there. The key is read from OPENAI_API_KEY."""
-    judge_rule: str = "general"
-    """How it is told to judge: general, short-fact, browse, visual-entity or multi-entity."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 1000
     """Of questions and sampling."""
     search_store: Path | None = None
@@ -75,11 +67,9 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.files import read_json
 
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
-    engine = miniature.engine_config(config.slots, config.context)
-    policy = load_policy(config.checkpoint, engine)
-    sampling = replace(
-        miniature.sampling_config(), temperature=config.temperature, max_new_tokens=config.max_new_tokens
-    )
+    scale = replace(MINIATURE_RL, slots=config.slots, row_tokens=config.context, turn_tokens=config.max_new_tokens)
+    policy = load_policy(config.checkpoint, scale.engine())
+    sampling = replace(scale.sampling(), temperature=config.temperature)
     with Stages() as stages:
         for split in config.splits:
             if not evaluated(directory, config.name, split):
@@ -98,7 +88,7 @@ async def _evaluate(
 ) -> None:
     from hypereyes_jax.env.world import World
 
-    async with _judge(config) as judge:
+    async with judging(config.judge) as judge:
         await evaluate_split(
             directory,
             policy,
@@ -114,26 +104,6 @@ async def _evaluate(
             mode=config.search_mode,
             judge=judge,
         )
-
-
-@contextlib.asynccontextmanager
-async def _judge(config: EvalConfig) -> AsyncIterator[Judge | None]:
-    """The judge that was asked for; None = the exact one."""
-    from hypereyes_jax.env.chat_api import ChatClient, ChatEndpoint, ChatError
-    from hypereyes_jax.env.llm_judge import RULES, LlmJudge
-
-    if not config.judge_url:
-        yield None
-        return
-    if not config.judge_model or config.judge_rule not in RULES:
-        raise UserError(f"a judge needs --judge-model, and --judge-rule one of {', '.join(RULES)}.")
-    client = ChatClient(ChatEndpoint(config.judge_url, config.judge_model, os.environ.get("OPENAI_API_KEY", "")))
-    try:
-        yield LlmJudge(client, config.judge_rule)
-    except ChatError as error:
-        raise UserError(f"the judge can't be asked: {error}") from error
-    finally:
-        await client.aclose()
 
 
 def world_questions(world: World, split: Split, count: int, seed: int) -> list[Question]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypereyes_jax.files import write_json
-from hypereyes_jax.launch import miniature, pretrain_world, synth
+from hypereyes_jax.launch import pretrain_world, synth
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.run_dir import RunDirectory, to_jsonable
+from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.launch.sft import SftSettings
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.data.files import read_questions
     from hypereyes_jax.launch import rl, sft
     from hypereyes_jax.launch.checkpoint_files import load_model, save_model
-    from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.launch.quickstart import ASSETS
+    from hypereyes_jax.launch.rollouts import Rollouts
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.rollout import Engine
 
@@ -67,9 +68,9 @@ def run(config: MakeTeacherConfig) -> None:
         synth.make_data(directory, data, stages)
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
-        policy = Policy(Engine(model, params, miniature.engine_config()), chat)
+        rollouts = Rollouts([Engine(model, params, MINIATURE_RL.engine())], chat, MINIATURE_RL)
         candidates = read_questions(directory.file(synth.CANDIDATES))
-        params = rl.train(directory, policy, candidates, None, config.rl, stages)
+        params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16")
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -11,10 +11,6 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.env.episode import EpisodeConfig
 from hypereyes_jax.processing.images import smart_resize
 from hypereyes_jax.processing.types import Chunk, ContextChunk
-
-if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without it
-    from hypereyes_jax.rl.pack import PackConfig
-    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = 1024  # tokens of an episode, visual tokens included
@@ -67,44 +63,20 @@ def model_config(tokenizer: Any) -> Qwen3VLConfig:
     )
 
 
-def episode_visual_tokens(chunks: Sequence[Chunk]) -> int:
+def episode_visual_tokens(chunks: Sequence[Chunk], min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
     """Visual tokens of all the images of an episode."""
-    return sum(visual_tokens(image) for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images)
+    images = [image for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
+    return sum(visual_tokens(image, min_pixels, max_pixels) for image in images)
 
 
-def episode_tokens(chunks: Sequence[Chunk]) -> int:
+def episode_tokens(chunks: Sequence[Chunk], min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
     """Length of an episode with its image tokens expanded to one a visual token."""
     placeholders = sum(len(chunk.images) for chunk in chunks if isinstance(chunk, ContextChunk))
-    return sum(len(chunk.tokens) for chunk in chunks) - placeholders + episode_visual_tokens(chunks)
+    visual = episode_visual_tokens(chunks, min_pixels, max_pixels)
+    return sum(len(chunk.tokens) for chunk in chunks) - placeholders + visual
 
 
-def visual_tokens(image: Image.Image) -> int:
+def visual_tokens(image: Image.Image, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
     """Tokens that stand for an image: one a 32 x 32 px square, after resizing."""
-    height, width = smart_resize(image.height, image.width, 32, MIN_PIXELS, MAX_PIXELS)
+    height, width = smart_resize(image.height, image.width, 32, min_pixels, max_pixels)
     return height * width // 32**2
-
-
-def engine_config(slots: int = 64, context: int = CONTEXT) -> EngineConfig:
-    """Slots that hold a whole episode."""
-    from hypereyes_jax.rollout import EngineConfig
-
-    views = tuple(length for length in VIEW_LENGTHS if length < context)
-    return EngineConfig(slots=slots, length=context, view_lengths=views, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
-
-
-def sampling_config() -> SamplingConfig:
-    """The paper's rollouts, with shorter turns. Evaluation samples in the same way."""
-    from hypereyes_jax.rollout import SamplingConfig
-
-    return SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=256)
-
-
-def pack_config(episodes: int = 1) -> PackConfig:
-    """Rows of whole episodes, with room for about as many as a step has: nearly all its batches are then of one shape.
-
-    An episode takes up to half a row, and a micro-batch's images fit 16 rows of 192 patches; what takes more gets more.
-    """
-    from hypereyes_jax.rl.pack import PackConfig
-
-    room = (max(1, episodes // 16), 16, 192)
-    return PackConfig(row_tokens=(CONTEXT,), rows=8, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS, at_least=room)

@@ -6,7 +6,7 @@ A process alone with one device needs no mesh, and everything here gives back wh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,12 @@ from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
 
 if TYPE_CHECKING:
+    import jax
     from jax.sharding import Mesh
 
     from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.learner import Learner
     from hypereyes_jax.rl.pack import PackConfig, PackedBatch, TrainingSample
     from hypereyes_jax.rl.state import TrainState
@@ -48,20 +51,29 @@ class Processes:
         self.mesh = mesh  # None: one device
 
     @classmethod
-    def start(cls, config: DistributedConfig) -> Processes:
-        """Join the others if told to; the mesh shares weights and batch out over all devices there are.
+    def start(cls, config: DistributedConfig, preset: str = "") -> Processes:
+        """Join the others if told to, and lay the mesh over all devices there are.
 
-        Call before anything asks jax for devices. Raises UserError as `distributed.join`.
+        Args:
+          preset: a mesh of `configs.mesh`; none = FSDP over all devices.
+
+        Call before anything asks jax for devices. Raises UserError as `distributed.join`, and for a preset that there
+        isn't or that has another number of devices.
         """
+        from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+
+        if preset and preset not in MESHES:
+            raise UserError(f"there is no mesh {preset!r}. Known: {', '.join(MESHES)}")
         join(config)
         import jax
 
-        from hypereyes_jax.configs.mesh import MeshConfig
         from hypereyes_jax.models.sharding import make_mesh
 
         devices = jax.devices()
         mesh = None
-        if len(devices) > 1:
+        if preset:
+            mesh = make_mesh(MESHES[preset], devices)
+        elif len(devices) > 1:
             mesh = make_mesh(MeshConfig("all devices", devices[0].platform, fsdp=len(devices)), devices)
         return cls(jax.process_index(), jax.process_count(), mesh)
 
@@ -118,14 +130,19 @@ class Processes:
         """Undoes `share`: what each process made of its items, in the order of all items."""
         return [share[place] for place in range(len(shares[0])) for share in shares]
 
-    def packing(self, config: PackConfig) -> PackConfig:
-        """`config`, with rows that divide among this process's devices."""
+    @property
+    def shards(self) -> int:
+        """Data shards that this process feeds."""
         if self.mesh is None:
-            return config
+            return 1
         from hypereyes_jax.rl.feed import local_shards
 
-        _, shards = local_shards(self.mesh)
-        return replace(config, shards=shards, rows=-(-config.rows // shards) * shards)
+        return local_shards(self.mesh)[1]
+
+    def own_name(self, file: str) -> str:
+        """Name of a file that each process writes for itself: "NAME.json", "NAME-1.json", ..."""
+        stem, dot, ending = file.rpartition(".")
+        return file if self.first else f"{stem}-{self.index}{dot}{ending}"
 
     def batch(
         self,
@@ -134,11 +151,10 @@ class Processes:
         config: PackConfig,
         left_out: Sequence[TrainingSample] = (),
     ) -> PackedBatch:
-        """One step's data: this process's samples, packed, as its part of all devices' batch."""
+        """One step's data: this process's samples, packed for its shards, as its part of all devices' batch."""
         from hypereyes_jax.rl.feed import global_batch
         from hypereyes_jax.rl.pack import pack
 
-        config = self.packing(config)
         packed = pack(model, samples, config, left_out)
         if self.mesh is None:
             return packed
@@ -154,22 +170,36 @@ class Processes:
             packed = packed._replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
         return global_batch(self.mesh, packed, fixed)
 
-    def place(self, learner: Learner, state: TrainState) -> TrainState:
-        """A state that every process made alike, onto the mesh."""
-        if self.mesh is None:
-            return state
+    def load(self, path: Path, dtype: str = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
+        """A model from disk; on a mesh each piece goes straight to the devices that hold it."""
+        from hypereyes_jax.launch.checkpoint_files import load_model
+
+        return load_model(path, dtype, self.mesh)
+
+    def state(
+        self, learner: Learner, seed: int, params: Params, adapters: Callable[[jax.Array, Params], Any] | None = None
+    ) -> TrainState:
+        """The state before the first step, in its place on the mesh. `params` are used up there.
+
+        Args:
+          adapters: makes those to train from a key and the weights.
+        """
         import jax
 
+        def make(params: Params) -> TrainState:
+            key, adapters_key = jax.random.split(jax.random.key(seed))
+            if adapters is None:
+                return learner.init(jax.random.key(seed), params)
+            return learner.init(key, params, adapters(adapters_key, params))
+
+        if self.mesh is None:
+            return make(params)
         assert learner.shardings is not None
-
-        def put(x: Any, where: Any) -> Any:
-            own = np.asarray(x)
-            return jax.make_array_from_callback(own.shape, where, lambda index: own[index])
-
-        return jax.tree.map(put, state, learner.shardings(state))
+        where = learner.shardings(jax.eval_shape(make, params))
+        return jax.jit(make, out_shardings=where, donate_argnums=0)(params)
 
     def whole(self, tree: Any) -> Any:
-        """Arrays of the mesh as arrays of this process's first device alone."""
+        """Arrays of the mesh, small ones, as arrays of this process's first device alone."""
         if self.mesh is None:
             return tree
         import jax

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypereyes_jax.files import read_json, write_json
-from hypereyes_jax.launch import miniature, synth
+from hypereyes_jax.launch import synth
 from hypereyes_jax.launch.memory import host_peak_gib
 from hypereyes_jax.launch.progress import Stages, duration
 from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.launch.sft import SftSettings
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     from hypereyes_jax.launch import rl, sft
     from hypereyes_jax.launch.checkpoint_files import load_model, save_model
     from hypereyes_jax.launch.policy import Policy
+    from hypereyes_jax.launch.rollouts import Rollouts
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.rollout import Engine
 
@@ -98,7 +100,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     )
     synth.make_data(directory, data, stages)
     model, params, chat = load_model(base)
-    policy = Policy(Engine(model, params, miniature.engine_config()), chat)
+    policy = Policy(Engine(model, params, MINIATURE_RL.engine()), chat)
     _evaluate(directory, policy, "base", config, stages)
 
     tuned = directory.file("sft-model")
@@ -114,7 +116,8 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     if not trained.exists():
         candidates = read_questions(directory.file(synth.CANDIDATES))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
-        params = rl.train(directory, policy, candidates, teacher, seeded_rl, stages)
+        rollouts = Rollouts([policy.engine], chat, MINIATURE_RL)
+        params = rl.train(directory, rollouts, model, policy.engine.params, candidates, teacher, seeded_rl, stages)
         save_model(trained, model, params, base)
     policy.engine.set_weights(load_model(trained)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
@@ -142,7 +145,7 @@ def _evaluate(
                 split,
                 read_questions(directory.file(file)),
                 stages,
-                sampling=miniature.sampling_config(),
+                sampling=MINIATURE_RL.sampling(),
                 search=config.rl.search,
                 latency=config.rl.latency,
                 seed=1000,

@@ -97,6 +97,7 @@ class Engine:
         self.config = config
         self.settings = settings or EngineConfig()
         self.params, self.lora, self.version = params, lora, version
+        self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         self.counts = EngineCounts()
@@ -104,12 +105,9 @@ class Engine:
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
         self.forbidden = (config.image_token_id, config.video_token_id)
         settings = self.settings
-        # one slot more than is given out: the echo check runs there
-        self._store = kv.init_store(config, settings.slots + 1, settings.length, settings.kv)
         self._mesh = mesh
-        if mesh is not None:
-            self._store = jax.device_put(self._store, NamedSharding(mesh, PartitionSpec(None, None, "tensor")))
         self.images = ImagePool(config, settings, params["embed"].dtype, self.kernels)
+        self._store = self._new_store()
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()
@@ -342,11 +340,24 @@ class Engine:
 
         Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs).
         """
-        for name, old, new in (("params", self.params, params), ("lora", self.lora, lora)):
-            if jax.tree.map(_shape, old) != jax.tree.map(_shape, new):
+        for name, old, new in zip(("params", "lora"), self._shapes, (params, lora), strict=True):
+            if old != jax.tree.map(_shape, new):
                 raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
         self.params, self.lora, self.version = params, lora, version
         self.images.clear()
+        if self._store is None:
+            self.images.allocate()
+            self._store = self._new_store()
+
+    def suspend(self) -> None:
+        """Gives back the memory of weights, slots and encoded images, until `set_weights`.
+
+        Raises ValueError if a sequence holds a slot: its cache would be lost.
+        """
+        if len(self._free) != self.settings.slots:
+            raise ValueError(f"{self.settings.slots - len(self._free)} slots are in use; release them first")
+        self.params = self.lora = self._store = None
+        self.images.free()
 
     def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:
         """Continues given text tokens greedily in a spare slot, through the same programs as everything else."""
@@ -367,6 +378,18 @@ class Engine:
     def block_until_ready(self) -> None:
         """Waits until the device has done all it was told."""
         jax.block_until_ready((self._store, self.images.pool))
+
+    def _new_store(self) -> Any:
+        settings = self.settings
+
+        def make() -> kv.SlotStore:
+            # one slot more than is given out: the echo check runs there
+            return kv.init_store(self.config, settings.slots + 1, settings.length, settings.kv)
+
+        if self._mesh is None:
+            return make()
+        # made in its place: no device has room for all of it
+        return jax.jit(make, out_shardings=NamedSharding(self._mesh, PartitionSpec(None, None, "tensor")))()
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)

@@ -70,10 +70,20 @@ class ImagePool:
         self.encoded = 0  # images since the pool was made
         self.hits = 0  # images that were held already when they were asked for
         self._table = RowTable(settings.visual_tokens)
-        layers, width = len(config.vision.deepstack_visual_indexes), config.text.hidden_size
-        self.pool = VisualFeatures(
-            jnp.zeros((settings.visual_tokens, width), dtype), jnp.zeros((layers, settings.visual_tokens, width), dtype)
-        )
+        self._dtype = dtype
+        self.pool: Any
+        self.allocate()
+
+    def allocate(self) -> None:
+        """Empty rows on the device."""
+        rows, width = self.settings.visual_tokens, self.config.text.hidden_size
+        layers = len(self.config.vision.deepstack_visual_indexes)
+        self.pool = VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((layers, rows, width), self._dtype))
+
+    def free(self) -> None:
+        """Gives the device's memory back; `allocate` before the next use."""
+        self.clear()
+        self.pool = None
 
     def load(self, params: Any, lora: Any, sequences: Items[Sequence], width: int) -> list[Sequence]:
         """Encodes what the sequences' next `width` unread tokens need.

@@ -69,11 +69,11 @@ def test_a_damaged_checkpoint_has_a_message(checkpoint, tmp_path, capsys):
 
 
 def test_a_judging_model_is_named_with_the_result(checkpoint, tmp_path, capsys):
-    judge = ("--judge-url", "http://127.0.0.1:9/v1")
+    judge = ("--judge.url", "http://127.0.0.1:9/v1")
     assert cli.main(words(checkpoint, tmp_path / "no", *judge)) == 2
-    assert "--judge-model" in capsys.readouterr().err
+    assert "--judge.model" in capsys.readouterr().err
     # a model with random weights gives no answer, so nobody needs to be asked
-    more = ("--judge-model", "m", "--judge-rule", "short-fact", "--splits", "seen")
+    more = ("--judge.model", "m", "--judge.rule", "short-fact", "--splits", "seen")
     assert cli.main(words(checkpoint, tmp_path, *judge, *more)) == 0
     row = read_json(tmp_path / "metrics.json")["stages"]["model"]["seen"]
     assert (row["judge"], row["masked_judge"]) == ("llm:m:short-fact", 0)

@@ -15,6 +15,7 @@ from hypereyes_jax.launch.plan import PlanConfig, _largest, plan
 from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
 from hypereyes_jax.launch.rl import RlSettings
 from hypereyes_jax.launch.roofline import active_parameters, roofline_seconds, useful_flops
+from hypereyes_jax.launch.scale import MINIATURE_RL
 
 
 def test_the_30b_has_three_billion_active_parameters_and_the_235b_twenty_two():
@@ -146,11 +147,11 @@ def test_the_miniatures_recipe_is_what_its_commands_run_by_default():
     assert (recipe.batch, recipe.steps) == (settings.prompts * settings.group, settings.steps)
     assert recipe.learner.optimizer.learning_rate == settings.learning_rate
     assert recipe.learner.opd_coef == settings.opd_coef
-    assert recipe.row_tokens == miniature.CONTEXT
-    assert recipe.shard_rows == miniature.pack_config().rows
+    assert recipe.row_tokens == miniature.CONTEXT == MINIATURE_RL.engine().length
+    assert recipe.shard_rows == MINIATURE_RL.pack(1).rows
     assert recipe.image_tokens == miniature.MAX_PIXELS // 32**2
-    assert recipe.rollout.turn_tokens == miniature.sampling_config().max_new_tokens
-    assert recipe.rollout.slots == miniature.engine_config().slots
+    assert recipe.rollout.turn_tokens == MINIATURE_RL.sampling().max_new_tokens
+    assert recipe.rollout.slots == MINIATURE_RL.engine().slots
 
 
 def test_preparing_after_jax_is_refused(monkeypatch):

@@ -15,12 +15,15 @@ from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_json
-from hypereyes_jax.launch import miniature, rl, searching
+from hypereyes_jax.launch import rl, searching
 from hypereyes_jax.launch.checkpoint_files import load_model
 from hypereyes_jax.launch.eval import world_questions
-from hypereyes_jax.launch.policy import Policy
 from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.rl_loop import TIMELINE
+from hypereyes_jax.launch.rollouts import Rollouts
 from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.scale import MINIATURE_RL
+from hypereyes_jax.launch.selecting import SELECTION
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Engine
 
@@ -52,24 +55,24 @@ def contents(played):
 def run(path, monkeypatch, settings, engine):
     """(contents of the rollouts of each step, logged values of each step, final weights)"""
     steps = []
-    play = rl._play
+    play = Rollouts.play
 
     async def playing(*arguments, **options):
         played = await play(*arguments, **options)
-        steps.append(contents(played))
+        steps.append(contents(played.trajectories))
         return played
 
     config = rl.RlConfig(BASE, Path("-"), out=path, settings=settings)
     directory = RunDirectory.open(path, "rl", config)
     questions = world_questions(World.load(), "seen", settings.prompts, 5)
-    write_json(directory.file(rl.SELECTION), {question.id: [2, 4] for question in questions})
+    write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(BASE)
-    policy = Policy(Engine(model, params, engine.exact()), chat)
+    rollouts = Rollouts([Engine(model, params, engine.exact())], chat, MINIATURE_RL)
     with monkeypatch.context() as patched, Stages() as stages:
-        patched.setattr(rl, "_play", playing)
-        params = rl.train(directory, policy, questions, None, settings, stages)
+        patched.setattr(Rollouts, "play", playing)
+        params = rl.train(directory, rollouts, model, params, questions, None, settings, stages)
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
-    assert (path / rl.TIMELINE).exists()
+    assert (path / TIMELINE).exists()
     return steps, rows, params
 
 
@@ -110,7 +113,7 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
     settings = rl.RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
-    engine = replace(miniature.engine_config(slots=4, context=512), **SMALL)
+    engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
     settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 
     prune_store(settings.search_store, older_than_days=-1)

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
@@ -191,14 +192,23 @@ def _header(file: Path) -> Iterator[tuple[str, _Stored]]:
         raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from error
 
 
-def save_hf(path: str | os.PathLike, config: Qwen3VLConfig, params: Params, *, shard_bytes: int = _SHARD_BYTES) -> None:
+def save_hf(
+    path: str | os.PathLike,
+    config: Qwen3VLConfig,
+    params: Params,
+    *,
+    shard_bytes: int = _SHARD_BYTES,
+    write: bool = True,
+) -> None:
     """Write `config.json` and safetensors that transformers, vLLM and SGLang load, in shards of at most `shard_bytes`.
 
     Tensors go to disk one at a time; each file appears under its name only when it is whole, the index last. Expert
     weights are written as published, except where one is square: transformers then takes it for its own layout.
+
+    Args:
+      write: weights may lie on the devices of several processes. All must then call this, and one writes.
     """
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
     table = weights(config)
     layers = table["layers"]
     out_in = config.text.moe and any(leaf.hf_shape[1] == leaf.hf_shape[2] for leaf in layers.values() if leaf.experts)
@@ -218,6 +228,11 @@ def save_hf(path: str | os.PathLike, config: Qwen3VLConfig, params: Params, *, s
             shards[-1].append(tensor)
 
     map_weights(add, table, params)
+    if not write:
+        for tensor in (tensor for shard in shards for tensor in shard):
+            tensor.fetch()
+        return
+    path.mkdir(parents=True, exist_ok=True)
     count = len(shards)
     names = [_SINGLE if count == 1 else f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     for name, shard in zip(names, shards, strict=True):
@@ -251,8 +266,15 @@ class _Outgoing:
         return _swap(self.weight.hf_shape) if self.out_in else self.weight.hf_shape
 
     def fetch(self) -> np.ndarray:
-        tensor = self.weight.to_hf(np.asarray(self.array[self.layer] if self.weight.stacked else self.array))
+        """On the host, whole; where processes share it out, each must ask for it."""
+        tensor = self.weight.to_hf(_whole(self.array[self.layer] if self.weight.stacked else self.array))
         return np.ascontiguousarray(tensor.swapaxes(1, 2) if self.out_in else tensor)
+
+
+def _whole(array: jax.Array) -> np.ndarray:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
 
 
 def _write_shard(file: Path, tensors: list[_Outgoing]) -> None:

@@ -1,0 +1,206 @@
+"""The RL loop: play groups, score and rank them, distil what failed, update, publish the weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.memory import give_back
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.rollouts import Rollouts
+from hypereyes_jax.launch.run_dir import RunDirectory
+from hypereyes_jax.launch.selecting import rollout_seeds, verdicts
+from hypereyes_jax.launch.watching import Watch, profiled
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.env.judges import Judge
+    from hypereyes_jax.env.recorded import RecordedBackend
+    from hypereyes_jax.env.types import Question
+    from hypereyes_jax.launch.rl import RlSettings
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.rl.experience import Experience
+
+
+TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
+
+
+class RlLoop:
+    """The RL loop of one run."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        rollouts: Rollouts,
+        model: Qwen3VLConfig,
+        params: Params,
+        questions: Sequence[Question],
+        references: dict[str, tuple[int, int]],
+        teacher: Path | None,
+        settings: RlSettings,
+        backend: RecordedBackend,
+        judge: Judge,
+        processes: Processes,
+    ):
+        """`params` are used up: the state takes their buffers."""
+        from hypereyes_jax.launch.checkpoint_files import load_model
+        from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+        from hypereyes_jax.rl.references import ReferenceStore
+
+        scale = rollouts.scale
+        self._directory, self._rollouts, self._model = directory, rollouts, model
+        self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
+        self._questions = questions
+        self._references = ReferenceStore(references)
+        samples = settings.prompts * settings.group // processes.count
+        self._packing = scale.pack(samples, processes.shards)
+        self._teacher_packing = scale.pack(samples // 2, processes.shards)
+        optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
+        learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
+        self._train_mode = learn.train
+        self._watch = Watch(model, learn.train)
+        self._learner = make_learner(model, learn, processes.mesh)
+        self._state = processes.state(self._learner, settings.seed, params)
+        self._teacher: Any = None
+        if teacher is not None:
+            teacher_model, teacher_params, teacher_chat = load_model(teacher)
+            if teacher_chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
+                raise UserError(
+                    f"{teacher} has another vocabulary than the policy: it can't score the policy's tokens."
+                )
+            self._teacher = (make_learner(teacher_model, LearnerConfig()), teacher_model, teacher_params)
+
+    async def train(self, stages: Stages, profile_step: int | None) -> Any:
+        from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
+        from hypereyes_jax.rl.references import ReferenceStore
+        from hypereyes_jax.rl.state import weights
+
+        settings = self._settings
+        keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
+        with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
+            restored = checkpoints.restore(self._state)
+            if restored is not None:
+                self._state, cursor = restored
+                self._references = ReferenceStore.from_state(cursor["references"])
+            done = int(self._state.step)
+            self._publish(done)
+            give_back()  # what the selection held
+            metrics = self._processes.metrics(self._directory, "rl", done)
+            with stages.stage("RL", settings.steps) as stage, metrics as log:
+                stage.skip_to(done)
+                for step in range(done, settings.steps):
+                    with profiled(self._directory.file("profile"), step == profile_step):
+                        values = await self._step(step)
+                    give_back()
+                    log.log(step, values)
+                    stage.advance(
+                        accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
+                    )
+                    if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+                        checkpoints.save(self._state, {"references": self._references.state()})
+        return weights(self._state, self._train_mode)[0]
+
+    async def _step(self, step: int) -> dict[str, float]:
+        from hypereyes_jax.rl.experience import Experience, observe, score_group, summary
+        from hypereyes_jax.rl.pack import TrainingSample
+        from hypereyes_jax.rollout import Timeline
+
+        settings, timeline = self._settings, Timeline()
+        asked = [self._questions[index] for index in self._order(step)]
+        mine = self._processes.share(asked)
+        repeated = [question for question in mine for _ in range(settings.group)]
+        by_question = rollout_seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
+        seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
+        began = time.perf_counter()
+        played, waited = await self._rollouts.play(
+            repeated, self._backend, seeds, group=settings.group, timeline=timeline
+        )
+        timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
+        generated = time.perf_counter()
+        judged = await verdicts(self._judge, played)
+        played_groups: list[Experience] = []
+        for number, question in enumerate(mine):
+            own = slice(number * settings.group, (number + 1) * settings.group)
+            played_groups.append(score_group(played[own], judged[own], self._references.get(question.id)))
+        # What the references learn and the curves show is of all processes' groups, alike in each.
+        shares = self._processes.gather([group.record() for group in played_groups])
+        groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
+        held = [self._references.get(question.id) for question in asked]
+        for question, group in zip(asked, groups, strict=True):
+            observe(self._references, question.id, group)
+        tightened = self._references.commit() if self._ends_epoch(step) else 0
+        samples = [sample for group in played_groups for sample in group.samples()]
+        if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
+            samples = [TrainingSample(played[0].chunks, weight=0.0)]
+        samples, taught = self._taught(samples)
+        # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
+        live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
+        left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
+        if not live:  # a step with nothing to learn has the shape of any other
+            live, left_out = left_out[:1], left_out[1:]
+        self._rollouts.suspend()
+        batch = self._processes.batch(self._model, live, self._packing, left_out)
+        packed = time.perf_counter()
+        self._state, metrics = self._learner.rl_step(self._state, batch)
+        values = {name: float(value) for name, value in metrics.items()}
+        trained = time.perf_counter()
+        synced = self._publish(step + 1)
+        return {
+            **values,
+            **summary(groups),
+            "reference_rounds": sum(r.rounds for r in held) / len(held),
+            "reference_invocations": sum(r.invocations for r in held) / len(held),
+            "references_tightened": float(tightened),
+            "distilled": float(sum(self._processes.gather(taught))),
+            "seconds_generation": generated - began - waited,
+            "seconds_search": waited,
+            "seconds_training": trained - generated,
+            **self._watch.figures(batch, trained - packed),
+            **synced,
+            "rollouts_per_second": len(played) / (generated - began),
+            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
+            **self._backend.metrics.numbers(),  # of the run so far
+        }
+
+    def _publish(self, version: int) -> dict[str, float]:
+        """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
+        from hypereyes_jax.rl.state import weights
+
+        return self._rollouts.publish(weights(self._state, self._train_mode)[0], version)
+
+    def _epoch_steps(self) -> int:
+        return len(self._questions) // self._settings.prompts
+
+    def _order(self, step: int) -> list[int]:
+        """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
+        epoch, place = divmod(step, self._epoch_steps())
+        order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
+        return [int(i) for i in order[place * self._settings.prompts : (place + 1) * self._settings.prompts]]
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._epoch_steps() == 0
+
+    def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
+        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and how many."""
+        from hypereyes_jax.rl.pack import pack, unpack
+
+        failed = [number for number, sample in enumerate(samples) if sample.failed]
+        if self._teacher is None or not failed:
+            return samples, 0
+        learner, model, params = self._teacher
+        batch = pack(model, [samples[number] for number in failed], self._teacher_packing)
+        scored = unpack(
+            batch,
+            np.asarray(learner.score_logprobs(params, batch, temperature=self._rollouts.scale.learner.temperature)),
+        )
+        out = list(samples)
+        for place, number in enumerate(failed):
+            out[number] = replace(samples[number], teacher_logp=scored[place])
+        return out, len(failed)

@@ -1,0 +1,111 @@
+"""The rollout engines of one process: they play episodes together, and take the learner's weights."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypereyes_jax.launch.scale import Scale
+
+if TYPE_CHECKING:  # help must answer without jax
+    from jax.sharding import Mesh
+
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.env.types import Question, SearchBackend
+    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.rollout import Engine, Generator, Timeline, Trajectory
+    from hypereyes_jax.rollout.replica_weights import ReplicaWeights
+
+
+class Played(NamedTuple):
+    trajectories: list[Trajectory]
+    waiting_seconds: float  # an engine stood still because every rollout was searching; the mean of the engines
+
+
+class Rollouts:
+    """Engines with the same weights.
+
+    Args:
+      engines: one, or the replicas on this process's devices.
+      chat: renders messages to tokens.
+      scale: the rules of episodes and sampling.
+      copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
+    """
+
+    def __init__(self, engines: Sequence[Engine], chat: ChatFormat, scale: Scale, copies: ReplicaWeights | None = None):
+        self.engines = list(engines)
+        self.chat = chat
+        self.scale = scale
+        self._copies = copies
+
+    @classmethod
+    def on_mesh(cls, model: Qwen3VLConfig, params: Any, chat: ChatFormat, scale: Scale, mesh: Mesh) -> Rollouts:
+        """Engines on this process's own devices, with copies of weights that lie on the learner's mesh."""
+        from hypereyes_jax.rollout import Engine
+        from hypereyes_jax.rollout.replica_weights import ReplicaWeights
+
+        copies = ReplicaWeights(model, mesh, scale.learner.compute_dtype, scale.replica_devices)
+        engines = [
+            Engine(model, own, scale.engine(), mesh=replica)
+            for own, replica in zip(copies(params), copies.meshes, strict=True)
+        ]
+        return cls(engines, chat, scale, copies)
+
+    def suspend(self) -> None:
+        """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
+        if self._copies is not None:
+            for engine in self.engines:
+                engine.suspend()
+
+    def publish(self, params: Any, version: int) -> dict[str, float]:
+        """The engines sample from the learner's present weights from now on.
+
+        Returns seconds_sync, and on a mesh sync_gib: what this process's devices received.
+        """
+        began = time.perf_counter()
+        if self._copies is None:
+            for engine in self.engines:
+                engine.set_weights(params, None, version)
+            return {"seconds_sync": time.perf_counter() - began}
+        self.suspend()  # there may be no room for old and new
+        for engine, own in zip(self.engines, self._copies(params), strict=True):
+            engine.set_weights(own, None, version)
+        seconds = time.perf_counter() - began
+        return {"seconds_sync": seconds, "sync_gib": self._copies.received_bytes(params) / 2**30}
+
+    async def play(
+        self,
+        questions: Sequence[Question],
+        backend: SearchBackend,
+        seeds: Sequence[int],
+        *,
+        group: int = 1,
+        advance: Callable[[], None] | None = None,
+        timeline: Timeline | None = None,
+    ) -> Played:
+        """One episode a question.
+
+        Args:
+          seeds: one a question.
+          group: so many questions in a row are the same one; they go to one engine, which reads their prompt once.
+          advance: called as each ends.
+        """
+        from hypereyes_jax.env.episode import Episode
+        from hypereyes_jax.rollout import Scheduler, run_episodes
+        from hypereyes_jax.rollout.replicas import Replicas
+
+        episodes = [Episode(question, backend, self.scale.episode) for question in questions]
+        on_end = None if advance is None else lambda *_: advance()
+        async with contextlib.AsyncExitStack() as stack:
+            schedulers = []
+            for number, engine in enumerate(self.engines):
+                own = timeline.replica(number) if timeline is not None and len(self.engines) > 1 else timeline
+                schedulers.append(await stack.enter_async_context(Scheduler(engine, timeline=own)))
+            generator: Generator = schedulers[0] if len(schedulers) == 1 else Replicas(schedulers, group)
+            trajectories = await run_episodes(
+                generator, episodes, self.chat, self.scale.sampling(), seeds, on_end=on_end, timeline=timeline
+            )
+        waited = sum(scheduler.counts.waiting_seconds for scheduler in schedulers) / len(schedulers)
+        return Played(trajectories, waited)

@@ -1,0 +1,154 @@
+"""How large a training is: lengths, images, precision, slots. One scale for the miniature, one for each paper recipe.
+
+What a person tunes from run to run (steps, batch, learning rate) is in the settings of `sft` and `rl`; what follows
+from the model and the paper's episodes is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from hypereyes_jax.configs.recipes import MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch import miniature
+from hypereyes_jax.processing.images import MIN_PIXELS
+from hypereyes_jax.processing.types import Chunk
+
+if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without it
+    from hypereyes_jax.rl.pack import PackConfig
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
+
+_PIXELS_A_TOKEN = 32**2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes that a training's programs are compiled for, and the rules of its episodes."""
+
+    learner: LearnerConfig
+    """What trains, how, in which precision. Its learning rate, its schedule's ends and `opd_coef` are the settings'."""
+    row_tokens: int
+    """Of the longest trajectory, and of a slot; visual tokens count one by one."""
+    shard_rows: int
+    """Rows of a micro-batch that a data shard takes."""
+    row_samples: int
+    """Trajectories that share a row, about: sets how many micro-batches a step is compiled for."""
+    row_images: int
+    """Images of the largest size that a row has room for before a step needs a larger program."""
+    min_pixels: int
+    max_pixels: int
+    """An image is resized to an area between these."""
+    slots: int
+    """Of one rollout engine."""
+    prompt_tokens: int
+    """Questions with longer prompts are not played."""
+    turn_tokens: int
+    """Sampled in one turn at most."""
+    top_p: float = 0.95
+    """Of rollouts; their temperature is the learner's."""
+    view_lengths: tuple[int, ...] = ()
+    """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
+    replica_devices: int = 0
+    """That share one rollout engine's weights, all of one host; 0 = as many as KV heads divide among."""
+    keep_checkpoints: int = 2
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+
+    def engine(self) -> EngineConfig:
+        from hypereyes_jax.rollout import EngineConfig
+
+        return EngineConfig(
+            slots=self.slots,
+            length=self.row_tokens,
+            kv="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+            view_lengths=tuple(length for length in self.view_lengths if length < self.row_tokens),
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            max_prompt_tokens=self.prompt_tokens,
+            max_images=self.episode.max_images,
+        )
+
+    def sampling(self) -> SamplingConfig:
+        from hypereyes_jax.rollout import SamplingConfig
+
+        return SamplingConfig(temperature=self.learner.temperature, top_p=self.top_p, max_new_tokens=self.turn_tokens)
+
+    def pack(self, samples: int, shards: int = 1) -> PackConfig:
+        """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
+        from hypereyes_jax.rl.pack import PackConfig
+
+        rows = self.shard_rows * shards
+        patches = 4 * self.max_pixels // _PIXELS_A_TOKEN
+        room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
+        return PackConfig(
+            row_tokens=(self.row_tokens,),
+            rows=rows,
+            shards=shards,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            at_least=room,
+        )
+
+    def fits(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether a trajectory fits a row."""
+        return miniature.episode_tokens(chunks, self.min_pixels, self.max_pixels) <= self.row_tokens
+
+
+def scale_of(recipe: Recipe) -> Scale:
+    """Of a recipe of the paper."""
+    rollout = recipe.rollout
+    return Scale(
+        learner=recipe.learner,
+        row_tokens=recipe.row_tokens,
+        shard_rows=recipe.shard_rows,
+        row_samples=1,
+        row_images=recipe.row_images,
+        min_pixels=MIN_PIXELS,
+        max_pixels=recipe.image_tokens * _PIXELS_A_TOKEN,
+        slots=rollout.slots if rollout else 1,
+        prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
+        turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
+        top_p=rollout.top_p if rollout else 1.0,
+        keep_checkpoints=recipe.keep_checkpoints,
+        episode=EpisodeConfig(max_turns=rollout.turns, max_rounds=rollout.rounds) if rollout else EpisodeConfig(),
+    )
+
+
+assert MINIATURE.rollout is not None
+_ROLLOUT = MINIATURE.rollout
+MINIATURE_RL = Scale(
+    learner=MINIATURE.learner,
+    row_tokens=miniature.CONTEXT,
+    shard_rows=8,
+    row_samples=2,  # an episode takes up to half a row
+    row_images=2,
+    min_pixels=miniature.MIN_PIXELS,
+    max_pixels=miniature.MAX_PIXELS,
+    slots=_ROLLOUT.slots,
+    prompt_tokens=_ROLLOUT.prompt_tokens,
+    turn_tokens=_ROLLOUT.turn_tokens,
+    view_lengths=miniature.VIEW_LENGTHS,
+    episode=miniature.EPISODE,
+)
+MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
+
+
+def known_recipe(name: str, stage: str) -> Recipe:
+    """Raises UserError if there is no recipe of this name for the stage, "sft" or "rl"."""
+    names = [recipe.name for recipe in RECIPES.values() if recipe.stage == stage]
+    if name not in names:
+        raise UserError(f"there is no recipe {name!r} for {stage}. Known: {', '.join(names)}")
+    return RECIPES[name]
+
+
+def refuse_settings(scale: Scale, default: Scale) -> None:
+    """Raises UserError if a scale was given what belongs to the settings, which would be ignored."""
+    for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
+        if getattr(scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+            given = f"--scale.learner.optimizer.{name.replace('_', '-')}"
+            raise UserError(f"{given} follows from the settings: give --settings.learning-rate, or the steps there")
+    if scale.learner.opd_coef != default.learner.opd_coef:
+        raise UserError("give the weight of distillation as --settings.opd-coef, not --scale.learner.opd-coef")
