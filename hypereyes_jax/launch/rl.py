@@ -28,6 +28,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
+from hypereyes_jax.launch.teaching import Teaching, local_teacher
 from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
@@ -254,7 +255,6 @@ class _Trainer:
     ):
         import jax
 
-        from hypereyes_jax.launch.checkpoint_files import load_model
         from hypereyes_jax.rl.learner import LearnerConfig, make_learner
         from hypereyes_jax.rl.optimizer import OptimizerConfig
         from hypereyes_jax.rl.references import ReferenceStore
@@ -263,7 +263,7 @@ class _Trainer:
         self._questions, self._processes = questions, processes
         self._references = ReferenceStore(references)
         rollouts = settings.prompts * settings.group // processes.count
-        self._packing, self._teacher_packing = miniature.pack_config(rollouts), miniature.pack_config(rollouts // 2)
+        self._packing = miniature.pack_config(rollouts)
         self._watch = Watch(policy.engine.config, "language")
         optimizer = OptimizerConfig(
             learning_rate=settings.learning_rate, schedule="constant", b1=0.9, b2=0.98, weight_decay=0.1
@@ -275,14 +275,9 @@ class _Trainer:
         )
         state = self._learner.init(jax.random.key(settings.seed), policy.engine.params)
         self._state = processes.place(self._learner, state)
-        self._teacher: Any = None
-        if teacher is not None:
-            teacher_model, teacher_params, teacher_chat = load_model(teacher)
-            if teacher_chat.tokenizer.get_vocab() != policy.chat.tokenizer.get_vocab():
-                raise UserError(
-                    f"{teacher} has another vocabulary than the policy: it can't score the policy's tokens."
-                )
-            self._teacher = (make_learner(teacher_model, LearnerConfig()), teacher_model, teacher_params)
+        packing = miniature.pack_config(rollouts // 2)
+        scorer = None if teacher is None else local_teacher(teacher, policy, packing, processes)
+        self._teaching = Teaching(scorer, processes)
 
     async def train(self, stages: Stages, profile_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
@@ -345,7 +340,7 @@ class _Trainer:
         samples = [sample for group in played_groups for sample in group.samples()]
         if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
-        samples, taught = self._taught(samples)
+        samples, taught = await self._teaching(samples)
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
@@ -363,7 +358,7 @@ class _Trainer:
             "reference_rounds": sum(r.rounds for r in held) / len(held),
             "reference_invocations": sum(r.invocations for r in held) / len(held),
             "references_tightened": float(tightened),
-            "distilled": float(sum(self._processes.gather(taught))),
+            **taught,
             "seconds_generation": generated - began - scheduler.counts.waiting_seconds,
             "seconds_search": scheduler.counts.waiting_seconds,
             "seconds_training": trained - generated,
@@ -392,23 +387,3 @@ class _Trainer:
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._epoch_steps() == 0
-
-    def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
-        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and how many."""
-        from dataclasses import replace
-
-        from hypereyes_jax.rl.pack import pack, unpack
-
-        failed = [number for number, sample in enumerate(samples) if sample.failed]
-        if self._teacher is None or not failed:
-            return samples, 0
-        learner, model, params = self._teacher
-        batch = pack(model, [samples[number] for number in failed], self._teacher_packing)
-        scored = unpack(
-            batch,
-            np.asarray(learner.score_logprobs(params, batch, temperature=miniature.sampling_config().temperature)),
-        )
-        out = list(samples)
-        for place, number in enumerate(failed):
-            out[number] = replace(samples[number], teacher_logp=scored[place])
-        return out, len(failed)
