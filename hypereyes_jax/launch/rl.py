@@ -28,7 +28,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.searching import Transport, searching
-from hypereyes_jax.launch.teaching import Teaching, local_teacher
+from hypereyes_jax.launch.teaching import TeacherServerConfig, Teaching, choose, teaching
 from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class RlConfig:
     questions: Path
     """Candidates, JSON lines as `hypereyes synth` writes them."""
     teacher: Path | None = None
-    """Frozen teacher in HF layout; none = no distillation."""
+    """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
+    teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
     exact: bool = False
@@ -97,6 +98,7 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout import Engine
 
     processes = Processes.start(config.distributed)
+    teacher = choose(config.teacher, config.teacher_server, miniature.sampling_config().temperature)
     directory = processes.open(config.out, "rl", config, config.wandb)
     questions = read_questions(config.questions)
     model, params, chat = load_model(config.checkpoint)
@@ -107,7 +109,7 @@ def run(config: RlConfig) -> None:
             directory,
             policy,
             questions,
-            config.teacher,
+            teacher,
             config.settings,
             stages,
             processes,
@@ -123,7 +125,7 @@ def train(
     directory: RunDirectory,
     policy: Policy,
     candidates: Sequence[Question],
-    teacher: Path | None,
+    teacher: Path | TeacherServerConfig | None,
     settings: RlSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
@@ -138,7 +140,7 @@ async def _train(
     directory: RunDirectory,
     policy: Policy,
     candidates: Sequence[Question],
-    teacher: Path | None,
+    teacher: Path | TeacherServerConfig | None,
     settings: RlSettings,
     stages: Stages,
     processes: Processes,
@@ -148,9 +150,12 @@ async def _train(
 
     world = World.load()
     seen = world.restrict(world.split()[0], passages=True)
-    async with searching(
-        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
-    ) as backend:
+    packing = miniature.pack_config(settings.prompts * settings.group // processes.count // 2)
+    temperature = miniature.sampling_config().temperature
+    async with (
+        teaching(teacher, policy, packing, temperature, processes) as taught,
+        searching(seen, settings.search, settings.latency, settings.search_store, settings.search_mode) as backend,
+    ):
         references = await _select(directory, policy, candidates, backend, settings, stages, processes)
         chosen = [question for question in candidates if question.id in references]
         if len(chosen) < settings.prompts:
@@ -158,7 +163,7 @@ async def _train(
                 f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries, "
                 f"fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower `prompts`."
             )
-        trainer = _Trainer(directory, policy, chosen, references, teacher, settings, backend, processes)
+        trainer = _Trainer(directory, policy, chosen, references, taught, settings, backend, processes)
         return await trainer.train(stages, profile_step)
 
 
@@ -248,7 +253,7 @@ class _Trainer:
         policy: Policy,
         questions: Sequence[Question],
         references: dict[str, tuple[int, int]],
-        teacher: Path | None,
+        teaching: Teaching,
         settings: RlSettings,
         backend: RecordedBackend,
         processes: Processes,
@@ -275,9 +280,7 @@ class _Trainer:
         )
         state = self._learner.init(jax.random.key(settings.seed), policy.engine.params)
         self._state = processes.place(self._learner, state)
-        packing = miniature.pack_config(rollouts // 2)
-        scorer = None if teacher is None else local_teacher(teacher, policy, packing, processes)
-        self._teaching = Teaching(scorer, processes)
+        self._teaching = teaching
 
     async def train(self, stages: Stages, profile_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
@@ -361,7 +364,7 @@ class _Trainer:
             **taught,
             "seconds_generation": generated - began - scheduler.counts.waiting_seconds,
             "seconds_search": scheduler.counts.waiting_seconds,
-            "seconds_training": trained - generated,
+            "seconds_training": trained - generated - taught["seconds_teacher"],
             **self._watch.figures(batch, trained - packed),
             "seconds_sync": time.perf_counter() - trained,
             "rollouts_per_second": len(played) / (generated - began),
