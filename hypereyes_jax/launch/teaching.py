@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hypereyes_jax.rl.teacher import Teacher
     from hypereyes_jax.rollout.server import GenerationServer
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TeacherServerConfig:
@@ -77,7 +79,7 @@ def choose(
     for name in ("in_flight", "timeout", "attempts", "deadline"):
         if not getattr(server, name) > 0:
             raise UserError(f"--teacher-server.{name.replace('_', '-')} must be positive")
-    if abs(server.temperature - temperature) > 1e-6:
+    if not abs(server.temperature - temperature) <= 1e-6:
         raise UserError(
             f"the teacher's server scores at temperature {server.temperature:g}, the student samples at "
             f"{temperature:g}, and no log-prob at one follows from that at the other. SGLang and vLLM do not apply a "
@@ -85,9 +87,6 @@ def choose(
             f"say so with --teacher-server.temperature {temperature:g}."
         )
     return server
-
-
-_LOG = logging.getLogger(__name__)
 
 
 class Teaching:
@@ -165,7 +164,7 @@ async def teaching(
     """The teacher of a run, ready to score.
 
     Args:
-      teacher: directory in HF layout, a server as `choose` returns it, or no teacher.
+      teacher: what `choose` returned.
       packing: shapes of a batch that local weights score, and the pixel limits of images.
       temperature: the student's.
 
