@@ -67,6 +67,7 @@ PANELS = (
         {
             "rl/seconds_generation": "generation",
             "rl/seconds_search": "waiting for search",
+            "rl/seconds_teacher": "teacher",
             "rl/seconds_training": "training",
             "rl/seconds_sync": "weight sync",
         },

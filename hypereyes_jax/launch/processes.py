@@ -88,7 +88,10 @@ class Processes:
         if self.first:
             try:
                 RunDirectory.open(
-                    out, command, config, may_differ=frozenset({"out", "distributed", "profile_step", "wandb"})
+                    out,
+                    command,
+                    config,
+                    may_differ=frozenset({"out", "distributed", "profile_step", "wandb", "teacher_server"}),
                 )
             except UserError as error:
                 problem = str(error)

@@ -32,6 +32,7 @@ from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.scale import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of
 from hypereyes_jax.launch.searching import Transport, searching
 from hypereyes_jax.launch.selecting import PASSES, select
+from hypereyes_jax.launch.teaching import TeacherServerConfig, choose, teaching
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -77,7 +78,8 @@ class RlConfig:
     mesh: str = ""
     """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; none = FSDP over all."""
     teacher: Path | None = None
-    """Frozen teacher in HF layout; none = no distillation."""
+    """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
+    teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
     exact: bool = False
@@ -122,6 +124,7 @@ def run(config: RlConfig) -> None:
 
     scale = config.scale
     refuse_settings(scale, RlConfig.of(config.recipe).scale)
+    teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature)
     processes = Processes.start(config.distributed, config.mesh)
     directory = processes.open(config.out, "rl", config, config.wandb)
     questions = read_questions(config.questions)
@@ -140,7 +143,7 @@ def run(config: RlConfig) -> None:
             model,
             params,
             questions,
-            config.teacher,
+            teacher,
             config.settings,
             stages,
             processes,
@@ -161,7 +164,7 @@ def train(
     model: Qwen3VLConfig,
     params: Params,
     candidates: Sequence[Question],
-    teacher: Path | None,
+    teacher: Path | TeacherServerConfig | None,
     settings: RlSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
@@ -174,11 +177,17 @@ def train(
 
     Args:
       params: the policy's, which the engines sample from. They are used up.
+      teacher: what `teaching.choose` returned.
       search: None = the miniature world's, as the settings say.
     """
+    from hypereyes_jax.launch.rl_loop import RlLoop
 
     async def whole() -> Any:
-        async with _searching(settings, search or SearchConfig()) as backend, judging(judge or JudgeConfig()) as asked:
+        async with (
+            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as taught,
+            _searching(settings, search or SearchConfig()) as backend,
+            judging(judge or JudgeConfig()) as asked,
+        ):
             references = await select(directory, rollouts, candidates, backend, asked, settings.seed, stages, processes)
             chosen = [question for question in candidates if question.id in references]
             if len(chosen) < settings.prompts:
@@ -187,10 +196,8 @@ def train(
                     f"tries, fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower "
                     "`prompts`."
                 )
-            from hypereyes_jax.launch.rl_loop import RlLoop
-
             loop = RlLoop(
-                directory, rollouts, model, params, chosen, references, teacher, settings, backend, asked, processes
+                directory, rollouts, model, params, chosen, references, taught, settings, backend, asked, processes
             )
             return await loop.train(stages, profile_step)
 

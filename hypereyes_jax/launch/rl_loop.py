@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.memory import give_back
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.env.recorded import RecordedBackend
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.launch.rl import RlSettings
+    from hypereyes_jax.launch.teaching import Teaching
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.rl.experience import Experience
 
@@ -43,15 +42,14 @@ class RlLoop:
         params: Params,
         questions: Sequence[Question],
         references: dict[str, tuple[int, int]],
-        teacher: Path | None,
+        teaching: Teaching,
         settings: RlSettings,
         backend: RecordedBackend,
         judge: Judge,
         processes: Processes,
     ):
         """`params` are used up: the state takes their buffers."""
-        from hypereyes_jax.launch.checkpoint_files import load_model
-        from hypereyes_jax.rl.learner import LearnerConfig, make_learner
+        from hypereyes_jax.rl.learner import make_learner
         from hypereyes_jax.rl.references import ReferenceStore
 
         scale = rollouts.scale
@@ -61,21 +59,13 @@ class RlLoop:
         self._references = ReferenceStore(references)
         samples = settings.prompts * settings.group // processes.count
         self._packing = scale.pack(samples, processes.shards)
-        self._teacher_packing = scale.pack(samples // 2, processes.shards)
         optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
         learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
         self._train_mode = learn.train
         self._watch = Watch(model, learn.train)
         self._learner = make_learner(model, learn, processes.mesh)
         self._state = processes.state(self._learner, settings.seed, params)
-        self._teacher: Any = None
-        if teacher is not None:
-            teacher_model, teacher_params, teacher_chat = load_model(teacher)
-            if teacher_chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
-                raise UserError(
-                    f"{teacher} has another vocabulary than the policy: it can't score the policy's tokens."
-                )
-            self._teacher = (make_learner(teacher_model, LearnerConfig()), teacher_model, teacher_params)
+        self._teaching = teaching
 
     async def train(self, stages: Stages, profile_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
@@ -139,7 +129,7 @@ class RlLoop:
         samples = [sample for group in played_groups for sample in group.samples()]
         if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
-        samples, taught = self._taught(samples)
+        samples, taught = await self._teaching(samples)
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
@@ -158,10 +148,10 @@ class RlLoop:
             "reference_rounds": sum(r.rounds for r in held) / len(held),
             "reference_invocations": sum(r.invocations for r in held) / len(held),
             "references_tightened": float(tightened),
-            "distilled": float(sum(self._processes.gather(taught))),
+            **taught,
             "seconds_generation": generated - began - waited,
             "seconds_search": waited,
-            "seconds_training": trained - generated,
+            "seconds_training": trained - generated - taught["seconds_teacher"],
             **self._watch.figures(batch, trained - packed),
             **synced,
             "rollouts_per_second": len(played) / (generated - began),
@@ -186,21 +176,3 @@ class RlLoop:
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._epoch_steps() == 0
-
-    def _taught(self, samples: list[Any]) -> tuple[list[Any], int]:
-        """Failed samples get the teacher's log-probs of their tokens, at the student's temperature; and how many."""
-        from hypereyes_jax.rl.pack import pack, unpack
-
-        failed = [number for number, sample in enumerate(samples) if sample.failed]
-        if self._teacher is None or not failed:
-            return samples, 0
-        learner, model, params = self._teacher
-        batch = pack(model, [samples[number] for number in failed], self._teacher_packing)
-        scored = unpack(
-            batch,
-            np.asarray(learner.score_logprobs(params, batch, temperature=self._rollouts.scale.learner.temperature)),
-        )
-        out = list(samples)
-        for place, number in enumerate(failed):
-            out[number] = replace(samples[number], teacher_logp=scored[place])
-        return out, len(failed)

@@ -22,6 +22,10 @@ from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
 
 
+class PromptMismatch(GeneratorError):
+    """The server read another prompt than it was sent."""
+
+
 class _TransientError(Exception):
     """A reply that may be better next time."""
 
@@ -47,6 +51,17 @@ class Conversation:
     def expanded(self) -> int:
         """Tokens with visual ones counted one by one."""
         return len(self.tokens) + sum(self.visual) - len(self.visual)
+
+    def read(self, context: ContextChunk, visual: list[int]) -> None:
+        """Adds a prompt or an observation. `visual`: visual tokens of each of its images."""
+        self.tokens += context.tokens.tolist()
+        self.images += [_data_uri(image) for image in context.images]
+        self.visual += visual
+
+    def expanded_tokens(self, image: int) -> list[int]:
+        """The tokens as a server is to read them, `image` (the image token) repeated for each visual token."""
+        sizes = iter(self.visual)
+        return [t for token in self.tokens for t in ([token] * next(sizes, 0) if token == image else [token])]
 
 
 class GenerationServer(abc.ABC):
@@ -111,8 +126,16 @@ class GenerationServer(abc.ABC):
         """Continues a conversation by at most `limit` tokens. Raises GeneratorError if the server fails or is wrong."""
 
     @abc.abstractmethod
-    async def score(self, tokens: np.ndarray) -> list[tuple[int, float]]:
-        """(token, log-prob at temperature 1) of tokens[1:], as the server reports them. Raises GeneratorError."""
+    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+        """(token, log-prob) of all expanded tokens but the first, as the server reports them: not to be trusted.
+
+        What it reports at visual tokens means nothing. Log-probs are at temperature 1, whatever the request says:
+        neither SGLang (`input_token_logprobs`) nor vLLM (`prompt_logprobs`, in any log-prob mode) applies the
+        temperature to given tokens.
+
+        Raises GeneratorError, as PromptMismatch if the prompt has another length there; any KeyError, TypeError or
+        ValueError if the reply has another form than documented.
+        """
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSeat:
         """A conversation. `seed` has no effect (see above)."""
@@ -147,7 +170,9 @@ class GenerationServer(abc.ABC):
         Raises:
           EchoError: it is above `tolerance`, or the server saw other tokens.
         """
-        scored = await self.score(tokens)
+        conversation = Conversation()
+        conversation.read(ContextChunk(tokens), [])
+        scored = await self.score(conversation)
         if [token for token, _ in scored] != tokens[1:].tolist():
             raise EchoError(f"the server scored {len(scored)} tokens other than the {len(tokens) - 1} it was sent")
         error = float(np.abs(np.array([logp for _, logp in scored], np.float32) - expected).max())
@@ -159,7 +184,7 @@ class GenerationServer(abc.ABC):
 
     async def post(self, endpoint: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Posts JSON and reads JSON, again after failures that may pass. Raises GeneratorError."""
-        reply: dict[str, Any] = await self._post(endpoint, payload, lambda response: response.json())
+        reply: dict[str, Any] = await self._post(endpoint, payload, _json_object)
         return reply
 
     async def _reply_text(self, endpoint: str, payload: dict[str, Any]) -> str:
@@ -181,10 +206,15 @@ class GenerationServer(abc.ABC):
                 with attempt:
                     async with self._gate, self._session.post(f"{self.url}/{endpoint}", json=payload) as reply:
                         if reply.status >= 500 or reply.status == 429:
-                            raise _TransientError(f"{reply.status}: {(await reply.text())[:200]}")
+                            raise _TransientError(f"{reply.status}: {(await reply.text(errors='replace'))[:200]}")
                         if reply.status >= 400:
-                            raise GeneratorError(f"{endpoint} refused ({reply.status}): {(await reply.text())[:200]}")
-                        return await read(reply)
+                            raise GeneratorError(
+                                f"{endpoint} refused ({reply.status}): {(await reply.text(errors='replace'))[:200]}"
+                            )
+                        try:
+                            return await read(reply)
+                        except (ValueError, RecursionError) as error:  # half a reply, or a proxy's page
+                            raise _TransientError(f"no JSON object: {str(error)[:200]}") from error
         except passing as error:
             raise GeneratorError(f"{endpoint} failed {self._attempts} times: {type(error).__name__} {error}") from error
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -198,10 +228,17 @@ class GenerationServer(abc.ABC):
     def check_length(self, conversation: Conversation, prompt_tokens: int) -> None:
         """Raises GeneratorError if the server read a prompt of another length than was meant."""
         if prompt_tokens != conversation.expanded:
-            raise GeneratorError(
+            raise PromptMismatch(
                 f"the server's prompt has {prompt_tokens} tokens, ours {conversation.expanded}: images are resized "
                 "or expanded in another way there; set its min_pixels and max_pixels to ours"
             )
+
+
+async def _json_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    reply = await response.json()
+    if not isinstance(reply, dict):
+        raise ValueError(f"a {type(reply).__name__}")
+    return reply
 
 
 def check_sampled(tokens: list[int], scored: list[int], finish: str, stop_ids: tuple[int, ...]) -> bool:
@@ -237,9 +274,7 @@ class ServerSeat:
         expanded = talk.expanded + len(context.tokens) + sum(visual) - len(visual)
         if expanded >= server.context or len(talk.images) + len(visual) > server.max_images:
             return Turn(None, TurnEnd.CONTEXT)
-        talk.tokens += context.tokens.tolist()
-        talk.images += [_data_uri(image) for image in context.images]
-        talk.visual += visual
+        talk.read(context, visual)
         limit = min(sampling.max_new_tokens, server.context - expanded)
         version = server.version
         done = await server.sample(talk, sampling, self._stop_ids, limit)

@@ -49,10 +49,13 @@ class SGLangServer(GenerationServer):
         unknown = np.full(len(tokens), np.nan, np.float32)
         return Completion(tokens, unknown if is_truncated(sampling) else full, full, stopped)
 
-    async def score(self, tokens: np.ndarray) -> list[tuple[int, float]]:
+    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+        # From the first token on: what stands before a later start differs between versions. At visual tokens there is
+        # 0 in place of the image token.
         sampling = {"temperature": 1.0, "max_new_tokens": 0}
-        reply = await self.generate(tokens.tolist(), [], sampling, logprob_start_len=0)
-        return [(token, logp) for logp, token, _ in reply["meta_info"]["input_token_logprobs"][1:]]
+        reply = await self.generate(conversation.tokens, conversation.images, sampling, logprob_start_len=0)
+        self.check_length(conversation, reply["meta_info"]["prompt_tokens"])
+        return [(token, logp) for logp, token, *_ in reply["meta_info"]["input_token_logprobs"][1:]]
 
     async def generate(
         self, tokens: list[int], images: list[str], sampling: dict[str, Any], logprob_start_len: int = -1

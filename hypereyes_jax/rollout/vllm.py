@@ -16,6 +16,7 @@ from hypereyes_jax.rollout.server import (
     Completion,
     Conversation,
     GenerationServer,
+    PromptMismatch,
     ServerSeat,
     check_sampled,
     is_truncated,
@@ -65,17 +66,18 @@ class VLLMServer(GenerationServer):
             return Completion(tokens, unknown, unknown, stopped)
         return Completion(tokens, told, unknown if is_truncated(sampling) else told, stopped)
 
-    async def score(self, tokens: np.ndarray) -> list[tuple[int, float]]:
+    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
         sampling = {"temperature": 1.0, "max_tokens": 1, "prompt_logprobs": 0}
-        reply = await self.generate(tokens.tolist(), [], sampling)
+        reply = await self.generate(conversation.tokens, conversation.images, sampling)
+        self.check_length(conversation, reply["usage"]["prompt_tokens"])
+        self._check_prompt(conversation, reply.get("prompt_token_ids"))
         rows = reply["prompt_logprobs"] or []
+        tokens = conversation.expanded_tokens(self.config.image_token_id)
+        if len(rows) != len(tokens):
+            return []
         # An entry may hold the likeliest tokens beside the actual one: it is found by its id.
-        found = [
-            (int(token), row[str(token)]["logprob"])
-            for token, row in zip(tokens[1:], rows[1:], strict=False)
-            if row is not None and str(token) in row
-        ]
-        return found if len(rows) == len(tokens) else []
+        entries = [(token, (row or {}).get(str(token))) for token, row in zip(tokens[1:], rows[1:], strict=True)]
+        return [(-1, np.nan) if entry is None else (token, entry["logprob"]) for token, entry in entries]
 
     async def generate(self, tokens: list[int], images: list[str], sampling: dict[str, Any]) -> dict[str, Any]:
         """One call of `/inference/v1/generate`. Raises GeneratorError."""
@@ -95,10 +97,8 @@ class VLLMServer(GenerationServer):
         """Not every version tells the prompt that it read; its length is checked in any case."""
         if read is None:
             return
-        sizes, image = iter(conversation.visual), self.config.image_token_id
-        meant = [t for token in conversation.tokens for t in ([token] * next(sizes) if token == image else [token])]
-        if read != meant:
-            raise GeneratorError("the server read another prompt than it was sent")
+        if read != conversation.expanded_tokens(self.config.image_token_id):
+            raise PromptMismatch("the server read another prompt than it was sent")
 
     async def _check_mode(self) -> None:
         """Of a distribution cut down to one token, the log-prob is 0; a raw log-prob knows nothing of the cut."""

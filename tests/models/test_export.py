@@ -6,7 +6,8 @@ import pytest
 
 from hypereyes_jax.models.export import export_adapter, export_merged
 from hypereyes_jax.models.lora import LoraConfig, init_lora, merge
-from hypereyes_jax.models.qwen3_vl import init_params, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
+from hypereyes_jax.processing import pack_inputs
 from tests.models.torch_reference import CONFIGS
 
 
@@ -39,3 +40,14 @@ def test_the_base_model_is_never_overwritten(trained):
     path, _, lora = trained
     with pytest.raises(ValueError, match="the base model itself"):
         export_merged(path / "base", path / "x" / ".." / "base", lora)
+
+
+def test_a_temperature_divides_all_logits(trained):
+    path, _, _ = trained
+    config, params = load_hf(path / "base")
+    export_merged(path / "base", path / "out", temperature=0.8)
+    found = load_hf(path / "out")[1]
+    inputs = pack_inputs(config, [(list(range(12)), [])])
+    cooler, logits = (np.asarray(forward(each, config, inputs)) for each in (found, params))
+    np.testing.assert_allclose(cooler, logits / 0.8, rtol=1e-4, atol=1e-5)
+    assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, params)

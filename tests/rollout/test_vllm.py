@@ -2,112 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
-from PIL import Image
 
 from hypereyes_jax.env.types import StopReason
-from hypereyes_jax.processing import ContextChunk, SampledChunk
+from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import GeneratorError, SamplingConfig, TurnEnd, run_episodes
 from hypereyes_jax.rollout.echo import EchoError
 from hypereyes_jax.rollout.vllm import VLLMServer
 from tests.rollout.paced import SETTINGS, PacedEpisode, question
+from tests.serving import VLLMMimic, mimicked, text
 
 PIXELS = {"min_pixels": SETTINGS.min_pixels, "max_pixels": SETTINGS.max_pixels}
 UNTRUNCATED = SamplingConfig(temperature=0.8, top_p=1.0, max_new_tokens=5)
 NUCLEUS = SamplingConfig(temperature=0.8, top_p=0.9, max_new_tokens=5)
 
 
-class Mimic:
-    """What the adapter needs of vLLM. `spoil` changes a choice or the reply on its way out."""
-
-    def __init__(self, config):
-        self.config = config
-        self.requests: list[dict] = []
-        self.adapters: dict[str, str] = {}
-        self.failures = 0
-        self.raw = self.old = False
-        self.spoil = lambda reply: None
-        self.app = web.Application(client_max_size=1 << 24)
-        self.app.router.add_post("/inference/v1/generate", self.generate)
-        self.app.router.add_post("/v1/load_lora_adapter", self.load)
-        self.app.router.add_post("/v1/unload_lora_adapter", self.unload)
-
-    async def load(self, request):
-        body = await request.json()
-        if body["lora_name"] in self.adapters:
-            return web.json_response({"error": {"message": "has already been loaded"}}, status=400)
-        self.adapters[body["lora_name"]] = body["lora_path"]
-        return web.Response(text=f"Success: LoRA adapter '{body['lora_name']}' added successfully.")
-
-    async def unload(self, request):
-        del self.adapters[(await request.json())["lora_name"]]
-        return web.Response(text="Success")
-
-    async def generate(self, request):
-        body = await request.json()
-        self.requests.append(body)
-        if self.failures:
-            self.failures -= 1
-            return web.Response(status=503, text="warming up")
-        if body.get("model") not in (None, *self.adapters):
-            return web.json_response({"error": {"message": "The model does not exist."}}, status=404)
-        sampling, sent = body["sampling_params"], body["token_ids"]
-        count = sampling["max_tokens"]
-        output, reason = [30 + (len(sent) + i) % 200 for i in range(count)], "length"
-        stops = sampling.get("stop_token_ids", [])
-        if stops and len(self.requests) % 2:
-            output, reason = [*output[:2], stops[0]], "stop"
-        sizes = iter(self.visual(part["image_url"]["url"]) for part in body.get("content_parts", []))
-        image = self.config.image_token_id
-        prompt = [t for token in sent for t in ([token] * next(sizes) if token == image else [token])]
-        alone = sampling.get("top_k") == 1 and not self.raw
-        rows = []
-        for i, token in enumerate(output):
-            logp = 0.0 if alone else -0.5 - 0.01 * i
-            named = {"token": f"token_id:{token}"} if self.old else {"token_id": token, "rank": 1}
-            rows.append({**named, "logprob": logp, "top_logprobs": []})
-        reply = {
-            "request_id": "x",
-            "choices": [{"index": 0, "finish_reason": reason, "token_ids": output, "logprobs": {"content": rows}}],
-            "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(output)},
-            "prompt_logprobs": None,
-        }
-        if not self.old:
-            reply["prompt_token_ids"] = prompt
-        if "prompt_logprobs" in sampling:
-            shift = 0.0 if body.get("model") else 1.0
-            other = {"logprob": -0.01, "rank": 1, "decoded_token": "x"}  # the likeliest, which comes first
-            reply["prompt_logprobs"] = [
-                None,
-                *({"299": other, str(token): {"logprob": -0.25 - shift, "rank": 2}} for token in sent[1:]),
-            ]
-        self.spoil(reply)
-        return web.json_response(reply)
-
-    def visual(self, uri):
-        image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
-        return VLLMServer("", self.config, **PIXELS).visual_tokens(image)
-
-
 @pytest.fixture
 async def mimic(config):
-    mimic = Mimic(config)
-    server = TestServer(mimic.app)
-    await server.start_server()
-    async with VLLMServer(str(server.make_url("")), config, context=400, attempts=2, **PIXELS) as client:
-        mimic.client = client
+    async with mimicked(VLLMMimic(config, PIXELS), VLLMServer, context=400, attempts=2) as mimic:
         yield mimic
-    await server.close()
-
-
-def text(count):
-    return ContextChunk(np.arange(30, 30 + count, dtype=np.int32))
 
 
 @pytest.mark.parametrize("old", [False, True])
