@@ -17,7 +17,7 @@ from rich.console import Console
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.distributed import DistributedConfig, join
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory
+from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, settings_text
 
 if TYPE_CHECKING:
     import jax
@@ -83,7 +83,10 @@ class Processes:
         return self.index == 0
 
     def open(self, out: Path, command: str, config: Any, wandb: str = "") -> RunDirectory:
-        """The run's directory, on a file system that all processes share. UserError in all if one can't."""
+        """The run's directory, on a file system that all processes share; the first prints the settings.
+
+        UserError in all if one can't.
+        """
         problem = None
         if self.first:
             try:
@@ -91,8 +94,9 @@ class Processes:
                     out,
                     command,
                     config,
-                    may_differ=frozenset({"out", "distributed", "profile_step", "wandb", "teacher_server"}),
+                    may_differ=frozenset({"out", "mesh", "distributed", "profile_step", "wandb", "teacher_server"}),
                 )
+                print(settings_text(config))
             except UserError as error:
                 problem = str(error)
         problem = self.gather(problem)[0]

@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import subprocess
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,6 +136,25 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a configuration can't hold a {type(value).__name__}: {value!r}")
+
+
+def settings_text(config: Any) -> str:
+    """A configuration for the terminal: a line for each of its parts, plain values first."""
+
+    def words(values: dict[str, Any], prefix: str = "") -> list[str]:
+        found = []
+        for name, value in values.items():
+            if isinstance(value, dict):
+                found += words(value, f"{prefix}{name}.")
+            else:
+                found.append(f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}")
+        return found
+
+    settings = to_jsonable(config)
+    plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    parts = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    lines = [" ".join(words(plain)), *(f"{name}: {' '.join(words(value))}" for name, value in parts.items())]
+    return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
 def provenance() -> dict[str, Any]:

@@ -46,6 +46,11 @@ class ReplicaWeights:
                 "--scale.replica-devices so that it does, or give a process more devices"
             )
         tensor = math.gcd(size, model.text.num_key_value_heads)
+        if size > tensor and not model.text.moe:
+            raise ShardingError(
+                f"a rollout replica of {size} devices would hold some weights twice: the model has "
+                f"{model.text.num_key_value_heads} KV heads and no experts; use {tensor} devices a replica"
+            )
         grid = np.array(everyone).reshape(-1, 1, size // tensor, tensor)
         self._dtype = dtype
         # One mesh over all replicas: along its first axis, every weight is repeated.

@@ -343,3 +343,33 @@ async def test_the_timeline_is_a_trace_with_every_kind_of_span(make_engine, chat
         spans.sort()
         assert all(b[0] >= a[1] - 1 for a, b in pairwise(spans))
     assert timeline.seconds()["rollout"]["search"] >= 16 * 0.05
+
+
+def test_replicas_share_a_timeline_and_its_shares_are_of_them_all(tmp_path):
+    timeline = Timeline()
+    one, other = timeline.replica(0), timeline.replica(1)
+    one.span("device", "decode", 1.0, 3.0)
+    other.span("device", "extend", 1.0, 2.0)
+    other.span("device", "decode", 4.0, 5.0)
+    other.span("slot 3", "decode", 4.0, 5.0)
+    assert timeline.utilisation() == {"extend": 1 / 6, "decode": 0.5, "waiting": 0.0, "idle": pytest.approx(1 / 3)}
+    timeline.write(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert names == ["device 0", "device 1", "slot 1.3"]
+
+
+async def test_a_suspended_engine_samples_the_same_once_it_has_weights_again(make_engine, chat, params, alone):
+    engine = make_engine()
+    async with Scheduler(engine) as scheduler:
+        seat = await scheduler.open(0, SAMPLING, ())
+        await seat.turn(chat.prompt("", ["a"]))
+        with pytest.raises(ValueError, match="1 slots are in use"):
+            engine.suspend()
+        await seat.close()
+    engine.suspend()
+    assert engine.params is None
+    engine.set_weights(params, None, 1)
+    episodes = [PacedEpisode(question(n)) for n in range(10)]
+    out, _ = await play(engine, episodes, chat)
+    assert [tokens(t) for t in out] == alone

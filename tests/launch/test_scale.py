@@ -1,0 +1,102 @@
+"""Recipes of the paper as the commands run them, and what the documentation tells people to type."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tyro
+
+from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.cli import COMMANDS, main
+from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.rl import RlConfig
+from hypereyes_jax.launch.run_dir import settings_text
+from hypereyes_jax.launch.scale import MINIATURE_RL, refuse_settings
+from hypereyes_jax.launch.sft import SftConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["hypereyes_30b_rl", "hypereyes_235b_rl"])
+def test_rl_runs_the_papers_recipe(name):
+    config, recipe = RlConfig.of(name), RECIPES[name]
+    settings, scale = config.settings, config.scale
+    assert (settings.steps, settings.prompts, settings.group, settings.learning_rate) == (400, 32, 8, 1e-6)
+    assert (settings.checkpoint_every, scale.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
+    assert scale.learner == recipe.learner
+    engine, sampling = scale.engine(), scale.sampling()
+    assert (engine.slots, engine.length, engine.kv) == (64, 38_912, "bfloat16")
+    assert (engine.max_prompt_tokens, engine.max_images, engine.max_pixels) == (15_000, 50, 1_200 * 32**2)
+    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.95, 1_524)
+    assert (scale.episode.max_turns, scale.episode.max_rounds, scale.episode.system) == (9, 8, None)
+
+
+def test_sft_runs_the_papers_recipe():
+    config = SftConfig.of("hypereyes_30b_sft")
+    settings = config.settings
+    assert (settings.epochs, settings.batch, settings.learning_rate, settings.seed) == (1, 64, 1e-4, 42)
+    assert (settings.lora_rank, settings.lora_alpha, settings.dropout) == (8, 32.0, 0.05)
+    assert (config.scale.row_tokens, config.scale.learner.train, config.scale.learner.remat) == (32_000, "lora", "full")
+
+
+def test_a_step_is_packed_as_it_is_planned():
+    pack = RlConfig.of("hypereyes_30b_rl").scale.pack(256 // 8, shards=8)  # one of 8 processes
+    assert (pack.rows, pack.shards, pack.row_tokens) == (8, 8, (38_912,))
+    assert pack.at_least == (4, 8 * 12, 4 * 1_200)
+
+
+def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
+    given = "--checkpoint c --questions q --settings.steps 7 --scale.slots 16 --scale.learner.clip-high 0.3".split()
+    config = tyro.cli(RlConfig, args=["hypereyes_30b_rl", *given], default=RlConfig.of("hypereyes_30b_rl"))
+    assert (config.settings.steps, config.scale.slots, config.scale.learner.clip_high) == (7, 16, 0.3)
+    assert (config.settings.prompts, config.scale.row_tokens) == (32, 38_912)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("rl hypereyes_30b_sft", "no recipe 'hypereyes_30b_sft' for rl. Known: miniature, hypereyes_30b_rl"),
+        ("sft x", "no recipe 'x' for sft. Known: hypereyes_30b_sft"),
+        ("sft --mesh h200 --checkpoint c --demonstrations d", "no mesh 'h200'. Known: cpu"),
+        ("sft --mesh gpu_8 --checkpoint c --demonstrations d", "mesh gpu_8 needs 8 devices, but there are 1"),
+        (
+            "rl --checkpoint c --questions q --scale.learner.optimizer.learning-rate 1",
+            "give --settings.learning-rate",
+        ),
+    ],
+)
+def test_what_can_not_be_run_is_refused(words, message, capsys):
+    assert main(words.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_weight_of_distillation_beside_the_settings_is_refused():
+    wrong = replace(MINIATURE_RL, learner=replace(MINIATURE_RL.learner, opd_coef=0.5))
+    with pytest.raises(UserError, match=r"--settings.opd-coef"):
+        refuse_settings(wrong, MINIATURE_RL)
+
+
+def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
+    Processes.start(DistributedConfig()).open(config.out, "rl", config)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown == " ".join(settings_text(config).split())
+    for word in ("checkpoint=c", "steps=36", "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
+        assert word in shown.split()
+
+
+@pytest.mark.parametrize("page", ["README.md", "launch/README.md"])
+def test_the_documented_training_commands_can_be_typed(page):
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ *launch/slurm\.sh[^\n]* -- ((?:sft|rl) [^\n]*)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        name, recipe, *words = shlex.split(command)
+        settings = {"sft": SftConfig, "rl": RlConfig}[name]
+        assert COMMANDS[name].config == settings.__name__
+        config = tyro.cli(settings, args=[recipe, *words], default=settings.of(recipe))
+        assert config.mesh == "h20_8x8"
