@@ -4,18 +4,24 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tyro
 from safetensors.numpy import load_file
 
+from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.checkpoint_files import load_model, save_model
 from hypereyes_jax.launch.distributed import DistributedConfig, join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.rl import RlConfig
+from hypereyes_jax.launch.selecting import SELECTION
 from hypereyes_jax.launch.sft import SftConfig
+from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.rl.experience import Experience
 
 ROOT = Path(__file__).parents[2]
@@ -117,10 +123,10 @@ def finish(*processes):
         assert process.returncode == 0, errors[-3000:]
 
 
-def together(*arguments):
-    """One command in two processes of two devices, as the cluster scripts start it."""
+def together(*arguments, devices=2):
+    """One command in two processes of some devices each, as the cluster scripts start it."""
     told = ("--distributed.join", "--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", 2)
-    finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=2) for process in range(2)))
+    finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=devices) for process in range(2)))
 
 
 def steps(directory):
@@ -152,6 +158,55 @@ def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_pa
     assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
     assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]
     assert all(0 <= row["rl/accuracy"] <= 1 and np.isfinite(row["rl/grad_norm"]) for row in steps(tmp_path / "rl"))
+
+
+def small_moe(path, base):
+    """A random model with experts, in the layout and with the tokenizer of the miniature's."""
+    config, _, _ = load_model(base)
+    # The router's balance is that of a micro-batch, and two processes fill other ones than one: it may not weigh here.
+    text = replace(
+        config.text, hidden_size=64, intermediate_size=96, num_hidden_layers=2, head_dim=32, mrope_section=(6, 5, 5),
+        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, router_aux_loss_coef=0.0,
+    )  # fmt: skip
+    vision = replace(config.vision, hidden_size=32, intermediate_size=64, out_hidden_size=64)
+    model = replace(config, text=text, vision=vision)
+    save_model(path, model, init_params(jax.random.key(0), model), base)
+
+
+@pytest.mark.slow
+def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
+    base, data = ROOT / "hypereyes_jax" / "assets" / "base", tmp_path / "data"
+    small_moe(tmp_path / "moe", base)
+    finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
+    sizes = ("--mesh", "cpu_8", "--scale.row-tokens", 768, "--scale.row-images", 2, "--scale.min-pixels", 1024,
+             "--scale.max-pixels", 48 * 1024, "--scale.learner.compute-dtype", "float32")  # fmt: skip
+    tuned = ("sft", "hypereyes_30b_sft", *sizes, "--checkpoint", tmp_path / "moe", "--demonstrations",
+             data / "demonstrations.jsonl", "--settings.batch", 8, "--settings.dropout", 0.0,
+             "--settings.learning-rate", 1e-3)  # fmt: skip
+    together(*tuned, "--out", tmp_path / "pair", devices=4)
+    finish(hypereyes(*tuned, "--out", tmp_path / "alone", devices=8))
+    pair, alone = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("pair", "alone"))
+    adapters = load_file(tmp_path / "pair" / "adapter" / "adapter_model.safetensors")
+    assert any(np.abs(value).max() > 0 for name, value in adapters.items() if "lora_B" in name)
+    for name, wanted in alone.items():
+        np.testing.assert_allclose(pair[name], wanted, atol=1e-5, err_msg=name)
+
+    out = tmp_path / "rl"
+    out.mkdir()
+    chosen = [question.id for question in read_questions(data / "rl_candidates.jsonl")[:4]]
+    (out / SELECTION).write_text(json.dumps({name: [2, 4] for name in chosen}))
+    together("rl", "hypereyes_30b_rl", *sizes, "--checkpoint", tmp_path / "pair" / "model", "--questions",
+             data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--out", out, "--settings.steps", 2,
+             "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4,
+             "--scale.turn-tokens", 24, "--settings.learning-rate", 1e-3, devices=4)  # fmt: skip
+    # A random model answers nothing: every rollout fails, and distillation is the only signal.
+    trained = load_file(out / "model" / "model.safetensors")
+    assert any(np.abs(trained[name] - pair[name]).max() > 1e-4 for name in pair)
+    for row in steps(out):
+        assert row["rl/distilled"] == 8
+        assert row["rl/sampler_gap"] < 1e-4  # replicas of two devices have the learner's weights, of eight
+        assert row["rl/sync_gib"] > 0
+    assert {path.name for path in out.glob("timeline*")} == {"timeline-rl.json", "timeline-rl-1.json"}
 
 
 @pytest.mark.parametrize("command", [SftConfig, RlConfig])
