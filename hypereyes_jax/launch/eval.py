@@ -46,6 +46,8 @@ class EvalConfig:
     """Seconds a search takes; real ones take 0.2 to 2."""
     temperature: float = 0.8
     """As in training; 0 = greedy."""
+    top_p: float = 0.7
+    """The paper's for evaluation; its rollouts have 0.95."""
     max_new_tokens: int = 256
     """A turn."""
     context: int = miniature.CONTEXT
@@ -69,7 +71,7 @@ def run(config: EvalConfig) -> None:
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
     scale = replace(MINIATURE_RL, slots=config.slots, row_tokens=config.context, turn_tokens=config.max_new_tokens)
     policy = load_policy(config.checkpoint, scale.engine())
-    sampling = replace(scale.sampling(), temperature=config.temperature)
+    sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
     with Stages() as stages:
         for split in config.splits:
             if not evaluated(directory, config.name, split):

@@ -38,7 +38,7 @@ class QuickstartConfig:
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = 400
-    rl_candidates: int = 480
+    rl_candidates: int = 800
     eval_questions: int = 200
 
 
@@ -145,7 +145,7 @@ def _evaluate(
                 split,
                 read_questions(directory.file(file)),
                 stages,
-                sampling=MINIATURE_RL.sampling(),
+                sampling=MINIATURE_RL.sampling(evaluation=True),
                 search=config.rl.search,
                 latency=config.rl.latency,
                 seed=1000,

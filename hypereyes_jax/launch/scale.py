@@ -50,6 +50,8 @@ class Scale:
     """Sampled in one turn at most."""
     top_p: float = 0.95
     """Of rollouts; their temperature is the learner's."""
+    eval_top_p: float = 0.7
+    """Of evaluation, at the same temperature."""
     view_lengths: tuple[int, ...] = ()
     """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
     replica_devices: int = 0
@@ -71,10 +73,14 @@ class Scale:
             max_images=self.episode.max_images,
         )
 
-    def sampling(self) -> SamplingConfig:
+    def sampling(self, evaluation: bool = False) -> SamplingConfig:
         from hypereyes_jax.rollout import SamplingConfig
 
-        return SamplingConfig(temperature=self.learner.temperature, top_p=self.top_p, max_new_tokens=self.turn_tokens)
+        return SamplingConfig(
+            temperature=self.learner.temperature,
+            top_p=self.eval_top_p if evaluation else self.top_p,
+            max_new_tokens=self.turn_tokens,
+        )
 
     def pack(self, samples: int, shards: int = 1) -> PackConfig:
         """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
@@ -112,6 +118,7 @@ def scale_of(recipe: Recipe) -> Scale:
         prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
         turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
         top_p=rollout.top_p if rollout else 1.0,
+        eval_top_p=rollout.eval_top_p if rollout else 1.0,
         keep_checkpoints=recipe.keep_checkpoints,
         episode=EpisodeConfig(max_turns=rollout.turns, max_rounds=rollout.rounds) if rollout else EpisodeConfig(),
     )
