@@ -58,7 +58,7 @@ class Recipe:
     row_images: int = 12  # images a row is planned for; the paper allows 50 a rollout, most of them small crops
     checkpoint_every: int = 1_000
     keep_checkpoints: int = 8
-    eval_every: int = 1_000
+    eval_every: int = 1_000  # steps
     seed: int = 42
 
 

@@ -28,6 +28,7 @@ from hypereyes_jax.launch.distributed import DistributedConfig
 from hypereyes_jax.launch.judging import JudgeConfig, judging
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.rl_loop import RlLoop, Trial
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.scale import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of
 from hypereyes_jax.launch.searching import Transport, searching
@@ -80,6 +81,10 @@ class RlConfig:
     teacher: Path | None = None
     """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
+    eval_questions: Path | None = None
+    """Other questions that the policy is tried on as it trains, once each; none = it is not."""
+    eval_every: int = 20
+    """Steps."""
     out: Path = Path("runs/rl")
     """Run directory; the trained model goes to `model/` in it."""
     exact: bool = False
@@ -113,7 +118,14 @@ class RlConfig:
             latency=0.0,
             seed=recipe.seed,
         )
-        return cls(tyro.MISSING, tyro.MISSING, name, settings=settings, scale=scale_of(recipe))
+        return cls(
+            tyro.MISSING,
+            tyro.MISSING,
+            name,
+            eval_every=recipe.eval_every,
+            settings=settings,
+            scale=scale_of(recipe),
+        )
 
 
 def run(config: RlConfig) -> None:
@@ -128,6 +140,7 @@ def run(config: RlConfig) -> None:
     processes = Processes.start(config.distributed, config.mesh)
     directory = processes.open(config.out, "rl", config, config.wandb)
     questions = read_questions(config.questions)
+    trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
     model, params, chat = processes.load(config.checkpoint)
     if processes.mesh is None:
         engine = scale.engine()
@@ -149,6 +162,7 @@ def run(config: RlConfig) -> None:
             processes,
             search=config.search,
             judge=config.judge,
+            trial=trial,
             profile_step=config.profile_step,
         )
     save_model(
@@ -171,6 +185,7 @@ def train(
     *,
     search: SearchConfig | None = None,
     judge: JudgeConfig | None = None,
+    trial: Trial | None = None,
     profile_step: int | None = None,
 ) -> Params:
     """Select, train, and return the trained weights; the engines hold them, too.
@@ -180,7 +195,6 @@ def train(
       teacher: what `teaching.choose` returned.
       search: None = the miniature world's, as the settings say.
     """
-    from hypereyes_jax.launch.rl_loop import RlLoop
 
     async def whole() -> Any:
         async with (
@@ -197,7 +211,18 @@ def train(
                     "`prompts`."
                 )
             loop = RlLoop(
-                directory, rollouts, model, params, chosen, references, taught, settings, backend, asked, processes
+                directory,
+                rollouts,
+                model,
+                params,
+                chosen,
+                references,
+                taught,
+                settings,
+                backend,
+                asked,
+                processes,
+                trial,
             )
             return await loop.train(stages, profile_step)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.launch.memory import give_back
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 
 
+class Trial(NamedTuple):
+    """Other questions that the policy is tried on as it trains."""
+
+    questions: Sequence[Question]
+    every: int  # steps
+
+
 class RlLoop:
     """The RL loop of one run."""
 
@@ -47,6 +55,7 @@ class RlLoop:
         backend: RecordedBackend,
         judge: Judge,
         processes: Processes,
+        trial: Trial | None = None,
     ):
         """`params` are used up: the state takes their buffers."""
         from hypereyes_jax.rl.learner import make_learner
@@ -65,7 +74,7 @@ class RlLoop:
         self._watch = Watch(model, learn.train)
         self._learner = make_learner(model, learn, processes.mesh)
         self._state = processes.state(self._learner, settings.seed, params)
-        self._teaching = teaching
+        self._teaching, self._trial = teaching, trial
 
     async def train(self, stages: Stages, profile_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
@@ -88,6 +97,8 @@ class RlLoop:
                 for step in range(done, settings.steps):
                     with profiled(self._directory.file("profile"), step == profile_step):
                         values = await self._step(step)
+                    if self._trial is not None and (step + 1) % self._trial.every == 0:
+                        values |= await self._tried(self._trial.questions)
                     give_back()
                     log.log(step, values)
                     stage.advance(
@@ -112,6 +123,7 @@ class RlLoop:
         played, waited = await self._rollouts.play(
             repeated, self._backend, seeds, group=settings.group, timeline=timeline
         )
+        self._rollouts.suspend()
         timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
         generated = time.perf_counter()
         judged = await verdicts(self._judge, played)
@@ -135,7 +147,6 @@ class RlLoop:
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
         if not live:  # a step with nothing to learn has the shape of any other
             live, left_out = left_out[:1], left_out[1:]
-        self._rollouts.suspend()
         batch = self._processes.batch(self._model, live, self._packing, left_out)
         packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)
@@ -158,6 +169,20 @@ class RlLoop:
             **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
             **self._backend.metrics.numbers(),  # of the run so far
         }
+
+    async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
+        """One rollout of each question, always with the same seeds; failures of the world are left out."""
+        mine = range(len(questions))[self._processes.index :: self._processes.count]
+        played, _ = await self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
+        rows = [
+            [float(bool(verdict)), t.result.rounds, t.result.invocations]
+            for t, verdict in zip(played, await verdicts(self._judge, played), strict=True)
+            if t.result.stop is not StopReason.INFRASTRUCTURE and (t.result.answer is None or verdict is not None)
+        ]
+        everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]
+        means = np.mean(everyone, axis=0).tolist() if everyone else [0.0] * 3
+        names = ("eval_accuracy", "eval_rounds", "eval_invocations")
+        return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""

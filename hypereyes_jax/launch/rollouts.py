@@ -82,6 +82,7 @@ class Rollouts:
         seeds: Sequence[int],
         *,
         group: int = 1,
+        evaluation: bool = False,
         advance: Callable[[], None] | None = None,
         timeline: Timeline | None = None,
     ) -> Played:
@@ -90,6 +91,7 @@ class Rollouts:
         Args:
           seeds: one a question.
           group: so many questions in a row are the same one; they go to one engine, which reads their prompt once.
+          evaluation: sample as in evaluation.
           advance: called as each ends.
         """
         from hypereyes_jax.env.episode import Episode
@@ -98,6 +100,7 @@ class Rollouts:
 
         episodes = [Episode(question, backend, self.scale.episode) for question in questions]
         on_end = None if advance is None else lambda *_: advance()
+        sampling = self.scale.sampling(evaluation)
         async with contextlib.AsyncExitStack() as stack:
             schedulers = []
             for number, engine in enumerate(self.engines):
@@ -105,7 +108,7 @@ class Rollouts:
                 schedulers.append(await stack.enter_async_context(Scheduler(engine, timeline=own)))
             generator: Generator = schedulers[0] if len(schedulers) == 1 else Replicas(schedulers, group)
             trajectories = await run_episodes(
-                generator, episodes, self.chat, self.scale.sampling(), seeds, on_end=on_end, timeline=timeline
+                generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline
             )
         waited = sum(scheduler.counts.waiting_seconds for scheduler in schedulers) / len(schedulers)
         return Played(trajectories, waited)

@@ -27,6 +27,7 @@ def test_rl_runs_the_papers_recipe(name):
     settings, scale = config.settings, config.scale
     assert (settings.steps, settings.prompts, settings.group, settings.learning_rate) == (400, 32, 8, 1e-6)
     assert (settings.checkpoint_every, scale.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
+    assert (config.eval_every, scale.eval_top_p) == (20, 0.7)
     assert scale.learner == recipe.learner
     engine, sampling = scale.engine(), scale.sampling()
     assert (engine.slots, engine.length, engine.kv) == (64, 38_912, "bfloat16")

@@ -20,6 +20,7 @@ from hypereyes_jax.launch.checkpoint_files import load_model
 from hypereyes_jax.launch.eval import world_questions
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
+from hypereyes_jax.launch.rl_loop import Trial
 from hypereyes_jax.launch.rollouts import Rollouts
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.scale import MINIATURE_RL
@@ -137,7 +138,8 @@ def one_step(path, teacher):
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **ENGINE).exact()
     rollouts = Rollouts([Engine(model, params, engine)], chat, MINIATURE_RL)
     with Stages() as stages:
-        rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages)
+        trial = Trial(questions, 1)
+        rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages, trial=trial)
     return json.loads(directory.file("metrics.jsonl").read_text())
 
 
@@ -160,6 +162,8 @@ def test_an_rl_step_distils_from_a_server_that_scores_as_local_weights(tmp_path,
     assert values["rl/teacher_failures"] == values["rl/teacher_mismatches"] == 0
     assert values["rl/seconds_teacher"] > 0
     assert values["rl/kl_to_teacher"] != 0
+    assert values["rl/eval_accuracy"] in (0.0, 0.5, 1.0)  # of two questions
+    assert (values["rl/eval_rounds"] > 0, values["rl/eval_masked"]) == (True, 0.0)
     local = LocalTeacher(model, params, MINIATURE_RL.pack(1), 0.8)
     for own, here in zip(found, asyncio.run(local.score(asked)), strict=True):
         np.testing.assert_allclose(own, here, atol=1e-4)  # float32, two programs, rows of other lengths
