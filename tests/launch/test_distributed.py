@@ -23,17 +23,20 @@ from hypereyes_jax.launch.selecting import SELECTION
 from hypereyes_jax.launch.sft import SftConfig
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.rl.experience import Experience
+from hypereyes_jax.rl.teacher import LocalTeacher
+from tests.launch.teacher_pair import ROUNDS, params
+from tests.rl.small import CONFIG, PACK, samples
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(coordinator, process, out, devices):
+def start(coordinator, process, out, devices, script="process_pair"):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "tests.launch.process_pair", coordinator, str(process), str(out)]
+    command = [sys.executable, "-m", f"tests.launch.{script}", coordinator, str(process), str(out)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -58,6 +61,22 @@ def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tm
             np.testing.assert_allclose(found["moments"], wanted["moments"], rtol=1e-5, atol=1e-9)
             for name, value in wanted["metrics"].items():
                 np.testing.assert_allclose(found["metrics"][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a_device(tmp_path):
+    coordinator = f"127.0.0.1:{free_port()}"
+    pair = [start(coordinator, process, tmp_path / f"{process}.json", 2, "teacher_pair") for process in range(2)]
+    for process in pair:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-2000:]
+    found = [json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2)]
+    wanted = await LocalTeacher(CONFIG, params(), PACK, 0.8).score(samples(5))
+    for number, share in enumerate(ROUNDS):
+        for process, places in enumerate(share):
+            assert len(found[process][number]) == len(places)
+            for place, logp in zip(places, found[process][number], strict=True):
+                np.testing.assert_allclose(logp, wanted[place], atol=1e-5)
 
 
 @pytest.mark.slow

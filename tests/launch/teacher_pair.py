@@ -1,0 +1,38 @@
+"""One of two processes, run by `test_distributed.py`: a teacher whose weights lie on both scores what each has.
+
+Arguments: coordinator, process number, output file. Process 1 has samples in the second round only.
+"""
+
+import asyncio
+import json
+import sys
+
+import jax
+
+from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.rl.teacher import LocalTeacher
+from tests.rl.small import CONFIG, PACK, samples
+
+ROUNDS = (((0, 1, 2), ()), ((3,), (4, 0)))  # of each process
+
+
+def params():
+    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+
+
+def main(coordinator: str, process: int, out: str) -> None:
+    processes = Processes.start(DistributedConfig(True, coordinator, 2, process))
+    teacher = LocalTeacher(CONFIG, params(), PACK, 0.8, processes.mesh, processes.batch)
+    asked = samples(5)
+    found = [
+        [logp.tolist() for logp in asyncio.run(teacher.score([asked[number] for number in share[process]]))]
+        for share in ROUNDS
+    ]
+    with open(out, "w") as file:
+        json.dump(found, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
