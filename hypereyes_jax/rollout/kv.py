@@ -155,14 +155,23 @@ def attend(
         scores_RKQS = jnp.matmul(q_RKQD, k_RKDS.astype(q.dtype), preferred_element_type=jnp.float32)
         return scores_RKQS.reshape(rows, kv_heads, shared, steps, -1)
 
+    def masked(score: jax.Array, seen: jax.Array) -> jax.Array:
+        # XLA's CPU backend joins an addition with the softmax, which pays for many queries and not for one.
+        return score + jnp.where(seen, 0.0, _MASKED) if steps > 1 else jnp.where(seen, score, _MASKED)
+
     read = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
-    both = jnp.concatenate(
-        [jnp.where(read, scores(old.k), _MASKED), jnp.where(new_mask_TS, scores(new.k.swapaxes(2, 3)), _MASKED)],
-        axis=-1,
-    )
-    weight_RKQS = jax.nn.softmax(both, axis=-1).astype(q.dtype).reshape(rows, kv_heads, shared * steps, -1)
-    out_RKQD = jnp.einsum("rkqs,rksd->rkqd", weight_RKQS[..., :length], old.v.astype(q.dtype))
-    out_RKQD += jnp.einsum("rkqs,rksd->rkqd", weight_RKQS[..., length:], new.v.astype(q.dtype))
+    old_score, new_score = masked(scores(old.k), read), masked(scores(new.k.swapaxes(2, 3)), new_mask_TS)
+    # The sum divides at the end: one array of both scores would be put together and taken apart again.
+    top = jnp.maximum(old_score.max(-1, keepdims=True), new_score.max(-1, keepdims=True))
+    old_weight, new_weight = jnp.exp(old_score - top), jnp.exp(new_score - top)
+    total = old_weight.sum(-1, keepdims=True) + new_weight.sum(-1, keepdims=True)
+
+    def average(weight: jax.Array, v_RKSD: jax.Array) -> jax.Array:
+        weight_RKQS = weight.astype(q.dtype).reshape(rows, kv_heads, shared * steps, -1)
+        return jnp.matmul(weight_RKQS, v_RKSD.astype(q.dtype), preferred_element_type=jnp.float32)
+
+    out_RKQD = average(old_weight, old.v) + average(new_weight, new.v)
+    out_RKQD = (out_RKQD / total.reshape(rows, kv_heads, shared * steps, 1)).astype(q.dtype)
     out = out_RKQD.reshape(rows, kv_heads, shared, steps, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(rows, steps, heads * size)
 
