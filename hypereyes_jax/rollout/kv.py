@@ -68,14 +68,23 @@ def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:
 
 def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> View:
     """The first `length` positions of some slots. int8 is widened to `dtype`; other kinds stay as they are."""
+    return _take_rows(store, slots_R, length, dtype, 0, store.k.shape[0])
 
+
+def take_layers(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> list[View]:
+    """As `take_rows`, a view without a layer axis for each layer. Taken from one of all layers, it would be copied."""
+    views = [_take_rows(store, slots_R, length, dtype, layer, 1) for layer in range(store.k.shape[0])]
+    return [View(view.k[0], view.v[0]) for view in views]
+
+
+def _take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype, first: int, layers: int) -> View:
     def take(leaf: jax.Array, turned: bool) -> jax.Array:
-        layers, _, heads, _, size = leaf.shape
+        heads, size = leaf.shape[2], leaf.shape[4]
         shape = (size, length) if turned else (length, size)
 
         # Row by row: XLA's gather on a CPU computes an index for each element, this copies memory.
         def body(i: jax.Array, view: jax.Array) -> jax.Array:
-            row = jax.lax.dynamic_slice(leaf, (0, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
+            row = jax.lax.dynamic_slice(leaf, (first, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
             return jax.lax.dynamic_update_slice(view, row.swapaxes(3, 4) if turned else row, (0, i, 0, 0, 0))
 
         rows = slots_R.shape[0]
