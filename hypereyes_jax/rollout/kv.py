@@ -68,14 +68,23 @@ def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:
 
 def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> View:
     """The first `length` positions of some slots. int8 is widened to `dtype`; other kinds stay as they are."""
+    return _take_rows(store, slots_R, length, dtype, 0, store.k.shape[0])
 
+
+def take_layers(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> list[View]:
+    """As `take_rows`, a view without a layer axis for each layer. Taken from one of all layers, it would be copied."""
+    views = [_take_rows(store, slots_R, length, dtype, layer, 1) for layer in range(store.k.shape[0])]
+    return [View(view.k[0], view.v[0]) for view in views]
+
+
+def _take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype, first: int, layers: int) -> View:
     def take(leaf: jax.Array, turned: bool) -> jax.Array:
-        layers, _, heads, _, size = leaf.shape
+        heads, size = leaf.shape[2], leaf.shape[4]
         shape = (size, length) if turned else (length, size)
 
         # Row by row: XLA's gather on a CPU computes an index for each element, this copies memory.
         def body(i: jax.Array, view: jax.Array) -> jax.Array:
-            row = jax.lax.dynamic_slice(leaf, (0, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
+            row = jax.lax.dynamic_slice(leaf, (first, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
             return jax.lax.dynamic_update_slice(view, row.swapaxes(3, 4) if turned else row, (0, i, 0, 0, 0))
 
         rows = slots_R.shape[0]
@@ -155,14 +164,23 @@ def attend(
         scores_RKQS = jnp.matmul(q_RKQD, k_RKDS.astype(q.dtype), preferred_element_type=jnp.float32)
         return scores_RKQS.reshape(rows, kv_heads, shared, steps, -1)
 
+    def masked(score: jax.Array, seen: jax.Array) -> jax.Array:
+        # XLA's CPU backend joins an addition with the softmax, which pays for many queries and not for one.
+        return score + jnp.where(seen, 0.0, _MASKED) if steps > 1 else jnp.where(seen, score, _MASKED)
+
     read = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
-    both = jnp.concatenate(
-        [jnp.where(read, scores(old.k), _MASKED), jnp.where(new_mask_TS, scores(new.k.swapaxes(2, 3)), _MASKED)],
-        axis=-1,
-    )
-    weight_RKQS = jax.nn.softmax(both, axis=-1).astype(q.dtype).reshape(rows, kv_heads, shared * steps, -1)
-    out_RKQD = jnp.einsum("rkqs,rksd->rkqd", weight_RKQS[..., :length], old.v.astype(q.dtype))
-    out_RKQD += jnp.einsum("rkqs,rksd->rkqd", weight_RKQS[..., length:], new.v.astype(q.dtype))
+    old_score, new_score = masked(scores(old.k), read), masked(scores(new.k.swapaxes(2, 3)), new_mask_TS)
+    # The sum divides at the end: one array of both scores would be put together and taken apart again.
+    top = jnp.maximum(old_score.max(-1, keepdims=True), new_score.max(-1, keepdims=True))
+    old_weight, new_weight = jnp.exp(old_score - top), jnp.exp(new_score - top)
+    total = old_weight.sum(-1, keepdims=True) + new_weight.sum(-1, keepdims=True)
+
+    def average(weight: jax.Array, v_RKSD: jax.Array) -> jax.Array:
+        weight_RKQS = weight.astype(q.dtype).reshape(rows, kv_heads, shared * steps, -1)
+        return jnp.matmul(weight_RKQS, v_RKSD.astype(q.dtype), preferred_element_type=jnp.float32)
+
+    out_RKQD = average(old_weight, old.v) + average(new_weight, new.v)
+    out_RKQD = (out_RKQD / total.reshape(rows, kv_heads, shared * steps, 1)).astype(q.dtype)
     out = out_RKQD.reshape(rows, kv_heads, shared, steps, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(rows, steps, heads * size)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
-from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
+from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens, layers_apart
 from hypereyes_jax.models.trips import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
@@ -133,8 +133,12 @@ def extend_rows(
     kernels: Kernels,
     view_length: int,
 ) -> kv.SlotStore:
-    """Writes the keys and values of given tokens (text or visual) at each row's own offset."""
-    view = kv.take_rows(store, batch.slots_R, view_length, pool.embeds.dtype)
+    """Writes the keys and values of given tokens (text or visual) at each row's own offset.
+
+    Unrolled, the last layer computes nothing but those.
+    """
+    take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+    view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
     length = batch.tokens_RT.shape[1]
     causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
 
@@ -158,7 +162,7 @@ def extend_rows(
         lora=lora,
         kernels=kernels,
     )
-    return kv.put_columns(store, new, batch.slots_R, batch.offset_R, batch.length_R)
+    return kv.put_columns(store, _stacked(new), batch.slots_R, batch.offset_R, batch.length_R)
 
 
 @partial(
@@ -183,8 +187,9 @@ def decode_rows(
     text_R1 = jnp.full((rows, 1), -1, jnp.int32)
     text = config.text
     beside = (text.num_hidden_layers, rows, text.num_key_value_heads, max_steps, text.head_dim)
-    layered = _by_layer if kernels.unrolled_decode else lambda view: view
-    view = layered(kv.take_rows(store, batch.slots_R, view_length, head_DV.dtype))
+    take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+    view: Any = take(store, batch.slots_R, view_length, head_DV.dtype)
+    apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
     class Carry(NamedTuple):
         step: jax.Array
@@ -222,6 +227,7 @@ def decode_rows(
             list(zip(view, carry.new, strict=True)) if kernels.unrolled_decode else (view, carry.new),
             lora=lora,
             kernels=kernels,
+            apart=apart,
         )
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
@@ -239,9 +245,10 @@ def decode_rows(
             logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_behaviour_R, draw.logp_full_R])),
         )
 
+    new = kv.Columns(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))
     start = Carry(
         step=jnp.int32(0),
-        new=layered(kv.Columns(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))),
+        new=[kv.Columns(*layer) for layer in zip(*new, strict=True)] if kernels.unrolled_decode else new,
         token_R=batch.token_R,
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
@@ -251,13 +258,13 @@ def decode_rows(
     )
     with expected_trips(max_steps):
         end = jax.lax.while_loop(goes_on, one_step, start)
-    new = jax.tree.map(lambda *layers: jnp.stack(layers), *end.new) if kernels.unrolled_decode else end.new
-    store = kv.put_columns(store, new, batch.slots_R, batch.offset_R, end.count_R)
+    store = kv.put_columns(store, _stacked(end.new), batch.slots_R, batch.offset_R, end.count_R)
     return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
 
 
-def _by_layer(stacked: Any) -> list[Any]:
-    return [type(stacked)(*layer) for layer in zip(stacked.k, stacked.v, strict=True)]
+def _stacked(new: Any) -> kv.Columns:
+    """Of all layers, where there is a list of them."""
+    return jax.tree.map(lambda *layers: jnp.stack(layers), *new) if isinstance(new, list) else new
 
 
 def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.Columns:

@@ -19,8 +19,8 @@ class Kernels:
 
     attention "xla" runs anywhere (and is tuned for a CPU when lowered for one) in memory that grows with the square of
     the length, "flash" anywhere in memory linear in it, "splash" is the Pallas kernel for TPUs, "cudnn" NVIDIA's fused
-    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`. unrolled_decode: see
-    `text.decode_layers`; each layer is then compiled for itself.
+    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`. unrolled_decode: in
+    the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
     """
 
     attention: AttentionImpl = "xla"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+LayersApart = list[tuple[Any, Any, jax.Array]]  # of each layer: weights, adapters, its number
 
 
 def embed_tokens(
@@ -51,6 +52,7 @@ def decode_layers(
     remat: str = "none",
     kernels: Kernels,
     dropout_key: jax.Array | None = None,
+    apart: LayersApart | None = None,
 ) -> tuple[jax.Array, Any, RouterLoad | None]:
     """All decoder layers and the final norm: ([B, T, D], what `attend` gave and router loads, stacked over layers).
 
@@ -60,10 +62,10 @@ def decode_layers(
         list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU
         (`benchmarks/decode.py`). What `attend` gave then is such a list as well.
       remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
+      apart: what `layers_apart` gave, for unrolled layers in a loop.
     """
     text = config.text
     cos, sin = mrope(positions_3BT, text.head_dim, text.rope_theta, text.mrope_section)
-    adapters = lora.weights.get("layers", {}) if lora is not None else {}
 
     def layer(x: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
         w, adapter, index, own = xs
@@ -83,17 +85,31 @@ def decode_layers(
         return constrain(x, "batch", "length", None), (out, load)
 
     step = rematerialised(layer, remat)
-    stacked = (params["layers"], adapters, jnp.arange(text.num_hidden_layers))
     if isinstance(attend_xs, list):
         x, outs = x_BTD, []
-        for index, own in enumerate(attend_xs):
-            x, each = step(x, (*jax.tree.map(itemgetter(index), stacked), own))
+        for (w, adapter, index), own in zip(apart or layers_apart(params, config, lora), attend_xs, strict=True):
+            x, each = step(x, (w, adapter, index, own))
             outs.append(each)
         out = [each for each, _ in outs]
         load = jax.tree.map(lambda *loads: jnp.stack(loads), *(each for _, each in outs))
     else:
-        x, (out, load) = jax.lax.scan(step, x_BTD, (*stacked, attend_xs))
+        x, (out, load) = jax.lax.scan(step, x_BTD, (*_stacked_layers(params, config, lora), attend_xs))
     return rms_norm(x, params["norm"], text.rms_norm_eps), out, load
+
+
+def layers_apart(params: Params, config: Qwen3VLConfig, lora: Lora | None = None) -> LayersApart:
+    """Weights, adapters and number of each layer, cut out of their stacks.
+
+    To be called outside of a loop whose steps unroll the layers: inside of it, XLA's CPU backend copies every layer's
+    weights at every step (an eighth of the time of a decode step of 32 rows).
+    """
+    stacked = _stacked_layers(params, config, lora)
+    return [jax.tree.map(itemgetter(index), stacked) for index in range(config.text.num_hidden_layers)]
+
+
+def _stacked_layers(params: Params, config: Qwen3VLConfig, lora: Lora | None) -> tuple[Any, Any, jax.Array]:
+    adapters = lora.weights.get("layers", {}) if lora is not None else {}
+    return params["layers"], adapters, jnp.arange(config.text.num_hidden_layers)
 
 
 def _attend(
