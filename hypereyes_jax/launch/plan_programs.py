@@ -65,11 +65,13 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
     )
 
 
-def _abstract_images(model: Qwen3VLConfig, shape: Callable[..., Any], rows: int, length: int) -> VisionInputs:
-    """`rows` rows of `length` patches. `shape` makes one array of the given sizes, int32 unless told `dtype`."""
+def _abstract_images(
+    model: Qwen3VLConfig, shape: Callable[..., Any], rows: int, length: int, dtype: Any = np.float32
+) -> VisionInputs:
+    """`rows` rows of `length` patches of a dtype. `shape` makes one array of the given sizes, int32 unless told."""
     patches = rows * length
     return VisionInputs(
-        patches_NP=shape(patches, model.vision.patch_values, dtype=np.float32),
+        patches_NP=shape(patches, model.vision.patch_values, dtype=dtype),
         pos_index_N4=shape(patches, 4),
         pos_weight_N4=shape(patches, 4, dtype=np.float32),
         row_N=shape(patches),
@@ -86,7 +88,9 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
         return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
 
     length = recipe.image_tokens * model.vision.merge_unit
-    vision = _abstract_images(model, shape, rows * recipe.row_images, length)
+    # as `PackConfig.patch_dtype` gives them: a program with float32 patches holds all of them a second time, cast
+    patch_dtype = jnp.dtype(recipe.learner.compute_dtype)
+    vision = _abstract_images(model, shape, rows * recipe.row_images, length, patch_dtype)
     integers, floats = shape(rows, row_tokens), shape(rows, row_tokens, dtype=np.float32)
     inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
     return PackedBatch(

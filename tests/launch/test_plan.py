@@ -2,6 +2,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import miniature, target
-from hypereyes_jax.launch.compiled import ProgramPlan
+from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
 from hypereyes_jax.launch.plan import PlanConfig, _largest, plan
 from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
 from hypereyes_jax.launch.rl import RlSettings
@@ -55,6 +56,33 @@ def test_compute_and_memory_are_bound_by_the_published_peaks():
     assert (times["compute"], times["memory"]) == (pytest.approx(3.0), pytest.approx(1.0))
 
 
+class FakeProgram:
+    """What `compile_program` asks of a traced, a lowered and a compiled program."""
+
+    jaxpr = SimpleNamespace(eqns=[])
+
+    def lower(self):
+        return self
+
+    def compile(self, **_):
+        return self
+
+    def as_text(self):
+        return ""
+
+    def memory_analysis(self):
+        return SimpleNamespace(
+            argument_size_in_bytes=4 * GIB, output_size_in_bytes=3 * GIB, alias_size_in_bytes=2 * GIB,
+            temp_size_in_bytes=9 * GIB, peak_memory_in_bytes=11 * GIB,
+        )  # fmt: skip
+
+
+def test_the_peak_is_arguments_and_temporaries_and_on_a_tpu_what_lives_at_once():
+    assert compile_program("step", FakeProgram, MESHES["h20_8x8"]).peak_gib == 4 + 1 + 9
+    on_tpu = compile_program("step", FakeProgram, MESHES["v5p_64"])
+    assert (on_tpu.arguments_gib, on_tpu.outputs_gib, on_tpu.temporaries_gib) == (4, 1, 6)
+
+
 def test_unknown_names_are_refused_with_those_there_are():
     with pytest.raises(UserError, match=r"no recipe 'x'. Known: miniature, hypereyes_30b_sft"):
         plan(PlanConfig("x", "cpu"))
@@ -94,8 +122,10 @@ def test_a_mixture_of_experts_compiles_for_a_tpu_slice(tmp_path):
         "import dataclasses, sys\n"
         "from hypereyes_jax.configs import mesh, model, recipes\n"
         "big = model.PRESETS['30b-a3b']\n"
-        "text = dataclasses.replace(big.text, num_hidden_layers=3, num_experts=16, vocab_size=8192)\n"
-        "tower = dataclasses.replace(big.vision, depth=3, deepstack_visual_indexes=(0, 1, 2))\n"
+        "text = dataclasses.replace(big.text, num_hidden_layers=2, hidden_size=512, num_attention_heads=8, "
+        "moe_intermediate_size=128, num_experts=16, vocab_size=8192)\n"
+        "tower = dataclasses.replace(big.vision, depth=2, hidden_size=256, num_heads=4, intermediate_size=512, "
+        "out_hidden_size=512, deepstack_visual_indexes=(0, 1))\n"
         "model.PRESETS['small'] = dataclasses.replace(big, text=text, vision=tower)\n"
         "recipe = dataclasses.replace(recipes.HYPEREYES_30B_RL, name='small', model='small', row_tokens=1024, "
         "image_tokens=64, row_images=2, batch=8)\n"
@@ -115,7 +145,9 @@ def test_a_mixture_of_experts_compiles_for_a_tpu_slice(tmp_path):
         axis for axes in found["train"]["program"]["sent_gib"] for axis in axes.split("+")
     }
     assert found["train"]["bound"] in found["train"]["roofline_seconds"]
-    assert len(found["engine"]["programs"]) == 3
+    assert found["train"]["activations_gib"] > 0
+    assert [each["name"].split()[0] for each in found["engine"]["programs"]] == ["encode", "extend", "decode"]
+    assert all(each["temporaries_gib"] > 0 for each in found["engine"]["programs"])
 
 
 def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):

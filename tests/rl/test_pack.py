@@ -1,5 +1,6 @@
 import dataclasses
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,6 +15,14 @@ def places(batch, index):
     m, b, t = np.nonzero(batch.sample_MBT == index)
     assert len({*m}) == len({*b}) == 1
     return m[0], b[0], t
+
+
+def test_patches_in_bfloat16_are_those_in_float32_rounded_once():
+    wide = pack(CONFIG, samples(3, images=2), PACK).inputs.vision
+    narrow = pack(CONFIG, samples(3, images=2), dataclasses.replace(PACK, patch_dtype="bfloat16")).inputs.vision
+    assert narrow.patches_NP.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(narrow.patches_NP, wide.patches_NP.astype(ml_dtypes.bfloat16))
+    assert narrow.pos_weight_N4.dtype == np.float32
 
 
 def test_every_sample_lies_whole_in_one_row_with_its_own_segment_and_positions():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hypereyes_jax.models.trips import expected_trips
 
@@ -65,12 +66,19 @@ def _run(
 
 def _plan(expert_NK: jax.Array, count: int, block: int) -> _Work:
     expert_A = expert_NK.reshape(-1)
+    size = expert_A.size
+    if (count + 1) * size > np.iinfo(np.int32).max:
+        raise ValueError(f"{size} assignments to {count} experts are too many for one device: use a smaller batch")
     expert_A = jnp.where((expert_A >= 0) & (expert_A < count), expert_A, count)
-    size_E = jnp.bincount(expert_A, length=count)
+    # Expert and place in one number that is sorted alone, and counted by search: a stable argsort of two million
+    # assignments and their bincount cost a TPU's compiler half of a training step's compilation.
+    sorted_A = jnp.sort(expert_A * size + jnp.arange(size), stable=False)
+    begin_E = jnp.searchsorted(sorted_A, jnp.arange(count + 1) * size).astype(jnp.int32)
+    size_E = jnp.diff(begin_E)
     blocks_E = (size_E + block - 1) // block
     return _Work(
-        order_A=jnp.argsort(expert_A, stable=True),
-        begin_E=jnp.cumsum(size_E) - size_E,
+        order_A=sorted_A % size,
+        begin_E=begin_E[:-1],
         size_E=size_E,
         blocks_E=blocks_E,
         done_E=jnp.cumsum(blocks_E),
