@@ -96,6 +96,7 @@ class Scale:
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
             at_least=room,
+            patch_dtype="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
         )
 
     def fits(self, chunks: Sequence[Chunk]) -> bool:
