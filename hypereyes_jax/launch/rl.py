@@ -148,7 +148,8 @@ def run(config: RlConfig) -> None:
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
-        rollouts = Rollouts.on_mesh(model, params, chat, scale, processes.mesh)
+        at_once = config.settings.prompts * config.settings.group // processes.count
+        rollouts = Rollouts.on_mesh(model, params, chat, scale, processes.mesh, at_once)
     with processes.stages() as stages:
         params = train(
             directory,
@@ -202,8 +203,13 @@ def train(
             _searching(settings, search or SearchConfig()) as backend,
             judging(judge or JudgeConfig()) as asked,
         ):
-            references = await select(directory, rollouts, candidates, backend, asked, settings.seed, stages, processes)
-            chosen = [question for question in candidates if question.id in references]
+            most = rollouts.scale.prompt_tokens
+            short = [question for question in candidates if rollouts.prompt_tokens(question, backend) <= most]
+            if len(short) < len(candidates):
+                longer = len(candidates) - len(short)
+                stages.console.print(f"{longer} questions have prompts of more than {most} tokens and are left out")
+            references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
+            chosen = [question for question in short if question.id in references]
             if len(chosen) < settings.prompts:
                 raise UserError(
                     f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "

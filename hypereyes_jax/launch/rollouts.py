@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypereyes_jax.launch.scale import Scale
@@ -41,17 +42,32 @@ class Rollouts:
         self._copies = copies
 
     @classmethod
-    def on_mesh(cls, model: Qwen3VLConfig, params: Any, chat: ChatFormat, scale: Scale, mesh: Mesh) -> Rollouts:
-        """Engines on this process's own devices, with copies of weights that lie on the learner's mesh."""
+    def on_mesh(
+        cls, model: Qwen3VLConfig, params: Any, chat: ChatFormat, scale: Scale, mesh: Mesh, at_once: int
+    ) -> Rollouts:
+        """Engines on this process's own devices, with copies of weights that lie on the learner's mesh.
+
+        Args:
+          at_once: rollouts that this process plays at a time; no engine gets more slots than its share of them.
+        """
         from hypereyes_jax.rollout import Engine
         from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
         copies = ReplicaWeights(model, mesh, scale.learner.compute_dtype, scale.replica_devices)
+        slots = min(scale.slots, -(-at_once // len(copies.meshes)))
+        settings = replace(scale, slots=slots).engine()
         engines = [
-            Engine(model, own, scale.engine(), mesh=replica)
+            Engine(model, own, settings, mesh=replica)
             for own, replica in zip(copies(params), copies.meshes, strict=True)
         ]
         return cls(engines, chat, scale, copies)
+
+    def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
+        """Of a question as an episode begins, visual tokens counted one by one."""
+        from hypereyes_jax.env.episode import Episode
+
+        episode = Episode(question, backend, self.scale.episode)
+        return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
 
     def suspend(self) -> None:
         """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""

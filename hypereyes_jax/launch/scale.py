@@ -45,7 +45,7 @@ class Scale:
     slots: int
     """Of one rollout engine."""
     prompt_tokens: int
-    """Questions with longer prompts are not played."""
+    """Questions with longer prompts are left out."""
     turn_tokens: int
     """Sampled in one turn at most."""
     top_p: float = 0.95
@@ -99,9 +99,9 @@ class Scale:
             patch_dtype="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
         )
 
-    def fits(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether a trajectory fits a row."""
-        return miniature.episode_tokens(chunks, self.min_pixels, self.max_pixels) <= self.row_tokens
+    def tokens(self, chunks: Sequence[Chunk]) -> int:
+        """Length of a trajectory or a part of one, visual tokens counted one by one."""
+        return miniature.episode_tokens(chunks, self.min_pixels, self.max_pixels)
 
 
 def scale_of(recipe: Recipe) -> Scale:

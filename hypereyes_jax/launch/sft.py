@@ -155,7 +155,7 @@ def train(
     if scale.learner.train != "lora":
         raise UserError(f"SFT trains adapters: --scale.learner.train must be lora, not {scale.learner.train}")
     everything = [example.chunks(chat) for example in read_examples(demonstrations)]
-    trajectories = [chunks for chunks in everything if scale.fits(chunks)]
+    trajectories = [chunks for chunks in everything if scale.tokens(chunks) <= scale.row_tokens]
     if len(trajectories) < len(everything):
         longer = len(everything) - len(trajectories)
         stages.console.print(f"{longer} demonstrations are longer than {scale.row_tokens} tokens and left out")
