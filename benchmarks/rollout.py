@@ -43,6 +43,7 @@ from PIL import Image
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.env.episode import Episode, EpisodeConfig
 from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
+from hypereyes_jax.launch.memory import keep_freed
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat, ContextChunk
 from hypereyes_jax.processing.tokenizer import train_tokenizer
@@ -337,6 +338,7 @@ def main() -> None:
     parser.add_argument("--no-hf", action="store_true", help="leave out the Hugging Face loop")
     parser.add_argument("--trace", type=Path, help="write a Chrome / Perfetto trace of the run with 0.2 s searches")
     args = parser.parse_args()
+    keep_freed()  # as the commands do; it serves both sides
     out: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         chat = Silent(make_chat(Path(temporary) / "tokenizer"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.memory import keep_freed
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         config = tyro.cli(
             settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
+    keep_freed()
     run: Callable[[Any], int | None] = module.run
     return run(config) or 0
 

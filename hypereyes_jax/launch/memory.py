@@ -7,10 +7,27 @@ import gc
 import resource
 import sys
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+
 
 def host_peak_gib() -> float:
     """Most memory this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def keep_freed() -> None:
+    """Has glibc keep large freed blocks for the next allocation, until `give_back`.
+
+    XLA takes its temporaries anew at each call. By default glibc maps and unmaps every large one, and the kernel clears
+    its pages each time: a tenth of the time of decoding on two cores. Does nothing where there is no glibc.
+    """
+    if sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except (OSError, AttributeError):  # another C library
+            return
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def give_back() -> None:

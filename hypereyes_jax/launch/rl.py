@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 class RlSettings:
     """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
 
-    steps: int = 52
+    steps: int = 36
     prompts: int = 16
     """Questions a step."""
     group: int = 8

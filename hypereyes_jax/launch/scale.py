@@ -138,6 +138,7 @@ MINIATURE_RL = Scale(
     slots=_ROLLOUT.slots,
     prompt_tokens=_ROLLOUT.prompt_tokens,
     turn_tokens=_ROLLOUT.turn_tokens,
+    eval_top_p=_ROLLOUT.eval_top_p,
     view_lengths=miniature.VIEW_LENGTHS,
     episode=miniature.EPISODE,
 )
