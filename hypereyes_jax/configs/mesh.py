@@ -111,7 +111,9 @@ MESHES = _presets(
     MeshConfig("v5e_16", "tpu", fsdp=4, expert=4, hosts=4, device="v5e", topology="v5e:4x4"),
     MeshConfig("v5p_64", "tpu", fsdp=8, expert=8, hosts=16, device="v5p", topology="v5p:4x4x4"),
     MeshConfig("v5p_256", "tpu", fsdp=32, expert=8, hosts=64, device="v5p", topology="v5p:4x8x8"),
-    MeshConfig("v6e_64", "tpu", fsdp=2, expert=8, tensor=4, hosts=16, device="v6e", topology="v6e:8x8"),
-    MeshConfig("v6e_256", "tpu", fsdp=32, expert=8, hosts=64, device="v6e", topology="v6e:16x16"),
+    # A v6e has a third of a v5p's memory: tensor parallelism halves or quarters what passes between layers, and fewer
+    # devices share the experts, because each holds all tokens of its group (docs/plan.md compares).
+    MeshConfig("v6e_64", "tpu", fsdp=8, expert=4, tensor=2, hosts=16, device="v6e", topology="v6e:8x8"),
+    MeshConfig("v6e_256", "tpu", fsdp=32, expert=2, tensor=4, hosts=64, device="v6e", topology="v6e:16x16"),
     MeshConfig("v5p_2x64", "tpu", replica=2, fsdp=8, expert=8, slices=2, hosts=32, device="v5p", topology="v5p:4x4x4"),
 )
