@@ -136,6 +136,8 @@ def run(config: RlConfig) -> None:
 
     scale = config.scale
     refuse_settings(scale, RlConfig.of(config.recipe).scale)
+    if scale.learner.train == "lora":
+        raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
     teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature)
     processes = Processes.start(config.distributed, config.mesh)
     directory = processes.open(config.out, "rl", config, config.wandb)
