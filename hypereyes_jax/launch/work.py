@@ -2,7 +2,8 @@
 
 The compiler's own count takes a loop's body once. Here the traced program (a jaxpr) is walked instead: it is the same
 for every platform, holds what rematerialisation computes again, and names the length of each scan. Loops whose length
-is known on the device only say what they expect (`models.trips`).
+is known on the device only say what they expect (`models.trips`), and of blocks that stay in a cache, like attention's
+scores, only what is read from memory to make them counts as traffic.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.models.trips import read_trips
+from hypereyes_jax.models.trips import ON_CHIP, read_trips
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
         case "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             size = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-            return Work(2.0 * size * eqn.outvars[0].aval.size, _bytes(*eqn.invars, *eqn.outvars))
+            traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars)
+            return Work(2.0 * size * eqn.outvars[0].aval.size, traffic)
+        case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
+            return Work(0.0, _bytes(*eqn.outvars))
         case "ragged_dot" | "ragged_dot_general":
             # tokens x in, groups x in x out: each row meets one group's matrix, whichever axis is summed over
             rows, wide = eqn.invars[0].aval.shape[-2:]
@@ -67,7 +71,8 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
             return _total(params["jaxpr"], devices) * params["length"]
         case "while":
             trips = read_trips(scope)
-            body = _total(params["body_jaxpr"], devices) + _total(params["cond_jaxpr"], devices)
+            marks = ON_CHIP if ON_CHIP in scope else ""
+            body = _total(params["body_jaxpr"], devices, marks) + _total(params["cond_jaxpr"], devices)
             return body * (1.0 if trips is None else trips)
         case "cond":
             return max((_total(branch, devices, scope) for branch in params["branches"]), key=lambda each: each.flops)

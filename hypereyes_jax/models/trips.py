@@ -7,6 +7,7 @@ import re
 
 _MARK = "expected_trips_"
 _FOUND = re.compile(_MARK + r"([\d.]+)")
+ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
 
 
 def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:

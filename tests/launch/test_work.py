@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypereyes_jax.launch.work import work_a_device
 from hypereyes_jax.models.qwen3_vl.attention import splash_attention
-from hypereyes_jax.models.trips import expected_trips, read_trips
+from hypereyes_jax.models.trips import ON_CHIP, expected_trips, read_trips
 
 A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
 ONE = 2 * 8 * 16 * 4
@@ -43,6 +43,18 @@ def test_a_loop_bounded_by_data_counts_what_it_expects():
 
     assert work(loop, 7, A, B).flops == 2.5 * ONE
     assert work(lambda n: loop(n, A, B) @ jnp.zeros((4, 2)), 7).flops == 2.5 * ONE + 2 * 8 * 4 * 2
+
+
+def test_blocks_that_stay_in_a_cache_cost_what_is_read_for_them():
+    rows = jnp.zeros((6, 8, 16))
+
+    def loop(n, rows, b):
+        with expected_trips(3), jax.named_scope(ON_CHIP):
+            return jax.lax.fori_loop(0, n, lambda i, total: total + jnp.sum(rows[i] @ b), 0.0)
+
+    found = work(loop, 3, rows, B)
+    assert found.flops == 3 * ONE
+    assert found.traffic == 3 * 4 * 8 * 16
 
 
 def test_the_innermost_expectation_is_read():
