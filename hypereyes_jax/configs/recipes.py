@@ -35,6 +35,7 @@ class RolloutConfig:
     turns: int = 9
     rounds: int = 8  # the last turn is for the answer
     slots: int = 64  # requests running at once
+    replica_devices: int = 0  # that share one sampler's weights, all of one host; 0 = as many as KV heads divide among
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,13 @@ RECIPES: dict[str, Recipe] = {
         HYPEREYES_30B_RL,
         replace(HYPEREYES_30B_SFT, name="hypereyes_235b_sft", model="235b-a22b", checkpoint_every=600, eval_every=600),
         # The 235B's batch, learning rate and trained part are not stated: those of the 30B.
-        replace(HYPEREYES_30B_RL, name="hypereyes_235b_rl", model="235b-a22b", samples=9_337, distill=False),
+        replace(
+            HYPEREYES_30B_RL,
+            name="hypereyes_235b_rl",
+            model="235b-a22b",
+            samples=9_337,
+            distill=False,
+            rollout=RolloutConfig(replica_devices=8),  # 55 GiB of bfloat16 weights each
+        ),
     )
 }

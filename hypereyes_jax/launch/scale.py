@@ -120,6 +120,7 @@ def scale_of(recipe: Recipe) -> Scale:
         turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
         top_p=rollout.top_p if rollout else 1.0,
         eval_top_p=rollout.eval_top_p if rollout else 1.0,
+        replica_devices=rollout.replica_devices if rollout else 0,
         keep_checkpoints=recipe.keep_checkpoints,
         episode=EpisodeConfig(max_turns=rollout.turns, max_rounds=rollout.rounds) if rollout else EpisodeConfig(),
     )

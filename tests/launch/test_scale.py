@@ -29,6 +29,7 @@ def test_rl_runs_the_papers_recipe(name):
     assert (settings.checkpoint_every, scale.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
     assert (config.eval_every, scale.eval_top_p) == (20, 0.7)
     assert scale.learner == recipe.learner
+    assert scale.replica_devices == {"hypereyes_30b_rl": 0, "hypereyes_235b_rl": 8}[name]
     engine, sampling = scale.engine(), scale.sampling()
     assert (engine.slots, engine.length, engine.kv) == (64, 38_912, "bfloat16")
     assert (engine.max_prompt_tokens, engine.max_images, engine.max_pixels) == (15_000, 50, 1_200 * 32**2)
