@@ -46,7 +46,6 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.slow
 def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
     pair = [start(coordinator, process, tmp_path / f"{process}.json", 4) for process in range(2)]
@@ -79,7 +78,6 @@ async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a
                 np.testing.assert_allclose(logp, wanted[place], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_one_process_dying_ends_the_other_with_a_message(tmp_path):
     script = (
         "import os, sys, time\n"
