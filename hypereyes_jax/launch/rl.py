@@ -138,6 +138,8 @@ def run(config: RlConfig) -> None:
     refuse_settings(scale, RlConfig.of(config.recipe).scale)
     if scale.learner.train == "lora":
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
+    if config.eval_every < 1:
+        raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature)
     processes = Processes.start(config.distributed, config.mesh)
     directory = processes.open(config.out, "rl", config, config.wandb)

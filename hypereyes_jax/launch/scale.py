@@ -105,7 +105,7 @@ class Scale:
 
 
 def scale_of(recipe: Recipe) -> Scale:
-    """Of a recipe of the paper."""
+    """What a recipe asks for."""
     rollout = recipe.rollout
     return Scale(
         learner=recipe.learner,
@@ -126,20 +126,11 @@ def scale_of(recipe: Recipe) -> Scale:
     )
 
 
-assert MINIATURE.rollout is not None
-_ROLLOUT = MINIATURE.rollout
-MINIATURE_RL = Scale(
-    learner=MINIATURE.learner,
-    row_tokens=miniature.CONTEXT,
-    shard_rows=8,
+MINIATURE_RL = replace(
+    scale_of(MINIATURE),
     row_samples=2,  # an episode takes up to half a row
     row_images=2,
     min_pixels=miniature.MIN_PIXELS,
-    max_pixels=miniature.MAX_PIXELS,
-    slots=_ROLLOUT.slots,
-    prompt_tokens=_ROLLOUT.prompt_tokens,
-    turn_tokens=_ROLLOUT.turn_tokens,
-    eval_top_p=_ROLLOUT.eval_top_p,
     view_lengths=miniature.VIEW_LENGTHS,
     episode=miniature.EPISODE,
 )
@@ -148,7 +139,7 @@ MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
 
 def known_recipe(name: str, stage: str) -> Recipe:
     """Raises UserError if there is no recipe of this name for the stage, "sft" or "rl"."""
-    names = [recipe.name for recipe in RECIPES.values() if recipe.stage == stage]
+    names = ["miniature", *(each.name for each in RECIPES.values() if each.stage == stage and each is not MINIATURE)]
     if name not in names:
         raise UserError(f"there is no recipe {name!r} for {stage}. Known: {', '.join(names)}")
     return RECIPES[name]

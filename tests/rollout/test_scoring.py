@@ -127,6 +127,14 @@ def ids_shifted(rows):
         row[1] = token
 
 
+async def requests_when_one_is_spoilt(fault, error, why):
+    kind, change = fault
+    async with serving(kind) as mimic:
+        spoiling(mimic, change)
+        await only_the_victim_failed(mimic, error, why, in_flight=1)
+        return len(mimic.requests)
+
+
 def cut(rows):
     del rows[-2:]
 
@@ -145,11 +153,8 @@ def cut(rows):
     ],
 )
 async def test_scores_of_other_tokens_are_a_mismatch_of_that_conversation_alone(fault, why):
-    kind, change = fault
-    async with serving(kind) as mimic:
-        spoiling(mimic, change)
-        await only_the_victim_failed(mimic, PromptMismatch, why, in_flight=1)
-        assert len(mimic.requests) == 3  # the same question would get the same answer
+    requests = await requests_when_one_is_spoilt(fault, PromptMismatch, why)
+    assert requests == 3  # the same question would get the same answer
 
 
 @pytest.mark.parametrize(
@@ -169,10 +174,7 @@ async def test_scores_of_other_tokens_are_a_mismatch_of_that_conversation_alone(
     ],
 )
 async def test_what_no_log_prob_can_be_is_refused_for_that_conversation_alone(fault, why):
-    kind, change = fault
-    async with serving(kind) as mimic:
-        spoiling(mimic, change)
-        await only_the_victim_failed(mimic, GeneratorError, why, in_flight=1)
+    await requests_when_one_is_spoilt(fault, GeneratorError, why)
 
 
 async def test_a_log_prob_above_zero_by_rounding_counts_as_zero():
