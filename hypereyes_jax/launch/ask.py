@@ -175,7 +175,8 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
     policy = load_policy(config.checkpoint, engine)
     episode = Shown(question, backend, miniature.EPISODE if config.miniature else config.episode)
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
-    (trajectory,) = await run_episodes(policy.engine, [episode], policy.chat, sampling, [0])
+    async with policy.engines.running() as generator:
+        (trajectory,) = await run_episodes(generator, [episode], policy.chat, sampling, [0])
     return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
 
 

@@ -48,7 +48,7 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.launch.quickstart import ASSETS
     from hypereyes_jax.launch.rollouts import Rollouts
     from hypereyes_jax.models.lora import merge
-    from hypereyes_jax.rollout import Engine
+    from hypereyes_jax.rollout.engines import Engines
 
     started = time.time()
     directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
@@ -68,7 +68,7 @@ def run(config: MakeTeacherConfig) -> None:
         synth.make_data(directory, data, stages)
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
-        rollouts = Rollouts([Engine(model, params, MINIATURE_RL.engine())], chat, MINIATURE_RL)
+        rollouts = Rollouts(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
         candidates = read_questions(directory.file(synth.CANDIDATES))
         params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16")

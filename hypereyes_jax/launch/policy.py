@@ -1,4 +1,4 @@
-"""A policy that can be asked: the weights, engine and chat format of a checkpoint, playing episodes with a backend."""
+"""A policy that can be asked: the weights, engines and chat format of a checkpoint, playing episodes with a backend."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from hypereyes_jax.eval.benchmark import Runner
 
 if TYPE_CHECKING:  # help must answer without jax
     from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Timeline, Trajectory
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig, Timeline, Trajectory
+    from hypereyes_jax.rollout.engines import Engines
 
 
 class Policy(NamedTuple):
-    engine: Engine
+    engines: Engines
     chat: ChatFormat
 
 
 def load_policy(checkpoint: Path, settings: EngineConfig, *, dtype: Any = "float32") -> Policy:
-    """Load a checkpoint in HF layout (config.json, safetensors, tokenizer) into an engine.
+    """Load a checkpoint in HF layout (config.json, safetensors, tokenizer) into engines.
 
     Raises:
       UserError: it is not such a directory, or it is damaged.
     """
     from hypereyes_jax.launch.checkpoint_files import load_model
-    from hypereyes_jax.rollout import Engine
+    from hypereyes_jax.rollout.engines import Engines
 
     config, params, chat = load_model(checkpoint, dtype)
-    return Policy(Engine(config, params, settings), chat)
+    return Policy(Engines.on_one_device(config, params, settings), chat)
 
 
 def runner(
@@ -49,8 +50,9 @@ def runner(
     async def run(questions: Sequence[Question]) -> list[Trajectory]:
         episodes = [Episode(question, backend, episode) for question in questions]
         seeds = [seed + number for number in range(len(episodes))]
-        return await run_episodes(
-            policy.engine, episodes, policy.chat, sampling, seeds, on_end=on_end, timeline=timeline
-        )
+        async with policy.engines.running(timeline=timeline) as generator:
+            return await run_episodes(
+                generator, episodes, policy.chat, sampling, seeds, on_end=on_end, timeline=timeline
+            )
 
     return run

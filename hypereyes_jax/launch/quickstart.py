@@ -88,7 +88,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     from hypereyes_jax.launch.policy import Policy
     from hypereyes_jax.launch.rollouts import Rollouts
     from hypereyes_jax.models.lora import merge
-    from hypereyes_jax.rollout import Engine
+    from hypereyes_jax.rollout.engines import Engines
 
     base = Path(str(resources.files(ASSETS) / "base"))
     teacher = Path(str(resources.files(ASSETS) / "teacher"))
@@ -100,7 +100,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     )
     synth.make_data(directory, data, stages)
     model, params, chat = load_model(base)
-    policy = Policy(Engine(model, params, MINIATURE_RL.engine()), chat)
+    policy = Policy(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat)
     _evaluate(directory, policy, "base", config, stages)
 
     tuned = directory.file("sft-model")
@@ -109,17 +109,17 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         seeded = replace(config.sft, seed=config.sft.seed + config.seed)
         params = merge(*sft.train(directory, model, params, chat, demonstrations, seeded, stages))
         save_model(tuned, model, params, base)
-    policy.engine.set_weights(load_model(tuned)[1], None, 1)
+    policy.engines.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)
 
     trained = directory.file("rl-model")
     if not trained.exists():
         candidates = read_questions(directory.file(synth.CANDIDATES))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
-        rollouts = Rollouts([policy.engine], chat, MINIATURE_RL)
-        params = rl.train(directory, rollouts, model, policy.engine.params, candidates, teacher, seeded_rl, stages)
+        rollouts = Rollouts(policy.engines, chat, MINIATURE_RL)
+        params = rl.train(directory, rollouts, model, policy.engines.params, candidates, teacher, seeded_rl, stages)
         save_model(trained, model, params, base)
-    policy.engine.set_weights(load_model(trained)[1], None, 2)
+    policy.engines.set_weights(load_model(trained)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
 
 

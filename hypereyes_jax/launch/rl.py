@@ -132,7 +132,7 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.data.files import read_questions
     from hypereyes_jax.launch.checkpoint_files import save_model
     from hypereyes_jax.launch.rollouts import Rollouts
-    from hypereyes_jax.rollout import Engine
+    from hypereyes_jax.rollout.engines import Engines
 
     scale = config.scale
     refuse_settings(scale, RlConfig.of(config.recipe).scale)
@@ -147,8 +147,8 @@ def run(config: RlConfig) -> None:
     trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
     model, params, chat = processes.load(config.checkpoint)
     if processes.mesh is None:
-        engine = scale.engine()
-        rollouts = Rollouts([Engine(model, params, engine.exact() if config.exact else engine)], chat, scale)
+        settings = scale.engine().exact() if config.exact else scale.engine()
+        rollouts = Rollouts(Engines.on_one_device(model, params, settings, int(config.exact)), chat, scale)
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,8 @@ if TYPE_CHECKING:  # help must answer without jax
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.env.types import Question, SearchBackend
     from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout import Engine, Generator, Timeline, Trajectory
+    from hypereyes_jax.rollout import Timeline, Trajectory
+    from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
 
@@ -29,14 +29,14 @@ class Rollouts:
     """Engines with the same weights.
 
     Args:
-      engines: one, or the replicas on this process's devices.
+      engines: those of this process's devices.
       chat: renders messages to tokens.
       scale: the rules of episodes and sampling.
       copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
     """
 
-    def __init__(self, engines: Sequence[Engine], chat: ChatFormat, scale: Scale, copies: ReplicaWeights | None = None):
-        self.engines = list(engines)
+    def __init__(self, engines: Engines, chat: ChatFormat, scale: Scale, copies: ReplicaWeights | None = None):
+        self.engines = engines
         self.chat = chat
         self.scale = scale
         self._copies = copies
@@ -51,6 +51,7 @@ class Rollouts:
           at_once: rollouts that this process plays at a time; no engine gets more slots than its share of them.
         """
         from hypereyes_jax.rollout import Engine
+        from hypereyes_jax.rollout.engines import Engines
         from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
         copies = ReplicaWeights(model, mesh, scale.learner.compute_dtype, scale.replica_devices)
@@ -60,7 +61,7 @@ class Rollouts:
             Engine(model, own, settings, mesh=replica)
             for own, replica in zip(copies(params), copies.meshes, strict=True)
         ]
-        return cls(engines, chat, scale, copies)
+        return cls(Engines(engines), chat, scale, copies)
 
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
         """Of a question as an episode begins, visual tokens counted one by one."""
@@ -72,8 +73,7 @@ class Rollouts:
     def suspend(self) -> None:
         """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
         if self._copies is not None:
-            for engine in self.engines:
-                engine.suspend()
+            self.engines.suspend()
 
     def publish(self, params: Any, version: int) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on.
@@ -82,11 +82,10 @@ class Rollouts:
         """
         began = time.perf_counter()
         if self._copies is None:
-            for engine in self.engines:
-                engine.set_weights(params, None, version)
+            self.engines.set_weights(params, None, version)
             return {"seconds_sync": time.perf_counter() - began}
         self.suspend()  # there may be no room for old and new
-        for engine, own in zip(self.engines, self._copies(params), strict=True):
+        for engine, own in zip(self.engines.all, self._copies(params), strict=True):
             engine.set_weights(own, None, version)
         seconds = time.perf_counter() - began
         return {"seconds_sync": seconds, "sync_gib": self._copies.received_bytes(params) / 2**30}
@@ -111,20 +110,14 @@ class Rollouts:
           advance: called as each ends.
         """
         from hypereyes_jax.env.episode import Episode
-        from hypereyes_jax.rollout import Scheduler, run_episodes
-        from hypereyes_jax.rollout.replicas import Replicas
+        from hypereyes_jax.rollout import run_episodes
 
         episodes = [Episode(question, backend, self.scale.episode) for question in questions]
         on_end = None if advance is None else lambda *_: advance()
         sampling = self.scale.sampling(evaluation)
-        async with contextlib.AsyncExitStack() as stack:
-            schedulers = []
-            for number, engine in enumerate(self.engines):
-                own = timeline.replica(number) if timeline is not None and len(self.engines) > 1 else timeline
-                schedulers.append(await stack.enter_async_context(Scheduler(engine, timeline=own)))
-            generator: Generator = schedulers[0] if len(schedulers) == 1 else Replicas(schedulers, group)
+        async with self.engines.running(group, timeline) as generator:
             trajectories = await run_episodes(
                 generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline
             )
-        waited = sum(scheduler.counts.waiting_seconds for scheduler in schedulers) / len(schedulers)
+        waited = sum(counts.waiting_seconds for counts in generator.counts) / len(generator.counts)
         return Played(trajectories, waited)

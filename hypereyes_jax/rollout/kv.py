@@ -146,11 +146,26 @@ def attend(
 ) -> jax.Array:
     """Softmax attention [R, T, H * D] over a row's first `offset` positions and the new ones, of one layer.
 
+    Many queries a row are attended to one row after the other: the scores of a row are as many as T * (L + S) for each
+    head, which is what limits how many slots an accelerator has room for, and of one row a CPU can keep them in cache
+    (a quarter of the time of reading 8 x 96 tokens behind 512).
+
     Args:
       old: keys [R, kv heads, D, L] and values [R, kv heads, L, D].
       new: [R, kv heads, S, D].
       new_mask_TS: bool, which of the new positions each query may see.
     """
+    if q_RTHD.shape[1] == 1 or q_RTHD.shape[0] == 1:
+        return _attend_rows(q_RTHD, old, offset_R, new, new_mask_TS)
+
+    def one(row: tuple[jax.Array, View, jax.Array, Columns]) -> jax.Array:
+        q_1THD, its_old, offset_1, its_new = jax.tree.map(lambda x: x[None], row)
+        return _attend_rows(q_1THD, its_old, offset_1, its_new, new_mask_TS)[0]
+
+    return jax.lax.map(one, (q_RTHD, old, jnp.asarray(offset_R), new))
+
+
+def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, new_mask_TS: jax.Array) -> jax.Array:
     rows, steps, heads, size = q_RTHD.shape
     kv_heads, length = old.v.shape[1:3]
     shared = heads // kv_heads

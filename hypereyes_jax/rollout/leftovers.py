@@ -1,18 +1,19 @@
-"""Prompts that slots given back still hold: the next rollout of the same prompt takes such a slot, and reads nothing.
+"""Prompts that slots given back still hold: the next rollout of a prompt that begins alike need not read it again.
 
 Without this, whether the samples of a prompt share its prefill would depend on whether one of them happens to be under
-way when the next begins.
+way when the next begins; and every rollout would read the system prompt that all of them have.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from hypereyes_jax.rollout.sequence import Prompt
+
 
 class Leftover(NamedTuple):
-    key: bytes  # of the prompt
-    positions: int  # of it in the cache
-    epoch: int  # of the weights that wrote them
+    prompt: Prompt
+    epoch: int  # of the weights that wrote it
 
 
 class Leftovers:
@@ -25,12 +26,14 @@ class Leftovers:
         """The slot was given back with this prompt in it."""
         self._of[slot] = left
 
-    def find(self, key: bytes, epoch: int) -> tuple[int, int] | None:
-        """(slot, positions) of a free slot that holds the prompt, written by the weights in use; None if none does."""
+    def find(self, prompt: Prompt, epoch: int) -> tuple[int, int] | None:
+        """(slot, positions): where most of the prompt is, written by the weights in use; None if none of it is."""
+        best: tuple[int, int] | None = None
         for slot, left in self._of.items():
-            if left.key == key and left.epoch == epoch:
-                return slot, left.positions
-        return None
+            count = prompt.shared(left.prompt) if left.epoch == epoch else 0
+            if count > (0 if best is None else best[1]):
+                best = slot, count
+        return best
 
     def forget(self, slot: int) -> None:
         """The slot has a new owner."""

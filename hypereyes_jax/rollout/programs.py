@@ -208,14 +208,18 @@ def decode_rows(
         step, alive_R = carry.step, carry.alive_R
         seen_1K = (jnp.arange(max_steps) <= step)[None]
 
+        def updated(columns: kv.Columns, fresh: kv.Columns) -> kv.Columns:
+            return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), columns, fresh)
+
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
             old, new = own
             fresh = _heads_first(k, v, store)
-            new = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), new, fresh)
-            return kv.attend(q, old, batch.offset_R, new, seen_1K), fresh
+            new = updated(new, fresh)
+            # Unrolled, the updated columns go on as they are: updated once more beside the step, they would be copied.
+            return kv.attend(q, old, batch.offset_R, new, seen_1K), new if kernels.unrolled_decode else fresh
 
         position_R = batch.position_R + carry.count_R
-        hidden_R1D, fresh, _ = decode_layers(
+        hidden_R1D, given, _ = decode_layers(
             params,
             config,
             embed_tokens(params, carry.token_R[:, None], text_R1, None),
@@ -234,9 +238,10 @@ def decode_rows(
         draw = sample(logits_RV, uniform_R, batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R, forbidden)
         stops_R = alive_R & (draw.tokens_R[:, None] == batch.stop_RS).any(-1)
         count_R = carry.count_R + alive_R
+        new = given if kernels.unrolled_decode else updated(carry.new, given)
         return Carry(
             step=step + 1,
-            new=jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), carry.new, fresh),
+            new=new,
             token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
             alive_R=alive_R & ~stops_R & (count_R < batch.budget_R),
             stopped_R=carry.stopped_R | stops_R,

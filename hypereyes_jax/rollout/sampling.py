@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+_BLOCK = 64  # weights that `_drawn` looks at one by one
 _ONE = 0x3F800000  # bits of 1.0: positive floats are ordered like their bits
 
 
@@ -68,11 +69,7 @@ def sample(
     threshold_R = jnp.where(greedy_R, 1.0, jnp.maximum(threshold_R, min_p_R))
 
     kept_RV = jnp.where(weight_RV >= threshold_R[:, None], weight_RV, 0.0)
-    cumulative_RV = jnp.cumsum(kept_RV, axis=-1)
-    total_R = cumulative_RV[:, -1]
-    # below the total even where the product rounds up, so that some token always lies above the target
-    target_R = jnp.where(greedy_R, 0.0, jnp.minimum(uniform_R, 1 - 2**-23) * total_R)
-    tokens_R = (cumulative_RV <= target_R[:, None]).sum(-1).astype(jnp.int32)
+    tokens_R, total_R = _drawn(kept_RV, jnp.where(greedy_R, 0.0, uniform_R))
     chosen_R = jnp.take_along_axis(scaled_RV, tokens_R[:, None], axis=-1)[:, 0]
     behaviour_R = jnp.where(greedy_R, 0.0, chosen_R - top_R - jnp.log(total_R))
     return Draw(tokens_R, behaviour_R, chosen_R - full_R)
@@ -91,6 +88,26 @@ def uniforms(keys_R2: jax.Array, index_R: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, index))
 
     return jax.vmap(one)(keys_R2, index_R)
+
+
+def _drawn(weight_RV: jax.Array, uniform_R: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(index, total): the first place where the running sum of a row's weights exceeds its share of their total.
+
+    In two steps, first which block, then where in it: a running sum of the whole row costs a CPU four times as much.
+    """
+    rows, size = weight_RV.shape
+    blocks_RNB = jnp.pad(weight_RV, ((0, 0), (0, -size % _BLOCK))).reshape(rows, -1, _BLOCK)
+    sum_RN = jnp.cumsum(blocks_RNB.sum(-1), axis=-1)
+    total_R = sum_RN[:, -1]
+    # below the total even where the product rounds up, so that some block always ends above the target
+    target_R = jnp.minimum(uniform_R, 1 - 2**-23) * total_R
+    block_R = (sum_RN <= target_R[:, None]).sum(-1)
+    before_R = jnp.where(block_R > 0, jnp.take_along_axis(sum_RN, jnp.maximum(block_R - 1, 0)[:, None], 1)[:, 0], 0.0)
+    weight_RB = jnp.take_along_axis(blocks_RNB, block_R[:, None, None], axis=1)[:, 0]
+    inside_R = (before_R[:, None] + jnp.cumsum(weight_RB, axis=-1) <= target_R[:, None]).sum(-1)
+    # The weights of a block one by one can add up to a little less than its sum: then it is the last one that counts.
+    last_R = _BLOCK - 1 - jnp.argmax(weight_RB[:, ::-1] > 0, axis=-1)
+    return (block_R * _BLOCK + jnp.minimum(inside_R, last_R)).astype(jnp.int32), total_R
 
 
 def _mass(weight_RV: jax.Array, threshold_R: jax.Array) -> jax.Array:

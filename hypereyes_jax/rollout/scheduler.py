@@ -236,19 +236,20 @@ class Scheduler:
         self._admit(step)
         if not self._running:
             return None
-        leaders = {session.prompt_key: session for session in reversed(self._holders())}
+        leaders = {session.prompt.key: session for session in reversed(self._holders()) if session.prompt is not None}
         followers: dict[bytes, list[Session]] = {}
         for session in self._running:
             if not session.sequence.unread:
                 continue
-            key = session.prompt_key
-            fresh = session.sequence.filled < session.prompt_count and session not in step.restores
+            assert session.prompt is not None
+            key = session.prompt.key
+            fresh = session.sequence.filled < session.prompt.positions and session not in step.restores
             leader = leaders.get(key) if fresh and self.settings.share_prompts else None
-            if leader is None or key is None:
+            if leader is None:
                 step.extends.append(session)
                 if fresh and session.epoch == self._epoch:
                     leaders.setdefault(key, session)
-            elif leader.sequence.filled >= leader.prompt_count:
+            elif leader.holds_prompt:
                 followers.setdefault(key, []).append(session)
             # else: the leader is still reading the prompt they share
         step.shares = [(leaders[key], group) for key, group in followers.items()]
@@ -259,7 +260,7 @@ class Scheduler:
         return [
             session
             for session in [*self._running, *self._parked]
-            if session.epoch == self._epoch and session.sequence.filled >= session.prompt_count > 0
+            if session.epoch == self._epoch and session.holds_prompt
         ]
 
     def _admit(self, step: Step) -> None:
@@ -299,16 +300,18 @@ class Scheduler:
         return True
 
     def _left_for(self, session: Session) -> tuple[int, int] | None:
-        """(slot, positions) of a free slot that still holds the prompt this session has to read."""
+        """(slot, positions) of a free slot that still holds the beginning of what this session has to read."""
         if not self.settings.share_prompts or session.saved is not None:
             return None
-        key = session.prompt_key if session.context is None or session.sequence.length else session.context.key
-        return None if key is None else self._leftovers.find(key, self._epoch)
+        if session.prompt is None:
+            assert session.context is not None
+            session.prompt = session.context.as_prompt()
+        return self._leftovers.find(session.prompt, self._epoch)
 
     def _release(self, session: Session) -> None:
         sequence = session.sequence
-        if session.prompt_key is not None and sequence.filled >= session.prompt_count > 0:
-            self._leftovers.note(sequence.held_slot, Leftover(session.prompt_key, session.prompt_count, session.epoch))
+        if session.holds_prompt and session.prompt is not None:
+            self._leftovers.note(sequence.held_slot, Leftover(session.prompt, session.epoch))
         self.engine.release(sequence)
 
     def _evict(self, session: Session, step: Step) -> None:
@@ -327,7 +330,7 @@ class Scheduler:
         prepared, sequence = session.context, session.sequence
         assert prepared is not None
         if sequence.length == 0:
-            session.prompt_key, session.prompt_count = prepared.key, len(prepared.expanded.tokens_T) - 1
+            session.prompt = prepared.as_prompt()
         sequence.append_context(prepared)
         if session.adopts:
             self.engine.adopt(sequence, session.adopts)
@@ -348,7 +351,8 @@ class Scheduler:
         for session, saved in step.restores.items():
             self.engine.restore(session.sequence, saved)
         for leader, group in step.shares:
-            self.engine.share(leader.sequence, [s.sequence for s in group], leader.prompt_count)
+            assert leader.prompt is not None
+            self.engine.share(leader.sequence, [s.sequence for s in group], leader.prompt.positions)
         unread = [session for session in step.extends if session.sequence.unread]
         for _ in range(self.settings.extends_per_step):
             if not unread:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,22 @@ class ImageRef:
     tokens: int  # visual tokens
 
 
+class Prompt(NamedTuple):
+    """What a rollout begins with."""
+
+    key: bytes  # of all of it
+    positions: int  # of it in a cache
+    head: np.ndarray  # int32, its tokens before the first image
+
+    def shared(self, other: Prompt) -> int:
+        """Positions from the first on that are the same in both: all, or those of their heads."""
+        if self.key == other.key:
+            return self.positions
+        count = min(len(self.head), len(other.head), self.positions, other.positions)
+        differ = np.flatnonzero(self.head[:count] != other.head[:count])
+        return int(differ[0]) if len(differ) else count
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A context chunk made ready for the device: placed from position 0, images patched."""
@@ -30,6 +47,11 @@ class Prepared:
     images: tuple[ImageRef, ...]
     patches: tuple[PatchedImage, ...]
     key: bytes  # digest of tokens and images: equal prompts share a prefill
+
+    def as_prompt(self) -> Prompt:
+        visual = np.flatnonzero(self.expanded.visual_index_T >= 0)
+        tokens = self.expanded.tokens_T
+        return Prompt(self.key, len(tokens) - 1, tokens[: visual[0] if len(visual) else len(tokens)])
 
 
 def digest(context: ContextChunk) -> bytes:

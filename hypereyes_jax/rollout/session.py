@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout.engine import Engine, Sampled, SavedCache
-from hypereyes_jax.rollout.sequence import Prepared, Sequence
+from hypereyes_jax.rollout.sequence import Prepared, Prompt, Sequence
 from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
 
 
@@ -47,14 +47,18 @@ class Session:
         self.budget = 0
         self.full = False  # the budget is what the slot has room for, not the turn's limit
         self.future: asyncio.Future[Turn] | None = None
-        self.prompt_key: bytes | None = None
-        self.prompt_count = 0  # positions of the prompt in the cache that others may copy
+        self.prompt: Prompt | None = None
         self.adopts = 0  # positions that the last owner of its new slot left and that it needs
         self.epoch = 0  # of the weights that wrote its cache
         self.saved: SavedCache | None = None
         self.was_read = 0  # tokens that had been in a cache before an eviction
         self.usable = True
         self.closed = False
+
+    @property
+    def holds_prompt(self) -> bool:
+        """Whether its cache begins with its whole prompt."""
+        return self.prompt is not None and self.sequence.filled >= self.prompt.positions > 0
 
     async def turn(self, context: ContextChunk) -> Turn:
         """Reads a prompt or an observation, and samples until a stop id or a limit.

@@ -26,6 +26,7 @@ from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.launch.selecting import SELECTION
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Engine
+from hypereyes_jax.rollout.engines import Engines
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
@@ -67,7 +68,7 @@ def run(path, monkeypatch, settings, engine):
     questions = world_questions(World.load(), "seen", settings.prompts, 5)
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(BASE)
-    rollouts = Rollouts([Engine(model, params, engine.exact())], chat, MINIATURE_RL)
+    rollouts = Rollouts(Engines([Engine(model, params, engine.exact())]), chat, MINIATURE_RL)
     with monkeypatch.context() as patched, Stages() as stages:
         patched.setattr(Rollouts, "play", playing)
         params = rl.train(directory, rollouts, model, params, questions, None, settings, stages)

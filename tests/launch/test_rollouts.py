@@ -16,6 +16,7 @@ from hypereyes_jax.launch.rollouts import Rollouts
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.scale import MINIATURE_RL
 from hypereyes_jax.launch.selecting import SELECTION
+from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.sequence import digest, prepare
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -29,16 +30,20 @@ def test_a_prompt_is_as_long_as_the_engine_makes_it(size):
     episode = Episode(question, backend, MINIATURE_RL.episode)
     chunk = chat.prompt(episode.system, episode.prompt())
     made = prepare(chunk, digest(chunk), model, MINIATURE_RL.min_pixels, MINIATURE_RL.max_pixels)
-    assert Rollouts([], chat, MINIATURE_RL).prompt_tokens(question, backend) == len(made.expanded.tokens_T)
+    assert Rollouts(Engines([]), chat, MINIATURE_RL).prompt_tokens(question, backend) == len(made.expanded.tokens_T)
 
 
 def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys):
     model, params, chat = load_model(BASE)
     questions = [Question(f"q{n}", "word " * 40 * n, (), ("x",)) for n in range(3)]
-    shortest = Rollouts([], chat, MINIATURE_RL).prompt_tokens(questions[0], WorldBackend(World.load(passages=False)))
+    shortest = Rollouts(Engines([]), chat, MINIATURE_RL).prompt_tokens(
+        questions[0], WorldBackend(World.load(passages=False))
+    )
     scale = replace(MINIATURE_RL, prompt_tokens=shortest)
     (tmp_path / SELECTION).write_text("{}")
     settings = rl.RlSettings(prompts=1, search="in-process")
     with Stages() as stages, pytest.raises(UserError, match="only 0 of 3 candidates"):
-        rl.train(RunDirectory(tmp_path), Rollouts([], chat, scale), model, params, questions, None, settings, stages)
+        rl.train(
+            RunDirectory(tmp_path), Rollouts(Engines([]), chat, scale), model, params, questions, None, settings, stages
+        )
     assert f"2 questions have prompts of more than {shortest} tokens" in capsys.readouterr().err

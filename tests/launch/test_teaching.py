@@ -29,6 +29,7 @@ from hypereyes_jax.launch.teaching import TeacherServer, TeacherServerConfig, Te
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.rl.teacher import LocalTeacher, Unscored
 from hypereyes_jax.rollout import Engine
+from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.sglang import SGLangServer
 from hypereyes_jax.rollout.vllm import VLLMServer
 from tests.rl.small import CONFIG, PACK, samples
@@ -136,7 +137,7 @@ def one_step(path, teacher):
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(ASSETS / "base")
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **ENGINE).exact()
-    rollouts = Rollouts([Engine(model, params, engine)], chat, MINIATURE_RL)
+    rollouts = Rollouts(Engines([Engine(model, params, engine)]), chat, MINIATURE_RL)
     with Stages() as stages:
         trial = Trial(questions, 1)
         rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages, trial=trial)

@@ -94,15 +94,38 @@ async def test_a_prompt_is_read_once_however_far_apart_its_samples_are(make_engi
             turns = await asyncio.gather(*(seat.turn(prompt) for seat in seats))
             assert [turn.sampled.tokens.tolist() for turn in turns[:3]] == list(sampled.values())
         assert engine.counts.extend_tokens == once
-        other = await scheduler.open(0, SAMPLING, ())
-        await other.turn(chat.prompt("search", ["what is number 1?"]))
-        assert engine.counts.extend_tokens == 2 * once
+        other = chat.prompt("search", ["what is number 1?"])
+        alike = int(np.flatnonzero(other.tokens != prompt.tokens)[0])  # both begin with the same system prompt
+        late = await scheduler.open(0, SAMPLING, ())
+        await late.turn(other)
+        assert engine.counts.extend_tokens == 2 * once - alike
         await scheduler.swap(engine.params, None, 1)  # what other weights have written is of no use
         for seat in seats:
             await seat.close()
         late = await scheduler.open(0, SAMPLING, ())
         assert (await late.turn(prompt)).sampled.tokens.tolist() == sampled[0]
-        assert engine.counts.extend_tokens == 3 * once
+        assert engine.counts.extend_tokens == 3 * once - alike
+
+
+async def test_a_prompt_that_begins_like_an_earlier_one_reads_the_rest_only(make_engine, chat):
+    """Also behind an image: what comes after it is another prompt's, however alike its tokens are."""
+    system = "search with care " * 5
+    prompts = [
+        chat.prompt(system, [Image.new("RGB", (64, 64), (80 * n, 9, 9)), f"what is number {n}?"]) for n in range(3)
+    ]
+    head = int(np.flatnonzero(prompts[0].tokens == chat.tokenizer.convert_tokens_to_ids("<|image_pad|>"))[0])
+    engine, alone = make_engine(slots=1), make_engine(slots=1)
+    async with Scheduler(engine) as scheduler, Scheduler(alone, SchedulerConfig(share_prompts=False)) as apart:
+        for number, prompt in enumerate(prompts):
+            turns = []
+            for each in (scheduler, apart):
+                seat = await each.open(number, SAMPLING, ())
+                turns.append(await seat.turn(prompt))
+                await seat.close()
+            assert turns[0].sampled.tokens.tolist() == turns[1].sampled.tokens.tolist()
+            np.testing.assert_allclose(turns[0].sampled.logp_full, turns[1].sampled.logp_full, atol=1e-5)
+    assert engine.counts.shared_tokens == 2 * head
+    assert engine.counts.extend_tokens == alone.counts.extend_tokens - 2 * head
 
 
 async def test_callback_gets_each_trajectory_as_it_ends_and_the_list_keeps_the_order(make_engine, chat):
