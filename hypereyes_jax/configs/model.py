@@ -401,4 +401,7 @@ PRESETS: dict[str, Qwen3VLConfig] = {
         )
     ),
 }
-"""The published sizes, by the short name of their repository (Qwen/Qwen3-VL-<SIZE>-Instruct)."""
+"""The published sizes, by the short name of their repository (Qwen/Qwen3-VL-<SIZE>-Instruct).
+
+Their counts of parameters are the published ones to the last digit (`tests/models/test_presets.py`).
+"""

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
+from jax.sharding import AbstractMesh, AxisType
 from safetensors.numpy import load_file
 
 from hypereyes_jax.data.files import read_questions
@@ -21,10 +22,13 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.rl import RlConfig
 from hypereyes_jax.launch.selecting import SELECTION
 from hypereyes_jax.launch.sft import SftConfig
-from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.models.qwen3_vl import init_params, save_hf
+from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.rl.experience import Experience
 from hypereyes_jax.rl.teacher import LocalTeacher
+from tests.launch.load_pair import MESH
 from tests.launch.teacher_pair import ROUNDS, params
+from tests.rl.sharded_steps import MODELS
 from tests.rl.small import CONFIG, PACK, samples
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +64,49 @@ def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tm
             np.testing.assert_allclose(found["moments"], wanted["moments"], rtol=1e-5, atol=1e-9)
             for name, value in wanted["metrics"].items():
                 np.testing.assert_allclose(found["metrics"][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_two_processes_read_a_checkpoint_together_and_hold_its_very_bits(tmp_path):
+    config = MODELS["moe"]
+    params = init_params(jax.random.key(0), config)
+    save_hf(tmp_path / "checkpoint", config, params)
+    coordinator = f"127.0.0.1:{free_port()}"
+    pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4, "load_pair") for process in range(2)]
+    for process in pair:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-2000:]
+    found = [dict(np.load(tmp_path / f"{process}.npz")) for process in range(2)]
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    for held in found:
+        assert held.pop("read") < 0.6 * total  # half of every tensor, but the small ones whole
+    # each device's part, by the same rules on devices that need not be there
+    mesh = AbstractMesh(MESH.shape, MESH.axes, axis_types=(AxisType.Auto,) * 4)
+    shardings = param_shardings(config, mesh)
+    compared = 0
+    for (name, leaf), sharding in zip(
+        jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True
+    ):
+        place_of = f"{jax.tree_util.keystr(name)}@"
+        parts = [held[key] for held in found for key in sorted(held) if key.startswith(place_of)]
+        assert len(parts) == 8
+        for device, part in enumerate(parts):
+            place = dict(zip(MESH.axes, np.unravel_index(device, MESH.shape), strict=True))
+            np.testing.assert_array_equal(part, slice_of(np.asarray(leaf), sharding.spec, place))
+            compared += part.nbytes
+    assert compared >= total
+
+
+def slice_of(array, spec, place):
+    """The part of an array that the device at this place of the mesh holds."""
+    sizes = dict(zip(MESH.axes, MESH.shape, strict=True))
+    for axis, names in enumerate(spec):
+        names = (names,) if isinstance(names, str) else tuple(names or ())
+        parts, own = 1, 0
+        for each in names:
+            own, parts = own * sizes[each] + place[each], parts * sizes[each]
+        length = array.shape[axis] // parts
+        array = np.take(array, np.arange(own * length, (own + 1) * length), axis)
+    return array
 
 
 @pytest.mark.slow

@@ -114,9 +114,17 @@ def test_the_miniature_is_planned_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the extra `plan` is not installed")
-def test_a_mixture_of_experts_compiles_for_a_tpu_slice(tmp_path):
-    """A small model through every part: splash attention, experts in blocks, three mesh axes, the engine's programs."""
+@pytest.mark.parametrize(
+    ("compiler", "mesh"),
+    [
+        ("libtpu", "'tpu', fsdp=2, expert=2, tensor=2, hosts=2, device='v5p', topology='v5p:2x2x2'"),
+        ("jax_cuda13_plugin", "'gpu', fsdp=2, expert=2, tensor=2, hosts=2, device='h100', topology='1x2x4'"),
+    ],
+)
+def test_a_mixture_of_experts_compiles_for_devices_that_are_not_there(compiler, mesh, tmp_path):
+    """A small model through every part: the platform's attention, experts in blocks, three mesh axes, the engine."""
+    if importlib.util.find_spec(compiler) is None:
+        pytest.skip("the extra `plan` is not installed")
     out = tmp_path / "plan.json"
     script = (
         "import dataclasses, sys\n"
@@ -130,8 +138,7 @@ def test_a_mixture_of_experts_compiles_for_a_tpu_slice(tmp_path):
         "recipe = dataclasses.replace(recipes.HYPEREYES_30B_RL, name='small', model='small', row_tokens=1024, "
         "image_tokens=64, row_images=2, batch=8)\n"
         "recipes.RECIPES['small'] = recipe\n"
-        "mesh.MESHES['small'] = mesh.MeshConfig('small', 'tpu', fsdp=2, expert=2, tensor=2, hosts=2, device='v5p', "
-        "topology='v5p:2x2x2')\n"
+        f"mesh.MESHES['small'] = mesh.MeshConfig('small', {mesh})\n"
         "from hypereyes_jax.launch.cli import main\n"
         "sys.exit(main(['plan', 'small', '--mesh', 'small', '--out', sys.argv[1]]))\n"
     )

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule
 from hypereyes_jax.models.qwen3_vl import moe
-from hypereyes_jax.models.qwen3_vl.attention import segment_attention
+from hypereyes_jax.models.qwen3_vl.attention import cudnn_attention, segment_attention, splash_attention
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.moe import mixture
 from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
@@ -39,6 +40,41 @@ def test_flash_attention_and_its_gradients_are_those_of_attention(causal, length
     blocks = partial(flash_attention, block=16)
     found, wanted = (
         jax.jit(jax.value_and_grad(partial(loss, attend), (0, 1, 2)))(q, k, v) for attend in (blocks, segment_attention)
+    )
+    close(found, wanted)
+
+
+@pytest.fixture
+def kernels_here(monkeypatch):
+    """Splash in Pallas' interpreter, and cuDNN's arguments given to the plain form of the same function."""
+    make = splash_attention_kernel.make_splash_mha
+    monkeypatch.setattr(splash_attention_kernel, "make_splash_mha", partial(make, interpret=True))
+    plain = jax.nn.dot_product_attention
+
+    def without_a_card(*args, implementation, **kwargs):
+        assert implementation == "cudnn"
+        return plain(*args, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", without_a_card)
+
+
+@pytest.mark.usefixtures("kernels_here")
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("attend", [splash_attention, cudnn_attention])
+def test_a_kernel_gets_arguments_that_give_attention_and_its_gradients(attend, causal):
+    """Heads of 72 values, as the vision tower's, in a length that no block divides; two documents and padding."""
+    length, size = 150, 72
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (2, length, 4, size))
+    k, v = (jax.random.normal(key, (2, length, 2, size)) for key in keys[1:3])
+    direction = jax.random.normal(keys[3], (2, length, 4 * size))
+    segment = jnp.array([[1] * 70 + [2] * 60 + [0] * 20, [1] * length])
+
+    def loss(attend, q, k, v):
+        return jnp.sum(attend(q, k, v, segment, causal=causal) * direction)
+
+    found, wanted = (
+        jax.jit(jax.value_and_grad(partial(loss, form), (0, 1, 2)))(q, k, v) for form in (attend, segment_attention)
     )
     close(found, wanted)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
+import pytest
 
 from hypereyes_jax.models.qwen3_vl import hidden_states, init_params
 from hypereyes_jax.processing import pack_inputs, patchify
@@ -34,3 +36,17 @@ def test_batches_of_different_image_shapes_share_one_program():
         results.append(np.asarray(compiled(params, pack_inputs(config, samples, length=32))))
     assert traced == 1
     assert all(np.isfinite(result).all() for result in results)
+
+
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_a_deeper_model_is_no_larger_program(name):
+    """One scan serves all layers, so 48 of them compile in the time of 4 (`benchmarks/backbone.py` says how long)."""
+    sizes = []
+    for depth in (4, 48):
+        config = CONFIGS[name]
+        config = dataclasses.replace(config, text=dataclasses.replace(config.text, num_hidden_layers=depth))
+        params = jax.eval_shape(functools.partial(init_params, config=config), jax.random.key(0))
+        inputs = pack_inputs(config, [(words(8, 0), [])])
+        run = jax.jit(functools.partial(hidden_states, config=config, inputs=inputs))
+        sizes.append(len(run.lower(params).as_text()))
+    assert sizes[1] < 1.01 * sizes[0]

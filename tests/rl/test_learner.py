@@ -287,10 +287,11 @@ def test_training_on_one_batch_learns_it(params):
     assert losses[-1] < 0.2 < 3.0 < losses[0]
 
 
-def test_remat_changes_nothing(params, learner):
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_remat_changes_nothing(remat, params, learner):
     batch = pack(CONFIG, samples(3), PACK)
     wanted, _ = step(learner, "sft_step", params, batch)
-    again = make_learner(CONFIG, dataclasses.replace(LEARN, remat="full"))
+    again = make_learner(CONFIG, dataclasses.replace(LEARN, remat=remat))
     state, _ = step(again, "sft_step", params, batch)
     assert_close(gradient(state), gradient(wanted))
 

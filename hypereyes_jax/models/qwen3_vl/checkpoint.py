@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
@@ -65,6 +66,7 @@ def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) ->
     """Load a HF Qwen3-VL directory (`config.json` and one or more safetensors files).
 
     All headers are checked against the config before anything is allocated; then tensors stream through in pieces.
+    Processes that share a mesh must all call this, and each reads only its part of every large tensor.
 
     Args:
       dtype: of the parameters; default: as stored.
@@ -92,26 +94,47 @@ def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) ->
 
 
 def _stream(weight: Weight, tensors: list[_Stored], dtype: np.dtype, sharding: Any) -> jax.Array:
-    """Fill an array on the device, in place, with pieces of its tensors."""
+    """Fill an array on the device, in place, with pieces of its tensors.
+
+    On a mesh each device is handed its share of a piece's rows, and the devices exchange them: a process reads what its
+    own devices are handed, in long runs, whichever way the array itself is cut.
+    """
     array = jax.jit(lambda: jnp.zeros(weight.shape, dtype), out_shardings=sharding)()
     write = jax.jit(jax.lax.dynamic_update_slice, donate_argnums=0, out_shardings=sharding)
     shape = weight.shape[1:] if weight.stacked else weight.shape
+    rows = weight.hf_shape[0]
+    # HF's leading dimension is this leaf's last one where it is transposed
+    axis = len(shape) - 1 if weight.transposed else 0
+    step, parts, handed = rows, 1, None
+    if shape[axis] == rows:  # otherwise several dimensions come from HF's first: never a large tensor
+        handed, parts = _shared_rows(sharding, rows, axis)
+        fitting = _PIECE_BYTES * rows // max(1, math.prod(shape) * tensors[0].dtype.itemsize)
+        step = max(parts, min(rows, fitting) // parts * parts)
+
+    def read(tensor: _Stored, first: int, last: int) -> np.ndarray:
+        piece = tensor.rows(first, last)
+        if weight.transposed:
+            piece = piece.reshape(last - first, -1).T
+        part = list(shape)
+        if last - first < rows:
+            part[axis] = last - first
+        return piece.reshape(part).astype(dtype, copy=False)
+
     for i, tensor in enumerate(tensors):
-        rows = tensor.shape[0]
-        # HF's leading dimension is this leaf's last one where it is transposed
-        axis = len(shape) - 1 if weight.transposed else 0
-        step = max(1, min(rows, _PIECE_BYTES * rows // max(1, math.prod(shape) * tensor.dtype.itemsize)))
-        if weight.transposed and len(shape) != 2:
-            step = rows  # several dimensions come from HF's first: never a large tensor
         for first in range(0, rows, step):
             last = min(first + step, rows)
-            piece = tensor.rows(first, last)
-            if weight.transposed:
-                piece = piece.reshape(last - first, -1).T
-            part = list(shape)
-            if step < rows:
-                part[axis] = last - first
-            piece = piece.reshape(part).astype(dtype, copy=False)
+            piece: Any
+            if handed is None:
+                piece = read(tensor, first, last)
+            else:
+                span = last - first
+
+                def share(index: Any, tensor: _Stored = tensor, first: int = first, span: int = span) -> np.ndarray:
+                    begin, end, _ = index[axis].indices(span)
+                    return read(tensor, first + begin, first + end)
+
+                size = (*shape[:axis], span, *shape[axis + 1 :])
+                piece = jax.make_array_from_callback(size, handed, share)
             start = [0] * len(shape)
             start[axis] = first
             if weight.stacked:
@@ -119,6 +142,19 @@ def _stream(weight: Weight, tensors: list[_Stored], dtype: np.dtype, sharding: A
             # Wait: pieces queued for the device would pile up on the host.
             array = write(array, piece, [np.int32(s) for s in start]).block_until_ready()
     return array
+
+
+def _shared_rows(sharding: Any, rows: int, axis: int) -> tuple[NamedSharding | None, int]:
+    """(a sharding of `axis` over as many of a mesh's devices as divide the rows, how many that are)."""
+    if not isinstance(sharding, NamedSharding):
+        return None, 1
+    names: list[str] = []
+    parts = 1
+    for name, size in sharding.mesh.shape.items():
+        if rows % (parts * size) == 0:
+            names.append(name)
+            parts *= size
+    return NamedSharding(sharding.mesh, PartitionSpec(*[None] * axis, tuple(names))), parts
 
 
 def _check(path: Path, config: Qwen3VLConfig) -> dict[str, _Stored]:

@@ -10,7 +10,7 @@ from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 AttentionImpl = Literal["xla", "flash", "splash", "cudnn"]
 
 
-_FEW = 8  # layers whose unrolled decode compiles in a few seconds
+_FEW = 16  # layers whose unrolled decode compiles in a few seconds, and whose copies by layer are small
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Kernels:
             case "tpu":
                 return cls(attention="splash", moe="blocks")
             case "gpu" | "cuda" | "rocm":
-                # jax.lax.ragged_dot lowers to a dense, masked form on GPUs since jax 0.9
+                # cuDNN takes more memory for packed rows (docs/model.md). jax.lax.ragged_dot lowers to a dense, masked
+                # form on GPUs since jax 0.9.
                 return cls(attention="flash", moe="blocks")
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
