@@ -92,12 +92,12 @@ class PackedDecodeRows(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a call sampled, K = max_steps."""
+    """What a call sampled, K = max_steps. `Device.decode` gives it as numpy."""
 
-    tokens_KR: jax.Array  # int32
-    logp_2KR: jax.Array  # float32: behaviour, full
-    count_R: jax.Array  # int32, how many of the K are real
-    stopped_R: jax.Array  # bool, the last one is a stop id
+    tokens_KR: HostArray  # int32
+    logp_2KR: HostArray  # float32: behaviour, full
+    count_R: HostArray  # int32, how many of the K are real
+    stopped_R: HostArray  # bool, the last one is a stop id
 
 
 @partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))

@@ -30,6 +30,7 @@ from hypereyes_jax.rollout.wire import Message, receive
 Lost = Callable[[str], None]  # is told why another process of the team can't be waited for any more
 
 _REST, _FAILED, _BYE = "rest", "failed", "bye"
+_GRACE = 2.0  # seconds in which this process may end by itself: an error that all meet is told by each
 
 
 class Peer(NamedTuple):
@@ -44,15 +45,17 @@ class Announcer:
 
     Args:
       followers: connected.
-      lost: called in a thread of its own when a follower fails or is gone, unless this end was closed.
+      lost: called in a thread of its own when a follower fails or is gone, unless this end is closed by then.
     """
 
     def __init__(self, followers: Sequence[Peer], lost: Lost):
         self._followers, self._lost = list(followers), lost
-        self._closed = False
+        self._closed = threading.Event()
         for peer in self._followers:
-            peer.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # calls are small, and waited for
             threading.Thread(target=self._watch, args=(peer,), name=f"follower {peer.number}", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._followers)
 
     def announced(self, device: Device) -> DeviceCalls:
         """The device's calls, made by the followers, too."""
@@ -79,13 +82,13 @@ class Announcer:
         Args:
           why: this process failed; the followers' `lost` is told so.
         """
-        self._closed = True
+        self._closed.set()
         for peer in self._followers:
             _part(peer, why)
 
     def _watch(self, peer: Peer) -> None:
         why = _last_words(peer)
-        if why and not self._closed:
+        if why and not self._closed.wait(_GRACE):
             self._lost(why)
 
 
@@ -94,12 +97,12 @@ class Listener:
 
     Args:
       leader: connected.
-      lost: called in a thread of its own when the leader fails or is gone, unless this end was closed.
+      lost: called in a thread of its own when the leader fails or is gone, unless this end is closed by then.
     """
 
     def __init__(self, leader: Peer, lost: Lost):
         self._leader, self._lost = leader, lost
-        self._closed = False
+        self._closed = threading.Event()
         self._kept: dict[int, Kept] = {}
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name=f"leader {leader.number}", daemon=True).start()
@@ -122,12 +125,12 @@ class Listener:
 
     def close(self, why: str = "") -> None:
         """As `Announcer.close`."""
-        self._closed = True
+        self._closed.set()
         _part(self._leader, why)
 
     def _read(self) -> None:
         why = _last_words(self._leader, self._messages.put)
-        if why and not self._closed:
+        if why and not self._closed.wait(_GRACE):
             self._lost(why)
 
     def _make(self, device: Device, message: Message) -> None:

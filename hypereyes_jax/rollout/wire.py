@@ -37,7 +37,7 @@ def receive(connection: socket.socket) -> Message:
     arrays = []
     for dtype, shape in shapes:
         array = np.empty(shape, dtype)
-        _fill(connection, memoryview(array.reshape(-1).view(np.uint8)))
+        _fill(connection, array.reshape(-1).view(np.uint8).data)
         arrays.append(array)
     return Message(name, values, arrays)
 
