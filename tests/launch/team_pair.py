@@ -126,7 +126,8 @@ def check_copies(copies: ReplicaWeights, placed, params) -> None:
 
 async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str, list]:
     together = coordinator != "alone"
-    join(DistributedConfig(together, coordinator, 2, process) if together else DistributedConfig())
+    # a busy machine may stop a process for minutes
+    join(DistributedConfig(True, coordinator, 2, process, heartbeat_timeout=600) if together else DistributedConfig())
     config = model(name)
     mesh = make_mesh(MeshConfig("learner", "cpu", fsdp=DEVICES))
     where = param_shardings(config, mesh)

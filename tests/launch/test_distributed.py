@@ -142,7 +142,15 @@ def finish(*processes):
 
 def together(*arguments, devices=2):
     """One command in two processes of some devices each, as the cluster scripts start it."""
-    told = ("--distributed.join", "--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", 2)
+    told = (
+        "--distributed.join",
+        "--distributed.coordinator",
+        f"127.0.0.1:{free_port()}",
+        "--distributed.processes",
+        2,
+        "--distributed.heartbeat-timeout",
+        600,
+    )  # fmt: skip - a busy machine may stop a process for minutes
     finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=devices) for process in range(2)))
 
 
