@@ -239,7 +239,7 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     # One replica over both processes: its first one plays all, and what it played is trained on by both.
     spanning = (*rl, "--scale.replica-devices", 8, "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
                 # where a gradient is rounding alone, Adam would step as far as where it is not
-                "--scale.learner.optimizer.eps", 1e-3)  # fmt: skip
+                "--scale.learner.optimizer.eps", 1e-4)  # fmt: skip
     for name in ("spanning", "spanning_alone"):
         (tmp_path / name).mkdir()
         (tmp_path / name / SELECTION).write_text((out / SELECTION).read_text())
@@ -248,9 +248,9 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     found, wanted = (
         load_file(tmp_path / name / "model" / "model.safetensors") for name in ("spanning", "spanning_alone")
     )
-    assert any(np.abs(wanted[name] - pair[name]).max() > 1e-4 for name in pair)
+    assert any(np.abs(wanted[name] - pair[name]).max() > 2e-5 for name in pair)
     for name, value in wanted.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], value, atol=1e-7, err_msg=name)
     for ours, theirs in zip(steps(tmp_path / "spanning"), steps(tmp_path / "spanning_alone"), strict=True):
         assert ours["rl/distilled"] == theirs["rl/distilled"] == 8
         assert ours["rl/loss"] == pytest.approx(theirs["rl/loss"], rel=1e-4)
