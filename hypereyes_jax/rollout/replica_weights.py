@@ -49,7 +49,9 @@ class ReplicaWeights:
         """
 
         def copied(x: jax.Array, together: NamedSharding, *apart: NamedSharding) -> list[jax.Array]:
-            copies = jax.device_put(self._cast(x), together)
+            # One at a time: programs in flight together may run in another order in another process, and CPU devices
+            # then wait for each other for ever.
+            copies = jax.block_until_ready(jax.device_put(self._cast(x), together))
             by_device = {shard.device: shard.data for shard in copies.addressable_shards}
             # A replica's arrays are the pieces that lie on its devices: nothing is copied again.
             return [
@@ -61,7 +63,7 @@ class ReplicaWeights:
 
         lists = jax.tree.map(copied, params, self._together, *self._apart)
         outer, inner = jax.tree.structure(params), jax.tree.structure([0] * len(self.meshes))
-        return jax.block_until_ready(jax.tree.transpose(outer, inner, lists))
+        return jax.tree.transpose(outer, inner, lists)
 
     def received_bytes(self, params: Any) -> int:
         """What this process's devices need of a copy and did not hold a share of already, all together."""
