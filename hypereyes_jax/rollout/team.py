@@ -63,9 +63,9 @@ class Announcer:
 
     def tell(self, message: Message) -> None:
         """Raises ConnectionError if a follower is gone."""
-        data = message.encoded()
+        pieces = message.encoded()
         for peer in self._followers:
-            _send(peer, data)
+            _send(peer, pieces)
 
     def hand_out(self, messages: Sequence[Message]) -> None:
         """One message to each follower. Raises ConnectionError if one is gone."""
@@ -204,16 +204,17 @@ class _Announced:
         self._dropped.append(key)
 
 
-def _send(peer: Peer, data: bytes) -> None:
+def _send(peer: Peer, pieces: Sequence[Any]) -> None:
     try:
-        peer.connection.sendall(data)
+        for piece in pieces:
+            peer.connection.sendall(piece)
     except OSError as error:
         raise ConnectionError(f"process {peer.number}, which shares a rollout replica, is gone: {error}") from error
 
 
 def _part(peer: Peer, why: str) -> None:
     with contextlib.suppress(OSError):  # it may be gone already
-        peer.connection.sendall(Message(_FAILED, [why]).encoded() if why else Message(_BYE).encoded())
+        _send(peer, (Message(_FAILED, [why]) if why else Message(_BYE)).encoded())
         peer.connection.shutdown(socket.SHUT_WR)  # the thread that reads closes it
 
 

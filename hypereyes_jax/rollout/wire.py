@@ -16,6 +16,7 @@ import ml_dtypes  # noqa: F401 - makes "bfloat16" a name that numpy knows
 import numpy as np
 
 _LENGTH = struct.Struct("!I")
+_SMALL = 1 << 16  # bytes; below, one call of the system costs more than a copy
 
 
 class Message(NamedTuple):
@@ -23,12 +24,17 @@ class Message(NamedTuple):
     values: list[Any] = []  # noqa: RUF012 - of JSON; never changed
     arrays: Sequence[np.ndarray] = ()
 
-    def encoded(self) -> bytes:
+    def encoded(self) -> list[Any]:
+        """What goes over the connection, one piece after the other: a small message is one, large arrays are views."""
         arrays = [np.ascontiguousarray(array) for array in self.arrays]
         # ascontiguousarray gives a scalar an axis
         shapes = [[array.dtype.name, np.shape(given)] for array, given in zip(arrays, self.arrays, strict=True)]
         head = json.dumps([self.name, self.values, shapes]).encode()
-        return b"".join([_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays)])
+        pieces: list[Any] = [
+            _LENGTH.pack(len(head)) + head,
+            *(array.reshape(-1).view(np.uint8).data for array in arrays),
+        ]
+        return [b"".join(pieces)] if sum(map(len, pieces)) < _SMALL else pieces
 
 
 def receive(connection: socket.socket) -> Message:

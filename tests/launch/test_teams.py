@@ -133,7 +133,7 @@ def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last):
         ours, theirs = socket.socketpair()
         end = Announcer([Peer(7, ours)], lost) if leads else Listener(Peer(7, ours), lost)
         if last == "why":
-            theirs.sendall(Message("failed", ["MemoryError: no room"]).encoded())
+            theirs.sendall(b"".join(Message("failed", ["MemoryError: no room"]).encoded()))
         theirs.close()
         assert heard.wait(timeout=60)
         assert "process 7" in told[0]
@@ -150,11 +150,16 @@ async def test_a_follower_that_is_cancelled_stops_following():
     leader.close()
 
 
-def test_messages_arrive_as_they_were_sent():
+@pytest.mark.parametrize("large", [False, True])
+def test_messages_arrive_as_they_were_sent(large):
     arrays = [np.float32(1.5), np.zeros((0, 3), np.int32), np.arange(12).reshape(3, 4).T, np.array([True, False])]
     arrays.append(np.arange(3).astype("bfloat16"))
+    if large:
+        arrays.append(np.arange(1 << 16, dtype=np.float32).reshape(2, -1).T)
     ours, theirs = socket.socketpair()
-    sending = threading.Thread(target=ours.sendall, args=(Message("name", [1, "é", None], arrays).encoded(),))
+    pieces = Message("name", [1, "é", None], arrays).encoded()
+    assert (len(pieces) == 1) != large
+    sending = threading.Thread(target=lambda: [ours.sendall(piece) for piece in pieces])
     sending.start()
     found = receive(theirs)
     sending.join()
