@@ -45,7 +45,7 @@ class Announcer:
 
     Args:
       followers: connected.
-      lost: called in a thread of its own when a follower fails or is gone, unless this end is closed by then.
+      lost: called in a thread of its own when a follower fails or is gone, unless this end is closed by then, its work done.
     """
 
     def __init__(self, followers: Sequence[Peer], lost: Lost):
@@ -80,9 +80,11 @@ class Announcer:
         """Ends the connections.
 
         Args:
-          why: this process failed; the followers' `lost` is told so.
+          why: this process failed; the followers' `lost` is told so. This end's own still hears of them: a process that
+            failed waits for the others as it ends, and some may never come.
         """
-        self._closed.set()
+        if not why:
+            self._closed.set()
         for peer in self._followers:
             _part(peer, why)
 
@@ -97,7 +99,7 @@ class Listener:
 
     Args:
       leader: connected.
-      lost: called in a thread of its own when the leader fails or is gone, unless this end is closed by then.
+      lost: called in a thread of its own when the leader fails or is gone, unless this end is closed by then, its work done.
     """
 
     def __init__(self, leader: Peer, lost: Lost):
@@ -125,7 +127,8 @@ class Listener:
 
     def close(self, why: str = "") -> None:
         """As `Announcer.close`."""
-        self._closed.set()
+        if not why:
+            self._closed.set()
         _part(self._leader, why)
 
     def _read(self) -> None:
