@@ -45,7 +45,7 @@ class Announcer:
 
     Args:
       followers: connected.
-      lost: called in a thread of its own when a follower fails or is gone, unless this end is closed by then, its work done.
+      lost: called in a thread of its own when a follower fails or is gone, unless this end is done by then.
     """
 
     def __init__(self, followers: Sequence[Peer], lost: Lost):
@@ -99,7 +99,7 @@ class Listener:
 
     Args:
       leader: connected.
-      lost: called in a thread of its own when the leader fails or is gone, unless this end is closed by then, its work done.
+      lost: called in a thread of its own when the leader fails or is gone, unless this end is done by then.
     """
 
     def __init__(self, leader: Peer, lost: Lost):
