@@ -35,7 +35,8 @@ class RolloutConfig:
     turns: int = 9
     rounds: int = 8  # the last turn is for the answer
     slots: int = 64  # requests running at once
-    replica_devices: int = 0  # that share one sampler's weights, all of one host; 0 = as many as KV heads divide among
+    # That share one sampler's weights, of one host or of several; 0 = as many of a host's as KV heads divide among.
+    replica_devices: int = 0
 
 
 @dataclass(frozen=True)

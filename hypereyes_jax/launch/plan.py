@@ -25,6 +25,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import target
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
 from hypereyes_jax.launch.roofline import roofline_seconds, useful_flops
+from hypereyes_jax.launch.scale import scale_of
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94
@@ -83,6 +84,7 @@ class EnginePlan:
     devices: int  # a replica
     slots: int  # a replica
     slot_tokens: int
+    extend_rows: tuple[int, ...]  # slots that a call may read given tokens into
     weights_gib: float  # the sampler's copy
     kv_gib: float
     programs: list[ProgramPlan]
@@ -99,11 +101,12 @@ class Plan:
     fits: bool
     train: TrainPlan
     engine: EnginePlan | None
+    refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
     largest: dict[str, int] = field(default_factory=dict)  # `search`
 
 
 def run(config: PlanConfig) -> int:
-    """Print the plan, write it as JSON if asked to; the exit code is 0 if it fits and 1 if it does not."""
+    """Print the plan, write it as JSON if asked to; the exit code is 0 if it fits and can be run, and 1 if not."""
     mesh = _known(config.mesh, MESHES, "mesh")
     _known(config.recipe, RECIPES, "recipe")
     target.prepare(mesh)
@@ -147,6 +150,7 @@ def plan(config: PlanConfig) -> Plan:
     engine = None
     if config.rollout and recipe.rollout is not None:
         engine = _engine_plan(recipe, model, mesh_config, config.slots, capacity, train)
+    refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.search:
         largest = {
@@ -158,9 +162,10 @@ def plan(config: PlanConfig) -> Plan:
         mesh=mesh_config.name,
         devices=mesh_config.size,
         capacity_gib=capacity if mesh_config.device else None,
-        fits=train.fits and (engine is None or engine.fits),
+        fits=train.fits and (engine is None or engine.fits) and not refused,
         train=train,
         engine=engine,
+        refused=refused,
         largest=largest,
     )
 
@@ -205,43 +210,86 @@ def _engine_plan(
     recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, wanted: int | None, capacity: float, train: TrainPlan
 ) -> EnginePlan | None:
     from hypereyes_jax.launch.plan_programs import engine_programs, replica_config, slot_bytes, weight_bytes
-    from hypereyes_jax.models.sharding import make_mesh
-    from hypereyes_jax.rollout.types import EngineConfig
+    from hypereyes_jax.rollout.layout import replica_grid, replica_mesh
 
     assert recipe.rollout is not None
     resident = train.weights_gib + train.optimizer_gib
     room = capacity - resident if mesh.device else 2.0**20
     replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
-        return EnginePlan(0, 0, 0, train.row_tokens, 0.0, 0.0, [], 0.0, fits=False)
+        return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, fits=False)
     replicas = mesh.size // replica.size
     weights = weight_bytes(recipe, model) / replica.size / GIB
     slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
     needed = wanted or min(recipe.rollout.slots, math.ceil(recipe.batch / replicas))
-    grid = make_mesh(replica, target.devices(replica)[: replica.size])
     # A slot is held once at rest and once in the view that a call attends to.
-    slots = needed if wanted else max(1, min(needed, int((room - weights) / (2 * slot))))
-    while True:
-        programs = [
-            compile_program(each.name, each.trace, replica)
-            for each in engine_programs(recipe, model, grid, slots, train.row_tokens)
-        ]
-        fits = all(not each.error and each.peak_gib <= room for each in programs)
-        if fits or slots == 1 or wanted is not None:
-            break
-        slots = max(1, slots // 2)
-    decode = programs[-1]
-    return EnginePlan(
-        replicas=replicas,
-        devices=replica.size,
-        slots=slots,
-        slot_tokens=train.row_tokens,
-        weights_gib=weights,
-        kv_gib=slot * (slots + 1),
-        programs=programs,
-        decode_seconds=max(roofline_seconds(replica, decode).values()) / EngineConfig().max_steps,
-        fits=fits,
-    )
+    most = needed if wanted else max(1, min(needed, int((room - weights) / (2 * slot))))
+    grid = replica_mesh(replica_grid(model.text, target.devices(replica)[: replica.size], replica.size))
+    scale = replace(scale_of(recipe), row_tokens=train.row_tokens)
+
+    done: dict[str, ProgramPlan] = {}
+
+    def compiled(slots: int, rows: tuple[int, ...]) -> EnginePlan:
+        settings = replace(scale, slots=slots, extend_rows=rows).engine()
+        programs = []
+        for each in engine_programs(recipe, model, grid, settings):
+            if each.name not in done:
+                done[each.name] = compile_program(each.name, each.trace, replica)
+            programs.append(done[each.name])
+        return EnginePlan(
+            replicas=replicas,
+            devices=replica.size,
+            slots=slots,
+            slot_tokens=train.row_tokens,
+            extend_rows=rows,
+            weights_gib=weights,
+            kv_gib=slot * (slots + 1),
+            programs=programs,
+            decode_seconds=max(roofline_seconds(replica, programs[-1]).values()) / settings.max_steps,
+            fits=all(not each.error and each.peak_gib <= room for each in programs),
+        )
+
+    def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
+        found, slots = compiled(most, rows), most
+        while not found.fits and wanted is None and slots // 2 > more_than:
+            slots //= 2
+            found = compiled(slots, rows)
+        return found
+
+    best = with_most_slots(scale.extend_rows, more_than=0)
+    if best.fits and best.slots == most:
+        return best
+    # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
+    other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
+    return other if other.fits else best
+
+
+def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any, replica: int) -> str:
+    """What the training command would say on this mesh's hosts, one process each; empty if it runs.
+
+    Args:
+      replica: devices of a rollout replica; 0 = no rollouts.
+    """
+    from hypereyes_jax.rl.feed import shards_by_process
+    from hypereyes_jax.rollout.layout import replica_size
+
+    try:
+        if config.platform == "tpu":  # compile-only GPUs do not tell which host they are on
+            shards_by_process(mesh)
+        elif config.size // config.hosts % config.tensor:
+            return f"a data shard of {config.tensor} devices is not within a host of {config.size // config.hosts}"
+        if replica:
+            replica_size(model.text, config.size // config.hosts, config.hosts, replica)
+    except (ValueError, UserError) as error:
+        return str(error)
+    if recipe.rollout is None:
+        what, count, players = "trajectories", recipe.batch, config.hosts
+    else:
+        what, count = "questions", recipe.rollout.prompts
+        players = config.hosts // max(1, replica * config.hosts // config.size)
+    if count % players:
+        return f"{count} {what} a step do not divide among {players} processes that play: choose a multiple of them"
+    return ""
 
 
 def render(found: Plan) -> str:
@@ -278,13 +326,20 @@ def render(found: Plan) -> str:
             f"  GiB a device: weights {_short(engine.weights_gib)}, keys and values {_short(engine.kv_gib)}",
             *(_program_line(each) for each in engine.programs),
         ]
+        rows = " ".join(map(str, engine.extend_rows))
+        lines.append(
+            f"  as settings of `hypereyes rl`: --scale.replica-devices {engine.devices} --scale.slots {engine.slots} "
+            f"--scale.extend-rows {rows}"
+        )
         if engine.decode_seconds:
             lines.append(f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline")
     elif engine is not None:
         lines.append("rollout: no replica of this mesh holds the weights")
     if found.largest:
         lines.append("largest that fits: " + json.dumps(found.largest))
-    lines.append("FITS" if found.fits else "DOES NOT FIT")
+    if found.refused:
+        lines.append(f"`hypereyes {RECIPES[found.recipe].stage}` refuses it: {found.refused}")
+    lines.append("FITS" if found.fits else "REFUSED" if found.refused else "DOES NOT FIT")
     return "\n".join(lines)
 
 

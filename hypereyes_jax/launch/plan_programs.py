@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
+from hypereyes_jax.launch.scale import scale_of
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.sharding import param_shardings
@@ -21,9 +22,8 @@ from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rl.learner import make_learner
 from hypereyes_jax.rl.pack import PackedBatch
 from hypereyes_jax.rollout import kv, programs
-from hypereyes_jax.rollout.types import EngineConfig, KVKind
-
-EXTEND_TOKENS = 1024  # of a prompt or observation a call
+from hypereyes_jax.rollout.device import STORE_SPEC
+from hypereyes_jax.rollout.types import EngineConfig
 
 
 class TrainStep(NamedTuple):
@@ -135,21 +135,21 @@ def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
 
 def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
     """Keys and values of one slot, in the same precision."""
-    return kv.bytes_per_token(model, _kv_kind(recipe)) * length
-
-
-def _kv_kind(recipe: Recipe) -> KVKind:
-    return "bfloat16" if recipe.learner.compute_dtype == "bfloat16" else "float32"
+    return kv.bytes_per_token(model, scale_of(recipe).engine().kv) * length
 
 
 def engine_programs(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, slots: int, length: int
+    recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, settings: EngineConfig
 ) -> Iterator[EngineProgram]:
-    """What `rollout.Engine` runs on one replica: encode an image, extend one row, decode all slots.
+    """What `rollout.Device` runs on one replica: encode an image, extend as many rows as it may, decode all slots.
 
     Views are as long as the slots, the worst case.
+
+    Args:
+      mesh: `rollout.layout.replica_mesh`.
+      settings: of the run's engine, `launch.scale.Scale.engine`.
     """
-    settings = EngineConfig(slots=slots, length=length, kv=_kv_kind(recipe))
+    slots, length = settings.slots, settings.length
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
@@ -163,20 +163,20 @@ def engine_programs(
 
     params = put(params, param_shardings(model, mesh))
     store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
-    heads = NamedSharding(mesh, PartitionSpec(None, None, "tensor"))
-    store = put(store, jax.tree.map(lambda _: heads, store))
+    store = put(store, jax.tree.map(lambda _: NamedSharding(mesh, STORE_SPEC), store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
     pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
                                                                                 dtype=dtype))  # fmt: skip
     vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
-    chunk = min(EXTEND_TOKENS, length)
+    chunk = settings.extend_tokens[-1]
+    count = min((rows for rows in settings.extend_rows if rows >= slots), default=settings.extend_rows[-1])
     rows = programs.ExtendRows(
-        tokens_RT=host(1, chunk),
-        positions_3RT=host(3, 1, chunk),
-        visual_index_RT=host(1, chunk),
-        slots_R=host(1),
-        offset_R=host(1),
-        length_R=host(1),
+        tokens_RT=host(count, chunk),
+        positions_3RT=host(3, count, chunk),
+        visual_index_RT=host(count, chunk),
+        slots_R=host(count),
+        offset_R=host(count),
+        length_R=host(count),
     )
     packed = jax.tree.map(
         lambda x: host(*np.shape(x), dtype=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
@@ -195,7 +195,8 @@ def engine_programs(
         traced(programs.encode_into, params, None, pool, vision, host(image_tokens)),
     )
     yield EngineProgram(
-        f"extend by {chunk} tokens", traced(programs.extend_rows, params, None, store, pool, rows, view_length=length)
+        f"extend {count} x {chunk} tokens",
+        traced(programs.extend_rows, params, None, store, pool, rows, view_length=length),
     )
     yield EngineProgram(
         f"decode {settings.max_steps} tokens in {slots} slots",

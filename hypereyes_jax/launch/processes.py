@@ -43,12 +43,22 @@ class _NoMetrics:
 
 
 class Processes:
-    """This process's place among all. Every process must call the methods in the same order."""
+    """This process's place among all. Every process must call the methods in the same order.
 
-    def __init__(self, index: int = 0, count: int = 1, mesh: Mesh | None = None):
+    Processes that share a rollout replica are a team. Its first leads it: it plays, the others follow.
+    """
+
+    def __init__(
+        self, index: int = 0, count: int = 1, mesh: Mesh | None = None, teams: Sequence[tuple[int, ...]] | None = None
+    ):
         self.index = index
         self.count = count
         self.mesh = mesh  # None: one device
+        self._teams = [(number,) for number in range(count)] if teams is None else list(teams)
+
+    def in_teams(self, teams: Sequence[tuple[int, ...]]) -> Processes:
+        """The same process, with those that play named: `rollout.layout.teams`."""
+        return Processes(self.index, self.count, self.mesh, teams)
 
     @classmethod
     def start(cls, config: DistributedConfig, preset: str = "") -> Processes:
@@ -112,13 +122,37 @@ class Processes:
         """Written by the first process."""
         return MetricsWriter(directory, phase, first_step) if self.first else _NoMetrics()
 
+    @property
+    def team(self) -> tuple[int, ...]:
+        """The processes that share a rollout replica with this one, this one included; the first leads."""
+        return next(team for team in self._teams if self.index in team)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process plays episodes, and does not follow another one that does."""
+        return self.team[0] == self.index
+
+    @property
+    def players(self) -> list[int]:
+        """The processes that play."""
+        return [team[0] for team in self._teams]
+
     def share(self, items: Sequence[Any]) -> list[Any]:
-        """This process's part of what all have. Raises UserError if it does not divide evenly."""
-        if len(items) % self.count:
+        """This process's part of what is to be played, as `part`. Raises UserError if it does not divide evenly."""
+        players = len(self.players)
+        if len(items) % players:
+            followed = "" if players == self.count else f" that play (of {self.count})"
             raise UserError(
-                f"{len(items)} items a step do not divide among {self.count} processes: choose a multiple of them"
+                f"{len(items)} items a step do not divide among {players} processes{followed}: choose a multiple of "
+                "them"
             )
-        return list(items[self.index :: self.count])
+        return list(self.part(items))
+
+    def part(self, items: Any) -> Any:
+        """This process's part of a sequence or an array; empty if it does not play."""
+        if not self.leads:
+            return items[:0]
+        return items[self.players.index(self.index) :: len(self.players)]
 
     def gather(self, own: Any) -> list[Any]:
         """Every process's JSON-able value, in the order of the processes. Waits for all."""
@@ -134,8 +168,9 @@ class Processes:
         return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
 
     def merged(self, shares: list[list[Any]]) -> list[Any]:
-        """Undoes `share`: what each process made of its items, in the order of all items."""
-        return [share[place] for place in range(len(shares[0])) for share in shares]
+        """Undoes `share`: what each process made of its items (`gather`), in the order of all items."""
+        played = [shares[player] for player in self.players]
+        return [share[place] for place in range(len(played[0])) for share in played]
 
     @property
     def shards(self) -> int:

@@ -6,7 +6,8 @@
 First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
 groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
 its last checkpoint. With several devices or processes (`--distributed.join` in each) every process plays its share of
-the questions on rollout engines of its own devices, and one training step runs over all devices.
+the questions on rollout engines of its own devices, and one training step runs over all devices. A model that needs
+more devices than a process has is sampled by teams of processes: the first of a team plays, the others follow.
 """
 
 from __future__ import annotations
@@ -133,6 +134,8 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.launch.checkpoint_files import save_model
     from hypereyes_jax.launch.rollouts import Rollouts
     from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.rollout.layout import teams
+    from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
     scale = config.scale
     refuse_settings(scale, RlConfig.of(config.recipe).scale)
@@ -152,9 +155,11 @@ def run(config: RlConfig) -> None:
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
-        at_once = config.settings.prompts * config.settings.group // processes.count
-        rollouts = Rollouts.on_mesh(model, params, chat, scale, processes.mesh, at_once)
-    with processes.stages() as stages:
+        copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
+        processes = processes.in_teams(teams(copies.grid))
+        at_once = config.settings.prompts * config.settings.group
+        rollouts = Rollouts.on_mesh(model, params, chat, scale, copies, processes, at_once)
+    with rollouts, processes.stages() as stages:
         params = train(
             directory,
             rollouts,

@@ -123,8 +123,10 @@ class RlLoop:
         played, waited = await self._rollouts.play(
             repeated, self._backend, seeds, group=settings.group, timeline=timeline
         )
+        await self._rollouts.rest()
         self._rollouts.suspend()
-        timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
+        if self._processes.leads:
+            timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
         generated = time.perf_counter()
         judged = await verdicts(self._judge, played)
         played_groups: list[Experience] = []
@@ -139,8 +141,9 @@ class RlLoop:
             observe(self._references, question.id, group)
         tightened = self._references.commit() if self._ends_epoch(step) else 0
         samples = [sample for group in played_groups for sample in group.samples()]
-        if not samples:  # the world failed this process; the others' step needs its part, which weighs nothing
+        if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
+        samples = await self._rollouts.handed_out(samples)
         samples, taught = await self._teaching(samples)
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
@@ -172,8 +175,9 @@ class RlLoop:
 
     async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
         """One rollout of each question, always with the same seeds; failures of the world are left out."""
-        mine = range(len(questions))[self._processes.index :: self._processes.count]
+        mine = self._processes.part(range(len(questions)))
         played, _ = await self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
+        await self._rollouts.rest()
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
             for t, verdict in zip(played, await verdicts(self._judge, played), strict=True)

@@ -1,23 +1,32 @@
-"""The rollout engines of one process: they play episodes together, and take the learner's weights."""
+"""The rollout engines of one process: they play episodes together, and take the learner's weights.
+
+A process that only holds a part of another one's engine follows that one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypereyes_jax.launch.scale import Scale
 
 if TYPE_CHECKING:  # help must answer without jax
-    from jax.sharding import Mesh
-
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.env.types import Question, SearchBackend
+    from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.rl.pack import TrainingSample
     from hypereyes_jax.rollout import Timeline, Trajectory
+    from hypereyes_jax.rollout.device import Device
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replica_weights import ReplicaWeights
+    from hypereyes_jax.rollout.team import Announcer, Listener
 
 
 class Played(NamedTuple):
@@ -26,42 +35,79 @@ class Played(NamedTuple):
 
 
 class Rollouts:
-    """Engines with the same weights.
+    """Engines with the same weights. A `with` statement around their use tells the others of a team how it ended.
 
     Args:
-      engines: those of this process's devices.
+      engines: those of this process's devices; none in a process that follows.
       chat: renders messages to tokens.
       scale: the rules of episodes and sampling.
       copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
+      followers: of this process's only engine, which lies on the devices of several processes.
+      following: this process's part of another one's engine, and that one.
     """
 
-    def __init__(self, engines: Engines, chat: ChatFormat, scale: Scale, copies: ReplicaWeights | None = None):
+    def __init__(
+        self,
+        engines: Engines,
+        chat: ChatFormat,
+        scale: Scale,
+        copies: ReplicaWeights | None = None,
+        followers: Announcer | None = None,
+        following: tuple[Device, Listener] | None = None,
+    ):
         self.engines = engines
         self.chat = chat
         self.scale = scale
         self._copies = copies
+        self._followers, self._following = followers, following
 
     @classmethod
     def on_mesh(
-        cls, model: Qwen3VLConfig, params: Any, chat: ChatFormat, scale: Scale, mesh: Mesh, at_once: int
+        cls,
+        model: Qwen3VLConfig,
+        params: Any,
+        chat: ChatFormat,
+        scale: Scale,
+        copies: ReplicaWeights,
+        processes: Processes,
+        at_once: int,
     ) -> Rollouts:
-        """Engines on this process's own devices, with copies of weights that lie on the learner's mesh.
+        """Engines on replicas' devices, with copies of weights that lie on the learner's mesh.
 
         Args:
-          at_once: rollouts that this process plays at a time; no engine gets more slots than its share of them.
-        """
-        from hypereyes_jax.rollout import Engine
-        from hypereyes_jax.rollout.engines import Engines
-        from hypereyes_jax.rollout.replica_weights import ReplicaWeights
+          copies: makes them.
+          processes: in the teams of the replicas.
+          at_once: rollouts that all processes play at a time; no engine gets more slots than its share of them.
 
-        copies = ReplicaWeights(model, mesh, scale.learner.compute_dtype, scale.replica_devices)
-        slots = min(scale.slots, -(-at_once // len(copies.meshes)))
+        Raises UserError if the processes of a team can't reach each other.
+        """
+        from hypereyes_jax.launch.teams import connect
+        from hypereyes_jax.rollout import Engine
+        from hypereyes_jax.rollout.device import Device
+        from hypereyes_jax.rollout.engines import Engines
+        from hypereyes_jax.rollout.team import Listener
+
+        link = connect(processes, _end)
+        slots = min(scale.slots, -(-at_once // len(copies.grid)))
         settings = replace(scale, slots=slots).engine()
-        engines = [
-            Engine(model, own, settings, mesh=replica)
-            for own, replica in zip(copies(params), copies.meshes, strict=True)
-        ]
-        return cls(Engines(engines), chat, scale, copies)
+        placed = list(zip(copies(params), copies.meshes, strict=True))
+        if isinstance(link, Listener):
+            (own, replica), *_ = placed
+            return cls(Engines([]), chat, scale, copies, following=(Device(model, own, settings, mesh=replica), link))
+        announced = None if link is None else link.announced
+        engines = [Engine(model, own, settings, mesh=replica, announced=announced) for own, replica in placed]
+        return cls(Engines(engines), chat, scale, copies, link)
+
+    def __enter__(self) -> Rollouts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        why = "" if error is None else f"{type(error).__name__}: {error}"
+        for end in (self._followers, None if self._following is None else self._following[1]):
+            if end is not None:
+                end.close(why)
 
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
         """Of a question as an episode begins, visual tokens counted one by one."""
@@ -72,8 +118,11 @@ class Rollouts:
 
     def suspend(self) -> None:
         """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
-        if self._copies is not None:
-            self.engines.suspend()
+        if self._copies is None:
+            return
+        self.engines.suspend()
+        if self._following is not None:
+            self._following[0].suspend()
 
     def publish(self, params: Any, version: int) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on.
@@ -85,10 +134,42 @@ class Rollouts:
             self.engines.set_weights(params, None, version)
             return {"seconds_sync": time.perf_counter() - began}
         self.suspend()  # there may be no room for old and new
-        for engine, own in zip(self.engines.all, self._copies(params), strict=True):
-            engine.set_weights(own, None, version)
+        copies = self._copies(params)
+        if self._following is not None:
+            self._following[0].set_weights(copies[0], None)
+        else:
+            for engine, own in zip(self.engines.all, copies, strict=True):
+                engine.set_weights(own, None, version)
         seconds = time.perf_counter() - began
         return {"seconds_sync": seconds, "sync_gib": self._copies.received_bytes(params) / 2**30}
+
+    async def rest(self) -> None:
+        """Every process calls it after its plays: those that follow have worked for their leader until then."""
+        if self._followers is not None:
+            self._followers.rest()
+        if self._following is not None:
+            device, leader = self._following
+            try:
+                await asyncio.to_thread(leader.follow, device)
+            except asyncio.CancelledError:
+                leader.stop()
+                raise
+
+    async def handed_out(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+        """This process's part of what its team's leader has to train on; every process calls it.
+
+        Args:
+          samples: the leader's, at least one; of a process that follows none.
+        """
+        from hypereyes_jax.rl.handing import from_message, spread, to_message
+
+        if self._following is not None:
+            return from_message(await asyncio.to_thread(self._following[1].handed))
+        if self._followers is None:
+            return list(samples)
+        own, *others = spread(samples, 1 + len(self._followers))
+        self._followers.hand_out([to_message(part) for part in others])
+        return own
 
     async def play(
         self,
@@ -109,6 +190,8 @@ class Rollouts:
           evaluation: sample as in evaluation.
           advance: called as each ends.
         """
+        if not questions:
+            return Played([], 0.0)
         from hypereyes_jax.env.episode import Episode
         from hypereyes_jax.rollout import run_episodes
 
@@ -121,3 +204,9 @@ class Rollouts:
             )
         waited = sum(counts.waiting_seconds for counts in generator.counts) / len(generator.counts)
         return Played(trajectories, waited)
+
+
+def _end(why: str) -> None:
+    """Ends this process: its main thread may wait inside of a device program for one that is gone, for ever."""
+    print(f"hypereyes: {why}", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -55,7 +55,10 @@ class Scale:
     view_lengths: tuple[int, ...] = ()
     """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
     replica_devices: int = 0
-    """That share one rollout engine's weights, all of one host; 0 = as many as KV heads divide among."""
+    """That share one rollout engine's weights, of one host or of several whole ones; 0 = as many of a host's as KV
+    heads divide among. `hypereyes plan` tells how many it takes."""
+    extend_rows: tuple[int, ...] = (1, 4)
+    """Slots that a call may read given tokens into; fewer take less memory."""
     keep_checkpoints: int = 2
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
 
@@ -66,6 +69,7 @@ class Scale:
             slots=self.slots,
             length=self.row_tokens,
             kv="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+            extend_rows=self.extend_rows,
             view_lengths=tuple(length for length in self.view_lengths if length < self.row_tokens),
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,

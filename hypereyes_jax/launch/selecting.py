@@ -37,7 +37,7 @@ async def select(
 ) -> dict[str, tuple[int, int]]:
     """The initial reference (rounds, invocations) of each chosen question; from the run's directory if it is there.
 
-    Each process tries its share of the candidates; all get all that were chosen.
+    Each process that plays tries its share of the candidates; all get all that were chosen.
     """
     from hypereyes_jax.data.selection import Try, initial_reference, settled
 
@@ -45,8 +45,8 @@ async def select(
     found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
     if found is not None:
         return {key: tuple(counts) for key, counts in found.items()}
-    mine = candidates[processes.index :: processes.count]
-    seeds = rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES)[processes.index :: processes.count]
+    mine = processes.part(candidates)
+    seeds = processes.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
     tries: list[list[Try]] = [[] for _ in mine]
     with stages.stage("selection", PASSES * len(mine)) as stage:
         # All are tried once; those that succeed are out, so only the others cost their further tries.
@@ -63,6 +63,7 @@ async def select(
                     result = trajectory.result
                     tries[number].append(Try.of(result, verdict if result.answer is not None else False))
                 give_back()  # without it the process grew by 5 GiB over 4,000 episodes
+    await rollouts.rest()
     references: dict[str, tuple[int, int]] = {}
     for question, made in zip(mine, tries, strict=True):
         reference = initial_reference(made)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from hypereyes_jax.configs.mesh import MeshConfig
@@ -20,22 +19,48 @@ from hypereyes_jax.models.qwen3_vl.weights import Weight, map_weights, weights
 def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     """The mesh of a preset over `devices` (default: all of this run's). Every axis is Auto.
 
+    Devices of a host stay together, so that each host holds whole, consecutive data shards, and the inner axes lie on
+    neighbours: see `neighbours`.
+
     Raises ShardingError if there are not exactly as many devices as the preset has.
     """
     devices = list(jax.devices() if devices is None else devices)
     if len(devices) != config.size:
         raise ShardingError(f"mesh {config.name} needs {config.size} devices, but there are {len(devices)}")
-    shape = config.shape
-    if config.slices > 1:
-        # Only replicas cross the data-center network: they exchange gradients once a step and nothing else.
-        within = (config.replica // config.slices, *shape[1:])
-        across = (config.slices, 1, 1, 1)
-        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
-    elif devices[0].platform == "tpu":
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    else:
-        grid = np.array(devices).reshape(shape)  # hosts in order: the innermost axis stays within a host
+    grid = np.array(neighbours(devices)).reshape(config.shape)
     return Mesh(grid, config.axes, axis_types=(AxisType.Auto,) * len(config.axes))
+
+
+def neighbours(devices: Any) -> list[Any]:
+    """Devices in an order in which any 2, 4, 8, ... from a multiple of that number on lie close together.
+
+    TPUs are ordered by their place in the slice: first a host's own, then blocks of hosts that double along one side
+    after the other, as slices themselves do (2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, ...). Slices come one after the other.
+    Other devices keep their order, which is that of hosts.
+    """
+    devices = list(devices)
+    if devices[0].platform != "tpu":
+        return devices
+    places = np.array([device.coords for device in devices])
+    host = np.array([device.coords for device in devices if device.process_index == devices[0].process_index])
+    own = host.max(0) - host.min(0) + 1
+    block, doublings = own.copy(), []
+    while (block < places.max(0) + 1).any():
+        # the shortest side that the slice still exceeds, the last of equals
+        axis = max(
+            (axis for axis in range(len(block)) if block[axis] <= places[:, axis].max()),
+            key=lambda axis: (-block[axis], axis),
+        )
+        doublings.append((axis, int(block[axis])))
+        block[axis] *= 2
+
+    def place(device: Any) -> tuple[int, ...]:
+        coords = device.coords
+        halves = [coords[axis] // size % 2 for axis, size in reversed(doublings)]
+        within = [coords[axis] % own[axis] for axis in reversed(range(len(own)))]
+        return (getattr(device, "slice_index", None) or 0, *halves, *within, device.core_on_chip)
+
+    return sorted(devices, key=place)
 
 
 def check(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES) -> None:

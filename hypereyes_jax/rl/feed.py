@@ -19,20 +19,28 @@ def data_shards(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in DATA]))
 
 
-def local_shards(mesh: Mesh) -> tuple[int, int]:
-    """(first, number) of the data shards that this process feeds.
+def shards_by_process(mesh: Mesh) -> dict[tuple[int, int], list[int]]:
+    """The data shards that each process feeds, by (slice, process).
 
-    Raises ValueError if a data shard's tensor-parallel devices lie in several processes, or this process's shards are
-    not next to each other: then no process could feed it alone.
+    Raises ValueError if a data shard's tensor-parallel devices lie in several processes, or a process's shards are not
+    next to each other: then no process could feed them alone.
     """
-    grid = mesh.devices.reshape(data_shards(mesh), -1)
-    mine = [index for index, devices in enumerate(grid) if devices[0].process_index == jax.process_index()]
-    whole = all(len({device.process_index for device in devices}) == 1 for devices in grid)
-    if not whole or mine != list(range(mine[0], mine[0] + len(mine))):
-        raise ValueError(
-            "each process must hold whole, consecutive data shards: keep the mesh's tensor axis within a host "
-            f"(mesh {dict(mesh.shape)}, {jax.local_device_count()} devices a process)"
-        )
+    fed: dict[tuple[int, int], list[int]] = {}
+    for index, devices in enumerate(mesh.devices.reshape(data_shards(mesh), -1)):
+        # Compile-only devices of several slices count their processes anew in each.
+        owners = {(getattr(device, "slice_index", None) or 0, device.process_index) for device in devices}
+        fed.setdefault(min(owners), []).append(index)
+        if len(owners) > 1 or fed[min(owners)] != list(range(fed[min(owners)][0], index + 1)):
+            raise ValueError(
+                "each process must hold whole, consecutive data shards: keep the mesh's tensor axis within a host "
+                f"(mesh {dict(mesh.shape)})"
+            )
+    return fed
+
+
+def local_shards(mesh: Mesh) -> tuple[int, int]:
+    """(first, number) of the data shards that this process feeds. Raises as `shards_by_process`."""
+    (mine,) = (shards for (_, process), shards in shards_by_process(mesh).items() if process == jax.process_index())
     return mine[0], len(mine)
 
 

@@ -6,21 +6,21 @@ decode is the scheduler's business; here a call does what it is told, or raises.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.image_pool import ImagePool
 from hypereyes_jax.rollout.sequence import Prepared, Sequence, digest, prepare, seed_key
 from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig
@@ -52,7 +52,7 @@ class Sampled:
 class SavedCache:
     """An evicted sequence's cache, in host memory."""
 
-    store: kv.SlotStore  # numpy, [layers, 1, kv heads, a bucket that holds `filled`, ...]
+    kept: Kept  # numpy, [layers, 1, kv heads, a bucket that holds `filled`, ...]; on a mesh in pieces
     filled: int
 
 
@@ -79,6 +79,7 @@ class Engine:
       version: number stamped on sampled tokens until `set_weights`.
       kernels: implementations; None = the best known for the platform.
       mesh: the one that `params` are sharded over, with a "tensor" axis that divides the heads; None = one device.
+      announced: where other processes hold a part of the mesh, makes its calls theirs, too: `team.Announcer.announced`.
 
     Raises ValueError for settings that do not fit each other.
     """
@@ -93,24 +94,30 @@ class Engine:
         version: int = 0,
         kernels: Kernels | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        announced: Callable[[Device], DeviceCalls] | None = None,
     ):
         self.config = config
-        self.settings = settings or EngineConfig()
-        self.params, self.lora, self.version = params, lora, version
-        self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
+        self.settings = settings = settings or EngineConfig()
+        self.version = version
+        self.device = Device(config, params, settings, lora=lora, kernels=kernels, mesh=mesh)
+        if self.device.spans_processes and announced is None:
+            raise ValueError("other processes hold a part of this replica: say by `announced` how they follow")
+        self._calls: DeviceCalls = self.device if announced is None else announced(self.device)
         self.counts = EngineCounts()
         self.in_use = False  # by a scheduler; two would give out the same slots
-        # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
-        self.forbidden = (config.image_token_id, config.video_token_id)
-        settings = self.settings
-        self._mesh = mesh
-        self.images = ImagePool(config, settings, params["embed"].dtype, self.kernels)
-        self._store = self._new_store()
+        self.images = ImagePool(config, settings, self._calls)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()
+
+    @property
+    def params(self) -> Any:
+        """None while it is suspended."""
+        return self.device.params
+
+    @property
+    def kernels(self) -> Kernels:
+        return self.device.kernels
 
     @property
     def free_slots(self) -> int:
@@ -202,8 +209,7 @@ class Engine:
                 raise ValueError("extend() needs sequences with a slot and unread tokens")
         width = self._width(sequences[0])
         alike = [sequence for sequence in sequences if self._width(sequence) == width]
-        with self._on_mesh():
-            batch = self.images.load(self.params, self.lora, alike[: self.settings.extend_rows[-1]], width)
+        batch = self.images.load(alike[: self.settings.extend_rows[-1]], width)
         rows = _bucket(self.settings.extend_rows, len(batch))
         arrays = programs.ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
@@ -223,17 +229,7 @@ class Engine:
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
         view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
-        with self._on_mesh():
-            self._store = programs.extend_rows(
-                self.params,
-                self.lora,
-                self._store,
-                self.images.pool,
-                arrays,
-                config=self.config,
-                kernels=self.kernels,
-                view_length=view,
-            )
+        self._calls.extend(arrays, view)
         for sequence, count in zip(batch, arrays.length_R, strict=False):
             sequence.filled += int(count)
             if not sequence.unread:
@@ -271,19 +267,7 @@ class Engine:
             ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
             floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
-        with self._on_mesh():
-            self._store, decoded = programs.decode_rows(
-                self.params,
-                self.lora,
-                self._store,
-                batch,
-                config=self.config,
-                kernels=self.kernels,
-                view_length=_bucket(settings.view_buckets, longest),
-                max_steps=settings.max_steps,
-                forbidden=self.forbidden,
-            )
-        tokens_KR, logp_2KR, count_R, stopped_R = jax.device_get(tuple(decoded))
+        tokens_KR, logp_2KR, count_R, stopped_R = self._calls.decode(batch, _bucket(settings.view_buckets, longest))
         results = []
         for row, request in enumerate(requests):
             count = int(count_R[row])
@@ -306,14 +290,7 @@ class Engine:
             some = targets[start : start + self.settings.extend_rows[-1]]
             slots = np.zeros(self.settings.extend_rows[-1], np.int32)
             slots[: len(some)] = [target.held_slot for target in some]
-            with self._on_mesh():
-                self._store = programs.copy_slot(
-                    self._store,
-                    np.int32(source.held_slot),
-                    slots,
-                    np.int32(len(some)),
-                    length=_bucket(self.settings.view_buckets, count),
-                )
+            self._calls.copy(source.held_slot, slots, len(some), _bucket(self.settings.view_buckets, count))
         for target in targets:
             target.filled = count
             if not target.unread:
@@ -323,7 +300,7 @@ class Engine:
     def save(self, slot: int, filled: int) -> SavedCache:
         """A copy on the host of a slot's first `filled` positions, exactly as they are stored. Waits for the device."""
         length = _bucket(self.settings.view_buckets, filled)
-        return SavedCache(jax.device_get(programs.read_slot(self._store, np.int32(slot), length=length)), filled)
+        return SavedCache(self._calls.read(slot, length), filled)
 
     def saved_bytes(self, filled: int) -> int:
         """Size of what `save` returns."""
@@ -331,23 +308,22 @@ class Engine:
 
     def restore(self, sequence: Sequence, saved: SavedCache) -> None:
         """Puts back what `save` gave, into whichever slot the sequence has now."""
-        with self._on_mesh():
-            self._store = programs.write_slot(self._store, saved.store, np.int32(sequence.held_slot))
+        self._calls.write(saved.kept, sequence.held_slot)
         sequence.filled = saved.filled
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:
         """Swaps the weights between calls. Encoded images are forgotten; slots keep what the old weights wrote.
 
-        Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs).
+        Where other processes hold a part of the replica, each sets the weights of its own part, between plays.
+
+        Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs), or
+        for a replica over several processes that is in use: the others would go on with the old ones.
         """
-        for name, old, new in zip(("params", "lora"), self._shapes, (params, lora), strict=True):
-            if old != jax.tree.map(_shape, new):
-                raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
-        self.params, self.lora, self.version = params, lora, version
+        if self.in_use and self.device.spans_processes:
+            raise ValueError("a replica over several processes gets new weights between plays, not while it is in use")
+        self.device.set_weights(params, lora)
+        self.version = version
         self.images.clear()
-        if self._store is None:
-            self.images.allocate()
-            self._store = self._new_store()
 
     def suspend(self) -> None:
         """Gives back the memory of weights, slots and encoded images, until `set_weights`.
@@ -356,8 +332,8 @@ class Engine:
         """
         if len(self._free) != self.settings.slots:
             raise ValueError(f"{self.settings.slots - len(self._free)} slots are in use; release them first")
-        self.params = self.lora = self._store = None
-        self.images.free()
+        self.device.suspend()
+        self.images.clear()
 
     def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:
         """Continues given text tokens greedily in a spare slot, through the same programs as everything else."""
@@ -377,22 +353,7 @@ class Engine:
 
     def block_until_ready(self) -> None:
         """Waits until the device has done all it was told."""
-        jax.block_until_ready((self._store, self.images.pool))
-
-    def _new_store(self) -> Any:
-        settings = self.settings
-
-        def make() -> kv.SlotStore:
-            # one slot more than is given out: the echo check runs there
-            return kv.init_store(self.config, settings.slots + 1, settings.length, settings.kv)
-
-        if self._mesh is None:
-            return make()
-        # made in its place: no device has room for all of it
-        return jax.jit(make, out_shardings=NamedSharding(self._mesh, PartitionSpec(None, None, "tensor")))()
-
-    def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+        self.device.block_until_ready()
 
     def _check_ready(self, request: DecodeRequest) -> None:
         sequence = request.sequence
@@ -423,7 +384,3 @@ def _bucket(sizes: tuple[int, ...], needed: int) -> int:
         if size >= needed:
             return size
     raise ValueError(f"{needed} exceeds the largest bucket of {sizes}")
-
-
-def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    return leaf.shape, leaf.dtype

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 from collections.abc import Sequence as Items
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.processing import PatchedImage, patchify, vision_inputs
 from hypereyes_jax.processing.vision import place
-from hypereyes_jax.rollout import programs
+from hypereyes_jax.rollout.device import DeviceCalls
 from hypereyes_jax.rollout.sequence import ImageRef, Sequence
 from hypereyes_jax.rollout.types import EngineConfig
 
@@ -63,29 +60,16 @@ class RowTable:
 
 
 class ImagePool:
-    """The rows on the device, and what is in them."""
+    """Which images are in the device's pool; encodes those that are missing."""
 
-    def __init__(self, config: Qwen3VLConfig, settings: EngineConfig, dtype: Any, kernels: Kernels):
-        self.config, self.settings, self.kernels = config, settings, kernels
+    def __init__(self, config: Qwen3VLConfig, settings: EngineConfig, device: DeviceCalls):
+        self.config, self.settings = config, settings
         self.encoded = 0  # images since the pool was made
         self.hits = 0  # images that were held already when they were asked for
         self._table = RowTable(settings.visual_tokens)
-        self._dtype = dtype
-        self.pool: Any
-        self.allocate()
+        self._device = device
 
-    def allocate(self) -> None:
-        """Empty rows on the device."""
-        rows, width = self.settings.visual_tokens, self.config.text.hidden_size
-        layers = len(self.config.vision.deepstack_visual_indexes)
-        self.pool = VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((layers, rows, width), self._dtype))
-
-    def free(self) -> None:
-        """Gives the device's memory back; `allocate` before the next use."""
-        self.clear()
-        self.pool = None
-
-    def load(self, params: Any, lora: Any, sequences: Items[Sequence], width: int) -> list[Sequence]:
+    def load(self, sequences: Items[Sequence], width: int) -> list[Sequence]:
         """Encodes what the sequences' next `width` unread tokens need.
 
         Returns the longest run of sequences, from the first on, whose images fit the pool together. Raises ValueError
@@ -100,7 +84,7 @@ class ImagePool:
             if not self._claim(sequence, refs, pinned, missing):
                 break
             batch.append(sequence)
-        self._encode(params, lora, missing)
+        self._encode(missing)
         if not batch:
             raise ValueError(f"the images of one chunk exceed visual_tokens={self.settings.visual_tokens}; raise it")
         return batch
@@ -141,7 +125,7 @@ class ImagePool:
             missing.append((patch, rows))
         return True
 
-    def _encode(self, params: Any, lora: Any, images: Items[tuple[PatchedImage, np.ndarray]]) -> None:
+    def _encode(self, images: Items[tuple[PatchedImage, np.ndarray]]) -> None:
         self.encoded += len(images)
         smallest = 0
         for most, length in sorted(self.settings.image_shapes, key=lambda shape: shape[1]):
@@ -151,19 +135,15 @@ class ImagePool:
                 count = 1 if self.settings.images_apart else len(here)
                 while place([len(patch.patches) for patch, _ in here[:count]], length)[1] > most:
                     count -= 1
-                self._encode_call(params, lora, here[:count], (most, length))
+                self._encode_call(here[:count], (most, length))
                 here = here[count:]
 
-    def _encode_call(
-        self, params: Any, lora: Any, items: Items[tuple[PatchedImage, np.ndarray]], shape: tuple[int, int]
-    ) -> None:
+    def _encode_call(self, items: Items[tuple[PatchedImage, np.ndarray]], shape: tuple[int, int]) -> None:
         vision = vision_inputs(self.config.vision, [patch for patch, _ in items], pad_to=shape)
         rows_M = np.full(len(vision.token_place_M), self.settings.visual_tokens, np.int32)
         rows = np.concatenate([rows for _, rows in items])
         rows_M[: len(rows)] = rows
-        self.pool = programs.encode_into(
-            params, lora, self.pool, vision, rows_M, config=self.config, kernels=self.kernels
-        )
+        self._device.encode(vision, rows_M)
 
 
 def _next_images(sequence: Sequence, width: int) -> list[ImageRef]:

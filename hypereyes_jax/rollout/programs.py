@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens, layers_apart
 from hypereyes_jax.models.trips import expected_trips
@@ -91,12 +92,12 @@ class PackedDecodeRows(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a call sampled, K = max_steps."""
+    """What a call sampled, K = max_steps. `Device.decode` gives it as numpy."""
 
-    tokens_KR: jax.Array  # int32
-    logp_2KR: jax.Array  # float32: behaviour, full
-    count_R: jax.Array  # int32, how many of the K are real
-    stopped_R: jax.Array  # bool, the last one is a stop id
+    tokens_KR: HostArray  # int32
+    logp_2KR: HostArray  # float32: behaviour, full
+    count_R: HostArray  # int32, how many of the K are real
+    stopped_R: HostArray  # bool, the last one is a stop id
 
 
 @partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))
@@ -115,9 +116,11 @@ def encode_into(
     The pool holds one row a visual token, [rows, D] and [DeepStack layers, rows, D], for `extend_rows` to pick from.
     """
     features = encode_images(params, config, vision, lora, kernels=kernels)
-    return VisualFeatures(
-        pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
-        pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
+    return _everywhere(
+        VisualFeatures(
+            pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
+            pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
+        )
     )
 
 
@@ -162,7 +165,7 @@ def extend_rows(
         lora=lora,
         kernels=kernels,
     )
-    return kv.put_columns(store, _stacked(new), batch.slots_R, batch.offset_R, batch.length_R)
+    return _in_place(kv.put_columns(store, _stacked(new), batch.slots_R, batch.offset_R, batch.length_R))
 
 
 @partial(
@@ -264,7 +267,17 @@ def decode_rows(
     with expected_trips(max_steps):
         end = jax.lax.while_loop(goes_on, one_step, start)
     store = kv.put_columns(store, _stacked(end.new), batch.slots_R, batch.offset_R, end.count_R)
-    return store, Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
+    return _in_place(store), _everywhere(Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R))
+
+
+def _in_place(store: kv.SlotStore) -> kv.SlotStore:
+    """On a mesh slots stay where they were allocated (`device.STORE_SPEC`), whatever the compiler would choose."""
+    return jax.tree.map(lambda leaf: constrain(leaf, None, None, "kv_heads", None, None), store)
+
+
+def _everywhere(tree: Any) -> Any:
+    """On a mesh every device has all of it, so that each process of a replica can read it."""
+    return jax.tree.map(lambda leaf: constrain(leaf, *[None] * leaf.ndim), tree)
 
 
 def _stacked(new: Any) -> kv.Columns:
@@ -281,16 +294,16 @@ def copy_slot(
     store: kv.SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, *, length: int
 ) -> kv.SlotStore:
     """`kv.copy_slot` in place."""
-    return kv.copy_slot(store, source, targets_R, rows, length)
+    return _in_place(kv.copy_slot(store, source, targets_R, rows, length))
 
 
 @partial(jax.jit, static_argnames=("length",))
 def read_slot(store: kv.SlotStore, slot: np.ndarray, *, length: int) -> kv.SlotStore:
     """`kv.read_slot`; the store stays valid."""
-    return kv.read_slot(store, slot, length)
+    return _in_place(kv.read_slot(store, slot, length))
 
 
 @partial(jax.jit, donate_argnames=("store",))
 def write_slot(store: kv.SlotStore, saved: kv.SlotStore, slot: np.ndarray) -> kv.SlotStore:
     """`kv.write_slot` in place."""
-    return kv.write_slot(store, saved, slot)
+    return _in_place(kv.write_slot(store, saved, slot))

@@ -189,7 +189,15 @@ def finish(*processes):
 
 def together(*arguments, devices=2):
     """One command in two processes of some devices each, as the cluster scripts start it."""
-    told = ("--distributed.join", "--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", 2)
+    told = (
+        "--distributed.join",
+        "--distributed.coordinator",
+        f"127.0.0.1:{free_port()}",
+        "--distributed.processes",
+        2,
+        "--distributed.heartbeat-timeout",
+        600,
+    )  # fmt: skip - a busy machine may stop a process for minutes
     finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=devices) for process in range(2)))
 
 
@@ -215,10 +223,12 @@ def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_pa
     for pair, alone in zip(steps(tmp_path / "pair"), steps(tmp_path / "alone"), strict=True):
         assert pair["sft/loss"] == pytest.approx(alone["sft/loss"], rel=1e-4)
 
+    # One replica over both processes, each of one device: the first one plays, the second follows.
     together("rl", "--checkpoint", tmp_path / "pair" / "model", "--questions", data / "rl_candidates.jsonl",
              "--teacher", base.with_name("teacher"), "--out", tmp_path / "rl", "--settings.steps", 2,
              "--settings.prompts", 2, "--settings.group", 4, "--settings.search", "in-process",
-             "--settings.latency", 0, "--settings.checkpoint-every", 1)  # fmt: skip
+             "--settings.latency", 0, "--settings.checkpoint-every", 1, "--scale.replica-devices", 2,
+             devices=1)  # fmt: skip
     assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
     assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]
     assert all(0 <= row["rl/accuracy"] <= 1 and np.isfinite(row["rl/grad_norm"]) for row in steps(tmp_path / "rl"))
@@ -259,10 +269,11 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     out.mkdir()
     chosen = [question.id for question in read_questions(data / "rl_candidates.jsonl")[:4]]
     (out / SELECTION).write_text(json.dumps({name: [2, 4] for name in chosen}))
-    together("rl", "hypereyes_30b_rl", *sizes, "--checkpoint", tmp_path / "pair" / "model", "--questions",
-             data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--out", out, "--settings.steps", 2,
-             "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4,
-             "--scale.turn-tokens", 24, "--settings.learning-rate", 1e-3, devices=4)  # fmt: skip
+    rl = ("rl", "hypereyes_30b_rl", *sizes, "--checkpoint", tmp_path / "pair" / "model", "--questions",
+          data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--settings.steps", 2, "--settings.prompts", 2,
+          "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4, "--scale.turn-tokens", 24,
+          "--settings.learning-rate", 1e-3)  # fmt: skip
+    together(*rl, "--out", out, devices=4)
     # A random model answers nothing: every rollout fails, and distillation is the only signal.
     trained = load_file(out / "model" / "model.safetensors")
     assert any(np.abs(trained[name] - pair[name]).max() > 1e-4 for name in pair)
@@ -271,6 +282,28 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
         assert row["rl/sampler_gap"] < 1e-4  # replicas of two devices have the learner's weights, of eight
         assert row["rl/sync_gib"] > 0
     assert {path.name for path in out.glob("timeline*")} == {"timeline-rl.json", "timeline-rl-1.json"}
+
+    # One replica over both processes: its first one plays all, and what it played is trained on by both.
+    spanning = (*rl, "--scale.replica-devices", 8, "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
+                # where a gradient is rounding alone, Adam would step as far as where it is not
+                "--scale.learner.optimizer.eps", 1e-4)  # fmt: skip
+    for name in ("spanning", "spanning_alone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SELECTION).write_text((out / SELECTION).read_text())
+    together(*spanning, "--out", tmp_path / "spanning", devices=4)
+    finish(hypereyes(*spanning, "--out", tmp_path / "spanning_alone", devices=8))
+    found, wanted = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("spanning", "spanning_alone")
+    )
+    assert any(np.abs(wanted[name] - pair[name]).max() > 2e-5 for name in pair)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-7, err_msg=name)
+    for ours, theirs in zip(steps(tmp_path / "spanning"), steps(tmp_path / "spanning_alone"), strict=True):
+        assert ours["rl/distilled"] == theirs["rl/distilled"] == 8
+        assert ours["rl/loss"] == pytest.approx(theirs["rl/loss"], rel=1e-4)
+        assert ours["rl/grad_norm"] == pytest.approx(theirs["rl/grad_norm"], rel=1e-4)
+        assert ours.get("rl/eval_accuracy") == theirs.get("rl/eval_accuracy")
+    assert [path.name for path in (tmp_path / "spanning").glob("timeline*")] == ["timeline-rl.json"]
 
 
 @pytest.mark.parametrize("command", [SftConfig, RlConfig])

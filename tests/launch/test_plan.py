@@ -2,9 +2,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tyro
 
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
@@ -12,9 +15,9 @@ from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import miniature, target
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
-from hypereyes_jax.launch.plan import PlanConfig, _largest, plan
+from hypereyes_jax.launch.plan import EnginePlan, Plan, PlanConfig, TrainPlan, _largest, _refusal, plan, render
 from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
-from hypereyes_jax.launch.rl import RlSettings
+from hypereyes_jax.launch.rl import RlConfig, RlSettings
 from hypereyes_jax.launch.roofline import active_parameters, roofline_seconds, useful_flops
 from hypereyes_jax.launch.scale import MINIATURE_RL
 
@@ -179,6 +182,57 @@ def test_a_sampler_takes_the_fewest_devices_that_leave_room_for_slots():
     assert replica_config(MESHES["v6e_64"], recipe, model, room=size / 100) is None
     gpus = replica_config(MESHES["h20_8x8"], recipe, model, room=size / 6)
     assert (gpus.expert, gpus.hosts, gpus.topology) == (4, 2, "1x2x8")
+
+
+def first_mesh(name):
+    """A preset's mesh, on devices that stand in for the hosts' own."""
+    preset = MESHES[name]
+    a_host = preset.size // preset.hosts
+    devices = [SimpleNamespace(process_index=number // a_host) for number in range(preset.size)]
+    grid = np.array(devices, object).reshape(preset.shape)
+    return SimpleNamespace(devices=grid, shape=dict(zip(preset.axes, preset.shape, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mesh", "replica", "said"),
+    [
+        ("hypereyes_235b_rl", "v6e_256", 64, ""),  # 4 leaders
+        ("hypereyes_235b_rl", "v5p_256", 16, ""),
+        ("hypereyes_235b_rl", "h20_8x8_paper", 8, ""),
+        ("hypereyes_235b_rl", "h20_8x8", 16, ""),
+        ("hypereyes_235b_sft", "v6e_256", 0, ""),
+        ("hypereyes_30b_rl", "v6e_64", 4, ""),
+        ("hypereyes_30b_rl", "v6e_64", 6, "replica of 6 devices is not a whole number of processes, which have 4 each"),
+        ("hypereyes_30b_rl", "v5p_256", 4, "32 questions a step do not divide among 64 processes"),
+    ],
+)
+def test_what_the_training_commands_would_refuse_is_said(recipe, mesh, replica, said):
+    recipe = RECIPES[recipe]
+    assert said in _refusal(recipe, PRESETS[recipe.model], MESHES[mesh], first_mesh(mesh), replica)
+    assert bool(said) == bool(_refusal(recipe, PRESETS[recipe.model], MESHES[mesh], first_mesh(mesh), replica))
+
+
+def test_a_mesh_whose_data_shards_lie_across_hosts_is_refused():
+    mesh = first_mesh("v6e_64")
+    mesh.devices = mesh.devices.reshape(-1, 2).T.reshape(mesh.devices.shape)  # each host's devices far apart
+    recipe = RECIPES["hypereyes_30b_sft"]
+    said = _refusal(recipe, PRESETS[recipe.model], MESHES["v6e_64"], mesh, 0)
+    assert "each process must hold whole, consecutive data shards" in said
+
+
+def test_the_settings_that_a_plan_names_give_the_engine_it_compiled():
+    engine = EnginePlan(4, 64, 2, 38_912, (1,), 1.7, 0.5, [], 0.005, fits=True)
+    program = ProgramPlan("training step")
+    train = TrainPlan(program, 256, 38_912, 1, *[1.0] * 7, {}, "compute", 0.0, 0.5, 0.5, fits=True)
+    found = Plan("hypereyes_235b_rl", "v6e_256", 256, 30.0, True, train, engine)
+    (line,) = [line for line in render(found).splitlines() if "--scale" in line]
+    words = line.partition(": ")[2].split()
+    default = RlConfig.of("hypereyes_235b_rl")
+    scale = tyro.cli(RlConfig, args=["--checkpoint", "c", "--questions", "q", *words], default=default).scale
+    assert (scale.replica_devices, scale.slots, scale.extend_rows) == (64, 2, (1,))
+    assert scale.engine().extend_rows == (1,)
+    refused = render(replace(found, fits=False, refused="too many"))
+    assert refused.splitlines()[-2:] == ["`hypereyes rl` refuses it: too many", "REFUSED"]
 
 
 def test_the_miniatures_recipe_is_what_its_commands_run_by_default():

@@ -93,7 +93,7 @@ def test_greedy_tokens_and_log_probs_are_those_of_the_whole_forward_pass(config,
         np.testing.assert_array_equal(inputs.positions_3BT[:, 0, :n], sequence.positions_3[:, :n])
         logits_TV = np.array(_forward(params, config, inputs)[0])
         logp_TV = np.asarray(jax.nn.log_softmax(logits_TV))
-        logits_TV[:, list(engine.forbidden)] = -np.inf
+        logits_TV[:, list(engine.device.forbidden)] = -np.inf
         tokens, _, full = turns[1][row]
         places = np.arange(n - len(tokens), n) - 1
         np.testing.assert_array_equal(logits_TV[places].argmax(-1), tokens)
@@ -133,7 +133,7 @@ def test_a_copied_a_restored_and_a_reread_cache_continue_alike(config, make_engi
     assert engine.images.encoded == 1
 
     saved = engine.save(first.held_slot, first.filled)
-    assert sum(x.nbytes for x in jax.tree.leaves(saved.store)) == engine.saved_bytes(first.filled)
+    assert sum(x.nbytes for x in jax.tree.leaves(saved.kept)) == engine.saved_bytes(first.filled)
     for sequence in (first, second):
         engine.release(sequence)
     (other,) = start(engine, [context(config, 8)])  # takes a slot over
@@ -185,7 +185,7 @@ def test_smaller_caches_keep_log_probs_within_a_bound(config, make_engine, kind,
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 def test_memory_on_the_device_is_what_is_planned_before_and_after_use(config, make_engine, kind):
     def held(engine):
-        return sum(x.nbytes for x in jax.tree.leaves((engine._store, engine.images.pool)))
+        return sum(x.nbytes for x in jax.tree.leaves((engine.device.store, engine.device.pool)))
 
     engine = make_engine(kv=kind)
     cache = bytes_per_token(config, kind) * SETTINGS.length * (SETTINGS.slots + 1)

@@ -65,8 +65,8 @@ async def main():
         np.testing.assert_allclose(x.logp_full, y.logp_full, atol=1e-4)
     for engine in engines:
         assert engine.counts.decode_tokens == 8 * 12 // len(engines)
-        assert len(engine._store.k.addressable_shards) == of.size
-        assert engine._store.k.addressable_shards[0].data.shape[2] == 1
+        assert len(engine.device.store.k.addressable_shards) == of.size
+        assert engine.device.store.k.addressable_shards[0].data.shape[2] == 1
     print("same tokens")
 
 asyncio.run(main())

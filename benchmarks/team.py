@@ -1,0 +1,120 @@
+"""What it costs a rollout engine to tell the processes that share its replica what to compute, on loopback.
+
+The leader's `decode` calls (and an image's encoding) go to followers in processes of their own, whose devices are
+stand-ins that only note the time: what is measured is the announcement, not the work. "leader" is the time that it
+holds the leader up, "arrived" that until the last follower would begin. Medians. The last line is JSON.
+
+    python benchmarks/team.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import socket
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from hypereyes_jax.processing.types import VisionInputs
+from hypereyes_jax.rollout.programs import PackedDecodeRows
+from hypereyes_jax.rollout.team import Announcer, Listener, Peer
+
+_PATCHES, _VALUES = 4_800, 1_536  # the largest image of the paper's recipes
+
+
+class Clock:
+    """Stands in for a device: notes when each call is made."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def decode(self, *_: object) -> None:
+        self.times.append(time.perf_counter())
+
+    encode = decode
+
+
+def gone(why: str) -> None:
+    raise RuntimeError(why)
+
+
+def follower(number: int, port: int, results: Connection) -> None:
+    clock = Clock()
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(bytes([number]))
+    end = Listener(Peer(0, connection), gone)
+    end.follow(clock)  # type: ignore[arg-type]
+    results.send(clock.times)
+    end.close()
+
+
+def measure(followers: int, slots: int, calls: int) -> dict[str, float]:
+    """Microseconds: medians over `calls`."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes = [spawn.Pipe() for _ in range(followers)]
+    peers = []
+    with socket.create_server(("127.0.0.1", 0), backlog=followers) as listening:
+        port = listening.getsockname()[1]
+        workers = [spawn.Process(target=follower, args=(n, port, pipes[n][1])) for n in range(followers)]
+        for worker in workers:
+            worker.start()
+        for _ in range(followers):
+            connection, _ = listening.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peers.append(Peer(connection.recv(1)[0], connection))
+    leader = Announcer(peers, gone)
+    here = Clock()
+    device = leader.announced(here)  # type: ignore[arg-type]
+    batch = PackedDecodeRows.padding(slots, 16)
+    image = VisionInputs(
+        np.zeros((_PATCHES, _VALUES), np.float32),
+        np.zeros((_PATCHES, 4), np.int32), np.zeros((_PATCHES, 4), np.float32),
+        *np.zeros((2, _PATCHES), np.int32), np.zeros((1, _PATCHES), np.int32), np.zeros(_PATCHES // 4, np.int32),
+    )  # fmt: skip
+    began = []
+    for _ in range(calls):
+        began.append(time.perf_counter())
+        device.decode(batch, 1024)
+        time.sleep(0.002)  # a device would be at work
+    for _ in range(max(3, calls // 100)):
+        began.append(time.perf_counter())
+        device.encode(image, np.zeros(_PATCHES // 4, np.int32))
+        time.sleep(0.5)
+    leader.rest()
+    arrived = np.max([pipes[n][0].recv() for n in range(followers)], axis=0)
+    leader.close()
+    for worker in workers:
+        worker.join()
+    held = 1e6 * (np.array(here.times) - began)
+    until = 1e6 * (arrived - began)
+    return {
+        "decode_leader_us": float(np.median(held[:calls])),
+        "decode_arrived_us": float(np.median(until[:calls])),
+        "image_leader_us": float(np.median(held[calls:])),
+        "image_arrived_us": float(np.median(until[calls:])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--followers", type=int, nargs="+", default=[1, 3, 15])
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--calls", type=int, default=500)
+    options = parser.parse_args()
+    found = {}
+    for followers in options.followers:
+        found[str(followers)] = measured = measure(followers, options.slots, options.calls)
+        leader, arrived = measured["decode_leader_us"], measured["decode_arrived_us"]
+        print(
+            f"{followers:3d} followers: a decode call of {options.slots} slots holds the leader up for {leader:.0f} "
+            f"us, and reaches the last after {arrived:.0f} us; an image of {_PATCHES} patches "
+            f"{measured['image_leader_us'] / 1000:.1f} ms, {measured['image_arrived_us'] / 1000:.1f} ms"
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

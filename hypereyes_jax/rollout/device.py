@@ -1,0 +1,202 @@
+"""What an engine keeps on its replica's devices, and the few calls that work on it. Knows slots, no sequences.
+
+Every call is one device program on host arrays. Where a replica's devices lie in several processes, each of them has a
+`Device` with its part of the same arrays, and makes the same calls in the same order: see `team`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
+from hypereyes_jax.processing.types import VisionInputs
+from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.types import EngineConfig
+
+STORE_SPEC = PartitionSpec(None, None, "tensor", None, None)  # of slots: each device keeps whole KV heads
+Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
+
+
+class DeviceCalls(Protocol):
+    """The calls that an engine makes while rollouts are under way."""
+
+    def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None: ...
+
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> None: ...
+
+    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded: ...
+
+    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None: ...
+
+    def read(self, slot: int, length: int) -> Kept: ...
+
+    def write(self, kept: Kept, slot: int) -> None: ...
+
+
+class Device:
+    """Weights, slots and encoded images on one replica, or on this process's part of it.
+
+    Args:
+      config: the model.
+      params: its weights; where they are sharded, programs run on their mesh.
+      settings: sizes.
+      lora: adapters, or None.
+      kernels: implementations; None = the best known for the platform.
+      mesh: the one that `params` are sharded over, with a "tensor" axis that divides the heads; None = one device. All
+        processes that hold a part of it must make a `Device`, and call it alike.
+    """
+
+    def __init__(
+        self,
+        config: Qwen3VLConfig,
+        params: Any,
+        settings: EngineConfig,
+        *,
+        lora: Any = None,
+        kernels: Kernels | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self.config, self.settings, self.mesh = config, settings, mesh
+        self.params, self.lora = params, lora
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
+        # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
+        self.forbidden = (config.image_token_id, config.video_token_id)
+        self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
+        self._dtype = params["embed"].dtype
+        self.store: Any = None
+        self.pool: Any = None  # of encoded images, a row a visual token
+        self._allocate()
+
+    @property
+    def spans_processes(self) -> bool:
+        return self.mesh is not None and self.mesh.is_multi_process
+
+    def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None:
+        """Encodes images into rows of the pool: `programs.encode_into`."""
+        with self._on_mesh():
+            self.pool = programs.encode_into(
+                self.params, self.lora, self.pool, vision, rows_M, config=self.config, kernels=self.kernels
+            )
+
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> None:
+        """Reads given tokens into slots: `programs.extend_rows`."""
+        with self._on_mesh():
+            self.store = programs.extend_rows(
+                self.params,
+                self.lora,
+                self.store,
+                self.pool,
+                batch,
+                config=self.config,
+                kernels=self.kernels,
+                view_length=view_length,
+            )
+
+    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
+        """Samples: `programs.decode_rows`. Waits for the device; the result is numpy."""
+        with self._on_mesh():
+            self.store, decoded = programs.decode_rows(
+                self.params,
+                self.lora,
+                self.store,
+                batch,
+                config=self.config,
+                kernels=self.kernels,
+                view_length=view_length,
+                max_steps=self.settings.max_steps,
+                forbidden=self.forbidden,
+            )
+        return programs.Decoded(*jax.device_get(tuple(decoded)))
+
+    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
+        """Copies a slot's first positions to the first `rows` of other slots."""
+        with self._on_mesh():
+            self.store = programs.copy_slot(self.store, np.int32(source), targets_R, np.int32(rows), length=length)
+
+    def read(self, slot: int, length: int) -> Kept:
+        """A copy on the host of a slot's first `length` positions, for `write`. Waits for the device.
+
+        On a mesh each process keeps the pieces that its own devices hold: nothing is gathered.
+        """
+        with self._on_mesh():
+            store = programs.read_slot(self.store, np.int32(slot), length=length)
+        return jax.device_get(store) if self.mesh is None else jax.tree.map(_Pieces, store)
+
+    def write(self, kept: Kept, slot: int) -> None:
+        """Puts back what `read` gave, into any slot."""
+        if self.mesh is not None:
+            place = NamedSharding(self.mesh, STORE_SPEC)
+            kept = jax.tree.map(lambda pieces: pieces.placed(place), kept)
+        with self._on_mesh():
+            self.store = programs.write_slot(self.store, kept, np.int32(slot))
+
+    def set_weights(self, params: Any, lora: Any) -> None:
+        """Swaps the weights, and allocates slots and images if they were given back.
+
+        Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs).
+        """
+        for name, old, new in zip(("params", "lora"), self._shapes, (params, lora), strict=True):
+            if old != jax.tree.map(_shape, new):
+                raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
+        self.params, self.lora = params, lora
+        if self.store is None:
+            self._allocate()
+
+    def suspend(self) -> None:
+        """Gives back the memory of weights, slots and encoded images, until `set_weights`."""
+        self.params = self.lora = self.store = self.pool = None
+
+    def block_until_ready(self) -> None:
+        """Waits until the device has done all it was told."""
+        jax.block_until_ready((self.store, self.pool))
+
+    def _allocate(self) -> None:
+        settings, width = self.settings, self.config.text.hidden_size
+        taps, rows = len(self.config.vision.deepstack_visual_indexes), settings.visual_tokens
+
+        def slots() -> kv.SlotStore:
+            # one slot more than is given out: the echo check runs there
+            return kv.init_store(self.config, settings.slots + 1, settings.length, settings.kv)
+
+        def images() -> VisualFeatures:
+            return VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((taps, rows, width), self._dtype))
+
+        if self.mesh is None:
+            self.store, self.pool = slots(), images()
+            return
+        # made in their places: no device has room for all slots
+        self.store = jax.jit(slots, out_shardings=NamedSharding(self.mesh, STORE_SPEC))()
+        self.pool = jax.jit(images, out_shardings=NamedSharding(self.mesh, PartitionSpec()))()
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+
+class _Pieces:
+    """The distinct pieces of an array that this process's devices hold, in host memory."""
+
+    def __init__(self, x: jax.Array):
+        self._shape = x.shape
+        self._pieces: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}
+        for shard in x.addressable_shards:
+            key = self._key(shard.index)
+            if key not in self._pieces:
+                self._pieces[key] = np.asarray(shard.data)
+
+    def placed(self, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(self._shape, sharding, lambda index: self._pieces[self._key(index)])
+
+    def _key(self, index: Any) -> tuple[tuple[int, int, int], ...]:
+        return tuple(part.indices(size) for part, size in zip(index, self._shape, strict=True))
+
+
+def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    return leaf.shape, leaf.dtype
