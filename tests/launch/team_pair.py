@@ -72,7 +72,7 @@ def read(rng: np.random.Generator, words: int, size: tuple[int, int]) -> Context
 
 async def play(rollouts: Rollouts, count: int = 5) -> tuple[list[SampledChunk], dict[str, int]]:
     """Rollouts of two turns at more seats than there are slots: those that wait for an observation are evicted."""
-    (engine,) = rollouts.engines
+    (engine,) = rollouts.engines.all
 
     async def one(seat, seed: int) -> list[SampledChunk]:
         rng, sampled = np.random.default_rng(seed), []
