@@ -1,7 +1,8 @@
 """Rollout generation beside lock-step loops, with searches of several latencies.
 
-    python benchmarks/rollout.py                # all, about five minutes on two cores
+    python benchmarks/rollout.py                # all, about eight minutes on two cores
     python benchmarks/rollout.py --no-hf        # without the Hugging Face loop (needs torch)
+    python benchmarks/rollout.py --engines 1    # beside that loop, one engine with all slots
 
 Weights are random (speed does not depend on them). Conversations have three turns, each observation a new image.
 
@@ -351,6 +352,7 @@ def hf_lockstep(directory: Path, config: Qwen3VLConfig, params: Any, chat: ChatF
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-hf", action="store_true", help="leave out the Hugging Face loop")
+    parser.add_argument("--engines", type=int, default=0, help="beside the Hugging Face loop; 0 = as the commands do")
     parser.add_argument("--trace", type=Path, help="write a Chrome / Perfetto trace of the run with 0.2 s searches")
     args = parser.parse_args()
     keep_freed()  # as the commands do; it serves both sides
@@ -403,7 +405,7 @@ def main() -> None:
 
         started = time.perf_counter()
         if not args.no_hf:
-            engines = make_engines(chat, ENGINE)
+            engines = make_engines(chat, ENGINE, args.engines)
             config = engines.all[0].config
 
             fresh = itertools.count()
