@@ -119,7 +119,7 @@ MINIATURE = Recipe(
     ),
     samples=1_000,
     batch=128,
-    steps=36,
+    steps=84,
     row_tokens=1_024,
     rollout=RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256, eval_top_p=0.95),
     distill=True,

@@ -38,7 +38,7 @@ class QuickstartConfig:
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = 400
-    rl_candidates: int = 480
+    rl_candidates: int = 1300
     eval_questions: int = 200
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 class RlSettings:
     """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
 
-    steps: int = 36
+    steps: int = 84
     prompts: int = 16
     """Questions a step."""
     group: int = 8

@@ -33,7 +33,7 @@ class SynthConfig:
     """Directory for the files."""
     sft_questions: int = 400
     """Questions that demonstrations are sought for."""
-    rl_candidates: int = 480
+    rl_candidates: int = 1300
     """Questions that RL may select from."""
     eval_questions: int = 200
     """Questions about held-out countries, and as many about seen ones."""

@@ -89,7 +89,7 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
     Processes.start(DistributedConfig()).open(config.out, "rl", config)
     shown = " ".join(capsys.readouterr().out.split())
     assert shown == " ".join(settings_text(config).split())
-    for word in ("checkpoint=c", "steps=36", "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
+    for word in ("checkpoint=c", "steps=84", "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
         assert word in shown.split()
 
 
