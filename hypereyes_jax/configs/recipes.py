@@ -148,3 +148,21 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class EngineSizes:
+    """Of rollout engines, where those of the recipe do not fit."""
+
+    replica_devices: int
+    slots: int
+    extend_rows: tuple[int, ...] = (1, 4)
+
+
+# By recipe and mesh, as `hypereyes plan` printed them (docs/plan.md).
+ENGINE_SIZES = {
+    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 3),
+    ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 6),
+    ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 7),
+    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 2, (1,)),
+}

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.rl_loop import RlLoop, Trial
 from hypereyes_jax.launch.run_dir import RunDirectory
-from hypereyes_jax.launch.scale import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of
+from hypereyes_jax.launch.scale import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
 from hypereyes_jax.launch.searching import Transport, searching
 from hypereyes_jax.launch.selecting import PASSES, select
 from hypereyes_jax.launch.teaching import TeacherServerConfig, choose, teaching
@@ -137,8 +137,9 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout.layout import teams
     from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
+    refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
+    config = replace(config, scale=sized_for(config.scale, config.recipe, config.mesh))
     scale = config.scale
-    refuse_settings(scale, RlConfig.of(config.recipe).scale)
     if scale.learner.train == "lora":
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
     if config.eval_every < 1:

@@ -7,10 +7,10 @@ from the model and the paper's episodes is here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from hypereyes_jax.configs.recipes import MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, MINIATURE, RECIPES, Recipe
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
@@ -139,6 +139,15 @@ MINIATURE_RL = replace(
     episode=miniature.EPISODE,
 )
 MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
+
+
+def sized_for(scale: Scale, recipe: str, mesh: str) -> Scale:
+    """With engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
+    if (recipe, mesh) not in ENGINE_SIZES:
+        return scale
+    known, default = asdict(ENGINE_SIZES[recipe, mesh]), scale_of(RECIPES[recipe])
+    chosen = any(getattr(scale, name) != getattr(default, name) for name in known)
+    return scale if chosen else replace(scale, **known)
 
 
 def known_recipe(name: str, stage: str) -> Recipe:

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import tyro
 
-from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.cli import COMMANDS, main
 from hypereyes_jax.launch.distributed import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.rl import RlConfig
 from hypereyes_jax.launch.run_dir import settings_text
-from hypereyes_jax.launch.scale import MINIATURE_RL, refuse_settings
+from hypereyes_jax.launch.scale import MINIATURE_RL, refuse_settings, scale_of, sized_for
 from hypereyes_jax.launch.sft import SftConfig
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,21 @@ def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
 def test_what_can_not_be_run_is_refused(words, message, capsys):
     assert main(words.split()) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recipe", "mesh"), ENGINE_SIZES)
+def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
+    scale, known = scale_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
+    sized = sized_for(scale, recipe, mesh)
+    assert (sized.replica_devices, sized.slots, sized.extend_rows) == (
+        known.replica_devices,
+        known.slots,
+        known.extend_rows,
+    )
+    assert MESHES[mesh].size % known.replica_devices == 0
+    for chosen in (replace(scale, slots=5), replace(scale, replica_devices=32), replace(scale, extend_rows=(2,))):
+        assert sized_for(chosen, recipe, mesh) == chosen
+    assert sized_for(scale, recipe, "h200_8x8") == scale
 
 
 def test_a_weight_of_distillation_beside_the_settings_is_refused():
