@@ -112,7 +112,7 @@ def slice_of(array, spec, place):
 @pytest.mark.slow
 async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a_device(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
-    pair = [start(coordinator, process, tmp_path / f"{process}.json", 2, "teacher_pair") for process in range(2)]
+    pair = [start(coordinator, process, tmp_path / f"{process}.json", 1, "teacher_pair") for process in range(2)]
     for process in pair:
         _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors[-2000:]
