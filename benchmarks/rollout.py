@@ -187,8 +187,8 @@ def make_model(chat: ChatFormat, small: bool) -> tuple[Qwen3VLConfig, dict]:
     return config, init_params(jax.random.key(0), config)
 
 
-def make_engines(chat: ChatFormat, settings: EngineConfig, count: int = 0) -> Engines:
-    config, params = make_model(chat, small=settings is SMALL)
+def make_engines(chat: ChatFormat, settings: EngineConfig, small: bool, count: int = 0) -> Engines:
+    config, params = make_model(chat, small)
     weights = sum(x.size for x in jax.tree.leaves(params))
     engines = Engines.on_one_device(config, params, settings, count)
     print(
@@ -359,7 +359,7 @@ def main() -> None:
     out: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         chat = Silent(make_chat(Path(temporary) / "tokenizer"))
-        engines = make_engines(chat, SMALL, count=1)
+        engines = make_engines(chat, SMALL, small=True, count=1)
         (engine,) = engines.all
 
         def episodes(latency: float, times: int = 24) -> list[Episode]:
@@ -405,7 +405,7 @@ def main() -> None:
 
         started = time.perf_counter()
         if not args.no_hf:
-            engines = make_engines(chat, ENGINE, args.engines)
+            engines = make_engines(chat, ENGINE, small=False, count=args.engines)
             config = engines.all[0].config
 
             fresh = itertools.count()

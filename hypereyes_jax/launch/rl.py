@@ -151,8 +151,13 @@ def run(config: RlConfig) -> None:
     trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
     model, params, chat = processes.load(config.checkpoint)
     if processes.mesh is None:
-        settings = scale.engine().exact() if config.exact else scale.engine()
-        rollouts = Rollouts(Engines.on_one_device(model, params, settings, int(config.exact)), chat, scale)
+        engine = scale.engine()
+        engines = (
+            Engines.on_one_device(model, params, engine.exact(), count=1)
+            if config.exact
+            else Engines.on_one_device(model, params, engine)
+        )
+        rollouts = Rollouts(engines, chat, scale)
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:

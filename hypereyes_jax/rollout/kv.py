@@ -147,8 +147,8 @@ def attend(
     """Softmax attention [R, T, H * D] over a row's first `offset` positions and the new ones, of one layer.
 
     Many queries a row are attended to one row after the other: the scores of a row are as many as T * (L + S) for each
-    head, which is what limits how many slots an accelerator has room for, and of one row a CPU can keep them in cache
-    (a quarter of the time of reading 8 x 96 tokens behind 512).
+    head, which is what limits how many slots an accelerator has room for, and a CPU can keep those of one row in cache,
+    which saves a quarter of the time of reading 8 x 96 tokens behind 512.
 
     Args:
       old: keys [R, kv heads, D, L] and values [R, kv heads, L, D].

@@ -93,7 +93,7 @@ def uniforms(keys_R2: jax.Array, index_R: jax.Array) -> jax.Array:
 def _drawn(weight_RV: jax.Array, uniform_R: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(index, total): the first place where the running sum of a row's weights exceeds its share of their total.
 
-    In two steps, first which block, then where in it: a running sum of the whole row costs a CPU four times as much.
+    In two steps, first which block, then where in it, so that no running sum of the whole row is made.
     """
     rows, size = weight_RV.shape
     blocks_RNB = jnp.pad(weight_RV, ((0, 0), (0, -size % _BLOCK))).reshape(rows, -1, _BLOCK)
