@@ -109,7 +109,8 @@ HYPEREYES_30B_RL = Recipe(
     checkpoint_every=20,
     eval_every=20,
 )
-# RL of the miniature as `hypereyes rl` runs it by default (`launch.rl`, `launch.miniature`).
+# RL of the miniature, which `hypereyes rl` takes its defaults from; lengths and images are in `launch.miniature`.
+MINIATURE_ROLLOUT = RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256, eval_top_p=0.95)
 MINIATURE = Recipe(
     name="miniature",
     stage="rl",
@@ -121,7 +122,7 @@ MINIATURE = Recipe(
     batch=128,
     steps=84,
     row_tokens=1_024,
-    rollout=RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256, eval_top_p=0.95),
+    rollout=MINIATURE_ROLLOUT,
     distill=True,
     image_tokens=48,
     shard_rows=8,

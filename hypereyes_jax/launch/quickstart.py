@@ -37,9 +37,9 @@ class QuickstartConfig:
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
-    sft_questions: int = 400
-    rl_candidates: int = 1300
-    eval_questions: int = 200
+    sft_questions: int = synth.SynthConfig.sft_questions
+    rl_candidates: int = synth.SynthConfig.rl_candidates
+    eval_questions: int = synth.SynthConfig.eval_questions
 
 
 def run(config: QuickstartConfig) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT
 from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.env.services import SearchConfig, SearchKeys, connected
 from hypereyes_jax.errors import UserError
@@ -48,15 +49,15 @@ if TYPE_CHECKING:
 class RlSettings:
     """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
 
-    steps: int = 84
-    prompts: int = 16
+    steps: int = MINIATURE.steps
+    prompts: int = MINIATURE_ROLLOUT.prompts
     """Questions a step."""
-    group: int = 8
+    group: int = MINIATURE_ROLLOUT.group
     """Rollouts a question."""
-    learning_rate: float = 3e-4
+    learning_rate: float = MINIATURE.learner.optimizer.learning_rate
     """Constant. The paper's is 1e-6; a model this small takes larger steps."""
-    opd_coef: float = 0.05
-    checkpoint_every: int = 4
+    opd_coef: float = MINIATURE.learner.opd_coef
+    checkpoint_every: int = MINIATURE.checkpoint_every
     """Steps."""
     latency: float = 0.2
     """Seconds a search of the miniature world takes."""
@@ -66,7 +67,7 @@ class RlSettings:
     """A file that its searches are recorded to and replayed from; none = every search is made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
-    seed: int = 0
+    seed: int = MINIATURE.seed
 
 
 @dataclass(frozen=True)
