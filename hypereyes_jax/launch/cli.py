@@ -11,11 +11,13 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.distributed import joined, leave
 from hypereyes_jax.launch.memory import keep_freed
 
 
@@ -59,10 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(name, rest)
     except UserError as error:
-        return _fail(str(error))
+        code = _fail(str(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
-        return 130
+        code = 130
+    except Exception:
+        if not joined():
+            raise
+        traceback.print_exc()
+        code = 1
+    if joined():
+        leave(code)
+    return code
 
 
 def _run(name: str, words: Sequence[str]) -> int:
