@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Run a hypereyes command on every host of a Cloud TPU slice that exists already.
 #
-#   launch/cloud_tpu.sh [--dry-run] --name my-v5p --zone us-east5-a [--project P] -- rl --out gs://bucket/run ...
+#   launch/cloud_tpu.sh [--dry-run] --name my-v5p --zone us-east5-a [--project P] -- rl --out /shared/run ...
 #
-# What follows `--` goes to `hypereyes` as it is. The package must be installed on the hosts:
+# What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that is mounted alike on
+# all hosts, Filestore for one (launch/README.md, Storage): paths like gs://... are refused. The package must be installed
+# on the hosts:
 #   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker all --command "pip install 'hypereyes-jax[tpu]'"
 set -euo pipefail
 

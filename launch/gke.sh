@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Run a hypereyes command on a GKE cluster with TPU slices, through xpk (https://github.com/AI-Hypercomputer/xpk).
 #
-#   launch/gke.sh [--dry-run] --cluster C --type v5p-128 [--slices 1] --image IMAGE -- rl --out gs://bucket/run ...
+#   launch/gke.sh [--dry-run] --cluster C --type v5p-128 [--slices 1] --image IMAGE -- rl --out /shared/run ...
 #
-# What follows `--` goes to `hypereyes` as it is. A workload that dies is started again, and goes on from the last
-# checkpoint of its --out.
+# What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that all pods mount,
+# Filestore for one (launch/README.md, Storage): paths like gs://... are refused. A workload that dies is started again,
+# and goes on from the last checkpoint of its --out.
 set -euo pipefail
 
 cluster="" type="" slices=1 image="" restarts=10 dry_run=0

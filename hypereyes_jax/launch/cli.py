@@ -10,12 +10,16 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.distributed import joined, leave
 from hypereyes_jax.launch.memory import keep_freed
 
 
@@ -59,10 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(name, rest)
     except UserError as error:
-        return _fail(str(error))
+        code = _fail(str(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
-        return 130
+        code = 130
+    except Exception:
+        if not joined():
+            raise
+        traceback.print_exc()
+        code = 1
+    if joined():
+        leave(code)
+    return code
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -78,9 +90,26 @@ def _run(name: str, words: Sequence[str]) -> int:
         config = tyro.cli(
             settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
+    refuse_urls(config)
     keep_freed()
     run: Callable[[Any], int | None] = module.run
     return run(config) or 0
+
+
+def refuse_urls(settings: Any) -> None:
+    """Raises UserError for a URL in place of a path, at any depth: it would be a local directory of the name `gs:`."""
+    if is_dataclass(settings):
+        for field in fields(settings):
+            refuse_urls(getattr(settings, field.name))
+    elif isinstance(settings, tuple):
+        for value in settings:
+            refuse_urls(value)
+    elif isinstance(settings, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(settings)):
+        url = str(settings).replace(":/", "://", 1)  # a Path has one of the slashes
+        raise UserError(
+            f"{url} is a URL, where a path is needed. Mount that storage on every host, and give the path below the "
+            "mount (launch/README.md, Storage)."
+        )
 
 
 @contextlib.contextmanager

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from dataclasses import dataclass
+from typing import NoReturn
 
 from hypereyes_jax.errors import UserError
+
+_PARTING_SECONDS = 5  # that a failed process waits for the others to fail alike
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,10 @@ def join(config: DistributedConfig) -> None:
         return
     told = (config.coordinator, config.processes, config.process)
     if any(each is None for each in told) and any(each is not None for each in told):
-        raise UserError("give all of --coordinator, --processes and --process, or none of them on a known cluster")
+        raise UserError(
+            "give all of --distributed.coordinator, --distributed.processes and --distributed.process, or none of them "
+            "on a known cluster"
+        )
     # XLA's own collectives between CPU processes; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It catches SIGTERM and goes on. A scheduler's SIGTERM must end the run, which continues from its last checkpoint.
@@ -45,6 +54,7 @@ def join(config: DistributedConfig) -> None:
             config.coordinator,
             config.processes,
             config.process,
+            _local_devices(),
             initialization_timeout=config.start_timeout,
             heartbeat_timeout_seconds=config.heartbeat_timeout,
         )
@@ -54,3 +64,43 @@ def join(config: DistributedConfig) -> None:
             f"could not join the other processes through {where}: {str(error).splitlines()[0]}. Check that all "
             "processes run and that its port is open."
         ) from error
+
+
+def joined() -> bool:
+    """Whether this process is one of several. Asks for no devices, which would wait for the others."""
+    if "jax" not in sys.modules:
+        return False
+    from jax._src.distributed import global_state
+
+    return global_state.client is not None and global_state.num_processes > 1
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, which failed, and with it the run. For one that has `joined`, after its error is printed.
+
+    An ordinary exit would wait for the others for minutes, and they for this one. Where all fail alike they part in
+    order; else the others find this one dead: at once if they wait for its numbers or it is process 0, else by its
+    heartbeat.
+    """
+    import jax
+    from jax._src.distributed import global_state
+
+    who = f"process {global_state.process_id} of {global_state.num_processes}"
+    print(f"hypereyes: {who} ends after this error, and the run with it", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    parting.start()
+    parting.join(_PARTING_SECONDS)
+    os._exit(code)
+
+
+def _local_devices() -> list[int] | None:
+    """Numbers of this process's GPUs: empty = all that it sees, None = what jax makes of the cluster.
+
+    Of a Slurm task jax expects that it drives one GPU, that of its number on the node. A node's only task drives all.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:  # told by hand
+        return None
+    tasks, nodes = os.environ.get("SLURM_NTASKS"), os.environ.get("SLURM_STEP_NUM_NODES")
+    return [] if tasks is not None and tasks == nodes else None

@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,24 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(f"{run_report.__module__}.run", fails)
     with pytest.raises(RuntimeError, match="a defect"):
         cli.main(["report", "x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "url"),
+    [
+        ("sft --checkpoint c --demonstrations d --out gs://bucket/run", "gs://bucket/run"),
+        ("rl --checkpoint s3://b/model --questions q", "s3://b/model"),
+        ("rl --checkpoint c --questions q --settings.search-store gs://b/s", "gs://b/s"),
+        ("search-store merge a gs://b/c", "gs://b/c"),
+    ],
+)
+def test_a_url_for_a_path_is_refused_and_makes_no_directory(words, url, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert f"{url} is a URL" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_with_colons_are_no_urls(tmp_path):
+    cli.refuse_urls((tmp_path / "a:b", Path("a:b/c"), Path("C:/x")))

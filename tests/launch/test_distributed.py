@@ -125,29 +125,100 @@ async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a
                 np.testing.assert_allclose(logp, wanted[place], atol=1e-5)
 
 
-def test_one_process_dying_ends_the_other_with_a_message(tmp_path):
-    script = (
-        "import os, sys, time\n"
-        "from hypereyes_jax.launch.distributed import DistributedConfig, join\n"
-        "join(DistributedConfig(True, sys.argv[1], 2, int(sys.argv[2]), heartbeat_timeout=10))\n"
-        "print('joined', flush=True)\n"
-        "os.kill(os.getpid(), 9) if sys.argv[2] == '1' else time.sleep(600)\n"
-    )
-    coordinator = f"127.0.0.1:{free_port()}"
+RUN = """
+import os, sys, time
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch import cli
+from hypereyes_jax.launch.distributed import DistributedConfig, join
+
+coordinator, process, failing, end = sys.argv[1:]
+
+def run(*_):
+    join(DistributedConfig(True, coordinator, 2, int(process), heartbeat_timeout=5))
+    print("joined", flush=True)
+    if process not in failing:
+        time.sleep(600)
+    elif end == "kill":
+        os.kill(os.getpid(), 9)
+    raise {"error": RuntimeError, "mistake": UserError}[end]("the cause")
+
+cli._run = run
+sys.exit(cli.main(["sft"]))
+"""
+
+
+def test_one_process_dying_ends_the_other_with_a_message():
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, coordinator, str(process)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    _, errors = pair[0].communicate(timeout=300)
-    pair[1].wait(timeout=10)
-    assert pair[0].returncode != 0
-    assert "heartbeat" in errors.lower() or "unhealthy" in errors.lower()
+    cases = [("0", "kill"), ("1", "kill"), ("0", "error"), ("1", "error"), ("01", "mistake")]
+    pairs = {}
+    for case in cases:  # at once: the most of it is waiting
+        coordinator = f"127.0.0.1:{free_port()}"
+        commands = [[sys.executable, "-c", RUN, coordinator, process, *case] for process in "01"]
+        pairs[case] = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for command in commands
+        ]
+    ended = {}
+    try:
+        for case, pair in pairs.items():
+            errors = [process.communicate(timeout=60)[1] for process in pair]  # far below jax's own 300 s
+            ended[case] = [(process.returncode, text) for process, text in zip(pair, errors, strict=True)]
+    finally:
+        for pair in pairs.values():
+            for process in pair:
+                process.kill()
+    for (failing, end), (first, second) in ended.items():
+        if end == "mistake":  # of both: each says so and leaves in order
+            assert [code for code, _ in (first, second)] == [2, 2]
+            continue
+        (code, dead), (other_code, other) = (first, second) if failing == "0" else (second, first)
+        assert other_code not in (0, None)
+        # the leader's connection breaks; another's heartbeat stops, and it is named by its number
+        wanted = "leader task was preempted/died" if failing == "0" else "unhealthy (stopped sending heartbeats):\n1\n"
+        assert wanted in other, other[-2000:]
+        if end == "error":
+            assert code == 1
+            assert "RuntimeError: the cause" in dead
+            assert f"process {failing} of 2 ends after this error" in dead
+        else:
+            assert code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_NODES": "8"}, []),  # one task a node, as slurm.sh starts them
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_NODES": "8", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+        ({"SLURM_NTASKS": "64", "SLURM_STEP_NUM_NODES": "8"}, None),  # jax gives each task a GPU
+        ({}, None),
+    ],
+)
+def test_the_only_task_of_a_slurm_node_is_told_to_drive_all_its_gpus(variables, told, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **named: calls.append(given))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_NODES", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    join(DistributedConfig(join=True))
+    assert calls == [(None, None, None, told)]
+
+
+def test_jax_takes_no_local_devices_on_slurm_as_all():
+    script = (
+        "import jax\n"
+        "from hypereyes_jax.launch.distributed import DistributedConfig, join\n"
+        "join(DistributedConfig(True))\n"
+        "print(jax.config.values['jax_cuda_visible_devices'])\n"
+    )
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+             "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "1"}  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | slurm
+    environment["JAX_COORDINATOR_PORT"] = str(free_port())
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "all\n", done.stderr
 
 
 def test_sigterm_ends_a_joined_process():
@@ -338,7 +409,7 @@ def test_a_group_is_told_to_the_others_exactly():
 
 
 def test_half_told_settings_are_refused():
-    with pytest.raises(UserError, match="give all of"):
+    with pytest.raises(UserError, match=r"give all of --distributed\.coordinator, --distributed\.processes"):
         join(DistributedConfig(join=True, coordinator="host:1"))
 
 
