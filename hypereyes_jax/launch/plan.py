@@ -441,7 +441,7 @@ def render(found: Plan) -> str:
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
     if train.step_seconds:
-        times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in train.roofline_seconds.items())
+        times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
         lines.append(
             f"  seconds at the roofline: {times}; bound by {train.bound}: useful FLOPs at {100 * train.peak_share:.0f} "
             "% of peak at best"
