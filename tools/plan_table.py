@@ -23,8 +23,10 @@ def row(plan: dict[str, Any]) -> str:
     program = train["program"]
     peak = program["arguments_gib"] + program["outputs_gib"] + program["temporaries_gib"]
     names = ("weights", "optimizer", "gradients", "batch", "activations")
-    parts = " + ".join(f"{train[f'{name}_gib']:.1f}" for name in names)
-    memory = f"{parts} = {peak:.1f} of {plan['capacity_gib']:.0f}" if not program["error"] else program["error"]
+    digits = 1 if peak >= 10 else 2
+    parts = " + ".join(f"{train[f'{name}_gib']:.{digits}f}" for name in names)
+    limit = f" of {plan['capacity_gib']:.0f}" if plan["capacity_gib"] else ""  # a CPU's is not known
+    memory = f"{parts} = {peak:.{digits}f}{limit}" if not program["error"] else program["error"]
     engine = plan["engine"]
     if engine is None:
         rollout = ""
@@ -33,14 +35,21 @@ def row(plan: dict[str, Any]) -> str:
     else:
         each = [p["arguments_gib"] + p["outputs_gib"] + p["temporaries_gib"] for p in engine["programs"]]
         rollout = (
-            f"{engine['replicas']} x {engine['devices']} devices, {engine['slots']} slots each, "
-            f"peak {max(each):.1f} GiB, {1000 * engine['decode_seconds']:.0f} ms a token"
+            f"{engine['replicas']} x {engine['devices']} device{'s' * (engine['devices'] > 1)}, "
+            f"{engine['slots']} slots each, peak {max(each):.1f} GiB"
         )
+        if engine["decode_seconds"]:
+            rollout += f", {_time(engine['decode_seconds'] * 1000)} ms a token"
     fits = "yes" if plan["fits"] else "no"
+    least = f"{_time(train['step_seconds'])} s ({train['bound']})" if train["step_seconds"] else ""
     return (
         f"| `{plan['recipe']}` | `{plan['mesh']}` | {memory} | {100 * train['useful_share']:.0f} % "
-        f"| {train['step_seconds']:.0f} s ({train['bound']}) | {rollout} | {fits} |"
+        f"| {least} | {rollout} | {fits} |"
     )
+
+
+def _time(number: float) -> str:
+    return f"{number:.0f}" if number >= 1 else f"{number:.2g}"
 
 
 def main(files: list[str]) -> None:

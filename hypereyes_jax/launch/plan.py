@@ -1,16 +1,21 @@
 """`hypereyes plan RECIPE --mesh PRESET`: will it fit, how fast could it be, and what bounds it, before paying for it.
 
-The real training step, and the rollout engine's programs on one replica, are compiled ahead of time for the real
-target. Memory is what that compiler reports; the split of it into kinds is exact for weights, moments and gradients
-(their shapes on the mesh are known), and what remains is activations. Times are lower bounds: each resource alone, at
-the published peak of the device.
+    hypereyes plan hypereyes_30b_rl --mesh h20_8x8 --teacher 235b-a22b --scale.row-images 64
+
+The real training step, the scoring of a teacher on the same mesh, and the rollout engine's programs on one replica, are
+compiled ahead of time for the real target. The recipe is named first: it decides the defaults of `--scale.*`, which are
+those of `hypereyes sft` and `hypereyes rl`.
+
+Memory is what that compiler reports; the split of it into kinds is exact for weights, moments and gradients (their
+shapes on the mesh are known), and what remains is activations. Times are lower bounds: each resource alone, at the
+published peak of the device.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -25,7 +30,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import target
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
 from hypereyes_jax.launch.roofline import roofline_seconds, useful_flops
-from hypereyes_jax.launch.scale import scale_of
+from hypereyes_jax.launch.scale import MINIATURE_RL, PIXELS_A_TOKEN, Scale, scale_of
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94
@@ -36,21 +41,26 @@ class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
     recipe: Annotated[str, tyro.conf.Positional]
+    """What the defaults of `scale` are of."""
     mesh: str
-    rows: int | None = None
-    """Rows of a micro-batch over all devices; default: the recipe's for each data shard."""
-    row_tokens: int | None = None
-    """Tokens of a row; default: the recipe's longest trajectory."""
-    slots: int | None = None
-    """Of the rollout engine on one replica; default: as many as a step's rollouts need, or as fit."""
-    moments_on_host: bool = False
-    """The optimiser's moments rest in the hosts' memory."""
+    """Preset of `configs.mesh`."""
+    scale: Scale = MINIATURE_RL
+    """As the training command takes it. The engine's sizes (replica devices, slots, extend rows) are looked for unless
+    one of them is given."""
+    teacher: str = ""
+    """Of RL: a frozen teacher on the same mesh, as in `hypereyes rl --teacher`. A preset like 235b-a22b, or a directory
+    with a config.json; none = no teacher, or one behind a server."""
     search: bool = False
-    """Also look for the longest row and the most rows that fit, by compiling again and again."""
+    """Also look for the longest rows and the most rows at a time that fit, by compiling again and again."""
     rollout: bool = True
     """Also compile the rollout engine's programs, for RL."""
     out: Path | None = None
     """Where to write the plan as JSON."""
+
+    @classmethod
+    def of(cls, name: str) -> PlanConfig:
+        """The defaults of a recipe; the mesh is missing. Raises UserError if there is no such recipe."""
+        return cls(name, tyro.MISSING, _default_scale(_known(name, RECIPES, "recipe")))
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,18 @@ class TrainPlan:
     step_seconds: float  # at the roofline
     useful_share: float  # of the FLOPs that are computed
     peak_share: float  # useful FLOPs of the device's peak, at the roofline
-    fits: bool
+    fits: bool  # beside the teacher's weights, if it has one on its mesh
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """A frozen teacher on the training's mesh, of one device."""
+
+    model: str
+    weights_gib: float  # stay during the training step and the rollouts
+    program: ProgramPlan  # scores a step's failed rollouts, its weights included
+    micro_batches: int
+    fits: bool  # beside the learner's weights and moments, which stay
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class EnginePlan:
     kv_gib: float
     programs: list[ProgramPlan]
     decode_seconds: float  # of one token in every slot, at the roofline
-    fits: bool  # beside the learner's weights and moments, which stay
+    fits: bool  # beside the learner's weights and moments and the teacher's weights, which stay
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,10 @@ class Plan:
     train: TrainPlan
     engine: EnginePlan | None
     refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
-    largest: dict[str, int] = field(default_factory=dict)  # `search`
+    teacher: TeacherPlan | None = None
+    largest: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # `search`: what -> largest that "fits", next that "fails"
 
 
 def run(config: PlanConfig) -> int:
@@ -122,60 +146,124 @@ def run(config: PlanConfig) -> int:
 def plan(config: PlanConfig) -> Plan:
     """Compile and measure. `target.prepare` must have run, before jax was imported.
 
-    Raises UserError for an unknown recipe or mesh, a mesh that does not divide the model, or a missing compiler.
+    Raises UserError for an unknown recipe, mesh or teacher, settings that training would refuse, a mesh that does not
+    divide a model, a search without a limit of memory, or a missing compiler.
     """
     recipe, mesh_config = _known(config.recipe, RECIPES, "recipe"), _known(config.mesh, MESHES, "mesh")
-    from hypereyes_jax.launch.plan_programs import train_step
+    scale = _scale(config, recipe)
+    if config.teacher and recipe.stage == "sft":
+        raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
+    if config.search and not mesh_config.device:
+        raise UserError(f"--search needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
+    from hypereyes_jax.launch.plan_programs import teacher_scoring, train_step
     from hypereyes_jax.models.sharding import ShardingError, make_mesh
 
-    if config.moments_on_host:
-        optimizer = replace(recipe.learner.optimizer, moments_on_host=True)
-        recipe = replace(recipe, learner=replace(recipe.learner, optimizer=optimizer))
-    model = _model(recipe)
+    recipe = replace(
+        recipe,
+        learner=scale.learner,
+        row_tokens=scale.row_tokens,
+        shard_rows=scale.shard_rows,
+        row_images=scale.row_images,
+        image_tokens=scale.max_pixels // PIXELS_A_TOKEN,
+        distill=recipe.distill or bool(config.teacher),
+    )
+    model = _model(recipe.model)
+    taught = _model(config.teacher) if config.teacher else None
     try:
         mesh = make_mesh(mesh_config, target.devices(mesh_config)[: mesh_config.size])
         step = train_step(recipe, model, mesh)
     except ShardingError as error:
         raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
+    try:
+        scoring = teacher_scoring(taught, scale.learner.compute_dtype, mesh) if taught is not None else None
+    except ShardingError as error:
+        raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
     shards = mesh_config.data_shards
-    rows, row_tokens = config.rows or shards * recipe.shard_rows, config.row_tokens or recipe.row_tokens
-    if rows % shards:
-        raise UserError(f"--rows {rows} must be a multiple of the mesh's {shards} data shards")
+    rows, row_tokens = shards * recipe.shard_rows, recipe.row_tokens
     capacity = _capacity(mesh_config)
+    room = capacity - (scoring.weights / GIB if scoring is not None else 0.0)
 
     def trained(rows: int, row_tokens: int) -> TrainPlan:
-        return _train_plan(recipe, model, mesh_config, step, rows, row_tokens, capacity)
+        return _train_plan(recipe, model, mesh_config, step, scale, rows, row_tokens, room)
+
+    def sampled(train: TrainPlan) -> EnginePlan | None:
+        if not config.rollout or recipe.rollout is None:
+            return None
+        return _engine_plan(recipe, model, mesh_config, scale, room, train)
+
+    def scored(train: TrainPlan) -> TeacherPlan | None:
+        if scoring is None or taught is None:
+            return None
+        return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, scale, capacity, train)
+
+    def all_fit(rows: int, row_tokens: int) -> bool:
+        train = trained(rows, row_tokens)
+        if not train.fits:
+            return False
+        teacher = scored(train)
+        if teacher is not None and not teacher.fits:
+            return False
+        slots = engine if row_tokens == recipe.row_tokens else sampled(train)
+        return slots is None or slots.fits
 
     train = trained(rows, row_tokens)
-    engine = None
-    if config.rollout and recipe.rollout is not None:
-        engine = _engine_plan(recipe, model, mesh_config, config.slots, capacity, train)
+    teacher, engine = scored(train), sampled(train)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.search:
         largest = {
-            "row_tokens": _largest(lambda n: trained(rows, n).fits, row_tokens, unit=1024),
-            "rows": _largest(lambda n: trained(n, row_tokens).fits, rows, unit=shards),
+            "row_tokens": _largest(lambda n: all_fit(rows, n), row_tokens, unit=1024),
+            "rows": _largest(lambda n: all_fit(n, row_tokens), rows, unit=shards),
         }
     return Plan(
         recipe=recipe.name,
         mesh=mesh_config.name,
         devices=mesh_config.size,
         capacity_gib=capacity if mesh_config.device else None,
-        fits=train.fits and (engine is None or engine.fits) and not refused,
+        fits=all(part is None or part.fits for part in (train, teacher, engine)) and not refused,
         train=train,
         engine=engine,
         refused=refused,
+        teacher=teacher,
         largest=largest,
     )
 
 
+def _default_scale(recipe: Recipe) -> Scale:
+    return MINIATURE_RL if recipe.name == "miniature" else scale_of(recipe)
+
+
+def _scale(config: PlanConfig, recipe: Recipe) -> Scale:
+    """The sizes to plan. Raises UserError for those that the training command would refuse."""
+    default = _default_scale(recipe)
+    if config.scale == MINIATURE_RL:  # nothing was given, and the recipe not named first
+        return default
+    for name in ("schedule", "learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
+        if getattr(config.scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+            raise UserError(
+                f"these settings are not {recipe.name}'s: name the recipe first (hypereyes plan {recipe.name} ...), it "
+                "decides the others' defaults; and leave learning rates out, they change no plan"
+            )
+    train = config.scale.learner.train
+    if (recipe.stage == "sft") != (train == "lora"):
+        wanted = "lora" if recipe.stage == "sft" else "full or language"
+        raise UserError(f"{recipe.name} does not train {train}: --scale.learner.train must be {wanted}")
+    return config.scale
+
+
 def _train_plan(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, step: Any, rows: int, row_tokens: int, capacity: float
+    recipe: Recipe,
+    model: Qwen3VLConfig,
+    mesh: MeshConfig,
+    step: Any,
+    scale: Scale,
+    rows: int,
+    row_tokens: int,
+    room: float,
 ) -> TrainPlan:
     from hypereyes_jax.launch.plan_programs import abstract_batch
 
-    micro_batches = math.ceil(recipe.batch / rows)
+    micro_batches = math.ceil(recipe.batch / (rows * scale.row_samples))
     batch = abstract_batch(recipe, model, micro_batches, rows, row_tokens)
     program = compile_program("training step", lambda: step.trace(batch), mesh)
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
@@ -202,30 +290,69 @@ def _train_plan(
         step_seconds=seconds[bound],
         useful_share=useful / 1e12 / program.tflops if program.tflops else 0.0,
         peak_share=useful / 1e12 / peak / seconds[bound] if seconds[bound] else 0.0,
-        fits=not program.error and program.peak_gib <= capacity,
+        fits=not program.error and program.peak_gib <= room,
+    )
+
+
+def _teacher_plan(
+    name: str,
+    recipe: Recipe,
+    model: Qwen3VLConfig,
+    mesh: MeshConfig,
+    scoring: Any,
+    scale: Scale,
+    capacity: float,
+    train: TrainPlan,
+) -> TeacherPlan:
+    """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
+    from hypereyes_jax.launch.plan_programs import abstract_batch
+
+    micro_batches = math.ceil(recipe.batch / 2 / (train.rows * scale.row_samples))
+    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_tokens)
+    program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh)
+    peak = program.peak_gib + train.weights_gib + train.optimizer_gib
+    return TeacherPlan(
+        model=name,
+        weights_gib=scoring.weights / GIB,
+        program=program,
+        micro_batches=micro_batches,
+        fits=not program.error and peak <= capacity,
     )
 
 
 def _engine_plan(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, wanted: int | None, capacity: float, train: TrainPlan
-) -> EnginePlan | None:
-    from hypereyes_jax.launch.plan_programs import engine_programs, replica_config, slot_bytes, weight_bytes
-    from hypereyes_jax.rollout.layout import replica_grid, replica_mesh
+    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, scale: Scale, room: float, train: TrainPlan
+) -> EnginePlan:
+    """Of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
 
-    assert recipe.rollout is not None
+    Args:
+      room: GiB of a device, for the engine and the learner's weights and moments.
+    """
+    from hypereyes_jax.launch.plan_programs import engine_programs, replica_config, slot_bytes, weight_bytes
+    from hypereyes_jax.rollout.layout import replica_grid, replica_mesh, replica_size
+
+    default = _default_scale(RECIPES[recipe.name])
+    given = any(getattr(scale, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
     resident = train.weights_gib + train.optimizer_gib
-    room = capacity - resident if mesh.device else 2.0**20
-    replica = replica_config(mesh, recipe, model, room * GIB)
+    room = room - resident if mesh.device else 2.0**20
+    if given:
+        try:
+            sizes = replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, scale.replica_devices)
+            replica: MeshConfig | None = mesh.sampler_replica(*sizes)
+        except ValueError as error:
+            raise UserError(f"no rollout engine of these sizes on mesh {mesh.name}: {error}") from error
+    else:
+        replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
         return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, fits=False)
     replicas = mesh.size // replica.size
     weights = weight_bytes(recipe, model) / replica.size / GIB
     slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
-    needed = wanted or min(recipe.rollout.slots, math.ceil(recipe.batch / replicas))
+    needed = min(scale.slots, math.ceil(recipe.batch / replicas))
     # A slot is held once at rest and once in the view that a call attends to.
-    most = needed if wanted else max(1, min(needed, int((room - weights) / (2 * slot))))
+    most = needed if given else max(1, min(needed, int((room - weights) / (2 * slot))))
     grid = replica_mesh(replica_grid(model.text, target.devices(replica)[: replica.size], replica.size))
-    scale = replace(scale_of(recipe), row_tokens=train.row_tokens)
+    scale = replace(scale, row_tokens=train.row_tokens)
 
     done: dict[str, ProgramPlan] = {}
 
@@ -251,13 +378,13 @@ def _engine_plan(
 
     def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
         found, slots = compiled(most, rows), most
-        while not found.fits and wanted is None and slots // 2 > more_than:
+        while not found.fits and not given and slots // 2 > more_than:
             slots //= 2
             found = compiled(slots, rows)
         return found
 
     best = with_most_slots(scale.extend_rows, more_than=0)
-    if best.fits and best.slots == most:
+    if given or (best.fits and best.slots == most):
         return best
     # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
     other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
@@ -305,7 +432,8 @@ def render(found: Plan) -> str:
     }
     lines = [
         f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
-        f"a step: {train.micro_batches} micro-batches of {_count(train.rows, 'row')} of {train.row_tokens:,} tokens",
+        f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
+        f"{train.row_tokens:,} tokens",
         "  GiB a device: "
         + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
         + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
@@ -313,11 +441,23 @@ def render(found: Plan) -> str:
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
     if train.step_seconds:
-        times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in train.roofline_seconds.items())
+        times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
         lines.append(
             f"  seconds at the roofline: {times}; bound by {train.bound}: useful FLOPs at {100 * train.peak_share:.0f} "
             "% of peak at best"
         )
+    teacher = found.teacher
+    if teacher is not None:
+        peak = teacher.program.peak_gib + train.weights_gib + train.optimizer_gib
+        lines += [
+            f"teacher {teacher.model}: {_short(teacher.weights_gib)} GiB of weights a device, which stay: the training "
+            f"step takes {_short(train.program.peak_gib + teacher.weights_gib)} GiB with them",
+            _program_line(teacher.program),
+            f"  a step scores {_count(teacher.micro_batches, 'micro-batch', 'es')}; {_short(peak)} GiB a device with "
+            "the learner's weights and moments",
+        ]
+    elif RECIPES[found.recipe].distill:
+        lines.append("teacher: not on this mesh (behind a server, or none); `--teacher MODEL` plans one that is")
     engine = found.engine
     if engine is not None and engine.replicas:
         lines += [
@@ -335,8 +475,11 @@ def render(found: Plan) -> str:
             lines.append(f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline")
     elif engine is not None:
         lines.append("rollout: no replica of this mesh holds the weights")
-    if found.largest:
-        lines.append("largest that fits: " + json.dumps(found.largest))
+    for what, ends in found.largest.items():
+        name = {"row_tokens": "tokens a row", "rows": "rows of a micro-batch"}[what]
+        lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
+    if not found.largest and found.capacity_gib:
+        lines.append("`--search` looks for the longest rows and the most rows that fit")
     if found.refused:
         lines.append(f"`hypereyes {RECIPES[found.recipe].stage}` refuses it: {found.refused}")
     lines.append("FITS" if found.fits else "REFUSED" if found.refused else "DOES NOT FIT")
@@ -347,8 +490,8 @@ def _short(number: float) -> str:
     return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{plural if number != 1 else ''}"
 
 
 def _program_line(each: ProgramPlan) -> str:
@@ -365,18 +508,27 @@ def _known(name: str, table: dict[str, Any], what: str) -> Any:
     return table[name]
 
 
-def _model(recipe: Recipe) -> Qwen3VLConfig:
-    if recipe.model in PRESETS:
-        return PRESETS[recipe.model]
-    return Qwen3VLConfig.from_hf(Path(str(resources.files("hypereyes_jax.assets") / recipe.model)))
+def _model(name: str) -> Qwen3VLConfig:
+    """Of a preset, a folder of `assets`, or a directory with a config.json. Raises UserError if it is none of them."""
+    if name in PRESETS:
+        return PRESETS[name]
+    shipped = Path(str(resources.files("hypereyes_jax.assets") / name))
+    path = shipped if (shipped / "config.json").exists() else Path(name)
+    try:
+        return Qwen3VLConfig.from_hf(path)
+    except OSError as error:
+        raise UserError(f"{name} is no model: give {', '.join(PRESETS)}, or a directory with a config.json") from error
 
 
 def _capacity(mesh: MeshConfig) -> float:
     return DEVICES[mesh.device].memory_gib * _USABLE if mesh.device else math.inf
 
 
-def _largest(fits: Any, start: int, unit: int) -> int:
-    """The largest size that fits, to `unit`, or 0: doubling, then halving the gap."""
+def _largest(fits: Callable[[int], bool], start: int, unit: int) -> dict[str, int]:
+    """The largest size found that "fits" (0: none) and the smallest that "fails": an eighth apart, or a `unit`.
+
+    Each try compiles for minutes, so the gap is left.
+    """
     low, high = 0, start
     while fits(high):
         low, high = high, high * 2
@@ -385,4 +537,4 @@ def _largest(fits: Any, start: int, unit: int) -> int:
         if middle in (low, high):
             break
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return {"fits": low, "fails": high}

@@ -1,4 +1,6 @@
-"""The programs that `hypereyes plan` compiles, as shapes: a recipe's training step, and the rollout engine's three."""
+"""The programs that `hypereyes plan` compiles, as shapes: a recipe's training step, its teacher's scoring, and the
+rollout engine's three.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
-from hypereyes_jax.rl.learner import make_learner
+from hypereyes_jax.rl.learner import LearnerConfig, make_learner
 from hypereyes_jax.rl.pack import PackedBatch
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import STORE_SPEC
@@ -51,18 +53,38 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
     where = learner.shardings(state)
     step: Any = learner.sft_step if recipe.stage == "sft" else learner.rl_step
 
-    def total(tree: Any, places: Any, itemsize: int | None = None) -> float:
-        pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
-        return float(sum(math.prod(p.shard_shape(x.shape)) * (itemsize or x.dtype.itemsize) for x, p in pairs))
-
-    on_host, moments = recipe.learner.optimizer.moments_on_host, total(state.opt_state, where.opt_state)
+    on_host, moments = recipe.learner.optimizer.moments_on_host, _bytes(state.opt_state, where.opt_state)
     return TrainStep(
         trace=lambda batch: step.trace(state, batch),
-        weights=total((state.trainable, state.frozen), (where.trainable, where.frozen)),
+        weights=_bytes((state.trainable, state.frozen), (where.trainable, where.frozen)),
         optimizer=0.0 if on_host else moments,
         host=moments if on_host else 0.0,
-        gradients=total(state.trainable, where.trainable, itemsize=4),
+        gradients=_bytes(state.trainable, where.trainable, itemsize=4),
     )
+
+
+class Scoring(NamedTuple):
+    trace: Callable[[PackedBatch], Any]  # of a batch as shapes
+    weights: float  # bytes a device
+
+
+def teacher_scoring(model: Qwen3VLConfig, compute_dtype: str, mesh: Mesh) -> Scoring:
+    """What `rl.teacher.LocalTeacher` runs, with its weights in the precision that training computes in.
+
+    Raises ShardingError if the mesh does not divide the model.
+    """
+    learner: Any = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, compute_dtype))
+    return Scoring(
+        trace=lambda batch: learner.score_logprobs.trace(params, batch),
+        weights=_bytes(params, param_shardings(model, mesh)),
+    )
+
+
+def _bytes(tree: Any, places: Any, itemsize: int | None = None) -> float:
+    """A device's share of arrays in their places; `itemsize`: of every value, instead of its own."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
+    return float(sum(math.prod(p.shard_shape(x.shape)) * (itemsize or x.dtype.itemsize) for x, p in pairs))
 
 
 def _abstract_images(

@@ -151,6 +151,7 @@ class RlLoop:
         if not live:  # a step with nothing to learn has the shape of any other
             live, left_out = left_out[:1], left_out[1:]
         batch = self._processes.batch(self._model, live, self._packing, left_out)
+        self._watch.check(batch, self._packing)
         packed = time.perf_counter()
         self._state, metrics = self._learner.rl_step(self._state, batch)
         values = {name: float(value) for name, value in metrics.items()}

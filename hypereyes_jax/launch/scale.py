@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without i
     from hypereyes_jax.rl.pack import PackConfig
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 
-_PIXELS_A_TOKEN = 32**2
+PIXELS_A_TOKEN = 32**2
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Scale:
         from hypereyes_jax.rl.pack import PackConfig
 
         rows = self.shard_rows * shards
-        patches = 4 * self.max_pixels // _PIXELS_A_TOKEN
+        patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
         return PackConfig(
             row_tokens=(self.row_tokens,),
@@ -118,7 +118,7 @@ def scale_of(recipe: Recipe) -> Scale:
         row_samples=1,
         row_images=recipe.row_images,
         min_pixels=MIN_PIXELS,
-        max_pixels=recipe.image_tokens * _PIXELS_A_TOKEN,
+        max_pixels=recipe.image_tokens * PIXELS_A_TOKEN,
         slots=rollout.slots if rollout else 1,
         prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
         turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,

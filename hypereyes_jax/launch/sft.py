@@ -201,6 +201,7 @@ def train(
                 with profiled(directory.file("profile"), step == profile_step):
                     if processes.mesh is not None:
                         batch = processes.batch(model, batch, packing)
+                    watch.check(batch, packing)
                     state, metrics = learner.sft_step(state, batch)
                     values = {name: float(value) for name, value in metrics.items()}
                 seconds = time.perf_counter() - began

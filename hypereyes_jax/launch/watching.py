@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from hypereyes_jax.launch.roofline import useful_flops
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.rl.pack import PackedBatch
+    from hypereyes_jax.rl.pack import PackConfig, PackedBatch
 
+_LOG = logging.getLogger(__name__)
 _TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
 
 
@@ -32,7 +34,36 @@ class Watch:
         self._model, self._train = model, train
         self._devices = jax.local_devices()
         self._count = jax.device_count()
+        self._index = jax.process_index()
         self._peak = published(self._devices[0].device_kind)
+        self._outgrown: set[tuple[int, ...]] = set()
+
+    def check(self, batch: PackedBatch, packing: PackConfig) -> None:
+        """Before a step: the first process warns of a batch larger than planned, once for each shape.
+
+        Such a step compiles a larger program, which `hypereyes plan` has not looked at and which may not fit.
+
+        Args:
+          batch: over all processes.
+          packing: of this process's part of it.
+        """
+        micro_batches, rows, _ = batch.targets_MBT.shape
+        vision = batch.inputs.vision
+        images, patches = (0, 0) if vision is None else vision.segment_RL.shape[1:]
+        least, least_images, least_patches = packing.at_least
+        least_images = -(-least_images // packing.shards) * packing.shards * (rows // packing.rows)
+        planned = (least, rows, least_images, least_patches)
+        found = (micro_batches, rows, images, patches)
+        larger = any(size > room for size, room in zip(found, planned, strict=True))
+        if not larger or found in self._outgrown or self._index:
+            return
+        self._outgrown.add(found)
+        form = "%d micro-batches of %d rows with %d rows of %d patches"
+        _LOG.warning(
+            f"a step is larger than planned and compiles another program: {form}, planned {form}. Plan it with "
+            "`hypereyes plan --scale.row-images %d`, and give the same here to compile one program for all steps.",
+            *found, *planned, -(-images // rows),
+        )  # fmt: skip
 
     def figures(self, batch: PackedBatch, seconds: float) -> dict[str, float]:
         """Of a step that took so long, from the batch to the finished update.

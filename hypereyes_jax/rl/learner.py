@@ -202,14 +202,9 @@ def make_learner(
 
         return _OnMesh(mesh, build, {})
 
-    def score_on_mesh(
-        params: Params, batch: PackedBatch, lora: Params | None = None, temperature: float | jax.Array = 1.0
-    ) -> jax.Array:
-        with jax.set_mesh(mesh):
-            return scored(params, jax.device_put(batch, batch_shardings(batch, mesh)), lora, temperature)
-
-    scored = jax.jit(score_logprobs)
-    return Learner(init, on_mesh(sft_step), on_mesh(rl_step), score_on_mesh, shardings)
+    return Learner(
+        init, on_mesh(sft_step), on_mesh(rl_step), _ScoreOnMesh(mesh, by_weight, jax.jit(score_logprobs)), shardings
+    )
 
 
 @dataclass(frozen=True)
@@ -236,6 +231,35 @@ class _OnMesh:
         program = self._program(arguments)
         with jax.set_mesh(self.mesh):
             return program.trace(*arguments)
+
+
+@dataclass(frozen=True)
+class _ScoreOnMesh:
+    """`Learner.score_logprobs` on a mesh. Takes its arguments where they are; a host's batch is put in its place."""
+
+    mesh: Mesh
+    by_weight: Params
+    scored: Any  # jitted
+
+    def __call__(
+        self, params: Params, batch: PackedBatch, lora: Params | None = None, temperature: float | jax.Array = 1.0
+    ) -> jax.Array:
+        with jax.set_mesh(self.mesh):
+            return self.scored(params, jax.device_put(batch, batch_shardings(batch, self.mesh)), lora, temperature)
+
+    def trace(self, params: Params, batch: PackedBatch) -> Any:
+        """As `jax.jit(...).trace`, with ShapeDtypeStructs that need no shardings. The devices need not exist."""
+
+        def put(x: Any, where: Any) -> Any:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+        with jax.set_mesh(self.mesh):
+            return self.scored.trace(
+                jax.tree.map(put, params, self.by_weight),
+                jax.tree.map(put, batch, batch_shardings(batch, self.mesh)),
+                None,
+                1.0,
+            )
 
 
 def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:

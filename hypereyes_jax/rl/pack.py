@@ -343,10 +343,13 @@ def _vision_shape(
         return rows // pack_config.shards, length
     sizes = [[len(image.patches) for image in each] for each in images]
     _, least_rows, least_length = pack_config.at_least
-    length = bucket(max((max(each, default=0) for each in sizes), default=0), 4 * config.vision.merge_unit)
+    least_rows = -(-least_rows // pack_config.shards)
+    largest = max((max(each, default=0) for each in sizes), default=0)
+    # what fits the least size takes that, which need not be a bucket: 4,800 patches lie between 4,096 and 6,144
+    length = least_length if 0 < largest <= least_length else bucket(largest, 4 * config.vision.merge_unit)
     length = max(length, least_length)
     rows = max(place(each, length)[1] for each in sizes)
-    return max(bucket(rows) if rows else 0, -(-least_rows // pack_config.shards)), length
+    return least_rows if rows <= least_rows else bucket(rows), length
 
 
 def unpack(batch: PackedBatch, values_MBT: np.ndarray) -> dict[int, np.ndarray]:

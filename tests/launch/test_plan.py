@@ -3,17 +3,20 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tyro
 
-from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.mesh import MESHES, MeshConfig
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch import miniature, target
+from hypereyes_jax.launch import miniature, plan_programs, target
+from hypereyes_jax.launch import plan as plan_module
+from hypereyes_jax.launch.cli import main
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
 from hypereyes_jax.launch.plan import EnginePlan, Plan, PlanConfig, TrainPlan, _largest, _refusal, plan, render
 from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
@@ -42,8 +45,8 @@ def test_a_training_token_costs_six_flops_a_weight_and_an_adapter_token_four():
 @pytest.mark.parametrize("limit", [900, 5_000, 33_000])
 def test_the_search_finds_the_largest_that_fits(limit):
     found = _largest(lambda n: n <= limit, start=1024, unit=64)
-    assert found <= limit
-    assert limit - found <= max(64, limit // 8) + 64
+    assert found["fits"] <= limit < found["fails"]
+    assert found["fails"] - found["fits"] <= max(64, limit // 8) + 64
 
 
 def test_traffic_that_leaves_a_node_counts_against_the_network():
@@ -93,6 +96,129 @@ def test_unknown_names_are_refused_with_those_there_are():
         plan(PlanConfig("hypereyes_30b_sft", "x"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("hypereyes_30b_sft --mesh cpu --teacher 30b-a3b", "--teacher is for RL"),
+        ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is no model: give 2b,"),
+        ("hypereyes_30b_rl --mesh cpu --scale.learner.train lora", "--scale.learner.train must be full or language"),
+        ("hypereyes_30b_sft --mesh cpu --scale.learner.train full", "--scale.learner.train must be lora"),
+        ("--mesh cpu hypereyes_30b_rl --scale.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
+        ("miniature --mesh cpu --search", "--search needs a mesh whose devices' memory is known"),
+        ("x --mesh cpu", "no recipe 'x'"),
+    ],
+)
+def test_what_can_not_be_planned_is_refused(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(target, "prepare", lambda mesh: None)  # jax is here already
+    assert main(["plan", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+class Compiler:
+    """Takes the place of the compiler: each program traces, and takes the memory that a test says."""
+
+    def __init__(self, monkeypatch):
+        self.gib = {}  # first word of a program's name -> what it takes
+        self.batches = []
+        real = plan_programs.abstract_batch
+
+        def batch(*arguments):
+            self.batches.append(real(*arguments))
+            return self.batches[-1]
+
+        def compiled(name, trace, mesh):
+            if name == "teacher's scoring":
+                trace()
+            return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0))
+
+        monkeypatch.setattr(plan_programs, "abstract_batch", batch)
+        monkeypatch.setattr(plan_module, "compile_program", compiled)
+        # one device with a card's memory, on this CPU
+        monkeypatch.setitem(MESHES, "one", MeshConfig("one", "cpu", device="h20"))
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    return Compiler(monkeypatch)
+
+
+def planned(*words, recipe="miniature"):
+    args = [recipe, "--mesh", "one", *words]
+    return plan(tyro.cli(PlanConfig, args=args, default=PlanConfig.of(recipe)))
+
+
+def test_what_is_given_as_for_training_is_planned(compiler):
+    words = (
+        "--scale.row-tokens 512 --scale.shard-rows 2 --scale.row-samples 1 --scale.row-images 3 "
+        "--scale.learner.compute-dtype bfloat16 --scale.slots 5 --scale.extend-rows 2"
+    )
+    found = planned(*words.split())
+    (batch,) = compiler.batches
+    assert batch.targets_MBT.shape == (64, 2, 512)  # 128 trajectories
+    assert batch.inputs.vision.segment_RL.shape == (64, 2 * 3, 48 * 4)
+    assert batch.inputs.vision.patches_NP.dtype == "bfloat16"
+    assert (found.engine.slots, found.engine.slot_tokens, found.engine.extend_rows) == (5, 512, (2,))
+    plain = planned()
+    assert (plain.engine.slots, plain.engine.extend_rows) == (64, (1, 4))
+    assert plain.engine.kv_gib / 65 / 1024 == pytest.approx(2 * found.engine.kv_gib / 6 / 512)  # half the precision
+    assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
+
+
+@pytest.mark.parametrize("program", ["training", "teacher's", "extend"])
+def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
+    found = planned("--teacher", "base")
+    assert found.fits
+    assert found.teacher.weights_gib == pytest.approx(found.train.weights_gib)  # all float32, the same model
+    assert compiler.batches[-2].teacher_logp_MBT is not None
+    assert compiler.batches[-1].teacher_logp_MBT is None
+    assert compiler.batches[-1].targets_MBT.shape == (4, 8, 1024)  # half of the rollouts
+    teacher, resident = found.teacher.weights_gib, found.train.weights_gib + found.train.optimizer_gib
+    beside = {"training": teacher, "teacher's": resident, "extend": teacher + resident}[program]
+    compiler.gib[program] = found.capacity_gib - beside - 1e-6
+    assert planned("--teacher", "base").fits
+    compiler.gib[program] += 2e-6
+    assert not planned("--teacher", "base", "--scale.slots", "8").fits
+    if program != "teacher's":
+        assert planned("--scale.slots", "8").fits  # without one
+
+
+def test_a_teacher_is_told_of(compiler):
+    text = render(planned("--teacher", "base"))
+    assert "teacher base: 0.00557 GiB of weights a device, which stay" in text
+    assert "a step scores 4 micro-batches" in text
+    assert "`--teacher MODEL` plans one" in render(planned())
+
+
+def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
+    real = plan_module._engine_plan
+
+    def train_plan(*arguments):
+        found = real_train(*arguments)
+        return replace(found, fits=found.rows <= 100 and found.row_tokens <= 9_000)
+
+    real_train = plan_module._train_plan
+    monkeypatch.setattr(plan_module, "_train_plan", train_plan)
+    monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].row_tokens <= 3_000))
+    found = planned("--search")
+    assert found.largest == {"row_tokens": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
+    assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
+    assert "`--search`" in render(planned())
+    assert "`--search`" not in render(found)
+
+
+def table_of(page):
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    return [(row[0].strip("`"), row[1].strip("`"), row[-1].strip(" |")) for row in rows if row[0].strip("`") in RECIPES]
+
+
+def test_every_recipe_fits_a_gpu_and_a_tpu_in_the_documented_table():
+    rows = table_of((Path(__file__).parents[2] / "docs/plan.md").read_text())
+    assert {fits for _, _, fits in rows} == {"yes"}
+    for recipe in RECIPES:
+        platforms = {MESHES[mesh].platform for name, mesh, _ in rows if name == recipe}
+        assert platforms >= ({"cpu", "gpu"} if recipe == "miniature" else {"gpu", "tpu"}), recipe
+
+
 def hypereyes_plan(*arguments):
     script = "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", script, "plan", *map(str, arguments)]
@@ -107,7 +233,7 @@ def test_the_miniature_is_planned_on_a_cpu(tmp_path):
     assert done.stdout.rstrip().endswith("FITS")
     found = json.loads(out.read_text())
     train, engine = found["train"], found["engine"]
-    assert train["micro_batches"] * train["rows"] == RECIPES["miniature"].batch
+    assert train["micro_batches"] * train["rows"] * MINIATURE_RL.row_samples == RECIPES["miniature"].batch
     parts = [train[f"{name}_gib"] for name in ("weights", "optimizer", "batch", "gradients", "activations")]
     program = train["program"]
     peak = sum(program[f"{name}_gib"] for name in ("arguments", "outputs", "temporaries"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.launch.watching import Watch, profiled, published
 from hypereyes_jax.processing.types import SampledChunk
 from hypereyes_jax.rl.pack import PackConfig, pack, sft_sample
+from tests.rl.small import CONFIG, PACK, samples
 
 KINDS = {
     "TPU v5 lite": "v5e",
@@ -48,6 +51,21 @@ def test_useful_work_counts_tokens_and_no_padding():
     assert found["useful_tflops"] == pytest.approx(flops / 2.0 / 1e12)
     assert found["host_peak_gib"] > 0.1
     assert "mfu" not in found  # nobody publishes a peak of this machine
+
+
+def test_a_step_larger_than_planned_is_warned_of_once_a_shape(caplog):
+    usual = dataclasses.replace(PACK, at_least=(2, 4, 256))
+    watch = Watch(CONFIG, "language")
+    watch.check(pack(CONFIG, samples(2), usual), usual)
+    assert not caplog.records
+    larger = pack(CONFIG, samples(2), dataclasses.replace(usual, vision=(6, 256)))
+    watch.check(larger, usual)
+    watch.check(larger, usual)
+    (record,) = caplog.records
+    assert "2 micro-batches of 2 rows with 6 rows of 256 patches, planned 2 micro-batches" in record.message
+    assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --scale.row-images 3`" in record.message
+    watch.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
+    assert len(caplog.records) == 2
 
 
 def test_a_profile_is_written_only_when_wanted(tmp_path):

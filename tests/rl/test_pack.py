@@ -135,6 +135,13 @@ def test_buckets_with_a_least_size_give_batches_of_about_a_size_one_shape():
     assert shape(60, roomy)[0] > 8  # a larger batch still fits
 
 
+def test_what_fits_the_least_size_takes_it_though_it_is_no_bucket():
+    asked = samples(2, images=2)
+    assert pack(CONFIG, asked, PACK).inputs.vision.segment_RL.shape[2] == 48  # for an image of 36 patches
+    roomy = dataclasses.replace(PACK, at_least=(1, 5, 40))
+    assert pack(CONFIG, asked, roomy).inputs.vision.segment_RL.shape[1:] == (5, 40)
+
+
 def test_missing_teacher_scores_are_nan_and_wrong_counts_are_refused():
     batch_samples = samples(2)
     n = sum(len(c.tokens) for c in batch_samples[0].chunks if isinstance(c, SampledChunk))
