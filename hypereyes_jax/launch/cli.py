@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,9 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(name, rest)
     except UserError as error:
         return _fail(str(error))
+    except ExceptionGroup as group:  # of tasks that ran together
+        mistakes, defects = group.split(UserError)
+        if mistakes is None or defects is not None:
+            raise
+        return _fail(str(_first(mistakes)))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or importlib.util.find_spec(package) is not None:
+            raise  # a module missing from a package that is there is a defect
+        return _fail(
+            f"the package {package} is missing, which `hypereyes {name}` needs. Install all that this project needs: "
+            "pip install -e . in the directory of its pyproject.toml."
+        )
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
         return 130
+
+
+def _first(group: BaseException) -> BaseException:
+    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
 
 
 def _run(name: str, words: Sequence[str]) -> int:
