@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.env.images import ImageError, ImageLimits, read_base64_image
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_atomic
@@ -40,12 +40,14 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 
 def read_questions(path: Path) -> list[Question]:
     """Raises UserError naming the file, the line and what is wrong with it."""
-    found = [_question(path, number, row) for number, row in _rows(path)]
-    seen: dict[str, int] = {}
-    for number, question in enumerate(found, start=1):
-        if question.id in seen:
-            raise _bad(path, number, f"the id {question.id!r} is that of question {seen[question.id]} too")
-        seen[question.id] = number
+    found: list[Question] = []
+    lines: dict[str, int] = {}
+    for number, row in _rows(path):
+        question = _question(path, number, row)
+        if question.id in lines:
+            raise _bad(path, number, f"the id {question.id!r} is that of line {lines[question.id]} too")
+        lines[question.id] = number
+        found.append(question)
     return found
 
 
@@ -73,28 +75,46 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def _question(path: Path, number: int, row: dict[str, Any]) -> Question:
-    for key, kind in (("id", str), ("text", str), ("answers", list)):
-        if not isinstance(row.get(key), kind):
-            raise _bad(path, number, f"it needs {key!r}, a {'list of texts' if kind is list else 'text'}")
-    if not row["answers"] or not all(isinstance(answer, str) for answer in row["answers"]):
+    name, text = _text(path, number, row, "id"), _text(path, number, row, "text")
+    answers = _list(path, number, row, "answers")
+    if not answers or not all(isinstance(answer, str) for answer in answers):
         raise _bad(path, number, "'answers' must be texts, the reference answer first")
-    images = tuple(_decode(path, number, image) for image in row.get("images", []))
-    return Question(row["id"], row["text"], images, tuple(row["answers"]), row.get("kind", ""), row.get("meta", {}))
+    images = tuple(_decode(path, number, image) for image in _list(path, number, {"images": []} | row, "images"))
+    meta = row.get("meta", {})
+    if not isinstance(meta, dict):
+        raise _bad(path, number, "'meta' must be a JSON object")
+    return Question(name, text, images, tuple(answers), _text(path, number, {"kind": ""} | row, "kind"), meta)
 
 
 def _example(path: Path, number: int, row: dict[str, Any]) -> Example:
-    try:
-        observations = tuple(
-            tuple(part if isinstance(part, str) else _decode(path, number, part["image"]) for part in parts)
-            for parts in row["observations"]
-        )
-        turns = tuple(str(turn) for turn in row["turns"])
-        example = Example(str(row["id"]), str(row["system"]), observations, turns)
-    except (KeyError, TypeError) as error:
-        raise _bad(path, number, f"it is no demonstration ({type(error).__name__}: {error})") from None
+    name, system = _text(path, number, row, "id"), _text(path, number, row, "system")
+    turns = _list(path, number, row, "turns")
+    if not all(isinstance(turn, str) for turn in turns):
+        raise _bad(path, number, "'turns' must be texts")
+    observations = tuple(_parts(path, number, parts) for parts in _list(path, number, row, "observations"))
     if not turns or len(turns) != len(observations):
         raise _bad(path, number, f"{len(observations)} user messages need as many turns, found {len(turns)}")
-    return example
+    return Example(name, system, observations, tuple(turns))
+
+
+def _parts(path: Path, number: int, parts: Any) -> tuple[Part, ...]:
+    if not isinstance(parts, list) or not all(
+        isinstance(p, str) or (isinstance(p, dict) and "image" in p) for p in parts
+    ):
+        raise _bad(path, number, "each of 'observations' must be a list of texts and of objects with an 'image'")
+    return tuple(part if isinstance(part, str) else _decode(path, number, part["image"]) for part in parts)
+
+
+def _text(path: Path, number: int, row: dict[str, Any], key: str) -> str:
+    if not isinstance(row.get(key), str):
+        raise _bad(path, number, f"it needs {key!r}, a text")
+    return str(row[key])
+
+
+def _list(path: Path, number: int, row: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(row.get(key), list):
+        raise _bad(path, number, f"it needs {key!r}, a list")
+    return list(row[key])
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -103,9 +123,12 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: a text may hold one of the rarer line separators of Unicode, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise UserError(f"there is no {path}. Give the file, or make one with `hypereyes synth`.") from None
+    except OSError as error:
+        raise UserError(f"can't read {path} ({error.strerror}). Give a file made by `hypereyes synth`.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file in UTF-8 ({error}). Make it anew with `hypereyes synth`.") from None
     for number, line in enumerate(lines, start=1):
@@ -113,7 +136,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+            if "\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text that can be encoded again
+                json.dumps(row, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise _bad(path, number, f"it is no JSON ({error})") from None
         if not isinstance(row, dict):
             raise _bad(path, number, "it must be a JSON object")
@@ -132,10 +157,9 @@ def _encode(image: Part) -> str:
 
 
 def _decode(path: Path, number: int, text: Any) -> Image.Image:
+    if not isinstance(text, str):
+        raise _bad(path, number, "an image must be a text: a data URI, or base64 alone")
     try:
-        data = base64.b64decode(str(text).removeprefix(_PNG), validate=True)
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        return read_base64_image(text, ImageLimits(trailing_data=True))
+    except ImageError as error:
         raise _bad(path, number, f"an image can't be read ({error})") from None
-    return image.convert("RGB")

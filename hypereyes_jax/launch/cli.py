@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import sys
@@ -62,19 +63,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"there is no command `{name}`. Commands: {', '.join(COMMANDS)}.")
     try:
         return _run(name, rest)
-    except UserError as error:
-        code = _fail(str(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
         code = 130
-    except Exception:
-        if not joined():
+    except Exception as error:
+        mistake = _mistake(error, name)
+        if mistake is not None:
+            code = _fail(mistake)
+        elif joined():
+            traceback.print_exc()
+            code = 1
+        else:
             raise
-        traceback.print_exc()
-        code = 1
     if joined():
         leave(code)
     return code
+
+
+def _mistake(error: BaseException, command: str) -> str | None:
+    """What the user can put right, in a sentence; None for a defect of the program."""
+    match error:
+        case UserError():
+            return str(error)
+        case ExceptionGroup():  # of tasks that ran together
+            mistakes, defects = error.split(UserError)
+            return None if mistakes is None or defects is not None else _mistake(mistakes.exceptions[0], command)
+        case ModuleNotFoundError():
+            package = (error.name or "").partition(".")[0]
+            if not package or importlib.util.find_spec(package) is not None:
+                return None  # a module missing from a package that is there
+            return (
+                f"the package {package} is missing, which `hypereyes {command}` needs. Install all that this project "
+                "needs: pip install -e . in the directory of its pyproject.toml."
+            )
+    return None
 
 
 def _run(name: str, words: Sequence[str]) -> int:

@@ -84,6 +84,7 @@ def _service(world: World, transport: Transport, latency: float) -> Iterator[Sea
     from hypereyes_jax.env.serve import ServeConfig, serving_in_thread
     from hypereyes_jax.env.world import WorldBackend
 
+    world.prepare()
     if transport == "in-process":
         yield WorldBackend(world, latency=latency)
         return

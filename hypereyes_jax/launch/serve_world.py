@@ -40,7 +40,9 @@ def run(config: ServeWorldConfig) -> None:
     def ready(server: RunningServer) -> None:
         print(f"serving the miniature world at {server.url} (Ctrl-C ends)", flush=True)
 
+    world = World.load()
+    world.prepare()
     try:
-        asyncio.run(serve(WorldBackend(World.load()), settings, ready))
+        asyncio.run(serve(WorldBackend(world), settings, ready))
     except KeyboardInterrupt:  # the usual way to end a server
         print("\nended")

@@ -1,5 +1,7 @@
 """Scripted searching, rejection sampling, filters, selection, files."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -7,6 +9,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus, seen_world
@@ -196,21 +200,127 @@ def test_files_give_back_what_was_written(tmp_path, questions):
 
 
 GOOD = {"id": "a", "text": "?", "answers": ["x"]}
+SHOWN = {"id": "a", "system": "", "observations": [["look"]], "turns": ["<answer>"]}
+
+
+def png(**damage: bytes) -> str:
+    """A picture as a data URI, after replacing each of the named chunks' headers by the given bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(buffer, "PNG")
+    data = buffer.getvalue()
+    for name, other in damage.items():
+        assert name.encode() in data
+        data = data.replace(name.encode(), other)
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 @pytest.mark.parametrize(
     ("line", "why"),
     [
         ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("9" * 5_000, "no JSON"),
+        (json.dumps({**GOOD, "text": "\ud800"}), "no JSON"),
         ("[]", "JSON object"),
         (json.dumps({**GOOD, "id": 3}), "'id'"),
         (json.dumps({**GOOD, "answers": []}), "'answers'"),
+        (json.dumps({**GOOD, "answers": "Oslo"}), "'answers'"),
+        (json.dumps({**GOOD, "kind": None}), "'kind'"),
+        (json.dumps({**GOOD, "meta": [1]}), "'meta'"),
+        (json.dumps({**GOOD, "images": None}), "'images'"),
+        (json.dumps({**GOOD, "images": [3]}), "image"),
         (json.dumps({**GOOD, "images": ["data:image/png;base64,AAAA"]}), "image"),
-        (json.dumps(GOOD), "is that of question 1"),
+        (json.dumps({**GOOD, "images": [png(IDAT=b"\0\0\0\0")]}), "image"),  # SyntaxError of Pillow
+        (json.dumps({**GOOD, "images": [png(IHDR=b"IDAT")]}), "image"),
+        (json.dumps(GOOD), "is that of line 1"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_cure(tmp_path, line, why):
     path = tmp_path / "questions.jsonl"
-    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
-    with pytest.raises(UserError, match=f"questions.jsonl, line 2: .*{why}.*Mend or remove"):
+    path.write_text(json.dumps(GOOD) + "\n\n" + line + "\n")  # an empty line is none, but counts
+    with pytest.raises(UserError, match=f"questions.jsonl, line 3: .*{why}.*Mend or remove"):
         read_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"id": 3}, "'id'"),
+        ({"system": None}, "'system'"),
+        ({"turns": "<answer>"}, "'turns'"),
+        ({"turns": [1]}, "'turns'"),
+        ({"turns": []}, "as many turns"),
+        ({"observations": "look"}, "'observations'"),
+        ({"observations": ["look"]}, "'observations'"),
+        ({"observations": [[{"picture": png()}]]}, "'observations'"),
+        ({"observations": [[{"image": None}]]}, "image"),
+        ({"observations": [[{"image": png(IDAT=b"\0\0\0\0")}]]}, "image"),
+    ],
+)
+def test_a_bad_demonstration_is_named_with_its_file_and_cure(tmp_path, change, why):
+    path = tmp_path / "demonstrations.jsonl"
+    path.write_text(json.dumps(SHOWN) + "\n" + json.dumps(SHOWN | change) + "\n")
+    with pytest.raises(UserError, match=f"demonstrations.jsonl, line 2: .*{why}.*Mend or remove"):
+        read_examples(path)
+
+
+def read_or_refused(read, path):
+    """What was read, or the refusal of line 1; no other exception."""
+    try:
+        return read(path)
+    except UserError as error:
+        return [str(error)] if f"{path}, line 1: " in str(error) else []
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(png()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("image"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_line_of_json_is_read_or_refused_by_name(tmp_path, data):
+    read, good = data.draw(st.sampled_from([(read_questions, GOOD), (read_examples, SHOWN)]))
+    fields = st.sampled_from([*good, "kind", "meta", "images"])
+    row = good | data.draw(st.dictionaries(fields, VALUES, max_size=3)) if data.draw(st.booleans()) else good
+    line = json.dumps(row if row is not good else data.draw(VALUES), ensure_ascii=data.draw(st.booleans()))
+    path = tmp_path / "any.jsonl"
+    path.write_text(line, encoding="utf-8")
+    assert len(read_or_refused(read, path)) == 1
+
+
+@given(st.binary(max_size=60), st.integers(0, 60))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_of_an_image_are_read_or_refused_by_name(tmp_path, other, place):
+    whole = base64.b64decode(png().partition(",")[2])
+    data = whole[:place] + other + whole[place + len(other) :]
+    path = tmp_path / "any.jsonl"
+    path.write_text(json.dumps(GOOD | {"images": [base64.b64encode(data).decode()]}))
+    assert len(read_or_refused(read_questions, path)) == 1
+
+
+LINES = st.text(st.characters() | st.sampled_from("\n\r\v\f\x1c\x85\u2028\u2029"), max_size=8)
+
+
+@given(LINES, LINES, st.lists(LINES, min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_back_as_it_was_written(tmp_path, text, kind, answers):
+    asked = [Question(f"{text}{i}", text, (), tuple(answers), kind, {kind: text}) for i in range(2)]
+    write_questions(tmp_path / "q.jsonl", asked)
+    assert read_questions(tmp_path / "q.jsonl") == asked
+    shown = [Example(text, kind, ((text,),), (text,))]
+    write_examples(tmp_path / "e.jsonl", shown)
+    assert read_examples(tmp_path / "e.jsonl") == shown
+
+
+@pytest.mark.parametrize("reads", [read_questions, read_examples])
+def test_what_is_no_file_of_text_is_named(tmp_path, reads):
+    with pytest.raises(UserError, match=f"there is no {tmp_path}/gone"):
+        reads(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"can't read {tmp_path}"):
+        reads(tmp_path)
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    with pytest.raises(UserError, match="latin is not a text file in UTF-8"):
+        reads(tmp_path / "latin")

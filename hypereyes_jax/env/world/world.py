@@ -122,6 +122,10 @@ class World:
     def images(self) -> image_index.ImageIndex:
         return image_index.ImageIndex(self.visual_keys)
 
+    def prepare(self) -> None:
+        """Build both indexes now: what may go wrong, a missing package say, then does so here and not in a server."""
+        _ = self.text, self.images
+
     def text_search(self, query: str, k: int) -> list[SearchHit]:
         return self.text.search(query, k)
 

@@ -150,3 +150,23 @@ def test_searching_does_not_import_jax():
         "sys.exit(any(name.split('.')[0] in ('jax', 'torch') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_making_an_index_hides_jax_from_no_other_thread():
+    code = """
+import jax, sys, threading
+from hypereyes_jax.env.world import World
+world, made, seen = World.load(False), threading.Event(), set()
+def watch():
+    while not made.is_set():
+        seen.add(sys.modules.get("jax"))
+watching = threading.Thread(target=watch)
+watching.start()
+world.text
+made.set()
+watching.join()
+import bm25s
+assert seen == {jax} and not bm25s.selection_np.JAX_IS_AVAILABLE
+assert not jax._src.xla_bridge.backends_are_initialized()
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
