@@ -17,7 +17,7 @@ from rich.console import Console
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.distributed import DistributedConfig, join
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, settings_text
+from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, settings_text, wandb_package
 
 if TYPE_CHECKING:
     import jax
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from hypereyes_jax.rl.learner import Learner
     from hypereyes_jax.rl.pack import PackConfig, PackedBatch, TrainingSample
     from hypereyes_jax.rl.state import TrainState
+
+
+# What a run may be continued with another value of: where it is, what it runs on, whom it asks.
+_MAY_DIFFER = frozenset(
+    "out mesh distributed profile_step resume_step wandb teacher_server judge.url search.url search.image_url "
+    "search.image_port search.bucket search.bucket_endpoint search.bucket_public_url scale.replica_devices scale.slots "
+    "scale.extend_rows scale.learner.optimizer.moments_on_host".split()
+)
 
 
 class _NoMetrics:
@@ -93,26 +101,30 @@ class Processes:
         return self.index == 0
 
     def open(self, out: Path, command: str, config: Any, wandb: str = "") -> RunDirectory:
-        """The run's directory, on a file system that all processes share; the first prints the settings.
+        """The run's directory, on a file system that all processes share; the first prints the settings and versions.
 
         UserError in all if one can't.
         """
         problem = None
         if self.first:
             try:
-                RunDirectory.open(
-                    out,
-                    command,
-                    config,
-                    may_differ=frozenset({"out", "mesh", "distributed", "profile_step", "wandb", "teacher_server"}),
-                )
+                if wandb:  # missing, it would be missed when the metrics are opened: after the selection
+                    wandb_package()
+                opened = RunDirectory.open(out, command, config, may_differ=_MAY_DIFFER, devices=self._devices())
                 print(settings_text(config))
+                print(settings_text(opened.start))
             except UserError as error:
                 problem = str(error)
         problem = self.gather(problem)[0]
         if problem is not None:
             raise UserError(problem)
         return RunDirectory(out, wandb)
+
+    def _devices(self) -> str:
+        import jax
+
+        devices = jax.devices()
+        return f"{len(devices)} x {devices[0].device_kind}, {self.count} process{'es' if self.count > 1 else ''}"
 
     def stages(self) -> Stages:
         """Progress, shown by the first process."""

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,6 +93,8 @@ class RlConfig:
     """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    resume_step: int | None = None
+    """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
     wandb: str = ""
     """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
     settings: RlSettings = field(default_factory=RlSettings)
@@ -139,15 +141,17 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
-    config = replace(config, scale=sized_for(config.scale, config.recipe, config.mesh))
-    scale = config.scale
+    scale = sized_for(config.scale, config.recipe, config.mesh)
     if scale.learner.train == "lora":
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature)
     processes = Processes.start(config.distributed, config.mesh)
-    directory = processes.open(config.out, "rl", config, config.wandb)
+    directory = processes.open(config.out, "rl", config, config.wandb)  # as asked for: sizes are the mesh's
+    if processes.first and scale != config.scale:
+        sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
+        print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
     questions = read_questions(config.questions)
     trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
     model, params, chat = processes.load(config.checkpoint)
@@ -181,6 +185,7 @@ def run(config: RlConfig) -> None:
             judge=config.judge,
             trial=trial,
             profile_step=config.profile_step,
+            resume_step=config.resume_step,
         )
     save_model(
         directory.file("model"), model, params, config.checkpoint, scale.learner.compute_dtype, write=processes.first
@@ -204,6 +209,7 @@ def train(
     judge: JudgeConfig | None = None,
     trial: Trial | None = None,
     profile_step: int | None = None,
+    resume_step: int | None = None,
 ) -> Params:
     """Select, train, and return the trained weights; the engines hold them, too.
 
@@ -246,7 +252,7 @@ def train(
                 processes,
                 trial,
             )
-            return await loop.train(stages, profile_step)
+            return await loop.train(stages, profile_step, resume_step)
 
     return asyncio.run(whole())
 

@@ -76,7 +76,7 @@ class RlLoop:
         self._state = processes.state(self._learner, settings.seed, params)
         self._teaching, self._trial = teaching, trial
 
-    async def train(self, stages: Stages, profile_step: int | None) -> Any:
+    async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
         from hypereyes_jax.rl.references import ReferenceStore
         from hypereyes_jax.rl.state import weights
@@ -84,7 +84,7 @@ class RlLoop:
         settings = self._settings
         keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
-            restored = checkpoints.restore(self._state)
+            restored = checkpoints.restore(self._state, resume_step)
             if restored is not None:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])

@@ -2,6 +2,7 @@
 
     run/
       config.json       the command, every setting, versions and git revision
+      starts.jsonl      a line each time it was started or continued: versions, git revision, settings that now differ
       metrics.json      the results (`StageSummary` rows and what a command adds)
       metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
       tensorboard/      the same series
@@ -37,6 +38,9 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
+    "tensorstore",
+    "libtpu",
+    "jax-cuda13-plugin",
     "grain",
     "transformers",
     "numpy",
@@ -47,17 +51,27 @@ _PACKAGES = (
 class RunDirectory:
     """An open run directory. Make one with `RunDirectory.open`."""
 
-    def __init__(self, path: Path, wandb: str = ""):
+    def __init__(self, path: Path, wandb: str = "", start: Mapping[str, Any] | None = None):
         self.path = path
         self.wandb = wandb  # Weights & Biases project that scalars also go to; none if empty
+        self.start = start or {}  # versions and git revision, as this start's line of `starts.jsonl`
 
     @classmethod
-    def open(cls, path: Path, command: str, config: Any, *, may_differ: frozenset[str] = frozenset()) -> RunDirectory:
+    def open(
+        cls,
+        path: Path,
+        command: str,
+        config: Any,
+        *,
+        may_differ: frozenset[str] = frozenset(),
+        devices: str | None = None,
+    ) -> RunDirectory:
         """Create the directory, or continue in it if it was made by the same command with the same settings.
 
         Args:
           config: a (frozen) dataclass; saved as JSON.
-          may_differ: names of top-level fields that do not change the result and may differ on continuing (`out`, say).
+          may_differ: names of fields that do not change the result and may differ on continuing (`out`, `scale.slots`).
+          devices: what it runs on, to be saved.
 
         Raises:
           UserError: the directory holds another run, or can't be written.
@@ -66,12 +80,16 @@ class RunDirectory:
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         saved = path / "config.json"
+        start = provenance() | ({"devices": devices} if devices else {})
+        different: dict[str, Any] = {}
         if saved.exists():
-            before = read_json(saved)
-            _refuse_other_run(saved, before, command, settings, may_differ)
+            different = _differences(saved, read_json(saved), command, settings, may_differ)
         else:
-            write_json(saved, {"command": command, "config": settings, **provenance()})
-        return cls(path)
+            write_json(saved, {"command": command, "config": settings, **start})
+        starts = path / "starts.jsonl"
+        earlier = starts.read_text() if starts.exists() else ""
+        write_atomic(starts, earlier + json.dumps({**start, "different": different}) + "\n")
+        return cls(path, start=start)
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -188,12 +206,18 @@ def git_revision() -> str | None:
         return None
 
 
-def _wandb_run(run: RunDirectory, phase: str) -> Any:
-    """The phase's run at Weights & Biases, the same one when it is continued."""
+def wandb_package() -> Any:
+    """The module `wandb`. Raises UserError if it is not installed."""
     try:
         import wandb
     except ImportError:
         raise UserError("`--wandb` needs the package: pip install 'hypereyes-jax[wandb]'") from None
+    return wandb
+
+
+def _wandb_run(run: RunDirectory, phase: str) -> Any:
+    """The phase's run at Weights & Biases, the same one when it is continued."""
+    wandb = wandb_package()
     key = hashlib.sha256(f"{run.path.resolve()} {phase}".encode()).hexdigest()[:16]
     settings = read_json(run.file("config.json"))
     name = f"{run.path.name} {phase}"
@@ -212,18 +236,29 @@ def _drop_steps(path: Path, phase: str, first_step: int) -> None:
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def _refuse_other_run(
+def _differences(
     path: Path, before: dict[str, Any], command: str, settings: dict[str, Any], may_differ: frozenset[str]
-) -> None:
+) -> dict[str, Any]:
+    """What differs from the settings a run was started with, of what may. Raises UserError if anything else does."""
     if before.get("command") != command:
         raise UserError(
             f"{path.parent} holds a run of `{before.get('command')}`. Choose another directory, or remove it."
         )
-    old = before.get("config", {})
-    names = [n for n in sorted({*old, *settings} - may_differ) if old.get(n) != settings.get(n)]
-    if names:
-        changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(settings.get(n))}" for n in names)
+    old, new = _leaves(before.get("config", {})), _leaves(settings)
+    names = [n for n in sorted({*old, *new}) if old.get(n) != new.get(n)]
+    refused = [n for n in names if not any(n == free or n.startswith(f"{free}.") for free in may_differ)]
+    if refused:
+        changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(new.get(n))}" for n in refused)
         raise UserError(
             f"{path.parent} was started with other settings ({changes}). "
             "Use the same settings to continue, or another directory to start anew."
         )
+    return {n: new.get(n) for n in names}
+
+
+def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their full names: `scale.learner.remat`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -64,6 +64,8 @@ class SftConfig:
     """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    resume_step: int | None = None
+    """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
     wandb: str = ""
     """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
     settings: SftSettings = field(default_factory=SftSettings)
@@ -116,6 +118,7 @@ def run(config: SftConfig) -> None:
             processes,
             scale,
             profile_step=config.profile_step,
+            resume_step=config.resume_step,
         )
     where = None if processes.mesh is None else param_shardings(model, processes.mesh)
     merged = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
@@ -139,6 +142,7 @@ def train(
     scale: Scale = MINIATURE_SFT,
     *,
     profile_step: int | None = None,
+    resume_step: int | None = None,
 ) -> tuple[Params, Lora]:
     """The base weights as they were, and the trained adapters.
 
@@ -188,7 +192,7 @@ def train(
 
     batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
     with Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints:
-        restored = checkpoints.restore(state)
+        restored = checkpoints.restore(state, resume_step)
         if restored is not None:
             state, cursor = restored
             batches.restore(cursor["data"])

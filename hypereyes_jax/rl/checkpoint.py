@@ -65,6 +65,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: KeepPolicy = KeepPolicy()):
         self.directory = directory.resolve()
+        self._gone_back_to: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep.latest,
             keep_period=keep.every,
@@ -87,7 +88,7 @@ class Checkpoints:
         """
         saved = _without_frozen(state)
         sums = {"saved": _named_checksums(saved), "frozen": _named_checksums(state.frozen)}
-        meta = {"cursor": cursor, "checksums": sums}
+        meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to}
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(saved), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
         )
@@ -97,6 +98,9 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint, or that of `step`; None when there is none at all.
 
+        Going back to `step` removes the checkpoints after it. Asked for again, it is the newest made since: a command
+        that goes back can be started again after a crash as any other.
+
         `like` gives shapes, dtypes, shardings (any mesh) and the frozen weights.
 
         Raises:
@@ -105,13 +109,9 @@ class Checkpoints:
         """
         if step is None and not self.steps:
             return None
-        chosen = self.steps[-1] if step is None else step
-        if chosen not in self.steps:
-            raise UserError(f"{self.directory} has no checkpoint of step {chosen}; it has {self.steps}.")
+        chosen = self.steps[-1] if step is None else self._asked_for(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_frozen(like))
-        meta = self._read(chosen, cursor=ocp.args.JsonRestore()).cursor
-        if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
-            raise self._damaged(chosen, "the content of cursor/metadata changed after it was written")
+        meta = self._meta(chosen)
         sums, cursor = meta["checksums"], meta["cursor"]
         if _named_checksums(like.frozen) != sums["frozen"]:
             raise UserError(
@@ -129,7 +129,27 @@ class Checkpoints:
         changed = [name for name, value in sums["saved"].items() if now[name] != value]
         if changed:
             raise self._damaged(chosen, f"the content of {changed[0]} changed after it was written")
+        for later in [each for each in self.steps if each > chosen]:
+            self._manager.delete(later)
+        self._gone_back_to = step if step is not None else meta.get("gone_back_to")
         return TrainState(frozen=like.frozen, **saved), cursor
+
+    def _asked_for(self, step: int) -> int:
+        """`step`, or the newest checkpoint if it was made after going back to that."""
+        newest = self.steps[-1] if self.steps else None
+        if newest is not None and newest != step:
+            with contextlib.suppress(CheckpointDamaged):
+                if self._meta(newest).get("gone_back_to") == step:
+                    return newest
+        if step not in self.steps:
+            raise UserError(f"{self.directory} has no checkpoint of step {step}; it has {self.steps}.")
+        return step
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        meta = self._read(step, cursor=ocp.args.JsonRestore()).cursor
+        if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
+            raise self._damaged(step, "the content of cursor/metadata changed after it was written")
+        return meta
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
@@ -142,10 +162,12 @@ class Checkpoints:
     def _damaged(self, step: int, why: object) -> CheckpointDamaged:
         first_line = str(why).strip().split("\n")[0][:300]
         before = [s for s in self.steps if s < step]
-        cure = f"To go on from the one before (step {before[-1]}), remove {self.directory / str(step)}" if before else (
-            "There is none before it: remove the directory to start anew"
-        )  # fmt: skip
-        return CheckpointDamaged(f"checkpoint {self.directory / str(step)} is damaged: {first_line}. {cure}.")
+        place = self.directory / str(step)
+        cure = "There is none before it: remove the directory to start anew"
+        if before:
+            go_back = f"give `--resume-step {before[-1]}` to `hypereyes sft` or `rl`, or remove {place}"
+            cure = f"To go on from the one before, {go_back}"
+        return CheckpointDamaged(f"checkpoint {place} is damaged: {first_line}. {cure}.")
 
     def wait(self) -> None:
         """Until everything saved is on the disk."""

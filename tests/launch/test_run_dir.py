@@ -13,6 +13,7 @@ import pytest
 from hypereyes_jax import files
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_metrics
+from hypereyes_jax.launch import run_dir
 from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, to_jsonable
 
 
@@ -58,6 +59,25 @@ def test_the_same_settings_continue_and_others_are_refused(tmp_path):
         RunDirectory.open(tmp_path, "sft", Config(steps=4))
     with pytest.raises(UserError, match="holds a run of `sft`"):
         RunDirectory.open(tmp_path, "rl", Config())
+
+
+def test_every_start_is_noted_with_its_revision_and_what_differs(tmp_path, monkeypatch):
+    for revision, out in (("first", "x"), ("second", "y")):
+        monkeypatch.setattr(run_dir, "git_revision", lambda revision=revision: revision)
+        config = Config(out=Path(out))
+        RunDirectory.open(tmp_path, "sft", config, may_differ=frozenset({"out"}), devices="8 x TPU v5")
+    starts = [json.loads(line) for line in (tmp_path / "starts.jsonl").read_text().splitlines()]
+    assert [(start["git"], start["different"]) for start in starts] == [("first", {}), ("second", {"out": "y"})]
+    assert all(start["versions"]["tensorstore"] and start["devices"] == "8 x TPU v5" for start in starts)
+    assert json.loads((tmp_path / "config.json").read_text())["git"] == "first"
+
+
+def test_a_part_of_a_setting_may_differ_and_another_is_named(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    other = Config(inner=Inner(2e-3))
+    RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inner.rate"}))
+    with pytest.raises(UserError, match=r"inner\.rate was 0\.001, is 0\.002"):
+        RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inn", "inner.ra"}))
 
 
 def test_a_damaged_configuration_is_named(tmp_path):

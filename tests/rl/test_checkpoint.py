@@ -96,11 +96,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_only_if_asked_
         checkpoints.save(state(4, seed=4), {"at": 4})
     damage(tmp_path / "4")
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(CheckpointDamaged, match=r"checkpoint .*/4 is damaged: .*step 3"):
+        with pytest.raises(CheckpointDamaged, match=r"checkpoint .*/4 is damaged: .*--resume-step 3"):
             checkpoints.restore(state())
         restored, cursor = checkpoints.restore(state(), step=3)
-    assert_equal(restored.trainable, state(3, seed=3).trainable)
-    assert cursor == {"at": 3}
+        assert_equal(restored.trainable, state(3, seed=3).trainable)
+        assert cursor == {"at": 3}
+        assert checkpoints.steps == [3]
+
+
+def test_a_command_that_goes_back_can_be_started_again(tmp_path):
+    with Checkpoints(tmp_path, KeepPolicy(latest=2)) as checkpoints:
+        for step in (2, 4, 6):
+            checkpoints.save(state(step), {"first": step})
+    for found, then in (({"first": 4}, (6,)), ({"again": 6}, (8, 10)), ({"again": 10}, (12,))):
+        with Checkpoints(tmp_path, KeepPolicy(latest=2)) as checkpoints:
+            assert checkpoints.restore(state(), step=4)[1] == found
+            for step in then:
+                checkpoints.save(state(step), {"again": step})
+    with Checkpoints(tmp_path) as checkpoints:  # 4 itself is gone by the policy
+        assert checkpoints.steps == [10, 12]
+        assert checkpoints.restore(state())[1] == {"again": 12}
+        with pytest.raises(UserError, match=r"no checkpoint of step 6; it has \[10, 12\]"):
+            checkpoints.restore(state(), step=6)
 
 
 def test_other_frozen_weights_or_another_model_are_refused(tmp_path):
