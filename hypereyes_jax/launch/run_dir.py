@@ -27,7 +27,7 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_metrics
-from hypereyes_jax.files import read_json, write_atomic, write_json, writing
+from hypereyes_jax.files import read_json, remove_dead_drafts, write_atomic, write_json, writing
 
 # What decides a run's numbers; a report without these versions can't be repeated.
 _PACKAGES = (
@@ -55,6 +55,8 @@ class RunDirectory:
     def open(cls, path: Path, command: str, config: Any, *, may_differ: frozenset[str] = frozenset()) -> RunDirectory:
         """Create the directory, or continue in it if it was made by the same command with the same settings.
 
+        What a killed process left half-written in it is removed. Of several processes the first calls this.
+
         Args:
           config: a (frozen) dataclass; saved as JSON.
           may_differ: names of top-level fields that do not change the result and may differ on continuing (`out`, say).
@@ -71,6 +73,7 @@ class RunDirectory:
             _refuse_other_run(saved, before, command, settings, may_differ)
         else:
             write_json(saved, {"command": command, "config": settings, **provenance()})
+        remove_dead_drafts(path)
         return cls(path)
 
     def file(self, name: str) -> Path:
