@@ -60,6 +60,20 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     assert cli.main(words(checkpoint, tmp_path, "--temperature", "0")) == 2  # other settings do not mix
 
 
+def test_mosaics_are_crowded_as_in_the_quickstart_unless_told():
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.env.world import World
+    from hypereyes_jax.launch.eval import EvalConfig, world_questions
+    from hypereyes_jax.launch.synth import SynthConfig
+
+    assert EvalConfig.crowding == SynthConfig.crowding
+    world = World.load()
+    rules = SynthesisConfig(crowding=SynthConfig.crowding)
+    asked = synthesize(world, 9, 1, rules, focus=world.split()[1], prefix="heldout")
+    assert world_questions(world, "heldout", 9, 1) == [synth.question for synth in asked]
+    assert world_questions(world, "heldout", 9, 1, crowding=0.0) != [synth.question for synth in asked]
+
+
 def test_a_directory_without_a_checkpoint_is_named(tmp_path, capsys):
     assert cli.main(words(tmp_path, tmp_path / "out")) == 2
     assert f"{tmp_path} holds no config.json" in capsys.readouterr().err
