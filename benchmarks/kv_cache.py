@@ -42,7 +42,7 @@ def play(checkpoint: Path, kind: str, slots: int, questions: int) -> tuple[list[
     world = World.load()
     policy = load_policy(checkpoint, replace(replace(MINIATURE_RL, slots=slots).engine(), kv=kind))
     run = runner(policy, WorldBackend(world), miniature.EPISODE, MINIATURE_RL.sampling(), seed=1000)
-    asked = world_questions(world, "heldout", questions, 1000)
+    asked = world_questions(world, "heldout", questions, 1000, crowding=0.0)
     return list(asyncio.run(run(asked))), bytes_per_token(policy.engines.all[0].config, kind)
 
 

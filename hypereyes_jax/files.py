@@ -6,12 +6,17 @@ import contextlib
 import errno
 import json
 import os
+import platform
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
 
+_DEAD_AFTER_SECONDS = 86_400.0
 _CURES = {
     errno.ENOSPC: "the disk is full. Free some space, or choose a directory on another disk",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose a directory on another disk",
@@ -42,7 +47,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
       UserError: the disk is full, or the place can't be written; the old file, if any, is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = draft_of(path)
     payload = data.encode() if isinstance(data, str) else data
     with writing(path):
         try:
@@ -53,6 +58,55 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """Where this process puts a file or directory together before it gets its name: beside it, marked as its own."""
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+
+
+def remove_dead_drafts(directory: Path) -> None:
+    """Remove what killed processes left in `directory` half-written, which may be whole models.
+
+    Call it before this process writes there. On a file system that hosts share, another host's process may be alive:
+    its drafts go only when nothing has been written to them for a day.
+    """
+    for draft in directory.glob(".*.part"):
+        name = _DRAFT.fullmatch(draft.name)
+        if name is None:
+            continue
+        with contextlib.suppress(OSError):  # another process may just be finishing, or removing, it
+            if not (name["host"] == _host() and _is_dead(int(name["pid"]))) and not _is_old(draft):
+                continue
+            if draft.is_dir():
+                shutil.rmtree(draft)
+            else:
+                draft.unlink()
+
+
+_DRAFT = re.compile(r"\..+\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.part")
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", platform.node()) or "-"
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether no process of this host but this one, which is not writing yet, has the number."""
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _is_old(draft: Path) -> bool:
+    newest = max(path.stat().st_mtime for path in (draft, *draft.rglob("*")))
+    return time.time() - newest > _DEAD_AFTER_SECONDS
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A `config.json` that is damaged or of a model this project does not run. The message names the file and why."""
+
+
 # Fields that do not change what the network computes, so their values are not looked at.
 _INERT = frozenset(
     [
@@ -170,13 +177,28 @@ class Qwen3VLConfig:
     def from_hf(cls, source: str | os.PathLike | Mapping[str, Any]) -> Qwen3VLConfig:
         """Read a HF configuration: a directory with `config.json`, the file itself, or its content.
 
-        Raises ValueError naming the field that is unknown, contradictory, or asks for something not implemented.
+        Raises ValueError naming the field that is unknown, contradictory, or asks for something not implemented; of a
+        file a ConfigError, which also names the file. FileNotFoundError if there is none.
         """
         if isinstance(source, Mapping):
-            raw = dict(source)
-        else:
-            path = Path(source)
-            raw = json.loads((path / "config.json" if path.is_dir() else path).read_text())
+            return cls._from_fields(dict(source))
+        path = Path(source)
+        file = path / "config.json" if path.is_dir() else path
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(raw, dict):
+                raise ValueError("it is no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file} is damaged ({error}). Fetch or make that checkpoint anew.") from error
+        try:
+            return cls._from_fields(raw)
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:  # values of a wrong type, too
+            raise ConfigError(
+                f"{file} does not describe a Qwen3-VL model that this project runs: {error}. Give another checkpoint."
+            ) from error
+
+    @classmethod
+    def _from_fields(cls, raw: dict[str, Any]) -> Qwen3VLConfig:
         model_type = raw.get("model_type", "qwen3_vl")
         if model_type not in ("qwen3_vl", "qwen3_vl_moe"):
             raise ValueError(f"model_type={model_type!r} is not a Qwen3-VL model (expected qwen3_vl or qwen3_vl_moe)")

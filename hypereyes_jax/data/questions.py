@@ -7,7 +7,7 @@ guessing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -197,6 +197,7 @@ def synthesize(
     config: SynthesisConfig = SynthesisConfig(),
     focus: Collection[str] | None = None,
     prefix: str = "q",
+    advance: Callable[[], None] | None = None,
 ) -> list[SynthQuestion]:
     """`count` distinct questions, the same for the same arguments, with no answer a blind guesser would do well on.
 
@@ -204,6 +205,7 @@ def synthesize(
       focus: keys that the answers are about: the country that decides is always one of them, most others that matter
         are, and the rest of a mosaic may be anything. Evaluation passes the held-out countries; training passes a world
         from `restrict(seen)` and no focus.
+      advance: called after each question.
     """
     rng = np.random.default_rng(seed)
 
@@ -223,6 +225,8 @@ def synthesize(
         if len(kept) == count:
             break
         kept.append(_named(synth, f"{prefix}-{seed}-{len(kept)}"))
+        if advance is not None:
+            advance()
     if len(kept) == count:
         return kept
     raise ValueError(f"only {len(kept)} of {count} questions found; widen the kinds, the focus or the world")

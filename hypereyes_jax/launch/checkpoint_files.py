@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import writing
+from hypereyes_jax.files import draft_of, writing
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -25,21 +25,43 @@ def load_model(
 ) -> tuple[Qwen3VLConfig, Params, ChatFormat]:
     """The model in `path`, on the default device or shared out over a mesh.
 
-    Raises UserError if `path` holds no model, or a damaged one, or one that the mesh does not divide.
+    Raises UserError if `path` holds no model, a damaged one or one of another family, or one that the mesh does not
+    divide.
     """
-    from transformers import AutoTokenizer
-
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.qwen3_vl import load_hf
     from hypereyes_jax.models.sharding import param_shardings
-    from hypereyes_jax.processing import ChatFormat
 
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).exists():
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
-    sharding = None if mesh is None else param_shardings(Qwen3VLConfig.from_hf(path), mesh)
+    described = Qwen3VLConfig.from_hf(path)
+    chat = _chat_format(path)  # before the weights: its files are small, and as easily damaged
+    sharding = None if mesh is None else param_shardings(described, mesh)
     config, params = load_hf(path, dtype, sharding)
-    return config, params, ChatFormat(AutoTokenizer.from_pretrained(path))
+    return config, params, chat
+
+
+def _chat_format(path: Path) -> ChatFormat:
+    from transformers import AutoTokenizer
+
+    from hypereyes_jax.processing import ChatFormat
+
+    try:
+        for name in _TOKENIZER_FILES:
+            if (path / name).exists():
+                text = (path / name).read_text(encoding="utf-8")
+                if name.endswith(".json") and not isinstance(json.loads(text), dict):
+                    raise TypeError("it is no JSON object")
+        name = "tokenizer.json"
+        return ChatFormat(AutoTokenizer.from_pretrained(path))
+    except ImportError:
+        raise
+    except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception at all
+        why = f"{type(error).__name__}: {error}".rstrip(".")
+        raise UserError(
+            f"{path / name} is damaged, or no tokenizer of Qwen3-VL ({why}). Fetch or make that checkpoint anew."
+        ) from error
 
 
 def save_model(
@@ -63,7 +85,7 @@ def save_model(
     if not write:
         save_hf(path, config, jax.tree.map(lambda x: x.astype(dtype), params), write=False)
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = draft_of(path)
     with writing(path):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)

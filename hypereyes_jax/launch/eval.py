@@ -40,6 +40,8 @@ class EvalConfig:
     """Questions about held-out countries, about seen ones, and held-out ones with one search a turn."""
     questions: int = 200
     """A split."""
+    crowding: float = miniature.CROWDING
+    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
     search: Transport = "http"
     """Over a real server on loopback, or in process."""
     latency: float = 0.0
@@ -96,7 +98,7 @@ async def _evaluate(
             policy,
             config.name,
             split,
-            world_questions(World.load(), split, config.questions, config.seed),
+            world_questions(World.load(), split, config.questions, config.seed, config.crowding),
             stages,
             sampling=sampling,
             search=config.search,
@@ -108,11 +110,17 @@ async def _evaluate(
         )
 
 
-def world_questions(world: World, split: Split, count: int, seed: int) -> list[Question]:
-    """Evaluation questions: about held-out countries (mixed with seen ones), or in the seen part of the world."""
-    from hypereyes_jax.data.questions import synthesize
+def world_questions(
+    world: World, split: Split, count: int, seed: int, crowding: float = miniature.CROWDING
+) -> list[Question]:
+    """Evaluation questions: about held-out countries (mixed with seen ones), or in the seen part of the world.
+
+    They are drawn as `hypereyes synth` and the quickstart draw theirs, unless `crowding` says otherwise.
+    """
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
 
     seen, held_out = world.split()
+    rules = SynthesisConfig(crowding=crowding)
     if split == "seen":
-        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, prefix="seen")]
-    return [synth.question for synth in synthesize(world, count, seed, focus=held_out, prefix="heldout")]
+        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, rules, prefix="seen")]
+    return [synth.question for synth in synthesize(world, count, seed, rules, focus=held_out, prefix="heldout")]

@@ -6,13 +6,16 @@ unchanged at first, and base training goes on for a while. Then it is trained li
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypereyes_jax.files import write_json
+from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import pretrain_world, synth
 from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.rl import RlSettings
@@ -23,6 +26,8 @@ from hypereyes_jax.launch.sft import SftSettings
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.qwen3_vl import Params
+
+_MINUTES = "minutes.json"
 
 
 @dataclass(frozen=True)
@@ -50,34 +55,65 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.rollout.engines import Engines
 
-    started = time.time()
     directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
     base = Path(str(resources.files(ASSETS) / "base"))
     model, params, chat = load_model(base)
     model, params = widen(model, params, config.widening, config.seed)
     grown = directory.file("base-model")
     if not grown.exists():
-        more = pretrain_world.Lesson(config.base_steps, ("wasteful",))
-        params = pretrain_world.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
+        with _timing(directory):
+            more = pretrain_world.Lesson(config.base_steps, ("wasteful",))
+            params = pretrain_world.train(
+                model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50
+            )
         save_model(grown, model, params, base)
     params = load_model(grown)[1]
-    data = synth.SynthConfig(
-        sft_questions=config.sft_questions, rl_candidates=config.rl_candidates, eval_questions=100, seed=config.seed
-    )
+    data = data_config(config)
     with Stages() as stages:
-        synth.make_data(directory, data, stages)
+        with _timing(directory):
+            synth.make_data(directory, data, stages)
         demonstrations = directory.file(synth.DEMONSTRATIONS)
-        params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
+        with _timing(directory):
+            params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
         rollouts = Rollouts(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
         candidates = read_questions(directory.file(synth.CANDIDATES))
-        params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
+        with _timing(directory):
+            params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16")
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",
-        "minutes": round((time.time() - started) / 60, 1),
+        "minutes": round(read_json(directory.file(_MINUTES))["minutes"], 1),
         "settings": {k: v for k, v in to_jsonable(config).items() if k not in pretrain_world.NO_SETTINGS},
+        **made_from(data, base),
     }
     write_json(directory.file("model") / pretrain_world.RECORD, record)
+
+
+def made_from(data: synth.SynthConfig, base: Path) -> dict[str, str]:
+    """Hashes for the record: whether code and base weights still are what a teacher was made with."""
+    return {
+        "demonstrations_sha256": synth.demonstrations_hash(data),
+        "base_sha256": hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest(),
+    }
+
+
+@contextlib.contextmanager
+def _timing(directory: RunDirectory) -> Iterator[None]:
+    """Adds what the block took to the minutes of all calls; a kill -9 takes those of the stage it hits with it."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = directory.file(_MINUTES)
+        before = read_json(path)["minutes"] if path.exists() else 0.0
+        write_json(path, {"minutes": before + (time.perf_counter() - started) / 60})
+
+
+def data_config(config: MakeTeacherConfig) -> synth.SynthConfig:
+    """Of the questions and demonstrations that the teacher is trained on."""
+    return synth.SynthConfig(
+        sft_questions=config.sft_questions, rl_candidates=config.rl_candidates, eval_questions=100, seed=config.seed
+    )
 
 
 def widen(model: Qwen3VLConfig, params: Params, times: int, seed: int) -> tuple[Qwen3VLConfig, Params]:

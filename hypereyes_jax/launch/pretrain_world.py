@@ -28,6 +28,7 @@ from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import miniature
 from hypereyes_jax.launch.progress import duration
 from hypereyes_jax.launch.run_dir import RunDirectory, to_jsonable
+from hypereyes_jax.launch.synth import examples_hash
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def run(config: PretrainConfig) -> None:
         "minutes": round(minutes, 1),
         "settings": {k: v for k, v in to_jsonable(config).items() if k not in NO_SETTINGS},
         "corpus": to_jsonable(CORPUS),
-        "corpus_sha256": corpus_hash(CORPUS),
+        "corpus_sha256": corpus_hashes(CORPUS),
     }
     write_json(config.out / RECORD, record)
 
@@ -195,16 +196,22 @@ def train(
     return state.trainable
 
 
-def corpus_hash(corpus: BaseCorpusConfig, episodes: int = 64) -> str:
-    """sha256 over some episodes' texts and images: whether code and data still make the corpus of a record."""
+def corpus_hashes(corpus: BaseCorpusConfig, samples: int = 64) -> dict[str, str]:
+    """sha256 over some samples of each kind of lesson: whether code and data still make the corpus of a record."""
+    clean = replace(corpus, clean=True)
+
+    def episodes(config: BaseCorpusConfig, rounds: int | None = None) -> str:
+        return examples_hash(made.example for made in islice(base_corpus(config, 0, rounds), samples))
+
     digest = hashlib.sha256()
-    for demonstration in islice(base_corpus(corpus, 0), episodes):
-        for parts in demonstration.example.observations:
-            for part in parts:
-                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
-        for turn in demonstration.example.turns:
-            digest.update(turn.encode())
-    return digest.hexdigest()
+    for exercise in islice(exercises(corpus, 0), samples):
+        digest.update(repr((exercise.question, exercise.turn)).encode())
+    return {
+        "wasteful": episodes(corpus),
+        "clean": episodes(clean),
+        "looking": episodes(clean, rounds=1),
+        "deciding": digest.hexdigest(),
+    }
 
 
 def _texts(demonstrations: Iterator[Demonstration]) -> Iterator[str]:

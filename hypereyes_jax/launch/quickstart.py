@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch import synth
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.launch.policy import Policy
 
 ASSETS = "hypereyes_jax.assets"
+S = TypeVar("S", "QuickstartConfig", SftSettings, RlSettings)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class QuickstartConfig:
     out: Path = Path("runs/quickstart")
     """Run directory; the report is `report.html` in it."""
     smoke: bool = False
-    """The same path with few questions and steps, in two minutes: it shows that all works, not that it learns."""
+    """The same path with few questions and steps, in two minutes: it shows that all works, not that it learns. Settings
+    given beside it are kept."""
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
@@ -71,13 +73,17 @@ def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
 
 
 def _smoke(config: QuickstartConfig) -> QuickstartConfig:
+    """Small sizes in place of the defaults; a setting that was given is kept."""
+    default = QuickstartConfig()
+    sft = _smaller(config.sft, default.sft, epochs=1, batch=16)
+    rl = _smaller(config.rl, default.rl, steps=2, prompts=2, group=4, checkpoint_every=1)
+    small = _smaller(config, default, sft_questions=48, rl_candidates=24, eval_questions=12)
+    return replace(small, sft=sft, rl=rl)
+
+
+def _smaller(settings: S, default: S, **sizes: Any) -> S:
     return replace(
-        config,
-        sft=replace(config.sft, epochs=1, batch=16),
-        rl=replace(config.rl, steps=2, prompts=2, group=4, checkpoint_every=1),
-        sft_questions=48,
-        rl_candidates=24,
-        eval_questions=12,
+        settings, **{name: n for name, n in sizes.items() if getattr(settings, name) == getattr(default, name)}
     )
 
 

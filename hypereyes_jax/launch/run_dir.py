@@ -28,7 +28,7 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_metrics
-from hypereyes_jax.files import read_json, write_atomic, write_json, writing
+from hypereyes_jax.files import read_json, remove_dead_drafts, write_atomic, write_json, writing
 
 # What decides a run's numbers; a report without these versions can't be repeated.
 _PACKAGES = (
@@ -68,6 +68,8 @@ class RunDirectory:
     ) -> RunDirectory:
         """Create the directory, or continue in it if it was made by the same command with the same settings.
 
+        What a killed process left half-written in it is removed. Of several processes the first calls this.
+
         Args:
           config: a (frozen) dataclass; saved as JSON.
           may_differ: names of fields that do not change the result and may differ on continuing (`out`, `scale.slots`).
@@ -86,6 +88,7 @@ class RunDirectory:
             different = _differences(saved, read_json(saved), command, settings, may_differ)
         else:
             write_json(saved, {"command": command, "config": settings, **start})
+        remove_dead_drafts(path)
         starts = path / "starts.jsonl"
         earlier = starts.read_text() if starts.exists() else ""
         write_atomic(starts, earlier + json.dumps({**start, "different": different}) + "\n")

@@ -7,8 +7,9 @@ kept, and what teaches a bad habit is filtered. Training data know only seen cou
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.run_dir import RunDirectory
 
 if TYPE_CHECKING:
-    from hypereyes_jax.data.demonstration import Demonstration
+    from hypereyes_jax.data.demonstration import Demonstration, Example
     from hypereyes_jax.data.types import SynthQuestion
 
 DEMONSTRATIONS, CANDIDATES = "demonstrations.jsonl", "rl_candidates.jsonl"
@@ -37,7 +38,7 @@ class SynthConfig:
     """Questions that RL may select from."""
     eval_questions: int = 200
     """Questions about held-out countries, and as many about seen ones."""
-    crowding: float = -1.5
+    crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
     seed: int = 0
 
@@ -60,18 +61,24 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     world = World.load()
     keys, held_out = world.split()
     seen = world.restrict(keys, passages=True)
-    # One stream of seeds a purpose, so that a larger data set of one kind leaves the others as they were.
-    seeds = {name: 10 * config.seed + i for i, name in enumerate(("sft", "rl", "heldout", "seen"), start=1)}
+    seen.prepare()
+    seeds = _seeds(config)
     rules = SynthesisConfig(crowding=config.crowding)
-    asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft")
+    with stages.stage("questions for SFT", config.sft_questions) as stage:
+        asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
     with stages.stage("rejection sampling", len(asked)) as stage:
         kept, dropped = asyncio.run(_demonstrations(asked, config.seed, stage.advance))
     write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
-    others = {
-        CANDIDATES: synthesize(seen, config.rl_candidates, seeds["rl"], rules, prefix="rl"),
-        HELD_OUT: synthesize(world, config.eval_questions, seeds["heldout"], rules, focus=held_out, prefix="heldout"),
-        SEEN: synthesize(seen, config.eval_questions, seeds["seen"], rules, prefix="seen"),
+    wanted = {
+        CANDIDATES: (seen, config.rl_candidates, "rl", None),
+        HELD_OUT: (world, config.eval_questions, "heldout", held_out),
+        SEEN: (seen, config.eval_questions, "seen", None),
     }
+    with stages.stage("questions for RL and evaluation", sum(count for _, count, _, _ in wanted.values())) as stage:
+        others = {
+            file: synthesize(where, count, seeds[name], rules, focus, prefix=name, advance=stage.advance)
+            for file, (where, count, name, focus) in wanted.items()
+        }
     for name, questions in others.items():
         write_questions(directory.file(name), [synth.question for synth in questions])
     rounds = Counter(demonstration.result.rounds for demonstration in kept)
@@ -82,6 +89,36 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
         **{name: len(questions) for name, questions in others.items()},
     }
     write_json(directory.file(SUMMARY), summary)
+
+
+def _seeds(config: SynthConfig) -> dict[str, int]:
+    """One stream of seeds a purpose, so that a larger data set of one kind leaves the others as they were."""
+    return {name: 10 * config.seed + i for i, name in enumerate(("sft", "rl", "heldout", "seen"), start=1)}
+
+
+def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
+    """sha256 over the demonstrations of the first questions: whether the code still makes those of a record."""
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.env.world import World
+
+    world = World.load()
+    seen = world.restrict(world.split()[0], passages=True)
+    rules = SynthesisConfig(crowding=config.crowding)
+    asked = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
+    kept, _ = asyncio.run(_demonstrations(asked, config.seed, lambda: None))
+    return examples_hash(demonstration.example for demonstration in kept)
+
+
+def examples_hash(examples: Iterable[Example]) -> str:
+    """sha256 over texts and pixels."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for parts in example.observations:
+            for part in parts:
+                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        for turn in example.turns:
+            digest.update(turn.encode())
+    return digest.hexdigest()
 
 
 async def _demonstrations(

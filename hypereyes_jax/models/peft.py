@@ -16,9 +16,11 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.files import read_json
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 
@@ -54,13 +56,16 @@ def load_peft(path: str | os.PathLike, config: Qwen3VLConfig) -> Lora:
     Raises ValueError for a variant of LoRA this does not implement, and for missing, surplus or misshapen tensors.
     """
     path = Path(path)
-    raw = json.loads((path / _CONFIG).read_text())
+    raw = read_json(path / _CONFIG)
     for name in ("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "modules_to_save", "layers_to_transform"):
         if raw.get(name):
             raise ValueError(f"{path / _CONFIG}: {name}={raw[name]!r} is not supported")
     if raw.get("peft_type") != "LORA" or raw.get("bias", "none") != "none":
         raise ValueError(f"{path / _CONFIG} is not a plain LoRA adapter")
-    tensors = load_file(path / _WEIGHTS)
+    try:
+        tensors = load_file(path / _WEIGHTS)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path / _WEIGHTS} can't be read ({error}). Fetch or make the adapter anew.") from error
     lora_config = LoraConfig(tuple(_rules(config, raw, set(tensors), path)), raw.get("lora_dropout", 0.0))
     found = adapted_weights(config, lora_config)
     tree: dict = {}

@@ -1,13 +1,18 @@
 """`hypereyes eval` on a checkpoint with random weights: the whole path, with no claim on what it scores."""
 
+import random
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.report import collect
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch import cli, miniature
+from hypereyes_jax.launch.checkpoint_files import load_model
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +60,82 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     assert cli.main(words(checkpoint, tmp_path, "--temperature", "0")) == 2  # other settings do not mix
 
 
+def test_mosaics_are_crowded_as_in_the_quickstart_unless_told():
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.env.world import World
+    from hypereyes_jax.launch.eval import EvalConfig, world_questions
+    from hypereyes_jax.launch.synth import SynthConfig
+
+    assert EvalConfig.crowding == SynthConfig.crowding
+    world = World.load()
+    rules = SynthesisConfig(crowding=SynthConfig.crowding)
+    asked = synthesize(world, 9, 1, rules, focus=world.split()[1], prefix="heldout")
+    assert world_questions(world, "heldout", 9, 1) == [synth.question for synth in asked]
+    assert world_questions(world, "heldout", 9, 1, crowding=0.0) != [synth.question for synth in asked]
+
+
 def test_a_directory_without_a_checkpoint_is_named(tmp_path, capsys):
     assert cli.main(words(tmp_path, tmp_path / "out")) == 2
     assert f"{tmp_path} holds no config.json" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_has_a_message(checkpoint, tmp_path, capsys):
-    for file in checkpoint.iterdir():
-        data = file.read_bytes()
-        (tmp_path / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
+DAMAGES = {
+    "truncated": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "random bytes": lambda data: random.Random(0).randbytes(len(data)),
+    "null": lambda data: b"null",
+    "another document": lambda data: b'{"model_type": "llama", "weight_map": null}',
+}
+FILES = (
+    "config.json",
+    "model.safetensors.index.json",
+    "model-00002-of-00002.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+@pytest.fixture(scope="module")
+def sharded(checkpoint, tmp_path_factory):
+    """The same model in two files and an index."""
+    from hypereyes_jax.models.qwen3_vl import load_hf, save_hf
+
+    path = tmp_path_factory.mktemp("sharded")
+    shutil.copytree(checkpoint, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_hf(path, *load_hf(checkpoint), shard_bytes=(checkpoint / "model.safetensors").stat().st_size - 2**17)
+    assert set(FILES) <= {file.name for file in path.iterdir()}
+    load_model(path)
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_named_by_its_file(sharded, tmp_path, name, damage):
+    shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_bytes(DAMAGES[damage]((tmp_path / name).read_bytes()))
+    if (name, damage) == ("tokenizer_config.json", "another document"):
+        load_model(tmp_path)  # no field of it is needed
+        return
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))) as caught:
+        load_model(tmp_path)
+    assert name in str(caught.value)
+    assert re.search("anew|another checkpoint", str(caught.value))
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_missing_file_of_a_checkpoint_is_named(sharded, tmp_path, name):
+    shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    # without its index a checkpoint is one of a single file
+    with pytest.raises(UserError, match="model.safetensors" if "index" in name else re.escape(name)):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_of_another_family_has_a_message_and_no_traceback(checkpoint, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert cli.main(words(tmp_path, tmp_path / "out")) == 2
-    assert "safetensors" in capsys.readouterr().err
+    assert "model_type='llama' is not a Qwen3-VL model" in capsys.readouterr().err
 
 
 def test_a_judging_model_is_named_with_the_result(checkpoint, tmp_path, capsys):

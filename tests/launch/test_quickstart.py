@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig
-from hypereyes_jax.launch import miniature, pretrain_world
-from hypereyes_jax.launch.pretrain_world import PretrainConfig, corpus_hash
-from hypereyes_jax.launch.quickstart import ASSETS
-from hypereyes_jax.launch.run_dir import to_jsonable
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch import cli, make_teacher, miniature, pretrain_world
+from hypereyes_jax.launch import quickstart as quickstart_command
+from hypereyes_jax.launch.pretrain_world import PretrainConfig, corpus_hashes
+from hypereyes_jax.launch.quickstart import ASSETS, QuickstartConfig
+from hypereyes_jax.launch.run_dir import RunDirectory, to_jsonable
 
 TINY = "--smoke --rl.search in-process --rl.latency 0".split()
 COMMAND = [
@@ -95,7 +97,46 @@ def test_the_shipped_base_model_was_made_by_this_code():
     assert record["settings"] == {k: v for k, v in default.items() if k not in pretrain_world.NO_SETTINGS}
     corpus = BaseCorpusConfig(episode=miniature.EPISODE)
     assert record["corpus"] == to_jsonable(corpus)
-    assert record["corpus_sha256"] == corpus_hash(corpus)
+    assert record["corpus_sha256"] == corpus_hashes(corpus)
+
+
+def test_the_shipped_teacher_was_made_by_this_code_from_the_shipped_base():
+    record = json.loads((resources.files(ASSETS) / "teacher" / pretrain_world.RECORD).read_text())
+    default = make_teacher.MakeTeacherConfig()
+    assert record["command"] == f"hypereyes make-teacher --seed {default.seed}"
+    settings = {k: v for k, v in to_jsonable(default).items() if k not in pretrain_world.NO_SETTINGS}
+    assert record["settings"] == settings
+    hashes = make_teacher.made_from(make_teacher.data_config(default), Path(str(resources.files(ASSETS) / "base")))
+    assert hashes.items() <= record.items()
+
+
+def test_the_teachers_minutes_are_those_of_all_calls(tmp_path, monkeypatch):
+    clock = iter([0.0, 120.0, 500.0, 560.0])  # two minutes, an interruption, one minute
+    monkeypatch.setattr(make_teacher.time, "perf_counter", lambda: next(clock))
+    directory = RunDirectory.open(tmp_path, "make-teacher", make_teacher.MakeTeacherConfig())
+    with pytest.raises(KeyboardInterrupt), make_teacher._timing(directory):
+        raise KeyboardInterrupt
+    with make_teacher._timing(directory):
+        pass
+    assert json.loads((tmp_path / "minutes.json").read_text()) == {"minutes": 3.0}
+
+
+def test_smoke_keeps_the_settings_that_were_given(monkeypatch, tmp_path):
+    used = []
+    monkeypatch.setattr(quickstart_command, "_run_stages", lambda directory, config, stages: used.append(config))
+    monkeypatch.setattr(quickstart_command, "_cost", lambda directory, seconds: (_ for _ in ()).throw(UserError("end")))
+    words = "--rl.steps 5 --rl.latency 0 --sft.batch 8 --eval-questions 20 --seed 3".split()
+    assert cli.main(["quickstart", "--smoke", "--out", str(tmp_path), *words]) == 2
+    (config,) = used
+    assert (config.rl.steps, config.rl.latency, config.sft.batch, config.eval_questions, config.seed) == (
+        5,
+        0,
+        8,
+        20,
+        3,
+    )
+    assert (config.rl.prompts, config.rl.group, config.sft.epochs, config.sft_questions) == (2, 4, 1, 48)
+    assert config.rl.learning_rate == QuickstartConfig().rl.learning_rate
 
 
 @pytest.mark.parametrize("name", ["base", "teacher"])

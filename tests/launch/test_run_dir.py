@@ -2,11 +2,14 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
+import time
 import types
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -194,3 +197,49 @@ def test_infinities_are_refused_in_results(tmp_path):
 def test_an_unknown_value_in_a_configuration_is_an_error():
     with pytest.raises(TypeError, match="can't hold a object"):
         to_jsonable({"x": object()})
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()  # its number is free, and nobody's
+    mine, alive, other = "here", os.getppid(), "elsewhere"
+
+    def draft(name: str, host: str, pid: int, hours: float = 0.0) -> Path:
+        path = tmp_path / f".{name}.{host}.{pid}.part"
+        if name == "model":
+            path.mkdir()
+            (path / "model.safetensors").write_bytes(b"half")
+        else:
+            path.write_text("half")
+        for each in (*path.glob("*"), path):
+            os.utime(each, (time.time() - 3600 * hours,) * 2)
+        return path
+
+    with mock.patch("platform.node", return_value=mine):
+        gone = [
+            draft("model", mine, child.pid),
+            draft("metrics.json", mine, child.pid),
+            draft("synth.json", mine, os.getpid()),  # of a process before, in a container that counts from 1 anew
+            draft("model", other, 7, hours=25),
+        ]
+        kept = [
+            draft("model", mine, alive),
+            draft("model", other, child.pid, hours=23),
+            draft("seen.jsonl", other, child.pid),
+        ]
+        kept[0].joinpath("model.safetensors").write_bytes(b"more")
+        (tmp_path / "rl-model").mkdir()
+        (tmp_path / ".other.part").write_text("not of this kind")
+        RunDirectory.open(tmp_path, "sft", Config())
+        assert files.draft_of(tmp_path / "model").name == f".model.{mine}.{os.getpid()}.part"
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in (*kept, tmp_path / "rl-model", tmp_path / ".other.part"))
+
+
+def test_a_run_of_others_keeps_its_drafts(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    draft = files.draft_of(tmp_path / "model")
+    draft.mkdir()
+    with pytest.raises(UserError):
+        RunDirectory.open(tmp_path, "rl", Config())
+    assert draft.exists()

@@ -72,7 +72,8 @@ def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) ->
       dtype: of the parameters; default: as stored.
       sharding: a tree of shardings shaped like the parameters, or one sharding for all; default: the default device.
 
-    Raises CheckpointError naming missing, surplus, misshapen and truncated tensors; FileNotFoundError without a config.
+    Raises CheckpointError naming missing, surplus, misshapen and truncated tensors, ConfigError for a config it can't
+    use, FileNotFoundError without one.
     """
     path = Path(path)
     config = Qwen3VLConfig.from_hf(path)
@@ -180,7 +181,8 @@ def _check(path: Path, config: Qwen3VLConfig) -> dict[str, _Stored]:
         if name in stored and stored[name].shape != shape:
             wrong.append(f"{name}: has shape {stored[name].shape}, expected {shape}")
     if wrong:
-        raise CheckpointError(f"{path} does not match its config.json:\n  " + "\n  ".join(sorted(wrong)))
+        listed = "\n  ".join(sorted(wrong))
+        raise CheckpointError(f"{path} does not match its config.json. Fetch or make it anew:\n  {listed}")
     return stored
 
 
@@ -196,7 +198,13 @@ def _out_in(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
 
 def _files(path: Path) -> list[Path]:
     if (path / _INDEX).exists():
-        names = sorted(set(json.loads((path / _INDEX).read_text())["weight_map"].values()))
+        try:
+            weight_map = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({Path(name).as_posix() for name in weight_map.values()})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path / _INDEX} is damaged ({type(error).__name__}: {error}). Fetch or make that checkpoint anew."
+            ) from error
         if strange := [name for name in names if Path(name).name != name]:
             raise CheckpointError(f"{path / _INDEX} points outside its directory: {', '.join(strange)}")
         files = [path / name for name in names]
@@ -224,8 +232,8 @@ def _header(file: Path) -> Iterator[tuple[str, _Stored]]:
             if stop - start != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{name} has {stop - start} bytes for shape {shape}")
             yield name, _Stored(file, dtype, shape, 8 + length + start, 8 + length + stop)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not a readable safetensors file: {error}. Fetch or make it anew.") from error
 
 
 def save_hf(
