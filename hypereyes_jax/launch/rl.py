@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT
+from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.recorded import StoreMode
 from hypereyes_jax.env.services import SearchConfig, SearchKeys, connected
 from hypereyes_jax.errors import UserError
@@ -98,6 +100,10 @@ class RlConfig:
     wandb: str = ""
     """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
     settings: RlSettings = field(default_factory=RlSettings)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """What ranks the rollouts of a question."""
+    tighten: Literal["epoch", "step"] = "epoch"
+    """When better references of TRACE come in force: after each pass over the questions (the paper), or each step."""
     scale: Scale = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The service of real searches. `world` is the miniature's, which the settings describe."""
@@ -141,12 +147,13 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout.replica_weights import ReplicaWeights
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
+    _refuse_reward(config.reward)
     scale = sized_for(config.scale, config.recipe, config.mesh)
     if scale.learner.train == "lora":
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
-    teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature)
+    teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
     processes = Processes.start(config.distributed, config.mesh)
     directory = processes.open(config.out, "rl", config, config.wandb)  # as asked for: sizes are the mesh's
     if processes.first and scale != config.scale:
@@ -186,6 +193,8 @@ def run(config: RlConfig) -> None:
             trial=trial,
             profile_step=config.profile_step,
             resume_step=config.resume_step,
+            reward=config.reward,
+            tighten=config.tighten,
         )
     save_model(
         directory.file("model"), model, params, config.checkpoint, scale.learner.compute_dtype, write=processes.first
@@ -210,6 +219,8 @@ def train(
     trial: Trial | None = None,
     profile_step: int | None = None,
     resume_step: int | None = None,
+    reward: RewardConfig = RewardConfig(),
+    tighten: Literal["epoch", "step"] = "epoch",
 ) -> Params:
     """Select, train, and return the trained weights; the engines hold them, too.
 
@@ -217,6 +228,8 @@ def train(
       params: the policy's, which the engines sample from. They are used up.
       teacher: what `teaching.choose` returned.
       search: None = the miniature world's, as the settings say.
+      reward: what ranks the rollouts of a question.
+      tighten: when better references come in force, as `rl.references.ReferenceStore`.
     """
 
     async def whole() -> Any:
@@ -251,10 +264,29 @@ def train(
                 asked,
                 processes,
                 trial,
+                reward,
+                tighten,
             )
             return await loop.train(stages, profile_step, resume_step)
 
     return asyncio.run(whole())
+
+
+def _refuse_reward(reward: RewardConfig) -> None:
+    """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
+    default, trace = RewardConfig(), reward.trace
+    if reward.kind == "trace" and (reward.alpha, reward.beta) != (default.alpha, default.beta):
+        raise UserError("--reward.alpha and --reward.beta are of another reward: add --reward.kind cost-weighted")
+    if reward.kind == "cost-weighted" and trace != default.trace:
+        raise UserError("--reward.trace.* are constants of another reward: leave out --reward.kind cost-weighted")
+    if not (0 < reward.alpha < math.inf and 0 <= reward.beta < math.inf):
+        raise UserError("--reward.alpha must be positive and --reward.beta at least 0: accuracy pays, rounds cost")
+    if not all(map(math.isfinite, asdict(trace).values())) or trace.band < 1:
+        raise UserError("--reward.trace.*: constants must be finite, and the band at least 1 (of the reference)")
+    if trace.efficient_high < trace.efficient_low or trace.redundant_high < trace.redundant_low:
+        raise UserError("--reward.trace.*: fewer searches must not pay less, so a set's high is at least its low")
+    if not -0.5 <= trace.format_failure < 0:
+        raise UserError("--reward.trace.format-failure must lie in [-0.5, 0): no readable answer counts -0.5")
 
 
 @contextlib.asynccontextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.launch.memory import give_back
 from hypereyes_jax.launch.processes import Processes
@@ -56,23 +57,27 @@ class RlLoop:
         judge: Judge,
         processes: Processes,
         trial: Trial | None = None,
+        reward: RewardConfig = RewardConfig(),
+        tighten: Literal["epoch", "step"] = "epoch",
     ):
-        """`params` are used up: the state takes their buffers."""
+        """`params` are used up: the state takes their buffers. `tighten`: when better references come in force."""
         from hypereyes_jax.rl.learner import make_learner
         from hypereyes_jax.rl.references import ReferenceStore
 
         scale = rollouts.scale
         self._directory, self._rollouts, self._model = directory, rollouts, model
         self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
-        self._questions = questions
-        self._references = ReferenceStore(references)
+        self._questions, self._reward = questions, reward
+        self._references = ReferenceStore(references, tighten)
         samples = settings.prompts * settings.group // processes.count
         self._packing = scale.pack(samples, processes.shards)
         optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
         learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
         self._train_mode = learn.train
         self._watch = Watch(model, learn.train)
-        self._learner = make_learner(model, learn, processes.mesh)
+        teacher = teaching.local if learn.opd == "reverse-kl" else None
+        self._learner = make_learner(model, learn, processes.mesh, teacher_config=teacher.model if teacher else None)
+        self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
         self._state = processes.state(self._learner, settings.seed, params)
         self._teaching, self._trial = teaching, trial
 
@@ -132,14 +137,16 @@ class RlLoop:
         played_groups: list[Experience] = []
         for number, question in enumerate(mine):
             own = slice(number * settings.group, (number + 1) * settings.group)
-            played_groups.append(score_group(played[own], judged[own], self._references.get(question.id)))
+            reference = self._references.get(question.id)
+            played_groups.append(score_group(played[own], judged[own], reference, self._reward))
         # What the references learn and the curves show is of all processes' groups, alike in each.
         shares = self._processes.gather([group.record() for group in played_groups])
         groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
         held = [self._references.get(question.id) for question in asked]
         for question, group in zip(asked, groups, strict=True):
             observe(self._references, question.id, group)
-        tightened = self._references.commit() if self._ends_epoch(step) else 0
+        tightened = sum(self._references.get(q.id) != before for q, before in zip(asked, held, strict=True))
+        tightened += self._references.commit() if self._ends_epoch(step) else 0
         samples = [sample for group in played_groups for sample in group.samples()]
         if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
@@ -153,7 +160,7 @@ class RlLoop:
         batch = self._processes.batch(self._model, live, self._packing, left_out)
         self._watch.check(batch, self._packing)
         packed = time.perf_counter()
-        self._state, metrics = self._learner.rl_step(self._state, batch)
+        self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         values = {name: float(value) for name, value in metrics.items()}
         trained = time.perf_counter()
         synced = self._publish(step + 1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.launch.scale import Scale
     from hypereyes_jax.processing import ChatFormat
     from hypereyes_jax.rl.pack import TrainingSample
-    from hypereyes_jax.rl.teacher import Teacher
+    from hypereyes_jax.rl.teacher import LocalTeacher, Teacher
     from hypereyes_jax.rollout.server import GenerationServer
 
 _LOG = logging.getLogger(__name__)
@@ -62,15 +62,24 @@ class TeacherServerConfig:
 
 
 def choose(
-    directory: Path | None, server: TeacherServerConfig, temperature: float
+    directory: Path | None,
+    server: TeacherServerConfig,
+    temperature: float,
+    opd: Literal["advantage", "reverse-kl"] = "advantage",
 ) -> Path | TeacherServerConfig | None:
     """The teacher that the settings name, if any.
 
     Args:
       temperature: the student's, at which the two are compared.
+      opd: the form of distillation, as `LearnerConfig.opd`.
 
-    Raises UserError for two teachers, or a server that can't be one.
+    Raises UserError for two teachers, a server that can't be one, or no weights for a form that needs them.
     """
+    if opd == "reverse-kl" and (directory is None or server.url):
+        raise UserError(
+            "--scale.learner.opd reverse-kl compares whole vocabularies, for which the teacher's weights must be here: "
+            "give --teacher DIR and no --teacher-server.url, or leave --scale.learner.opd at advantage"
+        )
     if not server.url:
         if server != TeacherServerConfig():
             raise UserError("settings of a teacher's server are given, but not where it is: add --teacher-server.url")
@@ -101,6 +110,13 @@ class Teaching:
 
     def __init__(self, teacher: Teacher | None, processes: Processes):
         self._teacher, self._processes = teacher, processes
+
+    @property
+    def local(self) -> LocalTeacher | None:
+        """The teacher, if its weights are here."""
+        from hypereyes_jax.rl.teacher import LocalTeacher
+
+        return self._teacher if isinstance(self._teacher, LocalTeacher) else None
 
     async def __call__(self, samples: Sequence[TrainingSample]) -> tuple[list[TrainingSample], dict[str, float]]:
         """Gives failed samples the teacher's log-probs of their tokens, where it has any.
@@ -178,7 +194,7 @@ async def teaching(
     if teacher is None:
         yield Teaching(None, processes)
     elif isinstance(teacher, Path):
-        yield Teaching(_local(teacher, rollouts, samples, processes), processes)
+        yield Teaching(_local(teacher, model, rollouts, samples, processes), processes)
     else:
         async with _client(teacher, model, rollouts.scale) as server:
             scorer = TeacherServer(server, teacher.in_flight, teacher.deadline)
@@ -189,11 +205,17 @@ async def teaching(
             yield Teaching(scorer, processes)
 
 
-def _local(path: Path, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
+def _local(path: Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
+    from hypereyes_jax.rl.learner import reads_alike
     from hypereyes_jax.rl.teacher import LocalTeacher
 
     learn, scale = rollouts.scale.learner, rollouts.scale
     model, params, chat = processes.load(path, learn.compute_dtype)
+    if learn.opd == "reverse-kl" and not reads_alike(model, policy):
+        raise UserError(
+            f"{path} cuts images or embeds tokens in another way than the policy, so the two can't read one batch, as "
+            "--scale.learner.opd reverse-kl needs: leave it at advantage."
+        )
     if chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
         raise UserError(f"{path} has another vocabulary than the policy: it can't score the policy's tokens.")
     packing = scale.pack(samples // processes.count // 2, processes.shards)

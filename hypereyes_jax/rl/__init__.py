@@ -1,5 +1,6 @@
 """Rewards, advantages and losses as pure functions, and the learner built from them."""
 
+from hypereyes_jax.configs.reward import TraceConfig
 from hypereyes_jax.rl.advantages import group_relative_advantage
 from hypereyes_jax.rl.aggregate import aggregate
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
@@ -13,7 +14,7 @@ from hypereyes_jax.rl.references import (
     ReferenceStore,
     best_correct,
 )
-from hypereyes_jax.rl.trace import TraceConfig, trace_reward
+from hypereyes_jax.rl.trace import trace_reward
 
 __all__ = [
     "NO_REFERENCE",

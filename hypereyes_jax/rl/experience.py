@@ -1,29 +1,21 @@
-"""Judged rollouts become training samples: accuracy, TRACE, group advantages, and what the references learn of it."""
+"""Judged rollouts become training samples: accuracy, reward, group advantages, and what the references learn of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, fields
 
 import jax.numpy as jnp
 import numpy as np
 
+from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.rl.advantages import group_relative_advantage
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
 from hypereyes_jax.rl.pack import TrainingSample
 from hypereyes_jax.rl.references import ReferenceStore
-from hypereyes_jax.rl.trace import TraceConfig, trace_reward
+from hypereyes_jax.rl.trace import trace_reward
 from hypereyes_jax.rollout.types import Trajectory
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    kind: Literal["trace", "cost-weighted"] = "trace"
-    trace: TraceConfig = field(default_factory=TraceConfig)
-    alpha: float = 1.0  # cost-weighted: of accuracy ...
-    beta: float = 0.05  # ... and of each tool round
 
 
 @dataclass(frozen=True)
@@ -83,6 +75,7 @@ def score_group(
       trajectories: the group.
       correct: the judge's verdicts; None = it could not be asked (or there was no answer to judge).
       reference: (rounds, invocations) in force for the question.
+      config: which reward, with its constants.
     """
     results = [trajectory.result for trajectory in trajectories]
     accuracy = np.array(

@@ -46,9 +46,16 @@ class Learner(NamedTuple):
 
 
 def make_learner(
-    config: Qwen3VLConfig, learn: LearnerConfig, mesh: Mesh | None = None, kernels: Kernels | None = None
+    config: Qwen3VLConfig,
+    learn: LearnerConfig,
+    mesh: Mesh | None = None,
+    kernels: Kernels | None = None,
+    teacher_config: Qwen3VLConfig | None = None,
 ) -> Learner:
     """Build the functions for a model and a training configuration.
+
+    `teacher_config` is of the weights that `rl_step` is given as `teacher`; None = the model's own. Both read the same
+    batch, so their images must be cut alike: see `reads_alike`.
 
     On a mesh, states and batches live as `models.partition` says: put a state there with `jax.device_put(state,
     learner.shardings(state))`; a host's numpy batch may be given as it is (several processes: see `rl.feed`). The batch
@@ -58,6 +65,7 @@ def make_learner(
     Raises ShardingError if the mesh does not divide the model, ValueError for moments on the host without a mesh.
     """
     optimizer = make_optimizer(learn.optimizer)
+    teacher_config = teacher_config or config
     platform = "cpu" if mesh is None else mesh.devices.flat[0].platform
     kernels = kernels or Kernels.for_platform(platform)
     on_host = learn.optimizer.moments_on_host
@@ -125,9 +133,11 @@ def make_learner(
         if learn.opd == "reverse-kl":
             if teacher is None:
                 raise ValueError('opd="reverse-kl" needs the teacher\'s weights: rl_step(state, batch, teacher)')
-            taught = hidden_states(_cast(teacher, learn.compute_dtype), config, micro.inputs, kernels=kernels)
+            teacher = _cast(teacher, learn.compute_dtype)
+            taught = hidden_states(teacher, teacher_config, micro.inputs, kernels=kernels)
+            teacher_head = lm_head(teacher, teacher_config)
             kl_BT = chunked_reverse_kl(
-                hidden_BTD, head, taught, lm_head(teacher, config), micro.failed_MBT * mask, learn.temperature
+                hidden_BTD, head, taught, teacher_head, micro.failed_MBT * mask, learn.temperature
             )
             loss_BT += learn.opd_coef * kl_BT
         loss = jnp.sum(micro.weight_MBT * loss_BT) / total
@@ -175,7 +185,7 @@ def make_learner(
             shardings=None,
         )
 
-    by_weight = param_shardings(config, mesh)
+    by_weight, by_teachers_weight = param_shardings(config, mesh), param_shardings(teacher_config, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def shardings(state: TrainState) -> TrainState:
@@ -193,7 +203,7 @@ def make_learner(
 
     def places(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         state, batch, *teacher = arguments
-        return (shardings(state), batch_shardings(batch, mesh), *[by_weight for _ in teacher])
+        return (shardings(state), batch_shardings(batch, mesh), *[by_teachers_weight for _ in teacher])
 
     def on_mesh(function: Callable[..., Any]) -> _OnMesh:
         def build(arguments: tuple[Any, ...]) -> Any:
@@ -205,6 +215,18 @@ def make_learner(
     return Learner(
         init, on_mesh(sft_step), on_mesh(rl_step), _ScoreOnMesh(mesh, by_weight, jax.jit(score_logprobs)), shardings
     )
+
+
+def reads_alike(one: Qwen3VLConfig, other: Qwen3VLConfig) -> bool:
+    """Whether one batch serves both models: the same image tokens, patches and position table, and vocabulary size."""
+
+    def of(config: Qwen3VLConfig) -> tuple[int, ...]:
+        vision = config.vision
+        images = (config.image_token_id, config.video_token_id, config.vision_start_token_id)
+        patches = (vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size, vision.in_channels)
+        return (*images, *patches, vision.num_position_embeddings, config.text.vocab_size)
+
+    return of(one) == of(other)
 
 
 @dataclass(frozen=True)

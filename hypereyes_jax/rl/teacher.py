@@ -68,18 +68,18 @@ class LocalTeacher:
         compute_dtype: str = "float32",
     ):
         self.unscored = Unscored()
-        self._model, self._packing, self._temperature = model, packing, temperature
+        self.model, self.params = model, params
+        self._packing, self._temperature = packing, temperature
         self._mesh, self._batch = mesh, batch
         self._learner = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
-        self._params = params
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         """As `Teacher.score`. Raises ValueError where `pack` does."""
         if self._mesh is None and not samples:
             return []
         # a process without samples takes its part in the others' program with one that nobody reads
-        batch = self._batch(self._model, samples or [_nothing()], self._packing)
-        logp_MBT = self._learner.score_logprobs(self._params, batch, temperature=self._temperature)
+        batch = self._batch(self.model, samples or [_nothing()], self._packing)
+        logp_MBT = self._learner.score_logprobs(self.params, batch, temperature=self._temperature)
         scored = unpack(self._own(batch), self._here(logp_MBT))
         return [scored.get(number) for number in range(len(samples))]
 

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.configs.reward import TraceConfig
 from hypereyes_jax.rl.checked import checked
-
-
-@dataclass(frozen=True)
-class TraceConfig:
-    """The constants of TRACE, in reward units; the defaults are those of the authors' published code.
-
-    A correct rollout within the reference earns between `efficient_low` and `efficient_high`; a correct one outside it
-    between `redundant_low` and `redundant_high`. A wrong answer whose rounds leave the band [ref, trunc(band * ref)]
-    pays `wrong_penalty`.
-    """
-
-    efficient_high: float = 0.20
-    efficient_low: float = 0.05
-    redundant_high: float = -0.02
-    redundant_low: float = -0.10
-    wrong_penalty: float = -0.10
-    band: float = 1.5
-    format_failure: float = -0.5  # an accuracy at or below this is a reply without a readable answer
-    score_without_reference: bool = True  # False: a group whose reference is unknown (negative) gets a tool reward of 0
 
 
 def trace_reward(

@@ -1,22 +1,43 @@
+"""The index names what there is: its functions are in the room of their table, its tests in their file."""
+
 import re
 from pathlib import Path
+
+import pytest
 
 from hypereyes_jax import rl
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "paper_index.md").read_text()
-RULES = PAGE.split("## Where this differs")[0]
+RULES = (ROOT / "docs" / "paper_index.md").read_text().split("## Where this differs")[0]
+TESTS = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 
 
-def test_every_test_it_names_exists():
-    named = set(re.findall(r"`(test_\w+)`", RULES))
-    written = set(
-        re.findall(r"^def (test_\w+)", "\n".join(p.read_text() for p in (ROOT / "tests/rl").glob("*.py")), re.M)
-    )
-    assert len(named) > 15
-    assert named <= written
+def rows():
+    """(room, cell of functions, cell of tests) of each row."""
+    for section in RULES.split("\n## ")[1:]:
+        room = re.match(r".*`(\w+)/`", section).group(1)
+        for line in re.findall(r"^\| (.*) \|$", section, re.M)[1:]:
+            rule, functions, tests = re.split(r"(?<!\\) \| ", line)
+            yield pytest.param(room, functions, tests, id=rule[:60])
 
 
-def test_every_function_of_the_room_has_its_place():
+@pytest.mark.parametrize(("room", "functions", "tests"), list(rows()))
+def test_a_row_names_functions_and_tests_that_exist(room, functions, tests):
+    code = {path.name: path.read_text() for path in (ROOT / "hypereyes_jax" / room).glob("*.py")}
+    assert set(re.findall(r"\((\w+\.py)\)", functions)) <= set(code)
+    named = re.findall(r"`(\w+)(?:\([^`]*\))?`", functions)
+    assert named
+    for name in named:
+        assert any(re.search(rf"^(async )?(def|class) {name}\b", text, re.M) for text in code.values()), name
+    places = TESTS
+    for name in re.findall(r"\btest_\w+(?:\.py)?", tests):
+        if name.endswith(".py"):
+            places = {name: TESTS[name]}
+        else:
+            assert any(re.search(rf"^(async )?def {name}\(", text, re.M) for text in places.values()), name
+    assert "test_" in tests
+
+
+def test_every_function_of_the_training_room_has_its_place():
     functions = {name for name in rl.__all__ if callable(getattr(rl, name)) and name[0].islower()}
     assert {name for name in functions if f"`{name}" not in RULES} == set()

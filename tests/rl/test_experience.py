@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, StopReason, TurnRecord
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rl.experience import RewardConfig, observe, score_group, summary
+from hypereyes_jax.rl.experience import observe, score_group, summary
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout.types import Trajectory
 

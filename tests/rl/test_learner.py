@@ -232,14 +232,25 @@ def test_distillation_touches_failed_samples_only(params, learner):
     assert changed > 1e-3 * optax.tree.norm(gradient(plain))
 
 
-def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(params):
-    learner = make_learner(CONFIG, dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5))
-    teacher = init_params(jax.random.key(5), CONFIG)
+def another_shape(config):
+    """Wider, deeper and with other heads."""
+    text = dataclasses.replace(config.text, hidden_size=48, intermediate_size=80, num_hidden_layers=4)
+    vision = dataclasses.replace(config.vision, hidden_size=48, out_hidden_size=48, deepstack_visual_indexes=(1,))
+    text = dataclasses.replace(text, num_attention_heads=2, tie_word_embeddings=not text.tie_word_embeddings)
+    return dataclasses.replace(config, text=text, vision=vision)
+
+
+@pytest.mark.parametrize("teacher_config", [CONFIG, another_shape(CONFIG)], ids=["same", "another"])
+def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_config, params):
+    learn = dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5)
+    learner = make_learner(CONFIG, learn, teacher_config=teacher_config)
+    teacher = init_params(jax.random.key(5), teacher_config)
     group = [dataclasses.replace(sample, advantage=0.0) for sample in samples(4)]
     state, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK), teacher)
 
     def loss(w, case, failed):
-        student, taught = (forward(each, CONFIG, case[0])[:, :-1] / 0.8 for each in (w, teacher))
+        both = (w, CONFIG), (teacher, teacher_config)
+        student, taught = (forward(*each, case[0])[:, :-1] / 0.8 for each in both)
         return 0.5 * aggregate(reverse_kl(student, taught, case[2] & failed), case[2])
 
     _, wanted = mean_gradient(loss, params, [alone(sample) for sample in group], [sample.failed for sample in group])

@@ -1,0 +1,35 @@
+"""What a rollout is paid, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """The constants of TRACE, in reward units; the defaults are those of the authors' published code.
+
+    A correct rollout within the reference earns between `efficient_low` and `efficient_high`; a correct one outside it
+    between `redundant_low` and `redundant_high`. A wrong answer whose rounds leave the band [ref, trunc(band * ref)]
+    pays `wrong_penalty`.
+    """
+
+    efficient_high: float = 0.20
+    efficient_low: float = 0.05
+    redundant_high: float = -0.02
+    redundant_low: float = -0.10
+    wrong_penalty: float = -0.10
+    band: float = 1.5
+    format_failure: float = -0.5  # an accuracy at or below this is a reply without a readable answer
+    score_without_reference: bool = True  # False: a group whose reference is unknown (negative) gets a tool reward of 0
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """TRACE, or for comparison the plain alpha * accuracy - beta * rounds, which knows no reference."""
+
+    kind: Literal["trace", "cost-weighted"] = "trace"
+    alpha: float = 1.0  # cost-weighted: of accuracy (1 right, 0 wrong, -0.5 no readable answer) ...
+    beta: float = 0.05  # ... and of each tool round
+    trace: TraceConfig = field(default_factory=TraceConfig)
