@@ -36,6 +36,10 @@ class LearnerConfig:
     train: Literal["full", "language", "lora"] = "full"  # all; all but the vision tower; adapters only
     remat: Literal["none", "dots", "full"] = "none"
     compute_dtype: str = "float32"  # weights are cast to it for each pass; gradients accumulate in float32
+    # SFT of a mixture of experts: what the router's load-balancing loss is taken over. "micro-batch": each in itself,
+    # so the gradient depends a little on how a step is split. "step": all of them together, as in arXiv 2501.11873, and
+    # the split does not matter; with several micro-batches it costs one more forward pass, which counts the loads.
+    router_balance: Literal["micro-batch", "step"] = "micro-batch"
     temperature: float = 0.8  # RL: logits are divided by it, as in sampling; the teacher's too
     clip_low: float = 0.2
     clip_high: float = 0.28

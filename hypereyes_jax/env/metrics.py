@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Neighbouring bucket bounds differ by this factor: a percentile is right to 2.5 %, in constant memory.
@@ -22,6 +23,16 @@ class LatencyHistogram:
 
     def merge(self, other: LatencyHistogram) -> None:
         self._buckets += other._buckets
+
+    def state(self) -> list[list[int]]:
+        """JSON-able."""
+        return [list(pair) for pair in sorted(self._buckets.items())]
+
+    @classmethod
+    def from_state(cls, state: Iterable[Sequence[int]]) -> LatencyHistogram:
+        out = cls()
+        out._buckets.update({bucket: count for bucket, count in state})
+        return out
 
     def quantile(self, q: float) -> float:
         """Seconds below which the share q of latencies lies; NaN when there is none."""
@@ -67,6 +78,26 @@ class SearchMetrics:
         self.shared += other.shared
         self.cost += other.cost
         self.latency.merge(other.latency)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, JSON-able: for other processes, and for a checkpoint."""
+        return {
+            "outcomes": [[tool, outcome, count] for (tool, outcome), count in sorted(self.outcomes.items())],
+            "attempts": self.attempts,
+            "cache_hits": self.cache_hits,
+            "shared": self.shared,
+            "cost": self.cost,
+            "latency": self.latency.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> SearchMetrics:
+        """Of what `state` gave."""
+        out = cls()
+        out.outcomes.update({(tool, outcome): count for tool, outcome, count in state["outcomes"]})
+        out.attempts, out.cache_hits, out.shared = state["attempts"], state["cache_hits"], state["shared"]
+        out.cost, out.latency = state["cost"], LatencyHistogram.from_state(state["latency"])
+        return out
 
     def summary(self) -> dict[str, Any]:
         """JSON-able numbers. `success_rate` is over searches sent: an empty result is a success. None = no data."""

@@ -35,6 +35,9 @@ class RecordedBackend:
     stored. The key of a search is the engine (the service and its settings), the tool, the normalised query or the
     image's pixels, and k.
 
+    A training run that goes on from a checkpoint needs no position in the store: what it finds there depends on the
+    search alone, not on what was asked before. Mode record asks again for the searches of the steps that it repeats.
+
     Args:
       inner: the backend to ask; None is allowed in replay-strict mode.
       store: where results are kept; None is allowed in live mode.

@@ -67,7 +67,10 @@ PANELS = (
         {
             "rl/seconds_generation": "generation",
             "rl/seconds_search": "waiting for search",
+            "rl/seconds_judging": "judging",
+            "rl/seconds_waiting": "waiting for other processes",
             "rl/seconds_teacher": "teacher",
+            "rl/seconds_packing": "packing",
             "rl/seconds_training": "training",
             "rl/seconds_sync": "weight sync",
         },

@@ -6,6 +6,7 @@ A process alone with one device needs no mesh, and everything here gives back wh
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,11 +63,14 @@ class Processes:
         self.index = index
         self.count = count
         self.mesh = mesh  # None: one device
+        self.waited_seconds = 0.0  # in `gather`, for the slowest, since this process began
         self._teams = [(number,) for number in range(count)] if teams is None else list(teams)
 
     def in_teams(self, teams: Sequence[tuple[int, ...]]) -> Processes:
         """The same process, with those that play named: `rollout.layout.teams`."""
-        return Processes(self.index, self.count, self.mesh, teams)
+        own = Processes(self.index, self.count, self.mesh, teams)
+        own.waited_seconds = self.waited_seconds
+        return own
 
     @classmethod
     def start(cls, config: DistributedConfig, preset: str = "") -> Processes:
@@ -172,11 +176,13 @@ class Processes:
             return [own]
         from jax.experimental.multihost_utils import process_allgather
 
+        began = time.perf_counter()
         text = np.frombuffer(json.dumps(own).encode(), np.uint8)
         sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
         padded = np.zeros(sizes.max(), np.uint8)
         padded[: text.size] = text
         rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
+        self.waited_seconds += time.perf_counter() - began
         return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
 
     def merged(self, shares: list[list[Any]]) -> list[Any]:

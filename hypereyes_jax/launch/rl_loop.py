@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,11 +16,13 @@ from hypereyes_jax.launch.progress import Stages
 from hypereyes_jax.launch.rollouts import Rollouts
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.selecting import rollout_seeds, verdicts
+from hypereyes_jax.launch.step_metrics import Laps, over_processes, searches_so_far
 from hypereyes_jax.launch.watching import Watch, profiled
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.env.judges import Judge
+    from hypereyes_jax.env.metrics import SearchMetrics
     from hypereyes_jax.env.recorded import RecordedBackend
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.launch.rl import RlSettings
@@ -80,6 +81,7 @@ class RlLoop:
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
         self._state = processes.state(self._learner, settings.seed, params)
         self._teaching, self._trial = teaching, trial
+        self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
     async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
         from hypereyes_jax.rl.checkpoint import Checkpoints, KeepPolicy
@@ -93,6 +95,7 @@ class RlLoop:
             if restored is not None:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])
+                self._earlier_searches = cursor["searches"]
             done = int(self._state.step)
             self._publish(done)
             give_back()  # what the selection held
@@ -110,7 +113,9 @@ class RlLoop:
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
                     )
                     if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                        checkpoints.save(self._state, {"references": self._references.state()})
+                        # The search store has no position: see docs/environment.md.
+                        cursor = {"references": self._references.state(), "searches": self._searches().state()}
+                        checkpoints.save(self._state, cursor)
         return weights(self._state, self._train_mode)[0]
 
     async def _step(self, step: int) -> dict[str, float]:
@@ -124,7 +129,7 @@ class RlLoop:
         repeated = [question for question in mine for _ in range(settings.group)]
         by_question = rollout_seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
         seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
-        began = time.perf_counter()
+        laps = Laps(self._processes)
         played, waited = await self._rollouts.play(
             repeated, self._backend, seeds, group=settings.group, timeline=timeline
         )
@@ -132,13 +137,15 @@ class RlLoop:
         self._rollouts.suspend()
         if self._processes.leads:
             timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
-        generated = time.perf_counter()
+        playing = laps.lap("generation")
+        laps.move(waited, "generation", "search")
         judged = await verdicts(self._judge, played)
         played_groups: list[Experience] = []
         for number, question in enumerate(mine):
             own = slice(number * settings.group, (number + 1) * settings.group)
             reference = self._references.get(question.id)
             played_groups.append(score_group(played[own], judged[own], reference, self._reward))
+        laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
         shares = self._processes.gather([group.record() for group in played_groups])
         groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
@@ -150,8 +157,11 @@ class RlLoop:
         samples = [sample for group in played_groups for sample in group.samples()]
         if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
+        laps.lap("judging")
         samples = await self._rollouts.handed_out(samples)
+        laps.lap("waiting")  # a follower for its leader
         samples, taught = await self._teaching(samples)
+        laps.lap("teacher")
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
@@ -159,11 +169,18 @@ class RlLoop:
             live, left_out = left_out[:1], left_out[1:]
         batch = self._processes.batch(self._model, live, self._packing, left_out)
         self._watch.check(batch, self._packing)
-        packed = time.perf_counter()
+        laps.lap("packing")
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         values = {name: float(value) for name, value in metrics.items()}
-        trained = time.perf_counter()
+        trained = laps.lap("training")
         synced = self._publish(step + 1)
+        laps.lap("sync")
+        figures = {
+            **laps.seconds(),
+            **self._watch.figures(batch, trained),
+            **synced,
+            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
+        }
         return {
             **values,
             **summary(groups),
@@ -171,14 +188,7 @@ class RlLoop:
             "reference_invocations": sum(r.invocations for r in held) / len(held),
             "references_tightened": float(tightened),
             **taught,
-            "seconds_generation": generated - began - waited,
-            "seconds_search": waited,
-            "seconds_training": trained - generated - taught["seconds_teacher"],
-            **self._watch.figures(batch, trained - packed),
-            **synced,
-            "rollouts_per_second": len(played) / (generated - began),
-            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
-            **self._backend.metrics.numbers(),  # of the run so far
+            **over_processes(self._processes, figures, len(played), playing, self._searches()),
         }
 
     async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
@@ -195,6 +205,9 @@ class RlLoop:
         means = np.mean(everyone, axis=0).tolist() if everyone else [0.0] * 3
         names = ("eval_accuracy", "eval_rounds", "eval_invocations")
         return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
+
+    def _searches(self) -> SearchMetrics:
+        return searches_so_far(self._processes, self._backend.metrics, self._earlier_searches)
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -127,12 +126,11 @@ class Rollouts:
     def publish(self, params: Any, version: int) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on.
 
-        Returns seconds_sync, and on a mesh sync_gib: what this process's devices received.
+        Returns, on a mesh, sync_gib: what this process's devices received.
         """
-        began = time.perf_counter()
         if self._copies is None:
             self.engines.set_weights(params, None, version)
-            return {"seconds_sync": time.perf_counter() - began}
+            return {}
         self.suspend()  # there may be no room for old and new
         copies = self._copies(params)
         if self._following is not None:
@@ -140,8 +138,7 @@ class Rollouts:
         else:
             for engine, own in zip(self.engines.all, copies, strict=True):
                 engine.set_weights(own, None, version)
-        seconds = time.perf_counter() - began
-        return {"seconds_sync": seconds, "sync_gib": self._copies.received_bytes(params) / 2**30}
+        return {"sync_gib": self._copies.received_bytes(params) / 2**30}
 
     async def rest(self) -> None:
         """Every process calls it after its plays: those that follow have worked for their leader until then."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,9 +122,8 @@ class Teaching:
 
         Returns:
           (the samples in their order, counts of the step over all processes: `distilled` samples with a score, and
-          `teacher_failures` and `teacher_mismatches` without one; and this process's `seconds_teacher`).
+          `teacher_failures` and `teacher_mismatches` without one).
         """
-        began = time.perf_counter()
         out = list(samples)
         counts = [0, 0, 0]
         if self._teacher is not None:
@@ -137,10 +135,9 @@ class Teaching:
             if unscored.why:
                 _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failed), unscored.why)
             counts = [sum(logp is not None for logp in scored), unscored.failures, unscored.mismatches]
-        seconds = time.perf_counter() - began
         totals = np.sum(self._processes.gather(counts), axis=0)
         names = ("distilled", "teacher_failures", "teacher_mismatches")
-        return out, {**dict(zip(names, map(float, totals), strict=True)), "seconds_teacher": seconds}
+        return out, dict(zip(names, map(float, totals), strict=True))
 
 
 class TeacherServer:

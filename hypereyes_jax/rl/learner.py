@@ -1,7 +1,9 @@
 """The learner: SFT and RL optimiser steps, and log-prob scoring, as pure functions of (state, packed batch).
 
 Gradients accumulate over the micro-batches of a `PackedBatch` inside one program, in float32. Weights are normalised by
-their sum over the whole step, so the result is that of one large batch, however the samples were packed or split.
+their sum over the whole step, so the result is that of one large batch, however the samples were packed or split. There
+is one exception: SFT of a mixture of experts adds a loss on how evenly the router spreads tokens, which is not a sum
+over tokens; `LearnerConfig.router_balance` says over what it is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.models.partition import DATA
 from hypereyes_jax.models.qwen3_vl import Kernels, hidden_states, lm_head
 from hypereyes_jax.models.qwen3_vl.model import hidden_states_and_load
-from hypereyes_jax.models.qwen3_vl.moe import load_balancing_loss
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, load_balancing_loss
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.models.trips import expected_trips
 from hypereyes_jax.rl.distill import opd_advantage
@@ -87,19 +89,38 @@ def make_learner(
         )
         return params, x, load
 
-    def sft_loss(trainable: Params, state: TrainState, micro: PackedBatch, m: Any, total: jax.Array) -> Any:
-        key = None
-        if learn.train == "lora":
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), m)
-        params, hidden_BTD, load = hidden(trainable, state, micro, key)
+    def dropout_key(state: TrainState, m: Any) -> jax.Array | None:
+        if learn.train != "lora":
+            return None
+        return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), m)
+
+    def step_load(state: TrainState, batch: PackedBatch) -> RouterLoad:
+        """The router's load over all micro-batches, with the dropout that the gradient's pass will have."""
+        load = _summed(lambda m: hidden(state.trainable, state, _micro(batch, m), dropout_key(state, m))[2], batch)
+        return jax.lax.stop_gradient(load)
+
+    def sft_loss(
+        whole: RouterLoad | None,
+        trainable: Params,
+        state: TrainState,
+        micro: PackedBatch,
+        m: Any,
+        total: jax.Array,
+    ) -> Any:
+        params, hidden_BTD, load = hidden(trainable, state, micro, dropout_key(state, m))
         logp, entropy = token_logprobs(
             hidden_BTD, lm_head(params, config), micro.targets_MBT, vocab_shards=vocab_shards
         )
         loss = -jnp.sum(micro.weight_MBT * logp) / total
         metrics = {"loss": loss, **_sums(micro.weight_MBT > 0, logp=logp, entropy=entropy)}
         if load is not None:
-            # Each micro-batch is balanced in itself; they share the coefficient by their weight in the loss.
-            balance = load_balancing_loss(load) * jnp.sum(micro.weight_MBT) / total
+            if whole is None:
+                # Each micro-batch is balanced in itself; they share the coefficient by their weight in the loss.
+                balance = load_balancing_loss(load) * jnp.sum(micro.weight_MBT) / total
+            else:
+                # The shares of tokens have no gradient, and in the probabilities the loss is linear: with the whole
+                # step's shares, the terms of the micro-batches add up to the loss of the whole step.
+                balance = load_balancing_loss(whole._replace(probability_E=load.probability_E))
             loss += config.text.router_aux_loss_coef * balance
             metrics["router_balance/sum"] = balance
         return loss, metrics
@@ -157,7 +178,10 @@ def make_learner(
         return state._replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
 
     def sft_step(state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:
-        return step(sft_loss, state, batch)
+        by_step = learn.router_balance == "step" and config.text.num_experts > 0
+        several = batch.targets_MBT.shape[0] > 1  # one micro-batch is the step
+        whole = step_load(state, batch) if by_step and several else None
+        return step(lambda *arguments: sft_loss(whole, *arguments), state, batch)
 
     def rl_step(state: TrainState, batch: PackedBatch, teacher: Params | None = None) -> tuple[TrainState, Metrics]:
         return step(lambda *arguments: rl_loss(teacher, *arguments), state, batch)
@@ -317,6 +341,11 @@ def _accumulate(loss: Loss, trainable: Params, batch: PackedBatch) -> tuple[Para
         grads, metrics = jax.grad(loss, has_aux=True)(trainable, _micro(batch, m), m)
         return _cast(grads, "float32"), _cast(metrics, "float32")
 
+    return _summed(one, batch)
+
+
+def _summed(one: Callable[[jax.Array | int], Any], batch: PackedBatch) -> Any:
+    """The sum of `one(m)` over the micro-batches in use."""
     if batch.targets_MBT.shape[0] == 1:
         return one(0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))

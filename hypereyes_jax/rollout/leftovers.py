@@ -26,11 +26,17 @@ class Leftovers:
         """The slot was given back with this prompt in it."""
         self._of[slot] = left
 
-    def find(self, prompt: Prompt, epoch: int) -> tuple[int, int] | None:
-        """(slot, positions): where most of the prompt is, written by the weights in use; None if none of it is."""
+    def find(self, prompt: Prompt, epoch: int, whole: bool = False) -> tuple[int, int] | None:
+        """(slot, positions): where most of the prompt is, written by the weights in use; None if none of it is.
+
+        Args:
+          whole: only where all of it is.
+        """
         best: tuple[int, int] | None = None
         for slot, left in self._of.items():
             count = prompt.shared(left.prompt) if left.epoch == epoch else 0
+            if whole and count < prompt.positions:
+                continue
             if count > (0 if best is None else best[1]):
                 best = slot, count
         return best

@@ -306,7 +306,7 @@ class Scheduler:
         if session.prompt is None:
             assert session.context is not None
             session.prompt = session.context.as_prompt()
-        return self._leftovers.find(session.prompt, self._epoch)
+        return self._leftovers.find(session.prompt, self._epoch, whole=self.engine.settings.whole_prompts)
 
     def _release(self, session: Session) -> None:
         sequence = session.sequence

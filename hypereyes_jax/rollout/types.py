@@ -45,6 +45,8 @@ class EngineConfig:
     view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `length`, a half, and all
     image_shapes: tuple[tuple[int, int], ...] = ((4, 64), (2, 256), (1, 1024), (1, 4800))  # (rows, patches a row)
     images_apart: bool = False  # each image is encoded in a call of its own
+    # A prompt begins with what another one left in a slot only where all of it is the same, not just how it begins.
+    whole_prompts: bool = False
     visual_tokens: int = 4096  # of encoded images kept for later use
     min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
     max_pixels: int = MAX_PIXELS
@@ -60,9 +62,9 @@ class EngineConfig:
     def exact(self) -> EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
-        Timing then changes no shape. With a slot for every rollout, log-probs and the weights trained on them were the
-        same to the bit in every repetition; with fewer slots, so that caches are evicted, single turns have been seen
-        to differ by 2e-6. Tokens agreed in both.
+        Timing then changes no shape, and not where the reading of a prompt begins. With a slot for every rollout,
+        log-probs and the weights trained on them were the same to the bit in every repetition; with fewer slots, so
+        that caches are evicted, single turns have been seen to differ by 2e-6. Tokens agreed in both.
         """
         return replace(
             self,
@@ -71,6 +73,7 @@ class EngineConfig:
             extend_tokens=self.extend_tokens[-1:],
             view_lengths=(self.length,),
             images_apart=True,
+            whole_prompts=True,
         )
 
     @property

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import math
 import time
 from collections import Counter
@@ -208,4 +209,6 @@ def test_metrics_of_several_processes_add_up():
     numbers = one.numbers()
     assert (numbers["search_success_rate"], numbers["search_failures"]) == (0.5, 1.0)
     assert all(isinstance(value, float) for value in numbers.values())
+    again = SearchMetrics.from_state(json.loads(json.dumps(one.state())))
+    assert (again.summary(), again.state()) == (summary, one.state())
     assert SearchMetrics().summary()["success_rate"] is None

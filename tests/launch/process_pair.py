@@ -1,15 +1,15 @@
 """One of two processes of 4 forced devices each, run by `test_distributed.py`: steps on the global mesh.
 
-Arguments: coordinator, process number, output file. With "alone" as coordinator: one process of 8 devices, which joins
-what each of the two packs. (Packing all samples itself, it would fill other micro-batches, and the router's
-balance is one of each micro-batch.)
+Arguments: coordinator, process number, output file (.npz: metrics, weights and moments, whole). With "alone" as
+coordinator: one process of 8 devices, which joins what each of the two packs. (Packing all samples itself, it would
+fill other micro-batches, and the router's balance is one of each micro-batch.)
 """
 
-import json
 import sys
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -78,13 +78,13 @@ def main(coordinator: str, process: int, out: str) -> None:
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index, x=x: np.asarray(x)[index]), state, where
         )
         state, metrics = getattr(learner, kind)(state, batch)
-        norms = jax.jit(lambda tree: jax.tree.map(lambda leaf: (leaf**2).sum(), tree))(state.opt_state[1].mu)
-        results[kind] = {
-            "metrics": {name: float(value) for name, value in metrics.items()},
-            "moments": [float(x) for x in jax.tree.leaves(norms)],
-        }
-    with open(out, "w") as file:
-        json.dump(results, file)
+        adam = state.opt_state[1]
+        trees = {"weights": state.trainable, "first": adam.mu, "second": adam.nu}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+            whole = leaf if leaf.is_fully_addressable else process_allgather(leaf, tiled=True)
+            results[kind + jax.tree_util.keystr(path)] = np.asarray(whole)
+        results |= {f"{kind}['metrics']['{name}']": np.asarray(value) for name, value in metrics.items()}
+    np.savez(out, **results)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.env.recorded import StoreMode
+from hypereyes_jax.env.store import SearchStore
 from hypereyes_jax.env.store_tools import inspect_store, prune_store
 from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.env.world import World
@@ -19,7 +20,7 @@ from hypereyes_jax.launch import rl, searching
 from hypereyes_jax.launch.checkpoint_files import load_model
 from hypereyes_jax.launch.eval import world_questions
 from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.rl_loop import TIMELINE
+from hypereyes_jax.launch.rl_loop import TIMELINE, RlLoop
 from hypereyes_jax.launch.rollouts import Rollouts
 from hypereyes_jax.launch.run_dir import RunDirectory
 from hypereyes_jax.launch.scale import MINIATURE_RL
@@ -110,6 +111,43 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
     for old, new in zip(jax.tree.leaves(first[2]), jax.tree.leaves(again[2]), strict=True):
         np.testing.assert_array_equal(old, new)
     return settings
+
+
+def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_and_counts(tmp_path, monkeypatch):
+    engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
+    settings = rl.RlSettings(
+        steps=2, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=1,
+        search_mode=StoreMode.RECORD,
+    )  # fmt: skip
+
+    def recording(name):
+        return replace(settings, search_store=tmp_path / f"{name}.sqlite")
+
+    _, wanted, whole = run(tmp_path / "whole", monkeypatch, recording("whole"), engine)
+    publish = RlLoop._publish
+
+    def killed(loop, version):  # the second step has searched and trained, and is not saved
+        if version == 2:
+            raise RuntimeError("killed")
+        return publish(loop, version)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RlLoop, "_publish", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(tmp_path / "killed", monkeypatch, recording("killed"), engine)
+    _, found, again = run(tmp_path / "killed", monkeypatch, recording("killed"), engine)
+    assert [untimed(row) for row in found] == [untimed(row) for row in wanted]
+    # those of the second step once, although they were made twice
+    counts, wanted_counts = ([row["rl/search_searches"] for row in rows] for rows in (found, wanted))
+    assert counts == wanted_counts
+    assert counts[1] > counts[0] > 0
+    for old, new in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(old, new)
+    stored = [
+        {search.key: search.hits for search in SearchStore(tmp_path / f"{name}.sqlite").searches()}
+        for name in ("whole", "killed")
+    ]
+    assert stored[0] == stored[1] != {}
 
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):

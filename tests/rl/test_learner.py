@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, lm_head
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
@@ -16,6 +17,7 @@ from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from hypereyes_jax.rl.learner import LearnerConfig, make_learner
 from hypereyes_jax.rl.optimizer import OptimizerConfig
 from hypereyes_jax.rl.pack import pack, unpack
+from tests.rl.sharded_steps import MODELS, TEXT
 from tests.rl.small import CONFIG, samples
 from tests.rl.small import PACK as ANY_SHAPE
 
@@ -89,8 +91,8 @@ def mean_gradient(loss, params, *per_sample):
     return jax.tree.map(lambda *x: sum(x) / len(x), *parts)
 
 
-def step(learner, kind, params, batch, *more):
-    state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params)), batch, *more)
+def step(learner, kind, params, batch, *more, lora=None):
+    state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params), lora), batch, *more)
     return state, metrics
 
 
@@ -144,6 +146,35 @@ def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, l
     assert_close(gradient(state), gradient(reference))
     for name in wanted:
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(train):
+    config = dataclasses.replace(MODELS["moe"], text=dataclasses.replace(TEXT, router_aux_loss_coef=1.0))
+    weights = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
+    adapters = None
+    if train == "lora":
+        noise = 0.02 * jax.random.normal(jax.random.key(2), ())
+        adapters = jax.tree.map(lambda x: x + noise, init_lora(jax.random.key(1), weights, config))
+
+    def taken(balance, **layout):
+        batch = pack(config, samples(8), dataclasses.replace(ANY_SHAPE, **layout))
+        learner = make_learner(config, dataclasses.replace(LEARN, train=train, router_balance=balance))
+        return step(learner, "sft_step", weights, batch, lora=copy(adapters))
+
+    # one micro-batch, which is the step
+    whole, wanted = taken("micro-batch", rows=8, row_tokens=(64,))
+    assert wanted["router_balance"] > 0
+    split = dict(rows=1, row_tokens=(64,), micro_batches=12)
+    state, metrics = taken("step", **split)
+    assert_close(gradient(state), gradient(whole))
+    for name in wanted:
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    # Rows that are balanced one by one take another step: by this much, at a thousand times the usual coefficient.
+    apart, others = taken("micro-batch", **split)
+    gap = optax.tree.norm(jax.tree.map(jnp.subtract, gradient(apart), gradient(whole))) / wanted["grad_norm"]
+    assert 1e-3 < gap < 1
+    assert others["router_balance"] > wanted["router_balance"]
 
 
 def test_a_masked_sample_does_not_count(params, learner):

@@ -128,6 +128,25 @@ async def test_a_prompt_that_begins_like_an_earlier_one_reads_the_rest_only(make
     assert engine.counts.extend_tokens == alone.counts.extend_tokens - 2 * head
 
 
+async def test_where_only_whole_prompts_are_shared_no_bit_depends_on_who_came_before(make_engine, chat):
+    first, second = (chat.prompt("search with care " * 5, [f"what is number {n}?"]) for n in range(2))
+
+    async def after(*prompts, whole):
+        engine = make_engine(whole_prompts=whole)
+        async with Scheduler(engine) as scheduler:
+            for prompt in prompts:
+                seat = await scheduler.open(7, SAMPLING, ())
+                sampled = (await seat.turn(prompt)).sampled
+                await seat.close()
+        return sampled.logp_full.tobytes(), engine.counts.shared_tokens
+
+    wanted, _ = await after(second, whole=True)
+    assert await after(first, second, whole=True) == (wanted, 0)
+    assert await after(second, second, whole=True) == (wanted, len(second.tokens) - 1)
+    assert (await after(first, second, whole=False))[1] > 5  # their common beginning
+    assert SETTINGS.exact().whole_prompts
+
+
 async def test_callback_gets_each_trajectory_as_it_ends_and_the_list_keeps_the_order(make_engine, chat):
     ended = []
     episodes = [PacedEpisode(question(0), seconds=0.5), PacedEpisode(question(1), turns=1)]
