@@ -82,10 +82,12 @@ class DeviceKind:
 
 
 DEVICES = {
-    # Google Cloud documentation, system architecture pages of each generation (ICI: bits both ways / 16).
-    "v5e": DeviceKind(16, 197, 819, 200, 12.5),
-    "v5p": DeviceKind(95, 459, 2765, 600, 12.5),
-    "v6e": DeviceKind(32, 918, 1640, 448, 25),
+    # Google Cloud documentation, page of each generation. Links: its "bidirectional ICI bandwidth per chip" (400, 1,200
+    # and 800 GB/s) / 2; an older page of v6e has 3,584 Gb/s one way, 448 GB/s. Network: its data-center bandwidth, 50
+    # Gb/s a chip of v5p, else a pod's 6.4 and 25.6 Tb/s / 256 chips.
+    "v5e": DeviceKind(16, 197, 819, 200, 3.125),
+    "v5p": DeviceKind(95, 459, 2765, 600, 6.25),
+    "v6e": DeviceKind(32, 918, 1640, 400, 12.5),
     # NVIDIA data sheets; NVLink both ways / 2; one 400 Gb/s network card a GPU.
     "h20": DeviceKind(140, 148, 4000, 450, 50),
     "h100": DeviceKind(79, 989, 3350, 450, 50),
