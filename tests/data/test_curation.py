@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import zlib
 from dataclasses import replace
 from itertools import islice
 
@@ -214,6 +215,15 @@ def png(**damage: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
+def png_whose_second_chunk_of_pixels_has_no_name() -> str:
+    whole = base64.b64decode(png().partition(",")[2])
+    start = whole.index(b"IDAT") - 4
+    half = b"IDAT" + whole[start + 8 : start + 12]
+    first = (len(half) - 4).to_bytes(4) + half + zlib.crc32(half).to_bytes(4)
+    data = whole[:start] + first + b"\0\0\0\4\0\0\0\0" + whole[start + 12 :]
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -230,7 +240,8 @@ def png(**damage: bytes) -> str:
         (json.dumps({**GOOD, "images": None}), "'images'"),
         (json.dumps({**GOOD, "images": [3]}), "image"),
         (json.dumps({**GOOD, "images": ["data:image/png;base64,AAAA"]}), "image"),
-        (json.dumps({**GOOD, "images": [png(IDAT=b"\0\0\0\0")]}), "image"),  # SyntaxError of Pillow
+        (json.dumps({**GOOD, "images": [png(IDAT=b"\0\0\0\0")]}), "image"),
+        (json.dumps({**GOOD, "images": [png_whose_second_chunk_of_pixels_has_no_name()]}), "SyntaxError"),  # Pillow's
         (json.dumps({**GOOD, "images": [png(IHDR=b"IDAT")]}), "image"),
         (json.dumps(GOOD), "is that of line 1"),
     ],

