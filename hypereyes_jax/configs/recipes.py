@@ -160,10 +160,9 @@ class EngineSizes:
     extend_rows: tuple[int, ...] = (1, 4)
 
 
-# By recipe and mesh, from the table of docs/plan.md. The rows of `v6e_64` and `h20_8x8_paper` were made when a call
-# read 1,024 tokens into one slot; 256 into one take less.
+# By recipe and mesh, from the table of docs/plan.md.
 ENGINE_SIZES = {
-    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 3, (1,)),
+    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 3),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 6, (1,)),
     ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 7),
     ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 2, (1,)),
