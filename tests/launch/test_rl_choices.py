@@ -70,14 +70,11 @@ def test_by_default_references_wait_for_the_end_of_the_epoch_and_rollouts_are_pa
 
 def test_distillation_as_a_loss_takes_the_weights_of_a_wider_teacher(tmp_path, monkeypatch):
     learner = replace(MINIATURE_RL.learner, opd="reverse-kl")
-    alike = RewardConfig("cost-weighted", beta=0.0)  # all wrong and all paid alike: only the teacher has a say
-    values = first_step(tmp_path, monkeypatch, False, ASSETS / "teacher", learner, reward=alike)
-    if values["format_failures"] not in (0, 1):
-        pytest.fail("rollouts of this seed are not paid alike: choose another")
-    assert values["dead_groups"] == 1
+    nothing = RewardConfig("cost-weighted", alpha=1e-12, beta=0.0)  # so that only the teacher has a say
+    values = first_step(tmp_path, monkeypatch, False, ASSETS / "teacher", learner, reward=nothing)
     assert values["distilled"] == 4
-    assert values["loss"] > 0  # the reverse KL, which is never negative
-    assert values["grad_norm"] > 0
+    assert values["loss"] > 1e-4  # the reverse KL, which is never negative
+    assert values["grad_norm"] > 1e-3
 
 
 def test_a_teacher_that_cuts_images_in_another_way_is_refused_as_a_loss(tmp_path, monkeypatch):
@@ -115,7 +112,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         ("--reward.kind cost-weighted --reward.beta -1", "--reward.beta at least 0"),
         ("--reward.trace.wrong-penalty inf", "constants must be finite"),
         ("--reward.trace.band 0.5", "the band at least 1"),
-        ("--reward.trace.efficient-high 0", "its high is at least its low"),
+        ("--reward.trace.efficient-high 0", "a set's high is at least its low"),
         ("--reward.trace.format-failure -1", "no readable answer counts -0.5"),
         ("--scale.learner.opd reverse-kl", "give --teacher DIR"),
         (
