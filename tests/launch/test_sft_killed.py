@@ -17,7 +17,7 @@ COMMAND = [
     "-c",
     "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())",
     *f"sft --checkpoint {resources.files('hypereyes_jax.assets') / 'base'}".split(),
-    *"--settings.batch 1 --settings.epochs 2 --settings.checkpoint-every 2 --scale.shard-rows 1".split(),
+    *"--settings.batch 1 --settings.epochs 1 --settings.checkpoint-every 3 --scale.shard-rows 1".split(),
 ]
 
 
