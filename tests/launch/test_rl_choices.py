@@ -68,6 +68,7 @@ def test_by_default_references_wait_for_the_end_of_the_epoch_and_rollouts_are_pa
     assert values["reward_tool"] > 0  # all right answers are within this reference
 
 
+@pytest.mark.slow
 def test_distillation_as_a_loss_takes_the_weights_of_a_wider_teacher(tmp_path, monkeypatch):
     learner = replace(MINIATURE_RL.learner, opd="reverse-kl")
     nothing = RewardConfig("cost-weighted", alpha=1e-12, beta=0.0)  # so that only the teacher has a say

@@ -113,6 +113,7 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
     return settings
 
 
+@pytest.mark.slow
 def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_and_counts(tmp_path, monkeypatch):
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
     settings = rl.RlSettings(

@@ -148,7 +148,7 @@ def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, l
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("train", ["full", "lora"])
+@pytest.mark.parametrize("train", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(train):
     config = dataclasses.replace(MODELS["moe"], text=dataclasses.replace(TEXT, router_aux_loss_coef=1.0))
     weights = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
@@ -271,7 +271,10 @@ def another_shape(config):
     return dataclasses.replace(config, text=text, vision=vision)
 
 
-@pytest.mark.parametrize("teacher_config", [CONFIG, another_shape(CONFIG)], ids=["same", "another"])
+@pytest.mark.parametrize(
+    "teacher_config",
+    [pytest.param(CONFIG, marks=pytest.mark.slow, id="same"), pytest.param(another_shape(CONFIG), id="another")],
+)
 def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_config, params):
     learn = dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5)
     learner = make_learner(CONFIG, learn, teacher_config=teacher_config)
