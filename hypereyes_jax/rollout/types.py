@@ -63,8 +63,9 @@ class EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
         Timing then changes no shape, and not where the reading of a prompt begins. With a slot for every rollout,
-        log-probs and the weights trained on them were the same to the bit in every repetition; with fewer slots, so
-        that caches are evicted, single turns have been seen to differ by 2e-6. Tokens agreed in both.
+        log-probs and the weights trained on them were the same to the bit in every repetition on a machine with nothing
+        else to do; on one with ten times as many runnable threads as cores, log-probs of a whole run have been seen to
+        differ by 1e-6 (not understood), as those of single turns have where caches were evicted. Tokens agreed.
         """
         return replace(
             self,
