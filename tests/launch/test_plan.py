@@ -18,8 +18,9 @@ from hypereyes_jax.launch import miniature, plan_programs, target
 from hypereyes_jax.launch import plan as plan_module
 from hypereyes_jax.launch.cli import main
 from hypereyes_jax.launch.compiled import GIB, ProgramPlan, compile_program
-from hypereyes_jax.launch.plan import EnginePlan, Plan, PlanConfig, TrainPlan, _largest, _refusal, plan, render
+from hypereyes_jax.launch.plan import PlanConfig, _largest, _refusal, plan
 from hypereyes_jax.launch.plan_programs import replica_config, weight_bytes
+from hypereyes_jax.launch.plan_result import EnginePlan, Plan, TrainPlan, render
 from hypereyes_jax.launch.rl import RlConfig, RlSettings
 from hypereyes_jax.launch.roofline import active_parameters, roofline_seconds, useful_flops
 from hypereyes_jax.launch.scale import MINIATURE_RL
