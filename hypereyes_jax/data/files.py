@@ -118,7 +118,18 @@ def _list(path: Path, number: int, row: dict[str, Any], key: str) -> list[Any]:
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, "".join(_line(path, number, row) for number, row in enumerate(rows, start=1)))
+
+
+def _line(path: Path, number: int, row: dict[str, Any]) -> str:
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}, line {number} ({row['id']!r}): half of a surrogate pair is no text ({error})"
+        ) from None
+    return line
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.env.types import Box
+from hypereyes_jax.env.untrusted import encodable, read_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"
@@ -234,7 +235,9 @@ def read_call(value: Any) -> Call:
     if isinstance(arguments, str):
         arguments = _loads(arguments)
     if name not in (IMAGE_SEARCH, TEXT_SEARCH):
-        return Malformed(f"unknown tool {_text(name)[:40]!r}; there are {IMAGE_SEARCH} and {TEXT_SEARCH}", is_call=True)
+        return Malformed(
+            f"unknown tool {encodable(name)[:40]!r}; there are {IMAGE_SEARCH} and {TEXT_SEARCH}", is_call=True
+        )
     if not isinstance(arguments, dict):
         return Malformed('"arguments" must be an object', is_call=True)
     return _read_image_search(arguments) if name == IMAGE_SEARCH else _read_text_search(arguments)
@@ -247,7 +250,7 @@ def _read_image_search(arguments: dict[str, Any]) -> Call:
     area = arguments.get("area") or []
     if not isinstance(area, list) or not all(isinstance(box, list) or box is None for box in area):
         return Malformed('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]', is_call=True)
-    return ImageSearch(_text(image_id).strip(), tuple(_read_box(box) for box in area))
+    return ImageSearch(encodable(image_id).strip(), tuple(_read_box(box) for box in area))
 
 
 def _read_text_search(arguments: dict[str, Any]) -> Call:
@@ -255,7 +258,7 @@ def _read_text_search(arguments: dict[str, Any]) -> Call:
     parts = field.split("|") if isinstance(field, str) else field
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)
-    queries = tuple(_text(part).strip() for part in parts if isinstance(part, str) and part.strip())
+    queries = tuple(encodable(part).strip() for part in parts if isinstance(part, str) and part.strip())
     return TextSearch(queries) if queries else Malformed('no valid query was found in "input"', is_call=True)
 
 
@@ -269,15 +272,10 @@ def _read_box(box: list[Any] | None) -> Box | None:
     return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
 
 
-def _text(value: str) -> str:
-    """JSON escapes can make lone surrogates, which no UTF-8 channel (HTTP, SQLite, a file) accepts."""
-    return value.encode("utf-8", "replace").decode("utf-8")
-
-
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 
 from hypereyes_jax.env.per_loop import PerLoop
 from hypereyes_jax.env.types import FatalSearchError, SearchError
+from hypereyes_jax.env.untrusted import read_json
 
 _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
@@ -83,8 +83,8 @@ class JsonHttp:
             message = f"{where} could not be reached ({type(error).__name__})"
             raise SearchError(message, transient=True, kind="connection") from None
         try:
-            return Reply(status, json.loads(raw), wait)
-        except (ValueError, RecursionError):
+            return Reply(status, read_json(raw), wait)
+        except ValueError:
             if status == 200:
                 raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None
             return Reply(status, None, wait)

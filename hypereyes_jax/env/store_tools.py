@@ -10,6 +10,7 @@ from typing import Any
 
 from hypereyes_jax.env.store import SearchStore, StoredSearch
 from hypereyes_jax.env.types import SearchHit
+from hypereyes_jax.env.untrusted import read_json
 from hypereyes_jax.errors import UserError
 
 
@@ -49,10 +50,10 @@ def export_store(path: str | Path, out: str | Path) -> int:
 def import_store(path: str | Path, source: str | Path) -> int:
     """Adds the searches of an export that the store does not hold yet; returns how many. Bad lines raise UserError."""
     store, added = SearchStore(path), 0
-    with open(source, encoding="utf-8") as file:
+    with open(source, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                fields = json.loads(line)
+                fields = read_json(line.decode())
                 hits = tuple(SearchHit(**hit) for hit in fields.pop("hits"))
                 search = StoredSearch(hits=hits, **fields)
             except (ValueError, TypeError, KeyError, AttributeError) as error:

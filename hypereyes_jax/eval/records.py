@@ -132,14 +132,14 @@ def read_records(path: Path) -> Iterator[TrajectoryRecord]:
       UserError: the file is missing, or a line is not a record; names the file and the line.
     """
     try:
-        file = open(path, encoding="utf-8")  # noqa: SIM115 (closed below; only opening it may be the user's mistake)
+        file = open(path, "rb")  # noqa: SIM115 (closed below; only opening it may be the user's mistake)
     except FileNotFoundError:
         raise UserError(f"there is no trajectory file {path}.") from None
     with file:
         for number, line in enumerate(file, start=1):
             try:
                 yield record_from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{path}, line {number} is not a trajectory record ({type(error).__name__}: {error}). "
                     "Remove the line, or make the file again."

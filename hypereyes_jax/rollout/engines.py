@@ -93,4 +93,6 @@ class RunningEngines(Replicas):
 
 
 def _with_slots(settings: EngineConfig, slots: int) -> EngineConfig:
-    return replace(settings, slots=slots, decode_rows=tuple(rows for rows in settings.decode_rows if rows < slots))
+    # Capped, not left out: without any, an engine would choose its own, and an exact one would have several shapes.
+    rows = sorted({min(rows, slots) for rows in settings.decode_rows})
+    return replace(settings, slots=slots, decode_rows=tuple(rows))

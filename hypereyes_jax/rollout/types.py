@@ -63,9 +63,8 @@ class EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
         Timing then changes no shape, and not where the reading of a prompt begins. With a slot for every rollout,
-        log-probs and the weights trained on them were the same to the bit in every repetition on a machine with nothing
-        else to do; on one with ten times as many runnable threads as cores, log-probs of a whole run have been seen to
-        differ by 1e-6 (not understood), as those of single turns have where caches were evicted. Tokens agreed.
+        log-probs, and the weights trained on them, are the same to the bit whenever a run is repeated on a CPU, idle or
+        busy. Without, caches of evicted rollouts may be read again in other pieces.
         """
         return replace(
             self,

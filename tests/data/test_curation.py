@@ -312,7 +312,7 @@ def test_any_bytes_of_an_image_are_read_or_refused_by_name(tmp_path, other, plac
     assert len(read_or_refused(read_questions, path)) == 1
 
 
-LINES = st.text(st.characters() | st.sampled_from("\n\r\v\f\x1c\x85\u2028\u2029"), max_size=8)
+LINES = st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\v\f\x1c\x85\u2028\u2029"), max_size=8)
 
 
 @given(LINES, LINES, st.lists(LINES, min_size=1, max_size=3))
@@ -324,6 +324,15 @@ def test_any_text_comes_back_as_it_was_written(tmp_path, text, kind, answers):
     shown = [Example(text, kind, ((text,),), (text,))]
     write_examples(tmp_path / "e.jsonl", shown)
     assert read_examples(tmp_path / "e.jsonl") == shown
+
+
+def test_half_a_surrogate_pair_is_refused_and_the_old_file_kept(tmp_path):
+    path = tmp_path / "q.jsonl"
+    whole, half = (Question(id, "?", (), (answer,), "k", {}) for id, answer in (("one", "x"), ("two", "\ud83d")))
+    write_questions(path, [whole])
+    with pytest.raises(UserError, match=r"q.jsonl, line 2 \('two'\): half of a surrogate pair"):
+        write_questions(path, [whole, half])
+    assert read_questions(path) == [whole]
 
 
 @pytest.mark.parametrize("reads", [read_questions, read_examples])

@@ -177,8 +177,9 @@ def test_export_and_import_give_the_same_store(tmp_path):
     b.close()
 
 
-def test_a_bad_line_of_an_export_is_named(tmp_path):
-    (tmp_path / "bad.jsonl").write_text('{"engine": 1}\n')
+@pytest.mark.parametrize("line", [b'{"engine": 1}', b"\xe9", b"[" * 100_000])
+def test_a_bad_line_of_an_export_is_named(tmp_path, line):
+    (tmp_path / "bad.jsonl").write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"bad\.jsonl, line 1"):
         import_store(tmp_path / "b.sqlite", tmp_path / "bad.jsonl")
 

@@ -73,6 +73,8 @@ def test_slots_are_shared_out(parts, monkeypatch, slots, cores, count, shares):
     engines = Engines.on_one_device(config, params, settings, count)
     assert [engine.settings.slots for engine in engines.all] == shares
     assert all(engine.params["embed"] is params["embed"] for engine in engines.all)  # one copy of the weights
+    # one shape was asked for, and each engine has one: another program's sums have other last bits
+    assert [engine.settings.decode_row_buckets for engine in engines.all] == [(share,) for share in shares]
 
 
 def test_an_accelerator_gets_one_engine(parts, monkeypatch):
