@@ -110,7 +110,7 @@ HYPEREYES_30B_RL = Recipe(
     eval_every=20,
 )
 # RL of the miniature, which `hypereyes rl` takes its defaults from; lengths and images are in `launch.miniature`.
-MINIATURE_ROLLOUT = RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256, eval_top_p=0.95)
+MINIATURE_ROLLOUT = RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256)
 MINIATURE = Recipe(
     name="miniature",
     stage="rl",
@@ -120,7 +120,7 @@ MINIATURE = Recipe(
     ),
     samples=1_000,
     batch=128,
-    steps=84,
+    steps=64,
     row_tokens=1_024,
     rollout=MINIATURE_ROLLOUT,
     distill=True,

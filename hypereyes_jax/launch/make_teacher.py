@@ -40,7 +40,7 @@ class MakeTeacherConfig:
     """Of base training after it has grown."""
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
-    sft_questions: int = 400
+    sft_questions: int = 800
     rl_candidates: int = 200
     seed: int = 100
     """Other questions than a student's."""

@@ -32,9 +32,9 @@ SUMMARY = "synth.json"  # written last: its presence says that the others are wh
 class SynthConfig:
     out: Path = Path("runs/data")
     """Directory for the files."""
-    sft_questions: int = 400
+    sft_questions: int = 800
     """Questions that demonstrations are sought for."""
-    rl_candidates: int = 1300
+    rl_candidates: int = 1000
     """Questions that RL may select from."""
     eval_questions: int = 200
     """Questions about held-out countries, and as many about seen ones."""
