@@ -1,10 +1,20 @@
-"""Tests run on the CPU and keep compiled programs in .cache/, so that a second run is fast."""
+"""Tests run on the CPU and keep compiled programs in .cache/, so that a second run is fast.
+
+Properties are tried with the same examples at each run, so that a change is judged by what it changes. New ones are
+drawn with `pytest --hypothesis-profile=random`.
+"""
 
 import os
 from pathlib import Path
+
+from hypothesis import settings
 
 # read by jax when it is first imported, which no test file does before this one
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+settings.register_profile("random", settings.get_profile("default"), derandomize=False)
+settings.register_profile("repeated", derandomize=True)
+settings.load_profile("repeated")
