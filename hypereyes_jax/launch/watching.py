@@ -41,7 +41,8 @@ class Watch:
     def check(self, batch: PackedBatch, packing: PackConfig) -> None:
         """Before a step: the first process warns of a batch larger than planned, once for each shape.
 
-        Such a step compiles a larger program, which `hypereyes plan` has not looked at and which may not fit.
+        Such a step compiles a larger program, which `hypereyes plan` has not looked at and which may not fit. On a CPU
+        it is logged as information only.
 
         Args:
           batch: over all processes.
@@ -59,7 +60,9 @@ class Watch:
             return
         self._outgrown.add(found)
         form = "%d micro-batches of %d rows with %d rows of %d patches"
-        _LOG.warning(
+        # A CPU's memory is not planned for, and compiling once more costs it seconds.
+        _LOG.log(
+            logging.INFO if self._devices[0].platform == "cpu" else logging.WARNING,
             f"a step is larger than planned and compiles another program: {form}, planned {form}. Plan it with "
             "`hypereyes plan --scale.row-images %d`, and give the same here to compile one program for all steps.",
             *found, *planned, -(-images // rows),

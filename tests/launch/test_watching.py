@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,15 +55,19 @@ def test_useful_work_counts_tokens_and_no_padding():
     assert "mfu" not in found  # nobody publishes a peak of this machine
 
 
-def test_a_step_larger_than_planned_is_warned_of_once_a_shape(caplog):
+@pytest.mark.parametrize(("platform", "level"), [("cpu", logging.INFO), ("tpu", logging.WARNING)])
+def test_a_step_larger_than_planned_is_told_of_once_a_shape(caplog, monkeypatch, platform, level):
+    caplog.set_level(logging.INFO)
     usual = dataclasses.replace(PACK, at_least=(2, 4, 256))
     watch = Watch(CONFIG, "language")
+    monkeypatch.setattr(watch, "_devices", [SimpleNamespace(platform=platform)])
     watch.check(pack(CONFIG, samples(2), usual), usual)
     assert not caplog.records
     larger = pack(CONFIG, samples(2), dataclasses.replace(usual, vision=(6, 256)))
     watch.check(larger, usual)
     watch.check(larger, usual)
     (record,) = caplog.records
+    assert record.levelno == level
     assert "2 micro-batches of 2 rows with 6 rows of 256 patches, planned 2 micro-batches" in record.message
     assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --scale.row-images 3`" in record.message
     watch.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
