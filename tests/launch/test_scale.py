@@ -112,7 +112,8 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
     assert settings == " ".join(settings_text(config).split())
     for word in ("git=", "devices=", "jax="):  # and what it runs on
         assert word in started + versions
-    for word in ("checkpoint=c", "steps=84", "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
+    steps = f"steps={config.settings.steps}"
+    for word in ("checkpoint=c", steps, "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
         assert word in shown.split()
 
 
