@@ -50,7 +50,7 @@ WASTEFUL = Habits(  # the miniature's base model learns from these: it can do ev
 )
 CAREFUL = Habits(  # stands in for the strong model that rejection sampling draws from
     guess=0.05,
-    glance=0.5,
+    glance=0.5,  # less often, and sampling at top-p 0.7 may cut the habit off: RL would have no waste to unlearn
     rough=0.1,
     everything=0.2,
     wide_images=0.05,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.env.types import Box
-from hypereyes_jax.env.untrusted import encodable, read_json
+from hypereyes_jax.env.untrusted import encodable, parse_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"
@@ -274,7 +274,7 @@ def _read_box(box: list[Any] | None) -> Box | None:
 
 def _loads(text: str) -> Any:
     try:
-        return read_json(text)
+        return parse_json(text)
     except ValueError:
         return None
 

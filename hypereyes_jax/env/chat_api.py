@@ -16,7 +16,7 @@ from hypereyes_jax.env.http import HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.images import data_uri
 from hypereyes_jax.env.per_loop import PerLoop
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
-from hypereyes_jax.env.untrusted import read_json
+from hypereyes_jax.env.untrusted import parse_json
 
 
 class ChatError(Exception):
@@ -167,7 +167,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
         payload = line.removeprefix("data:").strip()
         if payload == "[DONE]":
             return
-        event = read_json(payload)
+        event = parse_json(payload)
         if not isinstance(event, dict):
             raise ValueError("an event is not an object")
         yield event

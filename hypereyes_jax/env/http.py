@@ -11,7 +11,7 @@ import aiohttp
 
 from hypereyes_jax.env.per_loop import PerLoop
 from hypereyes_jax.env.types import FatalSearchError, SearchError
-from hypereyes_jax.env.untrusted import read_json
+from hypereyes_jax.env.untrusted import parse_json
 
 _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
@@ -83,7 +83,7 @@ class JsonHttp:
             message = f"{where} could not be reached ({type(error).__name__})"
             raise SearchError(message, transient=True, kind="connection") from None
         try:
-            return Reply(status, read_json(raw), wait)
+            return Reply(status, parse_json(raw), wait)
         except ValueError:
             if status == 200:
                 raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None

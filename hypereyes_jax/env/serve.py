@@ -20,7 +20,7 @@ from hypereyes_jax.env.faults import FaultInjector, FaultPlan
 from hypereyes_jax.env.images import ImageError, read_base64_image
 from hypereyes_jax.env.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
-from hypereyes_jax.env.untrusted import read_json
+from hypereyes_jax.env.untrusted import parse_json
 from hypereyes_jax.env.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 
@@ -186,7 +186,7 @@ async def _search_errors(
 
 async def _json_body(request: web.Request) -> dict[str, Any]:
     try:
-        body = read_json(await request.read())
+        body = parse_json(await request.read())
     except ValueError:
         body = None
     if not isinstance(body, dict):

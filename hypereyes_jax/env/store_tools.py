@@ -10,7 +10,7 @@ from typing import Any
 
 from hypereyes_jax.env.store import SearchStore, StoredSearch
 from hypereyes_jax.env.types import SearchHit
-from hypereyes_jax.env.untrusted import read_json
+from hypereyes_jax.env.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 
 
@@ -53,7 +53,7 @@ def import_store(path: str | Path, source: str | Path) -> int:
     with open(source, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                fields = read_json(line.decode())
+                fields = parse_json(line.decode())
                 hits = tuple(SearchHit(**hit) for hit in fields.pop("hits"))
                 search = StoredSearch(hits=hits, **fields)
             except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -18,7 +18,7 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def read_json(raw: bytes | str) -> Any:
+def parse_json(raw: bytes | str) -> Any:
     """A JSON text whose strings can all be encoded, see `encodable`.
 
     Raises ValueError for what is no JSON, or nests deeper than Python reads.

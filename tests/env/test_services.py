@@ -1,9 +1,6 @@
-import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from hypereyes_jax.env import FatalSearchError, SearchError
@@ -12,7 +9,6 @@ from hypereyes_jax.env.resilience import CallPolicy
 from hypereyes_jax.env.serve import serving
 from hypereyes_jax.env.services import SearchConfig, SearchKeys, connected
 from hypereyes_jax.env.types import SearchBackend, SearchHit
-from hypereyes_jax.env.untrusted import encodable, read_json
 from hypereyes_jax.errors import UserError
 
 KEY = "s3cr3t"
@@ -56,25 +52,6 @@ async def test_halves_of_surrogate_pairs_are_stored_and_replayed(tmp_path):
     assert (live.title, live.content, live.url) == ("On chad?", "? text \U0001f600", "https://a.example/?")
     async with connected(replace(settings, mode=StoreMode.REPLAY)) as (backend, _):
         assert await backend.text_search("chad", 3) == [live]
-
-
-@given(
-    st.recursive(st.text(st.characters(), max_size=4), lambda x: st.lists(x) | st.dictionaries(st.text(), x)),
-    st.booleans(),
-)
-def test_what_was_read_can_be_written(value, escaped):
-    text = json.dumps(value, ensure_ascii=escaped)
-    for raw in (text, text.encode("utf-8", "surrogatepass")):
-        read = read_json(raw)
-        json.dumps(read, ensure_ascii=False).encode()
-    if text == encodable(text) and "\\ud" not in text:
-        assert read == value
-
-
-@pytest.mark.parametrize("raw", ["", "{", "[" * 100_000, "9" * 5_000, b"\xff\xfe\x00", '"\\ud800' + "[" * 9])
-def test_what_is_no_json_is_a_value_error(raw):
-    with pytest.raises(ValueError):  # noqa: PT011 (json's own kinds)
-        read_json(raw)
 
 
 async def test_the_world_in_process_is_the_default():
