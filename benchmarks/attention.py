@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
-from hypereyes_jax.launch import target
+from hypereyes_jax.plan import topology as target
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 FORMS = {"cpu": ("xla", "flash"), "tpu": ("splash", "flash", "xla"), "gpu": ("flash", "cudnn", "xla")}

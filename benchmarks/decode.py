@@ -20,10 +20,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hypereyes_jax.launch.checkpoint_files import load_model
-from hypereyes_jax.launch.scale import MINIATURE_RL
+from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.train.sizes import MINIATURE_RL
 
 FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled_decode=True)}
 

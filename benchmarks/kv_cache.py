@@ -25,14 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hypereyes_jax import miniature
+from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.env.world import World, WorldBackend
-from hypereyes_jax.launch import miniature
-from hypereyes_jax.launch.eval import world_questions
-from hypereyes_jax.launch.policy import load_policy, runner
-from hypereyes_jax.launch.scale import MINIATURE_RL
+from hypereyes_jax.eval.policy import load_policy, runner
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.kv import bytes_per_token
+from hypereyes_jax.train.sizes import MINIATURE_RL
 
 CACHES = {"float32, half the slots": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 

@@ -66,10 +66,10 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
     import jax
 
     from hypereyes_jax.configs.mesh import MeshConfig
+    from hypereyes_jax.learner.learner import LearnerConfig, batch_shardings, make_learner
+    from hypereyes_jax.learner.packing import PackConfig, pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
-    from hypereyes_jax.rl.learner import LearnerConfig, batch_shardings, make_learner
-    from hypereyes_jax.rl.pack import PackConfig, pack, sft_sample
 
     config = model(size)
     mesh = make_mesh(MeshConfig("benchmark", "cpu", fsdp=devices)) if devices > 1 else None
@@ -100,11 +100,11 @@ def overhead(devices: int) -> dict[str, float]:
     import jax
 
     from hypereyes_jax.configs.mesh import MeshConfig
+    from hypereyes_jax.learner.learner import LearnerConfig, batch_shardings, make_learner
+    from hypereyes_jax.learner.packing import PackConfig, pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
-    from hypereyes_jax.rl.learner import LearnerConfig, batch_shardings, make_learner
-    from hypereyes_jax.rl.pack import PackConfig, pack, sft_sample
-    from tests.rl.small import CONFIG, trajectory
+    from tests.learner.small import CONFIG, trajectory
 
     mesh = make_mesh(MeshConfig("benchmark", "cpu", fsdp=devices)) if devices > 1 else None
     learner = make_learner(CONFIG, LearnerConfig(), mesh)

@@ -51,7 +51,6 @@ from PIL import Image
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.env.episode import Episode, EpisodeConfig
 from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
-from hypereyes_jax.launch.memory import keep_freed
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat, ContextChunk
 from hypereyes_jax.processing.tokenizer import train_tokenizer
@@ -69,6 +68,7 @@ from hypereyes_jax.rollout import (
 )
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.types import SchedulerCounts
+from hypereyes_jax.runs.memory import keep_freed
 
 TURNS, TOKENS = 3, 64
 REPEATS = 3  # of each measurement, which take turns; the median counts

@@ -40,12 +40,12 @@ import aiohttp
 from PIL import Image
 
 from hypereyes_jax.env import SearchError, SearchHit
-from hypereyes_jax.env.backends import HttpWorldBackend
-from hypereyes_jax.env.faults import FaultPlan
-from hypereyes_jax.env.recorded import RecordedBackend, StoreMode
-from hypereyes_jax.env.resilience import CallPolicy, ResilientBackend
-from hypereyes_jax.env.serve import ServeConfig, serve
-from hypereyes_jax.env.store import SearchStore
+from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.faults import FaultPlan
+from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
+from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.serve import ServeConfig, serve
+from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.world import World, WorldBackend
 
 # One per cent each of ten faults. A hung or dripping reply ends by the client's timeout.
@@ -240,10 +240,10 @@ async def measure_faults(url: str, searches: int) -> dict[str, Any]:
 
 RECORDER = """
 import asyncio, itertools, sys
-from hypereyes_jax.env.backends import HttpWorldBackend
-from hypereyes_jax.env.recorded import RecordedBackend
-from hypereyes_jax.env.resilience import ResilientBackend
-from hypereyes_jax.env.store import SearchStore
+from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
+from hypereyes_jax.env.search.store import SearchStore
 
 async def main(url, path, name):
     backend = RecordedBackend(ResilientBackend(HttpWorldBackend(url)), SearchStore(path))

@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout.programs import PackedDecodeRows
-from hypereyes_jax.rollout.team import Announcer, Listener, Peer
 
 _PATCHES, _VALUES = 4_800, 1_536  # the largest image of the paper's recipes
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import ContextChunk, pack_inputs, patchify
-from hypereyes_jax.rollout.server import GenerationServer
+from hypereyes_jax.rollout.servers.server import GenerationServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.data.demonstration import Example
-from hypereyes_jax.env.images import ImageError, ImageLimits, read_base64_image
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, read_base64_image
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_atomic

@@ -14,8 +14,8 @@ import numpy as np
 
 from hypereyes_jax.data import textual, visual
 from hypereyes_jax.data.mosaics import LAYOUTS, draw_mosaic, places
-from hypereyes_jax.data.plans import value
 from hypereyes_jax.data.priors import blind, drop_majorities
+from hypereyes_jax.data.question_kinds import value
 from hypereyes_jax.data.types import Oracle, SynthQuestion
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import Country, World

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from hypereyes_jax.data.demonstration import Demonstration
-from hypereyes_jax.env.judges import Judge
+from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question
 
 Attempt = Callable[[Question, int, int], Awaitable[Demonstration]]  # (question, round budget, trial) -> episode

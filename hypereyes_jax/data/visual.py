@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hypereyes_jax.data.plans import (
+from hypereyes_jax.data.question_kinds import (
     AttributeOf,
     BorderOf,
     Extreme,

@@ -11,9 +11,9 @@ from hypereyes_jax.env.actions import (
     tool_call,
 )
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.crops import crop, to_fractions
 from hypereyes_jax.env.episode import Episode
-from hypereyes_jax.env.judges import ExactJudge, Judge
+from hypereyes_jax.env.judging.judges import ExactJudge, Judge
+from hypereyes_jax.env.media.crops import crop, to_fractions
 from hypereyes_jax.env.types import (
     Box,
     EpisodeResult,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.env.types import Box
-from hypereyes_jax.env.untrusted import encodable, parse_json
+from hypereyes_jax.env.web.untrusted import encodable, parse_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"

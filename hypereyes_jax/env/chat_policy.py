@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypereyes_jax.env.chat_api import ChatClient, ChatReply
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Part
+from hypereyes_jax.env.web.chat_api import ChatClient, ChatReply
 
 # A model that goes on to imagine its own search results is stopped there.
 _STOP = ("<tool_response>",)

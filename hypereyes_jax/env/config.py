@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypereyes_jax.env.crops import BoxUnits
+from hypereyes_jax.env.media.crops import BoxUnits
 from hypereyes_jax.env.prompts import PromptStyle
 
 

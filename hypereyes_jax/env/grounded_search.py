@@ -11,7 +11,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, Call, ImageSearch, Malformed, TextSearch
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.crops import UNITS_IN_WORDS, crop, to_fractions
+from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
 from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchBackend, SearchError, SearchHit
 
 

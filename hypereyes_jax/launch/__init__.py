@@ -1,1 +1,1 @@
-
+"""What it takes to run on a cluster: initialisation, processes, replica groups, pod scripts."""

@@ -16,20 +16,20 @@ import numpy as np
 from rich.console import Console
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.distributed import DistributedConfig, join
-from hypereyes_jax.launch.progress import Stages
-from hypereyes_jax.launch.run_dir import MetricsWriter, RunDirectory, settings_text, wandb_package
+from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import MetricsWriter, RunDirectory, settings_text, wandb_package
 
 if TYPE_CHECKING:
     import jax
     from jax.sharding import Mesh
 
     from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.learner.learner import Learner
+    from hypereyes_jax.learner.packing import PackConfig, PackedBatch, TrainingSample
+    from hypereyes_jax.learner.state import TrainState
     from hypereyes_jax.models.qwen3_vl import Params
     from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rl.learner import Learner
-    from hypereyes_jax.rl.pack import PackConfig, PackedBatch, TrainingSample
-    from hypereyes_jax.rl.state import TrainState
 
 
 # What a run may be continued with another value of: where it is, what it runs on, whom it asks.
@@ -195,7 +195,7 @@ class Processes:
         """Data shards that this process feeds."""
         if self.mesh is None:
             return 1
-        from hypereyes_jax.rl.feed import local_shards
+        from hypereyes_jax.learner.global_batch import local_shards
 
         return local_shards(self.mesh)[1]
 
@@ -212,8 +212,8 @@ class Processes:
         left_out: Sequence[TrainingSample] = (),
     ) -> PackedBatch:
         """One step's data: this process's samples, packed for its shards, as its part of all devices' batch."""
-        from hypereyes_jax.rl.feed import global_batch
-        from hypereyes_jax.rl.pack import pack
+        from hypereyes_jax.learner.global_batch import global_batch
+        from hypereyes_jax.learner.packing import pack
 
         packed = pack(model, samples, config, left_out)
         if self.mesh is None:
@@ -232,7 +232,7 @@ class Processes:
 
     def load(self, path: Path, dtype: str = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
         """A model from disk; on a mesh each piece goes straight to the devices that hold it."""
-        from hypereyes_jax.launch.checkpoint_files import load_model
+        from hypereyes_jax.models.pretrained import load_model
 
         return load_model(path, dtype, self.mesh)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 
 def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None, eps: float = 1e-6) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 
 def aggregate(

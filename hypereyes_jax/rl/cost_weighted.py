@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 
 def cost_weighted_reward(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.checked import checked
 from hypereyes_jax.rl.distill import reverse_kl
+from hypereyes_jax.rl.shape_checks import checked
 
 
 def chunked_reverse_kl(

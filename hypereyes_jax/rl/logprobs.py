@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 # Columns of the head per step. The logits of a step are [B, T, chunk]; wide enough for full matmul speed.
 _CHUNK = 4096

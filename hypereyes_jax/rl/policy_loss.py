@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 # exp(20) is 5e8: beyond that a ratio only overflows; every clip below has long taken effect.
 _MAX_LOG_RATIO = 20.0

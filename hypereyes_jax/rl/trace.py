@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.reward import TraceConfig
-from hypereyes_jax.rl.checked import checked
+from hypereyes_jax.rl.shape_checks import checked
 
 
 def trace_reward(

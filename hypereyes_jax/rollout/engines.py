@@ -13,7 +13,7 @@ import jax
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.rollout.engine import Engine
-from hypereyes_jax.rollout.replicas import Replicas
+from hypereyes_jax.rollout.replicas.placement import Replicas
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import EngineConfig, SchedulerCounts

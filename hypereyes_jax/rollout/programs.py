@@ -18,7 +18,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
 from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens, layers_apart
-from hypereyes_jax.models.trips import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.sampling import sample, uniforms

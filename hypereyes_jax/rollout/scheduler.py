@@ -18,7 +18,7 @@ import numpy as np
 
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
-from hypereyes_jax.rollout.leftovers import Leftover, Leftovers
+from hypereyes_jax.rollout.prefix_cache import Leftover, Leftovers
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import Step, Swap

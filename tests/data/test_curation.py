@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus, seen_world
-from hypereyes_jax.data.deciding import exercises
 from hypereyes_jax.data.demonstration import Demonstration, Example
+from hypereyes_jax.data.exercises import exercises
 from hypereyes_jax.data.files import read_examples, read_questions, write_examples, write_questions
 from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.questions import synthesize
@@ -24,7 +24,7 @@ from hypereyes_jax.data.rejection import progressive_rejection_sampling
 from hypereyes_jax.data.searcher import CAREFUL, WASTEFUL, Habits, demonstrate, snap
 from hypereyes_jax.data.selection import Try, initial_reference, settled
 from hypereyes_jax.env.episode import EpisodeConfig
-from hypereyes_jax.env.judges import ExactJudge
+from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.data.mosaics import places
-from hypereyes_jax.data.plans import FITS, LESS, MORE
 from hypereyes_jax.data.priors import blind, drop_majorities, leaks
+from hypereyes_jax.data.question_kinds import FITS, LESS, MORE
 from hypereyes_jax.data.questions import SynthesisConfig, draw_question, synthesize
 from hypereyes_jax.env.world import World
 

@@ -1,4 +1,4 @@
-"""The index names what there is: its functions are in the room of their table, its tests in their file."""
+"""The index names what there is: its functions are in a room of their table, its tests in their file."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ TESTS = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.
 
 
 def rows():
-    """(room, cell of functions, cell of tests) of each row."""
+    """(rooms, cell of functions, cell of tests) of each row."""
     for section in RULES.split("\n## ")[1:]:
-        room = re.match(r".*`(\w+)/`", section).group(1)
+        room = " ".join(re.findall(r"`(\w+)/`", section.splitlines()[0]))
         for line in re.findall(r"^\| (.*) \|$", section, re.M)[1:]:
             rule, functions, tests = re.split(r"(?<!\\) \| ", line)
             yield pytest.param(room, functions, tests, id=rule[:60])
@@ -23,7 +23,9 @@ def rows():
 
 @pytest.mark.parametrize(("room", "functions", "tests"), list(rows()))
 def test_a_row_names_functions_and_tests_that_exist(room, functions, tests):
-    code = {path.name: path.read_text() for path in (ROOT / "hypereyes_jax" / room).glob("*.py")}
+    code = {
+        path.name: path.read_text() for name in room.split() for path in (ROOT / "hypereyes_jax" / name).rglob("*.py")
+    }
     assert set(re.findall(r"\((\w+\.py)\)", functions)) <= set(code)
     named = re.findall(r"`(\w+)(?:\([^`]*\))?`", functions)
     assert named

@@ -12,7 +12,7 @@ import numpy as np
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.initialize import DistributedConfig, join
 from hypereyes_jax.models.qwen3_vl import checkpoint
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 

@@ -13,14 +13,14 @@ from jax.experimental.multihost_utils import process_allgather
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.learner.global_batch import data_shards, global_batch, local_shards
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import PackConfig, PackedBatch, pack
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh
-from hypereyes_jax.rl.feed import data_shards, global_batch, local_shards
-from hypereyes_jax.rl.learner import make_learner
-from hypereyes_jax.rl.pack import PackConfig, PackedBatch, pack
-from tests.rl.sharded_steps import MODELS, PLAIN, LearnerConfig
-from tests.rl.small import samples
+from tests.learner.sharded_steps import MODELS, PLAIN, LearnerConfig
+from tests.learner.small import samples
 
 SAMPLES = 12
 

@@ -9,11 +9,11 @@ import sys
 
 import jax
 
-from hypereyes_jax.launch.distributed import DistributedConfig
+from hypereyes_jax.launch.initialize import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.learner.teacher import LocalTeacher
 from hypereyes_jax.models.qwen3_vl import init_params
-from hypereyes_jax.rl.teacher import LocalTeacher
-from tests.rl.small import CONFIG, PACK, samples
+from tests.learner.small import CONFIG, PACK, samples
 
 ROUNDS = (((0, 1, 2), ()), ((3,), (4, 0)))  # of each process
 

@@ -17,17 +17,17 @@ from PIL import Image
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
-from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.initialize import DistributedConfig, join
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.launch.rollouts import Rollouts
-from hypereyes_jax.launch.scale import MINIATURE_RL
+from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rl.pack import TrainingSample
 from hypereyes_jax.rollout import EngineConfig, SamplingConfig, Scheduler
-from hypereyes_jax.rollout.layout import teams
-from hypereyes_jax.rollout.replica_weights import ReplicaWeights
+from hypereyes_jax.rollout.replicas.layout import teams
+from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.sizes import MINIATURE_RL
 
 DEVICES = 4
 _TEXT = TextConfig(

@@ -14,22 +14,22 @@ import tyro
 from jax.sharding import AbstractMesh, AxisType
 from safetensors.numpy import load_file
 
+from hypereyes_jax.cli.rl import RlConfig
+from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.checkpoint_files import load_model, save_model
-from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.launch.initialize import DistributedConfig, join
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.launch.rl import RlConfig
-from hypereyes_jax.launch.selecting import SELECTION
-from hypereyes_jax.launch.sft import SftConfig
+from hypereyes_jax.learner.experience import Experience
+from hypereyes_jax.learner.teacher import LocalTeacher
+from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import init_params, save_hf
 from hypereyes_jax.models.sharding import param_shardings
-from hypereyes_jax.rl.experience import Experience
-from hypereyes_jax.rl.teacher import LocalTeacher
+from hypereyes_jax.train.question_selection import SELECTION
 from tests.launch.load_pair import MESH
 from tests.launch.teacher_pair import ROUNDS, params
-from tests.rl.sharded_steps import MODELS
-from tests.rl.small import CONFIG, PACK, samples
+from tests.learner.sharded_steps import MODELS
+from tests.learner.small import CONFIG, PACK, samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,8 +136,8 @@ async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a
 RUN = """
 import os, sys, time
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch import cli
-from hypereyes_jax.launch.distributed import DistributedConfig, join
+from hypereyes_jax.cli import main as cli
+from hypereyes_jax.launch.initialize import DistributedConfig, join
 
 coordinator, process, failing, end = sys.argv[1:]
 
@@ -216,7 +216,7 @@ def test_the_only_task_of_a_slurm_node_is_told_to_drive_all_its_gpus(variables, 
 def test_jax_takes_no_local_devices_on_slurm_as_all():
     script = (
         "import jax\n"
-        "from hypereyes_jax.launch.distributed import DistributedConfig, join\n"
+        "from hypereyes_jax.launch.initialize import DistributedConfig, join\n"
         "join(DistributedConfig(True))\n"
         "print(jax.config.values['jax_cuda_visible_devices'])\n"
     )
@@ -232,7 +232,7 @@ def test_jax_takes_no_local_devices_on_slurm_as_all():
 def test_sigterm_ends_a_joined_process():
     script = (
         "import sys, time\n"
-        "from hypereyes_jax.launch.distributed import DistributedConfig, join\n"
+        "from hypereyes_jax.launch.initialize import DistributedConfig, join\n"
         "join(DistributedConfig(True, sys.argv[1], 1, 0))\n"
         "print('joined', flush=True)\n"
         "time.sleep(600)\n"
@@ -249,7 +249,7 @@ def test_sigterm_ends_a_joined_process():
 
 
 def hypereyes(*arguments, devices=1):
-    script = "import sys; from hypereyes_jax.launch.cli import main; sys.exit(main())"
+    script = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",

@@ -11,8 +11,8 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import forward, init_params
 from hypereyes_jax.processing import ContextChunk, pack_inputs
 from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
-from hypereyes_jax.rollout.echo import EchoError, echo_check
 from hypereyes_jax.rollout.kv import bytes_per_token
+from hypereyes_jax.rollout.servers.weight_check import EchoError, echo_check
 from tests.rollout.paced import SAMPLING, SETTINGS, picture
 
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from hypereyes_jax.env import Episode, ImageSearch, Question, SearchHit, TextSearch, tool_call
-from hypereyes_jax.env.backends import HttpWorldBackend
-from hypereyes_jax.env.faults import FaultPlan
-from hypereyes_jax.env.recorded import RecordedBackend, StoreMode
-from hypereyes_jax.env.resilience import CallPolicy, ResilientBackend
-from hypereyes_jax.env.serve import ServeConfig, serving
-from hypereyes_jax.env.store import SearchStore
+from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.faults import FaultPlan
+from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
+from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import run_episodes
 from hypereyes_jax.rollout.types import Turn, TurnEnd

@@ -23,7 +23,7 @@ from hypereyes_jax.rollout import (
     TurnEnd,
     run_episodes,
 )
-from hypereyes_jax.rollout.replicas import Replicas
+from hypereyes_jax.rollout.replicas.placement import Replicas
 from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
 
 EAGER = SchedulerConfig(evict_after=0.0)

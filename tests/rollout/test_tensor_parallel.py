@@ -20,7 +20,7 @@ from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Scheduler
-from hypereyes_jax.rollout.replicas import Replicas
+from hypereyes_jax.rollout.replicas.placement import Replicas
 from PIL import Image
 
 text = TextConfig(vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,

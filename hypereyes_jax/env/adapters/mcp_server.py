@@ -10,9 +10,9 @@ from PIL import Image
 from hypereyes_jax.env.actions import ImageSearch, TextSearch
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
-from hypereyes_jax.env.images import ImageError, encode_image, read_base64_image
+from hypereyes_jax.env.media.images import ImageError, encode_image, read_base64_image
 from hypereyes_jax.env.observations import response
-from hypereyes_jax.env.store import image_query
+from hypereyes_jax.env.search.store import image_query
 from hypereyes_jax.env.types import Box, SearchBackend
 from hypereyes_jax.errors import UserError
 

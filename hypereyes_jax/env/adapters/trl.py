@@ -10,7 +10,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import read_call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import GroundedSearch
-from hypereyes_jax.env.images import to_rgb
+from hypereyes_jax.env.media.images import to_rgb
 from hypereyes_jax.env.observations import response
 from hypereyes_jax.env.types import SearchBackend
 

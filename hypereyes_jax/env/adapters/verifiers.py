@@ -18,8 +18,8 @@ from PIL import Image
 
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
-from hypereyes_jax.env.images import data_uri
-from hypereyes_jax.env.judges import Judge
+from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import EpisodeResult, Part, Question, SearchBackend, StopReason
 from hypereyes_jax.errors import UserError
 

@@ -16,7 +16,7 @@ from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.row_attention import query_blocks, row_attention
-from hypereyes_jax.models.trips import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trips
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
 _MASKED = -1e30

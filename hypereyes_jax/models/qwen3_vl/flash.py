@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.models.trips import ON_CHIP, expected_trips
+from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips
 
 _MASKED = -1e30  # finite: a block that is masked whole is forgotten at the first that is not, without NaN
 _BLOCK = 512  # float32 scores of 8 heads then fill 8 MiB, which a GPU's level-2 cache holds

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypereyes_jax.models.trips import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trips
 
 BLOCK = 1024
 Expert = Callable[[Any, Any, jax.Array, Any], jax.Array]  # (frozen, trained, x [b, D], dropout key) -> [b, D]

@@ -1,0 +1,1 @@
+"""The commands, one thin file each: settings, a call, what is printed. Only this room imports lazily."""

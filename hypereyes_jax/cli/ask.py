@@ -1,0 +1,190 @@
+"""Ask a question about an image: the turns as they are written, the boxes drawn, the cost, and a trajectory file.
+
+    hypereyes ask flags.png "Which of these has more people?" --model-url http://127.0.0.1:8000/v1 --model NAME
+    hypereyes ask flags.png "..." --checkpoint DIR --miniature
+
+The file opens with `hypereyes report FILE`. Keys come from the environment: OPENAI_API_KEY for the model, and
+SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for `--search.service serpapi`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from rich.console import Console
+
+    from hypereyes_jax.env.types import Part
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    image: tyro.conf.Positional[str]
+    """A file, or an http(s) URL on the public internet."""
+    question: tyro.conf.Positional[str]
+    model_url: str = ""
+    """Base of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
+    model: str = ""
+    """Its name there."""
+    checkpoint: Path | None = None
+    """Instead of an endpoint: directory of a checkpoint in Hugging Face layout, run here."""
+    miniature: bool = False
+    """The checkpoint is one of the miniature world's: use its episode settings and image sizes."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    out: Path = Path("ask.jsonl")
+    """Trajectory file; each question asked is added to it. The drawn boxes lie beside it as a PNG."""
+    temperature: float = 0.0
+    max_new_tokens: int = 1524
+    """A turn."""
+    context: int = 16_384
+    """Tokens of the episode, for a checkpoint run here."""
+    prompt_price: float = 0.0
+    """Dollars a million tokens read, for the cost shown."""
+    completion_price: float = 0.0
+    """Dollars a million tokens written."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    result: EpisodeResult
+    read: int  # tokens
+    written: int
+
+
+def run(config: AskConfig) -> None:
+    from rich.console import Console
+
+    from hypereyes_jax.env.web.chat_api import ChatError
+
+    if bool(config.model_url) == (config.checkpoint is not None):
+        raise UserError("give either --model-url (with --model) or --checkpoint.")
+    try:
+        asyncio.run(_ask(config, Console(highlight=False)))
+    except ChatError as error:
+        raise UserError(f"the model gave no answer: {error}") from error
+
+
+async def _ask(config: AskConfig, console: Console) -> None:
+    from hypereyes_jax.env.media.images import ImageError
+    from hypereyes_jax.env.web.urls import UrlError
+    from hypereyes_jax.eval.drawing import draw_boxes
+    from hypereyes_jax.eval.records import append_record, record_episode
+
+    try:
+        image = await _open(config.image)
+    except (ImageError, UrlError, OSError) as error:
+        raise UserError(f"can't open {config.image}: {error}") from error
+    question = Question("ask", config.question, (image,), ())
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    async with connected(config.search, keys) as (backend, metrics):
+        play = _play_endpoint if config.checkpoint is None else _play_checkpoint
+        asked = await play(config, question, backend, console)
+    searches = metrics.summary()
+
+    console.print()
+    if asked.result.answer is None:
+        console.print(f"[bold red]no answer[/] ({asked.result.stop}) {asked.result.why}", markup=True)
+    else:
+        console.print("answer: ", style="bold green", end="")
+        console.print(_visible(asked.result.answer), markup=False)
+    tokens_cost = (asked.read * config.prompt_price + asked.written * config.completion_price) / 1e6
+    console.print(
+        f"{asked.result.rounds} rounds, {asked.result.invocations} searches ({searches['cache_hits']} from the store), "
+        f"{asked.read:,} tokens read, {asked.written:,} written, "
+        f"cost ${searches['cost']:.4f} search + ${tokens_cost:.4f} model"
+    )
+    drawn = config.out.with_suffix(".png")
+    draw_boxes(image, asked.result.turns).save(drawn)
+    record = record_episode(
+        asked.result,
+        stage="ask",
+        split=config.model or str(config.checkpoint),
+        correct=None,
+        tokens=asked.read + asked.written,
+        sampled_tokens=asked.written,
+        extra={"searches": searches, "model_cost": tokens_cost},
+    )
+    append_record(config.out, record)
+    console.print(f"boxes: {drawn}   trajectory: {config.out} (hypereyes report {config.out})", markup=False)
+
+
+async def _open(source: str) -> Image.Image:
+    from hypereyes_jax.env.media.images import ImageLimits, decode_image
+    from hypereyes_jax.env.web.urls import UrlGuard
+
+    if source.startswith(("http://", "https://")):
+        return decode_image(await UrlGuard().fetch(source))
+    return decode_image(await asyncio.to_thread(Path(source).read_bytes), ImageLimits(trailing_data=True))
+
+
+async def _play_endpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Console) -> Asked:
+    from hypereyes_jax.env.chat_policy import play
+    from hypereyes_jax.env.episode import Episode
+    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+
+    client = ChatClient(ChatEndpoint(config.model_url, config.model, os.environ.get("OPENAI_API_KEY", "")))
+    try:
+        played = await play(
+            Episode(question, backend, config.episode),
+            client,
+            temperature=config.temperature,
+            max_tokens=config.max_new_tokens,
+            on_text=lambda text: console.print(_visible(text), end="", markup=False, style="cyan", soft_wrap=True),
+            on_observation=lambda parts: _show(console, parts),
+        )
+    finally:
+        await client.aclose()
+    return Asked(played.result, played.prompt_tokens, played.completion_tokens)
+
+
+async def _play_checkpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Console) -> Asked:
+    from hypereyes_jax import miniature
+    from hypereyes_jax.env.episode import Episode
+    from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig, run_episodes
+    from hypereyes_jax.train.sizes import MINIATURE_RL
+
+    class Shown(Episode):
+        async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
+            console.print(_visible(text), markup=False, style="cyan", soft_wrap=True)
+            parts = await super().step(text, truncated)
+            if parts is not None:
+                _show(console, parts)
+            return parts
+
+    assert config.checkpoint is not None
+    small = replace(MINIATURE_RL, slots=1).engine()
+    engine = small if config.miniature else EngineConfig(slots=1, length=config.context)
+    policy = load_policy(config.checkpoint, engine)
+    episode = Shown(question, backend, miniature.EPISODE if config.miniature else config.episode)
+    sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
+    async with policy.engines.running() as generator:
+        (trajectory,) = await run_episodes(generator, [episode], policy.chat, sampling, [0])
+    return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
+
+
+def _visible(text: str) -> str:
+    """A model's text without control characters: an escape sequence would steer the terminal."""
+    return "".join(char for char in text if char == "\n" or char.isprintable())
+
+
+def _show(console: Console, parts: tuple[Part, ...]) -> None:
+    crops = len(parts) - 1
+    console.print(f"\n{f'[{crops} crops] ' if crops else ''}{parts[-1]}\n", markup=False, style="dim", soft_wrap=True)

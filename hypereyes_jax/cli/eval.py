@@ -1,0 +1,126 @@
+"""Evaluate a checkpoint on the miniature world: accuracy with its interval, rounds, searches, tokens, CAS."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from hypereyes_jax import miniature
+from hypereyes_jax.env.judging.service import JudgeConfig, judging
+from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.env.search.world_service import Transport
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.eval.policy import Policy, load_policy
+from hypereyes_jax.eval.split import evaluate_split
+from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.sizes import MINIATURE_RL
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.world import World
+    from hypereyes_jax.rollout import SamplingConfig
+
+Split = Literal["heldout", "seen", "heldout_serial"]
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    checkpoint: tyro.conf.Positional[Path]
+    """Directory of a checkpoint in Hugging Face layout, with its tokenizer."""
+    out: Path = Path("runs/eval")
+    """Run directory. The same command again continues; results of other checkpoints belong in other directories."""
+    name: str = "model"
+    """Stage under which the results are filed."""
+    splits: tuple[Split, ...] = ("heldout", "seen", "heldout_serial")
+    """Questions about held-out countries, about seen ones, and held-out ones with one search a turn."""
+    questions: int = 200
+    """A split."""
+    crowding: float = miniature.CROWDING
+    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
+    search: Transport = "http"
+    """Over a real server on loopback, or in process."""
+    latency: float = 0.0
+    """Seconds a search takes; real ones take 0.2 to 2."""
+    temperature: float = 0.8
+    """As in training; 0 = greedy."""
+    top_p: float = 0.7
+    """The paper's; in training it is 0.95."""
+    max_new_tokens: int = 256
+    """A turn."""
+    context: int = miniature.CONTEXT
+    """Tokens of an episode."""
+    slots: int = 32
+    """Episodes the engine generates for at a time."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    seed: int = 1000
+    """Of questions and sampling."""
+    search_store: Path | None = None
+    """A file that searches are recorded to and replayed from; none = every search is made."""
+    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
+    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
+
+
+def run(config: EvalConfig) -> None:
+    from rich.console import Console
+
+    from hypereyes_jax.files import read_json
+
+    directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
+    scale = replace(MINIATURE_RL, slots=config.slots, row_tokens=config.context, turn_tokens=config.max_new_tokens)
+    policy = load_policy(config.checkpoint, scale.engine())
+    sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
+    with Stages() as stages:
+        for split in config.splits:
+            if not evaluated(directory, config.name, split):
+                asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
+    stages_done = read_json(directory.file("metrics.json"))["stages"]
+    Console().print(results_table(stages_done), costs_table(stages_done))
+
+
+async def _evaluate(
+    config: EvalConfig,
+    directory: RunDirectory,
+    policy: Policy,
+    split: Split,
+    sampling: SamplingConfig,
+    stages: Stages,
+) -> None:
+    from hypereyes_jax.env.world import World
+
+    async with judging(config.judge) as judge:
+        await evaluate_split(
+            directory,
+            policy,
+            config.name,
+            split,
+            world_questions(World.load(), split, config.questions, config.seed, config.crowding),
+            stages,
+            sampling=sampling,
+            search=config.search,
+            latency=config.latency,
+            seed=config.seed,
+            store=config.search_store,
+            mode=config.search_mode,
+            judge=judge,
+        )
+
+
+def world_questions(
+    world: World, split: Split, count: int, seed: int, crowding: float = miniature.CROWDING
+) -> list[Question]:
+    """Evaluation questions: about held-out countries (mixed with seen ones), or in the seen part of the world.
+
+    They are drawn as `hypereyes synth` and the quickstart draw theirs, unless `crowding` says otherwise.
+    """
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+
+    seen, held_out = world.split()
+    rules = SynthesisConfig(crowding=crowding)
+    if split == "seen":
+        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, rules, prefix="seen")]
+    return [synth.question for synth in synthesize(world, count, seed, rules, focus=held_out, prefix="heldout")]

@@ -1,0 +1,165 @@
+"""The `hypereyes` command.
+
+Each command is one module in this folder: a frozen dataclass of settings, and `run(config)`. A module is imported only
+when its command is named, and imports heavy things (jax above all) inside `run`, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.initialize import joined, leave
+from hypereyes_jax.runs.memory import keep_freed
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str  # in hypereyes_jax.cli
+    config: str  # name of its settings' dataclass
+    summary: str  # one line for `hypereyes --help`
+
+
+COMMANDS = {
+    "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
+    "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
+    "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
+    "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
+    "plan": Command("plan", "PlanConfig", "does a recipe fit a cluster, before renting it"),
+    "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
+    "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
+    "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
+    "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
+    "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
+    "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
+    "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
+    "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 2 a mistake the user can put right, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        with _reader_may_leave():
+            _print_help()
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(importlib.metadata.version("hypereyes-jax"))
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        return _fail(f"there is no command `{name}`. Commands: {', '.join(COMMANDS)}.")
+    try:
+        return _run(name, rest)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        mistake = _mistake(error, name)
+        if mistake is not None:
+            code = _fail(mistake)
+        elif joined():
+            traceback.print_exc()
+            code = 1
+        else:
+            raise
+    if joined():
+        leave(code)
+    return code
+
+
+def _mistake(error: BaseException, command: str) -> str | None:
+    """What the user can put right, in a sentence; None for a defect of the program."""
+    match error:
+        case UserError():
+            return str(error)
+        case ExceptionGroup():  # of tasks that ran together
+            mistakes, defects = error.split(UserError)
+            return None if mistakes is None or defects is not None else _mistake(mistakes.exceptions[0], command)
+        case ModuleNotFoundError():
+            package = (error.name or "").partition(".")[0]
+            if not package or importlib.util.find_spec(package) is not None:
+                return None  # a module missing from a package that is there
+            return (
+                f"the package {package} is missing, which `hypereyes {command}` needs. Install all that this project "
+                "needs: pip install -e . in the directory of its pyproject.toml."
+            )
+    return None
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    import tyro
+
+    command = COMMANDS[name]
+    module = importlib.import_module(f"hypereyes_jax.cli.{command.module}")
+    settings = getattr(module, command.config)
+    # A recipe is named first, and decides what the other settings are by default.
+    named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
+    with _reader_may_leave():
+        default = tyro.MISSING_NONPROP if named is None else settings.of(named)
+        config = tyro.cli(
+            settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
+        )
+    refuse_urls(config)
+    keep_freed()
+    run: Callable[[Any], int | None] = module.run
+    return run(config) or 0
+
+
+def refuse_urls(settings: Any) -> None:
+    """Raises UserError for a URL in place of a path, at any depth: it would be a local directory of the name `gs:`."""
+    if is_dataclass(settings):
+        for field in fields(settings):
+            refuse_urls(getattr(settings, field.name))
+    elif isinstance(settings, tuple):
+        for value in settings:
+            refuse_urls(value)
+    elif isinstance(settings, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(settings)):
+        url = str(settings).replace(":/", "://", 1)  # a Path has one of the slashes
+        raise UserError(
+            f"{url} is a URL, where a path is needed. Mount that storage on every host, and give the path below the "
+            "mount (launch/README.md, Storage)."
+        )
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """For help piped into `head`: the reader's leaving early is no error. Not for a run, where a pipe is a socket's."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
+        raise SystemExit(0) from None
+
+
+def _fail(message: str) -> int:
+    print(f"hypereyes: {message}", file=sys.stderr)
+    return 2
+
+
+def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print("[bold]hypereyes[/bold]: train multimodal agents that search wider instead of longer\n")
+    table = Table.grid(padding=(0, 3))
+    for name, command in COMMANDS.items():
+        table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
+    console.print(table)
+    console.print(
+        "\n[dim]hypereyes COMMAND --help[/dim] tells a command's settings; [dim]hypereyes --version[/dim] the version."
+    )

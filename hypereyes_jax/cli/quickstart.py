@@ -1,0 +1,161 @@
+"""The whole method on a laptop: a small Qwen3-VL learns to search wider instead of longer, on real flags and facts.
+
+Questions and demonstrations, SFT, GRPO with TRACE and on-policy distillation, an evaluation before and after each
+stage, and a report. Killed at any moment, the same command continues where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hypereyes_jax.cli import synth
+from hypereyes_jax.cli.rl import RlSettings
+from hypereyes_jax.cli.sft import SftSettings
+from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.runs.memory import host_peak_gib
+from hypereyes_jax.runs.progress import Stages, duration
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.sizes import MINIATURE_RL
+
+if TYPE_CHECKING:
+    from hypereyes_jax.eval.policy import Policy
+
+ASSETS = "hypereyes_jax.assets"
+S = TypeVar("S", "QuickstartConfig", SftSettings, RlSettings)
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    out: Path = Path("runs/quickstart")
+    """Run directory; the report is `report.html` in it."""
+    smoke: bool = False
+    """The same path with few questions and steps, in two minutes: it shows that all works, not that it learns. Settings
+    given beside it are kept."""
+    seed: int = 0
+    sft: SftSettings = field(default_factory=SftSettings)
+    rl: RlSettings = field(default_factory=RlSettings)
+    sft_questions: int = synth.SynthConfig.sft_questions
+    rl_candidates: int = synth.SynthConfig.rl_candidates
+    eval_questions: int = synth.SynthConfig.eval_questions
+
+
+def run(config: QuickstartConfig) -> None:
+    from rich.console import Console
+
+    from hypereyes_jax.eval.report import write_report
+    from hypereyes_jax.eval.tables import costs_table, results_table
+
+    started = time.time()
+    settings = _smoke(config) if config.smoke else config
+    directory = RunDirectory.open(config.out, "quickstart", settings, may_differ=frozenset({"out"}))
+    with Stages() as stages:
+        _run_stages(directory, settings, stages)
+    cost = _cost(directory, time.time() - started)
+    report = write_report(directory.path)
+    console = Console()
+    results = read_json(directory.file("metrics.json"))["stages"]
+    console.print(results_table(results), costs_table(results))
+    console.print(f"{duration(cost['seconds'])} in all, peak memory {cost['peak_gib']:.1f} GiB. Report: {report}")
+
+
+def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
+    """Of this call and of those before it that came to their end; a call that was killed leaves no figures."""
+    path = directory.file("cost.json")
+    before = read_json(path) if path.exists() else {"seconds": 0.0, "peak_gib": 0.0}
+    cost = {"seconds": before["seconds"] + seconds, "peak_gib": max(before["peak_gib"], host_peak_gib())}
+    write_json(path, cost)
+    return cost
+
+
+def _smoke(config: QuickstartConfig) -> QuickstartConfig:
+    """Small sizes in place of the defaults; a setting that was given is kept."""
+    default = QuickstartConfig()
+    sft = _smaller(config.sft, default.sft, epochs=1, batch=16)
+    rl = _smaller(config.rl, default.rl, steps=2, prompts=2, group=4, checkpoint_every=1)
+    small = _smaller(config, default, sft_questions=48, rl_candidates=24, eval_questions=12)
+    return replace(small, sft=sft, rl=rl)
+
+
+def _smaller(settings: S, default: S, **sizes: Any) -> S:
+    return replace(
+        settings, **{name: n for name, n in sizes.items() if getattr(settings, name) == getattr(default, name)}
+    )
+
+
+def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stages) -> None:
+    from hypereyes_jax.cli import rl, sft
+    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.eval.policy import Policy
+    from hypereyes_jax.models.lora import merge
+    from hypereyes_jax.models.pretrained import load_model, save_model
+    from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.train.samplers import Rollouts
+
+    base = Path(str(resources.files(ASSETS) / "base"))
+    teacher = Path(str(resources.files(ASSETS) / "teacher"))
+    data = synth.SynthConfig(
+        sft_questions=config.sft_questions,
+        rl_candidates=config.rl_candidates,
+        eval_questions=config.eval_questions,
+        seed=config.seed,
+    )
+    synth.make_data(directory, data, stages)
+    model, params, chat = load_model(base)
+    policy = Policy(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat)
+    _evaluate(directory, policy, "base", config, stages)
+
+    tuned = directory.file("sft-model")
+    if not tuned.exists():
+        demonstrations = directory.file(synth.DEMONSTRATIONS)
+        seeded = replace(config.sft, seed=config.sft.seed + config.seed)
+        params = merge(*sft.train(directory, model, params, chat, demonstrations, seeded, stages))
+        save_model(tuned, model, params, base)
+    policy.engines.set_weights(load_model(tuned)[1], None, 1)
+    _evaluate(directory, policy, "sft", config, stages)
+
+    trained = directory.file("rl-model")
+    if not trained.exists():
+        candidates = read_questions(directory.file(synth.CANDIDATES))
+        seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
+        rollouts = Rollouts(policy.engines, chat, MINIATURE_RL)
+        params = rl.train(directory, rollouts, model, policy.engines.params, candidates, teacher, seeded_rl, stages)
+        save_model(trained, model, params, base)
+    policy.engines.set_weights(load_model(trained)[1], None, 2)
+    _evaluate(directory, policy, "rl", config, stages)
+
+
+def _evaluate(
+    directory: RunDirectory, policy: Policy, stage_name: str, config: QuickstartConfig, stages: Stages
+) -> None:
+    """The held-out and the seen questions; after RL also with one search a turn, to show what parallel search buys."""
+    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.eval.split import SERIAL, evaluate_split
+    from hypereyes_jax.eval.tables import evaluated
+
+    splits = {"heldout": synth.HELD_OUT, "seen": synth.SEEN}
+    if stage_name == "rl":
+        splits["heldout" + SERIAL] = synth.HELD_OUT
+    for split, file in splits.items():
+        if evaluated(directory, stage_name, split):
+            continue
+        asyncio.run(
+            evaluate_split(
+                directory,
+                policy,
+                stage_name,
+                split,
+                read_questions(directory.file(file)),
+                stages,
+                sampling=MINIATURE_RL.sampling(evaluation=True),
+                search=config.rl.search,
+                latency=config.rl.latency,
+                seed=1000,
+                store=config.rl.search_store,
+                mode=config.rl.search_mode,
+            )
+        )

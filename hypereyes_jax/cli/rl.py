@@ -1,0 +1,311 @@
+"""GRPO with the TRACE reward, and on-policy distillation from a frozen teacher on failed rollouts.
+
+    hypereyes rl --checkpoint SFT --questions FILE                                      # the miniature
+    hypereyes rl hypereyes_30b_rl --mesh h20_8x8 --checkpoint SFT --questions FILE     # a recipe of the paper
+
+First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
+groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
+its last checkpoint. With several devices or processes (`--distributed.join` in each) every process plays its share of
+the questions on rollout engines of its own devices, and one training step runs over all devices. A model that needs
+more devices than a process has is sampled by teams of processes: the first of a team plays, the others follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.judging.service import JudgeConfig, judging
+from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.search.world_service import Transport, searching
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.initialize import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.distillation import TeacherServerConfig, choose, teaching
+from hypereyes_jax.train.question_selection import PASSES, select
+from hypereyes_jax.train.rl_loop import RlLoop, Trial
+from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.env.search.recorded import RecordedBackend
+    from hypereyes_jax.env.types import Question
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.train.samplers import Rollouts
+
+
+@dataclass(frozen=True)
+class RlSettings:
+    """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
+
+    steps: int = MINIATURE.steps
+    prompts: int = MINIATURE_ROLLOUT.prompts
+    """Questions a step."""
+    group: int = MINIATURE_ROLLOUT.group
+    """Rollouts a question."""
+    learning_rate: float = MINIATURE.learner.optimizer.learning_rate
+    """Constant. The paper's is 1e-6; a model this small takes larger steps."""
+    opd_coef: float = MINIATURE.learner.opd_coef
+    checkpoint_every: int = MINIATURE.checkpoint_every
+    """Steps."""
+    latency: float = 0.2
+    """Seconds a search of the miniature world takes."""
+    search: Transport = "http"
+    """In the miniature world: over a real HTTP server on loopback, or in this process."""
+    search_store: Path | None = None
+    """A file that its searches are recorded to and replayed from; none = every search is made."""
+    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
+    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
+    seed: int = MINIATURE.seed
+
+
+@dataclass(frozen=True)
+class RlConfig:
+    checkpoint: Path
+    """The policy after SFT, in HF layout with its tokenizer."""
+    questions: Path
+    """Candidates, JSON lines as `hypereyes synth` writes them."""
+    recipe: tyro.conf.Positional[str] = "miniature"
+    """What the defaults of settings and scale are of: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
+    mesh: str = ""
+    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; none = FSDP over all."""
+    teacher: Path | None = None
+    """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
+    teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
+    eval_questions: Path | None = None
+    """Other questions that the policy is tried on as it trains, once each; none = it is not."""
+    eval_every: int = 20
+    """Steps."""
+    out: Path = Path("runs/rl")
+    """Run directory; the trained model goes to `model/` in it."""
+    exact: bool = False
+    """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
+    profile_step: int | None = None
+    """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    resume_step: int | None = None
+    """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
+    wandb: str = ""
+    """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
+    settings: RlSettings = field(default_factory=RlSettings)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """What ranks the rollouts of a question."""
+    tighten: Literal["epoch", "step"] = "epoch"
+    """When better references of TRACE come in force: after each pass over the questions (the paper), or each step."""
+    scale: Scale = MINIATURE_RL
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    """The service of real searches. `world` is the miniature's, which the settings describe."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+
+    @classmethod
+    def of(cls, name: str) -> RlConfig:
+        """The defaults of a recipe; checkpoint and questions are missing. Raises UserError if there is no such one."""
+        recipe = known_recipe(name, "rl")
+        if name == "miniature":
+            return cls(tyro.MISSING, tyro.MISSING)
+        assert recipe.rollout is not None
+        settings = RlSettings(
+            steps=recipe.steps,
+            prompts=recipe.rollout.prompts,
+            group=recipe.rollout.group,
+            learning_rate=recipe.learner.optimizer.learning_rate,
+            opd_coef=recipe.learner.opd_coef,
+            checkpoint_every=recipe.checkpoint_every,
+            search="in-process",
+            latency=0.0,
+            seed=recipe.seed,
+        )
+        return cls(
+            tyro.MISSING,
+            tyro.MISSING,
+            name,
+            eval_every=recipe.eval_every,
+            settings=settings,
+            scale=scale_of(recipe),
+        )
+
+
+def run(config: RlConfig) -> None:
+    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.models.pretrained import save_model
+    from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.rollout.replicas.layout import teams
+    from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+    from hypereyes_jax.train.samplers import Rollouts
+
+    refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
+    _refuse_reward(config.reward)
+    scale = sized_for(config.scale, config.recipe, config.mesh)
+    if scale.learner.train == "lora":
+        raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
+    if config.eval_every < 1:
+        raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
+    teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
+    processes = Processes.start(config.distributed, config.mesh)
+    directory = processes.open(config.out, "rl", config, config.wandb)  # as asked for: sizes are the mesh's
+    if processes.first and scale != config.scale:
+        sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
+        print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
+    questions = read_questions(config.questions)
+    trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
+    model, params, chat = processes.load(config.checkpoint)
+    if processes.mesh is None:
+        engine = scale.engine()
+        engines = (
+            Engines.on_one_device(model, params, engine.exact(), count=1)
+            if config.exact
+            else Engines.on_one_device(model, params, engine)
+        )
+        rollouts = Rollouts(engines, chat, scale)
+    elif config.exact:
+        raise UserError("--exact is for one device: over several, sums are made in other orders")
+    else:
+        copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
+        processes = processes.in_teams(teams(copies.grid))
+        at_once = config.settings.prompts * config.settings.group
+        rollouts = Rollouts.on_mesh(model, params, chat, scale, copies, processes, at_once)
+    with rollouts, processes.stages() as stages:
+        params = train(
+            directory,
+            rollouts,
+            model,
+            params,
+            questions,
+            teacher,
+            config.settings,
+            stages,
+            processes,
+            search=config.search,
+            judge=config.judge,
+            trial=trial,
+            profile_step=config.profile_step,
+            resume_step=config.resume_step,
+            reward=config.reward,
+            tighten=config.tighten,
+        )
+    save_model(
+        directory.file("model"), model, params, config.checkpoint, scale.learner.compute_dtype, write=processes.first
+    )
+    if processes.first:
+        print(f"wrote {directory.file('model')}")
+
+
+def train(
+    directory: RunDirectory,
+    rollouts: Rollouts,
+    model: Qwen3VLConfig,
+    params: Params,
+    candidates: Sequence[Question],
+    teacher: Path | TeacherServerConfig | None,
+    settings: RlSettings,
+    stages: Stages,
+    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
+    *,
+    search: SearchConfig | None = None,
+    judge: JudgeConfig | None = None,
+    trial: Trial | None = None,
+    profile_step: int | None = None,
+    resume_step: int | None = None,
+    reward: RewardConfig = RewardConfig(),
+    tighten: Literal["epoch", "step"] = "epoch",
+) -> Params:
+    """Select, train, and return the trained weights; the engines hold them, too.
+
+    Args:
+      params: the policy's, which the engines sample from. They are used up.
+      teacher: what `teaching.choose` returned.
+      search: None = the miniature world's, as the settings say.
+      reward: what ranks the rollouts of a question.
+      tighten: when better references come in force, as `rl.references.ReferenceStore`.
+    """
+
+    async def whole() -> Any:
+        async with (
+            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as taught,
+            _searching(settings, search or SearchConfig()) as backend,
+            judging(judge or JudgeConfig()) as asked,
+        ):
+            most = rollouts.scale.prompt_tokens
+            short = [question for question in candidates if rollouts.prompt_tokens(question, backend) <= most]
+            if len(short) < len(candidates):
+                longer = len(candidates) - len(short)
+                stages.console.print(f"{longer} questions have prompts of more than {most} tokens and are left out")
+            references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
+            chosen = [question for question in short if question.id in references]
+            if len(chosen) < settings.prompts:
+                raise UserError(
+                    f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "
+                    f"tries, fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower "
+                    "`prompts`."
+                )
+            loop = RlLoop(
+                directory,
+                rollouts,
+                model,
+                params,
+                chosen,
+                references,
+                taught,
+                settings,
+                backend,
+                asked,
+                processes,
+                trial,
+                reward,
+                tighten,
+            )
+            return await loop.train(stages, profile_step, resume_step)
+
+    return asyncio.run(whole())
+
+
+def _refuse_reward(reward: RewardConfig) -> None:
+    """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
+    default, trace = RewardConfig(), reward.trace
+    if reward.kind == "trace" and (reward.alpha, reward.beta) != (default.alpha, default.beta):
+        raise UserError("--reward.alpha and --reward.beta are of another reward: add --reward.kind cost-weighted")
+    if reward.kind == "cost-weighted" and trace != default.trace:
+        raise UserError("--reward.trace.* are constants of another reward: leave out --reward.kind cost-weighted")
+    if not (0 < reward.alpha < math.inf and 0 <= reward.beta < math.inf):
+        raise UserError("--reward.alpha must be positive and --reward.beta at least 0: accuracy pays, rounds cost")
+    if not all(map(math.isfinite, asdict(trace).values())) or trace.band < 1:
+        raise UserError("--reward.trace.*: constants must be finite, and the band at least 1 (of the reference)")
+    if trace.efficient_high < trace.efficient_low or trace.redundant_high < trace.redundant_low:
+        raise UserError("--reward.trace.*: fewer searches must not pay less, so a set's high is at least its low")
+    if not -0.5 <= trace.format_failure < 0:
+        raise UserError("--reward.trace.format-failure must lie in [-0.5, 0): no readable answer counts -0.5")
+
+
+@contextlib.asynccontextmanager
+async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterator[RecordedBackend]:
+    """The seen part of the miniature world, or the service of real searches."""
+    if search.service != "world":
+        keys = SearchKeys(
+            serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+            s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+            s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+        )
+        async with connected(search, keys) as (backend, _):
+            yield backend
+        return
+    from hypereyes_jax.env.world import World
+
+    world = World.load()
+    seen = world.restrict(world.split()[0], passages=True)
+    async with searching(
+        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
+    ) as backend:
+        yield backend

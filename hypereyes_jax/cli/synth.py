@@ -1,0 +1,157 @@
+"""Make a data set of the miniature world: training questions with demonstrations, RL candidates, evaluation questions.
+
+Demonstrations come from a scripted searcher by progressive rejection sampling: the shortest success of each question is
+kept, and what teaches a bad habit is filtered. Training data know only seen countries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypereyes_jax import miniature
+from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from hypereyes_jax.data.demonstration import Demonstration, Example
+    from hypereyes_jax.data.types import SynthQuestion
+
+DEMONSTRATIONS, CANDIDATES = "demonstrations.jsonl", "rl_candidates.jsonl"
+HELD_OUT, SEEN = "heldout.jsonl", "seen.jsonl"
+SUMMARY = "synth.json"  # written last: its presence says that the others are whole
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    out: Path = Path("runs/data")
+    """Directory for the files."""
+    sft_questions: int = 800
+    """Questions that demonstrations are sought for."""
+    rl_candidates: int = 1000
+    """Questions that RL may select from."""
+    eval_questions: int = 200
+    """Questions about held-out countries, and as many about seen ones."""
+    crowding: float = miniature.CROWDING
+    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
+    seed: int = 0
+
+
+def run(config: SynthConfig) -> None:
+    directory = RunDirectory.open(config.out, "synth", config, may_differ=frozenset({"out"}))
+    with Stages() as stages:
+        make_data(directory, config, stages)
+    print(f"{config.out}: {read_json(directory.file(SUMMARY))}")
+
+
+def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
+    """Writes the files; does nothing if they are there."""
+    from hypereyes_jax.data.files import write_examples, write_questions
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.env.world import World
+
+    if directory.file(SUMMARY).exists():
+        return
+    world = World.load()
+    keys, held_out = world.split()
+    seen = world.restrict(keys, passages=True)
+    seen.prepare()
+    seeds = _seeds(config)
+    rules = SynthesisConfig(crowding=config.crowding)
+    with stages.stage("questions for SFT", config.sft_questions) as stage:
+        asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
+    with stages.stage("rejection sampling", len(asked)) as stage:
+        kept, dropped = asyncio.run(_demonstrations(asked, config.seed, stage.advance))
+    write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
+    wanted = {
+        CANDIDATES: (seen, config.rl_candidates, "rl", None),
+        HELD_OUT: (world, config.eval_questions, "heldout", held_out),
+        SEEN: (seen, config.eval_questions, "seen", None),
+    }
+    with stages.stage("questions for RL and evaluation", sum(count for _, count, _, _ in wanted.values())) as stage:
+        others = {
+            file: synthesize(where, count, seeds[name], rules, focus, prefix=name, advance=stage.advance)
+            for file, (where, count, name, focus) in wanted.items()
+        }
+    for name, questions in others.items():
+        write_questions(directory.file(name), [synth.question for synth in questions])
+    rounds = Counter(demonstration.result.rounds for demonstration in kept)
+    summary = {
+        "demonstrations": len(kept),
+        "dropped": dict(dropped),
+        "rounds": {str(n): rounds[n] for n in sorted(rounds)},
+        **{name: len(questions) for name, questions in others.items()},
+    }
+    write_json(directory.file(SUMMARY), summary)
+
+
+def _seeds(config: SynthConfig) -> dict[str, int]:
+    """One stream of seeds a purpose, so that a larger data set of one kind leaves the others as they were."""
+    return {name: 10 * config.seed + i for i, name in enumerate(("sft", "rl", "heldout", "seen"), start=1)}
+
+
+def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
+    """sha256 over the demonstrations of the first questions: whether the code still makes those of a record."""
+    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.env.world import World
+
+    world = World.load()
+    seen = world.restrict(world.split()[0], passages=True)
+    rules = SynthesisConfig(crowding=config.crowding)
+    asked = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
+    kept, _ = asyncio.run(_demonstrations(asked, config.seed, lambda: None))
+    return examples_hash(demonstration.example for demonstration in kept)
+
+
+def examples_hash(examples: Iterable[Example]) -> str:
+    """sha256 over texts and pixels."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for parts in example.observations:
+            for part in parts:
+                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        for turn in example.turns:
+            digest.update(turn.encode())
+    return digest.hexdigest()
+
+
+async def _demonstrations(
+    asked: list[SynthQuestion], seed: int, advance: Callable[[], None]
+) -> tuple[list[Demonstration], Counter[str]]:
+    """Rejection sampling and filters over all questions: (what is kept, why the rest is not)."""
+    import numpy as np
+
+    from hypereyes_jax.data.filters import fault
+    from hypereyes_jax.data.rejection import progressive_rejection_sampling
+    from hypereyes_jax.data.searcher import CAREFUL, demonstrate
+    from hypereyes_jax.env.judging.judges import ExactJudge
+    from hypereyes_jax.env.types import Question
+    from hypereyes_jax.env.world import WorldBackend
+
+    judge = ExactJudge()
+    kept: list[Demonstration] = []
+    dropped: Counter[str] = Counter()
+    for number, synth in enumerate(asked):
+        backend = WorldBackend(synth.oracle.world)
+
+        async def attempt(
+            question: Question, budget: int, trial: int, synth: SynthQuestion = synth, backend: WorldBackend = backend,
+            number: int = number,
+        ) -> Demonstration:  # fmt: skip
+            rng = np.random.default_rng([seed, number, budget, trial])
+            return await demonstrate(synth, backend, CAREFUL, rng, miniature.EPISODE, budget)
+
+        found = await progressive_rejection_sampling(synth.question, attempt, judge)
+        why = "unsolved" if found is None else fault(found.result)
+        if found is not None and why is None:
+            kept.append(found)
+        else:
+            dropped[str(why)] += 1
+        advance()
+    return kept, dropped

@@ -1,0 +1,1 @@
+"""Images and crops of them."""

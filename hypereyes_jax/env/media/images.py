@@ -1,0 +1,128 @@
+"""Image bytes in and out. What comes in is checked before a pixel is decoded; what goes out is always re-encoded."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from hypereyes_jax.env.media.crops import shrink
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+
+
+class ImageError(ValueError):
+    """Bytes that are not an image this project will open; the message says why."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    max_bytes: int = 32 << 20
+    max_pixels: int = 50_000_000  # 150 MB once decoded as RGB
+    max_side: int = 16_384
+    trailing_data: bool = (
+        False  # accept data behind the image's end, as some phones write it; only for a user's own files
+    )
+
+
+def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
+    """Bytes -> RGB image (transparency on white, first frame of an animation).
+
+    Raises:
+      ImageError: not a JPEG, PNG, WebP or GIF from the first byte to the last (something behind the image's end makes
+        it a polyglot), broken, or larger than `limits`. Size is read from the header, so a bomb costs no memory.
+    """
+    limits = limits or ImageLimits()
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"the image file has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is stricter
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+            raise ImageError(f"the image has {width} x {height} pixels, which is too large")
+        if not limits.trailing_data and not _ends_as_it_should(data, image.format or ""):
+            raise ImageError(f"the {image.format} file goes on behind the end of its image")
+        image.load()
+        return to_rgb(image)
+    except ImageError:
+        raise
+    except (
+        OSError,  # truncated or unidentified
+        Image.DecompressionBombError,
+        SyntaxError,  # Pillow's word for a broken PNG
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        OverflowError,
+        struct.error,
+    ) as error:
+        raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB, transparent parts on white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def encode_image(
+    image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG", max_side: int = 1024, quality: int = 95
+) -> bytes:
+    """An image as a search service is sent it: RGB, at most `max_side` pixels long, no metadata.
+
+    The defaults are the authors' published client's.
+    """
+    out = io.BytesIO()
+    small = to_rgb(shrink(image, max_side))
+    if format == "PNG":
+        small.save(out, "PNG", compress_level=1)  # the level costs more time than the bytes cost on any network
+    else:
+        small.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def data_uri(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG", max_side: int = 1024) -> str:
+    payload = base64.b64encode(encode_image(image, format, max_side)).decode("ascii")
+    return f"data:image/{format.lower()};base64,{payload}"
+
+
+def read_base64_image(text: str, limits: ImageLimits | None = None) -> Image.Image:
+    """Base64, with or without a `data:image/...;base64,` prefix -> RGB image. Raises ImageError."""
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    limits = limits or ImageLimits()
+    if len(payload) > limits.max_bytes * 4 // 3 + 4:
+        raise ImageError("the base64 image is too long")
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError("the image is not valid base64") from error
+    return decode_image(data, limits)
+
+
+def _ends_as_it_should(data: bytes, format: str) -> bool:
+    tail = data.rstrip(b"\0")  # padding to a block size is common and harmless
+    if format == "JPEG":
+        return tail.endswith(b"\xff\xd9")
+    if format == "PNG":
+        return tail.endswith(b"IEND\xaeB`\x82") and tail.count(b"IEND\xaeB`\x82") == 1
+    if format == "GIF":
+        return tail.endswith(b";")
+    if format == "WEBP":
+        size = struct.unpack_from("<I", data, 4)[0] + 8
+        return not data[size:].strip(b"\0")
+    return False

@@ -1,0 +1,1 @@
+"""What searches: services, record and replay, retries and limits, serving."""

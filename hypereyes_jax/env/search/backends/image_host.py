@@ -1,0 +1,153 @@
+"""Giving a crop a URL, for image engines that fetch what they search. Names come from content, so URLs are stable."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+from PIL import Image
+
+from hypereyes_jax.env.media.images import encode_image
+from hypereyes_jax.env.types import SearchError
+from hypereyes_jax.errors import UserError
+
+
+class ImageHost(Protocol):
+    async def put(self, image: Image.Image) -> str:
+        """Makes the image reachable and returns its URL. Raises SearchError when the host is out of order."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class LocalImageHost:
+    """Serves images from memory on this machine: for tests, or behind a tunnel that makes the port public.
+
+    Args:
+      public_url: the tunnel's address; default the local one, which only services on this machine can reach.
+      keep: images kept; the longest unused goes first.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, public_url: str | None = None, keep: int = 4096):
+        self._address, self._public_url, self._keep = (host, port), public_url, keep
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._runner: web.AppRunner | None = None
+        self._starting = asyncio.Lock()
+
+    async def put(self, image: Image.Image) -> str:
+        await self._start()
+        data = encode_image(image)
+        name = image_name(data)
+        self._images[name] = data
+        self._images.move_to_end(name)
+        while len(self._images) > self._keep:
+            self._images.popitem(last=False)
+        return f"{self._public_url}/{name}"
+
+    async def aclose(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _start(self) -> None:
+        async with self._starting:
+            if self._runner is not None:
+                return
+            app = web.Application()
+            app.router.add_get("/{name}", self._get)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, *self._address).start()
+            except OSError as error:
+                await runner.cleanup()
+                host, port = self._address
+                raise UserError(
+                    f"can't serve images on {host}:{port} ({error.strerror}). Choose another port."
+                ) from error
+            self._runner = runner
+            if self._public_url is None:
+                host, port = runner.addresses[0][:2]
+                self._public_url = f"http://{host}:{port}"
+
+    async def _get(self, request: web.Request) -> web.Response:
+        data = self._images.get(request.match_info["name"])
+        if data is None:
+            raise web.HTTPNotFound
+        return web.Response(body=data, content_type="image/jpeg")
+
+
+@dataclass(frozen=True)
+class S3Config:
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    endpoint: str | None = None  # of an S3-compatible service (GCS, OSS, MinIO, ...); None = AWS
+    region: str = "us-east-1"
+    prefix: str = "crops/"
+    public_url: str | None = None  # base under which the bucket is public; None = presigned URLs
+    presigned_seconds: int = 3600
+
+
+class S3ImageHost:
+    """Puts images into a bucket of an S3-compatible service. Needs the package extra `s3`."""
+
+    def __init__(self, config: S3Config):
+        try:
+            from aiobotocore.session import get_session
+        except ImportError as error:
+            raise UserError("the S3 image host needs: pip install 'hypereyes-jax[s3]'") from error
+        self._config, self._session = config, get_session()
+        self._client: Any = None
+        self._context: Any = None
+        self._starting = asyncio.Lock()
+        self._uploaded: set[str] = set()
+
+    async def put(self, image: Image.Image) -> str:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        data = encode_image(image)
+        key = self._config.prefix + image_name(data)
+        client = await self._connected()
+        try:
+            if key not in self._uploaded:
+                await client.put_object(Bucket=self._config.bucket, Key=key, Body=data, ContentType="image/jpeg")
+                self._uploaded.add(key)
+            if self._config.public_url is not None:
+                return f"{self._config.public_url.rstrip('/')}/{key}"
+            url: str = await client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._config.bucket, "Key": key},
+                ExpiresIn=self._config.presigned_seconds,
+            )
+            return url
+        except (BotoCoreError, ClientError) as error:
+            message = f"the image host could not store a crop ({type(error).__name__})"
+            raise SearchError(message, transient=True, kind="image_host") from None
+
+    async def aclose(self) -> None:
+        context, self._context, self._client = self._context, None, None
+        if context is not None:
+            await context.__aexit__(None, None, None)
+
+    async def _connected(self) -> Any:
+        async with self._starting:
+            if self._client is None:
+                config = self._config
+                self._context = self._session.create_client(
+                    "s3",
+                    region_name=config.region,
+                    endpoint_url=config.endpoint,
+                    aws_access_key_id=config.access_key,
+                    aws_secret_access_key=config.secret_key,
+                )
+                self._client = await self._context.__aenter__()
+        return self._client
+
+
+def image_name(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32] + ".jpg"

@@ -1,0 +1,78 @@
+"""The Search-R1 retriever protocol: POST /retrieve, spoken by most open search-agent projects."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from hypereyes_jax.env.types import SearchError, SearchHit
+from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, check_status
+
+# What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.
+MISSING_SCORE = 0.8
+
+
+class RetrieverBackend:
+    """Text search at a Search-R1 style retriever.
+
+    Args:
+      url: of the endpoint itself, such as "http://127.0.0.1:8000/retrieve".
+      form: "plural" sends {"queries": [q]}, as Search-R1 does; "singular" sends {"query": q}, as some forks expect.
+      send_options: send topk and return_scores. The online variants of the server accept nothing but the queries.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        form: Literal["plural", "singular"] = "plural",
+        send_options: bool = True,
+        limits: HttpLimits | None = None,
+    ):
+        self._url, self._form, self._send_options = url, form, send_options
+        self._where = urlsplit(url).netloc
+        self._http = JsonHttp(limits)
+        self.engine = f"retriever:{self._where}{urlsplit(url).path}"
+
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        """At most k hits. Scores are the retriever's own: set EpisodeConfig.text_min_score to its scale."""
+        body: dict[str, Any] = {"queries": [query]} if self._form == "plural" else {"query": query}
+        if self._send_options:
+            body |= {"topk": k, "return_scores": True}
+        reply = await self._http.request("POST", self._url, body=body)
+        return read_retrieval(check_status(reply, self._where), self._where)[:k]
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        raise SearchError("this search service has no image search", transient=False, refused=True, kind="unsupported")
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+
+def read_retrieval(data: Any, where: str) -> list[SearchHit]:
+    """The first query's hits out of a retriever's reply, in any of its three shapes.
+
+    {"result": [[{"document": {...}, "score": s}]]}, the same without the score, or {"result": [[{"contents": ...}]]}.
+    The singular form may leave out the outer list. Raises SearchError (kind "bad_reply") for anything else.
+    """
+    rows = data.get("result") if isinstance(data, dict) else None
+    if isinstance(rows, list) and rows and isinstance(rows[0], list):
+        rows = rows[0]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SearchError(f"{where} sent a reply of an unknown shape", transient=True, kind="bad_reply")
+    return [_hit(row) for row in rows]
+
+
+def _hit(row: dict[str, Any]) -> SearchHit:
+    inner = row.get("document")
+    document = inner if isinstance(inner, dict) else row
+    score = row.get("score")
+    title, _, content = str(document.get("contents") or document.get("text") or "").partition("\n")
+    return SearchHit(
+        title=str(document.get("title") or title.strip().strip('"')),
+        content=content.strip(),
+        score=float(score) if isinstance(score, int | float) else MISSING_SCORE,
+        url=str(document.get("url") or ""),
+    )

@@ -1,0 +1,142 @@
+"""SerpApi: Google text search, Google Lens and Google reverse image search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from hypereyes_jax.env.search.backends.image_host import ImageHost
+from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
+from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
+from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, Reply, check_status
+
+ImageEngine = Literal["google_lens", "google_reverse_image"]
+
+
+@dataclass(frozen=True)
+class SerpApiConfig:
+    api_key: str = field(repr=False)  # a printed or saved configuration must not hold it
+    image_engine: ImageEngine = "google_lens"
+    url: str = "https://serpapi.com/search.json"
+    language: str = ""  # hl; "" = the service's default
+    country: str = ""  # gl (google) and country (google_lens)
+    no_cache: bool = False  # identical searches within an hour are free unless this is set
+
+
+class SerpApiBackend:
+    """Needs an ImageHost for image search, since both image engines fetch the image from a public URL.
+
+    Results carry no score: each gets 0.8, above the text threshold, in the service's order. A 200 reply whose `error`
+    says that nothing was found is an empty result. HTTP 429 is transient when it is about throughput, and ends the run
+    when the account has run out of searches.
+    """
+
+    def __init__(self, config: SerpApiConfig, image_host: ImageHost | None = None, limits: HttpLimits | None = None):
+        self._config, self._host = config, image_host
+        self._where = urlsplit(config.url).netloc
+        self._http = JsonHttp(limits)
+        self.engine = f"serpapi:{config.image_engine}:hl={config.language}:gl={config.country}"
+
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        params = {"engine": "google", "q": query, "num": str(k)}
+        if self._config.country:
+            params["gl"] = self._config.country
+        data = await self._get(params)
+        return [*_answers(data), *map(_organic, _rows(data, "organic_results"))][:k]
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        if self._host is None:
+            message = "image search by SerpApi needs an ImageHost that gives crops a public URL"
+            raise FatalSearchError(message, kind="no_image_host")
+        url = await self._host.put(image)
+        if self._config.image_engine == "google_lens":
+            params = {"engine": "google_lens", "url": url}
+            if self._config.country:
+                params["country"] = self._config.country
+            data = await self._get(params)
+            hits = [_visual(row) for key in ("exact_matches", "visual_matches") for row in _rows(data, key)]
+        else:
+            data = await self._get({"engine": "google_reverse_image", "image_url": url})
+            hits = [_organic(row) for row in _rows(data, "image_results")]
+        return [*_graph(data), *hits][:k]
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+        if self._host is not None:
+            await self._host.aclose()
+
+    async def _get(self, params: dict[str, str]) -> dict[str, Any]:
+        params = params | {"api_key": self._config.api_key}
+        if self._config.language:
+            params["hl"] = self._config.language
+        if self._config.no_cache:
+            params["no_cache"] = "true"
+        return read_reply(await self._http.request("GET", self._config.url, params=params), self._where)
+
+
+def read_reply(reply: Reply, where: str) -> dict[str, Any]:
+    """The body of a search that worked, found something or not. Raises SearchError or FatalSearchError."""
+    message = str(reply.data.get("error", "")) if isinstance(reply.data, dict) else ""
+    if reply.status == 429 and "run out of searches" in message.lower():
+        raise FatalSearchError(f"the account at {where} has run out of searches", kind="no_credit")
+    data = check_status(reply, where)
+    if not isinstance(data, dict) or not ("search_metadata" in data or "error" in data):
+        raise SearchError(f"{where} sent a reply of an unknown shape", transient=True, kind="bad_reply")
+    metadata = data.get("search_metadata")
+    status = metadata.get("status") if isinstance(metadata, dict) else None
+    if status != "Success":
+        raise SearchError(f"{where} did not finish the search (status {status})", transient=True, kind="unfinished")
+    return data
+
+
+def _rows(data: dict[str, Any], key: str) -> Iterable[dict[str, Any]]:
+    rows = data.get(key)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _answers(data: dict[str, Any]) -> list[SearchHit]:
+    box = data.get("answer_box")
+    if not isinstance(box, dict):
+        return _graph(data)
+    text = _join(box.get("answer"), box.get("snippet"))
+    hit = SearchHit(_text(box.get("title")), text, MISSING_SCORE, _text(box.get("link")))
+    return [hit, *_graph(data)] if text else _graph(data)
+
+
+def _graph(data: dict[str, Any]) -> list[SearchHit]:
+    """The knowledge graph: one object for text search, a list of them for some image searches."""
+    graph = data.get("knowledge_graph")
+    entries = graph if isinstance(graph, list) else [graph]
+    return [
+        SearchHit(
+            _text(entry.get("title")),
+            _join(entry.get("type"), entry.get("subtitle"), entry.get("description")),
+            MISSING_SCORE,
+            _text(entry.get("link") or entry.get("website")),
+        )
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("title")
+    ]
+
+
+def _organic(row: dict[str, Any]) -> SearchHit:
+    content = _join(row.get("snippet"), row.get("date"))
+    return SearchHit(_text(row.get("title")), content, MISSING_SCORE, _text(row.get("link")))
+
+
+def _visual(row: dict[str, Any]) -> SearchHit:
+    price = row.get("price")
+    content = _join(row.get("source"), price.get("value") if isinstance(price, dict) else None)
+    return SearchHit(_text(row.get("title")), content, MISSING_SCORE, _text(row.get("link")))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _join(*values: Any) -> str:
+    return " ".join(value for value in values if isinstance(value, str) and value)

@@ -1,0 +1,148 @@
+"""Record and replay: a SearchBackend that answers from a store, or asks and remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from PIL import Image
+
+from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
+from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.store import SearchStore, StoredSearch, image_query, normal_query, search_key
+from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchHit
+from hypereyes_jax.env.web.per_loop import PerLoop
+
+Hits = tuple[SearchHit, ...]
+
+
+class StoreMode(StrEnum):
+    LIVE = "live"  # the store is neither read nor written
+    RECORD = "record"  # always asks; a new result replaces the old one
+    REPLAY = "replay-strict"  # never asks; a search that was not recorded ends the run
+    REPLAY_THEN_LIVE = "replay-then-live"  # asks for what is not recorded, and records it
+
+
+class RecordedBackend:
+    """`inner` behind a store. In every mode identical searches in flight are sent once.
+
+    A result is on disk before it is returned, so what the policy has seen can always be replayed; failures are not
+    stored. The key of a search is the engine (the service and its settings), the tool, the normalised query or the
+    image's pixels, and k.
+
+    A training run that goes on from a checkpoint needs no position in the store: what it finds there depends on the
+    search alone, not on what was asked before. Mode record asks again for the searches of the steps that it repeats.
+
+    Args:
+      inner: the backend to ask; None is allowed in replay-strict mode.
+      store: where results are kept; None is allowed in live mode.
+      engine: name of the service and its settings in the keys; default `inner.engine`.
+      prices: (text, image) dollars a search, noted with what is recorded.
+    """
+
+    def __init__(
+        self,
+        inner: SearchBackend | None,
+        store: SearchStore | None,
+        mode: StoreMode = StoreMode.REPLAY_THEN_LIVE,
+        *,
+        engine: str | None = None,
+        prices: tuple[float, float] = (0.0, 0.0),
+        metrics: SearchMetrics | None = None,
+    ):
+        if inner is None and mode is not StoreMode.REPLAY:
+            raise ValueError(f"mode {mode} needs a backend to ask")
+        if store is None and mode is not StoreMode.LIVE:
+            raise ValueError(f"mode {mode} needs a store")
+        name = engine if engine is not None else getattr(inner, "engine", None)
+        if not name:
+            raise ValueError("engine must name the search service: the backend does not")
+        self.inner, self.store, self.mode, self.engine = inner, store, mode, str(name)
+        self.metrics = metrics or SearchMetrics()
+        self.run = uuid.uuid4().hex
+        self._prices = {TEXT_SEARCH: prices[0], IMAGE_SEARCH: prices[1]}
+        self._flights: PerLoop[dict[bytes, _Flight]] = PerLoop(dict)
+        # One thread: writes queue here instead of blocking the event loop on another process's transaction.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="search-store")
+
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        inner = self.inner
+        ask = None if inner is None else lambda: inner.text_search(query, k)
+        return await self._search(TEXT_SEARCH, normal_query(query), k, ask)
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        inner = self.inner
+        ask = None if inner is None else lambda: inner.image_search(image, k)
+        return await self._search(IMAGE_SEARCH, image_query(image), k, ask)
+
+    async def aclose(self) -> None:
+        """Writes the run's summary into the store and closes the inner backend; the store stays open."""
+        close = getattr(self.inner, "aclose", None)
+        if close is not None:
+            await close()
+        self._writer.shutdown()
+        if self.store is not None and self.mode is not StoreMode.LIVE:
+            self.store.end_run(self.run, self.mode, self.metrics.summary())
+
+    async def _search(
+        self, tool: str, query: str, k: int, ask: Callable[[], Awaitable[list[SearchHit]]] | None
+    ) -> list[SearchHit]:
+        key = search_key(self.engine, tool, query, k)
+        if self.store is not None and self.mode in (StoreMode.REPLAY, StoreMode.REPLAY_THEN_LIVE):
+            stored = self.store.get(key)
+            if stored is not None:
+                self.metrics.cache_hits += 1
+                return list(stored.hits)
+        if ask is None or self.mode is StoreMode.REPLAY:
+            message = f"{tool} for {query[:80]!r} (k={k}, engine {self.engine}) was not recorded"
+            raise FatalSearchError(message, kind="not_recorded")
+
+        flights = self._flights.get()
+        flight = flights.get(key)
+        if flight is None:
+            flight = flights[key] = _Flight(asyncio.ensure_future(self._ask(tool, query, k, ask)))
+        else:
+            self.metrics.shared += 1
+        flight.waiting += 1
+        try:
+            return list(await asyncio.shield(flight.task))
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and flights.get(key) is flight:
+                del flights[key]
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()
+
+    async def _ask(self, tool: str, query: str, k: int, ask: Callable[[], Awaitable[list[SearchHit]]]) -> Hits:
+        started = time.perf_counter()
+        hits = tuple(await ask())
+        if self.store is None or self.mode is StoreMode.LIVE:
+            return hits
+        search = StoredSearch(
+            engine=self.engine,
+            tool=tool,
+            query=query,
+            k=k,
+            hits=hits,
+            cost=self._prices[tool],
+            seconds=time.perf_counter() - started,
+            created=time.time(),
+            run=self.run,
+        )
+        store, replace = self.store, self.mode is StoreMode.RECORD
+        loop = asyncio.get_running_loop()
+        held = await loop.run_in_executor(self._writer, lambda: store.put(search, replace=replace))
+        return held.hits
+
+
+@dataclass
+class _Flight:
+    """A search under way and how many callers wait for it; it is cancelled with the last of them."""
+
+    task: asyncio.Future[Hits]
+    waiting: int = 0

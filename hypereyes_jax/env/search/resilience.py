@@ -1,0 +1,149 @@
+"""Manners towards a search service: concurrency, rate, timeouts, retries, a spending cap, and a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiolimiter import AsyncLimiter
+from PIL import Image
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
+from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
+from hypereyes_jax.env.web.per_loop import PerLoop
+
+
+@dataclass(frozen=True)
+class CallPolicy:
+    """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
+
+    in_flight: int = 64
+    timeout: float = 60.0  # seconds, one attempt
+    attempts: int = 3
+    backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
+    retry_after_cap: float = 60.0  # seconds; a service may ask for a longer wait than the backoff, up to this
+    rate: float | None = None  # requests a second; None = no limit
+    burst: float = 1.0  # seconds' worth of `rate` that may go out at once
+    text_price: float = 0.0  # dollars a request
+    image_price: float = 0.0
+    spending_cap: float | None = None  # dollars; the request that would exceed it is not sent
+    breaker_failures: int = 20  # failed requests in a row that open the circuit ...
+    breaker_seconds: float = 30.0  # ... for so long
+
+    def price(self, tool: str) -> float:
+        return self.text_price if tool == TEXT_SEARCH else self.image_price
+
+
+class ResilientBackend:
+    """Any SearchBackend, called by a CallPolicy.
+
+    Only transient SearchErrors are tried again. While the circuit is open, searches fail at once (kind "circuit_open").
+    A request is paid for when it is sent; the price is given back when it fails, except on a timeout, where the service
+    may have charged it. Raises FatalSearchError (kind "spending_cap") rather than exceed the cap.
+    """
+
+    def __init__(self, inner: SearchBackend, policy: CallPolicy | None = None, metrics: SearchMetrics | None = None):
+        self.inner = inner
+        self.policy = policy or CallPolicy()
+        self.metrics = metrics or SearchMetrics()
+        self.engine = getattr(inner, "engine", type(inner).__name__)
+        self._gates = PerLoop(lambda: _Gate(self.policy))
+
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        return await self._call(TEXT_SEARCH, lambda: self.inner.text_search(query, k))
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        return await self._call(IMAGE_SEARCH, lambda: self.inner.image_search(image, k))
+
+    async def aclose(self) -> None:
+        close = getattr(self.inner, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _call(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
+        started = time.perf_counter()
+        outcome = "cancelled"
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.policy.attempts),
+            wait=self._wait,
+            retry=retry_if_exception(lambda error: isinstance(error, SearchError) and error.transient),
+            reraise=True,
+        )
+        try:
+            hits: list[SearchHit] = await retrying(self._attempt, tool, search)
+            outcome = "result" if hits else "empty"
+            return hits
+        except SearchError as error:
+            outcome = error.kind
+            raise
+        finally:
+            self.metrics.record(tool, outcome, time.perf_counter() - started)
+
+    async def _attempt(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
+        gate = self._gates.get()
+        async with gate.slots:
+            breaker = await gate.breaker()
+            try:
+                async with breaker:
+                    if gate.limiter is not None:
+                        await gate.limiter.acquire()
+                    return await self._send(tool, search)
+            except OpenedState:
+                message = "the search service failed too often just now and is left alone for a while"
+                raise SearchError(message, transient=False, kind="circuit_open") from None
+
+    async def _send(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
+        price, cap = self.policy.price(tool), self.policy.spending_cap
+        if cap is not None and self.metrics.cost + price > cap + 1e-9:
+            raise FatalSearchError(f"the spending cap of ${cap:.2f} is reached", kind="spending_cap")
+        self.metrics.cost += price
+        self.metrics.attempts += 1
+        try:
+            async with asyncio.timeout(self.policy.timeout):
+                return await search()
+        except TimeoutError:
+            message = f"no result within {self.policy.timeout:g} s"
+            raise SearchError(message, transient=True, kind="timeout") from None
+        except SearchError as error:
+            if error.kind != "timeout":
+                self.metrics.cost -= price
+            raise
+
+    def _wait(self, state: RetryCallState) -> float:
+        low, high = self.policy.backoff
+        pause = random.uniform(low, high) * state.attempt_number
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after if isinstance(error, SearchError) else None
+        return max(pause, min(asked or 0.0, self.policy.retry_after_cap))
+
+
+class _Gate:
+    """What belongs to one event loop."""
+
+    def __init__(self, policy: CallPolicy):
+        self.slots = asyncio.Semaphore(policy.in_flight)
+        self.limiter = None
+        if policy.rate is not None:
+            bucket = max(1.0, policy.rate * policy.burst)  # requests
+            self.limiter = AsyncLimiter(bucket, bucket / policy.rate)
+        self._factory = AsyncCircuitBreakerFactory(policy.breaker_failures, policy.breaker_seconds)
+        self._breaker: Any = None
+
+    async def breaker(self) -> Any:
+        if self._breaker is None:
+            # A refusal or a cancellation says nothing about the service's health, an exhausted account neither.
+            excluded: list[Any] = [
+                asyncio.CancelledError,
+                FatalSearchError,
+                (SearchError, lambda error: error.refused),
+            ]
+            self._breaker = await self._factory.get_breaker("search", exclude=excluded)
+        return self._breaker

@@ -1,0 +1,118 @@
+"""From settings to a working search backend: service, manners, store and metrics stacked in the right order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from hypereyes_jax.env.search.backends import (
+    HttpWorldBackend,
+    LocalImageHost,
+    RetrieverBackend,
+    S3Config,
+    S3ImageHost,
+    SerpApiBackend,
+    SerpApiConfig,
+)
+from hypereyes_jax.env.search.backends.image_host import ImageHost
+from hypereyes_jax.env.search.backends.serpapi import ImageEngine
+from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
+from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.store import SearchStore
+from hypereyes_jax.env.types import SearchBackend
+from hypereyes_jax.errors import UserError
+
+Service = Literal["world", "serve-world", "retriever", "serpapi"]
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
+
+    service: Service = "world"  # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi
+    url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
+    image_engine: ImageEngine = "google_lens"  # SerpApi's
+    image_url: str = ""  # SerpApi: public address of a tunnel to the local image host
+    image_port: int = 0  # SerpApi: port of the local image host; 0 = any
+    bucket: str = ""  # SerpApi: host crops in this S3 bucket instead
+    bucket_endpoint: str = ""  # of an S3-compatible service; "" = AWS
+    bucket_public_url: str = ""  # "" = presigned URLs
+    store: Path | None = None  # file to record to and replay from
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE  # only with a store
+    policy: CallPolicy = field(default_factory=CallPolicy)
+
+
+@dataclass(frozen=True)
+class SearchKeys:
+    serpapi: str = field(default="", repr=False)
+    s3_access: str = field(default="", repr=False)
+    s3_secret: str = field(default="", repr=False)
+
+
+class Connected(NamedTuple):
+    backend: RecordedBackend
+    metrics: SearchMetrics
+
+
+@contextlib.asynccontextmanager
+async def connected(config: SearchConfig, keys: SearchKeys | None = None) -> AsyncIterator[Connected]:
+    """A backend for the length of the block, on the running event loop; its connections and files are closed after it.
+
+    Raises:
+      UserError: a setting or key is missing, or the store can't be used.
+    """
+    metrics = SearchMetrics()
+    service = _service(config, keys or SearchKeys())
+    store = None if config.store is None or config.mode is StoreMode.LIVE else SearchStore(config.store)
+    backend = RecordedBackend(
+        ResilientBackend(service, config.policy, metrics),
+        store,
+        config.mode if store is not None else StoreMode.LIVE,
+        prices=(config.policy.text_price, config.policy.image_price),
+        metrics=metrics,
+    )
+    try:
+        yield Connected(backend, metrics)
+    finally:
+        await backend.aclose()
+        if store is not None:
+            store.close()
+
+
+def _service(config: SearchConfig, keys: SearchKeys) -> SearchBackend:
+    if config.service == "world":
+        from hypereyes_jax.env.world import World, WorldBackend
+
+        return WorldBackend(World.load())
+    if config.service == "serpapi":
+        replaying = config.store is not None and config.mode is StoreMode.REPLAY
+        if not keys.serpapi and not replaying:
+            raise UserError("SerpApi needs a key: set the environment variable SERPAPI_API_KEY.")
+        settings = SerpApiConfig(keys.serpapi, config.image_engine)
+        if config.url:
+            settings = SerpApiConfig(keys.serpapi, config.image_engine, url=config.url)
+        return SerpApiBackend(settings, _image_host(config, keys))
+    if not config.url:
+        raise UserError(f"the search service {config.service} needs a url.")
+    return HttpWorldBackend(config.url) if config.service == "serve-world" else RetrieverBackend(config.url)
+
+
+def _image_host(config: SearchConfig, keys: SearchKeys) -> ImageHost | None:
+    if config.bucket:
+        if not (keys.s3_access and keys.s3_secret):
+            raise UserError("the bucket needs the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        s3 = S3Config(
+            config.bucket,
+            keys.s3_access,
+            keys.s3_secret,
+            endpoint=config.bucket_endpoint or None,
+            public_url=config.bucket_public_url or None,
+        )
+        return S3ImageHost(s3)
+    if config.image_url:
+        return LocalImageHost(port=config.image_port, public_url=config.image_url.rstrip("/"))
+    return None

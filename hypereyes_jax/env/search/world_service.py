@@ -1,0 +1,92 @@
+"""Where the commands' searches go: a real HTTP server of the world on loopback, this process, or a recording."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.search.recorded import RecordedBackend
+    from hypereyes_jax.env.search.store import SearchStore
+    from hypereyes_jax.env.types import SearchBackend
+    from hypereyes_jax.env.world import World
+
+Transport = Literal["http", "in-process"]
+
+
+@contextlib.asynccontextmanager
+async def searching(
+    world: World,
+    transport: Transport,
+    latency: float,
+    store: Path | None = None,
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE,
+) -> AsyncIterator[RecordedBackend]:
+    """A backend for the time of the block: 64 searches in flight, retries, and metrics of what became of them.
+
+    Identical searches in flight are sent once. In mode replay-strict nothing is served and nothing is asked: every
+    result comes from the store.
+
+    Args:
+      latency: seconds that a search takes; real ones take 0.2 to 2.
+      store: a file to record to and replay from as `mode` says; None = every search is made.
+
+    Raises:
+      UserError: a strict replay of no store, or of one that is not there.
+    """
+    from hypereyes_jax.env.search.recorded import RecordedBackend
+    from hypereyes_jax.env.search.resilience import ResilientBackend
+
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_name(world, transport)
+        opened = _open(store, mode)
+        if opened is None:
+            mode = StoreMode.LIVE
+        else:
+            stack.callback(opened.close)
+        if mode is StoreMode.REPLAY:
+            backend = RecordedBackend(None, opened, mode, engine=engine)
+        else:
+            service = ResilientBackend(stack.enter_context(_service(world, transport, latency)))
+            backend = RecordedBackend(service, opened, mode, engine=engine, metrics=service.metrics)
+        try:
+            yield backend
+        finally:
+            await backend.aclose()
+
+
+def engine_name(world: World, transport: Transport) -> str:
+    """Names the service in a store: worlds that answer differently, and images sent with and without loss, differ."""
+    pages = [[country.key, country.names, sorted(country.facts.items()), country.flag] for country in world.countries]
+    pages += [[passage.key, passage.section, passage.text] for passage in world.passages]
+    return f"world:{hashlib.sha256(repr(pages).encode()).hexdigest()[:12]}:{transport}"
+
+
+def _open(store: Path | None, mode: StoreMode) -> SearchStore | None:
+    from hypereyes_jax.env.search.store import SearchStore
+
+    if mode is StoreMode.REPLAY and (store is None or not store.is_file()):
+        missing = "name it" if store is None else f"there is no {store}"
+        raise UserError(f"a strict replay needs the store of a recorded run: {missing}.")
+    return None if store is None or mode is StoreMode.LIVE else SearchStore(store)
+
+
+@contextlib.contextmanager
+def _service(world: World, transport: Transport, latency: float) -> Iterator[SearchBackend]:
+    from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
+    from hypereyes_jax.env.search.faults import FaultPlan
+    from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
+    from hypereyes_jax.env.world import WorldBackend
+
+    world.prepare()
+    if transport == "in-process":
+        yield WorldBackend(world, latency=latency)
+        return
+    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=latency))) as server:
+        yield HttpWorldBackend(server.url)

@@ -1,0 +1,1 @@
+"""HTTP, URLs and JSON from outside."""

@@ -1,0 +1,58 @@
+"""A policy that can be asked: the weights, engines and chat format of a checkpoint, playing episodes with a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.env.types import Question, SearchBackend
+from hypereyes_jax.eval.benchmark import Runner
+
+if TYPE_CHECKING:  # help must answer without jax
+    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig, Timeline, Trajectory
+    from hypereyes_jax.rollout.engines import Engines
+
+
+class Policy(NamedTuple):
+    engines: Engines
+    chat: ChatFormat
+
+
+def load_policy(checkpoint: Path, settings: EngineConfig, *, dtype: Any = "float32") -> Policy:
+    """Load a checkpoint in HF layout (config.json, safetensors, tokenizer) into engines.
+
+    Raises:
+      UserError: it is not such a directory, or it is damaged.
+    """
+    from hypereyes_jax.models.pretrained import load_model
+    from hypereyes_jax.rollout.engines import Engines
+
+    config, params, chat = load_model(checkpoint, dtype)
+    return Policy(Engines.on_one_device(config, params, settings), chat)
+
+
+def runner(
+    policy: Policy,
+    backend: SearchBackend,
+    episode: EpisodeConfig,
+    sampling: SamplingConfig,
+    *,
+    seed: int = 0,
+    on_end: Callable[[int, Trajectory], None] | None = None,
+    timeline: Timeline | None = None,
+) -> Runner:
+    """What `evaluate` runs: one episode a question, each with a seed of its own (`seed` + its number)."""
+    from hypereyes_jax.rollout import run_episodes
+
+    async def run(questions: Sequence[Question]) -> list[Trajectory]:
+        episodes = [Episode(question, backend, episode) for question in questions]
+        seeds = [seed + number for number in range(len(episodes))]
+        async with policy.engines.running(timeline=timeline) as generator:
+            return await run_episodes(
+                generator, episodes, policy.chat, sampling, seeds, on_end=on_end, timeline=timeline
+            )
+
+    return run

@@ -1,0 +1,236 @@
+"""A replica over several processes: one leads it, the others follow.
+
+The leader has the engine, the scheduler and the environment. It tells the followers each call before it makes it, and
+they make the same one on their part of the devices: all run the same programs in the same order, as a mesh of several
+processes needs. A follower computes nothing on its own, and answers nothing: what a call gives, the leader reads from
+its own devices.
+
+A process may be inside of a device program that waits for another one for ever, when that one dies. So each end reads
+its connections in a thread, and tells `lost` at once what it learns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hypereyes_jax.launch.replica_group.messages import Message, receive
+from hypereyes_jax.processing.types import VisionInputs
+from hypereyes_jax.rollout import programs
+from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
+
+Lost = Callable[[str], None]  # is told why another process of the team can't be waited for any more
+
+_REST, _FAILED, _BYE = "rest", "failed", "bye"
+_GRACE = 2.0  # seconds in which this process may end by itself: an error that all meet is told by each
+
+
+class Peer(NamedTuple):
+    """Another process of the team."""
+
+    number: int  # of the process
+    connection: socket.socket
+
+
+class Announcer:
+    """The leader's end.
+
+    Args:
+      followers: connected.
+      lost: called in a thread of its own when a follower fails or is gone, unless this end is done by then.
+    """
+
+    def __init__(self, followers: Sequence[Peer], lost: Lost):
+        self._followers, self._lost = list(followers), lost
+        self._closed = threading.Event()
+        for peer in self._followers:
+            threading.Thread(target=self._watch, args=(peer,), name=f"follower {peer.number}", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def announced(self, device: Device) -> DeviceCalls:
+        """The device's calls, made by the followers, too."""
+        return _Announced(device, self)
+
+    def tell(self, message: Message) -> None:
+        """Raises ConnectionError if a follower is gone."""
+        pieces = message.encoded()
+        for peer in self._followers:
+            _send(peer, pieces)
+
+    def hand_out(self, messages: Sequence[Message]) -> None:
+        """One message to each follower. Raises ConnectionError if one is gone."""
+        for peer, message in zip(self._followers, messages, strict=True):
+            _send(peer, message.encoded())
+
+    def rest(self) -> None:
+        """Lets the followers return from `Listener.follow`."""
+        self.tell(Message(_REST))
+
+    def close(self, why: str = "") -> None:
+        """Ends the connections.
+
+        Args:
+          why: this process failed; the followers' `lost` is told so. This end's own still hears of them: a process that
+            failed waits for the others as it ends, and some may never come.
+        """
+        if not why:
+            self._closed.set()
+        for peer in self._followers:
+            _part(peer, why)
+
+    def _watch(self, peer: Peer) -> None:
+        why = _last_words(peer)
+        if why and not self._closed.wait(_GRACE):
+            self._lost(why)
+
+
+class Listener:
+    """A follower's end.
+
+    Args:
+      leader: connected.
+      lost: called in a thread of its own when the leader fails or is gone, unless this end is done by then.
+    """
+
+    def __init__(self, leader: Peer, lost: Lost):
+        self._leader, self._lost = leader, lost
+        self._closed = threading.Event()
+        self._kept: dict[int, Kept] = {}
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name=f"leader {leader.number}", daemon=True).start()
+
+    def follow(self, device: Device) -> None:
+        """Makes the leader's calls until it says that they may rest, or `stop` is called."""
+        while (message := self._messages.get()) is not None and message.name != _REST:
+            self._make(device, message)
+
+    def stop(self) -> None:
+        """Ends `follow` in another thread after the call that it makes."""
+        self._messages.put(None)
+
+    def handed(self) -> Message:
+        """Waits for what the leader hands out. Raises ConnectionError if `stop` was called."""
+        message = self._messages.get()
+        if message is None:
+            raise ConnectionError("stopped")
+        return message
+
+    def close(self, why: str = "") -> None:
+        """As `Announcer.close`."""
+        if not why:
+            self._closed.set()
+        _part(self._leader, why)
+
+    def _read(self) -> None:
+        why = _last_words(self._leader, self._messages.put)
+        if why and not self._closed.wait(_GRACE):
+            self._lost(why)
+
+    def _make(self, device: Device, message: Message) -> None:
+        numbers, arrays = message.values, message.arrays
+        match message.name:
+            case "encode":
+                device.encode(VisionInputs(*arrays[:-1]), arrays[-1])
+            case "extend":
+                device.extend(programs.ExtendRows(*arrays), *numbers)
+            case "decode":
+                device.decode(programs.PackedDecodeRows(*arrays), *numbers)
+            case "copy":
+                source, rows, length = numbers
+                device.copy(source, arrays[0], rows, length)
+            case "read":
+                key, slot, length, dropped = numbers
+                for old in dropped:
+                    del self._kept[old]
+                self._kept[key] = device.read(slot, length)
+            case "write":
+                key, slot = numbers
+                device.write(self._kept[key], slot)
+            case name:
+                raise ValueError(f"the leader asks for {name!r}, which this version does not know")
+
+
+class _KeptByAll:
+    """What a slot held, in pieces: the leader's here, each follower's with itself under the same key."""
+
+    def __init__(self, key: int, own: Kept):
+        self.key, self.own = key, own
+
+
+class _Announced:
+    """`DeviceCalls` of a leader."""
+
+    def __init__(self, device: Device, announcer: Announcer):
+        self._device, self._announcer = device, announcer
+        self._keys = itertools.count()
+        self._dropped: list[int] = []  # kept no more; the followers are told with the next `read`
+
+    def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None:
+        self._announcer.tell(Message("encode", [], [*vision, rows_M]))
+        self._device.encode(vision, rows_M)
+
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> None:
+        self._announcer.tell(Message("extend", [view_length], batch))
+        self._device.extend(batch, view_length)
+
+    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
+        self._announcer.tell(Message("decode", [view_length], batch))
+        return self._device.decode(batch, view_length)
+
+    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
+        self._announcer.tell(Message("copy", [source, rows, length], [targets_R]))
+        self._device.copy(source, targets_R, rows, length)
+
+    def read(self, slot: int, length: int) -> Kept:
+        key, dropped = next(self._keys), self._dropped
+        self._dropped = []
+        self._announcer.tell(Message("read", [key, slot, length, dropped]))
+        kept = _KeptByAll(key, self._device.read(slot, length))
+        weakref.finalize(kept, self._drop, key)
+        return kept
+
+    def write(self, kept: Kept, slot: int) -> None:
+        self._announcer.tell(Message("write", [kept.key, slot]))
+        self._device.write(kept.own, slot)
+
+    def _drop(self, key: int) -> None:
+        self._dropped.append(key)
+
+
+def _send(peer: Peer, pieces: Sequence[Any]) -> None:
+    try:
+        for piece in pieces:
+            peer.connection.sendall(piece)
+    except OSError as error:
+        raise ConnectionError(f"process {peer.number}, which shares a rollout replica, is gone: {error}") from error
+
+
+def _part(peer: Peer, why: str) -> None:
+    with contextlib.suppress(OSError):  # it may be gone already
+        _send(peer, (Message(_FAILED, [why]) if why else Message(_BYE)).encoded())
+        peer.connection.shutdown(socket.SHUT_WR)  # the thread that reads closes it
+
+
+def _last_words(peer: Peer, take: Callable[[Any], None] | None = None) -> str:
+    """Reads until the other side parts, and tells why it did; empty if it had done its work."""
+    try:
+        while (message := receive(peer.connection)).name not in (_FAILED, _BYE):
+            if take is not None:
+                take(message)
+    except (OSError, ValueError) as error:  # or it sends what is no message
+        return f"process {peer.number}, which shares a rollout replica with this one, is gone ({error})"
+    finally:
+        peer.connection.close()
+    if message.name == _BYE:
+        return ""
+    return f"process {peer.number}, which shares a rollout replica with this one, failed: {message.values[0]}"

@@ -1,0 +1,114 @@
+"""Connects the processes that share a rollout replica: every follower with its leader, over TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.processes import Processes
+
+if TYPE_CHECKING:
+    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+
+_PATIENCE = 300.0  # seconds for all of a team to connect; they have met already, at the run's start
+_TRY = 10.0  # seconds for one address, or for a caller to say who it is
+_HELLO = struct.Struct("!32sI")  # the leader's word, the caller's number
+
+
+def connect(processes: Processes, lost: Callable[[str], None]) -> Announcer | Listener | None:
+    """This process's end of its team's connections; None if it is alone. All processes call it.
+
+    The leader listens on a port of the system's choice, and tells it to the others through the processes' own exchange,
+    with a random word that a caller must know.
+
+    Args:
+      lost: see `rollout.team`.
+
+    Raises UserError if they can't reach each other.
+    """
+    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
+
+    if len(processes.players) == processes.count:
+        return None
+    leader, *followers = processes.team
+    if not processes.leads:
+        addresses, port, word = processes.gather(None)[leader]
+        return Listener(_call(leader, addresses, port, word.encode(), processes.index), lost)
+    with socket.create_server(("", 0), backlog=len(followers)) as listening:
+        word = secrets.token_hex(16)
+        processes.gather([_own_addresses(), listening.getsockname()[1], word])
+        return Announcer(_answer(listening, word.encode(), followers), lost)
+
+
+def _call(leader: int, addresses: list[str], port: int, word: bytes, own: int) -> Peer:
+    from hypereyes_jax.launch.replica_group.calls import Peer
+
+    for address in addresses:
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection((address, port), timeout=_TRY)
+            connection.sendall(_HELLO.pack(word, own))
+            if connection.recv(1):  # it knows the word: this is the leader, and not another machine of that address
+                connection.settimeout(None)
+                return Peer(leader, connection)
+            connection.close()
+    raise UserError(
+        f"process {own} can't reach process {leader}, with which it shares a rollout replica, at port {port} of "
+        f"{', '.join(addresses)}. Open the ports between the hosts, or use replicas of one host: "
+        "--scale.replica-devices."
+    )
+
+
+def _answer(listening: socket.socket, word: bytes, followers: list[int]) -> list[Peer]:
+    from hypereyes_jax.launch.replica_group.calls import Peer
+
+    found: dict[int, socket.socket] = {}
+    until = time.monotonic() + _PATIENCE
+    while missing := [number for number in followers if number not in found]:
+        listening.settimeout(max(0.1, until - time.monotonic()))
+        try:
+            connection, _ = listening.accept()
+        except TimeoutError:
+            raise UserError(
+                f"of the processes that share a rollout replica, {missing} did not call within {_PATIENCE:.0f} s"
+            ) from None
+        number = _caller(connection, word)
+        if number in missing:
+            connection.settimeout(None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # calls are small, and waited for
+            connection.sendall(b"!")
+            found[number] = connection
+        else:
+            connection.close()
+    return [Peer(number, found[number]) for number in followers]
+
+
+def _caller(connection: socket.socket, word: bytes) -> int | None:
+    """The number of a process that knows the word."""
+    connection.settimeout(_TRY)
+    said = b""
+    with contextlib.suppress(OSError):
+        while len(said) < _HELLO.size and (more := connection.recv(_HELLO.size - len(said))):
+            said += more
+    if len(said) < _HELLO.size:
+        return None
+    theirs, number = _HELLO.unpack(said)
+    return number if hmac.compare_digest(theirs, word) else None
+
+
+def _own_addresses() -> list[str]:
+    """This host's, likeliest first."""
+    found = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent: it asks which of our addresses leads to others (192.0.2.0/24 is for documentation, RFC 5737).
+        probe.connect(("192.0.2.1", 9))
+        found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        found += socket.gethostbyname_ex(socket.gethostname())[2]
+    return [*dict.fromkeys(found), "127.0.0.1"]

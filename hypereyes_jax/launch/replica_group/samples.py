@@ -1,0 +1,72 @@
+"""Training samples on their way to another process, which feeds its own data shards with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.launch.replica_group.messages import Message
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.processing import ContextChunk, SampledChunk
+from hypereyes_jax.processing.types import Chunk
+
+
+def spread(samples: Sequence[TrainingSample], parts: int) -> list[list[TrainingSample]]:
+    """Deals samples out. A part that would get none gets one that weighs nothing, since a batch needs one.
+
+    Raises ValueError if there is no sample.
+    """
+    if not samples:
+        raise ValueError("spread() needs a sample")
+    return [list(samples[part::parts]) or [replace(samples[0], weight=0.0, failed=False)] for part in range(parts)]
+
+
+def to_message(samples: Sequence[TrainingSample]) -> Message:
+    """All of the samples, exactly; images as RGB, which is how they are read. An image that several share goes once."""
+    arrays: list[np.ndarray] = []
+    images: dict[int, int] = {}
+    sizes: list[list[int]] = []
+    for sample in samples:
+        for chunk in sample.chunks:
+            for image in chunk.images if isinstance(chunk, ContextChunk) else ():
+                if id(image) not in images:
+                    images[id(image)] = len(images)
+                    sizes.append(list(image.size))
+                    arrays.append(np.frombuffer(image.convert("RGB").tobytes(), np.uint8))
+    told = []
+    for sample in samples:
+        chunks: list[Any] = []
+        for chunk in sample.chunks:
+            if isinstance(chunk, ContextChunk):
+                arrays.append(chunk.tokens)
+                chunks.append([images[id(image)] for image in chunk.images])
+            else:
+                arrays += [chunk.tokens, chunk.logp_behaviour, chunk.logp_full, chunk.version]
+                chunks.append(None)
+        if sample.teacher_logp is not None:
+            arrays.append(sample.teacher_logp)
+        told.append([sample.advantage, sample.failed, sample.weight, sample.teacher_logp is not None, chunks])
+    return Message("samples", [sizes, told], arrays)
+
+
+def from_message(message: Message) -> list[TrainingSample]:
+    """What `to_message` was given."""
+    sizes, told = message.values
+    arrays = iter(message.arrays)
+    images = [Image.frombytes("RGB", tuple(size), next(arrays).tobytes()) for size in sizes]
+    samples = []
+    for advantage, failed, weight, taught, spoken in told:
+        chunks: list[Chunk] = []
+        for shown in spoken:
+            if shown is None:
+                tokens, behaviour, full, version = (next(arrays) for _ in range(4))
+                chunks.append(SampledChunk(tokens, behaviour, full, version))
+            else:
+                chunks.append(ContextChunk(next(arrays), tuple(images[number] for number in shown)))
+        teacher = next(arrays) if taught else None
+        samples.append(TrainingSample(tuple(chunks), advantage, failed, weight, teacher))
+    return samples

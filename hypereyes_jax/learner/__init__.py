@@ -1,0 +1,1 @@
+"""The sharded training step: state, optimiser, packing, global batches, checkpoints, teacher scoring."""

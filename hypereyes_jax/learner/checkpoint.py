@@ -1,0 +1,209 @@
+"""Checkpoints of a training run: written in the background, whole or absent, verified when read, kept by policy.
+
+A checkpoint holds the weights that train, the optimiser, the step, the RNG, and one JSON-able cursor: the place in the
+data, TRACE references, the rollout's place, whatever the loop needs to go on as if nothing had happened. Frozen weights
+are not written; a checksum makes sure that a resumed run has the same ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import writing
+from hypereyes_jax.learner.state import TrainState
+
+# What Orbax and TensorStore raise on files that are missing, cut short or altered, beside a bare `Exception`.
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError)
+
+
+class CheckpointDamaged(UserError):
+    """A checkpoint that can't be read back as it was written."""
+
+
+@dataclass(frozen=True)
+class KeepPolicy:
+    latest: int = 8  # the paper keeps 8
+    every: int | None = None  # steps that are multiples of this are never deleted
+
+
+@jax.jit
+def checksums(tree: Any) -> Any:
+    """A uint32 for each leaf that any single changed bit changes. Independent of how the leaf is sharded."""
+
+    def one(x: jax.Array) -> jax.Array:
+        bits = x if x.dtype == jnp.uint32 else jax.lax.bitcast_convert_type(x, f"uint{x.dtype.itemsize * 8}")
+        index, stride = jnp.zeros(x.shape, jnp.uint32), 1
+        for axis in reversed(range(x.ndim)):  # not a reshape: it would gather a sharded leaf
+            index += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride % 2**32)
+            stride *= x.shape[axis]
+        # Odd factors are invertible modulo 2^32: no flipped bit is lost, and swapped values are seen.
+        return jnp.sum(bits.astype(jnp.uint32) * (2 * index + 1), dtype=jnp.uint32)
+
+    return jax.tree.map(one, tree)
+
+
+def _named_checksums(tree: Any) -> dict[str, int]:
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(checksums(tree)))
+    return {jax.tree_util.keystr(path): int(value) for path, value in leaves}
+
+
+class Checkpoints:
+    """The checkpoints of one run. Close it (or use `with`) so that the last one is finished."""
+
+    def __init__(self, directory: Path, keep: KeepPolicy = KeepPolicy()):
+        self.directory = directory.resolve()
+        self._gone_back_to: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep.latest,
+            keep_period=keep.every,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each save there
+        with writing(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "cursor"))
+
+    @property
+    def steps(self) -> list[int]:
+        """Finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
+        """Write the state at `state.step`. Returns once the state is copied: it may be donated or changed at once.
+
+        An error of the write before (a full disk) is raised here or by `close`.
+        """
+        saved = _without_frozen(state)
+        sums = {"saved": _named_checksums(saved), "frozen": _named_checksums(state.frozen)}
+        meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to}
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(saved), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
+        )
+        with _saving(self.directory):
+            self._manager.save(int(state.step), args=arguments)
+
+    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest checkpoint, or that of `step`; None when there is none at all.
+
+        Going back to `step` removes the checkpoints after it. Asked for again, it is the newest made since: a command
+        that goes back can be started again after a crash as any other.
+
+        `like` gives shapes, dtypes, shardings (any mesh) and the frozen weights.
+
+        Raises:
+          CheckpointDamaged: it can't be read or differs from what was written. Nothing older is used unless asked for.
+          UserError: no checkpoint of that step, another model, or other frozen weights.
+        """
+        if step is None and not self.steps:
+            return None
+        chosen = self.steps[-1] if step is None else self._asked_for(step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_frozen(like))
+        meta = self._meta(chosen)
+        sums, cursor = meta["checksums"], meta["cursor"]
+        if _named_checksums(like.frozen) != sums["frozen"]:
+            raise UserError(
+                f"{self.directory / str(chosen)} was trained on other frozen weights than those loaded now. "
+                "Start from the same base model, or use another directory."
+            )
+        if set(sums["saved"]) != set(_paths(abstract)):
+            different = sorted(set(sums["saved"]) ^ set(_paths(abstract)))
+            raise UserError(
+                f"{self.directory / str(chosen)} holds another kind of model or optimiser: {different[0]} is in one "
+                "and not in the other. Use the settings the run was started with, or another directory."
+            )
+        saved = self._read(chosen, state=ocp.args.StandardRestore(abstract)).state
+        now = _named_checksums(saved)
+        changed = [name for name, value in sums["saved"].items() if now[name] != value]
+        if changed:
+            raise self._damaged(chosen, f"the content of {changed[0]} changed after it was written")
+        for later in [each for each in self.steps if each > chosen]:
+            self._manager.delete(later)
+        self._gone_back_to = step if step is not None else meta.get("gone_back_to")
+        return TrainState(frozen=like.frozen, **saved), cursor
+
+    def _asked_for(self, step: int) -> int:
+        """`step`, or the newest checkpoint if it was made after going back to that."""
+        newest = self.steps[-1] if self.steps else None
+        if newest is not None and newest != step:
+            with contextlib.suppress(CheckpointDamaged):
+                if self._meta(newest).get("gone_back_to") == step:
+                    return newest
+        if step not in self.steps:
+            raise UserError(f"{self.directory} has no checkpoint of step {step}; it has {self.steps}.")
+        return step
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        meta = self._read(step, cursor=ocp.args.JsonRestore()).cursor
+        if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
+            raise self._damaged(step, "the content of cursor/metadata changed after it was written")
+        return meta
+
+    def _read(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:
+            if isinstance(error, _UNREADABLE) or type(error) is Exception:
+                raise self._damaged(step, error) from error
+            raise
+
+    def _damaged(self, step: int, why: object) -> CheckpointDamaged:
+        first_line = str(why).strip().split("\n")[0][:300]
+        before = [s for s in self.steps if s < step]
+        place = self.directory / str(step)
+        cure = "There is none before it: remove the directory to start anew"
+        if before:
+            go_back = f"give `--resume-step {before[-1]}` to `hypereyes sft` or `rl`, or remove {place}"
+            cure = f"To go on from the one before, {go_back}"
+        return CheckpointDamaged(f"checkpoint {place} is damaged: {first_line}. {cure}.")
+
+    def wait(self) -> None:
+        """Until everything saved is on the disk."""
+        with _saving(self.directory):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _saving(directory: Path) -> Iterator[None]:
+    """As `writing`, for TensorStore too, which reports a full disk as a ValueError of many lines."""
+    with writing(directory):
+        try:
+            yield
+        except ValueError as error:
+            if "No space left on device" not in str(error):  # its code, RESOURCE_EXHAUSTED, is other things' too
+                raise
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory)) from error
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _without_frozen(state: TrainState) -> dict[str, Any]:
+    return {name: value for name, value in state._asdict().items() if name != "frozen"}
+
+
+def _paths(tree: Any) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]

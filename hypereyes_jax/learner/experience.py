@@ -1,0 +1,144 @@
+"""Judged rollouts become training samples: accuracy, reward, group advantages, and what the references learn of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.rl.advantages import group_relative_advantage
+from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
+from hypereyes_jax.rl.references import ReferenceStore
+from hypereyes_jax.rl.trace import trace_reward
+from hypereyes_jax.rollout.types import Trajectory
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One group of rollouts of a question, scored. Arrays have one entry a rollout."""
+
+    trajectories: tuple[Trajectory, ...]
+    accuracy_G: np.ndarray  # float32: 1 right, 0 wrong, -0.5 no readable answer
+    valid_G: np.ndarray  # bool: False where the world or the judge failed; such a rollout counts nowhere
+    rounds_G: np.ndarray  # int32, t_c
+    invocations_G: np.ndarray  # int32, t_s
+    tool_G: np.ndarray  # float32, the tool part of the reward
+    reward_G: np.ndarray  # float32
+    advantage_G: np.ndarray  # float32
+
+    @property
+    def failed_G(self) -> np.ndarray:
+        """Where on-policy distillation applies: wrong answers and format failures (arXiv 2605.07177)."""
+        return self.valid_G & (self.accuracy_G <= 0)
+
+    @property
+    def is_dead(self) -> bool:
+        """All advantages are 0: the group says nothing about which rollout was better."""
+        return not np.any(self.advantage_G)
+
+    def samples(self) -> list[TrainingSample]:
+        """What the learner packs. Rollouts that are not valid are left out."""
+        rows = zip(self.trajectories, self.advantage_G, self.failed_G, self.valid_G, strict=True)
+        return [
+            TrainingSample(trajectory.chunks, advantage=float(advantage), failed=bool(failed))
+            for trajectory, advantage, failed, valid in rows
+            if valid and trajectory.sampled_tokens
+        ]
+
+    def record(self) -> dict[str, list]:
+        """The numbers without the trajectories, for JSON."""
+        return {
+            field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "trajectories"
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, list]) -> Experience:
+        """What `record` gave, exactly, without trajectories."""
+        kinds = {"valid_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
+        return cls((), **{name: np.array(values, kinds.get(name, np.float32)) for name, values in record.items()})
+
+
+def score_group(
+    trajectories: Sequence[Trajectory],
+    correct: Sequence[bool | None],
+    reference: tuple[int, int],
+    config: RewardConfig = RewardConfig(),
+) -> Experience:
+    """Scores the rollouts of one question.
+
+    Args:
+      trajectories: the group.
+      correct: the judge's verdicts; None = it could not be asked (or there was no answer to judge).
+      reference: (rounds, invocations) in force for the question.
+      config: which reward, with its constants.
+    """
+    results = [trajectory.result for trajectory in trajectories]
+    accuracy = np.array(
+        [-0.5 if r.answer is None else float(bool(c)) for r, c in zip(results, correct, strict=True)], np.float32
+    )
+    valid = np.array(
+        [
+            r.stop is not StopReason.INFRASTRUCTURE and (r.answer is None or c is not None)
+            for r, c in zip(results, correct, strict=True)
+        ]
+    )
+    rounds = np.array([r.rounds for r in results], np.int32)
+    invocations = np.array([r.invocations for r in results], np.int32)
+    valid_G = jnp.asarray(valid)
+    if config.kind == "trace":
+        tool, total = trace_reward(
+            jnp.asarray(accuracy),
+            jnp.asarray(rounds),
+            jnp.asarray(invocations),
+            reference[0],
+            reference[1],
+            config.trace,
+            valid_G,
+        )
+    else:
+        total = cost_weighted_reward(jnp.asarray(accuracy), jnp.asarray(rounds, jnp.float32), config.alpha, config.beta)
+        tool = total - config.alpha * accuracy
+    advantage = group_relative_advantage(total, valid_G)
+    return Experience(
+        tuple(trajectories),
+        accuracy,
+        valid,
+        rounds,
+        invocations,
+        np.asarray(tool, np.float32),
+        np.asarray(total, np.float32),
+        np.asarray(advantage, np.float32),
+    )
+
+
+def observe(references: ReferenceStore, key: str, experience: Experience) -> None:
+    """Tells the references of every right rollout of a group."""
+    right = experience.valid_G & (experience.accuracy_G > 0)
+    for index in np.flatnonzero(right):
+        references.observe(key, int(experience.rounds_G[index]), int(experience.invocations_G[index]))
+
+
+def summary(groups: Sequence[Experience]) -> dict[str, float]:
+    """Means over the valid rollouts of a step, as the training curves show them."""
+    valid = np.concatenate([group.valid_G for group in groups])
+
+    def mean(name: str) -> float:
+        values = np.concatenate([getattr(group, name) for group in groups])[valid]
+        return float(values.mean()) if len(values) else 0.0
+
+    accuracy = np.concatenate([group.accuracy_G for group in groups])[valid]
+    return {
+        "accuracy": float((accuracy > 0).mean()) if len(accuracy) else 0.0,
+        "format_failures": float((accuracy <= -0.5).mean()) if len(accuracy) else 0.0,
+        "rounds": mean("rounds_G"),
+        "invocations": mean("invocations_G"),
+        "reward": mean("reward_G"),
+        "reward_tool": mean("tool_G"),
+        "dead_groups": float(np.mean([group.is_dead for group in groups])),
+        "masked": float(np.mean(~valid)),
+    }

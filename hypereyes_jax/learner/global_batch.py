@@ -1,0 +1,74 @@
+"""Batches of several processes: each packs its own samples, and together they are one global batch on the mesh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from hypereyes_jax.learner.learner import batch_shardings
+from hypereyes_jax.learner.packing import PackConfig, PackedBatch
+from hypereyes_jax.models.partition import DATA
+
+
+def data_shards(mesh: Mesh) -> int:
+    """How many parts a global batch is cut into: `PackConfig.shards` of a single process."""
+    return int(np.prod([mesh.shape[axis] for axis in DATA]))
+
+
+def shards_by_process(mesh: Mesh) -> dict[tuple[int, int], list[int]]:
+    """The data shards that each process feeds, by (slice, process).
+
+    Raises ValueError if a data shard's tensor-parallel devices lie in several processes, or a process's shards are not
+    next to each other: then no process could feed them alone.
+    """
+    fed: dict[tuple[int, int], list[int]] = {}
+    for index, devices in enumerate(mesh.devices.reshape(data_shards(mesh), -1)):
+        # Compile-only devices of several slices count their processes anew in each.
+        owners = {(getattr(device, "slice_index", None) or 0, device.process_index) for device in devices}
+        fed.setdefault(min(owners), []).append(index)
+        if len(owners) > 1 or fed[min(owners)] != list(range(fed[min(owners)][0], index + 1)):
+            raise ValueError(
+                "each process must hold whole, consecutive data shards: keep the mesh's tensor axis within a host "
+                f"(mesh {dict(mesh.shape)})"
+            )
+    return fed
+
+
+def local_shards(mesh: Mesh) -> tuple[int, int]:
+    """(first, number) of the data shards that this process feeds. Raises as `shards_by_process`."""
+    (mine,) = (shards for (_, process), shards in shards_by_process(mesh).items() if process == jax.process_index())
+    return mine[0], len(mine)
+
+
+def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> PackedBatch:
+    """Join the processes' batches; every process must call it, with the same `PackConfig`.
+
+    `pack_config` is that of one process: `shards` = its number of local shards, `rows` = its rows of a micro-batch,
+    `micro_batches` and `vision` fixed, so that all have the same shapes.
+
+    Raises ValueError if a capacity is not fixed.
+    """
+    if pack_config.micro_batches is None or pack_config.vision is None or len(pack_config.row_tokens) != 1:
+        raise ValueError(
+            "several processes need fixed shapes: set PackConfig.micro_batches, .vision and one row length"
+        )
+    first, count = local_shards(mesh)
+    if pack_config.shards != count:
+        raise ValueError(f"this process feeds {count} data shards, but PackConfig.shards is {pack_config.shards}")
+    # A process with fewer micro-batches computes padding while the others work: the count must be the same for all.
+    most = int(np.max(multihost_utils.process_allgather(np.asarray(batch.count))))
+    left_out = np.float32(np.sum(multihost_utils.process_allgather(np.asarray(batch.left_out))))
+    before = np.int32(first * batch.inputs.vision.token_place_M.shape[1] // count)
+    visual = batch.inputs.visual_index_BT
+    vision = batch.inputs.vision._replace(token_place_M=batch.inputs.vision.token_place_M + before)
+    inputs = batch.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + before, -1), vision=vision)
+    local = batch._replace(inputs=inputs, count=np.int32(most), left_out=left_out)
+
+    def join(own: Any, sharding: Any) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, np.asarray(own))
+
+    return jax.tree.map(join, local, batch_shardings(local, mesh))

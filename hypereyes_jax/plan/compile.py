@@ -1,0 +1,66 @@
+"""One program compiled for devices that need not be there: its memory, its work, and what it sends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.plan import topology as target
+from hypereyes_jax.plan.collectives import collective_bytes
+from hypereyes_jax.plan.flops import work_a_device
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """One compiled program, per device."""
+
+    name: str
+    compile_seconds: float = 0.0
+    arguments_gib: float = 0.0
+    outputs_gib: float = 0.0  # not counting those that take over a donated argument's place
+    temporaries_gib: float = 0.0
+    tflops: float = 0.0  # of matmuls, loops counted as often as they run, recomputation included
+    traffic_gib: float = 0.0  # if each matmul reads its operands and writes its result once
+    sent_gib: dict[str, dict[str, float]] = field(default_factory=dict)  # mesh axes -> kind of collective -> sent
+    error: str = ""  # the compiler's own, where it refused
+
+    @property
+    def peak_gib(self) -> float:
+        return self.arguments_gib + self.outputs_gib + self.temporaries_gib
+
+
+def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig) -> ProgramPlan:
+    """Compile what `trace` gives (`jax.jit(f).trace(...)`) for the mesh's devices. A refusal for memory is a result."""
+    import jax
+
+    started = time.perf_counter()
+    traced = trace()
+    work = work_a_device(traced.jaxpr, mesh.size)
+    done: dict[str, Any] = {"name": name, "tflops": work.flops / 1e12, "traffic_gib": work.traffic / GIB}
+    try:
+        program = traced.lower().compile(compiler_options=target.compiler_options(mesh))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return ProgramPlan(**done, compile_seconds=time.perf_counter() - started, error=str(error).splitlines()[0])
+    memory = program.memory_analysis()
+    arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes - memory.alias_size_in_bytes
+    temporaries = memory.temp_size_in_bytes
+    if mesh.platform == "tpu":
+        # Its sum of temporaries is 40 % above what its own buffer assignment takes, and it accepts programs whose sum
+        # no device would hold; its peak is what lives at once.
+        temporaries = memory.peak_memory_in_bytes - arguments - outputs
+    sent = collective_bytes(program.as_text(), dict(zip(mesh.axes, mesh.shape, strict=True)))
+    return ProgramPlan(
+        **done,
+        compile_seconds=time.perf_counter() - started,
+        arguments_gib=arguments / GIB,
+        outputs_gib=outputs / GIB,
+        temporaries_gib=temporaries / GIB,
+        sent_gib={axes: {kind: size / GIB for kind, size in kinds.items()} for axes, kinds in sent.items()},
+    )

@@ -1,0 +1,99 @@
+"""What a traced program computes and reads: FLOPs of matmuls and memory traffic, loops counted as often as they run.
+
+The compiler's own count takes a loop's body once. Here the traced program (a jaxpr) is walked instead: it is the same
+for every platform, holds what rematerialisation computes again, and names the length of each scan. Loops whose length
+is known on the device only say what they expect (`models.trips`), and of blocks that stay in a cache, like attention's
+scores, only what is read from memory to make them counts as traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hypereyes_jax.models.trip_counts import ON_CHIP, read_trips
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of a whole program over all devices, or of one device: see `work_a_device`."""
+
+    flops: float = 0.0  # of matmuls: 2 a multiply-add
+    traffic: float = 0.0  # bytes, if each matmul, gather and scatter reads its operands and writes its result once
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.traffic + other.traffic)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.traffic * times)
+
+
+def work_a_device(jaxpr: Any, devices: int) -> Work:
+    """Of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
+
+    What the compiler shards by itself is taken to be shared out evenly; what `jax.shard_map` runs is counted as each
+    device's own. A conditional counts as its costliest branch.
+    """
+    return _total(jaxpr, devices) * (1 / devices)
+
+
+def _total(jaxpr: Any, devices: int, within: str = "") -> Work:
+    total = Work()
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        total += _work(eqn, devices, within)
+    return total
+
+
+def _work(eqn: Any, devices: int, within: str) -> Work:
+    """`within` names the calls around this equation, up to the closest loop: names inside of a call begin anew."""
+    name, params = eqn.primitive.name, eqn.params
+    scope = f"{within}/{eqn.source_info.name_stack}"
+    match name:
+        case "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            size = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars)
+            return Work(2.0 * size * eqn.outvars[0].aval.size, traffic)
+        case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
+            return Work(0.0, _bytes(*eqn.outvars))
+        case "ragged_dot" | "ragged_dot_general":
+            # tokens x in, groups x in x out: each row meets one group's matrix, whichever axis is summed over
+            rows, wide = eqn.invars[0].aval.shape[-2:]
+            other = eqn.invars[1].aval.shape
+            return Work(2.0 * rows * wide * other[-1], _bytes(*eqn.invars, *eqn.outvars))
+        case "gather":
+            return Work(0.0, 2 * _bytes(*eqn.outvars))
+        case "scatter-add" | "scatter_add" | "scatter":
+            return Work(0.0, 3 * _bytes(eqn.invars[2]))
+        case "scan":
+            return _total(params["jaxpr"], devices) * params["length"]
+        case "while":
+            trips = read_trips(scope)
+            marks = ON_CHIP if ON_CHIP in scope else ""
+            body = _total(params["body_jaxpr"], devices, marks) + _total(params["cond_jaxpr"], devices)
+            return body * (1.0 if trips is None else trips)
+        case "cond":
+            return max((_total(branch, devices, scope) for branch in params["branches"]), key=lambda each: each.flops)
+        case "shard_map":
+            return _total(params["jaxpr"], devices) * devices
+        case "pallas_call":
+            steps = read_trips(scope) or math.prod(params["grid_mapping"].grid)
+            body = _total(params["jaxpr"], devices)
+            return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars))
+    total = Work()
+    for inner in _programs(params.values()):
+        total += _total(inner, devices, scope)
+    return total
+
+
+def _programs(values: Any) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters: calls of every kind keep theirs there."""
+    for value in values:
+        if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
+            yield value
+
+
+def _bytes(*variables: Any) -> float:
+    return float(sum(v.aval.size * v.aval.dtype.itemsize for v in variables if hasattr(v.aval, "dtype")))

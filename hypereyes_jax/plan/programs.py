@@ -1,0 +1,230 @@
+"""The programs that `hypereyes plan` compiles, as shapes: a recipe's training step, its teacher's scoring, and the
+rollout engine's three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.recipes import Recipe
+from hypereyes_jax.learner.learner import LearnerConfig, make_learner
+from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
+from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.processing.types import ModelInputs, VisionInputs
+from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.device import STORE_SPEC
+from hypereyes_jax.rollout.types import EngineConfig
+from hypereyes_jax.train.sizes import scale_of
+
+
+class TrainStep(NamedTuple):
+    trace: Callable[[PackedBatch], Any]  # of a batch as shapes; `.jaxpr`, `.lower()`
+    weights: float  # bytes a device
+    optimizer: float
+    gradients: float  # their sums over micro-batches, float32
+    host: float  # moments that rest in the host's memory, a device's share
+
+
+def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
+    """The step that `make_learner` makes. Raises ShardingError if the mesh does not divide the model."""
+    learner = make_learner(model, recipe.learner, mesh)
+    adapters = recipe.lora
+
+    def make(key: jax.Array) -> Any:
+        if adapters is None:
+            return learner.init(key, init_params(key, model))
+        params = init_params(key, model, recipe.learner.compute_dtype)
+        rules = LoraConfig((LoraRule("layers/.*", adapters.rank, adapters.alpha),), adapters.dropout)
+        return learner.init(key, params, init_lora(key, params, model, rules))
+
+    state = jax.eval_shape(make, jax.random.key(0))
+    assert learner.shardings is not None
+    where = learner.shardings(state)
+    step: Any = learner.sft_step if recipe.stage == "sft" else learner.rl_step
+
+    on_host, moments = recipe.learner.optimizer.moments_on_host, _bytes(state.opt_state, where.opt_state)
+    return TrainStep(
+        trace=lambda batch: step.trace(state, batch),
+        weights=_bytes((state.trainable, state.frozen), (where.trainable, where.frozen)),
+        optimizer=0.0 if on_host else moments,
+        host=moments if on_host else 0.0,
+        gradients=_bytes(state.trainable, where.trainable, itemsize=4),
+    )
+
+
+class Scoring(NamedTuple):
+    trace: Callable[[PackedBatch], Any]  # of a batch as shapes
+    weights: float  # bytes a device
+
+
+def teacher_scoring(model: Qwen3VLConfig, compute_dtype: str, mesh: Mesh) -> Scoring:
+    """What `rl.teacher.LocalTeacher` runs, with its weights in the precision that training computes in.
+
+    Raises ShardingError if the mesh does not divide the model.
+    """
+    learner: Any = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, compute_dtype))
+    return Scoring(
+        trace=lambda batch: learner.score_logprobs.trace(params, batch),
+        weights=_bytes(params, param_shardings(model, mesh)),
+    )
+
+
+def _bytes(tree: Any, places: Any, itemsize: int | None = None) -> float:
+    """A device's share of arrays in their places; `itemsize`: of every value, instead of its own."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
+    return float(sum(math.prod(p.shard_shape(x.shape)) * (itemsize or x.dtype.itemsize) for x, p in pairs))
+
+
+def _abstract_images(
+    model: Qwen3VLConfig, shape: Callable[..., Any], rows: int, length: int, dtype: Any = np.float32
+) -> VisionInputs:
+    """`rows` rows of `length` patches of a dtype. `shape` makes one array of the given sizes, int32 unless told."""
+    patches = rows * length
+    return VisionInputs(
+        patches_NP=shape(patches, model.vision.patch_values, dtype=dtype),
+        pos_index_N4=shape(patches, 4),
+        pos_weight_N4=shape(patches, 4, dtype=np.float32),
+        row_N=shape(patches),
+        col_N=shape(patches),
+        segment_RL=shape(rows, length),
+        token_place_M=shape(patches // model.vision.merge_unit),
+    )
+
+
+def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, rows: int, row_tokens: int) -> PackedBatch:
+    """A step's data, as shapes. Every row is planned with the recipe's number of images, each of the largest size."""
+
+    def shape(*sizes: int, dtype: Any = np.int32) -> Any:
+        return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
+
+    length = recipe.image_tokens * model.vision.merge_unit
+    # as `PackConfig.patch_dtype` gives them: a program with float32 patches holds all of them a second time, cast
+    patch_dtype = jnp.dtype(recipe.learner.compute_dtype)
+    vision = _abstract_images(model, shape, rows * recipe.row_images, length, patch_dtype)
+    integers, floats = shape(rows, row_tokens), shape(rows, row_tokens, dtype=np.float32)
+    inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
+    return PackedBatch(
+        inputs, integers, floats, floats, floats, floats, floats, integers, jax.ShapeDtypeStruct((), np.int32),
+        teacher_logp_MBT=floats if recipe.distill else None, left_out=jax.ShapeDtypeStruct((), np.float32),
+    )  # fmt: skip
+
+
+class EngineProgram(NamedTuple):
+    name: str
+    trace: Callable[[], Any]
+
+
+def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room: float) -> MeshConfig | None:
+    """The devices that share one copy of the sampler's weights: the smallest power of two that leaves room for slots.
+
+    KV heads are cut first (each device keeps whole heads), experts beyond that.
+
+    Args:
+      room: bytes of a device.
+
+    Returns None if not even all the mesh's devices hold the weights.
+    """
+    text = model.text
+    size = weight_bytes(recipe, model)
+    count = math.gcd(mesh.size // mesh.hosts, text.num_key_value_heads)
+    while size / count > 0.6 * room:
+        count *= 2
+        if count > mesh.size:
+            return None
+    tensor = math.gcd(count, text.num_key_value_heads)
+    if count > tensor and not text.moe:
+        return None
+    return mesh.sampler_replica(count // tensor, tensor)
+
+
+def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
+    """Of the sampler's copy, in the precision that training computes in."""
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+
+
+def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
+    """Keys and values of one slot, in the same precision."""
+    return kv.bytes_per_token(model, scale_of(recipe).engine().kv) * length
+
+
+def engine_programs(
+    recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, settings: EngineConfig
+) -> Iterator[EngineProgram]:
+    """What `rollout.Device` runs on one replica: encode an image, extend as many rows as it may, decode all slots.
+
+    Views are as long as the slots, the worst case.
+
+    Args:
+      mesh: `rollout.layout.replica_mesh`.
+      settings: of the run's engine, `launch.scale.Scale.engine`.
+    """
+    slots, length = settings.slots, settings.length
+    kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
+    dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(tree: Any, where: Any) -> Any:
+        return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, where)
+
+    def host(*sizes: int, dtype: Any = np.int32) -> Any:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=everywhere)
+
+    params = put(params, param_shardings(model, mesh))
+    store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
+    store = put(store, jax.tree.map(lambda _: NamedSharding(mesh, STORE_SPEC), store))
+    width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
+    pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
+                                                                                dtype=dtype))  # fmt: skip
+    vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
+    chunk = settings.extend_tokens[-1]
+    count = min((rows for rows in settings.extend_rows if rows >= slots), default=settings.extend_rows[-1])
+    rows = programs.ExtendRows(
+        tokens_RT=host(count, chunk),
+        positions_3RT=host(3, count, chunk),
+        visual_index_RT=host(count, chunk),
+        slots_R=host(count),
+        offset_R=host(count),
+        length_R=host(count),
+    )
+    packed = jax.tree.map(
+        lambda x: host(*np.shape(x), dtype=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
+    )
+    static: dict[str, Any] = {"config": model, "kernels": kernels}
+
+    def traced(function: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
+        def trace() -> Any:
+            with jax.set_mesh(mesh):
+                return function.trace(*arguments, **static, **options)
+
+        return trace
+
+    yield EngineProgram(
+        f"encode an image of {image_tokens} tokens",
+        traced(programs.encode_into, params, None, pool, vision, host(image_tokens)),
+    )
+    yield EngineProgram(
+        f"extend {count} x {chunk} tokens",
+        traced(programs.extend_rows, params, None, store, pool, rows, view_length=length),
+    )
+    yield EngineProgram(
+        f"decode {settings.max_steps} tokens in {slots} slots",
+        traced(
+            programs.decode_rows, params, None, store, packed,
+            view_length=length, max_steps=settings.max_steps,
+            forbidden=(model.image_token_id, model.video_token_id),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,156 @@
+"""What a plan found, and its text: memory, FLOPs and times of the programs of one device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.plan.compile import ProgramPlan
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The training step of one device."""
+
+    program: ProgramPlan
+    rows: int  # of a micro-batch, over all devices
+    row_tokens: int
+    micro_batches: int  # a step, if every trajectory fills its row
+    weights_gib: float
+    optimizer_gib: float
+    gradients_gib: float
+    batch_gib: float
+    activations_gib: float
+    host_gib: float  # of the host's memory, for this device's moments
+    useful_tflops: float  # a step: forward and backward of the active weights, nothing computed twice
+    roofline_seconds: dict[str, float]  # of a step: compute, memory, links, network
+    bound: str
+    step_seconds: float  # at the roofline
+    useful_share: float  # of the FLOPs that are computed
+    peak_share: float  # useful FLOPs of the device's peak, at the roofline
+    fits: bool  # beside the teacher's weights, if it has one on its mesh
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """A frozen teacher on the training's mesh, of one device."""
+
+    model: str
+    weights_gib: float  # stay during the training step and the rollouts
+    program: ProgramPlan  # scores a step's failed rollouts, its weights included
+    micro_batches: int
+    fits: bool  # beside the learner's weights and moments, which stay
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """The rollout engine of one device, on one of the replicas that share the mesh."""
+
+    replicas: int  # 0: no replica of this mesh holds the weights
+    devices: int  # a replica
+    slots: int  # a replica
+    slot_tokens: int
+    extend_rows: tuple[int, ...]  # slots that a call may read given tokens into
+    weights_gib: float  # the sampler's copy
+    kv_gib: float
+    programs: list[ProgramPlan]
+    decode_seconds: float  # of one token in every slot, at the roofline
+    fits: bool  # beside the learner's weights and moments and the teacher's weights, which stay
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: str
+    mesh: str
+    devices: int
+    capacity_gib: float | None  # of a device, usable; None on a CPU, which is not limited here
+    fits: bool
+    train: TrainPlan
+    engine: EnginePlan | None
+    refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
+    teacher: TeacherPlan | None = None
+    # of `--search`: what -> the largest size that "fits", the next one tried that "fails"
+    largest: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def render(found: Plan) -> str:
+    """The plan as text."""
+    train = found.train
+    limit = f" of {found.capacity_gib:.1f} GiB usable" if found.capacity_gib else ""
+    parts = {
+        "weights": train.weights_gib,
+        "optimiser": train.optimizer_gib,
+        "gradients": train.gradients_gib,
+        "batch": train.batch_gib,
+        "activations": train.activations_gib,
+    }
+    lines = [
+        f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
+        f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
+        f"{train.row_tokens:,} tokens",
+        "  GiB a device: "
+        + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
+        + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
+        _program_line(train.program),
+        f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
+    ]
+    if train.step_seconds:
+        times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
+        lines.append(
+            f"  seconds at the roofline: {times}; bound by {train.bound}: useful FLOPs at {100 * train.peak_share:.0f} "
+            "% of peak at best"
+        )
+    teacher = found.teacher
+    if teacher is not None:
+        peak = teacher.program.peak_gib + train.weights_gib + train.optimizer_gib
+        lines += [
+            f"teacher {teacher.model}: {_short(teacher.weights_gib)} GiB of weights a device, which stay: the training "
+            f"step takes {_short(train.program.peak_gib + teacher.weights_gib)} GiB with them",
+            _program_line(teacher.program),
+            f"  a step scores {_count(teacher.micro_batches, 'micro-batch', 'es')}; {_short(peak)} GiB a device with "
+            "the learner's weights and moments",
+        ]
+    elif RECIPES[found.recipe].distill:
+        lines.append("teacher: not on this mesh (behind a server, or none); `--teacher MODEL` plans one that is")
+    engine = found.engine
+    if engine is not None and engine.replicas:
+        lines += [
+            f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
+            f"{_count(engine.slots, 'slot')} of {engine.slot_tokens:,} tokens each",
+            f"  GiB a device: weights {_short(engine.weights_gib)}, keys and values {_short(engine.kv_gib)}",
+            *(_program_line(each) for each in engine.programs),
+        ]
+        rows = " ".join(map(str, engine.extend_rows))
+        lines.append(
+            f"  as settings of `hypereyes rl`: --scale.replica-devices {engine.devices} --scale.slots {engine.slots} "
+            f"--scale.extend-rows {rows}"
+        )
+        if engine.decode_seconds:
+            lines.append(f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline")
+    elif engine is not None:
+        lines.append("rollout: no replica of this mesh holds the weights")
+    for what, ends in found.largest.items():
+        name = {"row_tokens": "tokens a row", "rows": "rows of a micro-batch"}[what]
+        lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
+    if not found.largest and found.capacity_gib:
+        lines.append("`--search` looks for the longest rows and the most rows that fit")
+    if found.refused:
+        lines.append(f"`hypereyes {RECIPES[found.recipe].stage}` refuses it: {found.refused}")
+    lines.append("FITS" if found.fits else "REFUSED" if found.refused else "DOES NOT FIT")
+    return "\n".join(lines)
+
+
+def _short(number: float) -> str:
+    return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{plural if number != 1 else ''}"
+
+
+def _program_line(each: ProgramPlan) -> str:
+    took = f"[compiled in {each.compile_seconds:.0f} s]"
+    if each.error:
+        return f"  {each.name}: {each.error} {took}"
+    sent = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
+    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {sent} {took}"

@@ -1,0 +1,86 @@
+"""The learner's weights, as copies on replicas' devices: what rollout replicas sample from.
+
+The learner's mesh spans all processes and shares each weight out over them. A replica is a few devices of one host, or
+all devices of a few. Copying is one exchange between all devices; afterwards every process has its replicas' weights,
+or its part of them, on its own devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.rollout.replicas.layout import own_replicas, replica_grid, replica_mesh
+
+
+class ReplicaWeights:
+    """Makes the copies. Every process must make one, and call it, at the same times.
+
+    Args:
+      model: whose weights they are.
+      mesh: the learner's.
+      dtype: of the copies; what the learner computes in.
+      devices: of one replica; 0 = as many as the KV heads divide among within a process.
+
+    Raises ShardingError as `layout.replica_size`.
+
+    Attributes:
+      grid: all replicas' devices, [replicas, expert, tensor].
+      meshes: of the replicas that this process has a part in.
+    """
+
+    def __init__(self, model: Qwen3VLConfig, mesh: Mesh, dtype: Any, devices: int = 0):
+        self.grid = replica_grid(model.text, list(mesh.devices.flat), devices)
+        self._dtype = dtype
+        self._together = param_shardings(model, replica_mesh(self.grid))
+        self.meshes = [replica_mesh(replica[None]) for replica in own_replicas(self.grid)]
+        self._apart = [param_shardings(model, one) for one in self.meshes]
+        self._cast = jax.jit(lambda x: x.astype(dtype))
+
+    def __call__(self, params: Any) -> list[Any]:
+        """The weights of each of this process's replicas, as they are now. Waits until they are there.
+
+        Of a replica over several processes, each of them gets its part of the same arrays.
+        """
+
+        def copied(x: jax.Array, together: NamedSharding, *apart: NamedSharding) -> list[jax.Array]:
+            # One at a time: programs in flight together may run in another order in another process, and CPU devices
+            # then wait for each other for ever.
+            copies = jax.block_until_ready(jax.device_put(self._cast(x), together))
+            by_device = {shard.device: shard.data for shard in copies.addressable_shards}
+            # A replica's arrays are the pieces that lie on its devices: nothing is copied again.
+            return [
+                jax.make_array_from_single_device_arrays(
+                    x.shape, place, [by_device[device] for device in place.mesh.devices.flat if device in by_device]
+                )
+                for place in apart
+            ]
+
+        lists = jax.tree.map(copied, params, self._together, *self._apart)
+        outer, inner = jax.tree.structure(params), jax.tree.structure([0] * len(self.meshes))
+        return jax.tree.transpose(outer, inner, lists)
+
+    def received_bytes(self, params: Any) -> int:
+        """What this process's devices need of a copy and did not hold a share of already, all together."""
+        total = 0
+        size = np.dtype(self._dtype).itemsize
+        for x, together in zip(jax.tree.leaves(params), jax.tree.leaves(self._together), strict=True):
+            held = x.sharding.addressable_devices_indices_map(x.shape)
+            for device, wanted in together.addressable_devices_indices_map(x.shape).items():
+                needed = _overlap(wanted, wanted, x.shape)
+                total += size * (needed - (_overlap(wanted, held[device], x.shape) if device in held else 0))
+        return total
+
+
+def _overlap(one: tuple[slice, ...], other: tuple[slice, ...], shape: tuple[int, ...]) -> int:
+    """Values that two pieces of an array share."""
+    count = 1
+    for a, b, size in zip(one, other, shape, strict=True):
+        (a_start, a_stop, _), (b_start, b_stop, _) = a.indices(size), b.indices(size)
+        count *= max(0, min(a_stop, b_stop) - max(a_start, b_start))
+    return count

@@ -1,0 +1,1 @@
+"""Generation servers (SGLang, vLLM) as samplers and as teachers."""

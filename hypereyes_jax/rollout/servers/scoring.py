@@ -1,0 +1,105 @@
+"""Log-probs of what was sampled in whole conversations, from a server that runs another model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hypereyes_jax.processing import Chunk, ContextChunk
+from hypereyes_jax.rollout.episodes import GeneratorError
+from hypereyes_jax.rollout.servers.server import Conversation, GenerationServer, PromptMismatch
+
+# vLLM writes -9999 for a log-prob of minus infinity. Models' logits lie within some hundreds.
+_LOWEST = -1000.0
+_ROUNDING = 1e-3  # a log-prob may be so far above 0: float32's logit - log-sum-exp, of logits in the hundreds
+
+
+async def score_conversations(
+    server: GenerationServer, conversations: Sequence[Sequence[Chunk]], *, in_flight: int = 16, deadline: float = 300.0
+) -> list[np.ndarray | GeneratorError]:
+    """Asks a server for the log-probs of the sampled tokens of each conversation, its images included.
+
+    A request is tried again as `server` says (`attempts`, after failures that may pass); a reply that can be read but
+    is wrong is not asked for again. What is wrong with one conversation leaves the others alone.
+
+    Args:
+      server: open; its `config` and pixel limits are those of the images' encoding here.
+      in_flight: conversations under way at a time.
+      deadline: seconds for all of them; what has not come by then has failed.
+
+    Returns:
+      For each conversation float32 [sampled tokens] (nats; those of its chunks one after the other, at the temperature
+      that the server scores at), or the error that says why there are none: PromptMismatch if the server read other
+      tokens than ours, GeneratorError if it failed, was late, or gave what no log-prob can be.
+    """
+    gate = asyncio.Semaphore(in_flight)
+
+    async def one(chunks: Sequence[Chunk]) -> np.ndarray:
+        async with gate:
+            return await _score(server, chunks)
+
+    tasks = [asyncio.ensure_future(one(chunks)) for chunks in conversations]
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline)
+    finally:
+        for task in tasks:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+    return [_outcome(result, deadline) for result in done]
+
+
+def _outcome(result: np.ndarray | BaseException, deadline: float) -> np.ndarray | GeneratorError:
+    if isinstance(result, asyncio.CancelledError):
+        return GeneratorError(f"no score within {deadline:g} s")
+    if isinstance(result, BaseException) and not isinstance(result, GeneratorError):
+        raise result
+    return result
+
+
+async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarray:
+    talk, sampled = await asyncio.to_thread(_conversation, server, chunks)
+    image = server.config.image_token_id
+    meant = talk.expanded_tokens(image)
+    if not len(meant) == talk.expanded == len(sampled):
+        raise PromptMismatch("a conversation's images are not those of its image tokens")
+    try:
+        scored = [(token, logp) for token, logp in await server.score(talk)]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
+    if len(scored) != len(meant) - 1:
+        raise PromptMismatch(f"the server scored {len(scored)} tokens, not the {len(meant) - 1} it was sent")
+    for place, ((token, _), wanted) in enumerate(zip(scored, meant[1:], strict=True), start=1):
+        if token != wanted and wanted != image:  # visual tokens have no id of their own
+            raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {wanted}")
+    return _log_probs([logp for (_, logp), own in zip(scored, sampled[1:], strict=True) if own])
+
+
+def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[Conversation, list[bool]]:
+    """What the server is sent, and which of the expanded tokens were sampled."""
+    talk, sampled = Conversation(), list[bool]()
+    for chunk in chunks:
+        if isinstance(chunk, ContextChunk):
+            try:
+                talk.read(chunk, [server.visual_tokens(image) for image in chunk.images])
+            except ValueError as error:
+                raise GeneratorError(str(error)) from error
+            sampled += [False] * (talk.expanded - len(sampled))
+        else:
+            special = {server.config.image_token_id, server.config.video_token_id}
+            if special.intersection(chunk.tokens.tolist()):
+                raise PromptMismatch("the policy wrote an image token, which a server would take for an image")
+            talk.tokens += chunk.tokens.tolist()
+            sampled += [True] * len(chunk.tokens)
+    return talk, sampled
+
+
+def _log_probs(values: list[Any]) -> np.ndarray:
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not _LOWEST <= value <= _ROUNDING:  # NaN is in no range
+            raise GeneratorError(f"{str(value)[:20]} is no log-prob")
+    return np.minimum(np.array(values, np.float32), np.float32(0))

@@ -1,0 +1,311 @@
+"""What generation servers have in common: token ids over HTTP, retries, conversations, adapters by version."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import base64
+import io
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+import numpy as np
+from PIL import Image
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.processing import MAX_PIXELS, MIN_PIXELS, ContextChunk, SampledChunk, smart_resize
+from hypereyes_jax.rollout.episodes import GeneratorError
+from hypereyes_jax.rollout.servers.weight_check import EchoError
+from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
+
+
+class PromptMismatch(GeneratorError):
+    """The server read another prompt than it was sent."""
+
+
+class _TransientError(Exception):
+    """A reply that may be better next time."""
+
+
+class Completion(NamedTuple):
+    """What a server sampled."""
+
+    tokens: list[int]
+    logp_behaviour: np.ndarray  # float32; NaN where the server does not tell it
+    logp_full: np.ndarray  # float32; NaN where the server does not tell it
+    stopped: bool  # by a stop id, which is the last token
+
+
+class Conversation:
+    """All that a server is sent of one rollout: token ids with one image token an image, and the images."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.images: list[str] = []  # PNG data URIs
+        self.visual: list[int] = []  # visual tokens of each image
+
+    @property
+    def expanded(self) -> int:
+        """Tokens with visual ones counted one by one."""
+        return len(self.tokens) + sum(self.visual) - len(self.visual)
+
+    def read(self, context: ContextChunk, visual: list[int]) -> None:
+        """Adds a prompt or an observation. `visual`: visual tokens of each of its images."""
+        self.tokens += context.tokens.tolist()
+        self.images += [_data_uri(image) for image in context.images]
+        self.visual += visual
+
+    def expanded_tokens(self, image: int) -> list[int]:
+        """The tokens as a server is to read them, `image` (the image token) repeated for each visual token."""
+        sizes = iter(self.visual)
+        return [t for token in self.tokens for t in ([token] * next(sizes, 0) if token == image else [token])]
+
+
+class GenerationServer(abc.ABC):
+    """A `Generator` over HTTP. Use as `async with`.
+
+    The whole conversation goes with every turn; the server's own prefix cache makes that cheap. Sampling on a server is
+    not reproducible from the seed.
+
+    Args:
+      url: like "http://host:30000".
+      config: the model that the server runs; prompts are checked to have the length there that they have here.
+      context: tokens a conversation may have.
+      concurrency: requests under way at a time.
+      timeout: seconds for one request.
+      attempts: tries of a request before it counts as failed.
+      kept_adapters: versions that stay loaded; at least one more than the staleness allowed.
+    """
+
+    load_endpoint: str
+    unload_endpoint: str
+
+    def __init__(
+        self,
+        url: str,
+        config: Qwen3VLConfig,
+        *,
+        context: int = 32768,
+        concurrency: int = 64,
+        timeout: float = 600.0,
+        attempts: int = 3,
+        kept_adapters: int = 2,
+        min_pixels: int = MIN_PIXELS,
+        max_pixels: int = MAX_PIXELS,
+        max_images: int = 50,
+    ):
+        self.url = url.rstrip("/")
+        self.config, self.context, self.max_images = config, context, max_images
+        self.version = 0
+        self.adapter: str | None = None
+        self._pixels = min_pixels, max_pixels
+        self._gate = asyncio.Semaphore(concurrency)
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._attempts = attempts
+        self._adapters: list[str] = []
+        self._kept = kept_adapters
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    @abc.abstractmethod
+    async def sample(
+        self, conversation: Conversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
+    ) -> Completion:
+        """Continues a conversation by at most `limit` tokens. Raises GeneratorError if the server fails or is wrong."""
+
+    @abc.abstractmethod
+    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+        """(token, log-prob) of all expanded tokens but the first, as the server reports them: not to be trusted.
+
+        What it reports at visual tokens means nothing. Log-probs are at temperature 1, whatever the request says:
+        neither SGLang (`input_token_logprobs`) nor vLLM (`prompt_logprobs`, in any log-prob mode) applies the
+        temperature to given tokens.
+
+        Raises GeneratorError, as PromptMismatch if the prompt has another length there; any KeyError, TypeError or
+        ValueError if the reply has another form than documented.
+        """
+
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSeat:
+        """A conversation. `seed` has no effect (see above)."""
+        return ServerSeat(self, sampling, stop_ids)
+
+    async def push_adapter(self, path: Path, version: int) -> None:
+        """Loads a PEFT adapter from a directory that the server can read; requests from now on use it.
+
+        Each version gets a name of its own, since the server's prefix cache is keyed by the name. Raises GeneratorError
+        if the server refuses it; the adapter before stays in use then.
+        """
+        name = f"policy-v{version}"
+        await self._reply_text(self.load_endpoint, {"lora_name": name, "lora_path": str(path)})
+        self._adapters.append(name)
+        self.adapter, self.version = name, version
+        while len(self._adapters) > self._kept:
+            await self._reply_text(self.unload_endpoint, {"lora_name": self._adapters.pop(0)})
+
+    async def echo_check(self, tokens: np.ndarray, expected: np.ndarray, tolerance: float = 0.05) -> float:
+        """Compares the server's log-probs of given tokens with those of the weights it should have.
+
+        A request that names no adapter, or one that is not loaded, may be answered by the base model without a word.
+
+        Args:
+          tokens: int32 [n] of text.
+          expected: float32 [n - 1], from `echo.expected_logps` on the learner's side.
+          tolerance: servers compute in bfloat16.
+
+        Returns:
+          The largest difference.
+
+        Raises:
+          EchoError: it is above `tolerance`, or the server saw other tokens.
+        """
+        conversation = Conversation()
+        conversation.read(ContextChunk(tokens), [])
+        scored = await self.score(conversation)
+        if [token for token, _ in scored] != tokens[1:].tolist():
+            raise EchoError(f"the server scored {len(scored)} tokens other than the {len(tokens) - 1} it was sent")
+        error = float(np.abs(np.array([logp for _, logp in scored], np.float32) - expected).max())
+        if not error <= tolerance:
+            raise EchoError(
+                f"log-probs differ by {error:.3g} (tolerance {tolerance:g}): the server does not run {self.adapter}"
+            )
+        return error
+
+    async def post(self, endpoint: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Posts JSON and reads JSON, again after failures that may pass. Raises GeneratorError."""
+        reply: dict[str, Any] = await self._post(endpoint, payload, _json_object)
+        return reply
+
+    async def _reply_text(self, endpoint: str, payload: dict[str, Any]) -> str:
+        text: str = await self._post(endpoint, payload, lambda response: response.text())
+        return text
+
+    async def _post(self, endpoint: str, payload: dict[str, Any], read: Any) -> Any:
+        if self._session is None:
+            raise RuntimeError(f"the client is not open; use it as `async with {type(self).__name__}(...)`")
+        passing = (aiohttp.ClientError, TimeoutError, _TransientError)
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.1),
+            retry=retry_if_exception_type(passing),
+            reraise=True,
+        )
+        try:
+            async for attempt in tries:
+                with attempt:
+                    async with self._gate, self._session.post(f"{self.url}/{endpoint}", json=payload) as reply:
+                        if reply.status >= 500 or reply.status == 429:
+                            raise _TransientError(f"{reply.status}: {(await reply.text(errors='replace'))[:200]}")
+                        if reply.status >= 400:
+                            raise GeneratorError(
+                                f"{endpoint} refused ({reply.status}): {(await reply.text(errors='replace'))[:200]}"
+                            )
+                        try:
+                            return await read(reply)
+                        except (ValueError, RecursionError) as error:  # half a reply, or a proxy's page
+                            raise _TransientError(f"no JSON object: {str(error)[:200]}") from error
+        except passing as error:
+            raise GeneratorError(f"{endpoint} failed {self._attempts} times: {type(error).__name__} {error}") from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def visual_tokens(self, image: Image.Image) -> int:
+        """Visual tokens of an image after resizing. Raises ValueError for one that can't be used."""
+        multiple = self.config.vision.pixel_multiple
+        height, width = smart_resize(image.height, image.width, multiple, *self._pixels)
+        return (height // multiple) * (width // multiple)
+
+    def check_length(self, conversation: Conversation, prompt_tokens: int) -> None:
+        """Raises GeneratorError if the server read a prompt of another length than was meant."""
+        if prompt_tokens != conversation.expanded:
+            raise PromptMismatch(
+                f"the server's prompt has {prompt_tokens} tokens, ours {conversation.expanded}: images are resized "
+                "or expanded in another way there; set its min_pixels and max_pixels to ours"
+            )
+
+
+async def _json_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    reply = await response.json()
+    if not isinstance(reply, dict):
+        raise ValueError(f"a {type(reply).__name__}")
+    return reply
+
+
+def check_sampled(tokens: list[int], scored: list[int], finish: str, stop_ids: tuple[int, ...]) -> bool:
+    """Whether a stop id ended the turn; raises GeneratorError for what servers are known to get wrong.
+
+    Args:
+      scored: the tokens that the log-probs are of.
+      finish: the server's reason.
+    """
+    if scored != tokens or not tokens:
+        raise GeneratorError(f"{len(scored)} log-probs do not belong to the {len(tokens)} tokens sampled")
+    if finish not in ("stop", "length"):
+        raise GeneratorError(f"the server ended a turn with {finish!r}")
+    if finish == "stop" and tokens[-1] not in stop_ids:
+        raise GeneratorError("the server strips the stop token, so its log-prob is missing")
+    return finish == "stop"
+
+
+class ServerSeat:
+    """One conversation with a server."""
+
+    def __init__(self, server: GenerationServer, sampling: SamplingConfig, stop_ids: tuple[int, ...]):
+        self._server, self._sampling, self._stop_ids = server, sampling, stop_ids
+        self._conversation = Conversation()
+
+    async def turn(self, context: ContextChunk) -> Turn:
+        """Reads a prompt or an observation, and samples. Raises GeneratorError if the server fails or is wrong."""
+        server, sampling, talk = self._server, self._sampling, self._conversation
+        try:
+            visual = [server.visual_tokens(image) for image in context.images]
+        except ValueError as error:
+            return Turn(None, TurnEnd.UNREADABLE, str(error))
+        expanded = talk.expanded + len(context.tokens) + sum(visual) - len(visual)
+        if expanded >= server.context or len(talk.images) + len(visual) > server.max_images:
+            return Turn(None, TurnEnd.CONTEXT)
+        talk.read(context, visual)
+        limit = min(sampling.max_new_tokens, server.context - expanded)
+        version = server.version
+        done = await server.sample(talk, sampling, self._stop_ids, limit)
+        talk.tokens += done.tokens
+        versions = np.full(len(done.tokens), version, np.int32)
+        chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_behaviour, done.logp_full, versions)
+        if done.stopped:
+            return Turn(chunk, TurnEnd.STOP)
+        return Turn(chunk, TurnEnd.LENGTH if limit == sampling.max_new_tokens else TurnEnd.CONTEXT)
+
+    async def close(self) -> None:
+        """Nothing is held on the server."""
+
+
+def _data_uri(image: Image.Image) -> str:
+    file = io.BytesIO()
+    (image if image.mode == "RGB" else image.convert("RGB")).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def sampling_params(sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> dict[str, Any]:
+    """What both servers are asked for in the same words; each names the limit on new tokens in its own."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "min_p": sampling.min_p,
+        "stop_token_ids": list(stop_ids),
+    }
+
+
+def is_truncated(sampling: SamplingConfig) -> bool:
+    """Whether tokens are drawn from a part of the vocabulary only."""
+    return sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0 or sampling.temperature == 0

@@ -1,0 +1,1 @@
+"""The training loops: SFT, RL, pretraining of the miniature; question selection, distillation, samplers."""

@@ -1,0 +1,259 @@
+"""Failed rollouts get a teacher's log-probs: from weights that this run holds, or from a server.
+
+A server scores at temperature 1: neither SGLang nor vLLM applies the request's temperature to tokens that it is given
+(SGLang's `input_token_logprobs`, vLLM's `prompt_logprobs` with raw and with processed log-probs alike; both have open
+proposals for a field of its own). Distillation compares at the student's sampling temperature, 0.8, and the log-prob at
+one temperature does not follow from that at another: it takes all logits. So the server is given a copy of the teacher
+whose logits are already divided, by its last norm: `hypereyes export --temperature 0.8`. A server said to score at
+another temperature than the student's is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.processes import Processes
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.learner.packing import TrainingSample
+    from hypereyes_jax.learner.teacher import LocalTeacher, Teacher
+    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.rollout.servers.server import GenerationServer
+    from hypereyes_jax.train.samplers import Rollouts
+    from hypereyes_jax.train.sizes import Scale
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TeacherServerConfig:
+    """A server that scores as the teacher, so that its weights need no room here.
+
+    A sample that it does not score in time, or scores as other tokens, is trained on without distillation, and counted.
+    """
+
+    url: str = ""
+    """Like http://host:30000; none = no server."""
+    kind: Literal["sglang", "vllm"] = "sglang"
+    """What serves: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
+    model: str = ""
+    """SGLang: a LoRA adapter that it holds. vLLM: a name it serves. None = the model it was started with."""
+    temperature: float = 1.0
+    """Of the server's log-probs; must be the student's. `hypereyes export --temperature` makes such a model."""
+    in_flight: int = 16
+    """Samples sent at a time."""
+    timeout: float = 120.0
+    """Seconds for one request."""
+    attempts: int = 3
+    """Tries of a request that fails (no connection, 5xx, 429, too slow, no JSON), with growing pauses up to 5 s."""
+    deadline: float = 300.0
+    """Seconds for all samples of a step; those not scored by then are not distilled."""
+
+
+def choose(
+    directory: Path | None,
+    server: TeacherServerConfig,
+    temperature: float,
+    opd: Literal["advantage", "reverse-kl"] = "advantage",
+) -> Path | TeacherServerConfig | None:
+    """The teacher that the settings name, if any.
+
+    Args:
+      temperature: the student's, at which the two are compared.
+      opd: the form of distillation, as `LearnerConfig.opd`.
+
+    Raises UserError for two teachers, a server that can't be one, or no weights for a form that needs them.
+    """
+    if opd == "reverse-kl" and (directory is None or server.url):
+        raise UserError(
+            "--scale.learner.opd reverse-kl compares whole vocabularies, for which the teacher's weights must be here: "
+            "give --teacher DIR and no --teacher-server.url, or leave --scale.learner.opd at advantage"
+        )
+    if not server.url:
+        if server != TeacherServerConfig():
+            raise UserError("settings of a teacher's server are given, but not where it is: add --teacher-server.url")
+        return directory
+    if directory is not None:
+        raise UserError(f"two teachers: {directory} and {server.url}. Give either --teacher or --teacher-server.url.")
+    if urlsplit(server.url).scheme not in ("http", "https") or not urlsplit(server.url).netloc:
+        raise UserError(f"--teacher-server.url {server.url} is no address like http://host:30000")
+    for name in ("in_flight", "timeout", "attempts", "deadline"):
+        if not getattr(server, name) > 0:
+            raise UserError(f"--teacher-server.{name.replace('_', '-')} must be positive")
+    if not abs(server.temperature - temperature) <= 1e-6:
+        raise UserError(
+            f"the teacher's server scores at temperature {server.temperature:g}, the student samples at "
+            f"{temperature:g}, and no log-prob at one follows from that at the other. SGLang and vLLM do not apply a "
+            f"temperature to given tokens: serve a copy made by `hypereyes export --temperature {temperature:g}`, and "
+            f"say so with --teacher-server.temperature {temperature:g}."
+        )
+    return server
+
+
+class Teaching:
+    """The distillation part of a training step. Every process must call it at every step.
+
+    Args:
+      teacher: None = no distillation.
+    """
+
+    def __init__(self, teacher: Teacher | None, processes: Processes):
+        self._teacher, self._processes = teacher, processes
+
+    @property
+    def local(self) -> LocalTeacher | None:
+        """The teacher, if its weights are here."""
+        from hypereyes_jax.learner.teacher import LocalTeacher
+
+        return self._teacher if isinstance(self._teacher, LocalTeacher) else None
+
+    async def __call__(self, samples: Sequence[TrainingSample]) -> tuple[list[TrainingSample], dict[str, float]]:
+        """Gives failed samples the teacher's log-probs of their tokens, where it has any.
+
+        Returns:
+          (the samples in their order, counts of the step over all processes: `distilled` samples with a score, and
+          `teacher_failures` and `teacher_mismatches` without one).
+        """
+        out = list(samples)
+        counts = [0, 0, 0]
+        if self._teacher is not None:
+            failed = [number for number, sample in enumerate(out) if sample.failed]
+            scored = await self._teacher.score([out[number] for number in failed])
+            for number, logp in zip(failed, scored, strict=True):
+                out[number] = replace(out[number], teacher_logp=logp)
+            unscored = self._teacher.unscored
+            if unscored.why:
+                _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failed), unscored.why)
+            counts = [sum(logp is not None for logp in scored), unscored.failures, unscored.mismatches]
+        totals = np.sum(self._processes.gather(counts), axis=0)
+        names = ("distilled", "teacher_failures", "teacher_mismatches")
+        return out, dict(zip(names, map(float, totals), strict=True))
+
+
+class TeacherServer:
+    """A teacher behind a server: a `rl.teacher.Teacher`. Failures are retried, then counted; it never raises for them.
+
+    Args:
+      server: open.
+      in_flight, deadline: as `score_conversations`.
+    """
+
+    def __init__(self, server: GenerationServer, in_flight: int, deadline: float):
+        from hypereyes_jax.learner.teacher import Unscored
+
+        self.unscored = Unscored()
+        self._server, self._in_flight, self._deadline = server, in_flight, deadline
+
+    async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
+        """As `Teacher.score`."""
+        from hypereyes_jax.learner.teacher import Unscored
+        from hypereyes_jax.rollout.servers.scoring import score_conversations
+        from hypereyes_jax.rollout.servers.server import PromptMismatch
+
+        found = await score_conversations(
+            self._server, [sample.chunks for sample in samples], in_flight=self._in_flight, deadline=self._deadline
+        )
+        errors = [each for each in found if isinstance(each, Exception)]
+        mismatches = sum(isinstance(error, PromptMismatch) for error in errors)
+        self.unscored = Unscored(len(errors) - mismatches, mismatches, str(errors[0]) if errors else "")
+        return [None if isinstance(each, Exception) else each for each in found]
+
+
+@contextlib.asynccontextmanager
+async def teaching(
+    teacher: Path | TeacherServerConfig | None,
+    model: Qwen3VLConfig,
+    rollouts: Rollouts,
+    samples: int,
+    processes: Processes,
+) -> AsyncIterator[Teaching]:
+    """The teacher of a run, ready to score.
+
+    Args:
+      teacher: what `choose` returned.
+      model: the policy's.
+      rollouts: how the policy renders messages and samples.
+      samples: of a step, over all processes; about half of them fail and are scored.
+
+    Raises UserError if a directory holds no model or one with another vocabulary than the policy's, or if a server does
+    not score a first, made-up conversation. Later failures of a server only mask samples.
+    """
+    if teacher is None:
+        yield Teaching(None, processes)
+    elif isinstance(teacher, Path):
+        yield Teaching(_local(teacher, model, rollouts, samples, processes), processes)
+    else:
+        async with _client(teacher, model, rollouts.scale) as server:
+            scorer = TeacherServer(server, teacher.in_flight, teacher.deadline)
+            # All processes end if one can't reach it: one that goes on would wait for the others for ever.
+            problems = [problem for problem in processes.gather(await _problem(scorer, rollouts.chat)) if problem]
+            if problems:
+                raise UserError(f"the teacher at {teacher.url} ({teacher.kind}) does not score: {problems[0]}")
+            yield Teaching(scorer, processes)
+
+
+def _local(path: Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
+    from hypereyes_jax.learner.learner import reads_alike
+    from hypereyes_jax.learner.teacher import LocalTeacher
+
+    learn, scale = rollouts.scale.learner, rollouts.scale
+    model, params, chat = processes.load(path, learn.compute_dtype)
+    if learn.opd == "reverse-kl" and not reads_alike(model, policy):
+        raise UserError(
+            f"{path} cuts images or embeds tokens in another way than the policy, so the two can't read one batch, as "
+            "--scale.learner.opd reverse-kl needs: leave it at advantage."
+        )
+    if chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
+        raise UserError(f"{path} has another vocabulary than the policy: it can't score the policy's tokens.")
+    packing = scale.pack(samples // processes.count // 2, processes.shards)
+    return LocalTeacher(
+        model,
+        params,
+        packing,
+        learn.temperature,
+        processes.mesh,
+        processes.batch,
+        compute_dtype=learn.compute_dtype,
+    )
+
+
+def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> GenerationServer:
+    from hypereyes_jax.rollout.servers.sglang import SGLangServer
+    from hypereyes_jax.rollout.servers.vllm import VLLMServer
+
+    kind = {"sglang": SGLangServer, "vllm": VLLMServer}[config.kind]
+    server = kind(
+        config.url,
+        model,
+        concurrency=config.in_flight,
+        timeout=config.timeout,
+        attempts=config.attempts,
+        min_pixels=scale.min_pixels,
+        max_pixels=scale.max_pixels,
+    )
+    server.adapter = config.model or None
+    return server
+
+
+async def _problem(teacher: Teacher, chat: ChatFormat) -> str:
+    """Why a prompt with an image and a reply of one token get no score; empty if they do."""
+    from PIL import Image
+
+    from hypereyes_jax.learner.packing import TrainingSample
+    from hypereyes_jax.processing import SampledChunk
+
+    logp, version = np.zeros(1, np.float32), np.zeros(1, np.int32)
+    reply = SampledChunk(np.array(chat.stop_ids[:1], np.int32), logp, logp, version)
+    prompt = chat.prompt("", [Image.new("RGB", (64, 48)), "What is it?"])
+    await teacher.score([TrainingSample((prompt, reply))])
+    return teacher.unscored.why

@@ -1,0 +1,228 @@
+"""The RL loop: play groups, score and rank them, distil what failed, update, publish the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.runs.memory import give_back
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.question_selection import rollout_seeds, verdicts
+from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
+from hypereyes_jax.train.step_monitor import Watch, profiled
+
+if TYPE_CHECKING:
+    from hypereyes_jax.cli.rl import RlSettings
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.env.judging.judges import Judge
+    from hypereyes_jax.env.search.metrics import SearchMetrics
+    from hypereyes_jax.env.search.recorded import RecordedBackend
+    from hypereyes_jax.env.types import Question
+    from hypereyes_jax.learner.experience import Experience
+    from hypereyes_jax.models.qwen3_vl import Params
+    from hypereyes_jax.train.distillation import Teaching
+
+
+TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
+
+
+class Trial(NamedTuple):
+    """Other questions that the policy is tried on as it trains."""
+
+    questions: Sequence[Question]
+    every: int  # steps
+
+
+class RlLoop:
+    """The RL loop of one run."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        rollouts: Rollouts,
+        model: Qwen3VLConfig,
+        params: Params,
+        questions: Sequence[Question],
+        references: dict[str, tuple[int, int]],
+        teaching: Teaching,
+        settings: RlSettings,
+        backend: RecordedBackend,
+        judge: Judge,
+        processes: Processes,
+        trial: Trial | None = None,
+        reward: RewardConfig = RewardConfig(),
+        tighten: Literal["epoch", "step"] = "epoch",
+    ):
+        """`params` are used up: the state takes their buffers. `tighten`: when better references come in force."""
+        from hypereyes_jax.learner.learner import make_learner
+        from hypereyes_jax.rl.references import ReferenceStore
+
+        scale = rollouts.scale
+        self._directory, self._rollouts, self._model = directory, rollouts, model
+        self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
+        self._questions, self._reward = questions, reward
+        self._references = ReferenceStore(references, tighten)
+        samples = settings.prompts * settings.group // processes.count
+        self._packing = scale.pack(samples, processes.shards)
+        optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
+        learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
+        self._train_mode = learn.train
+        self._watch = Watch(model, learn.train)
+        teacher = teaching.local if learn.opd == "reverse-kl" else None
+        self._learner = make_learner(model, learn, processes.mesh, teacher_config=teacher.model if teacher else None)
+        self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
+        self._state = processes.state(self._learner, settings.seed, params)
+        self._teaching, self._trial = teaching, trial
+        self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
+
+    async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
+        from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
+        from hypereyes_jax.learner.state import weights
+        from hypereyes_jax.rl.references import ReferenceStore
+
+        settings = self._settings
+        keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
+        with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
+            restored = checkpoints.restore(self._state, resume_step)
+            if restored is not None:
+                self._state, cursor = restored
+                self._references = ReferenceStore.from_state(cursor["references"])
+                self._earlier_searches = cursor["searches"]
+            done = int(self._state.step)
+            self._publish(done)
+            give_back()  # what the selection held
+            metrics = self._processes.metrics(self._directory, "rl", done)
+            with stages.stage("RL", settings.steps) as stage, metrics as log:
+                stage.skip_to(done)
+                for step in range(done, settings.steps):
+                    with profiled(self._directory.file("profile"), step == profile_step):
+                        values = await self._step(step)
+                    if self._trial is not None and (step + 1) % self._trial.every == 0:
+                        values |= await self._tried(self._trial.questions)
+                    give_back()
+                    log.log(step, values)
+                    stage.advance(
+                        accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
+                    )
+                    if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+                        # The search store has no position: see docs/environment.md.
+                        cursor = {"references": self._references.state(), "searches": self._searches().state()}
+                        checkpoints.save(self._state, cursor)
+        return weights(self._state, self._train_mode)[0]
+
+    async def _step(self, step: int) -> dict[str, float]:
+        from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
+        from hypereyes_jax.learner.packing import TrainingSample
+        from hypereyes_jax.rollout import Timeline
+
+        settings, timeline = self._settings, Timeline()
+        asked = [self._questions[index] for index in self._order(step)]
+        mine = self._processes.share(asked)
+        repeated = [question for question in mine for _ in range(settings.group)]
+        by_question = rollout_seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
+        seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
+        laps = Laps(self._processes)
+        played, waited = await self._rollouts.play(
+            repeated, self._backend, seeds, group=settings.group, timeline=timeline
+        )
+        await self._rollouts.rest()
+        self._rollouts.suspend()
+        if self._processes.leads:
+            timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
+        playing = laps.lap("generation")
+        laps.move(waited, "generation", "search")
+        judged = await verdicts(self._judge, played)
+        played_groups: list[Experience] = []
+        for number, question in enumerate(mine):
+            own = slice(number * settings.group, (number + 1) * settings.group)
+            reference = self._references.get(question.id)
+            played_groups.append(score_group(played[own], judged[own], reference, self._reward))
+        laps.lap("judging")
+        # What the references learn and the curves show is of all processes' groups, alike in each.
+        shares = self._processes.gather([group.record() for group in played_groups])
+        groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
+        held = [self._references.get(question.id) for question in asked]
+        for question, group in zip(asked, groups, strict=True):
+            observe(self._references, question.id, group)
+        tightened = sum(self._references.get(q.id) != before for q, before in zip(asked, held, strict=True))
+        tightened += self._references.commit() if self._ends_epoch(step) else 0
+        samples = [sample for group in played_groups for sample in group.samples()]
+        if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
+            samples = [TrainingSample(played[0].chunks, weight=0.0)]
+        laps.lap("judging")
+        samples = await self._rollouts.handed_out(samples)
+        laps.lap("waiting")  # a follower for its leader
+        samples, taught = await self._teaching(samples)
+        laps.lap("teacher")
+        # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
+        live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
+        left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
+        if not live:  # a step with nothing to learn has the shape of any other
+            live, left_out = left_out[:1], left_out[1:]
+        batch = self._processes.batch(self._model, live, self._packing, left_out)
+        self._watch.check(batch, self._packing)
+        laps.lap("packing")
+        self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
+        values = {name: float(value) for name, value in metrics.items()}
+        trained = laps.lap("training")
+        synced = self._publish(step + 1)
+        laps.lap("sync")
+        figures = {
+            **laps.seconds(),
+            **self._watch.figures(batch, trained),
+            **synced,
+            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
+        }
+        return {
+            **values,
+            **summary(groups),
+            "reference_rounds": sum(r.rounds for r in held) / len(held),
+            "reference_invocations": sum(r.invocations for r in held) / len(held),
+            "references_tightened": float(tightened),
+            **taught,
+            **over_processes(self._processes, figures, len(played), playing, self._searches()),
+        }
+
+    async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
+        """One rollout of each question, always with the same seeds; failures of the world are left out."""
+        mine = self._processes.part(range(len(questions)))
+        played, _ = await self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
+        await self._rollouts.rest()
+        rows = [
+            [float(bool(verdict)), t.result.rounds, t.result.invocations]
+            for t, verdict in zip(played, await verdicts(self._judge, played), strict=True)
+            if t.result.stop is not StopReason.INFRASTRUCTURE and (t.result.answer is None or verdict is not None)
+        ]
+        everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]
+        means = np.mean(everyone, axis=0).tolist() if everyone else [0.0] * 3
+        names = ("eval_accuracy", "eval_rounds", "eval_invocations")
+        return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
+
+    def _searches(self) -> SearchMetrics:
+        return searches_so_far(self._processes, self._backend.metrics, self._earlier_searches)
+
+    def _publish(self, version: int) -> dict[str, float]:
+        """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
+        from hypereyes_jax.learner.state import weights
+
+        return self._rollouts.publish(weights(self._state, self._train_mode)[0], version)
+
+    def _epoch_steps(self) -> int:
+        return len(self._questions) // self._settings.prompts
+
+    def _order(self, step: int) -> list[int]:
+        """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
+        epoch, place = divmod(step, self._epoch_steps())
+        order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
+        return [int(i) for i in order[place * self._settings.prompts : (place + 1) * self._settings.prompts]]
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._epoch_steps() == 0

@@ -1,0 +1,209 @@
+"""The rollout engines of one process: they play episodes together, and take the learner's weights.
+
+A process that only holds a part of another one's engine follows that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypereyes_jax.train.sizes import Scale
+
+if TYPE_CHECKING:  # help must answer without jax
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.env.types import Question, SearchBackend
+    from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
+    from hypereyes_jax.learner.packing import TrainingSample
+    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.rollout import Timeline, Trajectory
+    from hypereyes_jax.rollout.device import Device
+    from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+
+
+class Played(NamedTuple):
+    trajectories: list[Trajectory]
+    waiting_seconds: float  # an engine stood still because every rollout was searching; the mean of the engines
+
+
+class Rollouts:
+    """Engines with the same weights. A `with` statement around their use tells the others of a team how it ended.
+
+    Args:
+      engines: those of this process's devices; none in a process that follows.
+      chat: renders messages to tokens.
+      scale: the rules of episodes and sampling.
+      copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
+      followers: of this process's only engine, which lies on the devices of several processes.
+      following: this process's part of another one's engine, and that one.
+    """
+
+    def __init__(
+        self,
+        engines: Engines,
+        chat: ChatFormat,
+        scale: Scale,
+        copies: ReplicaWeights | None = None,
+        followers: Announcer | None = None,
+        following: tuple[Device, Listener] | None = None,
+    ):
+        self.engines = engines
+        self.chat = chat
+        self.scale = scale
+        self._copies = copies
+        self._followers, self._following = followers, following
+
+    @classmethod
+    def on_mesh(
+        cls,
+        model: Qwen3VLConfig,
+        params: Any,
+        chat: ChatFormat,
+        scale: Scale,
+        copies: ReplicaWeights,
+        processes: Processes,
+        at_once: int,
+    ) -> Rollouts:
+        """Engines on replicas' devices, with copies of weights that lie on the learner's mesh.
+
+        Args:
+          copies: makes them.
+          processes: in the teams of the replicas.
+          at_once: rollouts that all processes play at a time; no engine gets more slots than its share of them.
+
+        Raises UserError if the processes of a team can't reach each other.
+        """
+        from hypereyes_jax.launch.replica_group.calls import Listener
+        from hypereyes_jax.launch.replica_group.connect import connect
+        from hypereyes_jax.rollout import Engine
+        from hypereyes_jax.rollout.device import Device
+        from hypereyes_jax.rollout.engines import Engines
+
+        link = connect(processes, _end)
+        slots = min(scale.slots, -(-at_once // len(copies.grid)))
+        settings = replace(scale, slots=slots).engine()
+        placed = list(zip(copies(params), copies.meshes, strict=True))
+        if isinstance(link, Listener):
+            (own, replica), *_ = placed
+            return cls(Engines([]), chat, scale, copies, following=(Device(model, own, settings, mesh=replica), link))
+        announced = None if link is None else link.announced
+        engines = [Engine(model, own, settings, mesh=replica, announced=announced) for own, replica in placed]
+        return cls(Engines(engines), chat, scale, copies, link)
+
+    def __enter__(self) -> Rollouts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        why = "" if error is None else f"{type(error).__name__}: {error}"
+        for end in (self._followers, None if self._following is None else self._following[1]):
+            if end is not None:
+                end.close(why)
+
+    def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
+        """Of a question as an episode begins, visual tokens counted one by one."""
+        from hypereyes_jax.env.episode import Episode
+
+        episode = Episode(question, backend, self.scale.episode)
+        return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
+
+    def suspend(self) -> None:
+        """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
+        if self._copies is None:
+            return
+        self.engines.suspend()
+        if self._following is not None:
+            self._following[0].suspend()
+
+    def publish(self, params: Any, version: int) -> dict[str, float]:
+        """The engines sample from the learner's present weights from now on.
+
+        Returns, on a mesh, sync_gib: what this process's devices received.
+        """
+        if self._copies is None:
+            self.engines.set_weights(params, None, version)
+            return {}
+        self.suspend()  # there may be no room for old and new
+        copies = self._copies(params)
+        if self._following is not None:
+            self._following[0].set_weights(copies[0], None)
+        else:
+            for engine, own in zip(self.engines.all, copies, strict=True):
+                engine.set_weights(own, None, version)
+        return {"sync_gib": self._copies.received_bytes(params) / 2**30}
+
+    async def rest(self) -> None:
+        """Every process calls it after its plays: those that follow have worked for their leader until then."""
+        if self._followers is not None:
+            self._followers.rest()
+        if self._following is not None:
+            device, leader = self._following
+            try:
+                await asyncio.to_thread(leader.follow, device)
+            except asyncio.CancelledError:
+                leader.stop()
+                raise
+
+    async def handed_out(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+        """This process's part of what its team's leader has to train on; every process calls it.
+
+        Args:
+          samples: the leader's, at least one; of a process that follows none.
+        """
+        from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
+
+        if self._following is not None:
+            return from_message(await asyncio.to_thread(self._following[1].handed))
+        if self._followers is None:
+            return list(samples)
+        own, *others = spread(samples, 1 + len(self._followers))
+        self._followers.hand_out([to_message(part) for part in others])
+        return own
+
+    async def play(
+        self,
+        questions: Sequence[Question],
+        backend: SearchBackend,
+        seeds: Sequence[int],
+        *,
+        group: int = 1,
+        evaluation: bool = False,
+        advance: Callable[[], None] | None = None,
+        timeline: Timeline | None = None,
+    ) -> Played:
+        """One episode a question.
+
+        Args:
+          seeds: one a question.
+          group: so many questions in a row are the same one; they go to one engine, which reads their prompt once.
+          evaluation: sample as in evaluation.
+          advance: called as each ends.
+        """
+        if not questions:
+            return Played([], 0.0)
+        from hypereyes_jax.env.episode import Episode
+        from hypereyes_jax.rollout import run_episodes
+
+        episodes = [Episode(question, backend, self.scale.episode) for question in questions]
+        on_end = None if advance is None else lambda *_: advance()
+        sampling = self.scale.sampling(evaluation)
+        async with self.engines.running(group, timeline) as generator:
+            trajectories = await run_episodes(
+                generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline
+            )
+        waited = sum(counts.waiting_seconds for counts in generator.counts) / len(generator.counts)
+        return Played(trajectories, waited)
+
+
+def _end(why: str) -> None:
+    """Ends this process: its main thread may wait inside of a device program for one that is gone, for ever."""
+    print(f"hypereyes: {why}", file=sys.stderr, flush=True)
+    os._exit(1)

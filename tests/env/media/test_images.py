@@ -1,0 +1,143 @@
+import contextlib
+import io
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hypereyes_jax.env.media.images import (
+    ImageError,
+    ImageLimits,
+    data_uri,
+    decode_image,
+    encode_image,
+    read_base64_image,
+    to_rgb,
+)
+
+
+def saved(format, image=None, **options):
+    out = io.BytesIO()
+    (image or Image.linear_gradient("L").convert("RGB")).save(out, format, **options)
+    return out.getvalue()
+
+
+def png_claiming(width, height):
+    """A PNG whose header claims a size, with hardly any data behind it."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" * 10_000_000, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_ordinary_images_decode(format):
+    assert decode_image(saved(format)).size == (256, 256)
+    assert decode_image(saved(format) + b"\0" * 100).mode == "RGB"  # block padding
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (60_000, 1), (1, 60_000), (16_000, 16_000)])
+def test_bombs_and_huge_sides_are_refused(size):
+    with pytest.raises(ImageError, match=r"too large|DecompressionBomb"):
+        decode_image(png_claiming(*size))
+
+
+def test_a_bomb_costs_no_memory():
+    script = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]);"
+        "from hypereyes_jax.env.media.images import *; from tests.env.media.test_images import png_claiming;"
+        "data = png_claiming(60_000, 60_000); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: decode_image(data)\n"
+        "except ImageError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    root = str(Path(__file__).parents[3])
+    done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, timeout=60, cwd=root)
+    assert int(done.stdout) < 20_000, done.stderr  # KiB; decoded it would be 10 GB
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_polyglots_are_refused(format):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("payload.html", "<script>alert(1)</script>")
+    for tail in (archive.getvalue(), b"<html><script>alert(1)</script>", b"%PDF-1.4", b"\x00x"):
+        with pytest.raises(ImageError, match="goes on behind"):
+            decode_image(saved(format) + tail)
+        assert decode_image(saved(format) + tail, ImageLimits(trailing_data=True)).size == (256, 256)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_broken_files_are_refused(format):
+    data = saved(format)
+    for wrong in (data[: len(data) // 2], data[:20], b"", b"GIF89a", b"<svg/>", data[4:]):
+        with pytest.raises(ImageError):
+            decode_image(wrong)
+
+
+@pytest.mark.parametrize("format", ["BMP", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_refused(format):
+    with pytest.raises(ImageError, match="not a readable"):
+        decode_image(saved(format))
+
+
+def test_too_many_bytes_are_refused():
+    with pytest.raises(ImageError, match="at most 10"):
+        decode_image(saved("PNG"), ImageLimits(max_bytes=10))
+
+
+SAMPLES = [saved(format) for format in ("JPEG", "PNG", "WEBP", "GIF")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=6), st.data())
+def test_damaged_bytes_give_an_image_or_an_image_error(data, edits, draw):
+    damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))] if draw.draw(st.booleans()) else data)
+    for position, value in edits:
+        if position < len(damaged):
+            damaged[position] = value
+    limits = ImageLimits(max_pixels=1_000_000)
+    with contextlib.suppress(ImageError):
+        assert decode_image(bytes(damaged), limits).mode == "RGB"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_image_error(data):
+    with pytest.raises(ImageError):
+        decode_image(data)
+
+
+def test_what_goes_out_has_no_metadata_and_fits():
+    exif = Image.Exif()
+    exif[0x010E] = "a secret description"
+    data = saved("JPEG", Image.new("RGB", (3000, 100)), exif=exif)
+    assert b"secret" in data
+    out = encode_image(decode_image(data))
+    assert b"secret" not in out
+    assert decode_image(out).size == (1024, 34)
+
+
+def test_transparency_becomes_white():
+    assert to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_base64_with_and_without_its_prefix():
+    image = Image.linear_gradient("L").convert("RGB")
+    uri = data_uri(image, "PNG")
+    assert read_base64_image(uri).tobytes() == image.tobytes()
+    assert read_base64_image(uri.partition(",")[2]).tobytes() == image.tobytes()
+    for wrong in ("data:image/png;base64,@@@", "abc", "", "é"):
+        with pytest.raises(ImageError):
+            read_base64_image(wrong)
+    with pytest.raises(ImageError, match="too long"):
+        read_base64_image(uri, ImageLimits(max_bytes=100))

@@ -1,0 +1,28 @@
+"""What was read of other people's JSON can be written again, or is refused as a ValueError."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hypereyes_jax.env.web.untrusted import encodable, parse_json
+
+
+@given(
+    st.recursive(st.text(st.characters(), max_size=4), lambda x: st.lists(x) | st.dictionaries(st.text(), x)),
+    st.booleans(),
+)
+def test_what_was_read_can_be_written(value, escaped):
+    text = json.dumps(value, ensure_ascii=escaped)
+    for raw in (text, text.encode("utf-8", "surrogatepass")):
+        read = parse_json(raw)
+        json.dumps(read, ensure_ascii=False).encode()
+    if text == encodable(text) and "\\ud" not in text:
+        assert read == value
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[" * 100_000, "9" * 5_000, b"\xff\xfe\x00", '"\\ud800' + "[" * 9])
+def test_what_is_no_json_is_a_value_error(raw):
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own kinds)
+        parse_json(raw)

@@ -1,0 +1,159 @@
+import asyncio
+import ipaddress
+import socket
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver
+from aiohttp.test_utils import TestServer
+
+from hypereyes_jax.env.web import urls
+from hypereyes_jax.env.web.urls import UrlError, UrlGuard, is_public
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "192.168.0.1",
+        "172.16.0.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fc00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "ff02::1",
+    ],
+)
+def test_private_addresses(address):
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_public_addresses(address):
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://example.org/x",
+        "gopher://example.org",
+        "data:text/html,x",
+        "javascript:alert(1)",
+        "//example.org/x",
+        "example.org",
+        "http://",
+        "http://user:pw@example.org/",
+        "http://example.org:22/",
+        "http://example.org:99999/",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://[bad/",
+    ],
+)
+def test_urls_refused_by_their_form(url):
+    with pytest.raises(UrlError):
+        UrlGuard().check(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://2130706433/", "http://0x7f.1/", "http://127.1/", "http://localhost/", "http://localhost./"]
+)
+async def test_other_spellings_of_loopback_are_refused_when_resolved(url):
+    with pytest.raises(UrlError):
+        await UrlGuard(seconds=5).fetch(url)
+
+
+class Names(AbstractResolver):
+    """Resolves every name to the addresses given, in turn."""
+
+    def __init__(self, *addresses):
+        self.addresses, self.asked = list(addresses), 0
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        address = self.addresses[min(self.asked, len(self.addresses) - 1)]
+        self.asked += 1
+        return [{"hostname": host, "host": address, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
+
+    async def close(self):
+        pass
+
+
+async def test_a_name_that_resolves_to_a_private_address_is_refused():
+    guard = UrlGuard(resolver=Names("10.0.0.7"))
+    with pytest.raises(UrlError, match="not a public address"):
+        await guard.fetch("http://innocent.example/")
+
+
+@pytest.fixture
+async def server():
+    async def body(request):
+        return web.Response(body=b"x" * int(request.query["size"]))
+
+    async def redirect(request):
+        raise web.HTTPFound(request.query["to"])
+
+    async def loop(request):
+        raise web.HTTPFound("/loop")
+
+    async def endless(request):
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        while True:
+            await stream.write(b"x" * 1000)
+            await asyncio.sleep(0.01)
+
+    app = web.Application()
+    app.router.add_get("/body", body)
+    app.router.add_get("/redirect", redirect)
+    app.router.add_get("/loop", loop)
+    app.router.add_get("/endless", endless)
+    server = TestServer(app)
+    await server.start_server()
+    yield str(server.make_url("")).rstrip("/")
+    await server.close()
+
+
+LOCAL = {"allow_private": True, "ports": None}
+
+
+async def test_a_good_url_is_fetched(server):
+    assert await UrlGuard(**LOCAL).fetch(f"{server}/body?size=5") == b"xxxxx"
+    assert await UrlGuard(**LOCAL).fetch(f"{server}/redirect?to=/body%3Fsize=3") == b"xxx"
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://u:p@127.0.0.1/", "ftp://example.org/"])
+async def test_a_redirect_is_checked_like_any_url(server, target):
+    with pytest.raises(UrlError):
+        await UrlGuard(**LOCAL).fetch(f"{server}/redirect?to={target}")
+
+
+async def test_a_redirect_into_the_private_network_is_refused(server, monkeypatch):
+    monkeypatch.setattr(urls, "_PublicOnly", lambda resolver: resolver)  # lets the first hop, a name, pass as public
+    guard, port = UrlGuard(ports=None, resolver=Names("127.0.0.1")), server.rsplit(":", 1)[1]
+    assert await guard.fetch(f"http://first.example:{port}/body?size=1") == b"x"
+    with pytest.raises(UrlError, match=r"127\.0\.0\.1 is not a public address"):
+        await guard.fetch(f"http://first.example:{port}/redirect?to=http://127.0.0.1:{port}/body%3Fsize=1")
+
+
+async def test_caps_on_size_redirects_and_time(server):
+    with pytest.raises(UrlError, match="more than 100 bytes"):
+        await UrlGuard(**LOCAL, max_bytes=100).fetch(f"{server}/body?size=101")
+    with pytest.raises(UrlError, match="more than 3,000 bytes"):
+        await UrlGuard(**LOCAL, max_bytes=3000).fetch(f"{server}/endless")
+    with pytest.raises(UrlError, match="redirects"):
+        await UrlGuard(**LOCAL).fetch(f"{server}/loop")
+    with pytest.raises(UrlError, match=r"within 0\.2 s"):
+        await UrlGuard(**LOCAL, seconds=0.2).fetch(f"{server}/endless")

@@ -1,0 +1,296 @@
+"""Replicas over several processes: sampled tokens are those of one process, and nobody is left waiting."""
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.model import PRESETS
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.replica_group import connect as teams
+from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+from hypereyes_jax.launch.replica_group.messages import Message, receive
+from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.models.partition import ShardingError
+from hypereyes_jax.models.sharding import neighbours
+from hypereyes_jax.processing import ContextChunk, SampledChunk
+from hypereyes_jax.rollout.programs import ExtendRows
+from hypereyes_jax.rollout.replicas import layout
+from tests.launch.team_pair import DEVICES
+
+ROOT = Path(__file__).parents[3]
+
+
+def start(coordinator, process, out, devices, *words):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "tests.launch.team_pair", coordinator, str(process), str(out), *words]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def pair(out, *words):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
+    return [start(coordinator, process, out / f"{process}.json", DEVICES // 2, *words) for process in range(2)]
+
+
+@pytest.mark.parametrize("model", ["moe", pytest.param("dense", marks=pytest.mark.slow)])
+def test_a_replica_over_two_processes_samples_the_tokens_of_one_process(model, tmp_path):
+    alone = start("alone", 0, tmp_path / "alone.json", DEVICES, model, "")
+    for process in (*pair(tmp_path, model, ""), alone):
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-3000:]
+    led, wanted = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0", "alone"))
+    assert len(wanted["tokens"]) == 24  # two turns of six rollouts, under two weights
+    assert led["tokens"] == wanted["tokens"]
+    for found, logp in zip(led["logp"], wanted["logp"], strict=True):
+        np.testing.assert_allclose(found, logp, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fate", "message"), [("dies", "process 1, which"), ("raises", "the device has no room")])
+def test_a_follower_that_dies_or_fails_ends_its_leader_with_a_message(fate, message, tmp_path):
+    leader, follower = pair(tmp_path, "moe", fate)
+    _, errors = leader.communicate(timeout=600)
+    assert leader.returncode not in (0, None)
+    assert message in errors
+    follower.communicate(timeout=120)
+    assert follower.returncode not in (0, None)
+
+
+class Calls:
+    """Stands in for a device: notes its calls."""
+
+    def __init__(self):
+        self.made = []
+
+    def extend(self, batch, view_length):
+        self.made.append(("extend", [array.tolist() for array in batch], view_length))
+
+    def read(self, slot, length):
+        self.made.append(("read", slot, length))
+        return (slot, length)
+
+    def write(self, kept, slot):
+        self.made.append(("write", kept, slot))
+
+
+def connected(lost):
+    ours, theirs = socket.socketpair()
+    return Announcer([Peer(1, ours)], lost), Listener(Peer(0, theirs), lost)
+
+
+def rows():
+    return ExtendRows(*(np.arange(6, dtype=np.int32).reshape(1, 6) + n for n in range(6)))
+
+
+def test_followers_make_the_leaders_calls_in_its_order_and_forget_what_it_drops():
+    lost = []
+    leader, follower = connected(lost.append)
+    here, there = Calls(), Calls()
+    calls = leader.announced(here)
+    calls.extend(rows(), 64)
+    first, second = calls.read(3, 32), calls.read(1, 64)
+    calls.write(first, 2)
+    del first
+    third = calls.read(0, 32)
+    calls.write(second, 5)
+    leader.rest()
+    follower.follow(there)
+    assert there.made == here.made
+    assert [call[0] for call in there.made] == ["extend", "read", "read", "write", "read", "write"]
+    assert list(follower._kept) == [second.key, third.key]
+    leader.close()
+    follower.close()
+    assert not lost
+
+
+@pytest.mark.parametrize("last", ["nothing", "why"])
+def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last):
+    for leads in (True, False):
+        told, heard = [], threading.Event()
+
+        def lost(why, told=told, heard=heard):
+            told.append(why)
+            heard.set()
+
+        ours, theirs = socket.socketpair()
+        end = Announcer([Peer(7, ours)], lost) if leads else Listener(Peer(7, ours), lost)
+        if last == "why":
+            theirs.sendall(b"".join(Message("failed", ["MemoryError: no room"]).encoded()))
+        theirs.close()
+        assert heard.wait(timeout=60)
+        assert "process 7" in told[0]
+        assert ("no room" if last == "why" else "is gone") in told[0]
+        end.close()
+
+
+async def test_a_follower_that_is_cancelled_stops_following():
+    leader, follower = connected(lambda why: None)
+    task = asyncio.create_task(asyncio.to_thread(follower.follow, Calls()))
+    await asyncio.sleep(0.05)
+    follower.stop()
+    await asyncio.wait_for(task, timeout=60)
+    leader.close()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_messages_arrive_as_they_were_sent(large):
+    arrays = [np.float32(1.5), np.zeros((0, 3), np.int32), np.arange(12).reshape(3, 4).T, np.array([True, False])]
+    arrays.append(np.arange(3).astype("bfloat16"))
+    if large:
+        arrays.append(np.arange(1 << 16, dtype=np.float32).reshape(2, -1).T)
+    ours, theirs = socket.socketpair()
+    pieces = Message("name", [1, "é", None], arrays).encoded()
+    assert (len(pieces) == 1) != large
+    sending = threading.Thread(target=lambda: [ours.sendall(piece) for piece in pieces])
+    sending.start()
+    found = receive(theirs)
+    sending.join()
+    assert (found.name, found.values) == ("name", [1, "é", None])
+    for array, wanted in zip(found.arrays, arrays, strict=True):
+        assert (array.dtype, array.shape) == (wanted.dtype, np.shape(wanted))
+        np.testing.assert_array_equal(array, wanted)
+
+
+def sample(seed, image):
+    rng = np.random.default_rng(seed)
+    sampled = SampledChunk(
+        rng.integers(0, 99, 4, dtype=np.int32), *rng.normal(size=(2, 4)).astype(np.float32), np.full(4, seed, np.int32)
+    )
+    context = ContextChunk(rng.integers(0, 99, 3, dtype=np.int32), (image,))
+    teacher = rng.normal(size=8).astype(np.float32) if seed % 2 else None
+    return TrainingSample((context, sampled, ContextChunk(context.tokens), sampled), 1 / 3, seed > 1, 1.0, teacher)
+
+
+def test_samples_that_are_handed_out_are_the_same_and_share_their_images():
+    image = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    samples = [sample(seed, image) for seed in range(4)]
+    parts = spread(samples, 3)
+    assert [len(part) for part in parts] == [2, 1, 1]
+    (again, last) = from_message(to_message(parts[0]))
+    assert again.chunks[0].images[0] is last.chunks[0].images[0]
+    assert again.chunks[0].images[0].tobytes() == image.tobytes()
+    for found, wanted in ((again, samples[0]), (last, samples[3])):
+        assert (found.advantage, found.failed, found.weight) == (wanted.advantage, wanted.failed, wanted.weight)
+        for chunk, given in zip(found.chunks, wanted.chunks, strict=True):
+            for name in ("tokens", *(("logp_behaviour", "logp_full", "version") if hasattr(given, "version") else ())):
+                np.testing.assert_array_equal(getattr(chunk, name), getattr(given, name))
+        np.testing.assert_array_equal(found.teacher_logp, wanted.teacher_logp)
+
+
+def test_who_gets_no_sample_gets_one_that_weighs_nothing():
+    parts = spread([TrainingSample((), advantage=1.0, failed=True)], 2)
+    assert [(part[0].weight, part[0].failed) for part in parts] == [(1.0, True), (0.0, False)]
+    with pytest.raises(ValueError, match="needs a sample"):
+        spread([], 2)
+
+
+def test_only_leaders_play_and_all_their_questions_are_played_once():
+    everyone = [Processes(index, 6).in_teams([(0, 3), (1, 4), (2, 5)]) for index in range(6)]
+    assert [each.leads for each in everyone] == [True] * 3 + [False] * 3
+    items = list(range(9))
+    shares = [each.share(items) for each in everyone]
+    assert shares[3:] == [[], [], []]
+    assert everyone[4].merged(shares) == items
+    assert sorted(n for each in everyone for n in each.part(range(7))) == list(range(7))
+    with pytest.raises(Exception, match=r"10 items a step do not divide among 3 processes that play \(of 6\)"):
+        everyone[0].share([*items, 9])
+
+
+def test_a_caller_that_does_not_know_the_word_is_sent_away():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        found = []
+        answering = threading.Thread(target=lambda: found.extend(teams._answer(listening, b"w" * 32, [5])))
+        answering.start()
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
+            stranger.sendall(b"x" * 36)
+            assert stranger.recv(1) == b""
+        peer = teams._call(0, ["127.0.0.1"], port, b"w" * 32, 5)
+        answering.join()
+    assert (peer.number, found[0].number) == (0, 5)
+    for each in (peer, *found):
+        each.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("devices", "a_process", "processes", "message"),
+    [
+        (6, 4, 4, "replica of 6 devices is not a whole number of processes, which have 4 each"),
+        (3, 8, 1, "replica of 3 devices does not divide a process's 8"),
+        (12, 4, 4, r"of 3 processes \(12 devices\) do not share out the run's 4 processes"),
+        (32, 4, 4, r"of 8 processes \(32 devices\) do not share out the run's 4 processes"),
+    ],
+)
+def test_replicas_that_do_not_divide_are_refused_with_both_numbers(devices, a_process, processes, message):
+    with pytest.raises(ShardingError, match=message):
+        layout.replica_size(PRESETS["235b-a22b"].text, a_process, processes, devices)
+
+
+def test_a_dense_model_has_no_use_for_more_devices_than_kv_heads():
+    with pytest.raises(ShardingError, match="would hold some weights twice"):
+        layout.replica_size(PRESETS["8b"].text, 4, 4, 16)
+
+
+def slice_of(preset):
+    """The devices of a TPU preset as its hosts of 2x2x1 number them."""
+    shape = [int(n) for n in MESHES[preset].topology.split(":")[1].split("x")]
+    x_hosts = shape[0] // 2
+    y_hosts = shape[1] // 2
+    places = [(x, y, z) for z in range((*shape, 1)[2]) for y in range(shape[1]) for x in range(shape[0])]
+    return [
+        SimpleNamespace(
+            id=number, platform="tpu", coords=[x, y, z], core_on_chip=0,
+            process_index=x // 2 + x_hosts * (y // 2 + y_hosts * z),
+        )
+        for number, (x, y, z) in enumerate(places)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "block"),
+    [
+        ("v6e_256", 64, (8, 8, 1)), ("v6e_256", 16, (4, 4, 1)), ("v6e_64", 8, (2, 4, 1)), ("v5p_256", 16, (2, 2, 4)),
+        ("v5p_256", 64, (4, 4, 4)), ("v5p_64", 32, (2, 4, 4)), ("v5p_64", 8, (2, 2, 2)),
+    ],
+)  # fmt: skip
+def test_a_replica_on_tpus_is_a_block_of_the_slice_made_of_whole_hosts(preset, size, block):
+    devices = slice_of(preset)
+    grid = layout.replica_grid(PRESETS["235b-a22b"].text, devices, size)
+    assert grid.shape == (len(devices) // size, size // 4, 4)
+    for replica in grid:
+        places = np.array([device.coords for device in replica.flat])
+        assert tuple(places.max(0) - places.min(0) + 1) == block
+        assert all(len({device.process_index for device in row}) == 1 for row in replica)  # heads within a host
+    assert sorted(device.id for device in grid.flat) == list(range(len(devices)))
+    found = layout.teams(grid)
+    assert sorted(process for team in found for process in team) == list(range(len(devices) // 4))
+    assert all(len(team) == size // 4 for team in found)
+
+
+@pytest.mark.parametrize(
+    "preset", [name for name, mesh in MESHES.items() if mesh.platform == "tpu" and mesh.slices == 1]
+)
+def test_a_tpu_host_holds_whole_consecutive_data_shards(preset):
+    mesh = MESHES[preset]
+    hosts = np.array([device.process_index for device in neighbours(slice_of(preset))]).reshape(mesh.data_shards, -1)
+    assert all(len(set(shard)) == 1 for shard in hosts)
+    order = hosts[:, 0]
+    assert len([1 for a, b in itertools.pairwise(order) if a != b]) == mesh.hosts - 1

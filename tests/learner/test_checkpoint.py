@@ -1,0 +1,229 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.learner.checkpoint import CheckpointDamaged, Checkpoints, KeepPolicy, checksums
+from hypereyes_jax.learner.state import TrainState
+
+
+def state(step=0, seed=0):
+    key = jax.random.key(seed)
+    weights = {"a": jax.random.normal(key, (300, 40)), "b": {"c": jnp.ones(5, jnp.bfloat16)}}
+    optimizer = optax.chain(
+        optax.scale_by_adam(), optax.masked(optax.add_decayed_weights(0.1), {"a": True, "b": False})
+    )
+    base = {"base": jnp.arange(3.0)}
+    return TrainState(jnp.int32(step), weights, base, optimizer.init(weights), jax.random.key_data(key))
+
+
+def assert_equal(one, other):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_run_without_checkpoints_restores_nothing(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(state()) is None
+
+
+def test_what_was_saved_comes_back_bit_for_bit_with_its_cursor(tmp_path):
+    cursor = {"data": {"next": 7}, "references": {"q1": [2, 5]}}
+    saved = state(step=3, seed=1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(saved, cursor)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, found = checkpoints.restore(state())
+    assert_equal(restored, saved)
+    assert found == cursor
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path):
+    saved = state(step=1, seed=1)
+    expected = jax.tree.map(np.array, saved)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(saved, {})
+        for leaf in jax.tree.leaves(saved.trainable):
+            leaf.delete()
+        restored, _ = checkpoints.restore(state())
+    assert_equal(restored, expected)
+
+
+def test_old_checkpoints_go_by_the_policy(tmp_path):
+    with Checkpoints(tmp_path, KeepPolicy(latest=2, every=4)) as checkpoints:
+        for step in range(1, 8):
+            checkpoints.save(state(step), {})
+        checkpoints.wait()
+        assert checkpoints.steps == [4, 6, 7]
+
+
+def largest_file(directory: Path) -> Path:
+    return max((f for f in directory.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a flipped bit in the weights": lambda step: flip(largest_file(step)),
+    "weights cut short": lambda step: os.truncate(largest_file(step), 100),
+    "weights missing": lambda step: largest_file(step).unlink(),
+    "metadata cut short": lambda step: os.truncate(step / "state" / "_METADATA", 100),
+    "a flipped bit in the cursor": lambda step: flip(step / "cursor" / "metadata"),
+    "cursor missing": lambda step: (step / "cursor" / "metadata").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_only_if_asked_for(tmp_path, damage):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(3, seed=3), {"at": 3})
+        checkpoints.save(state(4, seed=4), {"at": 4})
+    damage(tmp_path / "4")
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(CheckpointDamaged, match=r"checkpoint .*/4 is damaged: .*--resume-step 3"):
+            checkpoints.restore(state())
+        restored, cursor = checkpoints.restore(state(), step=3)
+        assert_equal(restored.trainable, state(3, seed=3).trainable)
+        assert cursor == {"at": 3}
+        assert checkpoints.steps == [3]
+
+
+def test_a_command_that_goes_back_can_be_started_again(tmp_path):
+    with Checkpoints(tmp_path, KeepPolicy(latest=2)) as checkpoints:
+        for step in (2, 4, 6):
+            checkpoints.save(state(step), {"first": step})
+    for found, then in (({"first": 4}, (6,)), ({"again": 6}, (8, 10)), ({"again": 10}, (12,))):
+        with Checkpoints(tmp_path, KeepPolicy(latest=2)) as checkpoints:
+            assert checkpoints.restore(state(), step=4)[1] == found
+            for step in then:
+                checkpoints.save(state(step), {"again": step})
+    with Checkpoints(tmp_path) as checkpoints:  # 4 itself is gone by the policy
+        assert checkpoints.steps == [10, 12]
+        assert checkpoints.restore(state())[1] == {"again": 12}
+        with pytest.raises(UserError, match=r"no checkpoint of step 6; it has \[10, 12\]"):
+            checkpoints.restore(state(), step=6)
+
+
+def test_other_frozen_weights_or_another_model_are_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(1), {})
+        with pytest.raises(UserError, match="other frozen weights"):
+            checkpoints.restore(state()._replace(frozen={"base": jnp.arange(3.0) + 1}))
+        with pytest.raises(UserError, match=r"another kind of model or optimiser: .*\['new'\]"):
+            checkpoints.restore(state()._replace(trainable={**state().trainable, "new": jnp.ones(2)}))
+        with pytest.raises(UserError, match=r"no checkpoint of step 9; it has \[1\]"):
+            checkpoints.restore(state(), step=9)
+
+
+def test_checksums_see_any_bit_and_any_swap():
+    x = jnp.arange(24.0).reshape(4, 6)
+    base = int(checksums(x))
+    bits = np.asarray(x).view(np.uint32)
+    for index, bit in [((0, 0), 0), ((3, 5), 31), ((2, 2), 13)]:
+        changed = bits.copy()
+        changed[index] ^= np.uint32(1 << bit)
+        assert int(checksums(jnp.asarray(changed.view(np.float32)))) != base
+    assert int(checksums(x[::-1])) != base
+    for dtype in (jnp.bfloat16, jnp.int8, jnp.uint32, jnp.int32):
+        assert int(checksums(x.astype(dtype))) != int(checksums(x[::-1].astype(dtype)))
+
+
+CHILD = """
+import sys, jax, jax.numpy as jnp
+from pathlib import Path
+from hypereyes_jax.learner.checkpoint import Checkpoints
+from tests.learner.test_checkpoint import state
+
+@jax.jit
+def step(s):
+    noise = jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(s.key), s.step), s.trainable["a"].shape)
+    return s._replace(step=s.step + 1, trainable={**s.trainable, "a": s.trainable["a"] * 0.9 + noise})
+
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    s, cursor = checkpoints.restore(state()) or (state(), {"seen": []})
+    while int(s.step) < int(sys.argv[2]):
+        cursor = {"seen": [*cursor["seen"], int(s.step)]}
+        s = step(s)
+        checkpoints.save(s, cursor)
+        print(int(s.step), flush=True)
+"""
+
+
+def run(directory: Path, steps: int, kill_after: float | None = None) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(directory), str(steps)], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    if kill_after is not None:
+        assert process.stdout.readline()  # training has begun
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode == (0 if kill_after is None else -signal.SIGKILL)
+
+
+def kill_and_compare(tmp_path, moments):
+    for moment in moments:
+        run(tmp_path / "killed", 10**9, kill_after=moment)
+    with Checkpoints(tmp_path / "killed") as checkpoints:
+        reached = max(checkpoints.steps, default=0)
+    run(tmp_path / "whole", reached + 2)
+    run(tmp_path / "killed", reached + 2)
+    results = []
+    for name in ("whole", "killed"):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            results.append(checkpoints.restore(state()))
+    assert_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1] == {"seen": list(range(reached + 2))}
+
+
+def test_a_run_killed_with_minus_nine_goes_on_to_the_same_bits(tmp_path):
+    kill_and_compare(tmp_path, [0.1])
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_at_random_moments_goes_on_to_the_same_bits(tmp_path):
+    kill_and_compare(tmp_path, np.random.default_rng(0).uniform(0, 0.4, 20))
+
+
+def test_the_cursor_must_be_json(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoints.save(state(1), {"bad": object()})
+    assert json.dumps(checkpoints.steps) == "[]"
+
+
+def test_restoring_to_a_sharding_puts_every_leaf_there(tmp_path):
+    mesh = Mesh(np.array(jax.devices()[:1]), ("fsdp",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(1, seed=1), {})
+        like = state()
+        like.trainable["a"] = jax.device_put(like.trainable["a"], sharding)
+        restored, _ = checkpoints.restore(like)
+    assert restored.trainable["a"].sharding == sharding
+
+
+def test_a_full_disk_is_named_with_a_cure(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ValueError('RESOURCE_EXHAUSTED: Error writing "opt_state" in OCDBT database: No space left on device')
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            checkpoints.save(state(1), {})

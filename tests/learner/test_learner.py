@@ -1,0 +1,356 @@
+"""The learner against an independent reference: each sample alone, plain logits, no packing, no accumulation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hypereyes_jax.learner.learner import LearnerConfig, make_learner
+from hypereyes_jax.learner.optimizer import OptimizerConfig
+from hypereyes_jax.learner.packing import pack, unpack
+from hypereyes_jax.models.lora import init_lora
+from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, lm_head
+from hypereyes_jax.processing import pack_inputs
+from hypereyes_jax.processing.types import ContextChunk, SampledChunk
+from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
+from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
+from tests.learner.sharded_steps import MODELS, TEXT
+from tests.learner.small import CONFIG, samples
+from tests.learner.small import PACK as ANY_SHAPE
+
+# b1 = 0.9 and no clipping: the first moment after one step is 0.1 x the gradient, so gradients can be read from it.
+PLAIN = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1e9, weight_decay=0.0)
+LEARN = LearnerConfig(optimizer=PLAIN)
+# One shape for all tests: one program for each kind of step.
+PACK = dataclasses.replace(ANY_SHAPE, micro_batches=4, vision=(6, 144))
+# Same numbers in another order: float32 rounding, relative to the largest gradient.
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(scope="module")
+def params():
+    # larger than the usual init, so that log-probs are not all the same
+    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return make_learner(CONFIG, LEARN)
+
+
+def copy(tree):
+    return jax.tree.map(jnp.array, tree)  # steps donate their state
+
+
+def gradient(state):
+    return jax.tree.map(lambda mu: mu / 0.1, state.opt_state[1].mu)
+
+
+def assert_close(tree, wanted, tolerance=TOLERANCE):
+    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(wanted))
+    assert scale > 0
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def alone(sample):
+    """(inputs, targets, trained, behaviour log-probs) of one sample in a batch of its own."""
+    tokens = np.concatenate([chunk.tokens for chunk in sample.chunks])
+    images = [image for chunk in sample.chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
+    limits = PACK.min_pixels, PACK.max_pixels
+    inputs = pack_inputs(CONFIG, [(tokens, images)], *limits, length=64, vision_pad_to=(2, 144))
+    trained, behaviour = np.zeros(64, bool), np.zeros(64, np.float32)
+    end = int((inputs.segment_BT > 0).sum())
+    for chunk in reversed(sample.chunks):
+        if isinstance(chunk, SampledChunk):
+            trained[end - len(chunk.tokens) : end] = True
+            behaviour[end - len(chunk.tokens) : end] = chunk.logp_full
+            end -= len(chunk.tokens)
+        else:
+            sizes = [pack_inputs(CONFIG, [([90], [image])], *limits) for image in chunk.images]
+            end -= len(chunk.tokens) + sum(int((size.segment_BT > 0).sum()) - 1 for size in sizes)
+    assert end == 0
+    return inputs, inputs.tokens_BT[:, 1:], trained[None, 1:], behaviour[None, 1:]
+
+
+@jax.jit
+def logp_alone(params, case, temperature=1.0):
+    """[1, T - 1] log-probs of the next tokens."""
+    inputs, targets, _, _ = case
+    logp = jax.nn.log_softmax(forward(params, CONFIG, inputs)[:, :-1] / temperature)
+    return jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+
+
+def mean_gradient(loss, params, *per_sample):
+    """(mean loss, its gradient), sample by sample."""
+    each = jax.jit(jax.value_and_grad(loss))
+    parts = [each(params, *arguments) for arguments in zip(*per_sample, strict=True)]
+    return jax.tree.map(lambda *x: sum(x) / len(x), *parts)
+
+
+def step(learner, kind, params, batch, *more, lora=None):
+    state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params), lora), batch, *more)
+    return state, metrics
+
+
+def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, learner):
+    cases = [alone(sample) for sample in samples(5)]
+
+    def loss(w, case):
+        return -jnp.sum(logp_alone(w, case) * case[2]) / jnp.sum(case[2])
+
+    value, wanted = mean_gradient(loss, params, cases)
+    state, metrics = step(learner, "sft_step", params, pack(CONFIG, samples(5), PACK))
+    assert_close(gradient(state), wanted)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(wanted), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    assert metrics["tokens"] == sum(case[2].sum() for case in cases)
+
+
+def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner):
+    group = samples(5)
+    cases = [alone(sample) for sample in group]
+
+    def loss(w, case, advantage):
+        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
+        loss_BT, _ = policy_loss(logp, logp, jnp.full(logp.shape, advantage), mask, behaviour_logp_BT=case[3])
+        return aggregate(loss_BT, mask)
+
+    _, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
+    state, metrics = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    assert_close(gradient(state), wanted)
+    gaps = [np.abs(logp_alone(params, case, LEARN.temperature) - case[3])[case[2]] for case in cases]
+    np.testing.assert_allclose(metrics["sampler_gap"], np.mean(np.concatenate(gaps)), rtol=1e-5)
+    np.testing.assert_allclose(metrics["ratio"], 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        dict(rows=8, row_tokens=(64,)),  # one micro-batch
+        dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
+        dict(rows=8, row_tokens=(48,)),  # one sample a row: padded, not packed
+        dict(rows=2, row_tokens=(192,)),
+        dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)),  # room for more micro-batches and images
+    ],
+    ids=["1x8", "8x1-padded", "one-a-row", "long-rows", "roomy"],
+)
+def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, layout):
+    group = samples(8)
+    reference, wanted = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    other = pack(CONFIG, group, dataclasses.replace(ANY_SHAPE, **layout))
+    state, metrics = step(learner, "rl_step", params, other)
+    assert_close(gradient(state), gradient(reference))
+    for name in wanted:
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("train", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(train):
+    config = dataclasses.replace(MODELS["moe"], text=dataclasses.replace(TEXT, router_aux_loss_coef=1.0))
+    weights = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
+    adapters = None
+    if train == "lora":
+        noise = 0.02 * jax.random.normal(jax.random.key(2), ())
+        adapters = jax.tree.map(lambda x: x + noise, init_lora(jax.random.key(1), weights, config))
+
+    def taken(balance, **layout):
+        batch = pack(config, samples(8), dataclasses.replace(ANY_SHAPE, **layout))
+        learner = make_learner(config, dataclasses.replace(LEARN, train=train, router_balance=balance))
+        return step(learner, "sft_step", weights, batch, lora=copy(adapters))
+
+    # one micro-batch, which is the step
+    whole, wanted = taken("micro-batch", rows=8, row_tokens=(64,))
+    assert wanted["router_balance"] > 0
+    split = dict(rows=1, row_tokens=(64,), micro_batches=12)
+    state, metrics = taken("step", **split)
+    assert_close(gradient(state), gradient(whole))
+    for name in wanted:
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    # Rows that are balanced one by one take another step: by this much, at a thousand times the usual coefficient.
+    apart, others = taken("micro-batch", **split)
+    gap = optax.tree.norm(jax.tree.map(jnp.subtract, gradient(apart), gradient(whole))) / wanted["grad_norm"]
+    assert 1e-3 < gap < 1
+    assert others["router_balance"] > wanted["router_balance"]
+
+
+def test_a_masked_sample_does_not_count(params, learner):
+    group = samples(4)
+    batch = pack(CONFIG, [*group[:3], dataclasses.replace(group[3], weight=0.0)], PACK)
+    without = pack(CONFIG, group[:3], PACK)
+    a, _ = step(learner, "rl_step", params, batch)
+    b, _ = step(learner, "rl_step", params, without)
+    assert_close(gradient(a), gradient(b))
+
+
+@pytest.mark.parametrize("weighting", ["sequence-mean", "token-mean"])
+def test_samples_without_a_gradient_may_be_left_out(params, learner, weighting):
+    group = [dataclasses.replace(s, advantage=0.0) if i in (1, 4, 5) else s for i, s in enumerate(samples(6))]
+    group[5] = dataclasses.replace(group[5], weight=0.5)
+    layout = dataclasses.replace(PACK, weighting=weighting)
+    dead = [sample for sample in group if sample.advantage == 0]
+    live = [sample for sample in group if sample.advantage != 0]
+    whole, wanted = step(learner, "rl_step", params, pack(CONFIG, group, layout))
+    part, metrics = step(learner, "rl_step", params, pack(CONFIG, live, layout, left_out=dead))
+    assert_close(gradient(part), gradient(whole))
+    np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-5)
+    without, _ = step(learner, "rl_step", params, pack(CONFIG, live, layout))
+    with pytest.raises(AssertionError):  # they count in the mean
+        assert_close(gradient(without), gradient(whole))
+
+
+def test_a_batch_with_nothing_to_train_on_changes_nothing(params, learner):
+    group = [dataclasses.replace(sample, weight=0.0) for sample in samples(3)]
+    state, metrics = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    assert all(
+        bool((a == b).all()) for a, b in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(params), strict=True)
+    )
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["loss"] == 0
+
+
+def test_scores_are_those_of_plain_logits_and_serve_as_old_log_probs(params, learner):
+    group = samples(4)
+    batch = pack(CONFIG, group, PACK)
+    scores = learner.score_logprobs(params, batch, temperature=0.8)
+    for index, case in enumerate(map(alone, group)):
+        wanted = logp_alone(params, case, 0.8)[case[2]]
+        np.testing.assert_allclose(unpack(batch, scores)[index], wanted, atol=2e-5)
+    first, _ = step(learner, "rl_step", params, batch._replace(old_logp_MBT=scores))
+    fresh, _ = step(learner, "rl_step", params, batch)
+    assert_close(gradient(first), gradient(fresh))
+
+
+def test_later_updates_on_the_same_batch_are_clipped(params, learner):
+    batch = pack(CONFIG, samples(4), PACK)
+    batch = batch._replace(old_logp_MBT=learner.score_logprobs(params, batch, temperature=0.8))
+    state, metrics = learner.init(jax.random.key(1), copy(params)), {}
+    for _ in range(8):
+        state, metrics = learner.rl_step(state, batch)
+    assert metrics["clip_fraction"] > 0.1
+
+
+def with_teacher(batch, values):
+    return batch._replace(teacher_logp_MBT=np.asarray(values, np.float32))
+
+
+def test_a_teacher_that_agrees_leaves_the_plain_gradient(params, learner):
+    batch = pack(CONFIG, samples(4), PACK)
+    own = learner.score_logprobs(params, batch, temperature=0.8)
+    a, metrics = step(learner, "rl_step", params, with_teacher(batch, own))
+    b, _ = step(learner, "rl_step", params, batch)
+    assert_close(gradient(a), gradient(b))
+    assert abs(metrics["kl_to_teacher"]) < 1e-5
+
+
+def test_distillation_touches_failed_samples_only(params, learner):
+    group = [dataclasses.replace(sample, failed=False) for sample in samples(4)]
+    one_failed = [dataclasses.replace(group[0], failed=True), *group[1:]]
+    teacher = np.full(pack(CONFIG, group, PACK).targets_MBT.shape, -9.0)
+
+    def run(members, values):
+        batch = pack(CONFIG, members, PACK)
+        return step(learner, "rl_step", params, with_teacher(batch, values))[0]
+
+    plain, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+    assert_close(gradient(run(group, teacher)), gradient(plain))
+    missing = np.where(pack(CONFIG, one_failed, PACK).failed_MBT > 0, np.nan, teacher)
+    assert_close(gradient(run(one_failed, missing)), gradient(plain))  # an outage of the teacher
+    changed = optax.tree.norm(jax.tree.map(jnp.subtract, gradient(run(one_failed, teacher)), gradient(plain)))
+    assert changed > 1e-3 * optax.tree.norm(gradient(plain))
+
+
+def another_shape(config):
+    """Wider, deeper and with other heads."""
+    text = dataclasses.replace(config.text, hidden_size=48, intermediate_size=80, num_hidden_layers=4)
+    vision = dataclasses.replace(config.vision, hidden_size=48, out_hidden_size=48, deepstack_visual_indexes=(1,))
+    text = dataclasses.replace(text, num_attention_heads=2, tie_word_embeddings=not text.tie_word_embeddings)
+    return dataclasses.replace(config, text=text, vision=vision)
+
+
+@pytest.mark.parametrize(
+    "teacher_config",
+    [pytest.param(CONFIG, marks=pytest.mark.slow, id="same"), pytest.param(another_shape(CONFIG), id="another")],
+)
+def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_config, params):
+    learn = dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5)
+    learner = make_learner(CONFIG, learn, teacher_config=teacher_config)
+    teacher = init_params(jax.random.key(5), teacher_config)
+    group = [dataclasses.replace(sample, advantage=0.0) for sample in samples(4)]
+    state, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK), teacher)
+
+    def loss(w, case, failed):
+        both = (w, CONFIG), (teacher, teacher_config)
+        student, taught = (forward(*each, case[0])[:, :-1] / 0.8 for each in both)
+        return 0.5 * aggregate(reverse_kl(student, taught, case[2] & failed), case[2])
+
+    _, wanted = mean_gradient(loss, params, [alone(sample) for sample in group], [sample.failed for sample in group])
+    assert_close(gradient(state), wanted)
+    with pytest.raises(ValueError, match="needs the teacher's weights"):
+        step(learner, "rl_step", params, pack(CONFIG, group, PACK))
+
+
+def test_chunked_reverse_kl_equals_the_unchunked_one():
+    k = jax.random.split(jax.random.key(0), 5)
+    student, teacher = jax.random.normal(k[0], (2, 9, 8)), jax.random.normal(k[1], (2, 9, 6))
+    heads = jax.random.normal(k[2], (8, 11)), jax.random.normal(k[3], (6, 11))
+    mask = jax.random.bernoulli(k[4], 0.5, (2, 9))
+
+    def chunked(student, head):
+        return jnp.sum(jnp.sin(chunked_reverse_kl(student, head, teacher, heads[1], mask, 0.8, chunk=4)))
+
+    def whole(student, head):
+        return jnp.sum(jnp.sin(reverse_kl(student @ head / 0.8, teacher @ heads[1] / 0.8, mask)))
+
+    np.testing.assert_allclose(chunked(student, heads[0]), whole(student, heads[0]), rtol=1e-5)
+    for a, b in zip(*(jax.grad(f, (0, 1))(student, heads[0]) for f in (chunked, whole)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_frozen_vision_tower_stays(params):
+    learner = make_learner(CONFIG, dataclasses.replace(LEARN, train="language"))
+    state, _ = step(learner, "sft_step", params, pack(CONFIG, samples(3), PACK))
+    assert "vision" not in state.trainable
+    assert all(
+        bool((a == b).all())
+        for a, b in zip(*map(jax.tree.leaves, (state.frozen["vision"], params["vision"])), strict=True)
+    )
+    assert not bool((state.trainable["layers"]["q"] == params["layers"]["q"]).all())
+
+
+def test_training_on_one_batch_learns_it(params):
+    config = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant"))
+    learner = make_learner(CONFIG, config)
+    state, batch = learner.init(jax.random.key(1), copy(params)), pack(CONFIG, samples(3), PACK)
+    losses = []
+    for _ in range(40):
+        state, metrics = learner.sft_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.2 < 3.0 < losses[0]
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_remat_changes_nothing(remat, params, learner):
+    batch = pack(CONFIG, samples(3), PACK)
+    wanted, _ = step(learner, "sft_step", params, batch)
+    again = make_learner(CONFIG, dataclasses.replace(LEARN, remat=remat))
+    state, _ = step(again, "sft_step", params, batch)
+    assert_close(gradient(state), gradient(wanted))
+
+
+def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
+    """The check that the layout tests above can fail: without segments they would."""
+    batch = pack(CONFIG, samples(4), dataclasses.replace(ANY_SHAPE, row_tokens=(128,)))
+    inputs = jax.tree.map(lambda x: x[0], batch.inputs)
+    apart = hidden_states(params, CONFIG, inputs)
+    together = hidden_states(params, CONFIG, inputs._replace(segment_BT=np.minimum(inputs.segment_BT, 1)))
+    assert jnp.abs(apart - together).max() > 1e-2
+    assert lm_head(params, CONFIG).shape == (32, 96)
+
+
+def test_moments_on_the_host_without_a_mesh_are_refused():
+    with pytest.raises(ValueError, match="needs a mesh"):
+        make_learner(CONFIG, LearnerConfig(optimizer=dataclasses.replace(PLAIN, moments_on_host=True)))

@@ -1,0 +1,60 @@
+"""The optimiser against its definition: Adam's first step, Muon's orthogonal one, and who is trained by which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypereyes_jax.configs.training import OptimizerConfig
+from hypereyes_jax.learner.optimizer import learning_rate, make_optimizer, matrices
+from hypereyes_jax.models.qwen3_vl import init_params
+from tests.learner import small
+
+MUON = OptimizerConfig(
+    learning_rate=1e-3, muon_learning_rate=0.02, schedule="constant", weight_decay=0.0, clip_norm=1e9
+)
+
+
+@pytest.fixture(scope="module")
+def first_update():
+    params = init_params(jax.random.key(0), small.CONFIG)
+    leaves, shape = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    grads = shape.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    optimizer = make_optimizer(MUON)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    return params, grads, updates
+
+
+@pytest.mark.parametrize("name", ["q", "o", "gate", "down"])
+def test_muon_makes_a_matrix_update_nearly_orthogonal(first_update, name):
+    _, grads, updates = first_update
+    update, grad = np.asarray(updates["layers"][name][0]), np.asarray(grads["layers"][name][0])
+    into, out = update.shape
+    size = 0.02 * np.sqrt(max(1.0, out / into))
+    values = np.linalg.svd(update, compute_uv=False)
+    # Five Newton-Schulz steps bring every singular value near 1, not to it.
+    assert values.max() < 1.3 * size
+    assert np.median(values) > 0.6 * size
+    left, _, right = np.linalg.svd(grad, full_matrices=False)
+    assert np.sum(update * -(left @ right)) / np.linalg.norm(update) / np.sqrt(min(into, out)) > 0.9
+
+
+def test_embeddings_and_norms_take_the_first_step_of_nadam(first_update):
+    _, grads, updates = first_update
+    step = 1e-3 * (1 + MUON.b1 / (1 + MUON.b1))  # with Nesterov's momentum, as optax pairs it with Muon
+    for pick in (lambda tree: tree["embed"], lambda tree: tree["layers"]["attn_norm"], lambda tree: tree["norm"]):
+        np.testing.assert_allclose(pick(updates), -step * np.sign(pick(grads)), rtol=1e-3)
+
+
+def test_every_leaf_has_its_optimiser(first_update):
+    params, _, updates = first_update
+    axes = jax.tree.leaves(matrices(params), is_leaf=lambda x: x is None or hasattr(x, "reduction_axis"))
+    by_muon = [each is not None for each in axes]
+    assert 0 < sum(by_muon) < len(by_muon) == len(jax.tree.leaves(params))
+    assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(updates))
+
+
+def test_warm_up_then_cosine():
+    rate = learning_rate(OptimizerConfig(learning_rate=1.0, final_learning_rate=0.1, warmup_steps=4, total_steps=104))
+    np.testing.assert_allclose([rate(step) for step in (0, 3, 4, 54, 104, 500)], [0.25, 1, 1, 0.55, 0.1, 0.1])

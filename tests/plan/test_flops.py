@@ -1,0 +1,108 @@
+"""The count of a traced program's work, against numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from hypereyes_jax.models.qwen3_vl.attention import splash_attention
+from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips
+from hypereyes_jax.plan.flops import work_a_device
+
+A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
+ONE = 2 * 8 * 16 * 4
+READ = 4 * (8 * 16 + 16 * 4 + 8 * 4)
+
+
+def work(function, *arguments, devices=1):
+    return work_a_device(jax.jit(function).trace(*arguments).jaxpr, devices)
+
+
+def test_a_matmul_counts_two_flops_a_multiply_add_and_its_arrays_once():
+    found = work(jnp.matmul, A, B)
+    assert (found.flops, found.traffic) == (ONE, READ)
+    assert work(jnp.matmul, A, B, devices=4).flops == ONE / 4
+
+
+def test_a_scan_counts_its_length_and_a_rematerialised_gradient_what_it_computes_again():
+    def layers(x, w):
+        body = jax.checkpoint(lambda x, w: (jnp.sin(x @ w), None))
+        return jax.lax.scan(body, x, w)[0].sum()
+
+    x, w = jnp.zeros((8, 16)), jnp.zeros((5, 16, 16))
+    once = 2 * 8 * 16 * 16
+    assert work(layers, x, w).flops == 5 * once
+    assert work(jax.grad(layers, (0, 1)), x, w).flops == 5 * 4 * once  # forward, again, and two gradients
+
+
+def test_a_loop_bounded_by_data_counts_what_it_expects():
+    def loop(n, a, b):
+        with expected_trips(2.5):
+            return jax.lax.fori_loop(0, n, lambda _, total: total + a @ b, jnp.zeros((8, 4)))
+
+    assert work(loop, 7, A, B).flops == 2.5 * ONE
+    assert work(lambda n: loop(n, A, B) @ jnp.zeros((4, 2)), 7).flops == 2.5 * ONE + 2 * 8 * 4 * 2
+
+
+def test_blocks_that_stay_in_a_cache_cost_what_is_read_for_them():
+    rows = jnp.zeros((6, 8, 16))
+
+    def loop(n, rows, b):
+        with expected_trips(3), jax.named_scope(ON_CHIP):
+            return jax.lax.fori_loop(0, n, lambda i, total: total + jnp.sum(rows[i] @ b), 0.0)
+
+    found = work(loop, 3, rows, B)
+    assert found.flops == 3 * ONE
+    assert found.traffic == 3 * 4 * 8 * 16
+
+
+def test_the_innermost_expectation_is_read():
+    assert read_trips("jit(f)/expected_trips_4.00/while/body/transpose(jvp(expected_trips_38.50))/while") == 38.5
+    assert read_trips("jit(f)/while") is None
+
+
+def test_a_conditional_counts_its_costliest_branch():
+    def either(flag, a, b):
+        return jax.lax.cond(flag, lambda: a @ b, lambda: jnp.zeros((8, 4)))
+
+    assert work(either, True, A, B).flops == ONE
+
+
+def test_what_each_device_runs_by_itself_is_not_shared_out():
+    mesh = AbstractMesh((4,), ("x",), axis_types=(AxisType.Auto,))
+
+    def apart(a, b):
+        whole = PartitionSpec()
+        return jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(whole, whole), out_specs=whole, check_vma=False)(a, b)
+
+    jaxpr = jax.make_jaxpr(apart)(A, B)
+    assert work_a_device(jaxpr, 4).flops == ONE
+
+
+def test_a_grouped_matmul_counts_each_row_once():
+    x, w, sizes = jnp.zeros((8, 16)), jnp.zeros((3, 16, 4)), np.array([2, 5, 1], np.int32)
+    assert work(jax.lax.ragged_dot, x, w, sizes).flops == ONE
+
+
+@pytest.mark.parametrize("length", [4, 9])
+def test_the_count_agrees_with_the_compilers_on_a_program_without_loops(length):
+    def program(x, w, v):
+        return jnp.tanh(x @ w) @ v
+
+    shapes = [jnp.zeros(s) for s in ((length, 32), (32, 64), (64, 8))]
+    compiled = jax.jit(program).lower(*shapes).compile().cost_analysis()["flops"]
+    assert work(program, *shapes).flops == pytest.approx(compiled, rel=0.01)  # the compiler counts tanh, too
+
+
+def test_the_splash_kernel_counts_the_blocks_that_a_causal_row_meets():
+    shapes = [jax.ShapeDtypeStruct((1, 2048, heads, 128), jnp.bfloat16) for heads in (4, 2, 2)]
+    segment = jax.ShapeDtypeStruct((1, 2048), jnp.int32)
+
+    def loss(q, k, v, segment):
+        return splash_attention(q, k, v, segment, causal=True).astype(jnp.float32).sum()
+
+    met = 4 * 10 * 2 * 512 * 512 * 128  # 4 heads, 10 of 16 pairs of blocks, a matmul
+    assert work(loss, *shapes, segment).flops == 2 * met
+    # the forward's 2, then 4 for keys and values and 3 for queries: scores and their gradient are computed in each
+    assert work(jax.grad(loss, (0, 1, 2)), *shapes, segment).flops == pytest.approx(9 * met, rel=0.01)

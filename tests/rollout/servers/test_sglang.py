@@ -1,0 +1,98 @@
+"""The SGLang adapter against a small server that answers as documented, and as broken servers have been seen to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.processing import SampledChunk
+from hypereyes_jax.rollout import GeneratorError, SamplingConfig, TurnEnd, run_episodes
+from hypereyes_jax.rollout.servers.sglang import SGLangServer
+from hypereyes_jax.rollout.servers.weight_check import EchoError
+from tests.rollout.paced import SETTINGS, PacedEpisode, question
+from tests.serving import SGLangMimic, mimicked, text
+
+PIXELS = {"min_pixels": SETTINGS.min_pixels, "max_pixels": SETTINGS.max_pixels}
+UNTRUNCATED = SamplingConfig(temperature=0.8, top_p=1.0, max_new_tokens=5)
+
+
+@pytest.fixture
+async def mimic(config):
+    async with mimicked(SGLangMimic(config, PIXELS), SGLangServer, context=400, attempts=2) as mimic:
+        yield mimic
+
+
+async def test_episodes_run_on_a_server_with_images_and_exact_token_ids(mimic, chat):
+    (out,) = await run_episodes(mimic.client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
+    assert out.result.stop is StopReason.ANSWERED
+    record = np.concatenate([chunk.tokens for chunk in out.chunks]).tolist()
+    last = mimic.requests[-1]
+    assert record[: len(last["input_ids"])] == last["input_ids"]
+    assert len(last["image_data"]) == 3
+    sampled = [chunk for chunk in out.chunks if isinstance(chunk, SampledChunk)]
+    assert sampled[0].tokens[-1] in chat.stop_ids
+    assert len(sampled[1].tokens) == 5
+    np.testing.assert_array_equal(sampled[0].logp_behaviour, sampled[0].logp_full)
+
+
+async def test_truncated_sampling_leaves_the_behaviour_log_prob_unknown(mimic, chat):
+    seat = await mimic.client.open(0, SamplingConfig(top_p=0.7, max_new_tokens=3), ())
+    turn = await seat.turn(chat.prompt("", ["a"]))
+    assert np.isnan(turn.sampled.logp_behaviour).all()
+    assert np.isfinite(turn.sampled.logp_full).all()
+    assert mimic.requests[0]["sampling_params"]["top_k"] == -1
+
+
+async def test_adapters_have_versioned_names_and_the_echo_tells_the_base_model_from_them(mimic, tmp_path):
+    client, probe = mimic.client, np.arange(30, 40, dtype=np.int32)
+    expected = np.full(9, -0.25, np.float32)
+    with pytest.raises(EchoError, match="differ by 1"):
+        await client.echo_check(probe, expected)
+    for version in (1, 2, 3):
+        await client.push_adapter(tmp_path, version)
+        assert await client.echo_check(probe, expected) == 0
+        assert mimic.requests[-1]["lora_path"] == f"policy-v{version}"
+    assert list(mimic.adapters) == ["policy-v2", "policy-v3"]
+    with pytest.raises(GeneratorError, match="already been loaded"):
+        await client.push_adapter(tmp_path, 3)
+    seat = await client.open(0, UNTRUNCATED, ())
+    chunk = (await seat.turn(text(5))).sampled
+    assert set(chunk.version.tolist()) == {3}
+
+
+async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mimic, chat):
+    mimic.failures = 1
+    seat = await mimic.client.open(0, UNTRUNCATED, ())
+    assert (await seat.turn(text(5))).end is TurnEnd.LENGTH
+    mimic.failures = 5
+    (out,) = await run_episodes(mimic.client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
+    assert out.result.stop is StopReason.INFRASTRUCTURE
+    assert "503" in out.result.why
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda reply: reply["meta_info"].update(prompt_tokens=9), "resized"),
+        (lambda reply: reply["meta_info"]["output_token_logprobs"].pop(0), "do not belong"),
+        (lambda reply: reply["output_ids"].reverse(), "do not belong"),
+        (
+            lambda reply: reply["meta_info"].update(finish_reason={"type": "stop", "matched": 7}),
+            "strips the stop token",
+        ),
+        (lambda reply: reply["meta_info"].update(finish_reason={"type": "abort"}), "abort"),
+    ],
+)
+async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, message):
+    mimic.spoil = spoil
+    seat = await mimic.client.open(0, UNTRUNCATED, ())
+    with pytest.raises(GeneratorError, match=message):
+        await seat.turn(text(5))
+
+
+async def test_a_conversation_that_does_not_fit_ends_before_it_is_sent(mimic):
+    seat = await mimic.client.open(0, SamplingConfig(top_p=1.0, max_new_tokens=50), ())
+    assert (await seat.turn(text(380))).end is TurnEnd.CONTEXT
+    assert (await seat.turn(text(1))).sampled is None
+    assert len(mimic.requests) == 1

@@ -1,0 +1,245 @@
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from hypereyes_jax import files
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import read_metrics
+from hypereyes_jax.runs import run_directory as run_dir
+from hypereyes_jax.runs.run_directory import MetricsWriter, RunDirectory, to_jsonable
+
+
+class Mode(StrEnum):
+    FAST = "fast"
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Path = Path("x")
+    steps: int = 3
+    mode: Mode = Mode.FAST
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_the_configuration_is_saved_with_versions_and_revision(tmp_path):
+    run = RunDirectory.open(tmp_path / "a" / "b", "sft", Config())
+    saved = json.loads(run.file("config.json").read_text())
+    assert saved["command"] == "sft"
+    assert saved["config"] == {
+        "out": "x",
+        "steps": 3,
+        "mode": "fast",
+        "inner": {"rate": 0.001},
+        "sizes": [1, 2],
+    }
+    assert saved["versions"]["jax"]
+    assert "git" in saved
+
+
+def test_the_same_settings_continue_and_others_are_refused(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    before = (tmp_path / "config.json").read_bytes()
+    RunDirectory.open(tmp_path, "sft", Config(out=Path("y")), may_differ=frozenset({"out"}))
+    assert (tmp_path / "config.json").read_bytes() == before
+    with pytest.raises(UserError, match="steps was 3, is 4"):
+        RunDirectory.open(tmp_path, "sft", Config(steps=4))
+    with pytest.raises(UserError, match="holds a run of `sft`"):
+        RunDirectory.open(tmp_path, "rl", Config())
+
+
+def test_every_start_is_noted_with_its_revision_and_what_differs(tmp_path, monkeypatch):
+    for revision, out in (("first", "x"), ("second", "y")):
+        monkeypatch.setattr(run_dir, "git_revision", lambda revision=revision: revision)
+        config = Config(out=Path(out))
+        RunDirectory.open(tmp_path, "sft", config, may_differ=frozenset({"out"}), devices="8 x TPU v5")
+    starts = [json.loads(line) for line in (tmp_path / "starts.jsonl").read_text().splitlines()]
+    assert [(start["git"], start["different"]) for start in starts] == [("first", {}), ("second", {"out": "y"})]
+    assert all(start["versions"]["tensorstore"] and start["devices"] == "8 x TPU v5" for start in starts)
+    assert json.loads((tmp_path / "config.json").read_text())["git"] == "first"
+
+
+def test_a_part_of_a_setting_may_differ_and_another_is_named(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    other = Config(inner=Inner(2e-3))
+    RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inner.rate"}))
+    with pytest.raises(UserError, match=r"inner\.rate was 0\.001, is 0\.002"):
+        RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inn", "inner.ra"}))
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"command": ')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        RunDirectory.open(tmp_path, "sft", Config())
+
+
+def test_metrics_go_to_lines_and_tensorboard(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "rl") as metrics:
+        metrics.log(0, {"accuracy": 0.5, "gap": float("nan")})
+    (row,) = read_metrics(run.file("metrics.jsonl"))
+    assert (row["phase"], row["step"], row["rl/accuracy"], row["rl/gap"]) == ("rl", 0, 0.5, None)
+    (events,) = run.file("tensorboard").glob("rl/events*")
+    assert b"rl/accuracy" in events.read_bytes()
+
+
+def test_a_continued_run_logs_each_step_once(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "sft") as metrics:
+        metrics.log(7, {"loss": 1.0})
+    with MetricsWriter(run, "rl") as metrics:
+        for step in range(5):
+            metrics.log(step, {"accuracy": 0.1})
+    with open(run.file("metrics.jsonl"), "a") as file:
+        file.write('{"phase": "rl", "st')  # killed while writing
+    with MetricsWriter(run, "rl", first_step=3) as metrics:
+        metrics.log(3, {"accuracy": 0.9})
+    rows = read_metrics(run.file("metrics.jsonl"))
+    assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
+    assert rows[-1]["rl/accuracy"] == 0.9
+
+
+def test_scalars_go_to_weights_and_biases_if_the_run_says_so(tmp_path, monkeypatch):
+    runs = []
+
+    class Run:
+        def __init__(self, **settings):
+            self.settings, self.logged, self.finished = settings, [], False
+            runs.append(self)
+
+        def log(self, scalars, step):
+            self.logged.append((step, scalars))
+
+        def finish(self):
+            self.finished = True
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=Run))
+    RunDirectory.open(tmp_path, "rl", Config())
+    for first in (0, 1):  # a run, and what continues it
+        with MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl", first) as metrics:
+            metrics.log(first, {"accuracy": 0.5})
+    with MetricsWriter(RunDirectory(tmp_path), "rl", 2) as metrics:
+        metrics.log(2, {"accuracy": 0.5})
+    assert [run.logged for run in runs] == [[(0, {"rl/accuracy": 0.5})], [(1, {"rl/accuracy": 0.5})]]
+    assert all(run.finished and run.settings["project"] == "my-project" for run in runs)
+    assert runs[0].settings["id"] == runs[1].settings["id"]
+    assert runs[1].settings["resume"] == "allow"
+    assert runs[0].settings["config"]["command"] == "rl"
+
+
+def test_weights_and_biases_without_its_package_names_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
+        MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl")
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"old": 1})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_json(path, {"new": 2})
+    assert files.read_json(path) == {"old": 1}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_full_disk_names_the_file_and_the_cure(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=r"metrics\.json.*disk is full.*Free some space"):
+        files.write_json(tmp_path / "metrics.json", {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
+    metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
+    metrics._file.close()
+    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
+    with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
+        metrics.log(0, {"accuracy": 1.0})
+
+
+def test_a_file_in_the_way_of_the_directory_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"runs.*Choose another"):
+        RunDirectory.open(tmp_path / "runs" / "a", "sft", Config())
+    with pytest.raises(UserError, match=r"runs.*Choose another"):
+        RunDirectory.open(tmp_path / "runs", "sft", Config())
+
+
+def test_infinities_are_refused_in_results(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(tmp_path / "metrics.json", {"x": float("inf")})
+
+
+def test_an_unknown_value_in_a_configuration_is_an_error():
+    with pytest.raises(TypeError, match="can't hold a object"):
+        to_jsonable({"x": object()})
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()  # its number is free, and nobody's
+    mine, alive, other = "here", os.getppid(), "elsewhere"
+
+    def draft(name: str, host: str, pid: int, hours: float = 0.0) -> Path:
+        path = tmp_path / f".{name}.{host}.{pid}.part"
+        if name == "model":
+            path.mkdir()
+            (path / "model.safetensors").write_bytes(b"half")
+        else:
+            path.write_text("half")
+        for each in (*path.glob("*"), path):
+            os.utime(each, (time.time() - 3600 * hours,) * 2)
+        return path
+
+    with mock.patch("platform.node", return_value=mine):
+        gone = [
+            draft("model", mine, child.pid),
+            draft("metrics.json", mine, child.pid),
+            draft("synth.json", mine, os.getpid()),  # of a process before, in a container that counts from 1 anew
+            draft("model", other, 7, hours=25),
+        ]
+        kept = [
+            draft("model", mine, alive),
+            draft("model", other, child.pid, hours=23),
+            draft("seen.jsonl", other, child.pid),
+        ]
+        kept[0].joinpath("model.safetensors").write_bytes(b"more")
+        (tmp_path / "rl-model").mkdir()
+        (tmp_path / ".other.part").write_text("not of this kind")
+        RunDirectory.open(tmp_path, "sft", Config())
+        assert files.draft_of(tmp_path / "model").name == f".model.{mine}.{os.getpid()}.part"
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in (*kept, tmp_path / "rl-model", tmp_path / ".other.part"))
+
+
+def test_a_run_of_others_keeps_its_drafts(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config())
+    draft = files.draft_of(tmp_path / "model")
+    draft.mkdir()
+    with pytest.raises(UserError):
+        RunDirectory.open(tmp_path, "rl", Config())
+    assert draft.exists()

@@ -1,0 +1,175 @@
+"""Recipes of the paper as the commands run them, and what the documentation tells people to type."""
+
+import json
+import re
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tyro
+
+from hypereyes_jax.cli.main import COMMANDS, main
+from hypereyes_jax.cli.rl import RlConfig
+from hypereyes_jax.cli.rl import run as run_rl
+from hypereyes_jax.cli.sft import SftConfig
+from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json
+from hypereyes_jax.launch.initialize import DistributedConfig
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
+from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, scale_of, sized_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["hypereyes_30b_rl", "hypereyes_235b_rl"])
+def test_rl_runs_the_papers_recipe(name):
+    config, recipe = RlConfig.of(name), RECIPES[name]
+    settings, scale = config.settings, config.scale
+    assert (settings.steps, settings.prompts, settings.group, settings.learning_rate) == (400, 32, 8, 1e-6)
+    assert (settings.checkpoint_every, scale.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
+    assert (config.eval_every, scale.eval_top_p) == (20, 0.7)
+    assert scale.learner == recipe.learner
+    assert scale.replica_devices == {"hypereyes_30b_rl": 0, "hypereyes_235b_rl": 8}[name]
+    engine, sampling = scale.engine(), scale.sampling()
+    assert (engine.slots, engine.length, engine.kv) == (64, 38_912, "bfloat16")
+    assert (engine.max_prompt_tokens, engine.max_images, engine.max_pixels) == (15_000, 50, 1_200 * 32**2)
+    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.95, 1_524)
+    assert (scale.episode.max_turns, scale.episode.max_rounds, scale.episode.system) == (9, 8, None)
+
+
+def test_sft_runs_the_papers_recipe():
+    config = SftConfig.of("hypereyes_30b_sft")
+    settings = config.settings
+    assert (settings.epochs, settings.batch, settings.learning_rate, settings.seed) == (1, 64, 1e-4, 42)
+    assert (settings.lora_rank, settings.lora_alpha, settings.dropout) == (8, 32.0, 0.05)
+    assert (config.scale.row_tokens, config.scale.learner.train, config.scale.learner.remat) == (32_000, "lora", "full")
+
+
+def test_a_step_is_packed_as_it_is_planned():
+    pack = RlConfig.of("hypereyes_30b_rl").scale.pack(256 // 8, shards=8)  # one of 8 processes
+    assert (pack.rows, pack.shards, pack.row_tokens) == (8, 8, (38_912,))
+    assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "bfloat16")
+
+
+def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
+    given = "--checkpoint c --questions q --settings.steps 7 --scale.slots 16 --scale.learner.clip-high 0.3".split()
+    config = tyro.cli(RlConfig, args=["hypereyes_30b_rl", *given], default=RlConfig.of("hypereyes_30b_rl"))
+    assert (config.settings.steps, config.scale.slots, config.scale.learner.clip_high) == (7, 16, 0.3)
+    assert (config.settings.prompts, config.scale.row_tokens) == (32, 38_912)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("rl hypereyes_30b_sft", "no recipe 'hypereyes_30b_sft' for rl. Known: miniature, hypereyes_30b_rl"),
+        ("sft x", "no recipe 'x' for sft. Known: miniature, hypereyes_30b_sft"),
+        ("sft --mesh h200 --checkpoint c --demonstrations d", "no mesh 'h200'. Known: cpu"),
+        ("sft --mesh gpu_8 --checkpoint c --demonstrations d", "mesh gpu_8 needs 8 devices, but there are 1"),
+        ("rl --checkpoint c --questions q --scale.learner.train lora", "must be full or language"),
+        ("rl --checkpoint c --questions q --eval-every 0", "--eval-every must be at least 1"),
+        (
+            "rl --checkpoint c --questions q --scale.learner.optimizer.learning-rate 1",
+            "give --settings.learning-rate",
+        ),
+    ],
+)
+def test_what_can_not_be_run_is_refused(words, message, capsys):
+    assert main(words.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recipe", "mesh"), ENGINE_SIZES)
+def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
+    scale, known = scale_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
+    sized = sized_for(scale, recipe, mesh)
+    assert (sized.replica_devices, sized.slots, sized.extend_rows) == (
+        known.replica_devices,
+        known.slots,
+        known.extend_rows,
+    )
+    assert MESHES[mesh].size % known.replica_devices == 0
+    for chosen in (replace(scale, slots=5), replace(scale, replica_devices=32), replace(scale, extend_rows=(2,))):
+        assert sized_for(chosen, recipe, mesh) == chosen
+    assert sized_for(scale, recipe, "h200_8x8") == scale
+
+
+def test_a_weight_of_distillation_beside_the_settings_is_refused():
+    wrong = replace(MINIATURE_RL, learner=replace(MINIATURE_RL.learner, opd_coef=0.5))
+    with pytest.raises(UserError, match=r"--settings.opd-coef"):
+        refuse_settings(wrong, MINIATURE_RL)
+
+
+def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
+    Processes.start(DistributedConfig()).open(config.out, "rl", config)
+    shown = " ".join(capsys.readouterr().out.split())
+    settings, started, versions = shown.partition(" started=")
+    assert settings == " ".join(settings_text(config).split())
+    for word in ("git=", "devices=", "jax="):  # and what it runs on
+        assert word in started + versions
+    steps = f"steps={config.settings.steps}"
+    for word in ("checkpoint=c", steps, "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
+        assert word in shown.split()
+
+
+def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "start", lambda *_: Processes())  # there are no such devices here
+    asked = replace(
+        RlConfig.of("hypereyes_30b_rl"), checkpoint=Path("c"), questions=tmp_path / "q", out=tmp_path / "run"
+    )
+    assert sized_for(asked.scale, asked.recipe, "v6e_64") != asked.scale
+    for mesh in ("v6e_64", "h20_8x8"):
+        with pytest.raises(UserError, match=r"/q"):  # missing, and read after the directory is opened
+            run_rl(replace(asked, mesh=mesh))
+    saved = read_json(asked.out / "config.json")
+    assert saved["config"]["scale"] == to_jsonable(asked.scale)
+    starts = [json.loads(line) for line in (asked.out / "starts.jsonl").read_text().splitlines()]
+    assert [start["different"] for start in starts] == [{}, {"mesh": "h20_8x8"}]
+
+
+def test_a_run_goes_on_with_other_engines_and_endpoints_but_no_other_learner(tmp_path):
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
+    processes = Processes()
+    processes.open(config.out, "rl", config)
+    optimizer = replace(config.scale.learner.optimizer, moments_on_host=True)
+    scale = replace(config.scale, slots=3, replica_devices=2, extend_rows=(1,))
+    moved = replace(
+        config,
+        mesh="gpu_8",
+        resume_step=3,
+        judge=replace(config.judge, url="http://elsewhere"),
+        search=replace(config.search, url="http://elsewhere"),
+        scale=replace(scale, learner=replace(scale.learner, optimizer=optimizer)),
+    )
+    processes.open(config.out, "rl", moved)
+    other = replace(config, scale=replace(config.scale, learner=replace(config.scale.learner, clip_high=0.5)))
+    with pytest.raises(UserError, match=r"other settings \(scale\.learner\.clip_high was 0\.28, is 0\.5\)"):
+        processes.open(config.out, "rl", other)
+    with pytest.raises(UserError, match=r"judge\.model was"):
+        processes.open(config.out, "rl", replace(config, judge=replace(config.judge, model="other")))
+
+
+def test_a_run_that_needs_a_missing_package_ends_before_it_has_a_directory(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run", wandb="project")
+    with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
+        Processes().open(config.out, "rl", config, config.wandb)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "launch/README.md"])
+def test_the_documented_training_commands_can_be_typed(page):
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ *launch/slurm\.sh[^\n]* -- ((?:sft|rl) [^\n]*)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        name, recipe, *words = shlex.split(command)
+        settings = {"sft": SftConfig, "rl": RlConfig}[name]
+        assert COMMANDS[name].config == settings.__name__
+        config = tyro.cli(settings, args=[recipe, *words], default=settings.of(recipe))
+        assert config.mesh == "h20_8x8"
