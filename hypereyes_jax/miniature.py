@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.episode import EpisodeConfig
 from hypereyes_jax.processing.images import smart_resize
 from hypereyes_jax.processing.types import Chunk, ContextChunk
@@ -27,6 +28,9 @@ EPISODE = EpisodeConfig(
     repeat_question=False,
     system="Answer by searching. image_search takes boxes, text_search takes queries: many at once.",
 )
+
+# Laxer on waste than the filters' defaults: demonstrations keep some, for RL to unlearn.
+FILTERS = FilterConfig(superfluous_rounds=None, narrow_rounds=3, new_rounds=1.0)
 
 
 def model_config(tokenizer: Any) -> Qwen3VLConfig:

@@ -148,7 +148,7 @@ async def _demonstrations(
             return await demonstrate(synth, backend, CAREFUL, rng, miniature.EPISODE, budget)
 
         found = await progressive_rejection_sampling(synth.question, attempt, judge)
-        why = "unsolved" if found is None else fault(found.result)
+        why = "unsolved" if found is None else fault(found.result, miniature.FILTERS)
         if found is not None and why is None:
             kept.append(found)
         else:

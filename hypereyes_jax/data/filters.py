@@ -1,21 +1,58 @@
 """What is dropped after rejection sampling: successes that teach a bad habit.
 
-The paper names five kinds (arXiv 2605.07177); it gives no thresholds, so ours are stated here. Each filter reads the
-episode's own record and returns the name of the fault, or None.
+The paper names five kinds (arXiv 2605.07177) and gives no thresholds, so ours are stated here. Each filter reads the
+episode's own record and returns the name of the fault, or None. They are meant for the free text of a strong model; how
+often they are right on a labelled set: `tests/data/test_filters.py`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from hypereyes_jax.env.types import EpisodeResult, StopReason
+from hypereyes_jax.data.claims import Claims, Evidence, Figure, claims, content_words, derivable
+from hypereyes_jax.data.dependence import rounds_made, rounds_needed, same_region
+from hypereyes_jax.env.actions import IMAGE_SEARCH
+from hypereyes_jax.env.types import EpisodeResult, Invocation, StopReason, TurnRecord
 
-# Two narrow rounds in a row happen in honest work (a first look, a correction); three of one tool are a queue.
-SERIAL_ROUNDS = 3
+# Two results of which so large a share of the words is the same are one result, on another page.
+_SAME_RESULT = 0.85
+# Two searches of one region are the same search from this overlap on; below it, the later one corrects the box.
+_REPEATED_REGION = 0.9
+# Least share of an answer's words that the observations must hold, if the answer has neither names nor numbers.
+_ANSWER_WORDS = 0.5
+# Words of the reasoning that must come from the observations if no name or number does.
+_CITED_WORDS = 2
 
 
-def format_violation(result: EpisodeResult) -> str | None:
+@dataclass(frozen=True)
+class FilterConfig:
+    """Thresholds of the filters."""
+
+    superfluous_rounds: int | None = 2
+    """Rounds beyond those that the searches needed that make a trajectory serial; None = not asked. One is honest: a
+    first look at the whole picture, say."""
+    narrow_rounds: int | None = None
+    """Rounds of a single search, of one tool and in a row, that make it serial; None = not asked. A laxer rule."""
+    new_rounds: float = 0.5
+    """Least share of the rounds that told something new. An honest search may find nothing; 1 = none may."""
+    unsupported_claims: float = 0.34
+    """Largest share of the names and numbers in the reasoning that may stand in no observation: what the policy knows
+    by itself is welcome where it leads on, not where it decides."""
+
+    def __post_init__(self) -> None:
+        for name in ("superfluous_rounds", "narrow_rounds"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or None for no such rule")
+        for name in ("new_rounds", "unsupported_claims"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+
+
+_DEFAULT = FilterConfig()
+
+
+def format_violation(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
     """A malformed call, a turn without a reason, or an end other than an answer."""
     if result.stop != StopReason.ANSWERED or result.answer is None:
         return "format"
@@ -24,50 +61,68 @@ def format_violation(result: EpisodeResult) -> str | None:
     return None
 
 
-def zero_information_gain(result: EpisodeResult) -> str | None:
-    """A round whose searches returned nothing that earlier rounds had not already shown."""
-    seen: set[tuple[str, str]] = set()
+def zero_information_gain(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
+    """A round that only repeats earlier searches, or a trajectory most of whose rounds told nothing new."""
+    past: list[Invocation] = []
+    seen: list[frozenset[str]] = []
+    rounds = new = 0
     for turn in result.turns:
-        if not turn.is_round:
+        if not turn.invocations:
             continue
-        found = {(hit.title, hit.content) for call in turn.invocations for hit in call.hits}
-        if not found - seen:
+        if all(any(_repeats(call, other) for other in past) for call in turn.invocations):
             return "zero-gain"
-        seen |= found
-    return None
+        told = [
+            frozenset(content_words(f"{hit.title} {hit.content}")) for call in turn.invocations for hit in call.hits
+        ]
+        rounds += 1
+        new += any(page and not any(_alike(page, other) for other in seen) for page in told)
+        past += turn.invocations
+        seen += told
+    return "zero-gain" if new < config.new_rounds * rounds else None
 
 
-def ungrounded(result: EpisodeResult) -> str | None:
-    """The answer stands neither in the question nor in anything a search returned."""
-    if result.answer is None or result.answer.strip().lower() in ("yes", "no"):
+def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
+    """Reasoning or an answer that does not come from what the searches returned.
+
+    The names and numbers that the reasoning asserts must stand in an observation or the question, but for a small
+    share; it must cite at least something observed; and the answer must stand there too, or follow from numbers that
+    do.
+    """
+    if result.answer is None:
         return None
-    read = [result.question.text]
-    read += [f"{hit.title} {hit.content}" for turn in result.turns for call in turn.invocations for hit in call.hits]
-    answer = re.sub(r"\W+", " ", result.answer.lower()).strip()
-    return None if answer in re.sub(r"\W+", " ", " ".join(read).lower()) else "ungrounded"
+    asked = Evidence.of([result.question.text])
+    searched = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
+    read = Evidence.of(
+        f"{h.title} {h.content}" for turn in result.turns for call in turn.invocations for h in call.hits
+    )
+    said = [claims(turn.reason) for turn in result.turns]
+    reasoned = Claims(tuple(n for c in said for n in c.names), tuple(f for c in said for f in c.figures))
+    # What a query asks for is a hypothesis, which the results bear out or not.
+    named = sum(any(evidence.has_name(name) for evidence in (read, asked, searched)) for name in reasoned.names)
+    figures = _follow(reasoned.figures, asked, read)
+    total = len(reasoned.names) + len(reasoned.figures)
+    if total - named - len(figures) > config.unsupported_claims * total:
+        return "ungrounded"
+    if read.words and not _cites(result.turns, asked, read):
+        return "ungrounded"
+    return None if _answer_stands(result.answer, figures, asked, read) else "ungrounded"
 
 
-def unimodal_shortcut(result: EpisodeResult) -> str | None:
+def unimodal_shortcut(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
     """A question about an image that was answered without searching any part of it."""
-    looked = any(call.tool == "image_search" for turn in result.turns for call in turn.invocations)
+    looked = any(call.tool == IMAGE_SEARCH for turn in result.turns for call in turn.invocations)
     return "unimodal" if result.question.images and not looked else None
 
 
-def serial_searching(result: EpisodeResult) -> str | None:
-    """Single searches of one tool, queued over several rounds, that one wide call could have made."""
-    run, last = 0, ""
-    for turn in result.turns:
-        tools = {call.tool for call in turn.invocations}
-        narrow = len(turn.invocations) == 1
-        tool = tools.pop() if narrow else ""
-        run = run + 1 if narrow and tool == last else int(narrow)
-        last = tool
-        if run >= SERIAL_ROUNDS:
-            return "serial"
-    return None
+def serial_searching(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
+    """Searches queued over rounds that fewer, wider calls could have made; the order of the tools does not matter."""
+    superfluous = rounds_made(result) - rounds_needed(result)
+    if config.superfluous_rounds is not None and superfluous >= config.superfluous_rounds:
+        return "serial"
+    return "serial" if config.narrow_rounds is not None and _longest_queue(result) >= config.narrow_rounds else None
 
 
-FILTERS: tuple[Callable[[EpisodeResult], str | None], ...] = (
+FILTERS: tuple[Callable[[EpisodeResult, FilterConfig], str | None], ...] = (
     format_violation,
     zero_information_gain,
     ungrounded,
@@ -76,6 +131,72 @@ FILTERS: tuple[Callable[[EpisodeResult], str | None], ...] = (
 )
 
 
-def fault(result: EpisodeResult) -> str | None:
+def fault(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
     """The first fault found, or None if the trajectory is fit for SFT."""
-    return next((name for check in FILTERS if (name := check(result)) is not None), None)
+    return next((name for check in FILTERS if (name := check(result, config)) is not None), None)
+
+
+def _longest_queue(result: EpisodeResult) -> int:
+    """The most rounds in a row that made one search each, all with one tool."""
+    longest = run = 0
+    last = ""
+    for turn in result.turns:
+        tool = turn.invocations[0].tool if len(turn.invocations) == 1 else ""
+        run = 0 if not tool else run + 1 if tool == last else 1
+        last, longest = tool, max(longest, run)
+    return longest
+
+
+def _repeats(call: Invocation, other: Invocation) -> bool:
+    """Whether a search was made before and worked: asking again what failed is no repetition."""
+    if call.tool != other.tool or other.error:
+        return False
+    if call.tool == IMAGE_SEARCH:
+        return call.source == other.source and same_region(call.box, other.box, _REPEATED_REGION)
+    return sorted(content_words(call.query)) == sorted(content_words(other.query))
+
+
+def _alike(page: frozenset[str], other: frozenset[str]) -> bool:
+    return len(page & other) >= _SAME_RESULT * len(page | other)
+
+
+def _cites(turns: tuple[TurnRecord, ...], asked: Evidence, read: Evidence) -> bool:
+    """Whether a reason that was given after the first result holds something that only results have told."""
+    after = False
+    cited: set[str] = set()
+    for turn in turns:
+        if after:
+            told = claims(turn.reason, hedged=False)
+            if any(read.has_name(name) and not asked.has_name(name) for name in told.names):
+                return True
+            if any(read.has_figure(figure) and not asked.has_figure(figure) for figure in told.figures):
+                return True
+            cited |= {w for w in content_words(turn.reason) if w in read.words and not asked.has_word(w)}
+        after = after or any(call.hits for call in turn.invocations)
+    return len(cited) >= _CITED_WORDS
+
+
+def _follow(said: Sequence[Figure], asked: Evidence, read: Evidence) -> list[Figure]:
+    """Those of the numbers that were read or asked, or follow from such numbers, directly or in steps."""
+    standing = [figure for figure in said if read.has_figure(figure) or asked.has_figure(figure)]
+    for figure in said:
+        if figure not in standing and derivable(figure, standing):
+            standing.append(figure)
+    return standing
+
+
+def _answer_stands(answer: str, figures: Sequence[Figure], asked: Evidence, read: Evidence) -> bool:
+    """Whether a name, a number or, without either, most words of the answer stand in what was read, or follow.
+
+    One is enough: the answer is right, so the others are its names in other words or its numbers in other units.
+    `figures` are the numbers of the reasoning that stand.
+    """
+    told = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
+    if any(read.has_name(name) or asked.has_name(name) for name in told.names):
+        return True
+    if _follow(told.figures, asked, read) or any(derivable(figure, figures) for figure in told.figures):
+        return True
+    words = [word for word in content_words(answer) if not word.isdigit()]
+    if told.names or told.figures or not words:  # "yes" and "no" are not read anywhere
+        return not told.names and not told.figures
+    return sum(read.has_word(word) or asked.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)
