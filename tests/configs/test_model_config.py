@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 
-from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
+from hypereyes_jax.configs.model import PRESETS, ConfigError, Qwen3VLConfig
 
 HUB = {  # the form of the published config.json files
     "architectures": ["Qwen3VLForConditionalGeneration"],
@@ -106,3 +107,81 @@ def test_each_preset_survives_the_round_trip_through_hf(name):
 def test_what_it_cannot_honour_is_refused_by_name(raw, message):
     with pytest.raises(ValueError, match=message):
         Qwen3VLConfig.from_hf(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        changed("", unsloth_fixed=True, unsloth_version="2026.1", tokenizer_class="Qwen2Tokenizer", sep_token_id=None),
+        changed("", _attn_implementation="sdpa", is_decoder=False, quantization_config=None, pruned_heads={}),
+        changed(
+            "", do_sample=False, num_beams=1, temperature=1.0, max_length=20, bad_words_ids=None, torchscript=False
+        ),
+        changed("text_config", top_k=50, is_decoder=False, add_cross_attention=False, tie_encoder_decoder=False),
+        changed("text_config", layer_types=["full_attention"] * 36, use_sliding_window=False, sliding_window=None),
+        changed("", vocab_size=151936, hidden_size=4096, rope_theta=5000000, hidden_act="silu"),
+        changed("text_config", rope_scaling={"rope_theta": 5e6, "rope_type": "default", "mrope_section": [24, 20, 20]}),
+        changed("", quantization_config={"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}),
+        changed("text_config", num_hidden_layers=36.0),
+    ],
+)
+def test_what_is_inert_or_agrees_changes_nothing(raw):
+    assert Qwen3VLConfig.from_hf(raw) == PRESETS["8b"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (changed("", vocab_size=151937), "vocab_size=151937 contradicts text_config, where it is 151936"),
+        (changed("", rope_theta=1e4), "rope_theta=10000.0 contradicts"),
+        (changed("", is_decoder=True), "is_decoder=True"),
+        (changed("", quantization_config={"quant_method": "awq"}), "quant_method='awq'"),
+        (changed("", quantization_config={"quant_method": "fp8", "activation_scheme": "static"}), "activation_scheme"),
+        (changed("", quantization_config={"quant_method": "fp8", "weight_block_size": [0, 8]}), "weight_block_size=0"),
+        (changed("text_config", layer_types=["full_attention"] * 35), "layer_types"),
+        (changed("text_config", layer_types=["sliding_attention"] * 36), "layer_types"),
+        (changed("text_config", rope_scaling={"rope_theta": 1e4}), "contradictory values of rope_theta"),
+        (changed("", image_token_id=-1), "image_token_id=-1 is not in 0"),
+        (changed("", image_token_id=None), "image_token_id=None is not a valid number"),
+        (changed("", video_token_id=float("nan")), "video_token_id=nan is not finite"),
+        (changed("", vision_start_token_id="151652"), "vision_start_token_id='151652'"),
+        (changed("", vision_end_token_id=True), "vision_end_token_id=True"),
+        (changed("", pad_token_id=-1), "pad_token_id=-1"),
+        (changed("text_config", eos_token_id=[151645, -3]), "eos_token_id=-3"),
+        (changed("text_config", num_hidden_layers=1e9), r"num_hidden_layers=1000000000.0 is not in 1\.\.4096"),
+        (changed("text_config", num_hidden_layers=None), "num_hidden_layers=None"),
+        (changed("text_config", num_attention_heads=0), "num_attention_heads=0"),
+        (changed("text_config", hidden_size=-4096), "hidden_size=-4096"),
+        (changed("text_config", head_dim=float("inf")), "head_dim=inf is not finite"),
+        (changed("text_config", rms_norm_eps=float("nan")), "rms_norm_eps=nan"),
+        (changed("text_config", rope_theta=-1), "rope_theta=-1 is not positive"),
+        (changed("text_config", rope_scaling={"mrope_section": [24, "20", 20]}), "mrope_section='20'"),
+        (changed("text_config", rope_scaling={"mrope_section": [-24, 44, 44]}), "mrope_section=-24"),
+        (changed("text_config", rope_scaling=7), "rope_scaling=7 is not an object"),
+        (changed("vision_config", deepstack_visual_indexes="8"), "deepstack_visual_indexes='8'"),
+        (changed("vision_config", depth=10**30), "depth"),
+        (changed("", text_config=None), "text_config=None is not an object"),
+        (changed("", tie_word_embeddings=None), "tie_word_embeddings=None"),
+    ],
+)
+def test_numbers_and_claims_that_cannot_be_are_refused_by_name(raw, message):
+    with pytest.raises(ValueError, match=message):
+        Qwen3VLConfig.from_hf(raw)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_file_with_a_number_that_is_none_is_refused_by_its_name(number, tmp_path):
+    text = json.dumps(changed("text_config", initializer_range="here")).replace('"here"', number)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        Qwen3VLConfig.from_hf(tmp_path)
+
+
+def test_what_is_written_names_dtype_and_the_ids_of_generation_at_both_levels():
+    config = Qwen3VLConfig.from_hf(changed("text_config", eos_token_id=[151645, 151643], pad_token_id=151643))
+    raw = config.to_hf("bfloat16")
+    for part in (raw, raw["text_config"]):
+        assert part["dtype"] == "bfloat16"
+        assert (part["bos_token_id"], part["eos_token_id"], part["pad_token_id"]) == (151643, [151645, 151643], 151643)
+    again = Qwen3VLConfig.from_hf(raw)
+    assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (151643, (151645, 151643), 151643)
