@@ -20,22 +20,31 @@ from hypereyes_jax.errors import UserError
 class ConfigError(UserError, ValueError):
     """A `config.json` that is damaged or of a model this project does not run. The message names the file and why."""
 
+    @classmethod
+    def of_another_model(cls, where: str, why: object) -> ConfigError:
+        return cls(
+            f"{where} does not describe a Qwen3-VL model that this project runs: {why}. Give another checkpoint."
+        )
 
-def read_config(file: Path) -> dict[str, Any]:
+
+def parse_config(data: bytes, where: str) -> dict[str, Any]:
     """The JSON object in a `config.json`, unread beyond that.
 
-    Raises ConfigError if it is damaged or holds a NaN or an infinity; FileNotFoundError.
+    Args:
+      where: the file's place, for messages.
+
+    Raises ConfigError if it is damaged, or holds a NaN or an infinity.
     """
 
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not a JSON number")
 
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+        raw = json.loads(data.decode("utf-8"), parse_constant=refuse)
         if not isinstance(raw, dict):
             raise ValueError("it is no JSON object")
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is damaged ({error}). Fetch or make that checkpoint anew.") from error
+        raise ConfigError(f"{where} is damaged ({error}). Fetch or make that checkpoint anew.") from error
     return raw
 
 
@@ -180,13 +189,11 @@ class Qwen3VLConfig:
             return cls(TextConfig(**text), VisionConfig(**vision), **whole)
         path = Path(source)
         file = path / "config.json" if path.is_dir() else path
-        raw = read_config(file)
+        raw = parse_config(file.read_bytes(), str(file))
         try:
             return cls.from_hf(raw)
         except ValueError as error:
-            raise ConfigError(
-                f"{file} does not describe a Qwen3-VL model that this project runs: {error}. Give another checkpoint."
-            ) from error
+            raise ConfigError.of_another_model(str(file), error) from error
 
     def to_hf(self, dtype: str | None = None) -> dict[str, Any]:
         """The `config.json` of this model, in a form that both hub-era and current transformers read alike.

@@ -15,6 +15,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.launch.initialize import DistributedConfig, join
 from hypereyes_jax.models.qwen3_vl import checkpoint
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
+from hypereyes_jax.models.tensor_files import StoredTensor
 
 MESH = MeshConfig("pair", "cpu", fsdp=2, expert=2, tensor=2)
 
@@ -22,7 +23,7 @@ MESH = MeshConfig("pair", "cpu", fsdp=2, expert=2, tensor=2)
 def main(coordinator: str, process: int, out: Path) -> None:
     join(DistributedConfig(True, coordinator, 2, process))
     read = 0
-    rows = checkpoint._Stored.rows
+    rows = StoredTensor.rows
 
     def counted(self, first, last):
         nonlocal read
@@ -30,7 +31,7 @@ def main(coordinator: str, process: int, out: Path) -> None:
         read += tensor.nbytes
         return tensor
 
-    checkpoint._Stored.rows = counted
+    StoredTensor.rows = counted
     checkpoint._PIECE_BYTES = 2000  # small models have large tensors too
     path = out.parent / "checkpoint"
     _, params = checkpoint.load_hf(path, sharding=param_shardings(Qwen3VLConfig.from_hf(path), make_mesh(MESH)))

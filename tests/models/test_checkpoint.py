@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from hypereyes_jax.models.qwen3_vl import checkpoint as checkpoint_module
 from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
-from hypereyes_jax.models.qwen3_vl.checkpoint import CheckpointError
+from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs, patchify
 from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS, hf_inputs, image_tokens, photo, words

@@ -1,7 +1,8 @@
 """Qwen3-VL (arXiv 2511.21631), dense and mixture of experts, as pure functions on nested dicts."""
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl.checkpoint import load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl.checkpoint import load_hf
+from hypereyes_jax.models.qwen3_vl.checkpoint_writer import save_hf
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.model import (
     KVCache,

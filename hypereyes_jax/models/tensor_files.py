@@ -1,0 +1,174 @@
+"""Safetensors files, read one run of rows at a time. No pickle is ever read.
+
+The format is a length, a JSON header and raw little-endian data. Reading it here, not through the library, is what lets
+a piece of a tensor be read without mapping or copying the rest, from a disk or from a bucket. A header is not trusted:
+what it says is bounded by what the file holds before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.models.storage import LocalFile, RangeFile
+
+DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(jnp.bfloat16),
+    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that does not hold exactly the tensors its config asks for, or that can't be read."""
+
+
+class Tensor(Protocol):
+    """A tensor that lies elsewhere."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what `rows` gives."""
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """Rows first..last-1 of the leading dimension."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file, described by the file's header."""
+
+    file: RangeFile
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int  # byte in the file
+    stop: int
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        row = math.prod(self.shape[1:])
+        count, offset = (last - first) * row, self.start + first * row * self.dtype.itemsize
+        shape = (last - first, *self.shape[1:])
+        if isinstance(self.file, LocalFile):
+            return np.fromfile(self.file.path, self.dtype, count, offset=offset).reshape(shape)
+        data = self.file.read(offset, offset + count * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class SwappedTensor:
+    """A tensor of three dimensions, the last two the other way round."""
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first, second, third = self.tensor.shape
+        return first, third, second
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensor.dtype
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        return self.tensor.rows(first, last).swapaxes(1, 2)
+
+
+@dataclass(frozen=True)
+class BlockScaledTensor:
+    """FP8 values with one scale for each block of the last two dimensions: `value * scale`, in float32."""
+
+    values: StoredTensor
+    scales: StoredTensor  # [..., ceil(rows / block rows), ceil(columns / block columns)]
+    block: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    def scale_shape(self) -> tuple[int, ...]:
+        """The shape that the scales must have."""
+        rows, columns = (-(-size // block) for size, block in zip(self.shape[-2:], self.block, strict=True))
+        return (*self.shape[:-2], rows, columns)
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        values = self.values.rows(first, last).astype(np.float32)
+        tall, wide = self.block
+        if values.ndim == 2:  # the leading dimension is the one that is cut into blocks
+            scales = self.scales.rows(first // tall, -(-last // tall)).astype(np.float32)
+            row_scales = scales[np.arange(first, last) // tall - first // tall]
+        else:
+            scales = self.scales.rows(first, last).astype(np.float32)
+            row_scales = np.repeat(scales, tall, axis=-2)[..., : values.shape[-2], :]
+        for column in range(row_scales.shape[-1]):  # a block of columns at a time: no second array of this size
+            values[..., column * wide : (column + 1) * wide] *= row_scales[..., column : column + 1]
+        return values
+
+
+def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor]]:
+    """(name, tensor) of each tensor in a safetensors file.
+
+    Args:
+      where: directory of the file, for messages.
+
+    Raises CheckpointError if the file is no safetensors file, is cut off, or describes tensors that it can't hold.
+    """
+    prefix = file.read(0, 8)
+    length = int.from_bytes(prefix, "little")
+    raw = file.read(8, 8 + length) if len(prefix) == 8 and length <= _MAX_HEADER_BYTES else b""
+    try:
+        if len(prefix) != 8 or len(raw) != length:
+            raise ValueError("the header is cut off")
+        entries = json.loads(raw)
+        if not isinstance(entries, dict):
+            raise ValueError("the header is no JSON object")
+        entries.pop("__metadata__", None)
+        position = 0
+        found = [(name, _entry(name, entry)) for name, entry in entries.items()]
+        for name, (_, _, start, stop) in sorted(found, key=lambda item: item[1][2:]):
+            # The format leaves no holes and no overlaps, so that no byte is read as two tensors.
+            if start != position:
+                raise ValueError(f"{name} begins at byte {start} of the data, expected {position}")
+            position = stop
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{where}/{file.name} is not a readable safetensors file: {error}. Fetch or make it anew."
+        ) from error
+    if not file.holds(8 + length + position):
+        whole = f"{8 + length + position:,} bytes"
+        raise CheckpointError(f"{where}/{file.name} is truncated: it should have {whole}. Fetch or make it anew.")
+    for name, (dtype, shape, start, stop) in found:
+        yield name, StoredTensor(file, dtype, shape, 8 + length + start, 8 + length + stop)
+
+
+def _entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
+    """(dtype, shape, first byte, end) that a header gives a tensor. Raises ValueError naming it."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is described by {entry!r}, not by an object")
+    dtype = DTYPES.get(kind) if isinstance(kind := entry.get("dtype"), str) else None
+    if dtype is None:
+        raise ValueError(f"{name} has dtype {kind!r}, expected one of {', '.join(DTYPES)}")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    for what, numbers in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(numbers, list) or any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError(f"{name} has {what}={numbers!r}, expected a list of numbers of at least 0")
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{name} has data_offsets={offsets} for shape {shape} of {kind}")
+    return dtype, tuple(shape), offsets[0], offsets[1]
