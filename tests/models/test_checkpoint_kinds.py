@@ -1,0 +1,348 @@
+"""Checkpoints as people have them: what transformers reads and computes is what counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
+from hypereyes_jax.models.tensor_files import CheckpointError
+from hypereyes_jax.processing import pack_inputs
+from tests.models.torch_reference import CONFIGS, words
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def written(path, name="dense", dtype=jnp.float32, **options):
+    config = CONFIGS[name]
+    params = init_params(jax.random.key(0), config, dtype)
+    save_hf(path, config, params, **options)
+    return config, params
+
+
+def rewrite(path, change):
+    tensors = load_file(path / SINGLE)
+    change(tensors)
+    save_file(tensors, path / SINGLE)
+
+
+def edit_config(path, **fields):
+    raw = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(raw | fields))
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_head_beside_the_embedding_it_is_tied_to_is_compared(tmp_path, equal):
+    _, params = written(tmp_path, "dense tied")
+    head = np.asarray(params["embed"]).copy()
+    head[-1, -1] += 0 if equal else 1e-3
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": head}))
+    if equal:
+        same(load_hf(tmp_path)[1], params)
+    else:
+        with pytest.raises(CheckpointError, match=r"lm_head\.weight: differs from .*embed_tokens"):
+            load_hf(tmp_path)
+
+
+def both(path):
+    """The same model as one file and as shards with an index."""
+    config, params = written(path, shard_bytes=60_000)
+    index = (path / INDEX).read_text()
+    save_hf(path / "single", config, params)
+    (path / "single" / SINGLE).rename(path / SINGLE)
+    (path / INDEX).write_text(index)
+    return config, params
+
+
+def test_a_single_file_beside_equal_shards_is_read(tmp_path):
+    _, params = both(tmp_path)
+    same(load_hf(tmp_path)[1], params)
+
+
+def test_a_single_file_beside_shards_that_differ_is_refused_naming_both(tmp_path):
+    both(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors["model.language_model.norm.weight"].__iadd__(1))
+    with pytest.raises(CheckpointError, match=f"both {SINGLE} and the shards of {INDEX}"):
+        load_hf(tmp_path)
+
+
+def test_a_single_file_beside_an_index_without_its_shards_is_read(tmp_path):
+    _, params = both(tmp_path)
+    for shard in tmp_path.glob("model-*.safetensors"):
+        shard.unlink()
+    same(load_hf(tmp_path)[1], params)
+
+
+@pytest.mark.parametrize("named", ["bfloat16", "float32", None])
+def test_of_several_dtypes_the_named_one_is_taken_and_the_model_runs(tmp_path, named):
+    config, params = written(tmp_path, dtype=jnp.bfloat16)
+
+    def widen(tensors):
+        for name in tensors:
+            if "norm" in name:
+                tensors[name] = tensors[name].astype(np.float32)
+
+    rewrite(tmp_path, widen)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    for part in (raw, raw["text_config"], raw["vision_config"]):
+        part.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(raw | ({"dtype": named} if named else {})))
+    _, loaded = load_hf(tmp_path)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(loaded)} == {named or "bfloat16"}
+    same(jax.tree.map(lambda x: x.astype(jnp.float32), loaded), jax.tree.map(lambda x: x.astype(jnp.float32), params))
+    logits = forward(loaded, config, pack_inputs(config, [(words(6, 0), [])]))
+    assert np.isfinite(np.asarray(logits, np.float32)).all()
+
+
+def test_per_expert_tensors_are_refused_in_a_few_lines(tmp_path):
+    config, _ = written(tmp_path, "moe")
+
+    def apart(tensors):
+        for layer in range(config.text.num_hidden_layers):
+            prefix = f"model.language_model.layers.{layer}.mlp.experts."
+            gate_up, down = tensors.pop(prefix + "gate_up_proj"), tensors.pop(prefix + "down_proj")
+            for expert in range(len(down)):
+                gate, up = np.split(gate_up[expert].T, 2)
+                for name, tensor in (("gate_proj", gate), ("up_proj", up), ("down_proj", down[expert].T)):
+                    tensors[f"{prefix}{expert}.{name}.weight"] = np.ascontiguousarray(tensor)
+
+    rewrite(tmp_path, apart)
+    with pytest.raises(CheckpointError) as caught:
+        load_hf(tmp_path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 6
+    assert "layers.*.mlp.experts.*.down_proj.weight: surplus" in message
+    assert "24 tensors, first model.language_model.layers.0.mlp.experts.0.down_proj.weight" in message
+    assert "experts lie in tensors of their own" in message
+
+
+def test_a_config_of_far_more_layers_than_the_file_has_is_refused_in_a_few_lines(tmp_path):
+    written(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    raw["text_config"]["num_hidden_layers"] = 4000
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match="missing") as caught:
+        load_hf(tmp_path)
+    assert len(str(caught.value)) < 3000
+
+
+def header(path, change):
+    data = (path / SINGLE).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    change(entries)
+    raw = json.dumps(entries).encode()
+    (path / SINGLE).write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+
+
+NORM = "model.language_model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"data_offsets": [-128, 0]},
+        {"data_offsets": [0, 128]},  # another tensor's bytes
+        {"data_offsets": [1 << 62, (1 << 62) + 128]},
+        {"data_offsets": [None, 128]},
+        {"data_offsets": [0.0, 128.0]},
+        {"data_offsets": "0 128"},
+        {"shape": [-32]},
+        {"shape": [32, -1]},
+        {"shape": [1 << 40, 1 << 40]},
+        {"shape": None},
+        {"dtype": ["F32"]},
+        {"dtype": "I64"},
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_at_once(tmp_path, entry):
+    written(tmp_path)
+    header(tmp_path, lambda entries: entries[NORM].update(entry))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a readable safetensors file"):
+        load_hf(tmp_path)
+
+
+def quantised(path, block=(8, 4), change=lambda tensors: None):
+    """Writes the decoder's linear maps in FP8 with a scale a block; gives what transformers makes of each."""
+    expected = {}
+
+    def quantise(tensors):
+        for name in list(tensors):
+            if "language_model.layers" not in name or "norm" in name or tensors[name].ndim < 2:
+                continue
+            weight = torch.tensor(tensors[name])
+            rows, columns = weight.shape[-2:]
+            blocks = weight.reshape(-1, rows // block[0], block[0], columns // block[1], block[1])
+            scales = blocks.abs().amax((2, 4)) / 448
+            values = (blocks / scales[:, :, None, :, None]).to(torch.float8_e4m3fn)
+            values = values.reshape(weight.shape)
+            scales = scales.reshape(*weight.shape[:-2], *scales.shape[-2:])
+            expected[name] = Fp8Dequantize(None)._dequantize_one(values, scales).numpy()
+            tensors[name] = values.view(torch.uint8).numpy().view(jnp.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scales.numpy()
+        change(tensors)
+
+    rewrite(path, quantise)
+    edit_config(path, quantization_config={"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(block)})
+    return expected
+
+
+@pytest.mark.parametrize("name", ["dense", "moe"])
+@pytest.mark.parametrize("piece", [None, 700])
+def test_fp8_blocks_are_multiplied_by_their_scales_as_transformers_does(tmp_path, monkeypatch, name, piece):
+    from hypereyes_jax.models.qwen3_vl import checkpoint
+    from hypereyes_jax.models.qwen3_vl.weights import flat_weights
+
+    if piece:
+        monkeypatch.setattr(checkpoint, "_PIECE_BYTES", piece)
+    config, params = written(tmp_path, name)
+    expected = quantised(tmp_path)
+    _, loaded = load_hf(tmp_path, jnp.float32)
+    seen = 0
+    for path, weight in flat_weights(config):
+        *parents, key = path.split("/")
+        leaf = loaded
+        for parent in [*parents, key]:
+            leaf = leaf[parent]
+        for layer, hf in enumerate(weight.hf_names()):
+            if hf in expected:
+                np.testing.assert_array_equal(leaf[layer], weight.from_hf(expected[hf]), err_msg=hf)
+                seen += 1
+    assert seen == len(expected) > 10
+    assert not np.array_equal(loaded["layers"]["q"], params["layers"]["q"]), "nothing was quantised"
+
+
+def test_blocks_that_do_not_divide_a_weight_end_with_a_smaller_one():
+    from hypereyes_jax.models.tensor_files import BlockScaledTensor
+
+    @dataclasses.dataclass
+    class Held:
+        array: np.ndarray
+
+        shape = property(lambda self: self.array.shape)
+        dtype = property(lambda self: self.array.dtype)
+
+        def rows(self, first, last):
+            return self.array[first:last]
+
+    scales = np.array([[1, 10], [100, 1000]], np.float32)
+    tensor = BlockScaledTensor(Held(np.ones((5, 3), jnp.float8_e4m3fn)), Held(scales), (3, 2))
+    expected = [[1, 1, 10]] * 3 + [[100, 100, 1000]] * 2
+    assert tensor.scale_shape() == (2, 2)
+    np.testing.assert_array_equal(tensor.rows(0, 5), expected)
+    np.testing.assert_array_equal(tensor.rows(2, 4), expected[2:4])
+
+
+def test_without_a_dtype_fp8_becomes_what_the_config_names(tmp_path):
+    written(tmp_path, dtype=jnp.bfloat16)
+    rewrite(tmp_path, lambda tensors: tensors.update({k: v.astype(np.float32) for k, v in tensors.items()}))
+    quantised(tmp_path)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(load_hf(tmp_path)[1])} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop("model.language_model.layers.0.mlp.up_proj.weight_scale_inv"),
+            r"up_proj\.weight_scale_inv is missing",
+        ),
+        (
+            lambda t: t.update({"model.language_model.layers.0.mlp.up_proj.weight_scale_inv": np.ones((1, 1), "f4")}),
+            r"up_proj\.weight_scale_inv: has shape \(1, 1\)",
+        ),
+    ],
+)
+def test_fp8_without_fitting_scales_is_refused_by_name(tmp_path, change, message):
+    written(tmp_path)
+    quantised(tmp_path, change=change)
+    with pytest.raises(CheckpointError, match=message):
+        load_hf(tmp_path)
+
+
+def test_fp8_that_the_config_does_not_mention_is_refused(tmp_path):
+    written(tmp_path)
+    quantised(tmp_path)
+    edit_config(tmp_path, quantization_config=None)
+    with pytest.raises(CheckpointError, match=r"stored in FP8, but config\.json has no quantization_config"):
+        load_hf(tmp_path)
+
+
+def remote(path, system):
+    for file in path.iterdir():
+        system.pipe_file(f"/bucket/model/{file.name}", file.read_bytes())
+    return "memory://bucket/model"
+
+
+def test_a_remote_checkpoint_is_read_by_ranges(tmp_path, monkeypatch):
+    import fsspec
+
+    from hypereyes_jax.models.qwen3_vl import checkpoint
+
+    config, params = written(tmp_path, shard_bytes=60_000)
+    url = remote(tmp_path, fsspec.filesystem("memory"))
+    read = []
+    cat = fsspec.implementations.memory.MemoryFileSystem.cat_file
+
+    def counted(self, path, start=None, end=None, **options):
+        data = cat(self, path, start, end, **options)
+        read.append((path, len(data)))
+        return data
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "cat_file", counted)
+    monkeypatch.setattr(checkpoint, "_PIECE_BYTES", 2000)
+    again, loaded = load_hf(url)
+    assert again == config
+    same(loaded, params)
+    shards = [size for path, size in read if path.endswith(".safetensors")]
+    largest = max(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    assert max(shards) < largest / 2, "a shard was read whole"
+
+
+def test_a_checkpoint_in_a_key_value_store_of_tensorstore_is_read(tmp_path, monkeypatch):
+    import tensorstore
+
+    from hypereyes_jax.models import storage
+
+    config, params = written(tmp_path)
+    store = tensorstore.KvStore.open("memory://model/").result()
+    for file in tmp_path.iterdir():
+        store[file.name] = file.read_bytes()
+    monkeypatch.setattr(tensorstore.KvStore, "open", lambda url: Opened(store))
+    again, loaded = load_hf("gs://bucket/model")
+    assert again == config
+    same(loaded, params)
+    del store["config.json"]
+    with pytest.raises(FileNotFoundError, match=r"gs://bucket/model/config\.json"):
+        load_hf("gs://bucket/model")
+    file = storage.open_directory("gs://bucket/model").file(SINGLE)
+    size = (tmp_path / SINGLE).stat().st_size
+    assert (file.holds(size), file.holds(size + 1)) == (True, False)
+    assert file.read(size - 4, size + 4) == (tmp_path / SINGLE).read_bytes()[-4:]
+    assert file.read(size + 1, size + 4) == b""
+
+
+@dataclasses.dataclass
+class Opened:
+    value: object
+
+    def result(self):
+        return self.value
+
+
+def test_a_remote_place_that_is_not_there_has_one_sentence():
+    with pytest.raises(ValueError, match="nosuch") as caught:
+        load_hf("nosuch://bucket/model")
+    assert "\n" not in str(caught.value)
