@@ -1,11 +1,18 @@
-"""Rewards, advantages and losses as pure functions, and the learner built from them."""
+"""Rewards, advantages and losses as pure functions."""
 
 from hypereyes_jax.configs.reward import TraceConfig
-from hypereyes_jax.rl.advantages import group_relative_advantage
+from hypereyes_jax.rl.advantages import group_centred_advantage, group_relative_advantage
 from hypereyes_jax.rl.aggregate import aggregate
+from hypereyes_jax.rl.budget import spending_cost, updated_prices
+from hypereyes_jax.rl.cispo import cispo_loss
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
 from hypereyes_jax.rl.distill import opd_advantage, reverse_kl, reverse_kl_support, reverse_kl_topk
+from hypereyes_jax.rl.dynamic_sampling import informative_groups
+from hypereyes_jax.rl.gspo import gspo_loss
+from hypereyes_jax.rl.importance import truncated_importance_weight
+from hypereyes_jax.rl.kl_penalty import kl_penalty
 from hypereyes_jax.rl.logprobs import token_logprobs
+from hypereyes_jax.rl.overlong import overlong_penalty
 from hypereyes_jax.rl.policy_loss import policy_loss
 from hypereyes_jax.rl.references import (
     NO_REFERENCE,
@@ -24,13 +31,22 @@ __all__ = [
     "TraceConfig",
     "aggregate",
     "best_correct",
+    "cispo_loss",
     "cost_weighted_reward",
+    "group_centred_advantage",
     "group_relative_advantage",
+    "gspo_loss",
+    "informative_groups",
+    "kl_penalty",
     "opd_advantage",
+    "overlong_penalty",
     "policy_loss",
     "reverse_kl",
     "reverse_kl_support",
     "reverse_kl_topk",
+    "spending_cost",
     "token_logprobs",
     "trace_reward",
+    "truncated_importance_weight",
+    "updated_prices",
 ]

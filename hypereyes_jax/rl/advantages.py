@@ -1,4 +1,4 @@
-"""Group-relative advantages (GRPO)."""
+"""Group-relative advantages: GRPO's, and Dr. GRPO's without the division."""
 
 from __future__ import annotations
 
@@ -44,3 +44,31 @@ def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None,
     # The square root's slope at 0 is infinite: it never sees the variance of a group that is switched off.
     std = jnp.sqrt(jnp.where(informative, variance, 1.0))
     return jnp.where(informative, centred / (std + eps), 0.0)
+
+
+def group_centred_advantage(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Subtracts each group's mean reward, over the last axis, and divides by nothing.
+
+    GRPO's division by the standard deviation weighs questions that nearly all or nearly no rollouts solve more than the
+    others. With `aggregate(..., "token-mean", denominator=rollouts * longest)` the division by a rollout's length is
+    gone as well: this is Dr. GRPO.
+
+    Args:
+      rewards: [..., G] real.
+      valid: [..., G] mask, optional; 0 leaves a rollout out of the mean and gives it 0. Its reward may be NaN.
+
+    Returns:
+      [..., G] floating advantages; a group with fewer than two valid rollouts has exact zeros.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: Dr. GRPO, arXiv 2503.20783, section 3.2.
+    """
+    rewards, keep = checked("group_centred_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
+    if keep is None:
+        keep = jnp.ones(rewards.shape, bool)
+    count = jnp.sum(keep, axis=-1, keepdims=True)
+    safe = jnp.where(keep, rewards, 0.0)
+    mean = jnp.sum(safe, axis=-1, keepdims=True) / jnp.maximum(count, 1)
+    return jnp.where(keep & (count > 1), safe - mean, 0.0)

@@ -1,0 +1,53 @@
+"""Truncated importance sampling: the sampler's distribution against the learner's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hypereyes_jax.rl.shape_checks import checked
+
+# exp(20) is 5e8: far beyond any useful cap.
+_MAX_LOG_RATIO = 20.0
+
+
+def truncated_importance_weight(
+    old_logp_BT: jax.Array, sampler_logp_BT: jax.Array, mask_BT: jax.Array, cap: float = 2.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Computes min(exp(old_logp - sampler_logp), cap) for each token, to multiply any per-token loss with.
+
+    `policy_loss` does this by itself. The function stands alone for the other losses of this folder and for a user's
+    own. The weight is a constant of the update: it has no gradient.
+
+    Args:
+      old_logp_BT: [B, T] floating, under the learner's weights before this update.
+      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from.
+      mask_BT: [B, T] mask, 1 on tokens that the model sampled. Masked positions may hold anything, NaN included.
+      cap: upper bound of the weight, > 0.
+
+    Returns:
+      weight_BT: [B, T] floating, 1 where masked.
+      metrics: scalars over the unmasked tokens, `tis_weight` (mean) and `tis_capped_fraction`.
+
+    Raises:
+      ValueError, TypeError: shapes or dtypes do not fit, or the cap is not positive.
+
+    Source: truncated importance sampling as in arXiv 2605.07177, with a cap of 2.
+    """
+    old_logp, sampler_logp, mask = checked(
+        "truncated_importance_weight",
+        old_logp_BT=(old_logp_BT, "BT", "float"),
+        sampler_logp_BT=(sampler_logp_BT, "BT", "float"),
+        mask_BT=(mask_BT, "BT", "mask"),
+    )
+    if not cap > 0:
+        raise ValueError(f"truncated_importance_weight: cap must be positive, got {cap}.")
+    gap = jnp.where(mask, old_logp, 0.0) - jnp.where(mask, sampler_logp, 0.0)
+    raw = jnp.exp(jnp.clip(gap, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+    count = jnp.maximum(jnp.sum(mask), 1)
+    weight = jnp.minimum(raw, cap)
+    metrics = {
+        "tis_weight": jnp.sum(jnp.where(mask, weight, 0.0)) / count,
+        "tis_capped_fraction": jnp.sum(mask & (raw > cap)) / count,
+    }
+    return jax.lax.stop_gradient((jnp.where(mask, weight, 1.0), metrics))
