@@ -21,6 +21,7 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from hypereyes_jax.data.demonstration import Demonstration, Example
+    from hypereyes_jax.data.questions import SynthesisConfig
     from hypereyes_jax.data.types import SynthQuestion
 
 DEMONSTRATIONS, CANDIDATES = "demonstrations.jsonl", "rl_candidates.jsonl"
@@ -40,6 +41,9 @@ class SynthConfig:
     """Questions about held-out countries, and as many about seen ones."""
     crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
+    drop_one: bool = False
+    """Visual questions that need every picture shown (rankings, totals, lists, medians), instead of the usual kinds.
+    The shipped base model has learnt the usual ones."""
     seed: int = 0
 
 
@@ -53,7 +57,7 @@ def run(config: SynthConfig) -> None:
 def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
     """Writes the files; does nothing if they are there."""
     from hypereyes_jax.data.files import write_examples, write_questions
-    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.data.questions import synthesize
     from hypereyes_jax.env.world import World
 
     if directory.file(SUMMARY).exists():
@@ -63,7 +67,7 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     seen = world.restrict(keys, passages=True)
     seen.prepare()
     seeds = _seeds(config)
-    rules = SynthesisConfig(crowding=config.crowding)
+    rules = _rules(config)
     with stages.stage("questions for SFT", config.sft_questions) as stage:
         asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
     with stages.stage("rejection sampling", len(asked)) as stage:
@@ -91,6 +95,16 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     write_json(directory.file(SUMMARY), summary)
 
 
+def _rules(config: SynthConfig) -> SynthesisConfig:
+    from hypereyes_jax.data import aggregation, textual
+    from hypereyes_jax.data.questions import SynthesisConfig
+
+    if not config.drop_one:
+        return SynthesisConfig(crowding=config.crowding)
+    kinds = (*aggregation.TEMPLATES, *textual.TEMPLATES)
+    return SynthesisConfig(crowding=config.crowding, kinds=kinds, drop_one=True)
+
+
 def _seeds(config: SynthConfig) -> dict[str, int]:
     """One stream of seeds a purpose, so that a larger data set of one kind leaves the others as they were."""
     return {name: 10 * config.seed + i for i, name in enumerate(("sft", "rl", "heldout", "seen"), start=1)}
@@ -98,12 +112,12 @@ def _seeds(config: SynthConfig) -> dict[str, int]:
 
 def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     """sha256 over the demonstrations of the first questions: whether the code still makes those of a record."""
-    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+    from hypereyes_jax.data.questions import synthesize
     from hypereyes_jax.env.world import World
 
     world = World.load()
     seen = world.restrict(world.split()[0], passages=True)
-    rules = SynthesisConfig(crowding=config.crowding)
+    rules = _rules(config)
     asked = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
     kept, _ = asyncio.run(_demonstrations(asked, config.seed, lambda: None))
     return examples_hash(demonstration.example for demonstration in kept)

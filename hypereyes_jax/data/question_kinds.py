@@ -75,7 +75,7 @@ def _fits(condition: bool) -> str:
     return FITS if condition else ""
 
 
-def _line(country: Country, *attributes: str, mark: str = "") -> str:
+def fact_line(country: Country, *attributes: str, mark: str = "") -> str:
     facts = ", ".join(country.facts.get(attribute, "unknown") for attribute in attributes)
     return f"{country.name}: {facts}{mark}"
 
@@ -89,7 +89,7 @@ def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[
         mark = "" if size is None or best in (None, size) else MORE if size > best else LESS
         if size is not None and (best is None or (size > best if largest else size < best)):
             best, mark = size, mark + FITS
-        lines.append(_line(country, attribute, mark=mark))
+        lines.append(fact_line(country, attribute, mark=mark))
     return tuple(lines)
 
 
@@ -114,7 +114,7 @@ class AttributeOf:
         return (value(pages[0], self.attribute) or None) if pages else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        return tuple(_line(c, self.attribute) for c in found(world, names)[:1])
+        return tuple(fact_line(c, self.attribute) for c in found(world, names)[:1])
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Extreme:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         pages = found(world, names)
         winner = extreme(pages, self.attribute, self.largest)
-        tail = (_line(winner, self.then),) if self.then and winner else ()
+        tail = (fact_line(winner, self.then),) if self.then and winner else ()
         return _compared(pages, self.attribute, self.largest) + tail
 
 
@@ -163,7 +163,7 @@ class SharedValue:
         lines = []
         for country in found(world, names):
             told = value(country, self.attribute)
-            lines.append(_line(country, self.attribute, mark=_fits(told in seen)))
+            lines.append(fact_line(country, self.attribute, mark=_fits(told in seen)))
             seen |= {told} - {""}
         return tuple(lines)
 
@@ -187,10 +187,10 @@ class SameAs:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         first = world.find(names[0]) if names and names[0] is not None else None
         wanted = value(first, self.attribute) if first else ""
-        lines = [_line(first, self.attribute)] if first else []
+        lines = [fact_line(first, self.attribute)] if first else []
         for country in found(world, names[1:]):
             same = wanted != "" and value(country, self.attribute) == wanted
-            lines.append(_line(country, self.attribute, mark=_fits(same)))
+            lines.append(fact_line(country, self.attribute, mark=_fits(same)))
         return tuple(lines)
 
 
@@ -210,7 +210,8 @@ class OnlyOne:
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         return tuple(
-            _line(c, self.attribute, mark=_fits(matches(c, self.attribute, self.wanted))) for c in found(world, names)
+            fact_line(c, self.attribute, mark=_fits(matches(c, self.attribute, self.wanted)))
+            for c in found(world, names)
         )
 
 
@@ -270,7 +271,7 @@ class CommonNeighbour:
         for place, centre in enumerate(centres):
             lines.append(_bordering(world, centre, common - set(self.of)))
             common = common & set(centre.borders) if place else set(centre.borders)
-        return (*lines, *(_line(c, self.then) for c in self.solutions(world)[:1] if self.then))
+        return (*lines, *(fact_line(c, self.then) for c in self.solutions(world)[:1] if self.then))
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ class NeighbourWith:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         attributes = [attribute for attribute, _ in self.wanted]
         fitting = self.solutions(world)
-        return tuple(_line(c, *attributes, mark=_fits(c in fitting)) for c in self._neighbours(world))
+        return tuple(fact_line(c, *attributes, mark=_fits(c in fitting)) for c in self._neighbours(world))
 
 
 @dataclass(frozen=True)

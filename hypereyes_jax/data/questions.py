@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hypereyes_jax.data import textual, visual
+from hypereyes_jax.data import aggregation, textual, visual
 from hypereyes_jax.data.mosaics import LAYOUTS, draw_mosaic, places
+from hypereyes_jax.data.necessity import all_needed
 from hypereyes_jax.data.priors import blind, drop_majorities
 from hypereyes_jax.data.question_kinds import value
-from hypereyes_jax.data.types import Oracle, SynthQuestion
+from hypereyes_jax.data.types import Oracle, Plan, SynthQuestion
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import Country, World
 from hypereyes_jax.env.world.world import held_out_keys
 
 _DISTRACTORS = 3
+_PICTURED = {**visual.TEMPLATES, **aggregation.TEMPLATES}
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,16 @@ class SynthesisConfig:
     crowding: float = 0.0  # a mosaic of n flags is drawn with weight n**crowding; below 0, small ones are more frequent
     textual_share: float = 0.25
     kinds: tuple[str, ...] = (*visual.TEMPLATES, *textual.TEMPLATES)
+    drop_one: bool = False  # leave out a visual question of which some picture is superfluous: see necessity.py
 
     def __post_init__(self) -> None:
         if any(side % 32 or side <= 0 for side in self.canvas):
             raise ValueError(f"canvas {self.canvas}: both sides must be positive multiples of 32 px")
-        unknown = set(self.kinds) - set(visual.TEMPLATES) - set(textual.TEMPLATES)
+        unknown = set(self.kinds) - set(_PICTURED) - set(textual.TEMPLATES)
         if unknown or not self.kinds:
-            raise ValueError(f"kinds {sorted(unknown)} unknown; choose from {[*visual.TEMPLATES, *textual.TEMPLATES]}")
+            raise ValueError(f"kinds {sorted(unknown)} unknown; choose from {[*_PICTURED, *textual.TEMPLATES]}")
+        if self.drop_one and set(self.kinds) & set(_PICTURED) and not set(self.kinds) & set(aggregation.TEMPLATES):
+            raise ValueError(f"drop_one leaves no visual kind of {self.kinds}; add some of {[*aggregation.TEMPLATES]}")
         if not 2 <= self.min_entities <= self.max_entities:
             raise ValueError(f"entities from {self.min_entities} to {self.max_entities}: need 2 <= min <= max")
 
@@ -70,6 +75,18 @@ def _wrong(
     return tuple(t for t in dict.fromkeys(texts) if t and t not in accepted)[:_DISTRACTORS]
 
 
+def _misread(
+    world: World, plan: Plan, names: Sequence[str], accepted: Collection[str], rng: np.random.Generator
+) -> tuple[str, ...]:
+    """What the plan answers when one of the pictures is taken for another country."""
+    texts = []
+    for key in rng.choice(world.visual_keys, min(12, len(world.visual_keys)), replace=False):
+        place = int(rng.integers(len(names)))
+        other = world.country(str(key)).name
+        texts.append(plan.answer(world, [*names[:place], other, *names[place + 1 :]]) or "")
+    return tuple(t for t in dict.fromkeys(texts) if t and t not in accepted)[:_DISTRACTORS]
+
+
 def _draw_count(counts: Sequence[int], crowding: float, rng: np.random.Generator) -> int:
     if crowding == 0:
         return counts[int(rng.integers(len(counts)))]
@@ -80,7 +97,7 @@ def _draw_count(counts: Sequence[int], crowding: float, rng: np.random.Generator
 def _draw_visual(
     world: World, rng: np.random.Generator, kind: str, config: SynthesisConfig, focus: Collection[str] | None
 ) -> SynthQuestion | None:
-    make, whole, fewest = visual.TEMPLATES[kind]
+    make, whole, fewest = _PICTURED[kind]
     low = max(config.min_entities, fewest)
     layouts = [shape for shape in LAYOUTS if low <= shape[0] * shape[1] <= config.max_entities]
     if not layouts:
@@ -106,8 +123,13 @@ def _draw_visual(
     for place in matter[:spoken]:
         options = places(layout, place)
         said.append(options[int(rng.integers(len(options)))])
-    country = world.country(draft.deciding)
-    accepted = _accepted(country, draft.answer_is)
+    names = [world.country(entities[i]).name for i in matter]
+    if draft.answer_is == aggregation.FROM_PLAN:
+        accepted: tuple[str, ...] = (draft.plan.answer(world, names) or "",)
+        wrong = _misread(world, draft.plan, names, accepted, rng)
+    else:
+        accepted = _accepted(world.country(draft.deciding), draft.answer_is)
+        wrong = _wrong(world, draft.answer_is, accepted, [k for k in entities if k != draft.deciding], rng)
     oracle = Oracle(
         world=world,
         boxes=mosaic.boxes,
@@ -115,7 +137,7 @@ def _draw_visual(
         matter=matter,
         attribute=draft.attribute,
         plan=draft.plan,
-        distractors=_wrong(world, draft.answer_is, accepted, [k for k in entities if k != draft.deciding], rng),
+        distractors=wrong,
     )
     meta = {"template": draft.kind, "layout": list(layout), "deciding": draft.deciding}
     return _finish(draft.text.format(*said), (mosaic.image,), accepted, draft.kind, meta, oracle)
@@ -171,7 +193,7 @@ def draw_question(
 
     Raises ValueError if the world is too small for any of the kinds.
     """
-    pictured = [kind for kind in config.kinds if kind in visual.TEMPLATES]
+    pictured = [kind for kind in config.kinds if kind in _PICTURED]
     worded = [kind for kind in config.kinds if kind in textual.TEMPLATES]
     for _ in range(200):
         use_text = bool(worded) and (not pictured or rng.random() < config.textual_share)
@@ -181,8 +203,9 @@ def draw_question(
             drawn = (
                 _draw_textual(world, rng, kind, focus) if use_text else _draw_visual(world, rng, kind, config, focus)
             )
-            if drawn is not None and not blind(drawn):
-                return _named(drawn, question_id)
+            if drawn is None or blind(drawn) or (config.drop_one and not all_needed(drawn)):
+                continue
+            return _named(drawn, question_id)
     raise ValueError(f"no question of the kinds {config.kinds} found in a world of {len(world.keys)} countries")
 
 
