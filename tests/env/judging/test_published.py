@@ -1,0 +1,133 @@
+"""Benchmarks' own scores, by hand."""
+
+import pytest
+
+from hypereyes_jax.env.judging.published import (
+    GradeJudge,
+    JsonJudge,
+    LetterMatch,
+    SquadMatch,
+    chosen_letter,
+    read_json_verdict,
+    squad_normalise,
+    token_f1,
+)
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
+
+OPTIONS = ["A. Wolf Island, Galapagos", "B. Great Barrier Reef", "C. A coral garden"]
+ASKED = Question("q", "Where?", (), ("Great Barrier Reef", "the reef"), meta={"options": OPTIONS, "letter": "B"})
+
+
+def test_squad_normalisation():
+    assert squad_normalise("The  Côte d'Ivoire, a state.") == "côte divoire state"
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "expected"),
+    [
+        ("September 29 to October 4", ("2024-09-29",), 0.0),
+        ("the Great Reef", ("Great Barrier Reef",), 0.8),  # precision 2/2, recall 2/3
+        ("reef reef", ("reef",), 2 / 3),  # counted as often as it stands
+        ("Wolf Island", ("Darwin", "wolf island."), 1.0),
+        (None, ("x",), 0.0),
+        ("", ("the",), 1.0),  # both empty once normalised
+    ],
+)
+def test_token_f1_by_hand(answer, accepted, expected):
+    assert token_f1(answer, accepted) == pytest.approx(expected)
+
+
+async def test_exact_match_and_containment():
+    for answer, exact, within in [
+        ("Great Barrier Reef!", True, True),
+        ("It is the Great Barrier Reef in Australia", False, True),
+        ("Greater Barrier Reefs", False, False),
+        (None, False, False),
+    ]:
+        assert await SquadMatch().judge(ASKED, answer) is exact
+        assert await SquadMatch(within=True).judge(ASKED, answer) is within
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("B", "B"),
+        ("(b)", "B"),
+        ("B. Great Barrier Reef", "B"),
+        ("Answer: B", "B"),
+        ("The correct option is B.", "B"),
+        ("great barrier reef", "B"),
+        ("A coral garden", "C"),  # its first word is no letter
+        ("A dog", ""),
+        ("E", ""),
+        ("Beside the reef", ""),
+        ("", ""),
+    ],
+)
+def test_a_choice_is_read_from_its_letter_or_its_text(answer, expected):
+    assert chosen_letter(answer, OPTIONS) == expected
+
+
+async def test_letters_are_compared():
+    assert await LetterMatch().judge(ASKED, "B) Great Barrier Reef") is True
+    assert await LetterMatch().judge(ASKED, "A") is False
+    assert await LetterMatch().judge(Question("q", "?", (), ("x",)), "A") is False  # a question without options
+
+
+class Client:
+    endpoint = ChatEndpoint("http://127.0.0.1:1/v1", "grader")
+
+    def __init__(self, *replies):
+        self.replies = list(replies)
+        self.prompts = []
+
+    async def complete(self, messages, **_):
+        self.prompts.append(messages[0][1][0])
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return ChatReply(reply, "stop")
+
+
+@pytest.mark.parametrize(
+    ("replies", "expected"),
+    [
+        (["A"], True),
+        (["Grade: B."], False),
+        (["C"], False),
+        (["A or B", "A"], True),
+        (["?", "?", "?"], None),
+        ([ChatError("down", transient=True)], None),
+    ],
+)
+async def test_grades(replies, expected):
+    assert await GradeJudge(Client(*replies)).judge(ASKED, "the reef") is expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ('{"extracted_final_answer": "x", "correct": "yes", "confidence": 90}', True),
+        ('```json\n{"correct": "No"}\n```', False),
+        ('{"correct": true}', True),
+        ('{"correct": "maybe"}', None),
+        ("yes", None),
+        ("{broken", None),
+        ("[1]", None),
+    ],
+)
+def test_verdicts_in_json(reply, expected):
+    assert read_json_verdict(reply) is expected
+
+
+async def test_a_json_judge_sees_the_first_answer_only_and_leaves_out_what_it_cannot_read():
+    client = Client('{"correct": "yes"}')
+    assert await JsonJudge(client).judge(ASKED, "the reef <tool_call>") is True
+    assert "Great Barrier Reef" in client.prompts[0]
+    assert '"the reef"' not in client.prompts[0]
+    assert "<tool_call>" not in client.prompts[0]
+    assert await JsonJudge(Client("no", "no", "no")).judge(ASKED, "x") is None
+    assert await JsonJudge(Client()).judge(ASKED, " ") is False
+    with pytest.raises(ChatError):
+        await JsonJudge(Client(ChatError("key", transient=False, fatal=True))).judge(ASKED, "x")
