@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypereyes_jax import miniature
 from hypereyes_jax.cli import pretrain_world, synth
 from hypereyes_jax.cli.rl import RlSettings
 from hypereyes_jax.cli.sft import SftSettings
@@ -66,7 +67,7 @@ def run(config: MakeTeacherConfig) -> None:
             params = pretrain_world.train(
                 model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50
             )
-        save_model(grown, model, params, base)
+        save_model(grown, model, params, base, pixels=miniature.PIXELS)
     params = load_model(grown)[1]
     data = data_config(config)
     with Stages() as stages:
@@ -79,7 +80,7 @@ def run(config: MakeTeacherConfig) -> None:
         candidates = read_questions(directory.file(synth.CANDIDATES))
         with _timing(directory):
             params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
-    save_model(directory.file("model"), model, params, base, dtype="bfloat16")
+    save_model(directory.file("model"), model, params, base, dtype="bfloat16", pixels=miniature.PIXELS)
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",
         "minutes": round(read_json(directory.file(_MINUTES))["minutes"], 1),

@@ -122,7 +122,7 @@ def run(config: PretrainConfig) -> None:
             )
             spent = round((time.perf_counter() - started) / 60, 1)
             write_json(directory.file(f"{number}.json"), {"minutes": spent})
-            save_model(made, model, params, config.out, dtype="bfloat16")
+            save_model(made, model, params, config.out, dtype="bfloat16", pixels=miniature.PIXELS)
         params = load_model(made)[1]
         minutes += read_json(directory.file(f"{number}.json"))["minutes"]
     save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))

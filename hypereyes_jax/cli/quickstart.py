@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hypereyes_jax import miniature
 from hypereyes_jax.cli import synth
 from hypereyes_jax.cli.rl import RlSettings
 from hypereyes_jax.cli.sft import SftSettings
@@ -114,7 +115,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         seeded = replace(config.sft, seed=config.sft.seed + config.seed)
         params = merge(*sft.train(directory, model, params, chat, demonstrations, seeded, stages))
-        save_model(tuned, model, params, base)
+        save_model(tuned, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)
 
@@ -124,7 +125,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
         rollouts = Rollouts(policy.engines, chat, MINIATURE_RL)
         params = rl.train(directory, rollouts, model, policy.engines.params, candidates, teacher, seeded_rl, stages)
-        save_model(trained, model, params, base)
+        save_model(trained, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(trained)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
 

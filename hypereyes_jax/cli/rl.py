@@ -197,7 +197,13 @@ def run(config: RlConfig) -> None:
             tighten=config.tighten,
         )
     save_model(
-        directory.file("model"), model, params, config.checkpoint, scale.learner.compute_dtype, write=processes.first
+        directory.file("model"),
+        model,
+        params,
+        config.checkpoint,
+        scale.learner.compute_dtype,
+        pixels=(scale.min_pixels, scale.max_pixels),
+        write=processes.first,
     )
     if processes.first:
         print(f"wrote {directory.file('model')}")

@@ -123,7 +123,8 @@ def run(config: SftConfig) -> None:
     where = None if processes.mesh is None else param_shardings(model, processes.mesh)
     merged = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
     dtype = scale.learner.compute_dtype
-    save_model(directory.file("model"), model, merged, config.checkpoint, dtype, write=processes.first)
+    pixels = scale.min_pixels, scale.max_pixels
+    save_model(directory.file("model"), model, merged, config.checkpoint, dtype, pixels=pixels, write=processes.first)
     adapters = processes.whole(adapters)
     if processes.first:
         save_peft(directory.file("adapter"), model, adapters, base_model=str(config.checkpoint))

@@ -164,6 +164,8 @@ class Qwen3VLConfig:
     bos_token_id: int | None = field(default=None, compare=False)
     eos_token_id: int | tuple[int, ...] | None = field(default=None, compare=False)
     pad_token_id: int | None = field(default=None, compare=False)
+    # Ids that no token of the tokenizer has: rows that fill the embedding up. They are never sampled.
+    unused_token_ids: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.vision.out_hidden_size != self.text.hidden_size:

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.models.companions import write_companions
 from hypereyes_jax.models.lora import Lora, merge
 from hypereyes_jax.models.peft import load_peft, save_peft
 from hypereyes_jax.models.qwen3_vl import Qwen3VLConfig, load_hf, save_hf
-
-# What a serving engine reads beside the weights; copied from the base model where it exists.
-_COMPANIONS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "video_preprocessor_config.json",
-    "vocab.json",
-)
+from hypereyes_jax.models.storage import LocalDirectory
 
 
 def export_merged(
@@ -56,9 +41,7 @@ def export_merged(
         norm = params["norm"]
         params = {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
     out.mkdir(parents=True, exist_ok=True)
-    for name in _COMPANIONS:
-        if (base / name).exists():
-            shutil.copy(base / name, out / name)
+    write_companions(LocalDirectory(base), out, config, None)
     save_hf(out, config, params)
     return out
 

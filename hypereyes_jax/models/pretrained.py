@@ -3,97 +3,151 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.models.qwen3_vl import Params
-    from hypereyes_jax.processing import ChatFormat
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+from hypereyes_jax.models.companions import TOKENIZER_FILES, Pixels, write_companions
+from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
+from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.models.storage import Directory, LocalDirectory, open_directory
+from hypereyes_jax.processing import ChatFormat
 
 
 def load_model(
-    path: Path, dtype: Any = "float32", mesh: Mesh | None = None
+    path: str | os.PathLike, dtype: Any = "float32", mesh: Mesh | None = None
 ) -> tuple[Qwen3VLConfig, Params, ChatFormat]:
     """The model in `path`, on the default device or shared out over a mesh.
+
+    The config also says which ids the tokenizer has no token for, and what ends and pads a sequence where the
+    checkpoint's own `config.json` does not.
 
     Raises UserError if `path` holds no model, a damaged one or one of another family, or one that the mesh does not
     divide.
     """
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.models.qwen3_vl import load_hf
-    from hypereyes_jax.models.sharding import param_shardings
-
+    directory = open_directory(path)
     for name in ("config.json", "tokenizer.json"):
-        if not (path / name).exists():
+        if not directory.exists(name):
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
-    described = Qwen3VLConfig.from_hf(path)
-    chat = _chat_format(path)  # before the weights: its files are small, and as easily damaged
+    _, described = read_model_config(directory)
+    chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
+    known = with_tokenizer(described, chat, directory)
     sharding = None if mesh is None else param_shardings(described, mesh)
-    config, params = load_hf(path, dtype, sharding)
-    return config, params, chat
+    _, params = load_hf(path, dtype, sharding)
+    return known, params, chat
 
 
-def _chat_format(path: Path) -> ChatFormat:
+def load_chat_format(directory: Directory) -> ChatFormat:
+    """The tokenizer of a checkpoint, and how it renders a conversation.
+
+    Raises UserError naming a damaged file, or saying why the tokenizer or its chat template can't be used.
+    """
     from transformers import AutoTokenizer
 
-    from hypereyes_jax.processing import ChatFormat
-
-    try:
-        for name in _TOKENIZER_FILES:
-            if (path / name).exists():
-                text = (path / name).read_text(encoding="utf-8")
-                if name.endswith(".json") and not isinstance(json.loads(text), dict):
-                    raise TypeError("it is no JSON object")
+    with _local(directory) as path:
         name = "tokenizer.json"
-        return ChatFormat(AutoTokenizer.from_pretrained(path))
-    except ImportError:
-        raise
-    except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception at all
-        why = f"{type(error).__name__}: {error}".rstrip(".")
+        try:
+            for name in TOKENIZER_FILES:
+                if (path / name).exists():
+                    text = (path / name).read_text(encoding="utf-8")
+                    if name.endswith(".json") and not isinstance(json.loads(text), dict):
+                        raise TypeError("it is no JSON object")
+            name = "tokenizer.json"
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except ImportError:
+            raise
+        except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception
+            why = f"{type(error).__name__}: {error}".rstrip(".")
+            raise UserError(
+                f"{directory}/{name} is damaged, or no tokenizer of Qwen3-VL ({why}). "
+                "Fetch or make that checkpoint anew."
+            ) from error
+    try:
+        return ChatFormat(tokenizer)
+    except ValueError as error:
+        raise UserError(f"{directory}/tokenizer.json can't be used: {error}. Give another checkpoint.") from error
+
+
+def with_tokenizer(config: Qwen3VLConfig, chat: ChatFormat, directory: Directory) -> Qwen3VLConfig:
+    """The config with what only the tokenizer knows.
+
+    Raises UserError if the two belong to different models.
+    """
+    vocabulary, tokenizer = chat.tokenizer.get_vocab(), chat.tokenizer
+    placeholders = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    for name, token in placeholders.items():
+        if (given := getattr(config, name)) != vocabulary[token]:
+            raise UserError(
+                f"{directory}/config.json has {name}={given}, but its tokenizer has {vocabulary[token]} "
+                f"for {token}. The two belong to different models: fetch or make that checkpoint anew."
+            )
+    ids = set(vocabulary.values())
+    if max(ids) >= config.text.vocab_size:
         raise UserError(
-            f"{path / name} is damaged, or no tokenizer of Qwen3-VL ({why}). Fetch or make that checkpoint anew."
-        ) from error
+            f"{directory}/tokenizer.json has a token of id {max(ids)}, but config.json has vocab_size="
+            f"{config.text.vocab_size}. The two belong to different models: fetch or make that checkpoint anew."
+        )
+    return replace(
+        config,
+        unused_token_ids=tuple(sorted(set(range(config.text.vocab_size)) - ids)),
+        bos_token_id=config.bos_token_id if config.bos_token_id is not None else tokenizer.bos_token_id,
+        eos_token_id=config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id,
+        pad_token_id=config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id,
+    )
+
+
+@contextmanager
+def _local(directory: Directory) -> Iterator[Path]:
+    """The tokenizer's files on this machine."""
+    if isinstance(directory, LocalDirectory):
+        yield directory.path
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in (*TOKENIZER_FILES, "config.json"):
+            if directory.exists(name):
+                (Path(temporary) / name).write_bytes(directory.read_bytes(name))
+        yield Path(temporary)
 
 
 def save_model(
     path: Path,
     config: Qwen3VLConfig,
     params: Params,
-    tokenizer_of: Path,
+    base: str | os.PathLike,
     dtype: str = "float32",
     *,
+    pixels: Pixels | None = None,
     write: bool = True,
 ) -> None:
-    """Writes weights and config, and copies the tokenizer from `tokenizer_of`. Appears under its name when complete.
+    """Writes weights, config, and the companion files of `base`. Appears under its name when complete.
 
     Args:
+      pixels: areas that images were resized to in training, for the processor; default: what `base` says.
       write: of several processes one writes, and the others, which must call this too, give it their part.
     """
-    import jax
-
-    from hypereyes_jax.models.qwen3_vl import save_hf
-
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
     if not write:
-        save_hf(path, config, jax.tree.map(lambda x: x.astype(dtype), params), write=False)
+        save_hf(path, config, params, write=False)
         return
     draft = draft_of(path)
     with writing(path):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
-            save_hf(draft, config, jax.tree.map(lambda x: x.astype(dtype), params))
-            for name in _TOKENIZER_FILES:
-                if (tokenizer_of / name).exists():
-                    shutil.copy(tokenizer_of / name, draft / name)
+            save_hf(draft, config, params)
+            write_companions(open_directory(base), draft, config, pixels)
             shutil.rmtree(path, ignore_errors=True)
             draft.rename(path)
         finally:

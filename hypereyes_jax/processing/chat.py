@@ -1,24 +1,33 @@
 """The Qwen3-VL chat format, made of chunks that are never re-tokenised.
 
 A conversation is a prompt, then turns as the model wrote them, each followed by an observation. Put end to end, the
-chunks' tokens are those of the whole conversation rendered by Qwen3-VL's chat template.
+chunks' tokens are those of the whole conversation rendered by Qwen3-VL's chat template. Where a tokenizer brings a
+template of its own, the two are compared before anything is sampled. A Thinking checkpoint's template opens each turn
+with `<think>`: that belongs to the prompt then, and `decode` and `turn` put it before the text and take it off.
+
+One thing differs from the Thinking template on purpose: it drops the reasoning of earlier turns when it renders a
+conversation anew, and here a sampled turn stays as it was sampled.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import jinja2
 import numpy as np
 from PIL import Image
 
+from hypereyes_jax.env.types import Part
 from hypereyes_jax.processing.types import ContextChunk
 
 _IM_START, _IM_END, _ENDOFTEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 _FRAME = "<|video_pad|>"
 _IMAGE = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
-
-Part = str | Image.Image  # as in `hypereyes_jax.env.types`, which this room may not import
+_ASSISTANT = f"{_IM_START}assistant\n"
+_THINK, _END_THINK = "<think>", "</think>"
+_REASONING = re.compile(rf"{_THINK}\n?(\s*{_END_THINK}\s*)?")  # all that a turn may be opened with
 
 
 class ChatFormat:
@@ -29,7 +38,9 @@ class ChatFormat:
     """
 
     def __init__(self, tokenizer: Any):
-        """Raises ValueError if the tokenizer lacks one of the format's special tokens."""
+        """Raises ValueError if the tokenizer lacks one of the format's special tokens, reads one in untrusted text, or
+        brings a chat template that renders a conversation otherwise.
+        """
         self.tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
         missing = [token for token in (_IM_START, _IM_END, *_IMAGE, _FRAME) if token not in vocabulary]
@@ -40,6 +51,10 @@ class ChatFormat:
         self._frame = [self._image[0], vocabulary[_FRAME], self._image[2]]
         ends = [self._end] + ([vocabulary[_ENDOFTEXT]] if _ENDOFTEXT in vocabulary else [])
         self.stop_ids: tuple[int, ...] = tuple(ends)
+        self._refuse_control_tokens_in_text(vocabulary)
+        self.opening = ""  # what the template writes before the model's own words, such as "<think>\n"
+        if getattr(tokenizer, "chat_template", None):
+            self.opening = self._compared_opening()
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens in it are spelled out."""
@@ -57,7 +72,13 @@ class ChatFormat:
         return self._user(self.encode("\n"), parts)
 
     def turn(self, text: str) -> np.ndarray:
-        """int32 ids of a model turn written by hand, with its stop token."""
+        """int32 ids of a model turn written by hand, with its stop token.
+
+        Where the template has opened the turn's reasoning, a text without any closes it first, as the template does.
+        """
+        if self.opening and _END_THINK not in self.opening:
+            opened = text.lstrip().removeprefix(_THINK)
+            text = opened.lstrip("\n") if opened != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
         return np.array([*self.encode(text), self._end], np.int32)
 
     def video(self, timestamps: Sequence[float], before: str = "") -> list[int]:
@@ -72,11 +93,12 @@ class ChatFormat:
         return tokens
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Text of a sampled turn, without a final stop token."""
+        """Text of a sampled turn, what opened it included, without a final stop token."""
         ids = [int(i) for i in ids]
         if ids and ids[-1] in self.stop_ids:
             ids = ids[:-1]
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.opening + text if _END_THINK not in self.opening else text
 
     def _user(self, tokens: list[int], parts: Sequence[Part]) -> ContextChunk:
         tokens.append(self._start)
@@ -89,5 +111,72 @@ class ChatFormat:
                 tokens += [*self.encode(run), *self._image]
                 images.append(part)
                 run = ""
-        tokens += [*self.encode(run), self._end, *self.encode("\n"), self._start, *self.encode("assistant\n")]
+        tokens += [
+            *self.encode(run),
+            self._end,
+            *self.encode("\n"),
+            self._start,
+            *self.encode("assistant\n" + self.opening),
+        ]
         return ContextChunk(np.array(tokens, np.int32), tuple(images))
+
+    def _refuse_control_tokens_in_text(self, vocabulary: dict[str, int]) -> None:
+        for token in (_IM_START, _IM_END, _ENDOFTEXT, *_IMAGE, _FRAME):
+            if token in vocabulary and vocabulary[token] in self.encode(token):
+                raise ValueError(
+                    f"the tokenizer does not flag {token} as special, so that anyone who types it in a question would "
+                    'write a control token; set "special": true for it in tokenizer.json'
+                )
+
+    def _compared_opening(self) -> str:
+        """What the tokenizer's own template opens the model's turn with, once all before is known to be rendered alike.
+
+        Compared are the tokens of a conversation with a system message, an image, a turn and a second message.
+        """
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": "Search."}]},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " Which?"}]},
+        ]
+        opening, rendered = self._rendered(messages)
+        self.opening = opening  # `prompt` writes it
+        image = "".join(_IMAGE)
+        expected = f"{_IM_START}system\nSearch.{_IM_END}\n{_IM_START}user\n{image} Which?{_IM_END}\n{_ASSISTANT}"
+        if rendered != expected + opening:
+            raise ValueError(
+                f"the tokenizer's chat template renders a conversation as {rendered!r}, expected {expected!r}"
+            )
+        ids = self.tokenizer.encode(rendered, add_special_tokens=False)
+        tokens = self.prompt("Search.", [Image.new("RGB", (1, 1)), " Which?"]).tokens.tolist()
+        if ids != tokens:
+            raise ValueError(
+                "the tokenizer strips or adds characters around its control tokens: of its own chat template it makes "
+                f"{ids}, expected {tokens}"
+            )
+        answered = [
+            *messages,
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+            {"role": "user", "content": [{"type": "text", "text": "c"}]},
+        ]
+        follow = f"b{_IM_END}\n{_IM_START}user\nc{_IM_END}\n{_ASSISTANT}{opening}"
+        again, rendered = self._rendered(answered)
+        if again != opening or rendered != expected + follow:
+            raise ValueError(
+                f"the tokenizer's chat template renders a second turn as {rendered!r}, expected {expected + follow!r}"
+            )
+        return opening
+
+    def _rendered(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
+        """(what opens the model's turn, all of the rendered conversation)."""
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the tokenizer's chat template can't render a conversation with an image ({error})"
+            ) from error
+        before, _, opening = text.rpartition(_ASSISTANT)
+        if not before or (opening and not _REASONING.fullmatch(opening)):
+            end = text[-80:]
+            raise ValueError(
+                f"its chat template ends a prompt with {end!r}, expected {_ASSISTANT!r} or that and {_THINK}"
+            )
+        return opening, text

@@ -67,8 +67,9 @@ class Device:
         self.params, self.lora = params, lora
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
-        # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back
-        self.forbidden = (config.image_token_id, config.video_token_id)
+        # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
+        # what no token has can't be read back at all
+        self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
         self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
         self._dtype = params["embed"].dtype
         self.store: Any = None

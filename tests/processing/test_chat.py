@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import copy
 import itertools
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import CONTROL_TOKENS, train_tokenizer
@@ -100,6 +102,100 @@ def test_a_tokenizer_without_the_control_tokens_is_refused():
 
     with pytest.raises(ValueError, match=r"<\|im_end\|>, <\|vision_start\|>"):
         ChatFormat(Plain())
+
+
+# The shape of the published templates: messages as they are, and of a Thinking one reasoning that is opened and, in
+# earlier turns, left out.
+TEMPLATE = """{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}
+{%- if message.content is string %}{{- message.content }}{%- else %}{%- for part in message.content %}
+{%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}{%- endif %}
+{%- if part.type == 'text' %}{{- part.text }}{%- endif %}{%- endfor %}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+THINKING = TEMPLATE.replace("assistant\n' }}{%- endif", "assistant\n<think>\n' }}{%- endif")
+
+
+def with_template(tokenizer, template):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    return other
+
+
+def test_a_template_that_renders_as_we_do_changes_nothing(chat, tokenizer):
+    same = ChatFormat(with_template(tokenizer, TEMPLATE))
+    assert same.opening == ""
+    assert same.prompt("s", ["q"]).tokens.tolist() == chat.prompt("s", ["q"]).tokens.tolist()
+    assert same.turn("a").tolist() == chat.turn("a").tolist()
+
+
+def test_a_thinking_template_opens_the_turn_in_the_prompt(tokenizer):
+    thinking = with_template(tokenizer, THINKING)
+    chat = ChatFormat(thinking)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " Which?"}]}]
+    rendered = thinking.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert rendered.endswith("<|im_start|>assistant\n<think>\n")
+    assert chat.prompt("", [PICTURE, " Which?"]).tokens.tolist() == thinking.encode(rendered, add_special_tokens=False)
+    assert thinking.decode(chat.observation(["more"]).tokens).endswith("assistant\n<think>\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("<think>\nI look.\n</think>\n\n<answer>b</answer>", "<think>\nI look.\n</think>\n\n<answer>b</answer>"),
+        ("<think>I look.</think><answer>b</answer>", "<think>\nI look.</think><answer>b</answer>"),
+        ("<reason>a</reason><answer>b</answer>", "<think>\n\n</think>\n\n<reason>a</reason><answer>b</answer>"),
+    ],
+)
+def test_a_turn_written_for_a_thinking_template_continues_what_the_prompt_opened(tokenizer, text, whole):
+    chat = ChatFormat(with_template(tokenizer, THINKING))
+    tokens = [*chat.prompt("", ["q"]).tokens, *chat.turn(text)]
+    assert tokenizer.decode(tokens).endswith(f"<|im_start|>assistant\n{whole}<|im_end|>")
+    assert chat.decode(chat.turn(text)) == whole
+
+
+def test_a_template_that_opens_and_closes_reasoning_leaves_the_turn_as_it_is(tokenizer):
+    closed = THINKING.replace("<think>\n", "<think>\n\n</think>\n\n")
+    chat = ChatFormat(with_template(tokenizer, closed))
+    assert tokenizer.decode(chat.prompt("", ["q"]).tokens).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert chat.decode(chat.turn("<answer>b</answer>")) == "<answer>b</answer>"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("<|im_end|>\n' }}{%- endfor", "<|im_end|>' }}{%- endfor"), "renders a conversation as"),
+        (("assistant\n' }}{%- endif", "assistant\nSure: ' }}{%- endif"), "ends a prompt with"),
+        (("assistant\n' }}{%- endif", "model\n' }}{%- endif"), "ends a prompt with"),
+        (("{%- for message", "{{- raise_exception('no images') }}{%- for message"), "can't render .*no images"),
+        (("{%- for message", "{%- for for message"), "can't render"),
+        (("message.role + '\n'", "message.role + ('!' if loop.index > 3 else '') + '\n'"), "renders a second turn"),
+    ],
+)
+def test_a_template_that_renders_otherwise_is_refused(tokenizer, change, message):
+    assert change[0] in TEMPLATE
+    with pytest.raises(ValueError, match=message):
+        ChatFormat(with_template(tokenizer, TEMPLATE.replace(*change)))
+
+
+def reloaded(tokenizer, path, **flags):
+    """The tokenizer with flags of <|im_end|> changed in its file."""
+    tokenizer.save_pretrained(path)
+    content = json.loads((path / "tokenizer.json").read_text())
+    for token in content["added_tokens"]:
+        if token["content"] == "<|im_end|>":
+            token.update(flags)
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    return PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+
+
+def test_control_tokens_that_are_not_flagged_special_are_refused(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=r"does not flag <\|im_end\|> as special"):
+        ChatFormat(reloaded(tokenizer, tmp_path, special=False))
+
+
+def test_control_tokens_that_strip_what_is_beside_them_are_refused(tokenizer, tmp_path):
+    stripping = reloaded(tokenizer, tmp_path, rstrip=True)
+    with pytest.raises(ValueError, match="strips or adds characters"):
+        ChatFormat(with_template(stripping, TEMPLATE))
 
 
 @pytest.mark.oracle
