@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hypereyes_jax.errors import UserError
 
@@ -47,12 +47,18 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
       UserError: the disk is full, or the place can't be written; the old file, if any, is untouched.
     """
+    with writing_atomic(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def writing_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which gets its name at the end: `write_atomic` without all of it in memory."""
     temporary = draft_of(path)
-    payload = data.encode() if isinstance(data, str) else data
     with writing(path):
         try:
             with open(temporary, "wb") as file:
-                file.write(payload)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -133,6 +133,8 @@ def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """[height, width, 3] float32 in [-1, 1]."""
     if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
         raise ValueError("image has NaN or infinite pixels")
+    if image.mode.startswith("I;16"):  # which Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     height, width = size
     if rgb.size != (width, height):

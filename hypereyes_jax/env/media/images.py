@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
 
 from hypereyes_jax.env.media.crops import shrink
 
@@ -32,7 +35,7 @@ class ImageLimits:
 
 
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
-    """Bytes -> RGB image (transparency on white, first frame of an animation).
+    """Bytes -> RGB image as a viewer shows it: turned by its EXIF orientation, transparency on white, first frame.
 
     Raises:
       ImageError: not a JPEG, PNG, WebP or GIF from the first byte to the last (something behind the image's end makes
@@ -41,38 +44,41 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
         raise ImageError(f"the image file has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is stricter
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with _as_image_error():
+        image = _open(io.BytesIO(data))
         width, height = image.size
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
             raise ImageError(f"the image has {width} x {height} pixels, which is too large")
         if not limits.trailing_data and not _ends_as_it_should(data, image.format or ""):
             raise ImageError(f"the {image.format} file goes on behind the end of its image")
         image.load()
-        return to_rgb(image)
-    except ImageError:
-        raise
-    except (
-        OSError,  # truncated or unidentified
-        Image.DecompressionBombError,
-        SyntaxError,  # Pillow's word for a broken PNG
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        struct.error,
-    ) as error:
-        raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
+        return to_rgb(upright(image))
+
+
+def displayed_size(source: bytes | BinaryIO | Image.Image) -> tuple[int, int]:
+    """(width, height) of an image once it is upright, from its header alone. Raises ImageError."""
+    with _as_image_error():
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = file if isinstance(file, Image.Image) else _open(file)
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned (or mirrored) as its EXIF orientation says, as every viewer shows it; others as they are."""
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, transparent parts on white."""
+    """RGB with 8 bits a channel, transparent parts on white. Grey of 16 bits keeps its upper 8, as viewers show it."""
     if image.mode == "RGB":
         return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "I":  # 32 bits, in which some versions of Pillow open 16-bit files
+        grey = np.clip(np.asarray(image), 0, 65535)
+        return Image.fromarray((grey >> 8 if grey.max(initial=0) > 255 else grey).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -112,6 +118,42 @@ def read_base64_image(text: str, limits: ImageLimits | None = None) -> Image.Ima
     except (binascii.Error, ValueError) as error:
         raise ImageError("the image is not valid base64") from error
     return decode_image(data, limits)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limits are stricter
+        return Image.open(file, formats=FORMATS)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (as stored) where there is none or it means nothing."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):  # broken metadata of a whole image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+@contextlib.contextmanager
+def _as_image_error() -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except (
+        OSError,  # truncated or unidentified
+        Image.DecompressionBombError,
+        SyntaxError,  # Pillow's word for a broken PNG
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        OverflowError,
+        struct.error,
+    ) as error:
+        raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
 
 
 def _ends_as_it_should(data: bytes, format: str) -> bool:

@@ -1,0 +1,15 @@
+"""Sources of questions and demonstrations in everybody's formats, indexed and streamed."""
+
+from hypereyes_jax.data.sources.source import Examples, Questions, open_examples, open_questions
+from hypereyes_jax.data.sources.types import Place, RowError, SourceOptions, SourceReport
+
+__all__ = [
+    "Examples",
+    "Place",
+    "Questions",
+    "RowError",
+    "SourceOptions",
+    "SourceReport",
+    "open_examples",
+    "open_questions",
+]

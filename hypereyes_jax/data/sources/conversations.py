@@ -1,0 +1,227 @@
+"""Conversations as OpenAI, ms-swift and LLaMA-Factory (ShareGPT, Alpaca) and veRL write them, in one form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hypereyes_jax.data.sources.fields import Fields, pictures_of
+from hypereyes_jax.data.sources.media import Picture, picture
+from hypereyes_jax.data.sources.types import BadRow, Row
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "tool": "tool",
+    "tool_response": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "ipython": "tool",
+    "tool_call": "assistant",
+    "function_call": "assistant",
+}
+_CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
+_TAG = re.compile(r"<image>\n?")
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    parts: tuple[str | Picture, ...]
+    calls: tuple[Any, ...] = ()  # tool calls beside the text, as JSON values: {"name": ..., "arguments": ...}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    messages: tuple[Message, ...]
+    tools: bool  # whether the row describes tools of its own
+    shape: str
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where the next of the row's pictures goes."""
+
+
+def conversation(row: Row, fields: Fields) -> Conversation:
+    """The conversation of a row, its pictures at their places. Raises BadRow."""
+    raw, shape = _messages(row, fields)
+    system = fields.get(row, "system")
+    messages: list[tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]] = []
+    if isinstance(system, str) and system:
+        messages.append(("system", [system], ()))
+    for number, message in enumerate(raw, start=1):
+        messages.append(_read(message, number))
+    placed = _place(messages, pictures_of(row, fields))
+    return Conversation(tuple(placed), bool(row.get("tools")), shape)
+
+
+def has_conversation(row: Row, fields: Fields) -> bool:
+    """Whether a row holds turns of a model, as far as its columns tell."""
+    try:
+        _messages(row, fields)
+    except BadRow:
+        return False
+    return True
+
+
+def last_user_text(messages: Any) -> str:
+    """Text of the last message of the user; what veRL's `prompt` asks. Raises BadRow."""
+    if not isinstance(messages, list):
+        raise BadRow("no question", "'prompt' must be a text or a list of messages")
+    for number, message in reversed(list(enumerate(messages, start=1))):
+        role, parts, _ = _read(message, number)
+        if role == "user":
+            return "".join(part for part in parts if isinstance(part, str)).strip()
+    raise BadRow("no question", "its 'prompt' has no message of the user")
+
+
+def final_answer(messages: Sequence[Message]) -> str | None:
+    """What stands in <answer> in the last message of the model; None without it."""
+    for message in reversed(messages):
+        if message.role == "assistant":
+            found = _ANSWER.findall("".join(part for part in message.parts if isinstance(part, str)))
+            return found[-1].strip() if found else None
+    return None
+
+
+def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
+    value = fields.get(row, "messages")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _json(value, "its conversation")
+    if isinstance(value, list):
+        keys = value[0] if value and isinstance(value[0], Mapping) else {}
+        if "from" in keys:
+            return value, "ShareGPT"
+        if any(isinstance(m, Mapping) and m.get("role") in ("tool_call", "tool_response") for m in value):
+            return value, "ms-swift"
+        return value, "messages"
+    if isinstance(row.get("prompt"), list) and isinstance(row.get("response"), str):
+        return [*row["prompt"], {"role": "assistant", "content": row["response"]}], "veRL"
+    for asked, said in (("instruction", "output"), ("query", "response")):
+        if isinstance(row.get(asked), str) and isinstance(row.get(said), str):
+            text = "\n".join(part for part in (row[asked], row.get("input")) if isinstance(part, str) and part)
+            talk: list[Any] = []
+            for pair in row.get("history") or []:
+                if not isinstance(pair, list | tuple) or len(pair) != 2:
+                    raise BadRow("no conversation", "'history' must be a list of pairs: what was asked, what was said")
+                talk += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+            return [
+                *talk,
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": row[said]},
+            ], "Alpaca" if asked == "instruction" else "ms-swift"
+    raise BadRow(
+        "no conversation",
+        "it has no conversation to learn from ('messages', or 'observations' and 'turns'); its columns are "
+        f"{', '.join(map(repr, row))[:300]}",
+    )
+
+
+def _read(message: Any, number: int) -> tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]:
+    if not isinstance(message, Mapping):
+        raise BadRow("no message", f"message {number} must be an object with a role and a content")
+    name = message.get("role", message.get("from"))
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise BadRow("unknown role", f"message {number} has the role {str(name)[:40]!r}; known are {', '.join(_ROLES)}")
+    content = message.get("content", message.get("value"))
+    if name in _CALLS:
+        value = _json(content, f"the tool call of message {number}") if isinstance(content, str) else content
+        return role, [], tuple(value) if isinstance(value, list) else (value,)
+    parts = _parts(content, number, slots=role in ("user", "tool"))
+    thought = message.get("reasoning_content", message.get("reasoning"))
+    if role == "assistant" and isinstance(thought, str) and thought.strip():
+        parts.insert(0, f"<think>{thought.strip()}</think>\n")
+    return role, parts, _calls(message, number)
+
+
+def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
+    calls = message.get("tool_calls") or ()
+    if message.get("function_call"):
+        calls = (*calls, {"function": message["function_call"]})
+    if not isinstance(calls, list | tuple):
+        raise BadRow("no tool call", f"'tool_calls' of message {number} must be a list")
+    out = []
+    for call in calls:
+        inner = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+            raise BadRow("no tool call", f"a tool call of message {number} has no name")
+        out.append({"name": inner["name"], "arguments": inner.get("arguments")})
+    return tuple(out)
+
+
+def _parts(content: Any, number: int, slots: bool) -> list[str | Picture | _Slot]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return _split(content) if slots else [content]
+    if not isinstance(content, list):
+        raise BadRow("no message", f"the content of message {number} must be a text or a list of parts")
+    out: list[str | Picture | _Slot] = []
+    for part in content:
+        if isinstance(part, str):
+            out += _split(part) if slots else [part]
+            continue
+        if not isinstance(part, Mapping):
+            raise BadRow("no message", f"a part of message {number} must be a text or an object")
+        kind = part.get("type") or next((key for key in ("text", "image_url", "image") if part.get(key)), None)
+        if kind in ("text", "input_text", "output_text"):
+            text = part.get("text")
+            if not isinstance(text, str):
+                raise BadRow("no message", f"a text part of message {number} has no text")
+            out += _split(text) if slots else [text]
+        elif kind in ("image", "image_url", "input_image"):
+            held = {key: value for key, value in part.items() if key != "type" and value is not None and key != "text"}
+            held.pop("detail", None)
+            out.append(picture(held) if held else _Slot())
+        else:
+            raise BadRow("unknown part", f"a part of message {number} is of the type {str(kind)[:40]!r}")
+    return out
+
+
+def _split(text: str) -> list[str | Picture | _Slot]:
+    out: list[str | Picture | _Slot] = []
+    for number, piece in enumerate(_TAG.split(text)):
+        out += ([_Slot()] if number else []) + ([piece] if piece else [])
+    return out
+
+
+def _place(
+    messages: Sequence[tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]], pictures: Sequence[Picture]
+) -> list[Message]:
+    """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question."""
+    slots = sum(isinstance(part, _Slot) for _, parts, _ in messages for part in parts)
+    inside = any(isinstance(part, Picture) for _, parts, _ in messages for part in parts)
+    if slots and slots != len(pictures):
+        raise BadRow("images and tags differ", f"it has {slots} <image> tags and {len(pictures)} images")
+    rest = list(pictures)
+    lead = [] if slots or inside else rest
+    out = []
+    for role, parts, calls in messages:
+        filled: list[str | Picture] = [rest.pop(0) if isinstance(part, _Slot) else part for part in parts]
+        if role in ("system", "assistant") and any(isinstance(part, Picture) for part in filled):
+            raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
+        if role == "user" and lead:
+            filled, lead = [*lead, *filled], []
+        out.append(Message(role, tuple(filled), calls))
+    return out
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRow("no tool call" if "call" in what else "no conversation", f"{what} is no JSON") from None

@@ -1,0 +1,168 @@
+"""Rows to demonstrations: ours, and conversations whose tool calls are written as ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources.conversations import Conversation, Message, conversation
+from hypereyes_jax.data.sources.fields import Fields, id_of
+from hypereyes_jax.data.sources.media import Media, Picture, picture
+from hypereyes_jax.data.sources.tool_calls import ToolCalls
+from hypereyes_jax.data.sources.types import BadRow, Row, SourceOptions, SourceReport
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.prompts import system_prompt
+from hypereyes_jax.env.types import Part
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """A demonstration whose pictures are not opened yet."""
+
+    id: str
+    system: str
+    observations: tuple[tuple[str | Picture, ...], ...]
+    turns: tuple[str, ...]
+    shape: str = ""  # which of the known shapes the row had
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them, in the order in which they are shown."""
+        return tuple(part for parts in self.observations for part in parts if isinstance(part, Picture))
+
+    def decode(self, media: Media) -> Example:
+        """Opens the pictures; one shown twice is one image. Raises BadRow."""
+        opened: dict[Picture, Part] = {}
+        observations = []
+        for parts in self.observations:
+            shown: list[Part] = []
+            for part in parts:
+                if isinstance(part, Picture):
+                    key = part if isinstance(part.value, str) else None
+                    image = opened.get(key) if key is not None else None
+                    image = media.open(part) if image is None else image
+                    if key is not None:
+                        opened[key] = image
+                    shown.append(image)
+                else:
+                    shown.append(part)
+            observations.append(tuple(shown))
+        return Example(self.id, self.system, tuple(observations), self.turns)
+
+    def check(self, media: Media) -> None:
+        """Raises BadRow for a picture that cannot be there."""
+        for part in self.pictures:
+            media.check(part)
+
+
+def example_row(
+    row: Row, fields: Fields, default_id: str, media: Media, options: SourceOptions, report: SourceReport
+) -> ExampleRow:
+    """The demonstration of a row; tool calls are mapped, and counted in `report`. Raises BadRow."""
+    if "turns" in row or "observations" in row:
+        return _ours(row)
+    talk = conversation(row, fields)
+    return _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
+
+
+def _ours(row: Row) -> ExampleRow:
+    turns, observations = row.get("turns"), row.get("observations")
+    system = row.get("system")
+    if not isinstance(system, str):
+        raise BadRow("no system prompt", "it needs 'system', a text")
+    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+        raise BadRow("no turns", "'turns' must be a list of texts")
+    if not isinstance(observations, list):
+        raise BadRow("no observations", "it needs 'observations', a list")
+    shown = tuple(_parts(parts) for parts in observations)
+    if not turns or len(turns) != len(shown):
+        raise BadRow("no turns", f"{len(shown)} user messages need as many turns, found {len(turns)}")
+    name = row.get("id")
+    if name is None:
+        raise BadRow("no id", "it needs 'id', a text")
+    return ExampleRow(id_of(name, ""), system, shown, tuple(turns), "ours")
+
+
+def _parts(parts: object) -> tuple[str | Picture, ...]:
+    """A text is a text; a picture is an object with an image. A table has an object a part, with one of them in it."""
+    problem = BadRow("no observations", "each of 'observations' must be a list of texts and of objects with an 'image'")
+    if not isinstance(parts, list):
+        raise problem
+    out: list[str | Picture] = []
+    for part in parts:
+        if isinstance(part, str):
+            out.append(part)
+        elif isinstance(part, dict) and "image" in part and part.get("text") is None:
+            out.append(picture(part["image"]))
+        elif isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("image") is None:
+            out.append(part["text"])
+        else:
+            raise problem
+    return tuple(out)
+
+
+def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions, report: SourceReport) -> ExampleRow:
+    system, observations, turns = _grouped(talk.messages)
+    shown = [part for parts in observations for part in parts if isinstance(part, Picture)]
+
+    def size_of(number: int) -> tuple[int, int]:
+        if number >= len(shown):
+            raise BadRow("no such image", f"a box in it is in pixels of img_{number}, and it shows {len(shown)} images")
+        return media.size(shown[number])
+
+    mapped: Counter[tuple[str, str]] = Counter()
+    calls = ToolCalls(options.box_units, options.tools, len(shown), size_of, mapped, report.unmapped)
+    texts = ["".join(part for m in turn for part in m.parts if isinstance(part, str)) for turn in turns]
+    written = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
+    report.mapped.update(mapped)
+    if options.system is not None:
+        system = options.system
+    elif mapped or not system:
+        # Their system prompt would describe tools that the turns no longer call.
+        config = EpisodeConfig()
+        if system:
+            report.mapped["their system prompt", "our system prompt"] += 1
+        system = system_prompt(config.prompt_style, "unit", config.max_rounds)
+    return ExampleRow(name, system, tuple(map(tuple, observations)), written, talk.shape)
+
+
+def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Picture]], list[list[Message]]]:
+    """System prompt, what the model is shown before each turn, and the messages of each turn. Raises BadRow."""
+    system = "\n".join(part for m in messages if m.role == "system" for part in m.parts if isinstance(part, str))
+    observations: list[list[str | Picture]] = []
+    turns: list[list[Message]] = []
+    for message in messages:
+        if message.role == "system":
+            continue
+        if message.role == "assistant":
+            if not observations:
+                raise BadRow("no prompt", "its conversation begins with a turn of the model")
+            if len(turns) < len(observations):
+                turns.append([])
+            turns[-1].append(message)
+            continue
+        if len(observations) == len(turns):
+            observations.append([])
+        _append(observations[-1], _shown(message))
+    if not turns or len(turns) != len(observations):
+        raise BadRow("no last turn", "its conversation must end with a turn of the model")
+    return system, observations, turns
+
+
+def _shown(message: Message) -> list[str | Picture]:
+    """A message's parts; the text of a tool's result stands in <tool_response>, after the pictures it came with."""
+    if message.role != "tool":
+        return list(message.parts)
+    text = "".join(part for part in message.parts if isinstance(part, str)).strip()
+    if "<tool_response>" not in text:
+        text = f"<tool_response>\n{text}\n</tool_response>"
+    return [*(part for part in message.parts if isinstance(part, Picture)), text]
+
+
+def _append(parts: list[str | Picture], more: list[str | Picture]) -> None:
+    for number, part in enumerate(more):
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] = f"{parts[-1]}{'' if number else chr(10)}{part}"
+        else:
+            parts.append(part)

@@ -1,0 +1,219 @@
+"""JSON lines and JSON arrays by row: an index of byte offsets is all that is in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypereyes_jax.data.sources.types import BadRow, Row
+from hypereyes_jax.errors import UserError
+
+_BOM = b"\xef\xbb\xbf"
+_BLOCK = 4 << 20  # bytes looked through at a time
+_BLANK = 64  # a longer line is taken to hold something
+_QUOTE, _BACKSLASH = 34, 92
+
+
+class LocalFile:
+    """Ranges of a file that must not change. Opened anew in a process that this was sent to."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._stamp = self._stamp_now()
+        self.size = self._stamp[0]
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Raises UserError if the file changed since it was opened."""
+        self.check()
+        data = os.pread(self._descriptor(), stop - start, start)
+        if len(data) != stop - start:
+            raise self._changed()
+        return data
+
+    def check(self) -> None:
+        """Raises UserError if the file changed since it was opened."""
+        if self._stamp_now() != self._stamp:
+            raise self._changed()
+
+    def check_open(self) -> None:
+        """Raises ValueError after `close`."""
+        if self._closed:
+            raise ValueError(f"{self.path} is read after its source was closed")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_stamp": self._stamp, "size": self.size, "_closed": self._closed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_fd": None, "_lock": threading.Lock()}
+
+    def _descriptor(self) -> int:
+        with self._lock:
+            self.check_open()
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            return self._fd
+
+    def _stamp_now(self) -> tuple[int, int, int]:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            raise UserError(
+                f"there is no {self.path}. Give a file that exists, or make one with `hypereyes synth`."
+            ) from None
+        except OSError as error:
+            raise UserError(f"can't read {self.path} ({error.strerror}). Give a file that you may read.") from None
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
+    def _changed(self) -> UserError:
+        return UserError(f"{self.path} changed while it was read. Leave it alone during a run, and start again.")
+
+
+class JsonRows:
+    """Rows of a text in JSON, by where each begins and ends."""
+
+    def __init__(self, path: Path, max_row_bytes: int, *, array: bool):
+        """Raises UserError for a file that is no text in UTF-8, or an array that is not whole."""
+        self.format = "JSON array" if array else "JSON lines"
+        self.unit = "row" if array else "line"
+        self._file = LocalFile(path)
+        self._max = max_row_bytes
+        spans = _array_spans(self._file) if array else _line_spans(self._file)
+        self._file.check()
+        self._start, self._stop, self._number = spans
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def number(self, index: int) -> int:
+        return int(self._number[index])
+
+    def read(self, index: int) -> Row:
+        start, stop = int(self._start[index]), int(self._stop[index])
+        if stop - start > self._max:
+            raise BadRow(
+                "row too large", f"it has {stop - start:,} bytes, where at most {self._max:,} are read as one row"
+            )
+        return parse_row(self._file.read(start, stop), self._file.path)
+
+    def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
+        for index in range(len(self)):
+            try:
+                yield index, self.read(index)
+            except BadRow as error:
+                yield index, error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def parse_row(data: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object. Raises BadRow for anything else, UserError for bytes that are no UTF-8."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8 ({error}). Convert it, or make it anew.") from None
+    try:
+        row = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
+            json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRow("no JSON", f"it is no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise BadRow("no JSON object", "it must be a JSON object")
+    return row
+
+
+Spans = tuple[np.ndarray, np.ndarray, np.ndarray]  # int64: first byte, byte behind the last, number
+
+
+def _line_spans(file: LocalFile) -> Spans:
+    """Lines that are not blank. They end at line feeds only: JSON may hold Unicode's other line separators."""
+    starts, stops, numbers = [], [], []
+    begin = at = len(_BOM) if file.read(0, min(len(_BOM), file.size)) == _BOM else 0
+    line = 0
+    while at < file.size:
+        block = file.read(at, min(at + _BLOCK, file.size))
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at
+        if at + len(block) == file.size and not block.endswith(b"\n"):
+            ends = np.append(ends, file.size)
+        if len(ends):
+            first = np.concatenate([[begin], ends[:-1] + 1])
+            # Only a short line may be blank; of the first of a block, the beginning may lie before it.
+            keep = ends - first > _BLANK
+            short = np.flatnonzero(~keep)
+            keep[short] = [bool(_between(file, block, at, int(first[i]), int(ends[i])).strip()) for i in short]
+            starts.append(first[keep])
+            stops.append(ends[keep])
+            numbers.append((np.arange(line + 1, line + 1 + len(ends)))[keep])
+            begin, line = int(ends[-1]) + 1, line + len(ends)
+        at += len(block)
+    empty = np.zeros(0, np.int64)
+    first, last, number = (np.concatenate([empty, *part]) for part in (starts, stops, numbers))
+    return first, last, number
+
+
+def _between(file: LocalFile, block: bytes, at: int, start: int, stop: int) -> bytes:
+    return block[start - at : stop - at] if start >= at else file.read(start, stop)
+
+
+def _array_spans(file: LocalFile) -> Spans:
+    """Where the elements of an array begin and end: brackets are counted outside of strings.
+
+    Raises UserError for an array that does not end, or is followed by something.
+    """
+    spans: list[tuple[int, int]] = []
+    depth, begin, skipped = 0, 0, -1
+    inside, closed = False, False
+    for at, byte in _marks(file):
+        if inside:
+            if at == skipped:
+                continue
+            if byte == _BACKSLASH:  # what follows it has no meaning of its own
+                skipped = at + 1
+            elif byte == _QUOTE:
+                inside = False
+        elif closed:
+            raise UserError(f"{file.path}: something follows its JSON array. Give one array, or JSON lines.")
+        elif byte == _QUOTE:
+            inside = True
+        elif byte in b"{[":
+            depth += 1
+            begin = at + 1 if depth == 1 else begin
+        elif byte in b"}]":
+            depth -= 1
+            closed = depth == 0
+            if closed and (spans or file.read(begin, min(at, begin + _BLOCK)).strip()):
+                spans.append((begin, at))
+        elif depth == 1:  # a comma
+            spans.append((begin, at))
+            begin = at + 1
+    if not closed:
+        raise UserError(f"{file.path} is cut short: its JSON array does not end. Fetch or make the file anew.")
+    pairs = np.array(spans, np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1], np.arange(1, len(pairs) + 1, dtype=np.int64)
+
+
+def _marks(file: LocalFile) -> Iterator[tuple[int, int]]:
+    """Offset and value of the bytes that tell an array's structure; UTF-8 has them in no other character."""
+    table = np.zeros(256, bool)
+    table[list(b'"\\{}[],')] = True
+    for at in range(0, file.size, _BLOCK):
+        block = file.read(at, min(at + _BLOCK, file.size))
+        for place in np.flatnonzero(table[np.frombuffer(block, np.uint8)]).tolist():
+            yield at + place, block[place]

@@ -1,0 +1,120 @@
+"""Where the rows of a source lie: files of this machine, of the hub, of a remote store; or an object of a module."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.data.sources import remote
+from hypereyes_jax.data.sources.formats import DATA_SUFFIXES
+from hypereyes_jax.data.sources.types import SourceOptions
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json
+
+_HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
+_KIND_ORDER = (".parquet", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file with rows, on this machine.
+
+    path: where it can be read.
+    name: what messages call it.
+    root: folder that paths of pictures are relative to.
+    fetch: makes a picture beside a remote file a local one, from its relative path; None = the file is local.
+    """
+
+    path: Path
+    name: str
+    root: Path
+    fetch: Callable[[str], Path] | None = None
+
+
+def locate(source: str, options: SourceOptions) -> list[DataFile]:
+    """The files of a source, in the order of their rows.
+
+    Raises UserError for what is not there, or cannot be reached.
+    """
+    if remote.is_url(source):
+        return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in remote.files(source, options.cache)]
+    path = Path(source).expanduser()
+    if any(mark in source for mark in "*?[") and not path.exists():
+        matches = sorted(glob.glob(str(path), recursive=True))
+        found = [Path(match) for match in matches if Path(match).is_file()]
+        if not found:
+            raise UserError(f"no file matches {source}. Quote the pattern and check the folder.")
+        return [_local(file) for file in found]
+    if path.is_dir():
+        return [_local(file) for file in folder_files(path, None)]
+    folder, colon, split = source.rpartition(":")
+    if colon and Path(folder).is_dir():
+        return [_local(file) for file in folder_files(Path(folder), split)]
+    if not path.exists():
+        hub = _HUB.fullmatch(source)
+        if hub and path.suffix.lower() not in DATA_SUFFIXES and not source.startswith(("./", "../", "~", "/")):
+            kept = remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache)
+            return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in kept]
+        raise UserError(f"there is no {source}. Give the file, or make one with `hypereyes synth`.")
+    return [_local(path)]
+
+
+def is_object(source: str) -> bool:
+    """Whether a source names an object of a module: `package.module:object`."""
+    return bool(_OBJECT.fullmatch(source)) and not Path(source).exists() and not Path(source.partition(":")[0]).is_dir()
+
+
+def folder_files(folder: Path, split: str | None) -> list[Path]:
+    """Data files of a folder, as `datasets` saves one or as anybody lays files out.
+
+    Raises UserError for a folder without any, and for a split that it lacks.
+    """
+    splits = folder / "dataset_dict.json"
+    if splits.exists():
+        names = read_json(splits).get("splits", [])
+        chosen = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
+        if chosen not in names:
+            example = f"{folder}:{names[0] if names else 'SPLIT'}"
+            raise UserError(f"{folder} has the splits {', '.join(names)}: give one as {example}.")
+        return folder_files(folder / chosen, None)
+    state = folder / "state.json"
+    if split is None and state.exists():
+        listed = read_json(state).get("_data_files")
+        if isinstance(listed, list) and all(isinstance(part, dict) and "filename" in part for part in listed):
+            if read_json(state).get("_indices_files"):
+                raise UserError(f"{folder} is a selection of rows: save it again after flatten_indices().")
+            return [folder / str(part["filename"]) for part in listed]
+    inside = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in DATA_SUFFIXES
+        and path.name not in _META
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+    if split is not None:
+        inside = of_split(inside, split, lambda path: path.relative_to(folder).as_posix())
+    if not inside:
+        of = f" for the split {split!r}" if split else ""
+        raise UserError(f"{folder} holds no data file{of} ({', '.join(_KIND_ORDER)}). Give a folder or file with rows.")
+    for suffix in _KIND_ORDER:
+        of_kind = [path for path in inside if path.suffix.lower() == suffix]
+        if of_kind:
+            return of_kind
+    return inside
+
+
+def of_split(files: list[Any], split: str, name: Callable[[Any], str]) -> list[Any]:
+    """Files whose path says that they are of a split: train.jsonl, train-00000-of-00002.parquet, train/0.parquet."""
+    says = re.compile(rf"(?:^|[/._-]){re.escape(split)}(?:[/._-]|$)")
+    return [file for file in files if says.search(name(file))]
+
+
+def _local(path: Path) -> DataFile:
+    return DataFile(path, str(path), path.parent)

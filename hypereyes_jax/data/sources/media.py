@@ -1,0 +1,256 @@
+"""Pictures as rows name them: bytes, base64, a path beside the file, a URL, a PIL image. Opened when needed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.data.sources.cache import cache_folder
+from hypereyes_jax.data.sources.types import BadRow
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image, displayed_size, to_rgb, upright
+from hypereyes_jax.env.web.urls import UrlError, UrlGuard
+from hypereyes_jax.files import write_atomic
+
+LIMITS = ImageLimits(trailing_data=True)  # a user's own files: some phones write data behind the image's end
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # base64 of PNG, JPEG, GIF and WebP
+_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".jfif"))
+_KNOWN_SIZES = 100_000  # of files, kept
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is not opened yet."""
+
+    value: bytes | str | Image.Image = field(repr=False)  # bytes, data URI or base64, path, URL, or the image itself
+
+    @property
+    def form(self) -> str:
+        """ "bytes", "base64", "url", "path" or "image"."""
+        if isinstance(self.value, bytes):
+            return "bytes"
+        if isinstance(self.value, Image.Image):
+            return "image"
+        head = self.value[:64].lstrip()
+        if head.startswith("data:"):
+            return "base64"
+        if re.match(r"https?://", head, re.IGNORECASE):
+            return "url"
+        if self.value.startswith(_STARTS) and Path(self.value[-8:]).suffix.lower() not in _SUFFIXES:
+            return "base64"
+        if len(self.value) > 256 and _BASE64.fullmatch(self.value):
+            return "base64"
+        return "path"
+
+
+UNREAD = Picture(b"")  # bytes that a scan of texts left on the disk
+
+
+def picture(value: Any) -> Picture:
+    """A picture from any of the ways in which rows hold one. Raises BadRow."""
+    if isinstance(value, Picture):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Picture(bytes(value))
+    if isinstance(value, Image.Image):
+        return Picture(value)
+    if isinstance(value, str) and value.strip():
+        return Picture(value.strip() if len(value) < 4096 else value)
+    if isinstance(value, dict):
+        for key in ("bytes", "image", "image_url", "url", "path", "data", "base64"):
+            if value.get(key):
+                return picture(value[key])
+    raise BadRow("image of no known form", "an image must be bytes, base64, a data URI, a path or a URL")
+
+
+class Media:
+    """Opens the pictures of one file's rows.
+
+    Args:
+      root: folder that paths are relative to; None where there is none (rows that a program made).
+      outside: whether a path may lead out of it.
+      fetch: makes a file beside a remote one a local one, by its path from there; raises FileNotFoundError. With it
+        `root` is only named, never looked into.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        outside: bool = False,
+        private_urls: bool = False,
+        cache: Path | None = None,
+        fetch: Callable[[str], Path] | None = None,
+    ):
+        self._root, self._outside, self._private, self._cache = root, outside, private_urls, cache
+        self._fetch = fetch
+        self._fence = os.path.realpath(root) if root is not None else ""
+        self._folders: list[Path] | None = None
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def open(self, picture: Picture) -> Image.Image:
+        """The picture as shown: RGB, turned as its orientation says. Raises BadRow."""
+        if isinstance(picture.value, Image.Image):
+            return to_rgb(upright(picture.value))
+        try:
+            return decode_image(self._bytes(picture), LIMITS)
+        except ImageError as error:
+            raise BadRow("broken image", f"an image can't be read ({error})") from None
+
+    def size(self, picture: Picture) -> tuple[int, int]:
+        """(width, height) as shown, from the header alone. Raises BadRow."""
+        if isinstance(picture.value, Image.Image):
+            return _header(picture.value)
+        if picture.form != "path":
+            return _header(self._bytes(picture))
+        path = self._path(str(picture.value))
+        known = self._sizes.get(str(path))
+        if known is None:
+            with open(path, "rb") as file:
+                known = _header(file)
+            with self._lock:
+                if len(self._sizes) >= _KNOWN_SIZES:
+                    self._sizes.clear()
+                self._sizes[str(path)] = known
+        return known
+
+    def check(self, picture: Picture) -> None:
+        """What is seen without reading the picture: that its path exists, that its URL may be asked. Raises BadRow."""
+        if picture.form == "path":
+            self._path(str(picture.value))
+        elif picture.form == "url":
+            self._guard(str(picture.value)[:8192])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_sizes": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+    def _bytes(self, picture: Picture) -> bytes:
+        value = picture.value
+        if isinstance(value, bytes):
+            return value
+        assert isinstance(value, str)
+        match picture.form:
+            case "base64":
+                return _from_base64(value)
+            case "url":
+                return self._fetched(value)
+        path = self._path(value)
+        try:
+            if path.stat().st_size > LIMITS.max_bytes:
+                raise BadRow("broken image", f"the image {value[:200]} has more than {LIMITS.max_bytes:,} bytes")
+            return path.read_bytes()
+        except OSError as error:
+            raise BadRow("image not readable", f"the image {value[:200]} can't be read ({error.strerror})") from None
+
+    def _path(self, text: str) -> Path:
+        """The file of a path as written: below the root, or below a folder of it, as archives are unpacked."""
+        text = text.removeprefix("file://")
+        if self._root is None:
+            raise BadRow("image path without a folder", f"there is no folder for the image path {text[:200]}")
+        if len(text) > 4096 or "\0" in text:
+            raise BadRow("image of no known form", "an image is neither base64 nor a path that could exist")
+        written = Path(text)
+        if self._fetch is not None:
+            if written.is_absolute() or ".." in written.parts:
+                raise BadRow("image outside the folder", f"the image {text[:200]} leads out of the source's folder")
+            try:
+                return self._fetch(written.as_posix())
+            except FileNotFoundError:
+                raise BadRow("image missing", f"there is no image {text[:200]} beside the source's file") from None
+        # "set/images/1.jpg" in the file set/questions.jsonl is written from the folder above.
+        repeated = len(written.parts) > 1 and written.parts[0] == self._root.name
+        shorter = [Path(*written.parts[1:])] if repeated else []
+        candidates = [self._root / part for part in (written, *shorter)]
+        for path in candidates:
+            if self._is_file(path):
+                return self._inside(path, text)
+        for folder in self._subfolders():
+            if not written.is_absolute() and self._is_file(folder / written):
+                return self._inside(folder / written, text)
+        self._inside(candidates[0], text)
+        raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}")
+
+    @staticmethod
+    def _is_file(path: Path) -> bool:
+        try:
+            return path.is_file()
+        except OSError:  # a name too long, a folder that may not be read
+            return False
+
+    def _inside(self, path: Path, text: str) -> Path:
+        if self._outside:
+            return path
+        if os.path.realpath(path).startswith(self._fence.rstrip(os.sep) + os.sep):
+            return path
+        raise BadRow(
+            "image outside the folder",
+            f"the image {text[:200]} leads out of {self._root}, which is allowed by outside_images (--outside-images) "
+            "only",
+        )
+
+    def _subfolders(self) -> list[Path]:
+        if self._folders is None:
+            assert self._root is not None
+            try:
+                self._folders = sorted(folder for folder in self._root.iterdir() if folder.is_dir())[:64]
+            except OSError:
+                self._folders = []
+        return self._folders
+
+    def _guard(self, url: str) -> UrlGuard:
+        guard = UrlGuard(allow_private=True, ports=None) if self._private else UrlGuard()
+        try:
+            guard.check(url)
+        except UrlError as error:
+            raise BadRow("image URL refused", f"the URL of an image is not fetched: {error}") from None
+        return guard
+
+    def _fetched(self, url: str) -> bytes:
+        kept = cache_folder(self._cache, "images") / hashlib.sha256(url.encode()).hexdigest()
+        if kept.exists():
+            return kept.read_bytes()
+        guard = self._guard(url)
+        # In a thread of its own, since the caller's may run an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                data = thread.submit(asyncio.run, guard.fetch(url)).result()
+            except UrlError as error:
+                raise BadRow("image not fetched", f"an image could not be fetched: {error}") from None
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, data)
+        return data
+
+
+def _from_base64(text: str) -> bytes:
+    payload = text.partition(",")[2] if text.lstrip().startswith("data:") else text
+    if len(payload) > LIMITS.max_bytes * 4 // 3 + 4:
+        raise BadRow("broken image", f"an image has more than {LIMITS.max_bytes:,} bytes")
+    try:
+        # Line breaks are allowed (MIME), anything else is no base64.
+        return base64.b64decode("".join(payload.split()) if "\n" in payload else payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRow("broken image", "an image can't be read (it is not valid base64)") from None
+
+
+def _header(source: Any) -> tuple[int, int]:
+    try:
+        return displayed_size(source)
+    except ImageError as error:
+        raise BadRow("broken image", f"an image can't be read ({error})") from None

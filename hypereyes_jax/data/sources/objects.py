@@ -1,0 +1,75 @@
+"""Rows that a program makes: `module:object` names a sequence of rows, or a function that returns one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources.types import BadRow, Row
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+
+
+class ObjectRows:
+    """Rows of a sequence in memory, or of one that makes them when asked: mappings, questions or demonstrations."""
+
+    format, unit = "Python object", "row"
+
+    def __init__(self, rows: Sequence[Any]):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def number(self, index: int) -> int:
+        return index + 1
+
+    def read(self, index: int) -> Row:
+        row = self._rows[index]
+        if isinstance(row, Question):
+            return {
+                "id": row.id,
+                "text": row.text,
+                "answers": list(row.answers),
+                "kind": row.kind,
+                "meta": row.meta,
+                "images": list(row.images),
+            }
+        if isinstance(row, Example):
+            shown = [[p if isinstance(p, str) else {"image": p} for p in parts] for parts in row.observations]
+            return {"id": row.id, "system": row.system, "observations": shown, "turns": list(row.turns)}
+        if not isinstance(row, Mapping):
+            raise BadRow("no row", f"it must be a mapping, a Question or an Example, not a {type(row).__name__}")
+        return row
+
+    def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
+        for index in range(len(self)):
+            try:
+                yield index, self.read(index)
+            except BadRow as error:
+                yield index, error
+
+    def close(self) -> None:
+        pass
+
+
+def object_rows(source: str) -> ObjectRows:
+    """Raises UserError for what cannot be imported or is no sequence."""
+    module, _, name = source.partition(":")
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{source} names no file here, and no module {error.name} can be imported. Give a path, or put its folder "
+            "on PYTHONPATH."
+        ) from None
+    except AttributeError:
+        raise UserError(
+            f"the module {module} has no {name}. Give a sequence of rows, or a function that returns one."
+        ) from None
+    rows = value() if callable(value) and not isinstance(value, Sequence) else value
+    if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+        raise UserError(f"{source} is a {type(rows).__name__}, where a sequence of rows is needed (len and [index]).")
+    return ObjectRows(rows)

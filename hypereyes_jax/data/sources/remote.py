@@ -1,0 +1,256 @@
+"""Sources on other machines: stores that fsspec speaks to, and data sets of the Hugging Face hub. Kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.data.sources.cache import cache_folder
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import draft_of, writing
+
+_DATA = (".parquet", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json")
+_BLOCK = 8 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    path: Path  # of the copy
+    name: str  # as messages call it
+    fetch: Callable[[str], Path]  # a file beside it, by its relative path; raises FileNotFoundError
+
+
+@dataclass(frozen=True)
+class _BesideUrl:
+    folder: str
+    cache: Path | None
+
+    def __call__(self, relative: str) -> Path:
+        fs, path = _store(self.folder)
+        return _download(fs, posixpath.join(path, relative), self.cache)
+
+
+@dataclass(frozen=True)
+class _BesideHub:
+    repository: str
+    revision: str
+    folder: str
+    cache: Path | None
+
+    def __call__(self, relative: str) -> Path:
+        from huggingface_hub.errors import EntryNotFoundError
+
+        file = posixpath.join(self.folder, relative)
+        try:
+            return _hub_file(self.repository, self.revision, file, self.cache)
+        except EntryNotFoundError:
+            raise FileNotFoundError(file) from None
+
+
+def is_url(source: str) -> bool:
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source))
+
+
+def files(url: str, cache: Path | None) -> list[RemoteFile]:
+    """Copies of the files that a URL, a folder of one, or a pattern names. Raises UserError."""
+    fs, path = _store(url)
+    protocol = url.partition("://")[0]
+    with _reaching(url):
+        if any(mark in path for mark in "*?["):
+            found = sorted(fs.glob(path))
+        elif fs.isdir(path):
+            found = sorted(file for file in fs.find(path) if file.lower().endswith(_DATA))
+        else:
+            found = [path] if fs.exists(path) else []
+        if not found:
+            raise UserError(f"there is no data file at {url}. Check the name, and that your credentials may read it.")
+        out = []
+        for file in found:
+            copy = _download(fs, file, cache)
+            name = f"{protocol}://{str(file).lstrip('/')}"
+            folder = f"{protocol}://{posixpath.dirname(str(file)).lstrip('/')}"
+            out.append(RemoteFile(copy, name, _BesideUrl(folder, cache)))
+        return out
+
+
+def hub_files(repository: str, revision: str | None, split: str | None, cache: Path | None) -> list[RemoteFile]:
+    """Copies of a hub data set's files of one split, by what its card says, else by their names. Raises UserError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        info = HfApi().dataset_info(repository, revision=revision)
+    except OfflineModeIsEnabled:
+        return _hub_cached(repository, revision, split, cache)
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise _hub_problem(repository, error) from None
+    except _network_errors() as error:
+        raise UserError(
+            f"{repository} is no file or folder here, and the hub was not reached to look for a data set of this name "
+            f"({type(error).__name__}). Check the name and the network, or give a local path."
+        ) from None
+    names = sorted(sibling.rfilename for sibling in info.siblings or ())
+    chosen = _of_split(names, _card_files(info.card_data, split), split, repository)
+    revision = info.sha or revision or "main"
+    out = []
+    for name in chosen:
+        try:
+            path = _hub_file(repository, revision, name, cache)
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise _hub_problem(repository, error) from None
+        beside = _BesideHub(repository, revision, posixpath.dirname(name), cache)
+        out.append(RemoteFile(path, f"{repository}/{name}", beside))
+    return out
+
+
+def _hub_cached(repository: str, revision: str | None, split: str | None, cache: Path | None) -> list[RemoteFile]:
+    """What an earlier run fetched, where the environment says to stay offline."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repository, repo_type="dataset", revision=revision, local_files_only=True, cache_dir=_hub_cache(cache)
+            )
+        )
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"the data set {repository} is not in the cache, and HF_HUB_OFFLINE forbids fetching it. Fetch it once "
+            "without that."
+        ) from None
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    chosen = _of_split(names, None, split, repository)
+    return [
+        RemoteFile(
+            folder / name, f"{repository}/{name}", _BesideHub(repository, folder.name, posixpath.dirname(name), cache)
+        )
+        for name in chosen
+    ]
+
+
+def _hub_file(repository: str, revision: str, name: str, cache: Path | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision, cache_dir=_hub_cache(cache)))
+
+
+def _hub_cache(cache: Path | None) -> Path | None:
+    return None if cache is None else cache / "hub"
+
+
+def _hub_problem(repository: str, error: Exception) -> UserError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return UserError(
+            f"the data set {repository} is gated: accept its terms on its page, and set HF_TOKEN to a token of that "
+            "account."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return UserError(f"the data set {repository} has no such revision. Give one that its page lists.")
+    if isinstance(error, RepositoryNotFoundError):
+        return UserError(
+            f"{repository} is no file or folder here, and no data set of the hub that your token may see. Check the "
+            "name, or set HF_TOKEN for a private one."
+        )
+    return UserError(f"the hub did not give {repository} ({type(error).__name__}). Try again, or give a local path.")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    import requests
+
+    kinds: list[type[Exception]] = [OSError, requests.RequestException]
+    try:
+        import httpx
+
+        kinds.append(httpx.HTTPError)
+    except ModuleNotFoundError:
+        pass
+    return tuple(kinds)
+
+
+def _card_files(card: Any, split: str | None) -> list[str] | None:
+    """Patterns of the split's files as the card's `configs` say; None if it says nothing."""
+    configs = card.get("configs") if card is not None else None
+    if not isinstance(configs, list) or not configs:
+        return None
+    patterns: list[str] = []
+    for config in configs:
+        if not isinstance(config, dict):
+            continue
+        stated = config.get("data_files")
+        for part in stated if isinstance(stated, list) else [stated]:
+            path = part.get("path") if isinstance(part, dict) else part
+            of = part.get("split", "train") if isinstance(part, dict) else "train"
+            if (split or "train") in (of, config.get("config_name")):
+                patterns += [path] if isinstance(path, str) else list(path or ())
+    return patterns or None
+
+
+def _of_split(names: list[str], patterns: list[str] | None, split: str | None, repository: str) -> list[str]:
+    import fnmatch
+
+    data = [name for name in names if name.lower().endswith(_DATA) and posixpath.basename(name) != "dataset_infos.json"]
+    if patterns:
+        found = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    else:
+        says = re.compile(rf"(?:^|[/._-]){re.escape(split or 'train')}(?:[/._-]|$)")
+        found = [name for name in data if says.search(name)] or ([] if split else data)
+    if not found:
+        raise UserError(
+            f"the data set {repository} has no files for the split {split or 'train'!r}; it has "
+            f"{', '.join(data)[:300] or 'no data files'}. Give {repository}:SPLIT."
+        )
+    return found
+
+
+def _store(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{url} can't be opened ({error}). Install what it needs: pip install 'hypereyes-jax[remote]'."
+        ) from None
+
+
+def _download(fs: Any, file: str, cache: Path | None) -> Path:
+    """A copy in the cache, under a name that the remote file's own checksum decides. Raises FileNotFoundError."""
+    stamp = f"{type(fs).__name__}\0{file}\0{fs.checksum(file)}"
+    copy = cache_folder(cache, "remote") / hashlib.sha256(stamp.encode()).hexdigest()[:32] / posixpath.basename(file)
+    if copy.exists():
+        return copy
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(copy)
+    try:
+        with writing(copy), fs.open(file, "rb") as theirs, open(draft, "wb") as ours:
+            while block := theirs.read(_BLOCK):
+                ours.write(block)
+        draft.replace(copy)
+    finally:
+        draft.unlink(missing_ok=True)
+    return copy
+
+
+class _reaching:
+    """Turns a store's errors into a UserError that names the URL and none of the credentials."""
+
+    def __init__(self, url: str):
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Each store has its own kinds of errors, which only its package knows: anything but our own and a defect.
+        if isinstance(error, Exception) and not isinstance(error, UserError | AssertionError | NameError):
+            raise UserError(
+                f"{self._url} can't be read ({type(error).__name__}). Check the name, the network and your credentials."
+            ) from error

@@ -1,0 +1,313 @@
+"""Questions and demonstrations as sequences over whatever holds them: in memory is an index, a row when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar, overload
+
+import numpy as np
+
+from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
+from hypereyes_jax.data.sources.fields import Fields
+from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.locate import is_object, locate
+from hypereyes_jax.data.sources.media import Media
+from hypereyes_jax.data.sources.objects import ObjectRows, object_rows
+from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
+from hypereyes_jax.data.sources.types import BadRow, Place, Row, RowError, Rows, SourceOptions, SourceReport
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+
+Item = TypeVar("Item", Question, Example)
+ItemRow = TypeVar("ItemRow", QuestionRow, ExampleRow)
+
+
+class _File:
+    """Rows of one file, and how their pictures are opened."""
+
+    def __init__(self, rows: Rows, name: str, stem: str, media: Media):
+        self.rows, self.name, self.stem, self.media = rows, name, stem, media
+
+    def place(self, index: int) -> Place:
+        return Place(self.name, self.rows.number(index), self.rows.unit)
+
+
+class Source(Sequence[Item], Generic[Item, ItemRow]):
+    """A sequence of questions or demonstrations: `len`, `[index]` reads and decodes one, `close` (or `with`) ends it.
+
+    In memory are only where each row stands and, for questions, their ids. It may be read from several threads at a
+    time and sent to other processes; each opens the files it reads.
+    """
+
+    def __init__(self, files: Sequence[_File], options: SourceOptions, report: SourceReport):
+        self._files, self.options, self.report = list(files), options, report
+        self._fields = Fields(options.columns)
+        counts = [len(file.rows) for file in files]
+        self._file = np.repeat(np.arange(len(files), dtype=np.int32), counts)
+        self._row = np.concatenate([np.arange(count, dtype=np.int64) for count in counts] or [np.zeros(0, np.int64)])
+        self._part = np.zeros(len(self._row), np.int16)  # which of a row's questions
+        self._owner = True
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Item | Self:
+        """Raises RowError for a row that cannot be used, which only its pictures may be found to be so late."""
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        number = self._at(index)
+        file = self._files[self._file[number]]
+        try:
+            return self._decode(self._read(number), file.media)
+        except BadRow as error:
+            raise error.at(self.place(number)) from None
+
+    def row(self, index: int) -> ItemRow:
+        """An item whose pictures are not opened. Raises RowError."""
+        number = self._at(index)
+        try:
+            return self._read(number)
+        except BadRow as error:
+            raise error.at(self.place(number)) from None
+
+    def place(self, index: int) -> Place:
+        """Where an item stands."""
+        number = self._at(index)
+        return self._files[self._file[number]].place(int(self._row[number]))
+
+    def media(self, index: int) -> Media:
+        """What opens the pictures of an item."""
+        return self._files[self._file[self._at(index)]].media
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The same source with these items only, in this order. Closing it leaves the whole one open."""
+        chosen = np.asarray(indices, np.int64)
+        part = object.__new__(type(self))
+        part.__dict__ |= self.__dict__
+        part._file, part._row, part._part = self._file[chosen], self._row[chosen], self._part[chosen]
+        part._owner = False
+        return part
+
+    def fingerprint(self) -> str:
+        """Of which rows there are, by their files' sizes and numbers: a run that goes on must find the same."""
+        digest = hashlib.sha256()
+        for file in self._files:
+            digest.update(f"{Path(file.name).name}\0{len(file.rows)}\0".encode())
+        for numbers in (self._file, self._row, self._part):
+            digest.update(np.ascontiguousarray(numbers).tobytes())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Closes the files. Reading afterwards raises ValueError."""
+        if self._owner:
+            for file in self._files:
+                file.rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _at(self, index: int) -> int:
+        number = int(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"item {number} of a source that has {len(self)}")
+        return number % len(self)
+
+    def _read(self, number: int) -> ItemRow:
+        file = self._files[self._file[number]]
+        index = int(self._row[number])
+        items = self._items(file.rows.read(index), file, index, SourceReport())
+        return items[int(self._part[number])]
+
+    def _default_id(self, file: _File, index: int) -> str:
+        return f"{file.stem}-{file.rows.number(index)}"
+
+    def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ItemRow]:
+        """The items of a row. Raises BadRow."""
+        raise NotImplementedError
+
+    def _decode(self, row: ItemRow, media: Media) -> Item:
+        raise NotImplementedError
+
+    def _scanned(self) -> Iterator[tuple[int, int, list[ItemRow]]]:
+        """File, row and items of every row, in order. What is bad ends it, or is counted, as the options say."""
+        for number, file in enumerate(self._files):
+            for index, row in file.rows.scan():
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    items = self._items(row, file, index, self.report)
+                    for item in items:
+                        item.check(file.media)
+                except BadRow as error:
+                    self._refuse(error.at(file.place(index)))
+                    continue
+                if items:
+                    self.report.kinds[items[0].shape] += len(items)
+                yield number, index, items
+
+    def _refuse(self, error: RowError) -> None:
+        if self.options.bad_rows == "refuse":
+            raise error
+        self.report.add_bad(error)
+
+    def _keep(self, kept: Sequence[tuple[int, int, int]] | np.ndarray) -> None:
+        rows = np.asarray(kept, np.int64).reshape(-1, 3)
+        if not len(rows):
+            problem = self.report.bad_in_words() or "it is empty"
+            first = next(iter(self.report.first_bad.values()), None)
+            raise UserError(f"no row of {self._files[0].name} can be used: {problem}." + (f" {first}" if first else ""))
+        self._file, self._row, self._part = rows[:, 0].astype(np.int32), rows[:, 1], rows[:, 2].astype(np.int16)
+
+
+class Questions(Source[Question, QuestionRow]):
+    """A sequence of questions. Their texts have been checked, and no two have the same id."""
+
+    ids: tuple[str, ...]  # in the order of the questions
+
+    def check(self) -> None:
+        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say."""
+        kept: list[tuple[int, int, int]] = []
+        ids: dict[str, int] = {}
+        for number, index, items in self._scanned():
+            for part, item in enumerate(items):
+                before = ids.get(item.id)
+                if before is not None:
+                    where = Place(
+                        self._files[kept[before][0]].name,
+                        self._files[kept[before][0]].rows.number(kept[before][1]),
+                        self._files[kept[before][0]].rows.unit,
+                    )
+                    place = self._files[number].place(index)
+                    same = f"{where.unit} {where.number}" if where.file == place.file else str(where)
+                    self._refuse(RowError(place, "id used twice", f"the id {item.id!r} is that of {same} too"))
+                    continue
+                ids[item.id] = len(kept)
+                kept.append((number, index, part))
+        self.ids = tuple(ids)
+        self._keep(kept)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Questions:
+        part = super().select(indices)
+        part.ids = tuple(self.ids[int(index)] for index in indices)
+        return part
+
+    def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[QuestionRow]:
+        return question_rows(row, self._fields, self._default_id(file, index))
+
+    def _decode(self, row: QuestionRow, media: Media) -> Question:
+        return row.decode(media)
+
+
+class Examples(Source[Example, ExampleRow]):
+    """A sequence of demonstrations."""
+
+    def check(self) -> None:
+        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say."""
+        self._keep([(number, index, 0) for number, index, _ in self._scanned()])
+
+    def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ExampleRow]:
+        row_id = self._default_id(file, index)
+        return [example_row(row, self._fields, row_id, file.media, self.options, report)]
+
+    def _decode(self, row: ExampleRow, media: Media) -> Example:
+        return row.decode(media)
+
+
+def open_questions(
+    source: str | Path | Sequence[Any], columns: dict[str, str] | None = None, **options: Any
+) -> Questions:
+    """Questions of a source, whatever its format.
+
+    Args:
+      source: a path, a folder, a glob, a hub id (org/name[:split]), a URL that fsspec opens (gs://, s3://, hf://), an
+        object of a module (module:object), or a sequence of rows.
+      columns: our field -> column of the source, where names differ from all that are known: {"text": "q"}.
+      options: fields of `SourceOptions`.
+
+    Raises:
+      RowError: the first row that cannot be used, unless bad_rows="skip".
+      UserError: a source that is not there, broken, or of no known format.
+    """
+    opened = _open(Questions, source, _options(columns, options))
+    return _checked(opened, opened.check)
+
+
+def open_examples(
+    source: str | Path | Sequence[Any], columns: dict[str, str] | None = None, *, check: bool = True, **options: Any
+) -> Examples:
+    """Demonstrations of a source, whatever its format: as `open_questions`.
+
+    Args:
+      check: look through all rows now; False leaves it to whoever reads them, and `len` counts every row.
+    """
+    opened = _open(Examples, source, _options(columns, options))
+    return _checked(opened, opened.check) if check else opened
+
+
+AnySource = TypeVar("AnySource", Questions, Examples)
+
+
+def _checked(opened: AnySource, check: Callable[[], None]) -> AnySource:
+    with contextlib.ExitStack() as stack:
+        stack.callback(opened.close)
+        check()
+        stack.pop_all()
+    return opened
+
+
+def _options(columns: dict[str, str] | None, options: dict[str, Any]) -> SourceOptions:
+    chosen = options.pop("options", None) or SourceOptions()
+    chosen = replace(chosen, **options)
+    return chosen if columns is None else replace(chosen, columns=columns)
+
+
+def _open(kind: type[AnySource], source: str | Path | Sequence[Any], options: SourceOptions) -> AnySource:
+    try:
+        Fields(options.columns)
+    except ValueError as error:
+        raise UserError(f"--columns: {error}") from None
+    if options.bad_rows not in ("refuse", "skip"):
+        raise UserError(f"bad_rows must be refuse or skip, not {options.bad_rows!r}")
+    report = SourceReport()
+    files: list[_File] = []
+    with contextlib.ExitStack() as stack:
+        for file in _files(source, options):
+            stack.callback(file.rows.close)
+            report.formats[file.rows.format] += 1
+            files.append(file)
+        opened = kind(files, options, report)
+        stack.pop_all()
+    return opened
+
+
+def _files(source: str | Path | Sequence[Any], options: SourceOptions) -> Iterator[_File]:
+    if not isinstance(source, str | Path) or is_object(str(source)):
+        rows = object_rows(str(source)) if isinstance(source, str | Path) else ObjectRows(source)
+        name = str(source) if isinstance(source, str | Path) else f"a {type(source).__name__}"
+        yield _File(rows, name, "row", _media(options.image_root, options))
+        return
+    for file in locate(str(source), options):
+        media = _media(options.image_root or file.root, options, None if options.image_root else file.fetch)
+        yield _File(open_rows(file.path, file.name, options), file.name, Path(file.name).stem, media)
+
+
+def _media(root: Path | None, options: SourceOptions, fetch: Callable[[str], Path] | None = None) -> Media:
+    return Media(
+        root,
+        outside=options.outside_images,
+        private_urls=options.private_urls,
+        cache=options.cache,
+        fetch=fetch,
+    )

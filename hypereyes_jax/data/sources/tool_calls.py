@@ -1,0 +1,308 @@
+"""Foreign tool calls and tags as ours: names, arguments, units of boxes, thoughts; and what had no counterpart."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypereyes_jax.data.sources.types import BadRow
+from hypereyes_jax.env.actions import (
+    IMAGE_SEARCH,
+    TEXT_SEARCH,
+    ImageSearch,
+    Malformed,
+    TextSearch,
+    read_call,
+    tool_call,
+)
+from hypereyes_jax.env.media.crops import BoxUnits
+from hypereyes_jax.env.types import Box
+
+TOOLS: dict[str, str] = {
+    name: ours
+    for ours, names in {
+        IMAGE_SEARCH: "image_search search_image image_search_tool reverse_image_search search_by_image visual_search "
+        "image_retrieval lens_search google_lens google_lens_search VLSearchImage crop_and_search "
+        "grounded_image_search crop_search region_search",
+        TEXT_SEARCH: "text_search search search_text text_search_tool web_search web_search_tool google_search "
+        "wikipedia_search wiki_search bing_search serp_search internet_search retrieve retrieval search_web "
+        "VLSearchText local_search query_search",
+    }.items()
+    for name in names.split()
+}
+QUERIES = (
+    "input",
+    "queries",
+    "query",
+    "query_list",
+    "q",
+    "search_query",
+    "keywords",
+    "keyword",
+    "text",
+    "search_terms",
+)
+IMAGES = (
+    "image_id",
+    "img_id",
+    "image",
+    "img",
+    "image_index",
+    "image_idx",
+    "img_idx",
+    "index",
+    "target_image",
+    "source",
+)
+BOXES = tuple("area areas bbox_2d bbox bboxes box boxes regions region crop coordinates".split())
+_IGNORED = frozenset(("label", "goal", "reason", "k", "top_k", "topk", "num_results", "n", "lang", "language"))
+_CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+_THOUGHTS = ("think", "thinking", "reasoning", "thought")
+_CALL = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
+_TAGS = re.compile(r"<(text_search|search)>(.*?)</\1>", re.DOTALL)  # MMSearch-R1 and Search-R1 write searches so
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+
+SizeOf = Callable[[int], tuple[int, int]]  # number of a conversation's image -> (width, height); raises BadRow
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A foreign call, read but not yet converted: boxes are in the units it was written in."""
+
+    name: str  # theirs
+    tool: str  # ours
+    queries: tuple[str, ...]
+    image: Any
+    boxes: tuple[Box, ...]
+    arguments: tuple[tuple[str, str], ...]  # (theirs, ours)
+    value: Any
+
+
+class ToolCalls:
+    """Writes the turns of one conversation with our tools and tags.
+
+    Args:
+      units: of its boxes; "auto" = told by the largest coordinate of the conversation.
+      tools: further names of tools.
+      images: how many images the conversation shows.
+      size_of: their sizes, asked for only where boxes are in pixels or may be.
+      mapped, unmapped: counted in, see `SourceReport`.
+    """
+
+    def __init__(
+        self,
+        units: BoxUnits,
+        tools: Mapping[str, str],
+        images: int,
+        size_of: SizeOf,
+        mapped: Counter[tuple[str, str]],
+        unmapped: Counter[str],
+    ):
+        self._units, self._tools = units, {**TOOLS, **tools}
+        self._images, self._size_of = images, size_of
+        self._mapped, self._unmapped = mapped, unmapped
+
+    def turns(self, texts: Sequence[str], calls: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+        """The turns of a conversation, its last one an answer. Raises BadRow for a call that can't be mapped.
+
+        Args:
+          texts: of each turn, with whatever tags it holds.
+          calls: beside each text, as JSON values.
+        """
+        read = [self._read_all(text, beside) for text, beside in zip(texts, calls, strict=True)]
+        units = self._told_units([box for inline, beside in read for call in (*inline, *beside) for box in call.boxes])
+        out = []
+        for number, (text, (inline, beside)) in enumerate(zip(texts, read, strict=True)):
+            last = number == len(texts) - 1
+            out.append(self._turn(text, inline, beside, units, last))
+        return tuple(out)
+
+    def _read_all(self, text: str, beside: Sequence[Any]) -> tuple[list[_Call], list[_Call]]:
+        inline = []
+        for found in _CALL.finditer(text):
+            inline.append(self._read(_loads(found[2])))
+        for found in _TAGS.finditer(text):
+            inline.append(self._read(_tag_value(found[1], found[2])))
+        return inline, [self._read(value) for value in beside]
+
+    def _read(self, value: Any) -> _Call:
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise BadRow("no tool call", "a tool call in it has no name, or is no JSON")
+        name = value["name"]
+        tool = self._tools.get(name) or self._tools.get(name.rpartition(".")[2])
+        if tool is None:
+            self._unmapped[f"tool {name[:60]}"] += 1
+            raise BadRow(
+                f"unknown tool {name[:40]}",
+                f"it calls the tool {name[:60]!r}, which has no counterpart here; say which with tools (--tools "
+                f"{name[:60]}={IMAGE_SEARCH} or ={TEXT_SEARCH}), or leave such rows out",
+            )
+        arguments = value.get("arguments", value.get("parameters"))
+        if isinstance(arguments, str):
+            arguments = _loads(arguments)
+        if not isinstance(arguments, Mapping):
+            raise BadRow("no tool call", f"the arguments of its call of {name[:60]!r} are no object")
+        return self._arguments(name, tool, arguments, value)
+
+    def _arguments(self, name: str, tool: str, arguments: Mapping[str, Any], value: Any) -> _Call:
+        queries: tuple[str, ...] = ()
+        image, renamed = None, []
+        boxes: tuple[Box, ...] = ()
+        for theirs, given in arguments.items():
+            if tool == TEXT_SEARCH and theirs in QUERIES and not queries:
+                queries = _texts(given)
+                renamed.append((theirs, "input"))
+            elif tool == IMAGE_SEARCH and theirs in BOXES and not boxes:
+                boxes = _boxes(given)
+                renamed.append((theirs, "area"))
+            elif tool == IMAGE_SEARCH and theirs in IMAGES and image is None:
+                image = given
+                renamed.append((theirs, "image_id"))
+            elif theirs not in _IGNORED or tool != IMAGE_SEARCH:
+                self._unmapped[f"argument {theirs[:60]} of {name[:60]}"] += 1
+        if tool == TEXT_SEARCH and not queries:
+            raise BadRow("no query", f"its call of {name[:60]!r} has no query")
+        return _Call(name, tool, queries, image, boxes, tuple(renamed), value)
+
+    def _told_units(self, boxes: Sequence[Box]) -> BoxUnits:
+        if self._units != "auto" or not boxes:
+            return "unit" if self._units == "auto" else self._units
+        most = max(max(box) for box in boxes)
+        if most <= 1.05:
+            return "unit"
+        # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds, unless an image is larger than that.
+        return "permille" if most <= 1000 else "pixel"
+
+    def _turn(self, text: str, inline: list[_Call], beside: list[_Call], units: BoxUnits, last: bool) -> str:
+        text = self._thoughts(text)
+        rest = iter(inline)
+        text = _CALL.sub(lambda found: self._written(next(rest), units, found[0]), text)
+        text = _TAGS.sub(lambda found: self._written(next(rest), units, ""), text)
+        for call in beside:
+            text = f"{text.rstrip()}\n" if text.strip() else ""
+            text += self._written(call, units, "")
+        text = self._reasoned(text.strip())
+        return text if inline or beside or not last else self._answered(text)
+
+    def _thoughts(self, text: str) -> str:
+        for tag in _THOUGHTS:
+            opened, closed = f"<{tag}>", f"</{tag}>"
+            if closed in text:
+                if opened not in text:  # the chat template wrote the opening
+                    text = opened + text
+                text = text.replace(opened, "<reason>").replace(closed, "</reason>")
+                self._mapped[opened, "<reason>"] += 1
+        return text
+
+    def _reasoned(self, text: str) -> str:
+        """Words before the first tag are the turn's reason, if it has no other."""
+        at = text.find("<tool_call>")
+        before = text[:at].strip() if at > 0 else ""
+        if before and "<reason>" not in text:
+            self._mapped["words before a tool call", "<reason>"] += 1
+            return f"<reason>{before}</reason>\n{text[at:]}"
+        return text
+
+    def _answered(self, text: str) -> str:
+        """The last turn answers: what it says after its reason, or in a box, where it has no <answer>."""
+        if "<answer>" in text:
+            return text
+        head, closed, tail = text.rpartition("</reason>")
+        boxed = _BOXED.findall(tail)
+        said = (boxed[-1] if boxed else tail).strip()
+        if not said:
+            raise BadRow("no answer", "its last turn neither calls a tool nor answers")
+        self._mapped["\\boxed" if boxed else "words of the last turn", "<answer>"] += 1
+        return f"{head}{closed}{chr(10) if closed else ''}<answer>{said}</answer>"
+
+    def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:
+        ours = read_call(call.value)
+        kept = as_found.startswith("<tool_call>") and not isinstance(ours, Malformed)
+        if kept and (not call.boxes or units == "unit"):
+            return as_found  # already ours: kept to the letter
+        self._mapped[f"{call.name}", call.tool] += 1
+        for theirs, name in call.arguments:
+            if theirs != name:
+                self._mapped[f"{call.name}({theirs})", f"{call.tool}({name})"] += 1
+        if call.tool == TEXT_SEARCH:
+            return tool_call(TextSearch(call.queries))
+        number = self._number(call.image)
+        if call.boxes and units != "unit":
+            self._mapped[f"boxes in {'thousandths' if units == 'permille' else 'pixels'}", "boxes in fractions"] += 1
+        return tool_call(ImageSearch(f"img_{number}", tuple(self._fractions(box, units, number) for box in call.boxes)))
+
+    def _number(self, image: Any) -> int:
+        """Which of the conversation's images is meant by "img_2", "image_2", 2; a path or nothing is the first."""
+        text = str(image) if isinstance(image, int | str) and not isinstance(image, bool) else ""
+        digits = re.search(r"(\d+)\D*$", text)
+        if digits is None or re.search(r"[/\\]|\.\w{3,4}$", text):
+            return 0
+        number = int(digits[1][-6:])
+        return number - 1 if number == self._images and number > 0 else number
+
+    def _fractions(self, box: Box, units: BoxUnits, number: int) -> Box:
+        if units == "unit":
+            return box
+        width, height = (1000.0, 1000.0) if units == "permille" else self._size_of(number)
+        x1, y1, x2, y2 = box
+        return (round(x1 / width, 4), round(y1 / height, 4), round(x2 / width, 4), round(y2 / height, 4))
+
+
+def _tag_value(tag: str, body: str) -> dict[str, Any]:
+    if re.fullmatch(r"\s*<img>.*", body, re.DOTALL) or body.strip() in ("img", "image"):
+        return {"name": IMAGE_SEARCH, "arguments": {}}
+    return {"name": "text_search" if tag == "text_search" else "search", "arguments": {"query": body.strip()}}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value.strip(),) if value.strip() else ()
+    if isinstance(value, list):
+        found: list[str] = []
+        for part in value:
+            found += _texts(part.get("query") if isinstance(part, Mapping) else part)
+        return tuple(found)
+    return ()
+
+
+def _boxes(value: Any) -> tuple[Box, ...]:
+    """Boxes from four numbers, a list of fours, objects with corners or width and height, or JSON. Raises BadRow."""
+    if isinstance(value, str):
+        value = _loads(value)
+    if value is None or value == []:
+        return ()
+    if isinstance(value, Mapping):
+        for names in _CORNERS:
+            if all(name in value for name in names):
+                return (_box([value[name] for name in names]),)
+        if all(name in value for name in ("x", "y", "width", "height")):
+            x, y, width, height = _box([value[name] for name in ("x", "y", "width", "height")])
+            return ((x, y, x + width, y + height),)
+        for name in BOXES:
+            if name in value:
+                return _boxes(value[name])
+    if isinstance(value, list):
+        if len(value) == 4 and all(isinstance(part, int | float) for part in value):
+            return (_box(value),)
+        return tuple(box for part in value for box in _boxes(part))
+    raise BadRow("no box", f"a box in one of its tool calls can't be read: {str(value)[:80]}")
+
+
+def _box(values: Sequence[Any]) -> Box:
+    if len(values) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        raise BadRow("no box", f"a box in one of its tool calls is not four numbers: {str(list(values))[:80]}")
+    x1, y1, x2, y2 = (float(v) for v in values)
+    if not all(abs(v) < 1e9 for v in (x1, y1, x2, y2)):
+        raise BadRow("no box", "a box in one of its tool calls is out of all bounds")
+    return x1, y1, x2, y2
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

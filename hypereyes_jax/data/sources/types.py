@@ -1,0 +1,122 @@
+"""The nouns of data sources: where a row stands, what is wrong with one, how a source is to be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from hypereyes_jax.env.media.crops import BoxUnits
+from hypereyes_jax.errors import UserError
+
+BadRows = Literal["refuse", "skip"]
+Row = Mapping[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a row stands: its file, and its number there, counted from 1, with the word for it."""
+
+    file: str
+    number: int
+    unit: str = "row"  # "line" in a file of JSON lines
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+class BadRow(Exception):
+    """What is wrong with a row, before it is known where the row stands.
+
+    kind: a few words that group such rows ("no answer"); they hold nothing of the row itself.
+    why: a clause in words, which may quote the row.
+    """
+
+    def __init__(self, kind: str, why: str):
+        super().__init__(why)
+        self.kind, self.why = kind, why
+
+    def at(self, place: Place) -> RowError:
+        return RowError(place, self.kind, self.why)
+
+
+class RowError(UserError):
+    """A row that cannot be used. The message names file, row and cure."""
+
+    def __init__(self, place: Place, kind: str, why: str):
+        super().__init__(
+            f"{place}: {why}. Mend or remove that {place.unit}, make the file anew, or leave such rows out "
+            'with bad_rows="skip" (--bad-rows skip).'
+        )
+        self.place, self.kind, self.why = place, kind, why
+
+
+class Rows(Protocol):
+    """The rows of one file, of which only an index is in memory. May be read from several threads at a time."""
+
+    format: str  # in words: "JSON lines"
+    unit: str  # what a row is called: "line", "row", "record"
+
+    def __len__(self) -> int: ...
+
+    def number(self, index: int) -> int:
+        """The row's number in its file, counted from 1."""
+        ...
+
+    def read(self, index: int) -> Row:
+        """One row. Raises BadRow for a row that is none, UserError for a file that changed or broke."""
+        ...
+
+    def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
+        """Every row once, in order, without the bytes of pictures where the format can leave them unread."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How rows are read. Defaults read what each format's own tools write."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our field -> the source's column: text, answers, images, id, kind, system, messages, tool_calls, searches."""
+    bad_rows: BadRows = "refuse"
+    """What a row that cannot be used does: ends the reading with its place and cure, or is left out and counted."""
+    image_root: Path | None = None
+    """Folder that paths of pictures are relative to; None = that of the file they stand in."""
+    outside_images: bool = False
+    """Allow paths of pictures that lead out of that folder. Only for files whose author is trusted."""
+    private_urls: bool = False
+    """Allow pictures from loopback and private networks, on any port."""
+    cache: Path | None = None
+    """Where downloads are kept; None = hypereyes below $XDG_CACHE_HOME or ~/.cache."""
+    box_units: BoxUnits = "auto"
+    """Units of the boxes in foreign tool calls; auto = told by each conversation's largest coordinates."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Foreign tool -> image_search or text_search, beside the names that are known."""
+    system: str | None = None
+    """System prompt of demonstrations; None = the row's own where its tool calls are ours, else the built-in one."""
+    max_row_bytes: int = 64 << 20
+    """A longer row is refused before it is read."""
+
+
+@dataclass
+class SourceReport:
+    """What reading a source came to."""
+
+    formats: Counter[str] = field(default_factory=Counter)  # files by format, in words
+    kinds: Counter[str] = field(default_factory=Counter)  # rows by the shape they have ("verl", "ShareGPT", ...)
+    mapped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (theirs, ours) of tool calls and tags
+    unmapped: Counter[str] = field(default_factory=Counter)  # what of foreign tool calls has no counterpart
+    bad: Counter[str] = field(default_factory=Counter)  # rows left out, by kind
+    first_bad: dict[str, RowError] = field(default_factory=dict)  # of each kind
+
+    def add_bad(self, error: RowError) -> None:
+        self.bad[error.kind] += 1
+        self.first_bad.setdefault(error.kind, error)
+
+    def bad_in_words(self) -> str:
+        """A sentence that counts the rows left out by kind and names the first of each; "" if there is none."""
+        parts = [f"{count} x {kind} (first: {self.first_bad[kind].place})" for kind, count in self.bad.most_common()]
+        return f"{self.bad.total()} rows are left out: {'; '.join(parts)}" if parts else ""

@@ -1,0 +1,239 @@
+"""Conversations of other tools become demonstrations: images at their places, calls and tags as ours."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hypereyes_jax.data import open_examples, open_questions
+from hypereyes_jax.env.actions import Answer, ImageSearch, TextSearch, parse_turn
+from hypereyes_jax.errors import UserError
+
+
+def call(name, **arguments):
+    return {"name": name, "arguments": arguments}
+
+
+def shown(example):
+    """Observations with each picture as the name of its colour."""
+    names = {(255, 0, 0): "RED", (0, 255, 0): "LIME", (0, 0, 255): "BLUE"}
+    return [[names[p.getpixel((0, 0))] if isinstance(p, Image.Image) else p for p in parts] for parts in example.observations]
+
+
+def actions(example):
+    return [parse_turn(turn).action for turn in example.turns]
+
+
+RESULT = "<tool_response>\nIt is Oslo.\n</tool_response>"
+
+
+def test_openai_messages_with_content_parts_tool_calls_and_results(lines, pictures):
+    path = lines(
+        {
+            "id": 5,
+            "tools": [{"type": "function", "function": {"name": "web_search"}}],
+            "messages": [
+                {"role": "system", "content": "You have web_search."},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "pics/1.png", "detail": "high"}},
+                        {"type": "text", "text": "Which city?"},
+                    ],
+                },
+                {
+                    "role": "assistant",
+                    "content": "I look at both.",
+                    "tool_calls": [
+                        {"id": "1", "type": "function", "function": {"name": "image_search", "arguments": '{"image": "img_0", "bbox_2d": [0, 0, 500, 1000]}'}},
+                        {"id": "2", "type": "function", "function": {"name": "web_search", "arguments": {"queries": ["a", "b"]}}},
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": [{"type": "image", "image": "pics/2.png"}, {"type": "text", "text": "It is Oslo."}]},
+                {"role": "tool", "tool_call_id": "2", "content": "nothing"},
+                {"role": "assistant", "content": "<think>Clear.</think>Oslo"},
+            ],
+        }
+    )
+    examples = open_examples(path)
+    (example,) = examples
+    assert example.id == "5"
+    assert shown(example) == [["LIME", "Which city?"], ["BLUE", f"{RESULT}\n<tool_response>\nnothing\n</tool_response>"]]
+    first, second = (parse_turn(turn) for turn in example.turns)
+    assert first.reason == "I look at both."
+    assert first.calls == (ImageSearch("img_0", ((0.0, 0.0, 0.5, 1.0),)), TextSearch(("a", "b")))
+    assert (second.reason, second.action) == ("Clear.", Answer("Oslo"))
+    assert example.system.startswith("You answer questions about images by searching")  # theirs named other tools
+    assert examples.report.mapped["web_search(queries)", "text_search(input)"] == 1
+    assert examples.report.mapped["boxes in thousandths", "boxes in fractions"] == 1
+    assert examples.report.mapped["<think>", "<reason>"] == 1
+    assert examples.report.mapped["their system prompt", "our system prompt"] == 1
+
+
+def test_ms_swift_roles_with_parallel_calls_and_image_tags(lines, pictures):
+    path = lines(
+        {
+            "messages": [
+                {"role": "user", "content": "Look: <image>and <image> which?"},
+                {"role": "tool_call", "content": json.dumps(call("text_search", input=["x"]))},
+                {"role": "tool_call", "content": json.dumps(call("image_search", image_id="img_1"))},
+                {"role": "tool_response", "content": "<image>It is Oslo."},
+                {"role": "assistant", "content": "<reason>so</reason><answer>Oslo</answer>"},
+            ],
+            "images": ["pics/0.png", "pics/1.png", {"path": "pics/2.png"}],
+            "tools": "[]",
+        }
+    )
+    (example,) = open_examples(path)
+    assert shown(example) == [["Look: ", "RED", "and ", "LIME", " which?"], ["BLUE", RESULT]]
+    assert parse_turn(example.turns[0]).calls == (TextSearch(("x",)), ImageSearch("img_1"))
+    assert actions(example)[1] == Answer("Oslo")
+
+
+def test_llama_factory_sharegpt(lines, pictures):
+    path = lines(
+        {
+            "conversations": [
+                {"from": "human", "value": "<image>Which?"},
+                {"from": "function_call", "value": json.dumps(call("google_search", query="x"))},
+                {"from": "observation", "value": "It is Oslo."},
+                {"from": "gpt", "value": "Oslo"},
+            ],
+            "system": "Be brief.",
+            "images": ["pics/2.png"],
+        }
+    )
+    examples = open_examples(path)
+    assert shown(examples[0]) == [["BLUE", "Which?"], [RESULT]]
+    assert actions(examples[0]) == [TextSearch(("x",)), Answer("Oslo")]
+    assert examples.report.kinds == {"ShareGPT": 1}
+    (question,) = open_questions(lines({"conversations": [{"from": "human", "value": "<image>Which?"}, {"from": "gpt", "value": "<answer>Oslo</answer>"}], "image": "pics/2.png"}, name="q.jsonl"))
+    assert (question.text, question.answers, len(question.images)) == ("Which?", ("Oslo",), 1)
+
+
+def test_alpaca_swift_pairs_and_verl_responses(tmp_path, lines, pictures):
+    path = lines(
+        {"instruction": "Which?", "input": "Think.", "output": "Oslo", "images": ["pics/0.png"], "history": [["hi", "hello"]]},
+        {"query": "<image>Which?", "response": "\\boxed{Oslo}", "images": ["pics/0.png"]},
+    )
+    first, second = open_examples(path)
+    assert shown(first) == [["RED", "hi"], ["Which?\nThink."]]
+    assert (first.turns[0], actions(first)[1]) == ("hello", Answer("Oslo"))
+    assert (shown(second), actions(second)) == ([["RED", "Which?"]], [Answer("Oslo")])
+    rows = [{"prompt": [{"role": "user", "content": "Q"}], "response": "<answer>A</answer>"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "sft.parquet")
+    assert actions(open_examples(tmp_path / "sft.parquet")[0]) == [Answer("A")]
+
+
+def test_what_is_ours_is_kept_to_the_letter_with_its_system_prompt(lines):
+    turn = '<reason>r</reason>\n<tool_call>{"name":"image_search","arguments":{"img_id":"img_0","area":[[0.1,0.2,0.3,0.4]]}}</tool_call> '
+    messages = [
+        {"role": "system", "content": "Theirs."},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": turn.strip()},
+        {"role": "user", "content": RESULT},
+        {"role": "assistant", "content": "<reason>r</reason><answer>A</answer>"},
+    ]
+    examples = open_examples(lines({"messages": messages}))
+    assert examples[0].turns == (turn.strip(), messages[-1]["content"])
+    assert examples[0].system == "Theirs."
+    assert not examples.report.mapped
+    assert open_examples(lines({"messages": messages}), system="Ours.")[0].system == "Ours."
+
+
+@pytest.mark.parametrize(
+    ("given", "units", "expected"),
+    [
+        ([0.25, 0.5, 1, 1], "auto", (0.25, 0.5, 1, 1)),
+        ({"x1": 250, "y1": 500, "x2": 1000, "y2": 1000}, "auto", (0.25, 0.5, 1, 1)),
+        ("[16, 24, 64, 48]", "pixel", (0.25, 0.5, 1, 1)),
+        ({"x": 16, "y": 24, "width": 48, "height": 24}, "pixel", (0.25, 0.5, 1, 1)),
+        ([[250, 500, 1000, 1000], [0, 0, 10, 20]], "permille", (0.25, 0.5, 1, 1)),
+    ],
+)
+def test_boxes_of_all_units_become_fractions(lines, pictures, given, units, expected):
+    messages = [
+        {"role": "user", "content": "<image>Q"},
+        {"role": "assistant", "tool_calls": [{"function": call("crop_and_search", image_idx=0, bbox=given)}]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "<answer>A</answer>"},
+    ]
+    examples = open_examples(lines({"messages": messages, "images": ["pics/0.png"]}), box_units=units)
+    search = actions(examples[0])[0]
+    assert search.image_ids == ("img_0",)
+    assert search.boxes[0] == pytest.approx(expected)
+
+
+def test_pixels_are_told_by_a_conversations_largest_coordinate_for_all_its_boxes(tmp_path, lines):
+    (tmp_path / "pics").mkdir()
+    Image.new("RGB", (2000, 1000)).save(tmp_path / "pics" / "0.png")
+    messages = [
+        {"role": "user", "content": "<image>Q"},
+        {"role": "assistant", "tool_calls": [{"function": call("image_search", bbox=[[200, 100, 400, 500], [0, 0, 1600, 1000]])}]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "A"},
+    ]
+    search = actions(open_examples(lines({"messages": messages, "images": ["pics/0.png"]}))[0])[0]
+    assert search.boxes == ((0.1, 0.1, 0.2, 0.5), (0.0, 0.0, 0.8, 1.0))
+
+
+def test_tags_of_mmsearch_r1_and_search_r1(lines):
+    messages = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "<reason>a</reason><search><img></search>"},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "<reason>b</reason><text_search>who is it</text_search>"},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "c</think><answer>A</answer>"},
+    ]
+    (example,) = open_examples(lines({"messages": messages}))
+    assert actions(example) == [ImageSearch("img_0"), TextSearch(("who is it",)), Answer("A")]
+    assert parse_turn(example.turns[2]).reason == "c"
+
+
+def test_an_unknown_tool_is_refused_unless_it_is_named(lines):
+    messages = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "tool_calls": [{"function": call("look_up", query="x", site="y")}]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "A"},
+    ]
+    path = lines({"messages": messages}, {"messages": [messages[0], messages[-1]]})
+    with pytest.raises(UserError, match=r"line 1: it calls the tool 'look_up'.*--tools look_up=image_search"):
+        open_examples(path)
+    skipped = open_examples(path, bad_rows="skip")
+    assert (len(skipped), dict(skipped.report.unmapped)) == (1, {"tool look_up": 1})
+    named = open_examples(path, tools={"look_up": "text_search"})
+    assert actions(named[0])[0] == TextSearch(("x",))
+    assert named.report.unmapped == {"argument site of look_up": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"messages": [{"role": "user", "content": "<image>Q"}, {"role": "assistant", "content": "A"}]}, "1 <image> tags and 0 images"),
+        ({"messages": [{"role": "user", "content": "Q"}]}, "must end with a turn of the model"),
+        ({"messages": [{"role": "assistant", "content": "Q"}]}, "begins with a turn of the model"),
+        ({"messages": [{"role": "robot", "content": "Q"}]}, "the role 'robot'"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "of the type 'audio'"),
+        ({"messages": ["Q"]}, "message 1 must be an object"),
+        ({"messages": [{"role": "user", "content": "Q"}, {"role": "tool_call", "content": "{"}]}, "is no JSON"),
+        ({"question": "Q", "answer": "A"}, "no conversation to learn from"),
+    ],
+)
+def test_conversations_that_cannot_be_used_are_refused_by_name(lines, row, why):
+    with pytest.raises(UserError, match=f"rows.jsonl, line 1: .*{why}"):
+        open_examples(lines(row))
+
+
+def test_box_in_pixels_of_an_image_that_is_not_there(lines):
+    messages = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "tool_calls": [{"function": call("image_search", bbox=[0, 0, 5000, 5000])}]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "A"},
+    ]
+    with pytest.raises(UserError, match="in pixels of img_0, and it shows 0 images"):
+        open_examples(lines({"messages": messages}))
