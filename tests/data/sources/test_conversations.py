@@ -19,7 +19,10 @@ def call(name, **arguments):
 def shown(example):
     """Observations with each picture as the name of its colour."""
     names = {(255, 0, 0): "RED", (0, 255, 0): "LIME", (0, 0, 255): "BLUE"}
-    return [[names[p.getpixel((0, 0))] if isinstance(p, Image.Image) else p for p in parts] for parts in example.observations]
+    return [
+        [names[p.getpixel((0, 0))] if isinstance(p, Image.Image) else p for p in parts]
+        for parts in example.observations
+    ]
 
 
 def actions(example):
@@ -47,11 +50,26 @@ def test_openai_messages_with_content_parts_tool_calls_and_results(lines, pictur
                     "role": "assistant",
                     "content": "I look at both.",
                     "tool_calls": [
-                        {"id": "1", "type": "function", "function": {"name": "image_search", "arguments": '{"image": "img_0", "bbox_2d": [0, 0, 500, 1000]}'}},
-                        {"id": "2", "type": "function", "function": {"name": "web_search", "arguments": {"queries": ["a", "b"]}}},
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {
+                                "name": "image_search",
+                                "arguments": '{"image": "img_0", "bbox_2d": [0, 0, 500, 1000]}',
+                            },
+                        },
+                        {
+                            "id": "2",
+                            "type": "function",
+                            "function": {"name": "web_search", "arguments": {"queries": ["a", "b"]}},
+                        },
                     ],
                 },
-                {"role": "tool", "tool_call_id": "1", "content": [{"type": "image", "image": "pics/2.png"}, {"type": "text", "text": "It is Oslo."}]},
+                {
+                    "role": "tool",
+                    "tool_call_id": "1",
+                    "content": [{"type": "image", "image": "pics/2.png"}, {"type": "text", "text": "It is Oslo."}],
+                },
                 {"role": "tool", "tool_call_id": "2", "content": "nothing"},
                 {"role": "assistant", "content": "<think>Clear.</think>Oslo"},
             ],
@@ -60,7 +78,10 @@ def test_openai_messages_with_content_parts_tool_calls_and_results(lines, pictur
     examples = open_examples(path)
     (example,) = examples
     assert example.id == "5"
-    assert shown(example) == [["LIME", "Which city?"], ["BLUE", f"{RESULT}\n<tool_response>\nnothing\n</tool_response>"]]
+    assert shown(example) == [
+        ["LIME", "Which city?"],
+        ["BLUE", f"{RESULT}\n<tool_response>\nnothing\n</tool_response>"],
+    ]
     first, second = (parse_turn(turn) for turn in example.turns)
     assert first.reason == "I look at both."
     assert first.calls == (ImageSearch("img_0", ((0.0, 0.0, 0.5, 1.0),)), TextSearch(("a", "b")))
@@ -109,13 +130,30 @@ def test_llama_factory_sharegpt(lines, pictures):
     assert shown(examples[0]) == [["BLUE", "Which?"], [RESULT]]
     assert actions(examples[0]) == [TextSearch(("x",)), Answer("Oslo")]
     assert examples.report.kinds == {"ShareGPT": 1}
-    (question,) = open_questions(lines({"conversations": [{"from": "human", "value": "<image>Which?"}, {"from": "gpt", "value": "<answer>Oslo</answer>"}], "image": "pics/2.png"}, name="q.jsonl"))
+    (question,) = open_questions(
+        lines(
+            {
+                "conversations": [
+                    {"from": "human", "value": "<image>Which?"},
+                    {"from": "gpt", "value": "<answer>Oslo</answer>"},
+                ],
+                "image": "pics/2.png",
+            },
+            name="q.jsonl",
+        )
+    )
     assert (question.text, question.answers, len(question.images)) == ("Which?", ("Oslo",), 1)
 
 
 def test_alpaca_swift_pairs_and_verl_responses(tmp_path, lines, pictures):
     path = lines(
-        {"instruction": "Which?", "input": "Think.", "output": "Oslo", "images": ["pics/0.png"], "history": [["hi", "hello"]]},
+        {
+            "instruction": "Which?",
+            "input": "Think.",
+            "output": "Oslo",
+            "images": ["pics/0.png"],
+            "history": [["hi", "hello"]],
+        },
         {"query": "<image>Which?", "response": "\\boxed{Oslo}", "images": ["pics/0.png"]},
     )
     first, second = open_examples(path)
@@ -128,7 +166,8 @@ def test_alpaca_swift_pairs_and_verl_responses(tmp_path, lines, pictures):
 
 
 def test_what_is_ours_is_kept_to_the_letter_with_its_system_prompt(lines):
-    turn = '<reason>r</reason>\n<tool_call>{"name":"image_search","arguments":{"img_id":"img_0","area":[[0.1,0.2,0.3,0.4]]}}</tool_call> '
+    written = '{"name":"image_search","arguments":{"img_id":"img_0","area":[[0.1,0.2,0.3,0.4]]}}'
+    turn = f"<reason>r</reason>\n<tool_call>{written}</tool_call> "
     messages = [
         {"role": "system", "content": "Theirs."},
         {"role": "user", "content": "Q"},
@@ -171,7 +210,10 @@ def test_pixels_are_told_by_a_conversations_largest_coordinate_for_all_its_boxes
     Image.new("RGB", (2000, 1000)).save(tmp_path / "pics" / "0.png")
     messages = [
         {"role": "user", "content": "<image>Q"},
-        {"role": "assistant", "tool_calls": [{"function": call("image_search", bbox=[[200, 100, 400, 500], [0, 0, 1600, 1000]])}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"function": call("image_search", bbox=[[200, 100, 400, 500], [0, 0, 1600, 1000]])}],
+        },
         {"role": "tool", "content": "r"},
         {"role": "assistant", "content": "A"},
     ]
@@ -213,7 +255,10 @@ def test_an_unknown_tool_is_refused_unless_it_is_named(lines):
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"messages": [{"role": "user", "content": "<image>Q"}, {"role": "assistant", "content": "A"}]}, "1 <image> tags and 0 images"),
+        (
+            {"messages": [{"role": "user", "content": "<image>Q"}, {"role": "assistant", "content": "A"}]},
+            "1 <image> tags and 0 images",
+        ),
         ({"messages": [{"role": "user", "content": "Q"}]}, "must end with a turn of the model"),
         ({"messages": [{"role": "assistant", "content": "Q"}]}, "begins with a turn of the model"),
         ({"messages": [{"role": "robot", "content": "Q"}]}, "the role 'robot'"),

@@ -55,7 +55,10 @@ def test_a_json_array(tmp_path, indent, monkeypatch):
     from hypereyes_jax.data.sources import json_rows
 
     monkeypatch.setattr(json_rows, "_BLOCK", 7)  # marks fall on both sides of a block's end
-    rows = [{"question": 'a "quoted\\" [bracket', "answer": "x{", "deep": [[1, {"k": "]"}]]}, {"question": "b", "answer": 3}]
+    rows = [
+        {"question": 'a "quoted\\" [bracket', "answer": "x{", "deep": [[1, {"k": "]"}]]},
+        {"question": "b", "answer": 3},
+    ]
     path = tmp_path / "q.json"
     path.write_text(json.dumps(rows, indent=indent))
     with open_questions(path) as questions:
@@ -114,7 +117,8 @@ def test_a_folder_saved_by_datasets_and_its_arrow_file(tmp_path, red):
         {"question": datasets.Value("string"), "answer": datasets.Value("string"), "image": datasets.Image()}
     )
     made = datasets.Dataset.from_dict(
-        {"question": ["one?", "two?"], "answer": ["1", "2"], "image": [{"bytes": red, "path": "gone.png"}] * 2}, features
+        {"question": ["one?", "two?"], "answer": ["1", "2"], "image": [{"bytes": red, "path": "gone.png"}] * 2},
+        features,
     )
     made.save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": made, "test": made.select([1])}).save_to_disk(tmp_path / "split")
@@ -186,7 +190,7 @@ def test_columns_are_named(lines):
     path = lines({"q": "What?", "gt": {"best": "x"}, "text": "not this"})
     assert open_questions(path, {"text": "q", "answers": "gt.best"})[0].answers == ("x",)
     assert open_questions(path, {"text": "q", "answers": "gt.best"})[0].text == "What?"
-    with pytest.raises(UserError, match="no column 'nope'.*'q', 'gt', 'text'"):
+    with pytest.raises(UserError, match=r"no column 'nope'.*'q', 'gt', 'text'"):
         open_questions(path, {"text": "nope"})
     with pytest.raises(UserError, match="there is no field colour; there are id, text"):
         open_questions(path, {"colour": "q"})
@@ -208,7 +212,7 @@ def test_bad_rows_are_refused_by_place_or_counted_by_kind(lines, pictures):
     words = questions.report.bad_in_words()
     assert words.startswith("4 rows are left out: 2 x no answer (first: ")
     assert "line 2)" in words
-    with pytest.raises(UserError, match="no row of .* can be used: 1 rows are left out: 1 x no answer"):
+    with pytest.raises(UserError, match=r"no row of .* can be used: 1 rows are left out: 1 x no answer"):
         open_questions(lines({"question": "two?"}, name="none.jsonl"), bad_rows="skip")
 
 
@@ -219,12 +223,15 @@ def test_a_row_of_200_mb_is_refused_unread(tmp_path):
         file.truncate(file.tell() + (200 << 20))  # a hole, which costs no disk
         file.seek(0, 2)
         file.write(b'"}\n')
-    with pytest.raises(UserError, match="line 2: it has 209,715,2.. bytes, where at most 67,108,864"):
+    with pytest.raises(UserError, match=r"line 2: it has 209,715,2.. bytes, where at most 67,108,864"):
         open_questions(path)
     assert open_questions(path, bad_rows="skip").report.bad == {"row too large": 1}
     table = pa.Table.from_pylist([{"question": "q?", "answer": "a", "note": "x" * 2000}])
     pq.write_table(table, tmp_path / "q.parquet")
-    with open_questions(tmp_path / "q.parquet", max_row_bytes=1000) as questions, pytest.raises(UserError, match="row 1"):
+    with (
+        open_questions(tmp_path / "q.parquet", max_row_bytes=1000) as questions,
+        pytest.raises(UserError, match="row 1"),
+    ):
         questions[0]
 
 
@@ -274,7 +281,9 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, lines, red)
 
 def test_sources_close_and_are_sent_to_other_processes_and_threads(tmp_path, red):
     pq.write_table(verl_table(*[red] * 20), tmp_path / "t.parquet", row_group_size=3)
-    write_questions(tmp_path / "q.jsonl", [Question(str(i), "?", (Image.new("RGB", (9, 9)),), ("a",)) for i in range(20)])
+    write_questions(
+        tmp_path / "q.jsonl", [Question(str(i), "?", (Image.new("RGB", (9, 9)),), ("a",)) for i in range(20)]
+    )
     for name in ("t.parquet", "q.jsonl"):
         questions = open_questions(tmp_path / name)
         again = pickle.loads(pickle.dumps(questions))
@@ -343,11 +352,24 @@ def test_rows_of_mmsearch_browsecomp_and_mmsearch_plus(tmp_path, red, lines, pic
             "alternative_gt_answers": ["Anna"],
             "area": "news",
         },
-        {"sample_id": "s1", "query": "Why?", "query_image": None, "gt_answer": "so", "alternative_gt_answers": [], "area": "news"},
+        {
+            "sample_id": "s1",
+            "query": "Why?",
+            "query_image": None,
+            "gt_answer": "so",
+            "alternative_gt_answers": [],
+            "area": "news",
+        },
     ]
     pq.write_table(pa.Table.from_pylist(mmsearch), tmp_path / "end2end.parquet")
     first, second = open_questions(tmp_path / "end2end.parquet")
-    assert (first.id, first.text, first.answers, first.kind, len(first.images)) == ("s0", "Who?", ("Ann", "Anna"), "news", 1)
+    assert (first.id, first.text, first.answers, first.kind, len(first.images)) == (
+        "s0",
+        "Who?",
+        ("Ann", "Anna"),
+        "news",
+        1,
+    )
     assert second.images == ()
     path = lines({"question": "Q?", "image_path": f"{tmp_path.name}/pics/2.png", "answers": ["A"], "domain": "TV"})
     (question,) = open_questions(path)

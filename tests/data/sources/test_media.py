@@ -90,7 +90,10 @@ def test_a_path_out_of_the_folder_is_refused_unless_allowed(tmp_path, way):
     with pytest.raises(UserError, match=r"line 1: the image .* leads out of .*--outside-images"):
         open_questions(folder / "q.jsonl")
     assert color(open_questions(folder / "q.jsonl", outside_images=True)[0].images[0]) == (255, 0, 0)
-    assert color(open_questions(folder / "q.jsonl", image_root=tmp_path)[0].images[0]) == (255, 0, 0) or way == "../secret.png"
+    assert (
+        color(open_questions(folder / "q.jsonl", image_root=tmp_path)[0].images[0]) == (255, 0, 0)
+        or way == "../secret.png"
+    )
 
 
 def test_a_url_is_fetched_once_through_the_guard(tmp_path, lines, red):
@@ -144,7 +147,11 @@ def test_pictures_are_turned_as_viewers_show_them(orientation, format):
 
 
 def test_broken_pictures_are_bad_rows_with_their_kind(lines, red):
-    path = lines(row(base64.b64encode(red[:60]).decode()), row("data:image/png;base64,@@@"), row(base64.b64encode(b"GIF8" * 99).decode()))
+    path = lines(
+        row(base64.b64encode(red[:60]).decode()),
+        row("data:image/png;base64,@@@"),
+        row(base64.b64encode(b"GIF8" * 99).decode()),
+    )
     with open_questions(path) as questions:
         for number in range(3):
             with pytest.raises(UserError, match=f"line {number + 1}: .*an image can't be read"):
