@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,11 @@ from typing import Any, BinaryIO
 
 from hypereyes_jax.errors import UserError
 
+MOST_BYTES = 2**31  # of a file that is read into memory at once
+_MOST_LINE_BYTES = 2**28  # a trajectory with its pictures has a few MB
+_MOST_DIGITS = 30  # of a whole number; those of nanoseconds and of seeds have 19 and 20
+_MOST_DEPTH = 100  # levels of lists and objects; our own files have a dozen
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # half of a surrogate pair, maybe
 _DEAD_AFTER_SECONDS = 86_400.0
 _CURES = {
     errno.ENOSPC: "the disk is full. Free some space, or choose a directory on another disk",
@@ -23,6 +30,7 @@ _CURES = {
     errno.EACCES: "permission denied. Choose a directory you may write to, or change its owner",
     errno.EPERM: "permission denied. Choose a directory you may write to, or change its owner",
     errno.EROFS: "the file system is read-only. Choose a directory you may write to",
+    errno.ENOENT: "its directory does not exist. Create that, or choose another one",
     errno.ENOTDIR: "a part of this path is a file. Choose another directory",
     errno.EEXIST: "a file of this name is in the way. Choose another directory",
     errno.EISDIR: "a directory of this name is in the way. Choose another name",
@@ -115,18 +123,179 @@ def _is_old(draft: Path) -> bool:
     return time.time() - newest > _DEAD_AFTER_SECONDS
 
 
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+      UserError: it is missing, can't be read, is no regular file (reading a FIFO would wait for ever), or is larger
+        than `most` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise UserError(f"{path} has {size:,} bytes, and at most {most:,} are read. Is it the right file?")
+        return file.read(most)
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading. Raises UserError if it can't be opened or read, or is a FIFO or a device."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(f"{path} is not a regular file. Remove it, or give the path of a file.")
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}. Is this the directory of a finished run?") from None
+    except OSError as error:
+        raise UserError(f"can't read {path} ({error.strerror or error}). Give a file that you may read.") from None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a FIFO would wait for a writer. On regular files O_NONBLOCK has no effect."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def parse_file_json(raw: bytes | str) -> Any:
+    """A JSON text: finite numbers, nesting of at most 100 levels, and texts that can all be encoded.
+
+    Half of a surrogate pair, which JSON can escape and nothing later takes, is replaced by "?".
+
+    Raises:
+      ValueError: it is anything else.
+    """
+    text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+    if text.count("[") + text.count("{") > _MOST_DEPTH:
+        _refuse_depth(value)
+    if _HALF.search(text):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Load a JSON file.
 
     Raises:
-      UserError: it is missing or damaged.
+      UserError: it is missing, no regular file, too large, or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}. Is this the directory of a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Remove it and run the command that made it again.") from None
+        return parse_file_json(read_file(path))
+    except ValueError as error:  # of JSON and of decoding
+        raise UserError(
+            f"{path} is damaged ({_first_line(error)}). Remove it and run the command that made it again."
+        ) from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Load a JSON file that holds an object. Raises UserError as `read_json`, and for any other value."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path} is damaged (it holds {json_kind(value)}, not an object). "
+            "Remove it and run the command that made it again."
+        )
+    return value
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Values of a file of JSON lines with the numbers of their lines; a last line that a kill has torn is left out.
+
+    The file is read a line at a time.
+
+    Raises:
+      UserError: the file can't be read, or another line is not JSON or too long; names the file and the line.
+    """
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(_MOST_LINE_BYTES + 1):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                if len(line) > _MOST_LINE_BYTES:
+                    raise ValueError(f"it is longer than {_MOST_LINE_BYTES:,} bytes")
+                value = parse_file_json(line)
+            except ValueError as error:
+                if not line.endswith(b"\n") and len(line) <= _MOST_LINE_BYTES:
+                    return  # every whole line ends with a newline
+                raise UserError(
+                    f"{path}, line {number} is damaged ({_first_line(error)}). "
+                    "Remove that line and run the command again."
+                ) from None
+            yield number, value
+
+
+def mend_last_line(path: Path) -> None:
+    """Prepare a file of JSON lines for more of them: a last line that a kill has torn is cut off.
+
+    A last line that is whole but for its newline gets that. Does nothing where there is no file.
+
+    Raises:
+      UserError: the file can't be read or written.
+    """
+    if not path.exists():
+        return
+    with writing(path), open(path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start, tail = size, b""
+        while start > 0 and b"\n" not in tail:  # from the end, as such files may be large
+            start = max(0, start - 65_536)
+            file.seek(start)
+            tail = file.read(size - start)
+        last = tail[tail.rfind(b"\n") + 1 :]
+        if not last:
+            return
+        try:
+            parse_file_json(last)
+        except ValueError:
+            file.truncate(size - len(last))
+        else:
+            file.write(b"\n")
+
+
+def json_kind(value: Any) -> str:
+    """What a parsed JSON value is, in words."""
+    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    return "null" if value is None else kinds.get(type(value), "a number")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"the number {text[:20]}... is too large")
+    return int(text)
+
+
+def _refuse_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        level = [inner for each in level for inner in _containers(each)]
+        if not level:
+            return
+    raise ValueError("it nests too deeply")
+
+
+def _containers(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [each for each in inner if isinstance(each, (dict, list))]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -34,6 +34,7 @@ from hypereyes_jax.launch.initialize import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.distillation import TeacherServerConfig, choose, teaching
 from hypereyes_jax.train.question_selection import PASSES, select
 from hypereyes_jax.train.rl_loop import RlLoop, Trial
@@ -97,8 +98,7 @@ class RlConfig:
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
     """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
-    wandb: str = ""
-    """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     settings: RlSettings = field(default_factory=RlSettings)
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What ranks the rollouts of a question."""
@@ -155,12 +155,13 @@ def run(config: RlConfig) -> None:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
     processes = Processes.start(config.distributed, config.mesh)
-    directory = processes.open(config.out, "rl", config, config.wandb)  # as asked for: sizes are the mesh's
+    questions = read_questions(config.questions)
+    trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
+    inputs = {"checkpoint": config.checkpoint, "questions": config.questions, "teacher": config.teacher}
+    directory = processes.open(config.out, "rl", config, inputs, config.tracking)  # as asked for: sizes are the mesh's
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
         print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
-    questions = read_questions(config.questions)
-    trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
     model, params, chat = processes.load(config.checkpoint)
     if processes.mesh is None:
         engine = scale.engine()

@@ -22,6 +22,7 @@ from hypereyes_jax.launch.initialize import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale, known_recipe, refuse_settings, scale_of
 from hypereyes_jax.train.step_monitor import Watch, profiled
 
@@ -66,8 +67,7 @@ class SftConfig:
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
     """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
-    wandb: str = ""
-    """Weights & Biases project that the scalars also go to (needs the extra `wandb`); none = JSONL and TensorBoard."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     settings: SftSettings = field(default_factory=SftSettings)
     scale: Scale = MINIATURE_SFT
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
@@ -103,7 +103,8 @@ def run(config: SftConfig) -> None:
     scale = config.scale
     refuse_settings(scale, SftConfig.of(config.recipe).scale)
     processes = Processes.start(config.distributed, config.mesh)
-    directory = processes.open(config.out, "sft", config, config.wandb)
+    inputs = {"checkpoint": config.checkpoint, "demonstrations": config.demonstrations}
+    directory = processes.open(config.out, "sft", config, inputs, config.tracking)
     # frozen: kept as it is computed with
     model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)
     with processes.stages() as stages:

@@ -1,7 +1,6 @@
 """What a run leaves behind on disk, and how to read it back.
 
     metrics.json                {"stages": {STAGE: {SPLIT: StageSummary + judge, search, engine}}, ...}
-    metrics.jsonl               one object a step: {"phase": "rl", "step": 3, "time": 1763..., "rl/accuracy": 0.5, ...}
     trajectories-*.jsonl        one `TrajectoryRecord` a line, images included
     timeline*.json              what the engine's slots did and when, a Chrome trace
 
@@ -170,22 +169,3 @@ def _invocation(value: dict[str, Any]) -> Invocation:
 
 def _line(record: TrajectoryRecord) -> str:
     return json.dumps(record.to_json(), allow_nan=False) + "\n"
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a `metrics.jsonl`, oldest first; a last line torn by a kill is left out.
-
-    Raises:
-      UserError: a line before the last is not JSON.
-    """
-    rows: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(
-                    f"{path}, line {number} is damaged. Remove that line and run the command again."
-                ) from None
-    return rows

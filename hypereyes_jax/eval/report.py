@@ -18,9 +18,10 @@ from statistics import fmean
 from typing import Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.records import TrajectoryRecord, read_metrics, read_records
+from hypereyes_jax.eval.records import TrajectoryRecord, read_records
 from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import read_json, write_atomic
+from hypereyes_jax.runs.metrics_file import read_metrics
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL"}

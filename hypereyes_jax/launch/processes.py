@@ -17,8 +17,10 @@ from rich.console import Console
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import MetricsWriter, RunDirectory, settings_text, wandb_package
+from hypereyes_jax.runs.run_directory import RunDirectory, settings_text
+from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 
 if TYPE_CHECKING:
     import jax
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
     from hypereyes_jax.processing import ChatFormat
 
 
-# What a run may be continued with another value of: where it is, what it runs on, whom it asks.
+# What a run may be continued with another value of: where it is, what it runs on, whom it asks and how patiently, how
+# long it goes on and how often it looks at itself. None of it changes a number that was made so far. (SFT's length is
+# another matter: its learning rate falls towards the end.)
 _MAY_DIFFER = frozenset(
-    "out mesh distributed profile_step resume_step wandb teacher_server judge.url search.url search.image_url "
-    "search.image_port search.bucket search.bucket_endpoint search.bucket_public_url scale.replica_devices scale.slots "
-    "scale.extend_rows scale.learner.optimizer.moments_on_host".split()
+    "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
+    "search.image_url search.image_port search.bucket search.bucket_endpoint search.bucket_public_url search.policy "
+    "search.store search.mode settings.search_store settings.search_mode settings.latency settings.steps "
+    "settings.checkpoint_every settings.checkpoint_minutes eval_questions eval_every scale.replica_devices "
+    "scale.slots scale.extend_rows scale.keep_checkpoints scale.learner.optimizer.moments_on_host".split()
 )
 
 
@@ -48,6 +54,9 @@ class _NoMetrics:
         pass
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
         pass
 
 
@@ -104,17 +113,31 @@ class Processes:
         """Whether this process writes what only one may write."""
         return self.index == 0
 
-    def open(self, out: Path, command: str, config: Any, wandb: str = "") -> RunDirectory:
+    def open(
+        self,
+        out: Path,
+        command: str,
+        config: Any,
+        inputs: Mapping[str, Path | None] | None = None,
+        tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
+    ) -> RunDirectory:
         """The run's directory, on a file system that all processes share; the first prints the settings and versions.
 
-        UserError in all if one can't.
+        `inputs` as `RunDirectory.open`. UserError in all if one can't.
         """
-        problem = None
+        problem, opened = None, None
         if self.first:
             try:
-                if wandb:  # missing, it would be missed when the metrics are opened: after the selection
-                    wandb_package()
-                opened = RunDirectory.open(out, command, config, may_differ=_MAY_DIFFER, devices=self._devices())
+                check_trackers(tracking)  # missing, it would be missed when the metrics are opened: after the selection
+                opened = RunDirectory.open(
+                    out,
+                    command,
+                    config,
+                    may_differ=_MAY_DIFFER,
+                    inputs=inputs,
+                    devices=self._devices(),
+                    tracking=tracking,
+                )
                 print(settings_text(config))
                 print(settings_text(opened.start))
             except UserError as error:
@@ -122,7 +145,7 @@ class Processes:
         problem = self.gather(problem)[0]
         if problem is not None:
             raise UserError(problem)
-        return RunDirectory(out, wandb)
+        return opened or RunDirectory(out, tracking)
 
     def _devices(self) -> str:
         import jax

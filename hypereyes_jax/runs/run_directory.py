@@ -1,20 +1,21 @@
 """A run's directory: its configuration, its metrics, and files that are either whole or absent.
 
     run/
-      config.json       the command, every setting, versions and git revision
+      config.json       the command, every setting, digests of its inputs, versions and git revision
       starts.jsonl      a line each time it was started or continued: versions, git revision, settings that now differ
       metrics.json      the results (`StageSummary` rows and what a command adds)
       metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
       tensorboard/      the same series
+      .lock             which process works in it (`runs.lock`)
 
-A directory made with other settings is refused, not mixed.
+One process works in it at a time. A directory in which work was done with other settings is refused, not mixed; one in
+which a command failed before it did any takes the corrected command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.records import read_metrics
-from hypereyes_jax.files import read_json, remove_dead_drafts, write_atomic, write_json, writing
+from hypereyes_jax.files import mend_last_line, read_json_object, remove_dead_drafts, write_json, writing
+from hypereyes_jax.runs.content import input_digests
+from hypereyes_jax.runs.lock import LOCK, DirectoryLock
+from hypereyes_jax.runs.trackers import TrackingConfig
 
 # What decides a run's numbers; a report without these versions can't be repeated.
 _PACKAGES = (
@@ -46,15 +49,24 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
+CONFIG, STARTS = "config.json", "starts.jsonl"
+_NO_WORK = frozenset({CONFIG, STARTS, LOCK})  # what a directory holds in which nothing has been done yet
 
 
 class RunDirectory:
-    """An open run directory. Make one with `RunDirectory.open`."""
+    """An open run directory. Make one with `RunDirectory.open`; `close` it, or let the end of the process do so."""
 
-    def __init__(self, path: Path, wandb: str = "", start: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
+        start: Mapping[str, Any] | None = None,
+        lock: DirectoryLock | None = None,
+    ):
         self.path = path
-        self.wandb = wandb  # Weights & Biases project that scalars also go to; none if empty
+        self.tracking = tracking  # who else keeps the scalars
         self.start = start or {}  # versions and git revision, as this start's line of `starts.jsonl`
+        self._lock = lock
 
     @classmethod
     def open(
@@ -64,78 +76,72 @@ class RunDirectory:
         config: Any,
         *,
         may_differ: frozenset[str] = frozenset(),
+        inputs: Mapping[str, Path | None] | None = None,
         devices: str | None = None,
+        tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
     ) -> RunDirectory:
-        """Create the directory, or continue in it if it was made by the same command with the same settings.
+        """Create the directory, or continue in it if its work was done by the same command with the same settings.
 
-        What a killed process left half-written in it is removed. Of several processes the first calls this.
+        What a killed process left half-written in it is removed. Of several processes the first calls this. Call it
+        when all that can be checked has been: what was wrong before leaves no directory behind.
 
         Args:
           config: a (frozen) dataclass; saved as JSON.
-          may_differ: names of fields that do not change the result and may differ on continuing (`out`, `scale.slots`).
+          may_differ: names of fields that change no number made so far and may differ on continuing (`out`,
+            `scale.slots`).
+          inputs: paths of the data and models it reads, by the names of their fields. They are compared by content: the
+            same data may lie elsewhere, and other data under the same name are refused.
           devices: what it runs on, to be saved.
+          tracking: who else keeps the scalars.
 
         Raises:
-          UserError: the directory holds another run, or can't be written.
+          UserError: another process works in it, it holds another run, an input can't be read, or it can't be written.
         """
         settings = to_jsonable(config)
+        read: dict[str, Path] = {name: where for name, where in (inputs or {}).items() if where is not None}
+        digests = input_digests(read)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        saved = path / "config.json"
+        lock = DirectoryLock.acquire(path, command)
+        try:
+            start = cls._start(path, command, settings, digests, may_differ, devices)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, tracking, start, lock)
+
+    @staticmethod
+    def _start(
+        path: Path,
+        command: str,
+        settings: dict[str, Any],
+        digests: dict[str, str],
+        may_differ: frozenset[str],
+        devices: str | None,
+    ) -> dict[str, Any]:
+        """Note a start in a directory that is locked; returns its provenance."""
+        saved = path / CONFIG
         start = provenance() | ({"devices": devices} if devices else {})
         different: dict[str, Any] = {}
-        if saved.exists():
-            different = _differences(saved, read_json(saved), command, settings, may_differ)
+        if saved.exists() and _work_was_done(path):
+            different = _differences(saved, read_json_object(saved), command, settings, digests, may_differ)
         else:
-            write_json(saved, {"command": command, "config": settings, **start})
+            write_json(saved, {"command": command, "config": settings, "inputs": digests, **start})
         remove_dead_drafts(path)
-        starts = path / "starts.jsonl"
-        earlier = starts.read_text() if starts.exists() else ""
-        write_atomic(starts, earlier + json.dumps({**start, "different": different}) + "\n")
-        return cls(path, start=start)
+        mend_last_line(path / STARTS)
+        with writing(path / STARTS), open(path / STARTS, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**start, "different": different}) + "\n")
+        return start
 
     def file(self, name: str) -> Path:
         return self.path / name
 
-
-class MetricsWriter:
-    """Scalars of a phase, to `metrics.jsonl` and TensorBoard, a line a step; to Weights & Biases if the run says so.
-
-    A run that is continued from a checkpoint repeats the steps after it; `first_step` drops what those wrote before, so
-    that each step appears once.
-    """
-
-    def __init__(self, run: RunDirectory, phase: str, first_step: int = 0):
-        from tensorboardX import SummaryWriter  # a second to import; commands that write no metrics do without
-
-        self._phase = phase
-        self._path = run.file("metrics.jsonl")
-        _drop_steps(self._path, phase, first_step)
-        with writing(self._path):
-            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
-            self._board = SummaryWriter(str(run.file("tensorboard") / phase), purge_step=first_step)
-        self._wandb = _wandb_run(run, phase) if run.wandb else None
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one step. Keys get the phase as prefix: `accuracy` of phase `rl` is saved as `rl/accuracy`."""
-        scalars = {f"{self._phase}/{name}": float(value) for name, value in values.items()}
-        line = {"phase": self._phase, "step": step, "time": time.time(), **{k: _finite(v) for k, v in scalars.items()}}
-        with writing(self._path):
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-            self._file.flush()
-            for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(scalars, step=step)
-
     def close(self) -> None:
-        if self._wandb is not None:
-            self._wandb.finish()
-        with writing(self._path):
-            self._file.close()
-            self._board.close()
+        """Let another process work in the directory."""
+        if self._lock is not None:
+            self._lock.release()
 
-    def __enter__(self) -> MetricsWriter:
+    def __enter__(self) -> RunDirectory:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -209,47 +215,41 @@ def git_revision() -> str | None:
         return None
 
 
-def wandb_package() -> Any:
-    """The module `wandb`. Raises UserError if it is not installed."""
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("`--wandb` needs the package: pip install 'hypereyes-jax[wandb]'") from None
-    return wandb
-
-
-def _wandb_run(run: RunDirectory, phase: str) -> Any:
-    """The phase's run at Weights & Biases, the same one when it is continued."""
-    wandb = wandb_package()
-    key = hashlib.sha256(f"{run.path.resolve()} {phase}".encode()).hexdigest()[:16]
-    settings = read_json(run.file("config.json"))
-    name = f"{run.path.name} {phase}"
-    return wandb.init(project=run.wandb, id=key, name=name, config=settings, dir=str(run.path), resume="allow")
-
-
-def _finite(value: float) -> float | None:
-    return value if value - value == 0 else None  # JSON has no NaN or infinity
-
-
-def _drop_steps(path: Path, phase: str, first_step: int) -> None:
-    if not path.exists():
-        return
-    rows = read_metrics(path)
-    kept = [row for row in rows if row.get("phase") != phase or row["step"] < first_step]
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+def _work_was_done(path: Path) -> bool:
+    """Whether a run has left more in its directory than what each start notes."""
+    with writing(path):
+        names = set(os.listdir(path))
+    return any(name not in _NO_WORK and not name.endswith(".part") for name in names)
 
 
 def _differences(
-    path: Path, before: dict[str, Any], command: str, settings: dict[str, Any], may_differ: frozenset[str]
+    path: Path,
+    before: dict[str, Any],
+    command: str,
+    settings: dict[str, Any],
+    digests: dict[str, str],
+    may_differ: frozenset[str],
 ) -> dict[str, Any]:
     """What differs from the settings a run was started with, of what may. Raises UserError if anything else does."""
     if before.get("command") != command:
         raise UserError(
             f"{path.parent} holds a run of `{before.get('command')}`. Choose another directory, or remove it."
         )
-    old, new = _leaves(before.get("config", {})), _leaves(settings)
+    old_settings, old_digests = before.get("config", {}), before.get("inputs", {})
+    if not isinstance(old_settings, dict) or not isinstance(old_digests, dict):
+        raise UserError(f"{path} is damaged ('config' and 'inputs' must be objects). Choose another directory.")
+    old, new = _leaves(old_settings), _leaves(settings)
     names = [n for n in sorted({*old, *new}) if old.get(n) != new.get(n)]
-    refused = [n for n in names if not any(n == free or n.startswith(f"{free}.") for free in may_differ)]
+    by_content = {n for n in digests if n in old_digests}
+    other_content = [n for n in sorted(by_content) if old_digests[n] != digests[n]]
+    if other_content:
+        changes = "; ".join(f"{n} ({new.get(n)})" for n in other_content)
+        raise UserError(
+            f"{path.parent} was started with other data: the content of {changes} is not what it was. "
+            "Use the same data to continue, or another directory to start anew."
+        )
+    free = may_differ | by_content
+    refused = [n for n in names if not any(n == each or n.startswith(f"{each}.") for each in free)]
     if refused:
         changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(new.get(n))}" for n in refused)
         raise UserError(

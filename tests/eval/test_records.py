@@ -6,7 +6,7 @@ from PIL import Image
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval import Judged
-from hypereyes_jax.eval.records import append_record, read_metrics, read_records, record_judged, write_records
+from hypereyes_jax.eval.records import append_record, read_records, record_judged, write_records
 from tests.eval.trajectories import mosaic, trajectory
 
 
@@ -50,12 +50,3 @@ def test_an_image_that_lives_elsewhere_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no trajectory file .*gone\.jsonl"):
         list(read_records(tmp_path / "gone.jsonl"))
-
-
-def test_a_torn_last_line_of_metrics_is_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0}\n{"step": 1}\n{"st')
-    assert [row["step"] for row in read_metrics(path)] == [0, 1]
-    path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
-    with pytest.raises(UserError, match="line 2"):
-        read_metrics(path)

@@ -1,23 +1,21 @@
 import errno
-import io
 import json
 import os
 import subprocess
 import sys
 import time
-import types
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from hypereyes_jax import files
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.records import read_metrics
 from hypereyes_jax.runs import run_directory as run_dir
-from hypereyes_jax.runs.run_directory import MetricsWriter, RunDirectory, to_jsonable
+from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
 
 
 class Mode(StrEnum):
@@ -53,8 +51,15 @@ def test_the_configuration_is_saved_with_versions_and_revision(tmp_path):
     assert "git" in saved
 
 
+def begun(path: Path, command: str = "sft", config: object = None, **named: Any) -> RunDirectory:
+    """A run that has done some work."""
+    run = RunDirectory.open(path, command, config or Config(), **named)
+    run.file("metrics.jsonl").touch()
+    return run
+
+
 def test_the_same_settings_continue_and_others_are_refused(tmp_path):
-    RunDirectory.open(tmp_path, "sft", Config())
+    begun(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     RunDirectory.open(tmp_path, "sft", Config(out=Path("y")), may_differ=frozenset({"out"}))
     assert (tmp_path / "config.json").read_bytes() == before
@@ -65,6 +70,7 @@ def test_the_same_settings_continue_and_others_are_refused(tmp_path):
 
 
 def test_every_start_is_noted_with_its_revision_and_what_differs(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").touch()  # work was done
     for revision, out in (("first", "x"), ("second", "y")):
         monkeypatch.setattr(run_dir, "git_revision", lambda revision=revision: revision)
         config = Config(out=Path(out))
@@ -76,77 +82,40 @@ def test_every_start_is_noted_with_its_revision_and_what_differs(tmp_path, monke
 
 
 def test_a_part_of_a_setting_may_differ_and_another_is_named(tmp_path):
-    RunDirectory.open(tmp_path, "sft", Config())
+    begun(tmp_path)
     other = Config(inner=Inner(2e-3))
     RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inner.rate"}))
     with pytest.raises(UserError, match=r"inner\.rate was 0\.001, is 0\.002"):
         RunDirectory.open(tmp_path, "sft", other, may_differ=frozenset({"inn", "inner.ra"}))
 
 
+def test_a_command_that_did_nothing_yet_may_be_corrected(tmp_path):
+    RunDirectory.open(tmp_path, "sft", Config(steps=3))  # and then a typo in a path ended it
+    RunDirectory.open(tmp_path, "sft", Config(steps=4))
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["steps"] == 4
+
+
+def test_data_may_move_but_not_change(tmp_path):
+    here, there, other = (tmp_path / name for name in ("here.jsonl", "there.jsonl", "other.jsonl"))
+    for path, text in ((here, "a"), (there, "a"), (other, "b")):
+        path.write_text(text)
+    run = tmp_path / "run"
+    begun(run, config={"questions": str(here)}, inputs={"questions": here})
+    RunDirectory.open(run, "sft", {"questions": str(there)}, inputs={"questions": there})
+    starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
+    assert starts[-1]["different"] == {"questions": str(there)}
+    with pytest.raises(UserError, match=r"other data: the content of questions \(.*other\.jsonl\)"):
+        RunDirectory.open(run, "sft", {"questions": str(other)}, inputs={"questions": other})
+    here.write_text("b")  # the same name is not enough
+    with pytest.raises(UserError, match="other data"):
+        RunDirectory.open(run, "sft", {"questions": str(here)}, inputs={"questions": here})
+
+
 def test_a_damaged_configuration_is_named(tmp_path):
+    begun(tmp_path)
     (tmp_path / "config.json").write_text('{"command": ')
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         RunDirectory.open(tmp_path, "sft", Config())
-
-
-def test_metrics_go_to_lines_and_tensorboard(tmp_path):
-    run = RunDirectory.open(tmp_path, "rl", Config())
-    with MetricsWriter(run, "rl") as metrics:
-        metrics.log(0, {"accuracy": 0.5, "gap": float("nan")})
-    (row,) = read_metrics(run.file("metrics.jsonl"))
-    assert (row["phase"], row["step"], row["rl/accuracy"], row["rl/gap"]) == ("rl", 0, 0.5, None)
-    (events,) = run.file("tensorboard").glob("rl/events*")
-    assert b"rl/accuracy" in events.read_bytes()
-
-
-def test_a_continued_run_logs_each_step_once(tmp_path):
-    run = RunDirectory.open(tmp_path, "rl", Config())
-    with MetricsWriter(run, "sft") as metrics:
-        metrics.log(7, {"loss": 1.0})
-    with MetricsWriter(run, "rl") as metrics:
-        for step in range(5):
-            metrics.log(step, {"accuracy": 0.1})
-    with open(run.file("metrics.jsonl"), "a") as file:
-        file.write('{"phase": "rl", "st')  # killed while writing
-    with MetricsWriter(run, "rl", first_step=3) as metrics:
-        metrics.log(3, {"accuracy": 0.9})
-    rows = read_metrics(run.file("metrics.jsonl"))
-    assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
-    assert rows[-1]["rl/accuracy"] == 0.9
-
-
-def test_scalars_go_to_weights_and_biases_if_the_run_says_so(tmp_path, monkeypatch):
-    runs = []
-
-    class Run:
-        def __init__(self, **settings):
-            self.settings, self.logged, self.finished = settings, [], False
-            runs.append(self)
-
-        def log(self, scalars, step):
-            self.logged.append((step, scalars))
-
-        def finish(self):
-            self.finished = True
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=Run))
-    RunDirectory.open(tmp_path, "rl", Config())
-    for first in (0, 1):  # a run, and what continues it
-        with MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl", first) as metrics:
-            metrics.log(first, {"accuracy": 0.5})
-    with MetricsWriter(RunDirectory(tmp_path), "rl", 2) as metrics:
-        metrics.log(2, {"accuracy": 0.5})
-    assert [run.logged for run in runs] == [[(0, {"rl/accuracy": 0.5})], [(1, {"rl/accuracy": 0.5})]]
-    assert all(run.finished and run.settings["project"] == "my-project" for run in runs)
-    assert runs[0].settings["id"] == runs[1].settings["id"]
-    assert runs[1].settings["resume"] == "allow"
-    assert runs[0].settings["config"]["command"] == "rl"
-
-
-def test_weights_and_biases_without_its_package_names_the_cure(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
-        MetricsWriter(RunDirectory(tmp_path, "my-project"), "rl")
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
@@ -171,14 +140,6 @@ def test_a_full_disk_names_the_file_and_the_cure(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"metrics\.json.*disk is full.*Free some space"):
         files.write_json(tmp_path / "metrics.json", {})
     assert os.listdir(tmp_path) == []
-
-
-def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
-    metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
-    metrics._file.close()
-    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
-    with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
-        metrics.log(0, {"accuracy": 1.0})
 
 
 def test_a_file_in_the_way_of_the_directory_is_named(tmp_path):
@@ -237,7 +198,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
 
 
 def test_a_run_of_others_keeps_its_drafts(tmp_path):
-    RunDirectory.open(tmp_path, "sft", Config())
+    begun(tmp_path)
     draft = files.draft_of(tmp_path / "model")
     draft.mkdir()
     with pytest.raises(UserError):

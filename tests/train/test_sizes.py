@@ -21,6 +21,7 @@ from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.initialize import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
+from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, scale_of, sized_for
 
 ROOT = Path(__file__).parents[2]
@@ -117,48 +118,65 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
         assert word in shown.split()
 
 
-def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(Processes, "start", lambda *_: Processes())  # there are no such devices here
+def begun(config: RlConfig) -> Processes:
+    """The processes of a run that has done some work."""
+    processes = Processes()
+    processes.open(config.out, "rl", config).file("metrics.jsonl").touch()
+    return processes
+
+
+def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path):
     asked = replace(
         RlConfig.of("hypereyes_30b_rl"), checkpoint=Path("c"), questions=tmp_path / "q", out=tmp_path / "run"
     )
     assert sized_for(asked.scale, asked.recipe, "v6e_64") != asked.scale
-    for mesh in ("v6e_64", "h20_8x8"):
-        with pytest.raises(UserError, match=r"/q"):  # missing, and read after the directory is opened
-            run_rl(replace(asked, mesh=mesh))
+    processes = begun(replace(asked, mesh="v6e_64"))
+    processes.open(asked.out, "rl", replace(asked, mesh="h20_8x8"))
     saved = read_json(asked.out / "config.json")
     assert saved["config"]["scale"] == to_jsonable(asked.scale)
     starts = [json.loads(line) for line in (asked.out / "starts.jsonl").read_text().splitlines()]
     assert [start["different"] for start in starts] == [{}, {"mesh": "h20_8x8"}]
 
 
-def test_a_run_goes_on_with_other_engines_and_endpoints_but_no_other_learner(tmp_path):
+def test_a_typo_in_a_path_leaves_no_directory_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "start", lambda *_: Processes())
+    config = RlConfig(Path("c"), tmp_path / "q", out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"/q"):
+        run_rl(config)
+    assert not config.out.exists()
+
+
+def test_a_run_goes_on_with_what_changes_no_number_made_so_far_and_with_nothing_else(tmp_path):
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
-    processes = Processes()
-    processes.open(config.out, "rl", config)
+    processes = begun(config)
     optimizer = replace(config.scale.learner.optimizer, moments_on_host=True)
     scale = replace(config.scale, slots=3, replica_devices=2, extend_rows=(1,))
     moved = replace(
         config,
         mesh="gpu_8",
         resume_step=3,
-        judge=replace(config.judge, url="http://elsewhere"),
-        search=replace(config.search, url="http://elsewhere"),
+        eval_every=3,
+        judge=replace(config.judge, url="http://elsewhere", model="other"),
+        search=replace(config.search, url="http://elsewhere", policy=replace(config.search.policy, in_flight=3)),
+        settings=replace(config.settings, steps=1000, checkpoint_every=7),
         scale=replace(scale, learner=replace(scale.learner, optimizer=optimizer)),
     )
     processes.open(config.out, "rl", moved)
+    different = json.loads((config.out / "starts.jsonl").read_text().splitlines()[-1])["different"]
+    assert different["settings.steps"] == 1000
+    assert different["judge.model"] == "other"
     other = replace(config, scale=replace(config.scale, learner=replace(config.scale.learner, clip_high=0.5)))
     with pytest.raises(UserError, match=r"other settings \(scale\.learner\.clip_high was 0\.28, is 0\.5\)"):
         processes.open(config.out, "rl", other)
-    with pytest.raises(UserError, match=r"judge\.model was"):
-        processes.open(config.out, "rl", replace(config, judge=replace(config.judge, model="other")))
+    with pytest.raises(UserError, match=r"settings\.group was"):
+        processes.open(config.out, "rl", replace(config, settings=replace(config.settings, group=2)))
 
 
 def test_a_run_that_needs_a_missing_package_ends_before_it_has_a_directory(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run", wandb="project")
+    config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run", tracking=TrackingConfig(wandb="project"))
     with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
-        Processes().open(config.out, "rl", config, config.wandb)
+        Processes().open(config.out, "rl", config, tracking=config.tracking)
     assert not config.out.exists()
 
 

@@ -1,0 +1,65 @@
+"""Checks of where results go, before a command spends anything: never over an input, and to a writable place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from hypereyes_jax.errors import UserError
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+    """Refuse outputs that would replace an input or can't be written. Nothing is created.
+
+    Args:
+      outputs: files or directories that the command is about to write.
+      inputs: files or directories that it reads. An output may lie in a directory that is read, but may not be one,
+        nor a directory around one.
+
+    Raises:
+      UserError: names the output and the input it would replace, or what stands in the output's way.
+    """
+    read = [(path, path.resolve()) for path in inputs]
+    for output in outputs:
+        target = output.resolve()
+        for path, real in read:
+            if target == real or _same(target, real):
+                raise UserError(f"{output} would replace the input {path}. Give another --out.")
+            if target in real.parents and not target.is_dir():
+                raise UserError(f"{output} can't be written: it lies in the way of the input {path}.")
+        _check_writable(output)
+
+
+def check_replaced_directories(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse directories that a command will replace whole, if an input is one of them or lies in one.
+
+    Raises:
+      UserError: names the directory and the input.
+    """
+    read = [(path, path.resolve()) for path in inputs]
+    for output in outputs:
+        target = output.resolve()
+        for path, real in read:
+            if target == real or target in real.parents:
+                raise UserError(f"{output} would replace the input {path}. Give another --out.")
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two paths are one file, by a hard link or on a file system that ignores case."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:  # one of them is not there yet
+        return False
+
+
+def _check_writable(output: Path) -> None:
+    if output.exists() and not os.access(output, os.W_OK):
+        raise UserError(f"can't write {output}: permission denied. Choose a place you may write to.")
+    parent = output.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"can't write {output}: {parent} is a file. Choose another place.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"can't write {output}: permission denied in {parent}. Choose a place you may write to.")

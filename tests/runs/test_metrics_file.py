@@ -1,0 +1,81 @@
+"""Metrics of a run: each step once, in the file and in the trackers."""
+
+import io
+from dataclasses import dataclass
+
+import pytest
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.metrics_file import MetricsWriter, read_metrics
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 3
+
+
+def test_metrics_go_to_lines_and_tensorboard(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "rl") as metrics:
+        metrics.log(0, {"accuracy": 0.5, "gap": float("nan")})
+    (row,) = read_metrics(run.file("metrics.jsonl"))
+    assert (row["phase"], row["step"], row["rl/accuracy"], row["rl/gap"]) == ("rl", 0, 0.5, None)
+    (events,) = run.file("tensorboard").glob("rl/events*")
+    assert b"rl/accuracy" in events.read_bytes()
+
+
+def test_a_continued_run_logs_each_step_once(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    with MetricsWriter(run, "sft") as metrics:
+        metrics.log(7, {"loss": 1.0})
+    with MetricsWriter(run, "rl") as metrics:
+        for step in range(5):
+            metrics.log(step, {"accuracy": 0.1})
+    with open(run.file("metrics.jsonl"), "a") as file:
+        file.write('{"phase": "rl", "st')  # killed while writing
+    with MetricsWriter(run, "rl", first_step=3) as metrics:
+        metrics.log(3, {"accuracy": 0.9})
+    rows = read_metrics(run.file("metrics.jsonl"))
+    assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
+    assert rows[-1]["rl/accuracy"] == 0.9
+
+
+def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
+    metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
+    metrics._file.close()
+    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
+    with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
+        metrics.log(0, {"accuracy": 1.0})
+
+
+def test_a_torn_last_line_is_left_out_and_another_damaged_one_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    whole = ['{"phase": "rl", "step": 0}\n', '{"phase": "rl", "step": 1}\n']
+    path.write_text("".join(whole) + '{"phase": "rl", "st')
+    assert [row["step"] for row in read_metrics(path)] == [0, 1]
+    path.write_text(whole[0] + '{"st\n' + whole[1])
+    with pytest.raises(UserError, match="line 2"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("null", "it holds null, not an object"),
+        ('{"phase": "rl"}', "needs 'step'"),
+        ('{"phase": "rl", "step": true}', "needs 'step'"),
+        ('{"phase": "rl", "step": -1}', "needs 'step'"),
+        ('{"step": 1}', "needs 'phase'"),
+        ('{"phase": "rl", "step": 1, "rl/x": "high"}', "'rl/x' must be a number or null, not a text"),
+        ('{"phase": "rl", "step": 1, "rl/x": NaN}', "NaN"),
+        ('{"phase": "rl", "step": 1, "rl/x": 1e999}', "too large"),
+        ("[" * 100_000, "nests too deeply"),
+        ("[" * 500 + "]" * 500, "nests too deeply"),
+    ],
+)
+def test_a_line_of_another_shape_is_named(tmp_path, line, why):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(UserError, match=rf"metrics\.jsonl, line 1.*{why}"):
+        read_metrics(path)

@@ -1,0 +1,84 @@
+"""The reader of JSON files: every fault is a sentence that names the file."""
+
+import os
+
+import pytest
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import mend_last_line, read_file, read_json, read_json_lines, read_json_object
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"[" * 500 + b"]" * 500,
+        b'{"a": ' * 200 + b"1" + b"}" * 200,
+        '{"a": "é"}'.encode("latin-1"),
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e400}',
+        b'{"a": ' + b"9" * 400 + b"}",
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"\x00" * 100,
+    ],
+)
+def test_damage_is_named(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.json is damaged \(.+\)\. Remove it") as raised:
+        read_json(path)
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"null", "null"), (b"[]", "a list"), (b"3", "a number"), (b'""', "a text")]
+)
+def test_another_kind_of_value_is_named(tmp_path, content, kind):
+    (tmp_path / "metrics.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"metrics\.json is damaged \(it holds {kind}, not an object\)"):
+        read_json_object(tmp_path / "metrics.json")
+
+
+def test_what_is_no_regular_file_is_named_and_waited_for_never(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in (("pipe", "not a regular file"), (".", "Is a directory"), ("gone", "there is no")):
+        with pytest.raises(UserError, match=why):
+            read_json(tmp_path / name)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_file(tmp_path / "../../../../../../../../../../dev/zero")
+
+
+def test_a_file_beyond_the_bound_is_not_read(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    with pytest.raises(UserError, match="has 5 bytes, and at most 4 are read"):
+        read_file(tmp_path / "x", 4)
+
+
+def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
+    (tmp_path / "x.json").write_text(r'{"a": "\ud83d", "b": "😀"}')
+    assert read_json(tmp_path / "x.json") == {"a": "?", "b": "😀"}
+
+
+def test_a_torn_last_line_is_left_out_and_cut_off_before_more_is_written(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n\n{"a": 2}\n{"a": "\xc3')
+    assert [(number, value["a"]) for number, value in read_json_lines(path)] == [(1, 1), (3, 2)]
+    mend_last_line(path)
+    assert path.read_bytes() == b'{"a": 1}\n\n{"a": 2}\n'
+    path.write_bytes(b'{"a": 1}\n{"a": 2}')  # whole but for its newline
+    mend_last_line(path)
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+    path.write_bytes(b"x" * 200_000)  # no newline at all
+    mend_last_line(path)
+    assert path.read_bytes() == b""
+    mend_last_line(tmp_path / "gone.jsonl")
+
+
+def test_a_damaged_line_before_the_last_is_named(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a"\n{"a": 2}\n')
+    with pytest.raises(UserError, match=r"lines\.jsonl, line 2 is damaged"):
+        list(read_json_lines(path))
