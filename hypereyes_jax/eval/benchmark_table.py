@@ -75,17 +75,22 @@ def paper_source() -> str:
 
 
 def terminal_table(rows: Sequence[Row]) -> Table:
-    """Accuracy and turns a benchmark, of our rows with interval and n."""
-    names = _benchmarks(rows)
+    """Accuracy and turns on the benchmarks that our rows have (or all); rows of the paper carry a dagger."""
+    ours = {name for row in rows if row.source != PAPER for name in row.cells}
+    shown = ours | {"imeb"} if "imeb-mini" in ours else ours
+    names = [name for name in _benchmarks(rows) if not shown or name in shown]
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
     for name in names:
-        table.add_column(_title(name), justify="right", no_wrap=True)
+        table.add_column(_title(name), justify="right")
     for row in rows:
-        mark = " (paper)" if row.source == PAPER else ""
-        style = "dim" if row.source == PAPER else ""
-        table.add_row(f"{row.model}{mark}", *(_in_terminal(row.cells.get(name)) for name in names), style=style)
-    table.caption = "accuracy % / turns; of our runs the 95 % interval and n. Rows of the paper are on its own subsets."
+        mark, style = ("†", "dim") if row.source == PAPER else ("", "")
+        group = f", {row.group}" if row.group in ("direct answer", "workflow") else ""
+        cells = (_in_text(row.cells.get(name)).replace(" (", "\n(") for name in names)
+        table.add_row(f"{row.model}{group}{mark}", *cells, style=style)
+    table.caption = (
+        "accuracy % / turns; of our runs the 95 % interval and n. † the paper's own figures, on subsets of its own"
+    )
     return table
 
 
@@ -191,10 +196,6 @@ def _benchmarks(rows: Sequence[Row]) -> list[str]:
 
 def _title(name: str) -> str:
     return BENCHMARKS[name].title if name in BENCHMARKS else name
-
-
-def _in_terminal(cell: Cell | None) -> str:
-    return _in_text(cell).replace(" (", "\n(")
 
 
 def _in_text(cell: Cell | None) -> str:

@@ -137,7 +137,9 @@ async def test_tables_in_four_forms(tmp_path):
     rows = [ours, *paper_rows()]
     terminal = terminal_table(rows)
     assert terminal.row_count == 20
-    assert terminal.columns[0]._cells[1].endswith("(paper)")
+    assert all(name.endswith("†") for name in terminal.columns[0]._cells[1:])
+    assert [column.header for column in terminal.columns] == ["model", "MMSearch"]  # what ours has
+    assert len(terminal_table(paper_rows()).columns) == 7
     page = to_html(rows)
     assert "a &lt;b&gt; &amp; &quot;c&quot;_1" in page
     assert page.count('class="paper"') == 19
