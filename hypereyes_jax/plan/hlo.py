@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hypereyes_jax.models.trips import read_trips
+from hypereyes_jax.models.trip_counts import read_trips
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _ASSIGNED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
@@ -37,7 +37,7 @@ class Loop:
     body: str
     condition: str
     trips: float
-    known: bool  # the compiler knows the trip count; otherwise it is what `models.trips` expects, or 1
+    known: bool  # the compiler knows the trip count; otherwise it is what `models.trip_counts` expects, or 1
 
 
 def parse(hlo: str) -> Module:

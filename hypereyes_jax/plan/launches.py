@@ -24,7 +24,7 @@ _FREE = frozenset(
 
 @dataclass(frozen=True)
 class Launches:
-    """Of one run of a program on one device. Loops of unknown length count what `models.trips` expects of them."""
+    """Of one run of a program on one device. Loops of unknown length run as often as `models.trip_counts` expects."""
 
     kernels: float = 0.0
     host_synced_loops: float = 0.0  # iterations that wait for the host to read the loop's predicate
