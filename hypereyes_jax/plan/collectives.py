@@ -25,8 +25,8 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
     """Bytes that one device sends in one run of the program: {mesh axes: {kind of collective: bytes}}.
 
     A loop's collectives count once a trip; where the count is known on the device only, as often as
-    `models.trip_counts` expects. Sizes follow ring algorithms: with g devices an all-gather sends (g - 1) / g of its result, an all-reduce
-    twice that of its operand.
+    `models.trip_counts` expects. Sizes follow ring algorithms: with g devices an all-gather sends (g - 1) / g of its
+    result, an all-reduce twice that of its operand.
 
     Args:
       mesh_shape: axis name -> size, in the order of the mesh: devices in the HLO are numbered along it.

@@ -28,7 +28,7 @@ class ProgramPlan:
     tflops: float = 0.0  # of matmuls, loops counted as often as they run, recomputation included
     traffic_gib: float = 0.0  # if each matmul reads its operands and writes its result once
     sent_gib: dict[str, dict[str, float]] = field(default_factory=dict)  # mesh axes -> kind of collective -> sent
-    launches: Launches = Launches()  # of a GPU; other devices run a program by themselves
+    launches: Launches = field(default_factory=Launches)  # of a GPU; other devices run a program by themselves
     error: str = ""  # the compiler's own, where it refused
 
     @property
