@@ -143,6 +143,7 @@ def extend_rows(
     """
     length = batch.tokens_RT.shape[1]
     in_place = kernels.slots == "in_place" and store.k_scale is None
+    view: Any  # what each layer attends to
     if in_place:
         slots_R, offset_R, length_R = (jnp.asarray(x) for x in (batch.slots_R, batch.offset_R, batch.length_R))
         attend, view = attend_in_place(store, slots_R, offset_R, length_R), list(range(store.k.shape[0]))
