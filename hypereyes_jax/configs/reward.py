@@ -27,9 +27,20 @@ class TraceConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """TRACE, or for comparison the plain alpha * accuracy - beta * rounds, which knows no reference."""
+    """TRACE, or for comparison the plain alpha * accuracy - beta * rounds, which knows no reference.
+
+    To either comes R_fmt: the paper penalises a failed parse of the schema and states no number; the authors' published
+    code ends the episode at such a call, so that it is worth -0.5 (`EpisodeConfig.broken_json_ends` does that). Here
+    the model is told what was wrong and may go on, at a price.
+    """
 
     kind: Literal["trace", "cost-weighted"] = "trace"
     alpha: float = 1.0  # cost-weighted: of accuracy (1 right, 0 wrong, -0.5 no readable answer) ...
     beta: float = 0.05  # ... and of each tool round
+    malformed_call: float = -0.1  # R_fmt of each turn with a tool call that can't be read; 0 = none
+    format_floor: float = -0.5  # R_fmt of a rollout in all is never below this, what a reply without an answer gets
     trace: TraceConfig = field(default_factory=TraceConfig)
+
+    def __post_init__(self) -> None:
+        if self.malformed_call > 0 or self.format_floor > 0:
+            raise ValueError("RewardConfig: malformed_call and format_floor are penalties and can't be positive")

@@ -1,9 +1,9 @@
 """What the model wrote, read once: environment, reward and metrics all use the action parsed here.
 
-A turn is `<reason>...</reason>` followed by `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (one or
-several) or `<answer>...</answer>`. Unified grounded search: one image_search carries many boxes, one text_search many
-queries. The text comes from a model and is never trusted: any string parses; what is wrong with it is data, not an
-exception.
+A turn is `<reason>...</reason>` (or `<think>`) followed by `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`
+(one or several) or `<answer>...</answer>`. Unified grounded search: one image_search carries many boxes, one
+text_search many queries. The text comes from a model and is never trusted: any string parses, in time linear in its
+length; what is wrong with it is data, not an exception.
 """
 
 from __future__ import annotations
@@ -11,19 +11,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from hypereyes_jax.env.published_counts import published_counts
+from hypereyes_jax.env.tag_text import TagText
 from hypereyes_jax.env.types import Box
 from hypereyes_jax.env.web.untrusted import encodable, parse_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"
 
-_OPENING = re.compile(r"<(reason|tool_call|answer)>")
-_SPECIAL = re.compile(r"<\|(?:im_end|im_start|endoftext)\|>")
-_REASON_END = re.compile(r"</reason>|<tool_call>|<answer>")
-_CALL_END = re.compile(r"</tool_call>|<tool_call>|<answer>")
+# A turn of 1,524 tokens, the paper's limit, is far inside all three.
+MOST_TAGS = 256  # opening tags of a turn that are read
+MOST_ENTRIES = 1024  # boxes, queries or image ids of a call that are read; the others are counted
+MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
+
+_REASONS = ("<reason>", "<think>")
+_CALL, _CALL_END = "<tool_call>", "</tool_call>"
+_ANSWER, _ANSWER_END = "<answer>", "</answer>"
+_OPENINGS = (*_REASONS, _CALL, _ANSWER)
+_SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
+_SPACE = re.compile(r"\s*")
 _JSON = json.JSONDecoder()
 
 
@@ -33,23 +43,39 @@ class ImageSearch:
 
     image_id: str  # "img_0", or several joined by "|"
     boxes: tuple[Box | None, ...] = ()  # None = an entry that was not four finite numbers
+    unread: int = 0  # boxes beyond MOST_ENTRIES
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.image_id.split("|") if part.strip()) or (self.image_id,)
+        parts = self.image_id.split("|", MOST_ENTRIES)[:MOST_ENTRIES]
+        return tuple(part.strip() for part in parts if part.strip()) or (self.image_id,)
 
     @property
     def invocations(self) -> int:
-        return len(self.image_ids) * max(1, len(self.boxes))
+        return len(self.image_ids) * max(1, len(self.boxes) + self.unread)
 
 
 @dataclass(frozen=True)
 class TextSearch:
     queries: tuple[str, ...]
+    unread: int = 0  # queries beyond MOST_ENTRIES
 
     @property
     def invocations(self) -> int:
-        return len(self.queries)
+        return len(self.queries) + self.unread
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of any other tool; its arguments are for the tool to read."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    searches: int = 0  # 1 where the tool counts as a search
+
+    @property
+    def invocations(self) -> int:
+        return self.searches
 
 
 @dataclass(frozen=True)
@@ -60,7 +86,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Malformed:
-    """Nothing usable. `is_call`: it was at least meant as a tool call, and counts as a round."""
+    """Nothing usable. `is_call`: it was at least meant as a tool call, and the model is told what is wrong with it."""
 
     why: str
     is_call: bool = False
@@ -71,7 +97,7 @@ class Malformed:
         return 0
 
 
-Call = ImageSearch | TextSearch | Malformed
+Call = ImageSearch | TextSearch | ToolCall | Malformed
 
 
 @dataclass(frozen=True)
@@ -80,50 +106,93 @@ class ParsedTurn:
 
     `action` is what the turn does: its first non-empty answer, else its first usable call, else what was wrong. `calls`
     holds every call of the turn in order, the malformed ones too; an environment may run them all together.
-    `invocations` is the number of atomic searches asked for (the turn's share of t_s); 0 in a turn that answers.
+    `invocations` is the number of atomic searches asked for; 0 in a turn that answers. What counts in t_c and t_s is
+    what was sent of them, which an environment knows (`TurnRecord`).
     """
 
     reason: str
-    action: ImageSearch | TextSearch | Answer | Malformed
+    action: ImageSearch | TextSearch | ToolCall | Answer | Malformed
     calls: tuple[Call, ...]
     invocations: int
 
     @property
-    def is_round(self) -> bool:
-        """Whether the turn counts in t_c: it calls a tool and does not answer."""
+    def calls_tools(self) -> bool:
+        """Whether the turn calls a tool, well or badly, and does not answer."""
         return bool(self.calls) and not isinstance(self.action, Answer)
 
+    @property
+    def is_round(self) -> bool:
+        """Whether the turn asks for a search. An empty list, or a call that nobody can read, asks for none."""
+        return self.invocations > 0 and not isinstance(self.action, Answer)
 
-def parse_turn(text: str, *, published_counting: bool = False) -> ParsedTurn:
+
+def parse_turn(
+    text: str,
+    *,
+    published_counting: bool = False,
+    tools: Mapping[str, bool] | None = None,
+    plain_answers: bool = False,
+) -> ParsedTurn:
     """Reads one assistant turn. Never raises.
 
-    Args:
-      text: what the model wrote, with or without its stop token. An unclosed last tag runs to the end of the text.
-      published_counting: count `invocations` as the authors' published reward does (closed blocks only; boxes
-        ignored; a list of queries counts one; only "|" separates), instead of counting the searches themselves.
-    """
-    clean = _SPECIAL.sub("", text)
-    reason, answer, calls = "", None, []
-    position = 0
-    while match := _OPENING.search(clean, position):
-        start = match.end()
-        if match.group(1) == "reason":
-            end = _REASON_END.search(clean, start)
-            body, position = _until(clean, start, end, "</reason>")
-            reason = reason or body
-        elif match.group(1) == "answer":
-            end_at = clean.find("</answer>", start)
-            body = clean[start : end_at if end_at >= 0 else None].strip()
-            position = end_at + len("</answer>") if end_at >= 0 else len(clean)
-            if body and answer is None:
-                answer = Answer(body, closed=end_at >= 0)
-        else:
-            call, position = _read_call(clean, start)
-            calls.append(call)
+    What stands inside a closed <reason> or <think> is reasoning, whatever tags it names. An unclosed one ends where the
+    next tag opens, and an unclosed last call or answer runs to the end of the text; but an unclosed answer in front of
+    a call that can be run is no answer.
 
-    if not reason and not _OPENING.search(clean):
-        reason = clean.strip()
+    Args:
+      text: what the model wrote, with or without its stop token.
+      published_counting: count `invocations` as the authors' published reward does (`published_counts`), instead of
+        counting the searches themselves.
+      tools: further tools that may be called, by name, and whether a call of each counts as a search.
+      plain_answers: a turn without tags of calls and answers is an answer, its reasoning left out: how models answer
+        whose function calling is their own.
+    """
+    tools = tools or {}
+    clean = text
+    for mark in _SPECIAL:
+        clean = clean.replace(mark, "")
+    turn = TagText(clean)
+    reason, calls = "", list[Call]()
+    answer: Answer | None = None
+    unclosed: Answer | None = None
+    outside: list[str] = []
+    position = tags = 0
+    if plain_answers:  # chat templates of models that think write the opening tag themselves
+        reason, position = _open_thought(turn)
+    while (start := turn.first(_OPENINGS, position)) is not None:
+        if tags == MOST_TAGS:
+            calls.append(Malformed(f"only the first {MOST_TAGS} tags of a turn are read", is_call=True))
+            break
+        tags += 1
+        at, tag = start
+        outside.append(clean[position:at])
+        body = at + len(tag)
+        if tag in _REASONS:
+            found, position = _read_reason(turn, tag, body)
+            reason = reason or found
+        elif tag == _CALL:
+            read, position = _read_calls(turn, body, tools)
+            calls += read
+        else:
+            end = turn.find(_ANSWER_END, body)
+            if end is not None:
+                position = end + len(_ANSWER_END)
+                if answer is None and (content := clean[body:end].strip()):
+                    answer = Answer(content)
+                continue
+            following = turn.find(_CALL, body)
+            if content := clean[body:].strip():
+                unclosed = unclosed or Answer(content, closed=False)
+            position = len(clean) if following is None else following
+    outside.append(clean[position:] if tags < MOST_TAGS else "")
+
+    if not tags:
+        reason = reason or clean.strip()
     usable = next((call for call in calls if not isinstance(call, Malformed)), None)
+    if answer is None and usable is None:
+        answer = unclosed
+    if plain_answers and answer is None and not calls and (content := "".join(outside).strip()):
+        answer, reason = Answer(content), reason if reason != content else ""
     action = answer or usable or (calls[0] if calls else Malformed("neither a tool call nor an answer was found"))
     if published_counting:
         count = published_counts(text)[1]
@@ -132,15 +201,21 @@ def parse_turn(text: str, *, published_counting: bool = False) -> ParsedTurn:
     return ParsedTurn(reason=reason, action=action, calls=tuple(calls), invocations=count)
 
 
-def tool_call(action: ImageSearch | TextSearch) -> str:
-    """Writes an action as the tag the parser reads, compactly: `parse_turn(tool_call(a)).action == a`."""
+def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
+    """Writes an action as the tag the parser reads, compactly: `parse_turn(tool_call(a)).action == a`.
+
+    Coordinates may be numbers of any kind, numpy's too; each is written as the shortest text that tells it from others
+    of its precision.
+    """
     arguments: dict[str, Any]
     if isinstance(action, ImageSearch):
         name, arguments = IMAGE_SEARCH, {"image_id": action.image_id}
         if action.boxes:
             arguments["area"] = [None if box is None else [_short(value) for value in box] for box in action.boxes]
-    else:
+    elif isinstance(action, TextSearch):
         name, arguments = TEXT_SEARCH, {"input": list(action.queries)}
+    else:
+        name, arguments = action.name, dict(action.arguments)
     body = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>{body}</tool_call>"
 
@@ -152,28 +227,29 @@ class CompletionCounts:
     tool_calls: int  # t_c
     searches: int  # t_s
     max_parallel: int
-    per_turn: tuple[tuple[int, int], ...]  # (calls, searches) of each turn that called a tool
+    per_turn: tuple[tuple[int, int], ...]  # (calls, searches) of each turn that searched
     final_answer: str  # closed answer of the last assistant turn, "" if none
 
 
 def count_completion(completion: str, *, published_counting: bool = False) -> CompletionCounts:
     """Counts over `completion`, a chat text whose assistant turns are set apart by <|im_start|> and <|im_end|> marks.
 
-    By default a turn that calls tools is one round however many calls it holds, and each box or query is one search;
-    with `published_counting` the result is that of the authors' published reward code, its quirks included.
+    By default a turn that asks for searches is one round however many calls it holds, and each box or query is one
+    search; with `published_counting` the result is that of the authors' published reward code, its quirks included.
+    A text does not tell which searches were really sent: where an `EpisodeResult` is at hand, its counts are the ones.
     """
     turns = [part.split("<|im_end|>", 1)[0] for part in re.split(r"<\|im_start\|>assistant\n?", completion)]
     rows, final = [], ""
     for turn in turns:
         if published_counting:
             calls, searches = published_counts(turn)
+            final = _first_closed_answer(turn)
         else:
             parsed = parse_turn(turn)
             calls, searches = int(parsed.is_round), parsed.invocations
+            final = parsed.action.text if isinstance(parsed.action, Answer) and parsed.action.closed else ""
         if calls:
             rows.append((calls, searches))
-        closed = re.search(r"<answer>(.*?)</answer>", turn, re.DOTALL)
-        final = closed.group(1).strip() if closed else ""
     return CompletionCounts(
         tool_calls=sum(calls for calls, _ in rows),
         searches=sum(searches for _, searches in rows),
@@ -183,63 +259,82 @@ def count_completion(completion: str, *, published_counting: bool = False) -> Co
     )
 
 
-def published_counts(turn: str) -> tuple[int, int]:
-    """(tool calls, searches) of one turn by the authors' published reward code: see `count_completion`."""
-    calls = searches = 0
-    for block in re.findall(r"<tool_call>(.*?)</tool_call>", turn, re.DOTALL):
-        calls += 1
-        parsed = _loads(block)
-        if not isinstance(parsed, dict):
-            continue
-        arguments = parsed.get("arguments")
-        if isinstance(arguments, str):
-            arguments = _loads(arguments)
-        if not isinstance(arguments, dict):
-            continue
-        if parsed.get("name") == TEXT_SEARCH:
-            field = arguments.get("input")
-        elif parsed.get("name") == IMAGE_SEARCH:
-            field = arguments.get("image_id") or arguments.get("img_id")
-        else:
-            continue
-        searches += sum(bool(part.strip()) for part in str(field or "").split("|"))
-    return calls, searches
+def _first_closed_answer(turn: str) -> str:
+    start = turn.find(_ANSWER)
+    end = turn.find(_ANSWER_END, start + len(_ANSWER)) if start >= 0 else -1
+    return turn[start + len(_ANSWER) : end].strip() if end >= 0 else ""
 
 
-def _until(text: str, start: int, end: re.Match[str] | None, closing: str) -> tuple[str, int]:
-    if end is None:
-        return text[start:].strip(), len(text)
-    return text[start : end.start()].strip(), end.end() if end.group() == closing else end.start()
+def _open_thought(turn: TagText) -> tuple[str, int]:
+    end, start = turn.text.find("</think>"), turn.text.find("<think>")
+    if end < 0 or 0 <= start < end:
+        return "", 0
+    return turn.text[:end].strip(), end + len("</think>")
 
 
-def _read_call(text: str, start: int) -> tuple[Call, int]:
-    """Reads the call whose tag opened before `start`. The JSON says where it ends: a query may hold any tag."""
-    while start < len(text) and text[start].isspace():
-        start += 1
-    try:
-        value, end = _JSON.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        closing = _CALL_END.search(text, start)
-        _, position = _until(text, start, closing, "</tool_call>")
-        return Malformed("the tool call is not valid JSON", is_call=True, broken_json=True), position
-    closing = _CALL_END.search(text, end)
-    _, position = _until(text, end, closing, "</tool_call>")
-    return read_call(value), position
+def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
+    """Reads reasoning whose `tag` ends at `body`: to its closing tag, or, if it has none, to the next opening tag."""
+    closing = tag.replace("<", "</")
+    end, again = turn.find(closing, body), turn.find(tag, body)
+    if end is not None and (again is None or end < again):
+        return turn.text[body:end].strip(), end + len(closing)
+    following = turn.first(_OPENINGS, body)
+    stop = len(turn.text) if following is None else following[0]
+    return turn.text[body:stop].strip(), stop
 
 
-def read_call(value: Any) -> Call:
-    """The JSON value of a tool call, {"name": ..., "arguments": {...}}, as an action; never raises."""
+def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[list[Call], int]:
+    """Reads the JSON values of the call whose tag ends at `start`. They say where it ends: a query may hold any tag."""
+    text, calls = turn.text, list[Call]()
+    window = text[start : start + MOST_CALL_CHARACTERS]
+    at = 0
+    while True:
+        at = _skip_space(window, at)
+        if calls and (at == len(window) or window[at] == "<"):
+            break
+        try:
+            value, at = _JSON.raw_decode(window, at)
+        except (ValueError, RecursionError):
+            if not calls:
+                long = len(window) == MOST_CALL_CHARACTERS and turn.find(_CALL_END, start) is None
+                why = f"the tool call is not valid JSON{' of at most 65,536 characters' if long else ''}"
+                calls.append(Malformed(why, is_call=True, broken_json=True))
+            else:
+                calls.append(Malformed("what follows the JSON of a tool call was not read", is_call=True))
+            break
+        for each in value[:MOST_TAGS] if isinstance(value, list) and value else (value,):
+            calls.append(read_call(each, tools))
+        if len(calls) >= MOST_TAGS:
+            break
+        at = _skip_space(window, at)
+        if window[at : at + 1] == ",":
+            at += 1
+    following = turn.first((_CALL_END, _CALL, _ANSWER), start + at)
+    if following is None:
+        return calls, len(text)
+    stop, tag = following
+    return calls, stop + len(_CALL_END) if tag == _CALL_END else stop
+
+
+def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
+    """The JSON value of a tool call, {"name": ..., "arguments": {...}}, as an action; never raises.
+
+    Args:
+      tools: as `parse_turn` takes them.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return Malformed('the tool call needs the fields "name" and "arguments"', is_call=True)
     name, arguments = value["name"], value.get("arguments")
     if isinstance(arguments, str):
         arguments = _loads(arguments)
-    if name not in (IMAGE_SEARCH, TEXT_SEARCH):
-        return Malformed(
-            f"unknown tool {encodable(name)[:40]!r}; there are {IMAGE_SEARCH} and {TEXT_SEARCH}", is_call=True
-        )
+    tools = tools or {}
+    if name not in (IMAGE_SEARCH, TEXT_SEARCH) and name not in tools:
+        known = " and ".join([", ".join([IMAGE_SEARCH, TEXT_SEARCH, *tools][:-1]), [TEXT_SEARCH, *tools][-1]])
+        return Malformed(f"unknown tool {encodable(name)[:40]!r}; there are {known}", is_call=True)
     if not isinstance(arguments, dict):
         return Malformed('"arguments" must be an object', is_call=True)
+    if name in tools:
+        return ToolCall(name, _clean(arguments), searches=int(tools[name]))
     return _read_image_search(arguments) if name == IMAGE_SEARCH else _read_text_search(arguments)
 
 
@@ -248,9 +343,13 @@ def _read_image_search(arguments: dict[str, Any]) -> Call:
     if not isinstance(image_id, str) or not image_id.strip():
         return Malformed('"image_id" must be a string such as "img_0"', is_call=True)
     area = arguments.get("area") or []
-    if not isinstance(area, list) or not all(isinstance(box, list) or box is None for box in area):
+    if not isinstance(area, list):
         return Malformed('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]', is_call=True)
-    return ImageSearch(encodable(image_id).strip(), tuple(_read_box(box) for box in area))
+    boxes = area[:MOST_ENTRIES]
+    if not all(isinstance(box, list) or box is None for box in boxes):
+        return Malformed('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]', is_call=True)
+    image_id = encodable(image_id).strip()
+    return ImageSearch(image_id, tuple(_read_box(box) for box in boxes), unread=len(area) - len(boxes))
 
 
 def _read_text_search(arguments: dict[str, Any]) -> Call:
@@ -258,8 +357,9 @@ def _read_text_search(arguments: dict[str, Any]) -> Call:
     parts = field.split("|") if isinstance(field, str) else field
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)
-    queries = tuple(encodable(part).strip() for part in parts if isinstance(part, str) and part.strip())
-    return TextSearch(queries) if queries else Malformed('no valid query was found in "input"', is_call=True)
+    queries = tuple(encodable(part).strip() for part in parts[:MOST_ENTRIES] if isinstance(part, str) and part.strip())
+    unread = max(0, len(parts) - MOST_ENTRIES)
+    return TextSearch(queries, unread) if queries else Malformed('no valid query was found in "input"', is_call=True)
 
 
 def _read_box(box: list[Any] | None) -> Box | None:
@@ -272,6 +372,11 @@ def _read_box(box: list[Any] | None) -> Box | None:
     return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
 
 
+def _skip_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()
+
+
 def _loads(text: str) -> Any:
     try:
         return parse_json(text)
@@ -279,5 +384,15 @@ def _loads(text: str) -> Any:
         return None
 
 
-def _short(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
+def _clean(arguments: dict[str, Any]) -> dict[str, Any]:
+    """JSON values whose strings can all be encoded."""
+    try:
+        clean: dict[str, Any] = parse_json(json.dumps(arguments))
+    except (ValueError, RecursionError):
+        return {}
+    return clean
+
+
+def _short(value: Any) -> float | int:
+    number = float(str(value))  # the text of numpy's float32 0.1 is "0.1", its float64 0.10000000149011612
+    return int(number) if number.is_integer() else number

@@ -18,7 +18,7 @@ class EpisodeConfig:
     text_min_score: float = 0.6  # ... those below are dropped, and ...
     text_k: int = 3  # ... the first so many are shown
     image_k: int = 3  # asked for and shown, best first; no threshold
-    width_cap: int | None = None  # searches of one turn that are run; None = all
+    width_cap: int = 32  # searches of one turn that are sent, over three times the most entities of a benchmark's image
     serial: bool = False  # only the first box or query of a turn is run: what parallel search is compared with
     one_call: bool = False  # only the first call of a turn is run (the authors' code); False = all calls together
     broken_json_ends: bool = False  # a call that is no JSON ends the episode (the authors' code); False = it is told so
@@ -30,3 +30,13 @@ class EpisodeConfig:
     content_limit: int = 1500  # characters of a result's content that are shown
     prompt_style: PromptStyle = "full"
     system: str | None = None  # replaces the built-in system prompt
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_rounds", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        """Searches of one turn that are sent."""
+        return 1 if self.serial else self.width_cap

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
 from hypereyes_jax.env import observations
-from hypereyes_jax.env.actions import Answer, Malformed, ParsedTurn, parse_turn
+from hypereyes_jax.env.actions import Answer, Call, Malformed, ParsedTurn, ToolCall, parse_turn
+from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
 from hypereyes_jax.env.prompts import system_prompt
+from hypereyes_jax.env.tools.calls import Called, call_tool
+from hypereyes_jax.env.tools.types import Tool, by_name
 from hypereyes_jax.env.types import (
     EpisodeResult,
     FatalSearchError,
@@ -28,12 +33,23 @@ class Episode:
     Drive it with `prompt()`, then `await step(text)` until that returns None; then read `result()`. Searches that fail
     one by one are told to the model; when every search of a turn fails for no fault of the request, the episode ends
     with StopReason.INFRASTRUCTURE, which says nothing about the policy and must be masked.
+
+    Args:
+      tools: further tools that the model may call beside image_search and text_search.
     """
 
-    def __init__(self, question: Question, backend: SearchBackend, config: EpisodeConfig | None = None):
-        self.question = question
+    def __init__(
+        self,
+        question: Question,
+        backend: SearchBackend,
+        config: EpisodeConfig | None = None,
+        tools: Sequence[Tool] = (),
+    ):
+        self.question, self.backend = question, backend
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
+        self._tools = by_name(tools)
+        self._searching = {name: tool.is_search for name, tool in self._tools.items()}
         images = {f"img_{i}": image for i, image in enumerate(question.images)}
         self._search = GroundedSearch(images, backend, self.config)
         self._shown = len(images)
@@ -47,7 +63,7 @@ class Episode:
         config = self.config
         if config.system is not None:
             return config.system
-        return system_prompt(config.prompt_style, config.box_units, config.max_rounds)
+        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tuple(self._tools.values()))
 
     @property
     def last_turn(self) -> TurnRecord:
@@ -74,16 +90,17 @@ class Episode:
 
         Raises:
           FatalSearchError: no search can work any more (no credit left); the whole run should stop.
+          Exception: whatever else a plugged-in backend or tool raises, which is a defect of it.
         """
         if self.stop_reason is not None:
             raise RuntimeError(f"step() on an episode that ended: {self.stop_reason}")
-        turn = parse_turn(text)
+        turn = parse_turn(text, tools=self._searching, plain_answers=self.config.prompt_style == "native")
         malformed = "; ".join(call.why for call in turn.calls if isinstance(call, Malformed))
         stop = self._stop_of(turn, truncated)
         if stop is not None:
             if stop is StopReason.ANSWERED and isinstance(turn.action, Answer) and turn.action.closed:
                 self._answer = turn.action.text
-            self._turns.append(TurnRecord(text, turn.reason, (), turn.is_round, malformed))
+            self._turns.append(TurnRecord(text, turn.reason, (), is_round=False, malformed=malformed))
             self.stop_reason = stop
             return None
 
@@ -99,7 +116,7 @@ class Episode:
             text=text,
             reason=turn.reason,
             invocations=found.invocations,
-            is_round=True,
+            is_round=any(invocation.sent for invocation in found.invocations),
             malformed=malformed,
             seconds=time.perf_counter() - started,
             observation=str(parts[-1]) if parts else "",
@@ -110,6 +127,10 @@ class Episode:
             self.fail_infrastructure(f"every search of a turn failed: {found.outage}")
             return None
         return parts
+
+    async def search(self, calls: Sequence[Call]) -> Found:
+        """Runs searches without a turn: for tools that search by themselves. Raises as `step` does."""
+        return await self._search.search(calls)
 
     def end(self, stop: StopReason, why: str = "") -> None:
         """Ends the episode from outside (the context is full, say). The first reason given stays."""
@@ -140,7 +161,36 @@ class Episode:
     async def _found(self, turn: ParsedTurn) -> Found:
         if self._rounds > self.config.max_rounds:
             return Found((), {}, ("no search was made: none was left",), skipped=turn.invocations)
-        return await self._search.search(turn.calls)
+        calls = turn.calls[:1] if self.config.one_call else turn.calls
+        others = [call for call in calls if isinstance(call, ToolCall)]
+        if not others:
+            return await self._search.search(calls)
+        searches = sum(call.invocations for call in calls if not isinstance(call, ToolCall))
+        room = max(0, self.config.width - searches)
+        found, *called = await all_at_once(
+            [self._search.search(calls), *(call_tool(self._tools[call.name], call, self) for call in others[:room])]
+        )
+        assert isinstance(found, Found)
+        return self._with_tools(found, [each for each in called if isinstance(each, Called)], len(others))
+
+    def _with_tools(self, found: Found, called: Sequence[Called], asked: int) -> Found:
+        """What the searches came to and what the other tools said, whose images get ids as crops do."""
+        images = {}
+        for each in called:
+            for image in each.images:
+                image_id = self._search.add(image)
+                images[image_id] = image
+        notes = found.notes
+        if len(called) < asked:
+            notes = (*notes, f"only the first {len(called)} of {asked} calls of other tools were run")
+        return replace(
+            found,
+            invocations=(*found.invocations, *(i for each in called for i in each.invocations)),
+            crops={**found.crops, **images},
+            notes=notes,
+            skipped=found.skipped + asked - len(called),
+            failures=(*found.failures, *(each.failure for each in called if each.failure is not None)),
+        )
 
     def _observation(self, found: Found) -> tuple[Part, ...]:
         config = self.config

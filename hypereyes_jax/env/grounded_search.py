@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, Call, ImageSearch, Malformed, TextSearch
+from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
 from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchBackend, SearchError, SearchHit
@@ -23,7 +24,14 @@ class Found:
     crops: Mapping[str, Image.Image]  # by id, those that could be cut
     notes: tuple[str, ...]  # what the model should know besides: malformed calls, searches left out
     skipped: int  # searches asked for beyond the width limit
-    outage: str = ""  # why every search failed, where none was refused: the service is down
+    failures: tuple[SearchError, ...] = ()
+
+    @property
+    def outage(self) -> str:
+        """Why every search failed, where none was refused: the service is down. "" otherwise."""
+        worked = any(not invocation.error for invocation in self.invocations)
+        down = bool(self.failures) and not worked and not any(failure.refused for failure in self.failures)
+        return str(self.failures[0]) if down else ""
 
 
 class GroundedSearch:
@@ -47,37 +55,40 @@ class GroundedSearch:
         self._name = name or (lambda number, cut: f"img_{number}")
         self._next = len(self.images)
 
-    async def search(self, calls: Sequence[Call]) -> Found:
-        """Runs all searches of a turn together. Raises FatalSearchError when no search can work any more."""
-        planned, crops, notes, skipped = self._plan(calls)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._search(invocation)) for invocation in planned]
-        invocations = tuple(task.result()[0] for task in tasks)
-        failures = [failure for _, failure in (task.result() for task in tasks) if failure is not None]
+    def add(self, image: Image.Image) -> str:
+        """Makes an image searchable and returns its id."""
+        image_id = self._name(self._next, image)
+        self._next += 1
+        self.images[image_id] = image
+        return image_id
+
+    async def search(self, calls: Sequence[Call], width: int | None = None) -> Found:
+        """Runs all searches of a turn together.
+
+        Args:
+          width: searches that may be run; default as `EpisodeConfig` says.
+
+        Raises:
+          FatalSearchError: no search can work any more.
+          Exception: whatever else the backend raises, which is a defect of it.
+        """
+        planned, crops, notes, skipped = self._plan(calls, self._config.width if width is None else width)
+        done = await all_at_once(self._search(invocation) for invocation in planned)
+        failures = tuple(failure for _, failure in done if failure is not None)
         for failure in failures:
             if isinstance(failure, FatalSearchError):
                 raise failure
-        worked = any(not invocation.error for invocation in invocations)
-        down = bool(failures) and not worked and not any(failure.refused for failure in failures)
-        return Found(invocations, crops, tuple(notes), skipped, outage=str(failures[0]) if down else "")
+        return Found(tuple(invocation for invocation, _ in done), crops, tuple(notes), skipped, failures)
 
-    def _plan(self, calls: Sequence[Call]) -> tuple[list[Invocation], dict[str, Image.Image], list[str], int]:
-        config = self._config
-        if config.one_call:
-            calls = calls[:1]
+    def _plan(
+        self, calls: Sequence[Call], width: int
+    ) -> tuple[list[Invocation], dict[str, Image.Image], list[str], int]:
         notes = [f"error: {call.why}" for call in calls if isinstance(call, Malformed)]
-        wanted: list[tuple[ImageSearch | TextSearch, int]] = [
-            (call, i) for call in calls if not isinstance(call, Malformed) for i in range(call.invocations)
-        ]
-        cap = 1 if config.serial else config.width_cap
-        kept = wanted if cap is None else wanted[:cap]
-        skipped = len(wanted) - len(kept)
-        if skipped:
-            notes.append(f"only the first {len(kept)} of {len(wanted)} searches were run")
-
+        asked = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
         planned: list[Invocation] = []
         crops: dict[str, Image.Image] = {}
-        for call, i in kept:
+        # A model may ask for the product of two long lists: no more of it than is run is ever laid out.
+        for call, i in itertools.islice(_wanted(calls), width):
             if isinstance(call, TextSearch):
                 planned.append(Invocation(TEXT_SEARCH, call.queries[i]))
                 continue
@@ -86,6 +97,9 @@ class GroundedSearch:
             planned.append(invocation)
             if cut is not None:
                 crops[invocation.crop_id] = cut
+        skipped = asked - len(planned)
+        if skipped:
+            notes.append(f"only the first {len(planned)} of {asked} searches were run")
         self.images.update(crops)
         return planned, crops, notes, skipped
 
@@ -94,7 +108,7 @@ class GroundedSearch:
         if source is None:
             known = list(self.images) if len(self.images) <= 12 else [*list(self.images)[:11], "..."]
             error = f"there is no image {image_id}; there are: {', '.join(known)}" if known else "there are no images"
-            return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error), None
+            return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
         if not call.boxes:
             return Invocation(IMAGE_SEARCH, image_id, source=image_id), None
 
@@ -109,10 +123,13 @@ class GroundedSearch:
             error = "" if cut is not None else "crop failed: the box is empty or outside the image"
         crop_id = self._name(self._next, cut)
         self._next += 1
-        return Invocation(IMAGE_SEARCH, crop_id, source=image_id, box=box, crop_id=crop_id, error=error), cut
+        planned = Invocation(
+            IMAGE_SEARCH, crop_id, source=image_id, box=box, crop_id=crop_id, error=error, sent=cut is not None
+        )
+        return planned, cut
 
     async def _search(self, invocation: Invocation) -> tuple[Invocation, SearchError | None]:
-        """One search. Anything but a SearchError is a defect of the backend and propagates."""
+        """One search. What it raises but a SearchError is a defect of the backend and propagates."""
         if invocation.error:
             return invocation, None
         config, started = self._config, time.perf_counter()
@@ -130,12 +147,21 @@ class GroundedSearch:
         done = replace(
             invocation,
             hits=tuple(hits),
-            error="" if failure is None else _told(failure),
+            error="" if failure is None else told(failure),
             seconds=time.perf_counter() - started,
+            sent=failure is None or failure.sent,
         )
         return done, failure
 
 
-def _told(failure: SearchError) -> str:
+def _wanted(calls: Sequence[Call]) -> Iterator[tuple[ImageSearch | TextSearch, int]]:
+    for call in calls:
+        if isinstance(call, TextSearch):
+            yield from ((call, i) for i in range(len(call.queries)))
+        elif isinstance(call, ImageSearch):
+            yield from ((call, i) for i in range(len(call.image_ids) * max(1, len(call.boxes))))
+
+
+def told(failure: SearchError) -> str:
     """What the model is told. Hosts and ports are no business of its own, and would make tokens differ between runs."""
     return f"search refused: {failure}" if failure.refused else f"search failed ({failure.kind})"

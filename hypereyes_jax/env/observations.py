@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from hypereyes_jax.env.types import Invocation, SearchHit
 
 NOTHING_FOUND = "no relevant information"
+TOOL_LIMIT = 8000  # characters of what a tool other than the searches says that are shown
 
 
 def plain(text: str, limit: int) -> str:
@@ -40,6 +41,8 @@ def response(invocations: Iterable[Invocation], notes: Iterable[str] = (), conte
         lines.append(f"[{plain(invocation.crop_id or invocation.query, 300)}]")
         if invocation.error:
             lines.append(plain(invocation.error, 300))
+        elif invocation.text and not invocation.hits:
+            lines.extend(plain(line, TOOL_LIMIT) for line in invocation.text[:TOOL_LIMIT].splitlines())
         else:
             lines.extend(hit_lines(invocation.hits, content_limit) or [NOTHING_FOUND])
     lines.extend(plain(note, 300) for note in notes)

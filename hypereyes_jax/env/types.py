@@ -44,6 +44,7 @@ class SearchError(Exception):
       belongs to whoever asked; a failure that is not refused is an outage of the world.
     kind: one word for metrics ("timeout", "connection", "http_503", "throttled", "bad_reply", ...).
     retry_after: seconds the service asked to wait, if it did.
+    sent: False where the request never left this program, so that it counts neither as a round nor as a search.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class SearchError(Exception):
         refused: bool = False,
         kind: str = "error",
         retry_after: float | None = None,
+        sent: bool = True,
     ):
         super().__init__(message)
+        self.sent = sent
         self.transient = transient
         self.refused = refused
         self.kind = kind
@@ -90,16 +93,18 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Invocation:
-    """One atomic search of a turn, and what came back."""
+    """One atomic search of a turn, or one call of another tool, and what came back."""
 
-    tool: str  # "image_search" | "text_search"
-    query: str  # the text query, or the id of the image searched
+    tool: str  # "image_search", "text_search", or another tool's name
+    query: str  # the text query, the id of the image searched, or another tool's arguments as JSON
     source: str = ""  # image_search: id of the image the box was cut from
     box: Box | None = None  # in fractions of the source's width and height; None = the whole image
     crop_id: str = ""  # registry id of the crop; "" where there is none
     hits: tuple[SearchHit, ...] = ()
     error: str = ""  # non-empty: the crop or the search failed
     seconds: float = 0.0
+    text: str = ""  # what a tool other than the two searches said
+    sent: bool = True  # False: nothing was searched (no such image, an empty box), so it counts in neither t_c nor t_s
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,16 @@ class TurnRecord:
     text: str  # what the model wrote
     reason: str
     invocations: tuple[Invocation, ...]
-    is_round: bool  # the turn issued a tool call, well-formed or not: counts in t_c
-    malformed: str = ""  # why the call could not be used
+    is_round: bool  # a search was really sent in it: counts in t_c
+    malformed: str = ""  # why a call could not be read: a schema failure, which R_fmt penalises
     seconds: float = 0.0  # wall time of its searches, together
     observation: str = ""  # the text the model was shown next; "" where the episode ended
     skipped: int = 0  # searches asked for beyond a limit on width, which were not made
+
+    @property
+    def searches(self) -> int:
+        """Searches really sent in this turn."""
+        return sum(invocation.sent for invocation in self.invocations)
 
 
 @dataclass(frozen=True)
@@ -124,10 +134,15 @@ class EpisodeResult:
 
     @property
     def rounds(self) -> int:
-        """t_c: turns that issued a tool call."""
+        """t_c: turns in which a search was really sent."""
         return sum(turn.is_round for turn in self.turns)
 
     @property
     def invocations(self) -> int:
-        """t_s: atomic searches made: each box (also one whose crop failed), whole image or text query counts one."""
-        return sum(len(turn.invocations) for turn in self.turns)
+        """t_s: atomic searches really sent: each box cut out, whole image or text query counts one."""
+        return sum(turn.searches for turn in self.turns)
+
+    @property
+    def schema_failures(self) -> int:
+        """Turns with a tool call that could not be read: what R_fmt penalises."""
+        return sum(bool(turn.malformed) for turn in self.turns)

@@ -62,7 +62,7 @@ class TrajectoryRecord:
 
     @property
     def invocations(self) -> int:
-        return sum(len(turn.invocations) for turn in self.turns)
+        return sum(turn.searches for turn in self.turns)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

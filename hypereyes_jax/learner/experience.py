@@ -25,8 +25,9 @@ class Experience:
     trajectories: tuple[Trajectory, ...]
     accuracy_G: np.ndarray  # float32: 1 right, 0 wrong, -0.5 no readable answer
     valid_G: np.ndarray  # bool: False where the world or the judge failed; such a rollout counts nowhere
-    rounds_G: np.ndarray  # int32, t_c
-    invocations_G: np.ndarray  # int32, t_s
+    rounds_G: np.ndarray  # int32, t_c: turns in which a search was really sent
+    invocations_G: np.ndarray  # int32, t_s: searches really sent
+    format_G: np.ndarray  # float32, R_fmt of tool calls that could not be read, 0 or negative
     tool_G: np.ndarray  # float32, the tool part of the reward
     reward_G: np.ndarray  # float32
     advantage_G: np.ndarray  # float32
@@ -103,6 +104,12 @@ def score_group(
     else:
         total = cost_weighted_reward(jnp.asarray(accuracy), jnp.asarray(rounds, jnp.float32), config.alpha, config.beta)
         tool = total - config.alpha * accuracy
+    schema = np.array([config.malformed_call * r.schema_failures for r in results], np.float32)
+    # A rollout without an answer has its R_fmt in the accuracy already.
+    spent = np.where(accuracy <= config.trace.format_failure, accuracy, np.float32(0))
+    floor = np.minimum(np.float32(config.format_floor) - spent, np.float32(0))
+    formatted = np.where(valid, np.maximum(schema, floor), np.float32(0))
+    total = jnp.asarray(total) + jnp.asarray(formatted)
     advantage = group_relative_advantage(total, valid_G)
     return Experience(
         tuple(trajectories),
@@ -110,6 +117,7 @@ def score_group(
         valid,
         rounds,
         invocations,
+        formatted,
         np.asarray(tool, np.float32),
         np.asarray(total, np.float32),
         np.asarray(advantage, np.float32),
@@ -117,8 +125,8 @@ def score_group(
 
 
 def observe(references: ReferenceStore, key: str, experience: Experience) -> None:
-    """Tells the references of every right rollout of a group."""
-    right = experience.valid_G & (experience.accuracy_G > 0)
+    """Tells the references of every right rollout of a group that searched."""
+    right = experience.valid_G & (experience.accuracy_G > 0) & (experience.rounds_G > 0)
     for index in np.flatnonzero(right):
         references.observe(key, int(experience.rounds_G[index]), int(experience.invocations_G[index]))
 
@@ -135,6 +143,9 @@ def summary(groups: Sequence[Experience]) -> dict[str, float]:
     return {
         "accuracy": float((accuracy > 0).mean()) if len(accuracy) else 0.0,
         "format_failures": float((accuracy <= -0.5).mean()) if len(accuracy) else 0.0,
+        "malformed_calls": float((np.concatenate([group.format_G for group in groups])[valid] < 0).mean())
+        if len(accuracy)
+        else 0.0,
         "rounds": mean("rounds_G"),
         "invocations": mean("invocations_G"),
         "reward": mean("reward_G"),

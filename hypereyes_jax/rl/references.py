@@ -70,14 +70,19 @@ class ReferenceStore:
         return self._current.get(str(key), NO_REFERENCE)
 
     def observe(self, key: str | int, rounds: int, invocations: int) -> None:
-        """Tells of one correct rollout. Rollouts without a tool call (rounds <= 0) are no evidence and are ignored.
+        """Tells of one correct rollout. Rollouts without a search (rounds <= 0) are no evidence and are ignored.
 
         Raises:
-          ValueError: invocations is negative.
+          ValueError: a round is counted but no invocation, or a count of invocations is negative. Nobody can search
+            less than once in a round, and a reference of no searches would make every honest rollout redundant for
+            good.
         """
         candidate = Reference(int(rounds), int(invocations))
-        if candidate.invocations < 0:
-            raise ValueError(f"ReferenceStore.observe: invocations must be >= 0, got {invocations} for {key!r}.")
+        if candidate.invocations < 0 or (candidate.rounds > 0 and candidate.invocations == 0):
+            raise ValueError(
+                f"ReferenceStore.observe: invocations must be positive where rounds are, got {rounds} rounds and "
+                f"{invocations} invocations for {key!r}."
+            )
         if candidate.rounds <= 0:
             return
         with self._lock:
@@ -161,6 +166,9 @@ def best_correct(
     invocations_G: Sequence[int] | np.ndarray,
 ) -> Reference | None:
     """The lexicographically smallest (rounds, invocations) of a group's correct rollouts that used a tool, or None.
+
+    As the authors' published code, which counts a call that sent nothing as a round: with counts of an `EpisodeResult`
+    there is no round without an invocation.
 
     Args:
       accuracy_G: [G], correct where > 0.

@@ -12,19 +12,18 @@ from typing import Protocol
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import FatalSearchError, Part, StopReason
 from hypereyes_jax.processing import ChatFormat, Chunk, ContextChunk
-from hypereyes_jax.rollout.engine import Engine, Sampled
+from hypereyes_jax.rollout.engine import Engine
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SamplingConfig, Trajectory, Turn, TurnEnd
 
 OnEnd = Callable[[int, Trajectory], None]
-OnSampled = Callable[[Sampled], None]
 
 
 class Seat(Protocol):
     """One rollout at a generator, whichever engine is behind it."""
 
-    async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn: ...
+    async def turn(self, context: ContextChunk) -> Turn: ...
 
     async def close(self) -> None: ...
 
@@ -48,6 +47,14 @@ class RolloutLimits:
     episode_seconds: float | None = None  # a whole episode from its admission on; None = no limit
 
 
+class _StepError(Exception):
+    """Carries what a step raised out of the episodes' task group."""
+
+    def __init__(self, error: BaseException):
+        super().__init__()
+        self.error = error
+
+
 @dataclass
 class _Rollout:
     episode: Episode
@@ -67,8 +74,8 @@ async def run_episodes(
 ) -> list[Trajectory]:
     """Plays all episodes, at once as far as there is room, each from its prompt to its end.
 
-    Every episode gives a trajectory, whatever happens to it: failures of the world (a search past its deadline, a step
-    that raises, a generator that is down) end it with StopReason.INFRASTRUCTURE, a full context with CONTEXT_LIMIT.
+    Every episode gives a trajectory, whatever happens to it: failures of the world (a search past its deadline, a
+    generator that is down) end it with StopReason.INFRASTRUCTURE, a full context with CONTEXT_LIMIT.
 
     Args:
       engine: an engine, which gets a scheduler for the time of this call, or a generator that is running already.
@@ -85,7 +92,9 @@ async def run_episodes(
     Raises:
       ValueError: not one seed an episode.
       FatalSearchError: no search can work any more (no credit, say).
-      Whatever `on_end` raises. In both cases the other episodes are cancelled.
+      Exception: whatever else an episode's step raises, by its own type and with its own traceback: a defect of a
+        plugged-in backend or tool, which would mask every rollout.
+      ExceptionGroup: of what `on_end` raises. In all cases the other episodes are cancelled.
     """
     if len(seeds) != len(episodes):
         raise ValueError(f"{len(episodes)} episodes need as many seeds, got {len(seeds)}")
@@ -110,10 +119,11 @@ async def run_episodes(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(index)) for index in range(len(episodes))]
     except BaseExceptionGroup as failures:
-        fatal = failures.subgroup(FatalSearchError)
-        if fatal is None:
+        own = failures.subgroup((FatalSearchError, _StepError))
+        if own is None:
             raise
-        raise fatal.exceptions[0] from None
+        first = own.exceptions[0]
+        raise (first.error if isinstance(first, _StepError) else first) from None
     return [task.result() for task in tasks]
 
 
@@ -180,7 +190,7 @@ async def _turns(
 
 
 async def _step(episode: Episode, text: str, truncated: bool, seconds: float) -> tuple[Part, ...] | None:
-    """`episode.step` in a task of its own, so that neither its hanging nor its crash reaches the other episodes."""
+    """`episode.step` in a task of its own, so that its hanging does not reach the other episodes."""
     task = asyncio.create_task(episode.step(text, truncated))
     try:
         done, _ = await asyncio.wait([task], timeout=seconds)
@@ -195,6 +205,5 @@ async def _step(episode: Episode, text: str, truncated: bool, seconds: float) ->
     if isinstance(error, FatalSearchError):  # no credit or a refused key: the run ends, instead of masking all of it
         raise error
     if error is not None:
-        episode.fail_infrastructure(f"a search step failed: {type(error).__name__}: {error}")
-        return None
+        raise _StepError(error)
     return task.result()

@@ -1,11 +1,14 @@
 import json
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypereyes_jax.env import Answer, ImageSearch, Malformed, TextSearch, count_completion, parse_turn, tool_call
+from hypereyes_jax.env.actions import ToolCall
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "parser_vectors.json").read_text())["parser"]
 
@@ -78,12 +81,13 @@ def test_action_of_a_turn(text, action):
         '<tool_call>{"name": "text_search"}</tool_call>',
     ],
 )
-def test_a_wrong_call_is_malformed_but_still_a_round(text):
+def test_a_wrong_call_is_malformed_and_no_round(text):
     turn = parse_turn(text)
     assert isinstance(turn.action, Malformed)
     assert turn.action.is_call
     assert turn.action.why
-    assert turn.is_round
+    assert turn.calls_tools
+    assert not turn.is_round
     assert turn.invocations == 0
 
 
@@ -184,7 +188,8 @@ JSON_VALUE = st.recursive(
 )
 def test_any_json_arguments_parse(name, arguments):
     turn = parse_turn(f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>")
-    assert turn.is_round
+    assert turn.calls_tools
+    assert turn.is_round == (turn.invocations > 0)
     for query in getattr(turn.action, "queries", ()):
         assert isinstance(query, str)
         assert query.strip()
@@ -206,3 +211,119 @@ QUERY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lam
 )
 def test_a_written_call_reads_back_the_same(action):
     assert parse_turn(tool_call(action)).action == action
+
+
+CASES = [
+    (
+        "<reason>I don't know yet, so no <answer> tag in this turn.</reason>" + call("text_search", input=["a"]),
+        TextSearch(("a",)),
+        1,
+    ),
+    ("<reason>No <tool_call> is needed any more.</reason><answer>Chad</answer>", Answer("Chad"), 0),
+    (
+        "<think>I'd call "
+        + call("text_search", input=["a"])
+        + "</think>"
+        + call("image_search", area=[[0, 0, 1, 1]] * 2),
+        ImageSearch("img_0", ((0, 0, 1, 1),) * 2),
+        2,
+    ),
+    ("<think>It may be <answer>Togo</answer>.</think><answer>Chad</answer>", Answer("Chad"), 0),
+    ("<reason>First <think>draft <answer>Togo</answer></think> then</reason><answer>Chad</answer>", Answer("Chad"), 0),
+    (
+        "<reason>a</reason><reason>or <answer>Togo</answer>?</reason>" + call("text_search", input=["b"]),
+        TextSearch(("b",)),
+        1,
+    ),
+    ("No <answer> yet. " + call("text_search", input=["a"]), TextSearch(("a",)), 1),
+    ("<reason>open " + call("text_search", input=["a"]) + "<reason>closed</reason>", TextSearch(("a",)), 1),
+    ("<reason>r</reason><answer>a <tool_call> tag</answer>", Answer("a <tool_call> tag"), 0),
+]
+
+
+@pytest.mark.parametrize(("text", "action", "invocations"), CASES)
+def test_tags_inside_closed_reasoning_are_reasoning(text, action, invocations):
+    turn = parse_turn(text)
+    assert turn.action == action
+    assert turn.invocations == invocations
+    assert not any(isinstance(call, Malformed) for call in turn.calls)
+    assert count_completion("<|im_start|>assistant\n" + text).searches == invocations
+
+
+def test_every_json_object_of_a_call_runs():
+    one, other = ({"name": "text_search", "arguments": {"input": [query]}} for query in "ab")
+    for body in (
+        f"\n{json.dumps(one)}\n{json.dumps(other)}\n",
+        json.dumps(one) + json.dumps(other),
+        f"{json.dumps(one)}, {json.dumps(other)}",
+        json.dumps([one, other]),
+    ):
+        turn = parse_turn(f"<tool_call>{body}</tool_call>")
+        assert turn.calls == (TextSearch(("a",)), TextSearch(("b",)))
+        assert turn.invocations == 2
+
+
+@pytest.mark.parametrize("rest", ["}", " and then", '{"name": "text_search"', "]"])
+def test_what_follows_the_json_of_a_call_is_not_dropped_without_a_word(rest):
+    turn = parse_turn(call("text_search", input=["a"]).replace("</tool_call>", rest + "</tool_call>"))
+    assert turn.action == TextSearch(("a",))
+    assert [type(each) for each in turn.calls] == [TextSearch, Malformed]
+    assert "not read" in turn.calls[1].why
+
+
+def test_other_tools_are_read_where_they_exist():
+    text = call("visit", url="https://example.org")
+    assert isinstance(parse_turn(text).action, Malformed)
+    assert "image_search and text_search" in parse_turn(text).action.why
+    turn = parse_turn(text, tools={"visit": False, "shop": True})
+    assert turn.action == ToolCall("visit", {"url": "https://example.org"})
+    assert (turn.invocations, turn.is_round, turn.calls_tools) == (0, False, True)
+    assert parse_turn(call("shop"), tools={"shop": True}).is_round
+    assert (
+        "image_search, text_search, visit and shop"
+        in parse_turn(call("x"), tools={"visit": False, "shop": True}).action.why
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "reason"),
+    [
+        ("Chad", Answer("Chad"), ""),
+        ("<think>Is it Togo? No.</think>\n\nChad", Answer("Chad"), "Is it Togo? No."),
+        ("Is it <answer>Togo</answer>?</think>Chad", Answer("Chad"), "Is it <answer>Togo</answer>?"),
+        ("<think>look</think>\n" + call("text_search", input=["a"]), TextSearch(("a",)), "look"),
+        ("<think>without an end", Malformed("neither a tool call nor an answer was found"), "without an end"),
+    ],
+)
+def test_models_with_function_calling_of_their_own_answer_without_a_tag(text, action, reason):
+    turn = parse_turn(text, plain_answers=True)
+    assert turn.action == action
+    assert turn.reason == reason
+
+
+def test_numpy_coordinates_are_written_as_numbers():
+    boxes = (tuple(np.array([0.1, 0, 0.5, 1], np.float32)), tuple(np.array([0, 1, 2, 3], np.int64)))
+    assert tool_call(ImageSearch("img_0", boxes)) == (
+        '<tool_call>{"name": "image_search", "arguments": {"image_id": "img_0", '
+        '"area": [[0.1, 0, 0.5, 1], [0, 1, 2, 3]]}}</tool_call>'
+    )
+
+
+def seconds(function, text):
+    started = time.perf_counter()
+    function(text)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<tool_call>", "<answer>", "<reason>", "<think>", "<tool_call>[", '<tool_call>"', "</reason>", "<", "<|im_end|>",
+     "<answer></answer>", '<tool_call>{"name":', "<reason></reason>", "<tool_call>{}</tool_call>", " ", "<tool_call> ",
+     "<think><reason>", '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [parse_turn, count_completion])
+def test_time_grows_no_faster_than_the_text(function, piece):
+    # Eight times the text in at most 24 times the time; a quadratic reader takes 64 times. Short times are noise.
+    small, large = (piece * (size // len(piece)) for size in (125_000, 1_000_000))
+    function(small)
+    assert seconds(function, large) < max(0.1, 24 * min(seconds(function, small) for _ in range(3)))

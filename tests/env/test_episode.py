@@ -21,7 +21,6 @@ from hypereyes_jax.env import (
 )
 from hypereyes_jax.env.actions import ImageSearch, TextSearch
 from hypereyes_jax.env.observations import plain
-from hypereyes_jax.env.prompts import system_prompt
 
 CHAD = SearchHit("Chad", "Country in Africa.", 0.97)
 
@@ -134,12 +133,71 @@ async def test_a_crop_can_be_cut_again_and_a_failed_one_uses_up_its_id():
     assert episode.image("img_3").size == (100, 100)
 
 
-async def test_an_unknown_image_is_told_and_counts():
-    episode = Episode(QUESTION, Page())
-    parts = await episode.step(image_call(image_id="img_7"))
+@pytest.mark.parametrize(
+    "text",
+    [
+        image_call(image_id="img_7"),
+        image_call((0.5, 0, 0.1, 1)),
+        image_call((0.3, 0.3, 0.3, 0.3), (7, 7, 9, 9)),
+        "<tool_call>{</tool_call>",
+        '<tool_call>{"name": "fly", "arguments": {}}</tool_call>',
+        text_call(),
+        text_call(" "),
+    ],
+)
+async def test_a_call_that_sends_nothing_is_told_and_counts_neither_as_a_round_nor_as_a_search(text):
+    backend = Page()
+    episode = Episode(QUESTION, backend)
+    assert await episode.step(text) is not None
+    assert await episode.step("<reason>r</reason><answer>Chad</answer>") is None
+    assert backend.asked == []
+    result = episode.result()
+    assert (result.rounds, result.invocations, result.answer) == (0, 0, "Chad")
+
+
+async def test_an_unknown_image_is_told():
+    parts = await Episode(QUESTION, Page()).step(image_call(image_id="img_7"))
     assert "there is no image img_7; there are: img_0" in parts[-1]
+
+
+async def test_what_was_sent_counts_beside_what_was_not():
+    episode = Episode(QUESTION, Page(fail=("b",)))
+    await episode.step(image_call(LEFT, (0.5, 0, 0.1, 1)) + text_call("a", "b"))
     episode.end(StopReason.CONTEXT_LIMIT)
-    assert episode.result().rounds == 1
+    result = episode.result()
+    assert (result.rounds, result.invocations) == (1, 3)  # the search that failed was sent, the empty box was not
+    assert result.schema_failures == 0
+
+
+async def test_a_search_that_never_left_this_program_does_not_count():
+    class Unable(Page):
+        async def image_search(self, image, k):
+            raise SearchError("no image search here", transient=False, refused=True, sent=False)
+
+    episode = Episode(QUESTION, Unable())
+    await episode.step(image_call(LEFT, RIGHT))
+    episode.end(StopReason.CONTEXT_LIMIT)
+    assert (episode.result().rounds, episode.result().invocations) == (0, 0)
+
+
+async def test_a_product_of_long_lists_is_bounded_before_it_is_sized():
+    backend = Page()
+    episode = Episode(QUESTION, backend)
+    ids = "|".join(["img_0"] * 300)
+    started = time.perf_counter()
+    parts = await episode.step(image_call(*[LEFT] * 300, image_id=ids))
+    assert time.perf_counter() - started < 1
+    assert len(backend.asked) == 32  # the default width
+    assert "only the first 32 of 90000 searches were run" in parts[-1]
+    assert episode.last_turn.skipped == 90_000 - 32
+
+
+async def test_a_list_beyond_any_use_is_not_read_to_its_end():
+    backend = Page()
+    episode = Episode(QUESTION, backend)
+    parts = await episode.step(text_call(*["q"] * 5_000))
+    assert len(backend.asked) == 32
+    assert "only the first 32 of 5000 searches were run" in parts[-1]
 
 
 async def test_a_box_in_other_units_is_told_which_ones_are_meant():
@@ -197,7 +255,8 @@ async def test_a_broken_call_is_told_unless_the_published_rule_is_on():
     strict = Episode(QUESTION, Page(), EpisodeConfig(broken_json_ends=True))
     assert await strict.step("<tool_call>{bad</tool_call>") is None
     assert strict.result().stop is StopReason.NO_ACTION
-    assert strict.result().rounds == 1
+    assert strict.result().rounds == 0
+    assert strict.result().schema_failures == 1
 
 
 async def test_a_failed_search_is_told_while_the_rest_goes_on():
@@ -296,7 +355,7 @@ CALL = st.one_of(
 @given(
     st.lists(st.lists(CALL, min_size=1, max_size=3), min_size=1, max_size=5),
     st.sampled_from(["unit", "permille", "pixel", "auto"]),
-    st.none() | st.integers(1, 5),
+    st.integers(1, 5) | st.just(64),
 )
 def test_any_searches_are_counted_named_and_answered(turns, units, cap):
     async def play():
@@ -307,7 +366,7 @@ def test_any_searches_are_counted_named_and_answered(turns, units, cap):
             parts = await episode.step(text)
             record = episode._turns[-1]
             asked = sum(call.invocations for call in calls)
-            assert len(record.invocations) == (asked if cap is None else min(asked, cap))
+            assert len(record.invocations) == min(asked, cap)
             assert len(record.invocations) + record.skipped == asked
             assert parts[-1].count("\n[") == len(record.invocations)  # each has its header
             assert all(i.hits or i.error for i in record.invocations)
@@ -319,9 +378,12 @@ def test_any_searches_are_counted_named_and_answered(turns, units, cap):
 
 
 def test_system_prompts_name_the_tools_and_read_back():
-    for style, words in (("full", 400), ("compact", 50)):
+    for style, words in (("full", 400), ("compact", 50), ("native", 400)):
         for units in ("unit", "permille", "pixel", "auto"):
-            prompt = system_prompt(style, units, 8)
+            prompt = Episode(QUESTION, Page(), EpisodeConfig(prompt_style=style, box_units=units)).system
             assert "image_search" in prompt
             assert "text_search" in prompt
             assert len(prompt.split()) <= words
+        shown = re.findall(r"<tool_call>.*</tool_call>", prompt)
+        if style == "full":  # its examples are calls that the parser reads
+            assert [type(parse_turn(text).action) for text in shown] == [ImageSearch, TextSearch]

@@ -13,9 +13,10 @@ from hypereyes_jax.rollout.types import Trajectory
 QUESTION = Question("q", "?", (), ("A",))
 
 
-def rollout(widths, answer="A", stop=StopReason.ANSWERED):
-    """`widths`: searches of each tool round."""
+def rollout(widths, answer="A", stop=StopReason.ANSWERED, malformed=0):
+    """`widths`: searches of each tool round. `malformed`: further turns whose call can't be read."""
     turns = [TurnRecord("", "r", (Invocation("text_search", "x"),) * width, True) for width in widths]
+    turns += [TurnRecord("", "r", (), False, malformed="the tool call is not valid JSON")] * malformed
     if answer is not None:
         turns.append(TurnRecord("", "r", (), False))
     zeros = np.zeros(2, np.float32)
@@ -60,6 +61,33 @@ def test_references_learn_from_right_valid_rollouts_only():
     assert references.get("q") == (3, 6)
     references.commit()
     assert references.get("q") == (2, 4)
+
+
+def test_a_fake_call_and_a_guess_earn_less_than_the_honest_rollout_and_teach_nothing():
+    group = [rollout([2]), rollout([], malformed=1), rollout([])]
+    scored = score_group(group, [True, True, True], (1, 2))
+    assert scored.tool_G == pytest.approx([0.20, 0.0, 0.0])
+    assert scored.reward_G == pytest.approx([1.20, 0.90, 1.00])  # R_fmt of one call that can't be read: -0.1
+    references = ReferenceStore({"q": (2, 4)}, "step")
+    observe(references, "q", score_group(group[1:], [True, True], (2, 4)))
+    assert references.get("q") == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("turns", "answer", "config", "reward"),
+    [
+        (3, "A", RewardConfig(), 1 - 0.3),
+        (8, "A", RewardConfig(), 1 - 0.5),  # never more than a reply without an answer costs
+        (8, None, RewardConfig(), -0.5),  # which has paid already
+        (1, "A", RewardConfig(malformed_call=-0.25), 0.75),
+        (1, "A", RewardConfig(malformed_call=0.0), 1.0),
+        (1, "A", RewardConfig("cost-weighted"), 0.9),
+    ],
+)
+def test_calls_that_cannot_be_read_cost_by_the_turn(turns, answer, config, reward):
+    stop = StopReason.ANSWERED if answer else StopReason.NO_ACTION
+    scored = score_group([rollout([], answer, stop, malformed=turns), rollout([1])], [True, True], (1, 1), config)
+    assert scored.reward_G[0] == pytest.approx(reward)
 
 
 def test_equal_rewards_make_a_dead_group():

@@ -52,6 +52,15 @@ def test_rollouts_without_tools_are_no_evidence():
     assert store.get("q") == (1, 1)
 
 
+@pytest.mark.parametrize("tighten", ["epoch", "step"])
+def test_a_round_without_a_search_is_refused_as_evidence(tighten):
+    store = ReferenceStore({"q": (3, 5)}, tighten)
+    with pytest.raises(ValueError, match="invocations must be positive"):
+        store.observe("q", 1, 0)
+    store.commit()
+    assert store.get("q") == (3, 5)
+
+
 def test_an_unknown_half_of_a_reference_is_filled_without_raising_the_other():
     store = ReferenceStore({"q": (2, -1)}, "step")
     store.observe("q", 3, 3)
@@ -60,7 +69,7 @@ def test_an_unknown_half_of_a_reference_is_filled_without_raising_the_other():
     assert store.get("q") == (2, 9)
 
 
-observations = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6), st.integers(0, 12)), max_size=30)
+observations = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6), st.integers(1, 12)), max_size=30)
 
 
 @settings(deadline=None)
@@ -162,7 +171,7 @@ def test_a_missing_file_is_not_an_empty_store(tmp_path):
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(ValueError, match="invocations must be >= 0"):
+    with pytest.raises(ValueError, match="invocations must be positive"):
         ReferenceStore().observe("q", 1, -2)
     with pytest.raises(ValueError, match='"epoch" or "step"'):
         ReferenceStore(tighten="batch")

@@ -155,18 +155,14 @@ async def test_callback_gets_each_trajectory_as_it_ends_and_the_list_keeps_the_o
     assert [t for _, t in sorted(ended, key=lambda e: e[0])] == out
 
 
-async def test_hung_crashing_and_slow_episodes_end_as_infrastructure_and_hold_up_nobody(make_engine, chat, alone):
+async def test_hung_and_slow_episodes_end_as_infrastructure_and_hold_up_nobody(make_engine, chat, alone):
     class Hung(PacedEpisode):
         async def step(self, text, truncated=False):
             await asyncio.sleep(3600)
 
-    class Crashing(PacedEpisode):
-        async def step(self, text, truncated=False):
-            raise KeyError("a bug")
-
     odd = [
         Hung(question(0)),
-        Crashing(question(1)),
+        Hung(question(1)),
         PacedEpisode(question(2), turns=90, seconds=0.4, with_image=False),
     ]
     fine = [PacedEpisode(question(n)) for n in range(3, 6)]
@@ -174,7 +170,6 @@ async def test_hung_crashing_and_slow_episodes_end_as_infrastructure_and_hold_up
     out, _ = await play(make_engine(), [*odd, *fine], chat, limits=limits)
     assert [t.result.stop for t in out] == [StopReason.INFRASTRUCTURE] * 3 + [StopReason.ANSWERED] * 3
     assert "took more than 0.8 s" in out[0].result.why
-    assert "KeyError" in out[1].result.why
     assert "its 2 s" in out[2].result.why
     assert [tokens(t) for t in out[3:]] == alone[3:6]
     assert len(tokens(out[0])) == 1  # what was sampled before is not lost

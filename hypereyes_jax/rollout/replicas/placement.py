@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 
 from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout.episodes import Generator, OnSampled, Seat
+from hypereyes_jax.rollout.episodes import Generator, Seat
 from hypereyes_jax.rollout.types import SamplingConfig, Turn
 
 
@@ -44,8 +44,8 @@ class _ReplicaSeat:
         self._replicas, self._number, self._seat = replicas, number, seat
         self._closed = False
 
-    async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn:
-        return await self._seat.turn(context, on_sampled)
+    async def turn(self, context: ContextChunk) -> Turn:
+        return await self._seat.turn(context)
 
     async def close(self) -> None:
         if not self._closed:

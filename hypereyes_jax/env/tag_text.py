@@ -1,0 +1,29 @@
+"""A text in which tags are looked up again and again, in time linear in its length all together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class TagText:
+    """Remembers where the next occurrence of each tag is, so that looking forward never scans the same part twice.
+
+    Positions asked for may only grow for one tag, as they do in a reader that goes on.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+        self._next: dict[str, tuple[int, int]] = {}  # tag -> (from where it was looked for, where it stands or -1)
+
+    def find(self, tag: str, position: int) -> int | None:
+        """Where `tag` begins at `position` or later; None if nowhere."""
+        asked, found = self._next.get(tag, (-1, -2))
+        if found == -2 or position < asked or 0 <= found < position:
+            found = self.text.find(tag, position)
+            self._next[tag] = position, found
+        return None if found < 0 else found
+
+    def first(self, tags: Iterable[str], position: int) -> tuple[int, str] | None:
+        """The first of several tags at `position` or later, as (where it begins, tag); None if there is none."""
+        found = [(at, tag) for tag in tags if (at := self.find(tag, position)) is not None]
+        return min(found, default=None)

@@ -1,0 +1,1 @@
+"""Tools that a model may call: the protocol, and those that come with the project."""

@@ -1,0 +1,56 @@
+"""Running one call of a tool, and what the record and the model are told of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from hypereyes_jax.env.actions import ToolCall
+from hypereyes_jax.env.grounded_search import told
+from hypereyes_jax.env.tools.types import Tool, ToolError
+from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchError
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.episode import Episode
+
+
+@dataclass(frozen=True)
+class Called:
+    """A call of a tool that is over."""
+
+    invocations: tuple[Invocation, ...]
+    images: tuple[Image.Image, ...] = ()
+    failure: SearchError | None = None
+
+
+async def call_tool(tool: Tool, call: ToolCall, episode: Episode) -> Called:
+    """Runs a call.
+
+    Raises:
+      FatalSearchError: the tool says that no later call can work.
+      Exception: whatever else the tool raises but ToolError and SearchError, which is a defect of it.
+    """
+    started = time.perf_counter()
+    query = json.dumps(dict(call.arguments), ensure_ascii=False)
+    said = Invocation(call.name, query if len(query) <= 300 else f"{query[:299]}…", sent=tool.is_search)
+    try:
+        reply = await tool.call(call.arguments, episode)
+    except ToolError as error:
+        return Called((replace(said, error=str(error) or "the call failed", sent=False),))
+    except FatalSearchError:
+        raise
+    except SearchError as error:
+        failed = replace(said, error=told(error), sent=tool.is_search and error.sent)
+        return Called((replace(failed, seconds=time.perf_counter() - started),), failure=error)
+    texts = [part for part in reply.parts if isinstance(part, str)]
+    images = tuple(part for part in reply.parts if not isinstance(part, str))
+    if reply.invocations:
+        # What was searched stands in the tool's own record; the text is shown with the first of it.
+        first, *others = reply.invocations
+        return Called((replace(first, text="\n".join(texts) or first.text), *others), images)
+    said = replace(said, text="\n".join(texts) or "done", seconds=time.perf_counter() - started)
+    return Called((said,), images)

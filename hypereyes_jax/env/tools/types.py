@@ -1,0 +1,89 @@
+"""What a tool is: the same protocol for the two searches, for those shipped beside them and for a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from hypereyes_jax.env.types import Invocation, Part
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.episode import Episode
+
+
+class ToolError(Exception):
+    """A call that the tool can't serve as it was written. The message is told to the model; the episode goes on."""
+
+
+class ToolReply(NamedTuple):
+    """What a call came to."""
+
+    parts: tuple[Part, ...]
+    """Texts and images, in order, that the model is shown. Images get ids and can be searched or cut again."""
+    invocations: tuple[Invocation, ...] = ()
+    """The atomic searches made, for the record; a tool that searches once, or never, may leave them out."""
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """A tool that a model may call by name.
+
+    `call` raises ToolError for a call that can't be served, SearchError for a failure of the world (an outage of all
+    searches of a turn masks the rollout, see `Episode`). Anything else it raises is a defect of the tool and ends the
+    run with its own traceback. Calls of one turn run at the same time.
+    """
+
+    @property
+    def name(self) -> str:
+        """Letters, digits, "_" and "-"."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """For the model: what it does, in a sentence or two."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of its arguments, of type "object"; `examples` of a property are shown in prompts."""
+        ...
+
+    @property
+    def is_search(self) -> bool:
+        """Whether a call counts as a search: one in t_s, and its turn in t_c."""
+        ...
+
+    @property
+    def price(self) -> float:
+        """Dollars a call."""
+        ...
+
+    async def call(self, arguments: Mapping[str, Any], episode: Episode) -> ToolReply: ...
+
+
+def schema(tool: Tool) -> dict[str, Any]:
+    """The tool as OpenAI's, Qwen's and MCP's clients describe it."""
+    described = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": described}
+
+
+def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
+    """Tools by their names.
+
+    Raises:
+      ValueError: two tools share a name, a name is none that a model could write, or an object is no tool.
+    """
+    named: dict[str, Tool] = {}
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise ValueError(
+                f"{tool!r} is no tool: it needs name, description, parameters, is_search, price and an async call"
+            )
+        if not tool.name or not tool.name.replace("_", "").replace("-", "").isalnum() or not tool.name.isascii():
+            raise ValueError(f"{tool.name!r} is no name of a tool: use letters, digits, _ and -")
+        if tool.name in named:
+            raise ValueError(f"two tools are named {tool.name}")
+        if tool.parameters.get("type") != "object":
+            raise ValueError(f"the parameters of the tool {tool.name} must be a JSON schema of type object")
+        named[tool.name] = tool
+    return named

@@ -1,1 +1,0 @@
-"""An OpenAI-compatible server over our engine: chat completions of the bare policy, or of the searching agent."""
