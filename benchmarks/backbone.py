@@ -28,9 +28,10 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.models.qwen3_vl import forward, init_params, save_hf
 from hypereyes_jax.processing import ContextChunk, expand, pack_inputs, patchify
-from hypereyes_jax.rollout import DecodeRequest, Engine, EngineConfig, SamplingConfig
+from hypereyes_jax.rollout import DecodeRequest, Engine
 
 TINY = Qwen3VLConfig(
     TextConfig(

@@ -66,8 +66,9 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
     import jax
 
     from hypereyes_jax.configs.mesh import MeshConfig
-    from hypereyes_jax.learner.learner import LearnerConfig, batch_shardings, make_learner
-    from hypereyes_jax.learner.packing import PackConfig, pack, sft_sample
+    from hypereyes_jax.configs.training import LearnerConfig, PackConfig
+    from hypereyes_jax.learner.learner import batch_shardings, make_learner
+    from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
 
@@ -100,8 +101,9 @@ def overhead(devices: int) -> dict[str, float]:
     import jax
 
     from hypereyes_jax.configs.mesh import MeshConfig
-    from hypereyes_jax.learner.learner import LearnerConfig, batch_shardings, make_learner
-    from hypereyes_jax.learner.packing import PackConfig, pack, sft_sample
+    from hypereyes_jax.configs.training import LearnerConfig, PackConfig
+    from hypereyes_jax.learner.learner import batch_shardings, make_learner
+    from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
     from tests.learner.small import CONFIG, trajectory

@@ -49,23 +49,14 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
-from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat, ContextChunk
 from hypereyes_jax.processing.tokenizer import train_tokenizer
-from hypereyes_jax.rollout import (
-    DecodeRequest,
-    Engine,
-    EngineConfig,
-    Generator,
-    SamplingConfig,
-    Seat,
-    Timeline,
-    Trajectory,
-    programs,
-    run_episodes,
-)
+from hypereyes_jax.rollout import DecodeRequest, Engine, Generator, Seat, Timeline, Trajectory, programs, run_episodes
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.types import SchedulerCounts
 from hypereyes_jax.runs.memory import keep_freed

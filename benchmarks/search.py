@@ -41,9 +41,10 @@ from PIL import Image
 
 from hypereyes_jax.env import SearchError, SearchHit
 from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.config import CallPolicy, StoreMode
 from hypereyes_jax.env.search.faults import FaultPlan
-from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
-from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serve
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.world import World, WorldBackend

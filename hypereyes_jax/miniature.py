@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.data.filters import FilterConfig
-from hypereyes_jax.env.episode import EpisodeConfig
-from hypereyes_jax.processing.images import smart_resize
-from hypereyes_jax.processing.types import Chunk, ContextChunk
+from hypereyes_jax.env.config import EpisodeConfig
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = 1024  # tokens of an episode, visual tokens included
@@ -66,22 +61,3 @@ def model_config(tokenizer: Any) -> Qwen3VLConfig:
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
-
-
-def episode_visual_tokens(chunks: Sequence[Chunk], min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
-    """Visual tokens of all the images of an episode."""
-    images = [image for chunk in chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
-    return sum(visual_tokens(image, min_pixels, max_pixels) for image in images)
-
-
-def episode_tokens(chunks: Sequence[Chunk], min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
-    """Length of an episode with its image tokens expanded to one a visual token."""
-    placeholders = sum(len(chunk.images) for chunk in chunks if isinstance(chunk, ContextChunk))
-    visual = episode_visual_tokens(chunks, min_pixels, max_pixels)
-    return sum(len(chunk.tokens) for chunk in chunks) - placeholders + visual
-
-
-def visual_tokens(image: Image.Image, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> int:
-    """Tokens that stand for an image: one a 32 x 32 px square, after resizing."""
-    height, width = smart_resize(image.height, image.width, 32, min_pixels, max_pixels)
-    return height * width // 32**2

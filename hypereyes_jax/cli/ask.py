@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
 from hypereyes_jax.errors import UserError
 
@@ -79,6 +79,7 @@ def run(config: AskConfig) -> None:
 
 async def _ask(config: AskConfig, console: Console) -> None:
     from hypereyes_jax.env.media.images import ImageError
+    from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.env.web.urls import UrlError
     from hypereyes_jax.eval.drawing import draw_boxes
     from hypereyes_jax.eval.records import append_record, record_episode
@@ -156,9 +157,10 @@ async def _play_endpoint(config: AskConfig, question: Question, backend: SearchB
 
 async def _play_checkpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Console) -> Asked:
     from hypereyes_jax import miniature
+    from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.eval.policy import load_policy
-    from hypereyes_jax.rollout import EngineConfig, SamplingConfig, run_episodes
+    from hypereyes_jax.rollout import run_episodes
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
     class Shown(Episode):

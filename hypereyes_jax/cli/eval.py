@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from hypereyes_jax import miniature
-from hypereyes_jax.env.judging.service import JudgeConfig, judging
-from hypereyes_jax.env.search.recorded import StoreMode
-from hypereyes_jax.env.search.world_service import Transport
-from hypereyes_jax.env.types import Question
-from hypereyes_jax.eval.policy import Policy, load_policy
-from hypereyes_jax.eval.split import evaluate_split
-from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.search.config import StoreMode, Transport
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
+    from hypereyes_jax.configs.rollout import SamplingConfig
+    from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
-    from hypereyes_jax.rollout import SamplingConfig
+    from hypereyes_jax.eval.policy import Policy
 
 Split = Literal["heldout", "seen", "heldout_serial"]
 
@@ -68,6 +65,8 @@ class EvalConfig:
 def run(config: EvalConfig) -> None:
     from rich.console import Console
 
+    from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
     from hypereyes_jax.files import read_json
 
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
@@ -90,7 +89,9 @@ async def _evaluate(
     sampling: SamplingConfig,
     stages: Stages,
 ) -> None:
+    from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.world import World
+    from hypereyes_jax.eval.split import evaluate_split
 
     async with judging(config.judge) as judge:
         await evaluate_split(

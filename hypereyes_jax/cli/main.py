@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.initialize import joined, leave
 from hypereyes_jax.runs.memory import keep_freed
 
 
@@ -70,14 +69,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mistake = _mistake(error, name)
         if mistake is not None:
             code = _fail(mistake)
-        elif joined():
+        elif _one_of_several():
             traceback.print_exc()
             code = 1
         else:
             raise
-    if joined():
+    if _one_of_several():
+        from hypereyes_jax.launch.initialize import leave
+
         leave(code)
     return code
+
+
+def _one_of_several() -> bool:
+    """Whether this process is one of several of a run, for which it must have imported jax."""
+    if "jax" not in sys.modules:
+        return False
+    from hypereyes_jax.launch.initialize import joined
+
+    return joined()
 
 
 def _mistake(error: BaseException, command: str) -> str | None:

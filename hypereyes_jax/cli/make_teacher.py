@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import pretrain_world, synth
-from hypereyes_jax.cli.rl import RlSettings
-from hypereyes_jax.cli.sft import SftSettings
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.train.settings import RlSettings, SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
-    from hypereyes_jax.configs.model import Qwen3VLConfig
     from hypereyes_jax.models.qwen3_vl import Params
 
 _MINUTES = "minutes.json"
@@ -48,12 +47,12 @@ class MakeTeacherConfig:
 
 
 def run(config: MakeTeacherConfig) -> None:
-    from hypereyes_jax.cli import rl, sft
     from hypereyes_jax.cli.quickstart import ASSETS
     from hypereyes_jax.data.files import read_questions
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.train import pretraining, rl, sft
     from hypereyes_jax.train.samplers import Rollouts
 
     directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
@@ -63,10 +62,8 @@ def run(config: MakeTeacherConfig) -> None:
     grown = directory.file("base-model")
     if not grown.exists():
         with _timing(directory):
-            more = pretrain_world.Lesson(config.base_steps, ("wasteful",))
-            params = pretrain_world.train(
-                model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50
-            )
+            more = pretraining.Lesson(config.base_steps, ("wasteful",))
+            params = pretraining.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
         save_model(grown, model, params, base, pixels=miniature.PIXELS)
     params = load_model(grown)[1]
     data = data_config(config)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import synth
-from hypereyes_jax.cli.rl import RlSettings
-from hypereyes_jax.cli.sft import SftSettings
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.memory import host_peak_gib
 from hypereyes_jax.runs.progress import Stages, duration
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.settings import RlSettings, SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
@@ -89,12 +88,12 @@ def _smaller(settings: S, default: S, **sizes: Any) -> S:
 
 
 def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stages) -> None:
-    from hypereyes_jax.cli import rl, sft
     from hypereyes_jax.data.files import read_questions
     from hypereyes_jax.eval.policy import Policy
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
+    from hypereyes_jax.train import rl, sft
     from hypereyes_jax.train.samplers import Rollouts
 
     base = Path(str(resources.files(ASSETS) / "base"))

@@ -12,65 +12,21 @@ more devices than a process has is sampled by teams of processes: the first of a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
-import os
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.reward import RewardConfig
-from hypereyes_jax.env.judging.service import JudgeConfig, judging
-from hypereyes_jax.env.search.recorded import StoreMode
-from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
-from hypereyes_jax.env.search.world_service import Transport, searching
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.initialize import DistributedConfig
-from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.trackers import TrackingConfig
-from hypereyes_jax.train.distillation import TeacherServerConfig, choose, teaching
-from hypereyes_jax.train.question_selection import PASSES, select
-from hypereyes_jax.train.rl_loop import RlLoop, Trial
+from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
-
-if TYPE_CHECKING:
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.env.types import Question
-    from hypereyes_jax.models.qwen3_vl import Params
-    from hypereyes_jax.train.samplers import Rollouts
-
-
-@dataclass(frozen=True)
-class RlSettings:
-    """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
-
-    steps: int = MINIATURE.steps
-    prompts: int = MINIATURE_ROLLOUT.prompts
-    """Questions a step."""
-    group: int = MINIATURE_ROLLOUT.group
-    """Rollouts a question."""
-    learning_rate: float = MINIATURE.learner.optimizer.learning_rate
-    """Constant. The paper's is 1e-6; a model this small takes larger steps."""
-    opd_coef: float = MINIATURE.learner.opd_coef
-    checkpoint_every: int = MINIATURE.checkpoint_every
-    """Steps."""
-    latency: float = 0.2
-    """Seconds a search of the miniature world takes."""
-    search: Transport = "http"
-    """In the miniature world: over a real HTTP server on loopback, or in this process."""
-    search_store: Path | None = None
-    """A file that its searches are recorded to and replayed from; none = every search is made."""
-    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
-    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
-    seed: int = MINIATURE.seed
 
 
 @dataclass(frozen=True)
@@ -140,10 +96,14 @@ class RlConfig:
 
 def run(config: RlConfig) -> None:
     from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.models.pretrained import save_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import teams
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+    from hypereyes_jax.train.distillation import choose
+    from hypereyes_jax.train.rl import train
+    from hypereyes_jax.train.rl_loop import Trial
     from hypereyes_jax.train.samplers import Rollouts
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
@@ -210,75 +170,6 @@ def run(config: RlConfig) -> None:
         print(f"wrote {directory.file('model')}")
 
 
-def train(
-    directory: RunDirectory,
-    rollouts: Rollouts,
-    model: Qwen3VLConfig,
-    params: Params,
-    candidates: Sequence[Question],
-    teacher: Path | TeacherServerConfig | None,
-    settings: RlSettings,
-    stages: Stages,
-    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
-    *,
-    search: SearchConfig | None = None,
-    judge: JudgeConfig | None = None,
-    trial: Trial | None = None,
-    profile_step: int | None = None,
-    resume_step: int | None = None,
-    reward: RewardConfig = RewardConfig(),
-    tighten: Literal["epoch", "step"] = "epoch",
-) -> Params:
-    """Select, train, and return the trained weights; the engines hold them, too.
-
-    Args:
-      params: the policy's, which the engines sample from. They are used up.
-      teacher: what `teaching.choose` returned.
-      search: None = the miniature world's, as the settings say.
-      reward: what ranks the rollouts of a question.
-      tighten: when better references come in force, as `rl.references.ReferenceStore`.
-    """
-
-    async def whole() -> Any:
-        async with (
-            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as taught,
-            _searching(settings, search or SearchConfig()) as backend,
-            judging(judge or JudgeConfig()) as asked,
-        ):
-            most = rollouts.scale.prompt_tokens
-            short = [question for question in candidates if rollouts.prompt_tokens(question, backend) <= most]
-            if len(short) < len(candidates):
-                longer = len(candidates) - len(short)
-                stages.console.print(f"{longer} questions have prompts of more than {most} tokens and are left out")
-            references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
-            chosen = [question for question in short if question.id in references]
-            if len(chosen) < settings.prompts:
-                raise UserError(
-                    f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "
-                    f"tries, fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower "
-                    "`prompts`."
-                )
-            loop = RlLoop(
-                directory,
-                rollouts,
-                model,
-                params,
-                chosen,
-                references,
-                taught,
-                settings,
-                backend,
-                asked,
-                processes,
-                trial,
-                reward,
-                tighten,
-            )
-            return await loop.train(stages, profile_step, resume_step)
-
-    return asyncio.run(whole())
-
-
 def _refuse_reward(reward: RewardConfig) -> None:
     """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
     default, trace = RewardConfig(), reward.trace
@@ -294,25 +185,3 @@ def _refuse_reward(reward: RewardConfig) -> None:
         raise UserError("--reward.trace.*: fewer searches must not pay less, so a set's high is at least its low")
     if not -0.5 <= trace.format_failure < 0:
         raise UserError("--reward.trace.format-failure must lie in [-0.5, 0): no readable answer counts -0.5")
-
-
-@contextlib.asynccontextmanager
-async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterator[RecordedBackend]:
-    """The seen part of the miniature world, or the service of real searches."""
-    if search.service != "world":
-        keys = SearchKeys(
-            serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-            s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-            s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-        )
-        async with connected(search, keys) as (backend, _):
-            yield backend
-        return
-    from hypereyes_jax.env.world import World
-
-    world = World.load()
-    seen = world.restrict(world.split()[0], passages=True)
-    async with searching(
-        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
-    ) as backend:
-        yield backend

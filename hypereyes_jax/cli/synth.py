@@ -7,9 +7,8 @@ kept, and what teaches a bad habit is filtered. Training data know only seen cou
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from hypereyes_jax.data.demonstration import Demonstration, Example
+    from hypereyes_jax.data.demonstration import Demonstration
     from hypereyes_jax.data.questions import SynthesisConfig
     from hypereyes_jax.data.types import SynthQuestion
 
@@ -112,6 +111,7 @@ def _seeds(config: SynthConfig) -> dict[str, int]:
 
 def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     """sha256 over the demonstrations of the first questions: whether the code still makes those of a record."""
+    from hypereyes_jax.data.demonstration import examples_hash
     from hypereyes_jax.data.questions import synthesize
     from hypereyes_jax.env.world import World
 
@@ -121,18 +121,6 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     asked = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
     kept, _ = asyncio.run(_demonstrations(asked, config.seed, lambda: None))
     return examples_hash(demonstration.example for demonstration in kept)
-
-
-def examples_hash(examples: Iterable[Example]) -> str:
-    """sha256 over texts and pixels."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for parts in example.observations:
-            for part in parts:
-                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
-        for turn in example.turns:
-            digest.update(turn.encode())
-    return digest.hexdigest()
 
 
 async def _demonstrations(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -49,3 +51,22 @@ class LearnerConfig:
     tis_against: Literal["full", "sampled"] = "full"
     opd: Literal["advantage", "reverse-kl"] = "advantage"  # reverse-kl: a vocabulary-wide loss, needs teacher weights
     opd_coef: float = 0.05
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Shapes. Each distinct (row tokens, micro-batches, vision) triple compiles one program."""
+
+    row_tokens: tuple[int, ...] = (1024,)  # the smallest that holds the longest sample is used
+    rows: int = 2  # B: rows a micro-batch, over all devices
+    micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
+    vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets
+    # (micro-batches, rows, patches a row): no bucket is smaller, so that batches of about a size share one program.
+    # Micro-batches that are not in use cost memory only.
+    at_least: tuple[int, int, int] = (1, 0, 0)
+    shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
+    weighting: Literal["sequence-mean", "token-mean"] = "sequence-mean"
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
+    # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them.
+    patch_dtype: Literal["float32", "bfloat16"] = "float32"

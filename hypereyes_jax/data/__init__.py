@@ -1,13 +1,15 @@
 """Questions and demonstrations: sources in everybody's formats, synthesis, rejection sampling, filters, selection."""
 
-from hypereyes_jax.data.sources import (
-    Examples,
-    Place,
-    Questions,
-    RowError,
-    SourceOptions,
-    open_examples,
-    open_questions,
-)
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __all__ = ["Examples", "Place", "Questions", "RowError", "SourceOptions", "open_examples", "open_questions"]
+
+
+def __getattr__(name: str) -> Any:
+    # Opened when first asked for: readers of all formats take a second to import, which a command's help must not cost.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("hypereyes_jax.data.sources"), name)

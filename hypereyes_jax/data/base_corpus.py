@@ -16,7 +16,7 @@ import numpy as np
 from hypereyes_jax.data.demonstration import Demonstration
 from hypereyes_jax.data.questions import SynthesisConfig, draw_question
 from hypereyes_jax.data.searcher import WASTEFUL, Habits, demonstrate
-from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.world import World, WorldBackend
 
 

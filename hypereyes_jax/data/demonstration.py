@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,3 +39,15 @@ class Demonstration:
 
     example: Example
     result: EpisodeResult
+
+
+def examples_hash(examples: Iterable[Example]) -> str:
+    """sha256 over texts and pixels."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for parts in example.observations:
+            for part in parts:
+                digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        for turn in example.turns:
+            digest.update(turn.encode())
+    return digest.hexdigest()

@@ -14,7 +14,8 @@ import numpy as np
 
 from hypereyes_jax.data.demonstration import Demonstration, Example
 from hypereyes_jax.data.types import SynthQuestion
-from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Box, Part, SearchBackend, StopReason
 
 # Box edges are written on this many steps: coarse enough for a small model, fine enough for the image search

@@ -6,14 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.metrics import Judged, StageSummary, VisualTokens, summarise, trajectory_tokens
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.rollout.types import Trajectory
+from hypereyes_jax.rollout.types import Trajectory
 
 Runner = Callable[[Sequence[Question]], Awaitable[Sequence["Trajectory"]]]
 

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
 
 from hypereyes_jax.env.types import StopReason
-
-if TYPE_CHECKING:  # rollout may bring jax along; reading a report must not
-    from PIL import Image
-
-    from hypereyes_jax.rollout.types import Trajectory
+from hypereyes_jax.rollout.types import Trajectory
 
 VisualTokens = Callable[["Image.Image"], int]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.eval.benchmark import Runner
-
-if TYPE_CHECKING:  # help must answer without jax
-    from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout import EngineConfig, SamplingConfig, Timeline, Trajectory
-    from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.models.pretrained import load_model
+from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.rollout import Timeline, Trajectory, run_episodes
+from hypereyes_jax.rollout.engines import Engines
 
 
 class Policy(NamedTuple):
@@ -27,9 +28,6 @@ def load_policy(checkpoint: Path, settings: EngineConfig, *, dtype: Any = "float
     Raises:
       UserError: it is not such a directory, or it is damaged.
     """
-    from hypereyes_jax.models.pretrained import load_model
-    from hypereyes_jax.rollout.engines import Engines
-
     config, params, chat = load_model(checkpoint, dtype)
     return Policy(Engines.on_one_device(config, params, settings), chat)
 
@@ -45,7 +43,6 @@ def runner(
     timeline: Timeline | None = None,
 ) -> Runner:
     """What `evaluate` runs: one episode a question, each with a seed of its own (`seed` + its number)."""
-    from hypereyes_jax.rollout import run_episodes
 
     async def run(questions: Sequence[Question]) -> list[Trajectory]:
         episodes = [Episode(question, backend, episode) for question in questions]

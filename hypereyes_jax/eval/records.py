@@ -18,16 +18,14 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
 
 from hypereyes_jax.env.types import EpisodeResult, Invocation, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.metrics import Judged
 from hypereyes_jax.files import write_atomic, writing
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from hypereyes_jax.eval.metrics import Judged
 
 _MAX_SIDE = 1280  # px; boxes are fractions, so the viewer loses sharpness only
 _IMAGE_PREFIX = "data:image/"

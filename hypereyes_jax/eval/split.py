@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypereyes_jax import miniature
-from hypereyes_jax.env.search.recorded import StoreMode
-from hypereyes_jax.env.search.world_service import Transport, searching
+from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.env.judging.judges import ExactJudge, Judge
+from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.search.world_service import searching
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.benchmark import evaluate
 from hypereyes_jax.eval.policy import Policy, runner
 from hypereyes_jax.eval.tables import save_evaluation
+from hypereyes_jax.processing.lengths import visual_tokens
+from hypereyes_jax.rollout import Timeline
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.rollout import SamplingConfig
 
 SERIAL = "_serial"  # a split of this ending is played with one search a turn
 
@@ -50,10 +51,6 @@ async def evaluate_split(
       store, mode: see `searching`.
       judge: default `ExactJudge`.
     """
-    from hypereyes_jax.env.judging.judges import ExactJudge
-    from hypereyes_jax.env.world import World
-    from hypereyes_jax.rollout import Timeline
-
     judge = judge or ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
     timeline = Timeline()
@@ -62,7 +59,8 @@ async def evaluate_split(
             play = runner(
                 policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline
             )
-            done = await evaluate(play, questions, judge, visual_tokens=miniature.visual_tokens)
+            visual = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
+            done = await evaluate(play, questions, judge, visual_tokens=visual)
     timeline.write(directory.file(f"timeline-{name}-{split}.json"))
     costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}
     save_evaluation(directory, name, split, done, judge=judge.name, costs=costs)

@@ -5,29 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from dataclasses import dataclass
 from typing import NoReturn
 
+import jax
+from jax._src.distributed import global_state
+
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.errors import UserError
 
 _PARTING_SECONDS = 5  # that a failed process waits for the others to fail alike
-
-
-@dataclass(frozen=True)
-class DistributedConfig:
-    """How this process finds the others. Leave all unset on Slurm, Cloud TPU and GKE, and for a single process."""
-
-    join: bool = False
-    """Run as one of several processes."""
-    coordinator: str | None = None
-    """host:port of process 0, the same for all."""
-    processes: int | None = None
-    process: int | None = None
-    """This process's number, from 0."""
-    start_timeout: int = 300
-    """Seconds to wait for the others at the start."""
-    heartbeat_timeout: int = 60
-    """Seconds after which a silent process counts as dead, and all others end with a message that names it."""
 
 
 def join(config: DistributedConfig) -> None:
@@ -35,8 +21,6 @@ def join(config: DistributedConfig) -> None:
 
     Raises UserError if only some of coordinator, processes and process are given, or the others can't be reached.
     """
-    import jax
-
     if not config.join:
         return
     told = (config.coordinator, config.processes, config.process)
@@ -68,10 +52,6 @@ def join(config: DistributedConfig) -> None:
 
 def joined() -> bool:
     """Whether this process is one of several. Asks for no devices, which would wait for the others."""
-    if "jax" not in sys.modules:
-        return False
-    from jax._src.distributed import global_state
-
     return global_state.client is not None and global_state.num_processes > 1
 
 
@@ -82,9 +62,6 @@ def leave(code: int) -> NoReturn:
     order; else the others find this one dead: at once if they wait for its numbers or it is process 0, else by its
     heartbeat.
     """
-    import jax
-    from jax._src.distributed import global_state
-
     who = f"process {global_state.process_id} of {global_state.num_processes}"
     print(f"hypereyes: {who} ends after this error, and the run with it", file=sys.stderr)
     sys.stdout.flush()

@@ -10,29 +10,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh
 from rich.console import Console
 
+from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.launch.initialize import join
+from hypereyes_jax.learner.global_batch import global_batch, local_shards
+from hypereyes_jax.learner.learner import Learner
+from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, pack
+from hypereyes_jax.learner.state import TrainState
+from hypereyes_jax.models.pretrained import load_model
+from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.models.sharding import make_mesh
+from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, settings_text
 from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
-
-if TYPE_CHECKING:
-    import jax
-    from jax.sharding import Mesh
-
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.learner.learner import Learner
-    from hypereyes_jax.learner.packing import PackConfig, PackedBatch, TrainingSample
-    from hypereyes_jax.learner.state import TrainState
-    from hypereyes_jax.models.qwen3_vl import Params
-    from hypereyes_jax.processing import ChatFormat
-
 
 # What a run may be continued with another value of: where it is, what it runs on, whom it asks and how patiently, how
 # long it goes on and how often it looks at itself. None of it changes a number that was made so far. (SFT's length is
@@ -91,15 +94,9 @@ class Processes:
         Call before anything asks jax for devices. Raises UserError as `distributed.join`, and for a preset that there
         isn't or that has another number of devices.
         """
-        from hypereyes_jax.configs.mesh import MESHES, MeshConfig
-
         if preset and preset not in MESHES:
             raise UserError(f"there is no mesh {preset!r}. Known: {', '.join(MESHES)}")
         join(config)
-        import jax
-
-        from hypereyes_jax.models.sharding import make_mesh
-
         devices = jax.devices()
         mesh = None
         if preset:
@@ -148,8 +145,6 @@ class Processes:
         return opened or RunDirectory(out, tracking)
 
     def _devices(self) -> str:
-        import jax
-
         devices = jax.devices()
         return f"{len(devices)} x {devices[0].device_kind}, {self.count} process{'es' if self.count > 1 else ''}"
 
@@ -197,8 +192,6 @@ class Processes:
         """Every process's JSON-able value, in the order of the processes. Waits for all."""
         if self.count == 1:
             return [own]
-        from jax.experimental.multihost_utils import process_allgather
-
         began = time.perf_counter()
         text = np.frombuffer(json.dumps(own).encode(), np.uint8)
         sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
@@ -218,8 +211,6 @@ class Processes:
         """Data shards that this process feeds."""
         if self.mesh is None:
             return 1
-        from hypereyes_jax.learner.global_batch import local_shards
-
         return local_shards(self.mesh)[1]
 
     def own_name(self, file: str) -> str:
@@ -235,9 +226,6 @@ class Processes:
         left_out: Sequence[TrainingSample] = (),
     ) -> PackedBatch:
         """One step's data: this process's samples, packed for its shards, as its part of all devices' batch."""
-        from hypereyes_jax.learner.global_batch import global_batch
-        from hypereyes_jax.learner.packing import pack
-
         packed = pack(model, samples, config, left_out)
         if self.mesh is None:
             return packed
@@ -255,8 +243,6 @@ class Processes:
 
     def load(self, path: Path, dtype: str = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
         """A model from disk; on a mesh each piece goes straight to the devices that hold it."""
-        from hypereyes_jax.models.pretrained import load_model
-
         return load_model(path, dtype, self.mesh)
 
     def state(
@@ -267,7 +253,6 @@ class Processes:
         Args:
           adapters: makes those to train from a key and the weights.
         """
-        import jax
 
         def make(params: Params) -> TrainState:
             key, adapters_key = jax.random.split(jax.random.key(seed))
@@ -285,9 +270,6 @@ class Processes:
         """Arrays of the mesh, small ones, as arrays of this process's first device alone."""
         if self.mesh is None:
             return tree
-        import jax
-        from jax.experimental.multihost_utils import process_allgather
-
         device = jax.local_devices()[0]
 
         def fetch(x: jax.Array) -> jax.Array:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.processing import MAX_PIXELS, MIN_PIXELS, PatchedImage, bucket, expand, patchify, vision_inputs
+from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.processing import PatchedImage, bucket, expand, patchify, vision_inputs
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
 from hypereyes_jax.processing.vision import place
 
@@ -29,25 +30,6 @@ class TrainingSample:
     failed: bool = False  # wrong answer or format failure: distillation applies
     weight: float = 1.0  # its share of the loss beside the others; 0 masks it (the world failed, not the policy)
     teacher_logp: np.ndarray | None = None  # float32 [sampled tokens], of a `rl.teacher.Teacher`
-
-
-@dataclass(frozen=True)
-class PackConfig:
-    """Shapes. Each distinct (row tokens, micro-batches, vision) triple compiles one program."""
-
-    row_tokens: tuple[int, ...] = (1024,)  # the smallest that holds the longest sample is used
-    rows: int = 2  # B: rows a micro-batch, over all devices
-    micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
-    vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets
-    # (micro-batches, rows, patches a row): no bucket is smaller, so that batches of about a size share one program.
-    # Micro-batches that are not in use cost memory only.
-    at_least: tuple[int, int, int] = (1, 0, 0)
-    shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
-    weighting: Literal["sequence-mean", "token-mean"] = "sequence-mean"
-    min_pixels: int = MIN_PIXELS
-    max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
-    # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them.
-    patch_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 Array = Any  # numpy on the host, jax inside a program

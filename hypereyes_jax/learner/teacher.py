@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.learner.global_batch import data_shards, local_shards
-from hypereyes_jax.learner.learner import LearnerConfig, make_learner
-from hypereyes_jax.learner.packing import PackConfig, PackedBatch, TrainingSample, pack, unpack
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, pack, unpack
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 
 
@@ -91,8 +93,6 @@ class LocalTeacher:
         """The rows of this process's samples."""
         if self._mesh is None:
             return np.asarray(x_MBT)
-        from jax.experimental.multihost_utils import process_allgather
-
         whole = np.asarray(x_MBT if x_MBT.is_fully_addressable else process_allgather(x_MBT, tiled=True))
         first, count = local_shards(self._mesh)
         rows = whole.shape[1] // data_shards(self._mesh)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 
+import jax
+
 _MARK = "expected_trips_"
 _FOUND = re.compile(_MARK + r"([\d.]+)")
 ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
@@ -12,8 +14,6 @@ ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are sm
 
 def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:
     """Around a loop with a traced bound: its usual number of trips, as a name that programs carry along."""
-    import jax  # `read_trips` must work before a process has chosen its devices
-
     return jax.named_scope(f"{_MARK}{count:.2f}")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.plan import topology as target
 from hypereyes_jax.plan.collectives import collective_bytes
@@ -36,8 +38,6 @@ class ProgramPlan:
 
 def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig) -> ProgramPlan:
     """Compile what `trace` gives (`jax.jit(f).trace(...)`) for the mesh's devices. A refusal for memory is a result."""
-    import jax
-
     started = time.perf_counter()
     traced = trace()
     work = work_a_device(traced.jaxpr, mesh.size)

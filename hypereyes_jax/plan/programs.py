@@ -16,7 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
-from hypereyes_jax.learner.learner import LearnerConfig, make_learner
+from hypereyes_jax.configs.rollout import EngineConfig
+from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
@@ -24,7 +26,6 @@ from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import STORE_SPEC
-from hypereyes_jax.rollout.types import EngineConfig
 from hypereyes_jax.train.sizes import scale_of
 
 

@@ -1,16 +1,9 @@
 """Images to patches and index arrays; chat to tokens and back. Knows nothing of weights."""
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.expand import Expanded, expand
-from hypereyes_jax.processing.images import (
-    MAX_PIXELS,
-    MIN_PIXELS,
-    PatchedImage,
-    frame_timestamps,
-    patchify,
-    patchify_video,
-    smart_resize,
-)
+from hypereyes_jax.processing.images import PatchedImage, frame_timestamps, patchify, patchify_video, smart_resize
 from hypereyes_jax.processing.pack import pack_inputs
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
 from hypereyes_jax.processing.vision import bucket, vision_inputs

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import VisionConfig
 
-MIN_PIXELS = 65536
-MAX_PIXELS = 1200 * 32 * 32  # the paper's cap: 1,200 visual tokens of 32 x 32 pixels
 # Pixels are mapped to [-1, 1]; the mean and standard deviation in every published preprocessor_config.json.
 _MEAN = np.float32(0.5)
 _STD = np.float32(0.5)

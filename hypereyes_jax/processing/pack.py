@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.processing.expand import expand
-from hypereyes_jax.processing.images import MAX_PIXELS, MIN_PIXELS, PatchedImage, patchify
+from hypereyes_jax.processing.images import PatchedImage, patchify
 from hypereyes_jax.processing.types import ModelInputs
 from hypereyes_jax.processing.vision import bucket, vision_inputs
 

@@ -1,10 +1,11 @@
 """Jitted slots, and the asyncio scheduler that joins them with the environment. Knows nothing of rewards."""
 
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig, SchedulerConfig
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled
 from hypereyes_jax.rollout.episodes import Generator, GeneratorError, RolloutLimits, Seat, run_episodes
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig, SchedulerConfig, Trajectory, Turn, TurnEnd
+from hypereyes_jax.rollout.types import Trajectory, Turn, TurnEnd
 
 __all__ = [
     "DecodeRequest",

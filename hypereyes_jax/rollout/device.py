@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv, programs
-from hypereyes_jax.rollout.types import EngineConfig
 
 STORE_SPEC = PartitionSpec(None, None, "tensor", None, None)  # of slots: each device keeps whole KV heads
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.image_pool import ImagePool
 from hypereyes_jax.rollout.sequence import Prepared, Sequence, digest, prepare, seed_key
-from hypereyes_jax.rollout.types import EngineConfig, SamplingConfig
 
 _PREPARED_KEPT = 16  # the samples of a group ask for the same prompt at about the same time
 

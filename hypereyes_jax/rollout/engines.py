@@ -12,11 +12,12 @@ from typing import Any
 import jax
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.rollout.engine import Engine
 from hypereyes_jax.rollout.replicas.placement import Replicas
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import EngineConfig, SchedulerCounts
+from hypereyes_jax.rollout.types import SchedulerCounts
 
 _FEWEST_SLOTS = 8  # of one of several engines on a device: weights are read once a step, for however many rows
 

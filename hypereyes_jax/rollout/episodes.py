@@ -9,13 +9,14 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import FatalSearchError, Part, StopReason
 from hypereyes_jax.processing import ChatFormat, Chunk, ContextChunk
 from hypereyes_jax.rollout.engine import Engine
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import SamplingConfig, Trajectory, Turn, TurnEnd
+from hypereyes_jax.rollout.types import Trajectory, Turn, TurnEnd
 
 OnEnd = Callable[[int, Trajectory], None]
 

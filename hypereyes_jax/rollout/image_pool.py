@@ -14,11 +14,11 @@ from collections.abc import Sequence as Items
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.processing import PatchedImage, patchify, vision_inputs
 from hypereyes_jax.processing.vision import place
 from hypereyes_jax.rollout.device import DeviceCalls
 from hypereyes_jax.rollout.sequence import ImageRef, Sequence
-from hypereyes_jax.rollout.types import EngineConfig
 
 
 class RowTable:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.rollout.types import KVKind
+from hypereyes_jax.configs.rollout import KVKind
 
 _INT8_LIMIT = 127.0
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
 from hypereyes_jax.rollout.prefix_cache import Leftover, Leftovers
@@ -23,7 +24,7 @@ from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import Step, Swap
 from hypereyes_jax.rollout.timeline import Timeline
-from hypereyes_jax.rollout.types import SamplingConfig, SchedulerConfig, SchedulerCounts, SwapMode, Turn, TurnEnd
+from hypereyes_jax.rollout.types import SchedulerCounts, SwapMode, Turn, TurnEnd
 
 
 class Scheduler:

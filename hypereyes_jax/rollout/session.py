@@ -6,10 +6,11 @@ import asyncio
 from enum import Enum
 from typing import Protocol
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout.engine import Engine, Sampled, SavedCache
 from hypereyes_jax.rollout.sequence import Prepared, Prompt, Sequence
-from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
+from hypereyes_jax.rollout.types import Turn, TurnEnd
 
 
 class Desk(Protocol):

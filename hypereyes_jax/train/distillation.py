@@ -13,51 +13,29 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-
-if TYPE_CHECKING:
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.learner.packing import TrainingSample
-    from hypereyes_jax.learner.teacher import LocalTeacher, Teacher
-    from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout.servers.server import GenerationServer
-    from hypereyes_jax.train.samplers import Rollouts
-    from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.learner.learner import reads_alike
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.learner.teacher import LocalTeacher, Teacher, Unscored
+from hypereyes_jax.processing import ChatFormat, SampledChunk
+from hypereyes_jax.rollout.servers.scoring import score_conversations
+from hypereyes_jax.rollout.servers.server import GenerationServer, PromptMismatch
+from hypereyes_jax.rollout.servers.sglang import SGLangServer
+from hypereyes_jax.rollout.servers.vllm import VLLMServer
+from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import TeacherServerConfig
+from hypereyes_jax.train.sizes import Scale
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TeacherServerConfig:
-    """A server that scores as the teacher, so that its weights need no room here.
-
-    A sample that it does not score in time, or scores as other tokens, is trained on without distillation, and counted.
-    """
-
-    url: str = ""
-    """Like http://host:30000; none = no server."""
-    kind: Literal["sglang", "vllm"] = "sglang"
-    """What serves: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
-    model: str = ""
-    """SGLang: a LoRA adapter that it holds. vLLM: a name it serves. None = the model it was started with."""
-    temperature: float = 1.0
-    """Of the server's log-probs; must be the student's. `hypereyes export --temperature` makes such a model."""
-    in_flight: int = 16
-    """Samples sent at a time."""
-    timeout: float = 120.0
-    """Seconds for one request."""
-    attempts: int = 3
-    """Tries of a request that fails (no connection, 5xx, 429, too slow, no JSON), with growing pauses up to 5 s."""
-    deadline: float = 300.0
-    """Seconds for all samples of a step; those not scored by then are not distilled."""
 
 
 def choose(
@@ -113,8 +91,6 @@ class Teaching:
     @property
     def local(self) -> LocalTeacher | None:
         """The teacher, if its weights are here."""
-        from hypereyes_jax.learner.teacher import LocalTeacher
-
         return self._teacher if isinstance(self._teacher, LocalTeacher) else None
 
     async def __call__(self, samples: Sequence[TrainingSample]) -> tuple[list[TrainingSample], dict[str, float]]:
@@ -149,17 +125,11 @@ class TeacherServer:
     """
 
     def __init__(self, server: GenerationServer, in_flight: int, deadline: float):
-        from hypereyes_jax.learner.teacher import Unscored
-
         self.unscored = Unscored()
         self._server, self._in_flight, self._deadline = server, in_flight, deadline
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         """As `Teacher.score`."""
-        from hypereyes_jax.learner.teacher import Unscored
-        from hypereyes_jax.rollout.servers.scoring import score_conversations
-        from hypereyes_jax.rollout.servers.server import PromptMismatch
-
         found = await score_conversations(
             self._server, [sample.chunks for sample in samples], in_flight=self._in_flight, deadline=self._deadline
         )
@@ -203,9 +173,6 @@ async def teaching(
 
 
 def _local(path: Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
-    from hypereyes_jax.learner.learner import reads_alike
-    from hypereyes_jax.learner.teacher import LocalTeacher
-
     learn, scale = rollouts.scale.learner, rollouts.scale
     model, params, chat = processes.load(path, learn.compute_dtype)
     if learn.opd == "reverse-kl" and not reads_alike(model, policy):
@@ -228,9 +195,6 @@ def _local(path: Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, 
 
 
 def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> GenerationServer:
-    from hypereyes_jax.rollout.servers.sglang import SGLangServer
-    from hypereyes_jax.rollout.servers.vllm import VLLMServer
-
     kind = {"sglang": SGLangServer, "vllm": VLLMServer}[config.kind]
     server = kind(
         config.url,
@@ -248,9 +212,6 @@ def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> 
 async def _problem(teacher: Teacher, chat: ChatFormat) -> str:
     """Why a prompt with an image and a reply of one token get no score; empty if they do."""
     from PIL import Image
-
-    from hypereyes_jax.learner.packing import TrainingSample
-    from hypereyes_jax.processing import SampledChunk
 
     logp, version = np.zeros(1, np.float32), np.zeros(1, np.int32)
     reply = SampledChunk(np.array(chat.stop_ids[:1], np.int32), logp, logp, version)

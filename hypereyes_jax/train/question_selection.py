@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hypereyes_jax.data.selection import Try, initial_reference, settled
+from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.samplers import Rollouts
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.env.types import Question, SearchBackend
-    from hypereyes_jax.rollout import Trajectory
 
 SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
 PASSES = 5  # the paper's pass@5
@@ -39,8 +37,6 @@ async def select(
 
     Each process that plays tries its share of the candidates; all get all that were chosen.
     """
-    from hypereyes_jax.data.selection import Try, initial_reference, settled
-
     path = directory.file(SELECTION)
     found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
     if found is not None:

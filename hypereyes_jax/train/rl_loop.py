@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.reward import RewardConfig
-from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
+from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.learner.state import weights
+from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.rl.references import ReferenceStore
+from hypereyes_jax.rollout import Timeline
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.distillation import Teaching
 from hypereyes_jax.train.question_selection import rollout_seeds, verdicts
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
 from hypereyes_jax.train.step_monitor import Watch, profiled
-
-if TYPE_CHECKING:
-    from hypereyes_jax.cli.rl import RlSettings
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.env.search.metrics import SearchMetrics
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.env.types import Question
-    from hypereyes_jax.learner.experience import Experience
-    from hypereyes_jax.models.qwen3_vl import Params
-    from hypereyes_jax.train.distillation import Teaching
-
 
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 
@@ -62,9 +64,6 @@ class RlLoop:
         tighten: Literal["epoch", "step"] = "epoch",
     ):
         """`params` are used up: the state takes their buffers. `tighten`: when better references come in force."""
-        from hypereyes_jax.learner.learner import make_learner
-        from hypereyes_jax.rl.references import ReferenceStore
-
         scale = rollouts.scale
         self._directory, self._rollouts, self._model = directory, rollouts, model
         self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
@@ -84,10 +83,6 @@ class RlLoop:
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
     async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
-        from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
-        from hypereyes_jax.learner.state import weights
-        from hypereyes_jax.rl.references import ReferenceStore
-
         settings = self._settings
         keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
@@ -119,10 +114,6 @@ class RlLoop:
         return weights(self._state, self._train_mode)[0]
 
     async def _step(self, step: int) -> dict[str, float]:
-        from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
-        from hypereyes_jax.learner.packing import TrainingSample
-        from hypereyes_jax.rollout import Timeline
-
         settings, timeline = self._settings, Timeline()
         asked = [self._questions[index] for index in self._order(step)]
         mine = self._processes.share(asked)
@@ -211,8 +202,6 @@ class RlLoop:
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
-        from hypereyes_jax.learner.state import weights
-
         return self._rollouts.publish(weights(self._state, self._train_mode)[0], version)
 
     def _epoch_steps(self) -> int:

@@ -11,21 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.types import Question, SearchBackend
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
+from hypereyes_jax.launch.replica_group.connect import connect
+from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
+from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.rollout import Engine, Timeline, Trajectory, run_episodes
+from hypereyes_jax.rollout.device import Device
+from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.sizes import Scale
-
-if TYPE_CHECKING:  # help must answer without jax
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.env.types import Question, SearchBackend
-    from hypereyes_jax.launch.processes import Processes
-    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
-    from hypereyes_jax.learner.packing import TrainingSample
-    from hypereyes_jax.processing import ChatFormat
-    from hypereyes_jax.rollout import Timeline, Trajectory
-    from hypereyes_jax.rollout.device import Device
-    from hypereyes_jax.rollout.engines import Engines
-    from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 
 
 class Played(NamedTuple):
@@ -80,12 +81,6 @@ class Rollouts:
 
         Raises UserError if the processes of a team can't reach each other.
         """
-        from hypereyes_jax.launch.replica_group.calls import Listener
-        from hypereyes_jax.launch.replica_group.connect import connect
-        from hypereyes_jax.rollout import Engine
-        from hypereyes_jax.rollout.device import Device
-        from hypereyes_jax.rollout.engines import Engines
-
         link = connect(processes, _end)
         slots = min(scale.slots, -(-at_once // len(copies.grid)))
         settings = replace(scale, slots=slots).engine()
@@ -110,8 +105,6 @@ class Rollouts:
 
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
         """Of a question as an episode begins, visual tokens counted one by one."""
-        from hypereyes_jax.env.episode import Episode
-
         episode = Episode(question, backend, self.scale.episode)
         return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
 
@@ -158,8 +151,6 @@ class Rollouts:
         Args:
           samples: the leader's, at least one; of a process that follows none.
         """
-        from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
-
         if self._following is not None:
             return from_message(await asyncio.to_thread(self._following[1].handed))
         if self._followers is None:
@@ -189,9 +180,6 @@ class Rollouts:
         """
         if not questions:
             return Played([], 0.0)
-        from hypereyes_jax.env.episode import Episode
-        from hypereyes_jax.rollout import run_episodes
-
         episodes = [Episode(question, backend, self.scale.episode) for question in questions]
         on_end = None if advance is None else lambda *_: advance()
         sampling = self.scale.sampling(evaluation)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from hypereyes_jax import miniature
+from hypereyes_jax.configs.images import MIN_PIXELS
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, MINIATURE, RECIPES, Recipe
-from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.processing.images import MIN_PIXELS
+from hypereyes_jax.processing.lengths import episode_tokens
 from hypereyes_jax.processing.types import Chunk
-
-if TYPE_CHECKING:  # these rooms bring jax along, and help must answer without it
-    from hypereyes_jax.learner.packing import PackConfig
-    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 
 PIXELS_A_TOKEN = 32**2
 
@@ -63,8 +60,6 @@ class Scale:
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
 
     def engine(self) -> EngineConfig:
-        from hypereyes_jax.rollout import EngineConfig
-
         return EngineConfig(
             slots=self.slots,
             length=self.row_tokens,
@@ -78,8 +73,6 @@ class Scale:
         )
 
     def sampling(self, evaluation: bool = False) -> SamplingConfig:
-        from hypereyes_jax.rollout import SamplingConfig
-
         return SamplingConfig(
             temperature=self.learner.temperature,
             top_p=self.eval_top_p if evaluation else self.top_p,
@@ -88,8 +81,6 @@ class Scale:
 
     def pack(self, samples: int, shards: int = 1) -> PackConfig:
         """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
-        from hypereyes_jax.learner.packing import PackConfig
-
         rows = self.shard_rows * shards
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
@@ -105,7 +96,7 @@ class Scale:
 
     def tokens(self, chunks: Sequence[Chunk]) -> int:
         """Length of a trajectory or a part of one, visual tokens counted one by one."""
-        return miniature.episode_tokens(chunks, self.min_pixels, self.max_pixels)
+        return episode_tokens(chunks, self.min_pixels, self.max_pixels)
 
 
 def scale_of(recipe: Recipe) -> Scale:

@@ -6,15 +6,15 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import jax
 
 from hypereyes_jax.configs.mesh import DEVICES, DeviceKind
-from hypereyes_jax.plan.roofline import useful_flops
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.models.flops import useful_flops
 from hypereyes_jax.runs.memory import host_peak_gib
-
-if TYPE_CHECKING:
-    from hypereyes_jax.configs.model import Qwen3VLConfig
-    from hypereyes_jax.learner.packing import PackConfig, PackedBatch
 
 _LOG = logging.getLogger(__name__)
 _TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
@@ -29,8 +29,6 @@ class Watch:
     """
 
     def __init__(self, model: Qwen3VLConfig, train: str):
-        import jax
-
         self._model, self._train = model, train
         self._devices = jax.local_devices()
         self._count = jax.device_count()
@@ -101,7 +99,5 @@ def profiled(folder: Path, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    import jax
-
     with jax.profiler.trace(str(folder)):
         yield

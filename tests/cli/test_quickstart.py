@@ -16,11 +16,12 @@ from hypereyes_jax import miniature
 from hypereyes_jax.cli import main as cli
 from hypereyes_jax.cli import make_teacher, pretrain_world
 from hypereyes_jax.cli import quickstart as quickstart_command
-from hypereyes_jax.cli.pretrain_world import PretrainConfig, corpus_hashes
+from hypereyes_jax.cli.pretrain_world import PretrainConfig
 from hypereyes_jax.cli.quickstart import ASSETS, QuickstartConfig
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.train.pretraining import corpus_hashes
 
 TINY = "--smoke --rl.search in-process --rl.latency 0".split()
 COMMAND = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hypereyes_jax.cli import rl
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.main import main
+from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
@@ -20,13 +20,14 @@ from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl_loop
+from hypereyes_jax.train import rl, rl_loop
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
-SETTINGS = rl.RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
+SETTINGS = RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
 ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 GENEROUS = [9, 99]  # a reference that any right answer betters
 
@@ -38,7 +39,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
         return [None if trajectory.result.answer is None else right for trajectory in played]
 
     monkeypatch.setattr(rl_loop, "verdicts", verdicts)
-    directory = RunDirectory.open(path, "rl", rl.RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
+    directory = RunDirectory.open(path, "rl", RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
     questions = world_questions(World.load(), "seen", 2, 5)
     write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
     model, params, chat = load_model(ASSETS / "base")
@@ -98,7 +99,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         raise UserError("seen enough")
 
     monkeypatch.setattr(rl, "train", train)
-    (tmp_path / "questions.jsonl").write_text("")
+    (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "Which?", "answer": "This"}) + "\n")
     words = f"rl --checkpoint {ASSETS / 'base'} --questions {tmp_path / 'questions.jsonl'} --out {tmp_path / 'run'}"
     chosen = "--tighten step --reward.kind cost-weighted --reward.alpha 2 --reward.beta 0.1"
     assert main(f"{words} {chosen}".split()) == 2

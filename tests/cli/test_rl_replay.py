@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from hypereyes_jax.cli import rl
 from hypereyes_jax.cli.eval import world_questions
+from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.search import world_service as searching
-from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.env.search.config import StoreMode
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store, prune_store
 from hypereyes_jax.env.types import FatalSearchError
@@ -25,9 +25,11 @@ from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train import rl
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.rl_loop import TIMELINE, RlLoop
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -65,7 +67,7 @@ def run(path, monkeypatch, settings, engine):
         steps.append(contents(played.trajectories))
         return played
 
-    config = rl.RlConfig(BASE, Path("-"), out=path, settings=settings)
+    config = RlConfig(BASE, Path("-"), out=path, settings=settings)
     directory = RunDirectory.open(path, "rl", config)
     questions = world_questions(World.load(), "seen", settings.prompts, 5)
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
@@ -117,7 +119,7 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
 @pytest.mark.slow
 def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_and_counts(tmp_path, monkeypatch):
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
-    settings = rl.RlSettings(
+    settings = RlSettings(
         steps=2, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=1,
         search_mode=StoreMode.RECORD,
     )  # fmt: skip
@@ -153,7 +155,7 @@ def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_an
 
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
-    settings = rl.RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
+    settings = RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
     settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 

@@ -24,7 +24,7 @@ from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.data.rejection import progressive_rejection_sampling
 from hypereyes_jax.data.searcher import CAREFUL, WASTEFUL, Habits, demonstrate, snap
 from hypereyes_jax.data.selection import Try, initial_reference, settled
-from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.env.world import World, WorldBackend

@@ -10,9 +10,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.models.qwen3_vl import checkpoint
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.models.tensor_files import StoredTensor

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.learner.global_batch import data_shards, global_batch, local_shards
 from hypereyes_jax.learner.learner import make_learner
-from hypereyes_jax.learner.packing import PackConfig, PackedBatch, pack
+from hypereyes_jax.learner.packing import PackedBatch, pack
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh
 from tests.learner.sharded_steps import MODELS, PLAIN, LearnerConfig

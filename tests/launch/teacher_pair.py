@@ -9,7 +9,7 @@ import sys
 
 import jax
 
-from hypereyes_jax.launch.initialize import DistributedConfig
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher
 from hypereyes_jax.models.qwen3_vl import init_params

@@ -15,15 +15,17 @@ import jax
 import numpy as np
 from PIL import Image
 
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
-from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rollout import EngineConfig, SamplingConfig, Scheduler
+from hypereyes_jax.rollout import Scheduler
 from hypereyes_jax.rollout.replicas.layout import teams
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.samplers import Rollouts

@@ -16,9 +16,10 @@ from safetensors.numpy import load_file
 
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.cli.sft import SftConfig
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.initialize import DistributedConfig, join
+from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.learner.teacher import LocalTeacher

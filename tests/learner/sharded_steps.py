@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig, PackConfig
 from hypereyes_jax.learner.checkpoint import Checkpoints
-from hypereyes_jax.learner.learner import LearnerConfig, make_learner
-from hypereyes_jax.learner.optimizer import OptimizerConfig
-from hypereyes_jax.learner.packing import PackConfig, pack
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import pack
 from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.sharding import make_mesh

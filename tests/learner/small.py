@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
-from hypereyes_jax.learner.packing import PackConfig, TrainingSample
+from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
 CONFIG = Qwen3VLConfig(

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from hypereyes_jax.learner.learner import LearnerConfig, make_learner
-from hypereyes_jax.learner.optimizer import OptimizerConfig
+from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
+from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, lm_head

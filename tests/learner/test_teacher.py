@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.learner.learner import LearnerConfig, make_learner
+from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.learner.teacher import LocalTeacher, Unscored
 from hypereyes_jax.models.qwen3_vl import init_params

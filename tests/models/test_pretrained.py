@@ -15,13 +15,13 @@ import torch
 import transformers
 from PIL import Image
 
+from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.export import export_merged
 from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import forward, save_hf
 from hypereyes_jax.processing import pack_inputs, patchify
 from hypereyes_jax.rollout.device import Device
-from hypereyes_jax.rollout.types import EngineConfig
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 PIXELS = (64 * 64, 128 * 96)

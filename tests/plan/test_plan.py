@@ -11,20 +11,24 @@ import pytest
 import tyro
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli import plan as plan_module
 from hypereyes_jax.cli.main import main
-from hypereyes_jax.cli.plan import PlanConfig, _largest, _refusal, plan
-from hypereyes_jax.cli.rl import RlConfig, RlSettings
+from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.configs.mesh import MESHES, MeshConfig
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.models.flops import active_parameters, useful_flops
+from hypereyes_jax.plan import plan as plan_module
+from hypereyes_jax.plan import platform
 from hypereyes_jax.plan import programs as plan_programs
 from hypereyes_jax.plan import topology as target
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
+from hypereyes_jax.plan.plan import _largest, _refusal, plan
 from hypereyes_jax.plan.programs import replica_config, weight_bytes
 from hypereyes_jax.plan.report import EnginePlan, Plan, TrainPlan, render
-from hypereyes_jax.plan.roofline import active_parameters, roofline_seconds, useful_flops
+from hypereyes_jax.plan.roofline import roofline_seconds
+from hypereyes_jax.plan.settings import PlanConfig
+from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 
@@ -112,7 +116,7 @@ def test_unknown_names_are_refused_with_those_there_are():
     ],
 )
 def test_what_can_not_be_planned_is_refused(words, message, capsys, monkeypatch):
-    monkeypatch.setattr(target, "prepare", lambda mesh: None)  # jax is here already
+    monkeypatch.setattr("hypereyes_jax.cli.plan.prepare", lambda mesh: None)  # jax is here already
     assert main(["plan", *words.split()]) == 2
     assert message in capsys.readouterr().err
 
@@ -134,7 +138,7 @@ class Compiler:
                 trace()
             return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0))
 
-        monkeypatch.setattr(plan_programs, "abstract_batch", batch)
+        monkeypatch.setattr(plan_module, "abstract_batch", batch)
         monkeypatch.setattr(plan_module, "compile_program", compiled)
         # one device with a card's memory, on this CPU
         monkeypatch.setitem(MESHES, "one", MeshConfig("one", "cpu", device="h20"))
@@ -379,7 +383,7 @@ def test_the_miniatures_recipe_is_what_its_commands_run_by_default():
 def test_preparing_after_jax_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", object())
     with pytest.raises(RuntimeError, match="before jax is imported"):
-        target.prepare(MESHES["v5p_64"])
+        platform.prepare(MESHES["v5p_64"])
 
 
 def test_recipes_hold_the_papers_values():

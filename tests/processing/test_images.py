@@ -8,16 +8,9 @@ import skimage.data
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import VisionConfig
-from hypereyes_jax.processing import (
-    MAX_PIXELS,
-    MIN_PIXELS,
-    PatchedImage,
-    frame_timestamps,
-    patchify,
-    patchify_video,
-    vision_inputs,
-)
+from hypereyes_jax.processing import PatchedImage, frame_timestamps, patchify, patchify_video, vision_inputs
 
 CONFIG = VisionConfig()
 PHOTOS = {name: Image.fromarray(getattr(skimage.data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")}

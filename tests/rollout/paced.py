@@ -8,9 +8,10 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.env.episode import Episode, EpisodeConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
-from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 
 SETTINGS = EngineConfig(
     slots=4,

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.models.qwen3_vl import forward, init_params
 from hypereyes_jax.processing import ContextChunk, pack_inputs
-from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
+from hypereyes_jax.rollout import DecodeRequest, Engine
 from hypereyes_jax.rollout.kv import bytes_per_token
 from hypereyes_jax.rollout.servers.weight_check import EchoError, echo_check
 from tests.rollout.paced import SAMPLING, SETTINGS, picture

@@ -11,9 +11,10 @@ import numpy as np
 
 from hypereyes_jax.env import Episode, ImageSearch, Question, SearchHit, TextSearch, tool_call
 from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.config import CallPolicy, StoreMode
 from hypereyes_jax.env.search.faults import FaultPlan
-from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
-from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.processing import SampledChunk

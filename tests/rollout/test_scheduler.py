@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.processing import SampledChunk
-from hypereyes_jax.rollout import (
-    GeneratorError,
-    RolloutLimits,
-    SamplingConfig,
-    Scheduler,
-    SchedulerConfig,
-    Timeline,
-    TurnEnd,
-    run_episodes,
-)
+from hypereyes_jax.rollout import GeneratorError, RolloutLimits, Scheduler, Timeline, TurnEnd, run_episodes
 from hypereyes_jax.rollout.replicas.placement import Replicas
 from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
 

@@ -9,7 +9,8 @@ import sys
 import jax
 import pytest
 
-from hypereyes_jax.rollout import SamplingConfig, Scheduler, SchedulerConfig, run_episodes
+from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
+from hypereyes_jax.rollout import Scheduler, run_episodes
 from tests.rollout.paced import PacedEpisode, question
 
 SHORT = SamplingConfig(max_new_tokens=2)

@@ -13,8 +13,8 @@ import tyro
 from aiohttp import web
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli import rl
 from hypereyes_jax.cli.eval import world_questions
+from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_json
@@ -28,10 +28,12 @@ from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.distillation import TeacherServer, TeacherServerConfig, Teaching, choose
+from hypereyes_jax.train import rl
+from hypereyes_jax.train.distillation import TeacherServer, Teaching, choose
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.rl_loop import Trial
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests.learner.small import CONFIG, PACK, samples
 from tests.serving import SGLangMimic, VLLMMimic, mimicked, model_scores, served
@@ -101,7 +103,7 @@ async def test_without_a_teacher_nothing_is_distilled():
 
 def test_the_command_line_names_one_teacher():
     words = "--checkpoint c --questions q --teacher-server.url http://host:8000 --teacher-server.kind vllm"
-    config = tyro.cli(rl.RlConfig, args=f"{words} --teacher-server.temperature 0.8".split())
+    config = tyro.cli(RlConfig, args=f"{words} --teacher-server.temperature 0.8".split())
     server = TeacherServerConfig("http://host:8000", "vllm", temperature=0.8)
     assert config.teacher_server == server
     assert choose(None, config.teacher_server, 0.8) == server
@@ -126,13 +128,13 @@ def test_settings_that_can_not_be_meant_are_refused(directory, server, message):
         choose(directory, server, 0.8)
 
 
-SETTINGS = rl.RlSettings(steps=1, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=9)
+SETTINGS = RlSettings(steps=1, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=9)
 ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 
 
 def one_step(path, teacher):
     """Logged values of an RL step of the shipped base model."""
-    directory = RunDirectory.open(path, "rl", rl.RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
+    directory = RunDirectory.open(path, "rl", RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
     questions = world_questions(World.load(), "seen", SETTINGS.prompts, 5)
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(ASSETS / "base")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypereyes_jax.cli import rl
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
@@ -15,8 +14,10 @@ from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.sequence import digest, prepare
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train import rl
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -41,7 +42,7 @@ def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys
     )
     scale = replace(MINIATURE_RL, prompt_tokens=shortest)
     (tmp_path / SELECTION).write_text("{}")
-    settings = rl.RlSettings(prompts=1, search="in-process")
+    settings = RlSettings(prompts=1, search="in-process")
     with Stages() as stages, pytest.raises(UserError, match="only 0 of 3 candidates"):
         rl.train(
             RunDirectory(tmp_path), Rollouts(Engines([]), chat, scale), model, params, questions, None, settings, stages

@@ -14,11 +14,11 @@ from hypereyes_jax.cli.main import COMMANDS, main
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.cli.rl import run as run_rl
 from hypereyes_jax.cli.sft import SftConfig
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
-from hypereyes_jax.launch.initialize import DistributedConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
 from hypereyes_jax.runs.trackers import TrackingConfig

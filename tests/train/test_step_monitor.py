@@ -12,7 +12,8 @@ import pytest
 
 from hypereyes_jax.configs.mesh import DEVICES
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
-from hypereyes_jax.learner.packing import PackConfig, pack, sft_sample
+from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.processing.types import SampledChunk
 from hypereyes_jax.train.step_monitor import Watch, profiled, published
 from tests.learner.small import CONFIG, PACK, samples

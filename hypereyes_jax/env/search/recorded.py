@@ -8,24 +8,17 @@ import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 
 from PIL import Image
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
+from hypereyes_jax.env.search.config import StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch, image_query, normal_query, search_key
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchHit
 from hypereyes_jax.env.web.per_loop import PerLoop
 
 Hits = tuple[SearchHit, ...]
-
-
-class StoreMode(StrEnum):
-    LIVE = "live"  # the store is neither read nor written
-    RECORD = "record"  # always asks; a new result replaces the old one
-    REPLAY = "replay-strict"  # never asks; a search that was not recorded ends the run
-    REPLAY_THEN_LIVE = "replay-then-live"  # asks for what is not recorded, and records it
 
 
 class RecordedBackend:

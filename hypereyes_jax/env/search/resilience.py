@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from aiolimiter import AsyncLimiter
@@ -16,30 +15,10 @@ from purgatory.domain.model import OpenedState
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
+from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.per_loop import PerLoop
-
-
-@dataclass(frozen=True)
-class CallPolicy:
-    """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
-
-    in_flight: int = 64
-    timeout: float = 60.0  # seconds, one attempt
-    attempts: int = 3
-    backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
-    retry_after_cap: float = 60.0  # seconds; a service may ask for a longer wait than the backoff, up to this
-    rate: float | None = None  # requests a second; None = no limit
-    burst: float = 1.0  # seconds' worth of `rate` that may go out at once
-    text_price: float = 0.0  # dollars a request
-    image_price: float = 0.0
-    spending_cap: float | None = None  # dollars; the request that would exceed it is not sent
-    breaker_failures: int = 20  # failed requests in a row that open the circuit ...
-    breaker_seconds: float = 30.0  # ... for so long
-
-    def price(self, tool: str) -> float:
-        return self.text_price if tool == TEXT_SEARCH else self.image_price
 
 
 class ResilientBackend:

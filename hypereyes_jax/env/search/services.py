@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hypereyes_jax.env.search.backends import (
     HttpWorldBackend,
@@ -18,39 +16,14 @@ from hypereyes_jax.env.search.backends import (
     SerpApiConfig,
 )
 from hypereyes_jax.env.search.backends.image_host import ImageHost
-from hypereyes_jax.env.search.backends.serpapi import ImageEngine
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
-from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
-from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.types import SearchBackend
+from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
-
-Service = Literal["world", "serve-world", "retriever", "serpapi"]
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
-
-    service: Service = "world"  # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi
-    url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
-    image_engine: ImageEngine = "google_lens"  # SerpApi's
-    image_url: str = ""  # SerpApi: public address of a tunnel to the local image host
-    image_port: int = 0  # SerpApi: port of the local image host; 0 = any
-    bucket: str = ""  # SerpApi: host crops in this S3 bucket instead
-    bucket_endpoint: str = ""  # of an S3-compatible service; "" = AWS
-    bucket_public_url: str = ""  # "" = presigned URLs
-    store: Path | None = None  # file to record to and replay from
-    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE  # only with a store
-    policy: CallPolicy = field(default_factory=CallPolicy)
-
-
-@dataclass(frozen=True)
-class SearchKeys:
-    serpapi: str = field(default="", repr=False)
-    s3_access: str = field(default="", repr=False)
-    s3_secret: str = field(default="", repr=False)
 
 
 class Connected(NamedTuple):
@@ -85,8 +58,6 @@ async def connected(config: SearchConfig, keys: SearchKeys | None = None) -> Asy
 
 def _service(config: SearchConfig, keys: SearchKeys) -> SearchBackend:
     if config.service == "world":
-        from hypereyes_jax.env.world import World, WorldBackend
-
         return WorldBackend(World.load())
     if config.service == "serpapi":
         replaying = config.store is not None and config.mode is StoreMode.REPLAY

@@ -6,18 +6,17 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
+from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.search.faults import FaultPlan
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
+from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
+from hypereyes_jax.env.search.store import SearchStore
+from hypereyes_jax.env.types import SearchBackend
+from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.env.search.store import SearchStore
-    from hypereyes_jax.env.types import SearchBackend
-    from hypereyes_jax.env.world import World
-
-Transport = Literal["http", "in-process"]
 
 
 @contextlib.asynccontextmanager
@@ -40,9 +39,6 @@ async def searching(
     Raises:
       UserError: a strict replay of no store, or of one that is not there.
     """
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.env.search.resilience import ResilientBackend
-
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_name(world, transport)
         opened = _open(store, mode)
@@ -69,8 +65,6 @@ def engine_name(world: World, transport: Transport) -> str:
 
 
 def _open(store: Path | None, mode: StoreMode) -> SearchStore | None:
-    from hypereyes_jax.env.search.store import SearchStore
-
     if mode is StoreMode.REPLAY and (store is None or not store.is_file()):
         missing = "name it" if store is None else f"there is no {store}"
         raise UserError(f"a strict replay needs the store of a recorded run: {missing}.")
@@ -79,11 +73,6 @@ def _open(store: Path | None, mode: StoreMode) -> SearchStore | None:
 
 @contextlib.contextmanager
 def _service(world: World, transport: Transport, latency: float) -> Iterator[SearchBackend]:
-    from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
-    from hypereyes_jax.env.search.faults import FaultPlan
-    from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
-    from hypereyes_jax.env.world import WorldBackend
-
     world.prepare()
     if transport == "in-process":
         yield WorldBackend(world, latency=latency)

@@ -9,13 +9,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-
-if TYPE_CHECKING:
-    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
 
 _PATIENCE = 300.0  # seconds for all of a team to connect; they have met already, at the run's start
 _TRY = 10.0  # seconds for one address, or for a caller to say who it is
@@ -33,8 +30,6 @@ def connect(processes: Processes, lost: Callable[[str], None]) -> Announcer | Li
 
     Raises UserError if they can't reach each other.
     """
-    from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
-
     if len(processes.players) == processes.count:
         return None
     leader, *followers = processes.team
@@ -48,8 +43,6 @@ def connect(processes: Processes, lost: Callable[[str], None]) -> Announcer | Li
 
 
 def _call(leader: int, addresses: list[str], port: int, word: bytes, own: int) -> Peer:
-    from hypereyes_jax.launch.replica_group.calls import Peer
-
     for address in addresses:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((address, port), timeout=_TRY)
@@ -66,8 +59,6 @@ def _call(leader: int, addresses: list[str], port: int, word: bytes, own: int) -
 
 
 def _answer(listening: socket.socket, word: bytes, followers: list[int]) -> list[Peer]:
-    from hypereyes_jax.launch.replica_group.calls import Peer
-
     found: dict[int, socket.socket] = {}
     until = time.monotonic() + _PATIENCE
     while missing := [number for number in followers if number not in found]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout.episodes import Generator, Seat
-from hypereyes_jax.rollout.types import SamplingConfig, Turn
+from hypereyes_jax.rollout.types import Turn
 
 
 class Replicas:

@@ -15,11 +15,13 @@ import numpy as np
 from PIL import Image
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.processing import MAX_PIXELS, MIN_PIXELS, ContextChunk, SampledChunk, smart_resize
+from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
 from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.servers.weight_check import EchoError
-from hypereyes_jax.rollout.types import SamplingConfig, Turn, TurnEnd
+from hypereyes_jax.rollout.types import Turn, TurnEnd
 
 
 class PromptMismatch(GeneratorError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.rollout.servers.server import (
     Completion,
     Conversation,
@@ -18,7 +19,6 @@ from hypereyes_jax.rollout.servers.server import (
     is_truncated,
     sampling_params,
 )
-from hypereyes_jax.rollout.types import SamplingConfig
 
 
 class SGLangServer(GenerationServer):

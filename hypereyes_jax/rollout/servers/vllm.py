@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.servers.server import (
     Completion,
@@ -22,7 +23,6 @@ from hypereyes_jax.rollout.servers.server import (
     is_truncated,
     sampling_params,
 )
-from hypereyes_jax.rollout.types import SamplingConfig
 
 
 class VLLMServer(GenerationServer):

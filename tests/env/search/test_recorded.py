@@ -13,7 +13,8 @@ from PIL import Image
 
 from hypereyes_jax.env import Episode, FatalSearchError, Question, SearchError, tool_call
 from hypereyes_jax.env.actions import ImageSearch, TextSearch
-from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
+from hypereyes_jax.env.search.config import StoreMode
+from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch, image_query, normal_query
 from hypereyes_jax.env.search.store_tools import export_store, import_store, inspect_store, merge_stores, prune_store
 from hypereyes_jax.errors import UserError

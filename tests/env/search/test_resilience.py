@@ -10,9 +10,10 @@ from PIL import Image
 
 from hypereyes_jax.env import FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.metrics import LatencyHistogram, SearchMetrics
-from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving
 
 QUICK = {"backoff": (0.0, 0.001)}

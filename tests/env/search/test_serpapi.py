@@ -13,9 +13,10 @@ from PIL import Image
 from hypereyes_jax.env import FatalSearchError, SearchError
 from hypereyes_jax.env.media.images import decode_image
 from hypereyes_jax.env.search.backends import LocalImageHost, S3Config, S3ImageHost, SerpApiBackend, SerpApiConfig
+from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
-from hypereyes_jax.env.search.resilience import CallPolicy, ResilientBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.web.http import HttpLimits

@@ -4,10 +4,9 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.env import FatalSearchError, SearchError
-from hypereyes_jax.env.search.recorded import StoreMode
-from hypereyes_jax.env.search.resilience import CallPolicy
+from hypereyes_jax.env.search.config import CallPolicy, SearchConfig, SearchKeys, StoreMode
 from hypereyes_jax.env.search.serve import serving
-from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import SearchBackend, SearchHit
 from hypereyes_jax.errors import UserError
 

@@ -1,7 +1,7 @@
 import pytest
 
 from hypereyes_jax.env import FatalSearchError
-from hypereyes_jax.env.search.recorded import StoreMode
+from hypereyes_jax.env.search.config import StoreMode
 from hypereyes_jax.env.search.world_service import searching
 from hypereyes_jax.env.world import World
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.processing import SampledChunk
-from hypereyes_jax.rollout import GeneratorError, SamplingConfig, TurnEnd, run_episodes
+from hypereyes_jax.rollout import GeneratorError, TurnEnd, run_episodes
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.weight_check import EchoError
 from tests.rollout.paced import SETTINGS, PacedEpisode, question

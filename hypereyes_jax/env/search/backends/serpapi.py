@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
+from hypereyes_jax.env.search.config import ImageEngine
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, Reply, check_status
-
-ImageEngine = Literal["google_lens", "google_reverse_image"]
 
 
 @dataclass(frozen=True)

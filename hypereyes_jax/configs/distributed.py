@@ -1,0 +1,22 @@
+"""How the processes of one run find each other, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How this process finds the others. Leave all unset on Slurm, Cloud TPU and GKE, and for a single process."""
+
+    join: bool = False
+    """Run as one of several processes."""
+    coordinator: str | None = None
+    """host:port of process 0, the same for all."""
+    processes: int | None = None
+    process: int | None = None
+    """This process's number, from 0."""
+    start_timeout: int = 300
+    """Seconds to wait for the others at the start."""
+    heartbeat_timeout: int = 60
+    """Seconds after which a silent process counts as dead, and all others end with a message that names it."""

@@ -1,0 +1,6 @@
+"""Sizes that images are brought to, in pixels."""
+
+from __future__ import annotations
+
+MIN_PIXELS = 65536
+MAX_PIXELS = 1200 * 32 * 32  # the paper's cap: 1,200 visual tokens of 32 x 32 pixels

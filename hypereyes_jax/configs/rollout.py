@@ -1,0 +1,90 @@
+"""Sizes and rules of the rollout engine, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+
+KVKind = Literal["float32", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    temperature: float = 0.8  # the paper's rollouts; 0 = greedy
+    top_p: float = 0.95
+    top_k: int = 0  # 0 = off
+    min_p: float = 0.0
+    max_new_tokens: int = 1524  # a turn
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise ValueError(
+                f"sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got {self}"
+            )
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes of an engine. Each combination of bucket sizes that is met compiles one program, when it is first met."""
+
+    slots: int = 32
+    length: int = 1024  # tokens a slot holds, visual tokens counted one by one
+    kv: KVKind = "float32"  # how keys and values are kept
+    max_steps: int = 16  # tokens a decode call samples in each row, at most
+    decode_rows: tuple[int, ...] = ()  # rows of a decode call; () = a quarter of the slots, and all
+    extend_rows: tuple[int, ...] = (1, 4)  # rows of an extend call
+    extend_tokens: tuple[int, ...] = (64, 256)  # tokens a row; longer inputs take several calls
+    view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `length`, a half, and all
+    image_shapes: tuple[tuple[int, int], ...] = ((4, 64), (2, 256), (1, 1024), (1, 4800))  # (rows, patches a row)
+    images_apart: bool = False  # each image is encoded in a call of its own
+    # A prompt begins with what another one left in a slot only where all of it is the same, not just how it begins.
+    whole_prompts: bool = False
+    visual_tokens: int = 4096  # of encoded images kept for later use
+    min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
+    max_pixels: int = MAX_PIXELS
+    max_prompt_tokens: int = 15_000  # the paper's limit
+    max_images: int = 50  # of a sequence; the paper's limit
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or self.length < 2 or self.max_steps < 1:
+            raise ValueError(f"slots, length and max_steps must be positive, got {self}")
+        if any(rows > self.slots for rows in self.decode_rows) or any(n > self.length for n in self.view_lengths):
+            raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths length={self.length}")
+
+    def exact(self) -> EngineConfig:
+        """The same sizes with one shape for each program and one image a call, at some cost in speed.
+
+        Timing then changes no shape, and not where the reading of a prompt begins. With a slot for every rollout,
+        log-probs, and the weights trained on them, are the same to the bit whenever a run is repeated on a CPU, idle or
+        busy. Without, caches of evicted rollouts may be read again in other pieces.
+        """
+        return replace(
+            self,
+            decode_rows=(self.slots,),
+            extend_rows=self.extend_rows[-1:],
+            extend_tokens=self.extend_tokens[-1:],
+            view_lengths=(self.length,),
+            images_apart=True,
+            whole_prompts=True,
+        )
+
+    @property
+    def decode_row_buckets(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.decode_rows or (-(-self.slots // 4),)), self.slots}))
+
+    @property
+    def view_buckets(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.view_lengths or (self.length // 4, self.length // 2)), self.length} - {0}))
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
+    share_prompts: bool = True  # sequences with equal prompts share one prefill
+    evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
+    offload_bytes: int = 1 << 30  # host memory for caches of evicted sequences; beyond it they are read again
+    max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any

@@ -1,0 +1,17 @@
+"""Which judge decides, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Who says whether an answer is right."""
+
+    url: str = ""
+    """Base of an OpenAI-compatible endpoint whose model judges the answers; none = they are compared exactly."""
+    model: str = ""
+    """Its name there. The key is read from OPENAI_API_KEY."""
+    rule: str = "general"
+    """How it is told to judge: general, short-fact, browse, visual-entity or multi-entity."""

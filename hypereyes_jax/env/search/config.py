@@ -1,0 +1,66 @@
+"""Which searches are made and how, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from hypereyes_jax.env.actions import TEXT_SEARCH
+
+Transport = Literal["http", "in-process"]
+Service = Literal["world", "serve-world", "retriever", "serpapi"]
+ImageEngine = Literal["google_lens", "google_reverse_image"]
+
+
+class StoreMode(StrEnum):
+    LIVE = "live"  # the store is neither read nor written
+    RECORD = "record"  # always asks; a new result replaces the old one
+    REPLAY = "replay-strict"  # never asks; a search that was not recorded ends the run
+    REPLAY_THEN_LIVE = "replay-then-live"  # asks for what is not recorded, and records it
+
+
+@dataclass(frozen=True)
+class CallPolicy:
+    """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
+
+    in_flight: int = 64
+    timeout: float = 60.0  # seconds, one attempt
+    attempts: int = 3
+    backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
+    retry_after_cap: float = 60.0  # seconds; a service may ask for a longer wait than the backoff, up to this
+    rate: float | None = None  # requests a second; None = no limit
+    burst: float = 1.0  # seconds' worth of `rate` that may go out at once
+    text_price: float = 0.0  # dollars a request
+    image_price: float = 0.0
+    spending_cap: float | None = None  # dollars; the request that would exceed it is not sent
+    breaker_failures: int = 20  # failed requests in a row that open the circuit ...
+    breaker_seconds: float = 30.0  # ... for so long
+
+    def price(self, tool: str) -> float:
+        return self.text_price if tool == TEXT_SEARCH else self.image_price
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
+
+    service: Service = "world"  # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi
+    url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
+    image_engine: ImageEngine = "google_lens"  # SerpApi's
+    image_url: str = ""  # SerpApi: public address of a tunnel to the local image host
+    image_port: int = 0  # SerpApi: port of the local image host; 0 = any
+    bucket: str = ""  # SerpApi: host crops in this S3 bucket instead
+    bucket_endpoint: str = ""  # of an S3-compatible service; "" = AWS
+    bucket_public_url: str = ""  # "" = presigned URLs
+    store: Path | None = None  # file to record to and replay from
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE  # only with a store
+    policy: CallPolicy = field(default_factory=CallPolicy)
+
+
+@dataclass(frozen=True)
+class SearchKeys:
+    serpapi: str = field(default="", repr=False)
+    s3_access: str = field(default="", repr=False)
+    s3_secret: str = field(default="", repr=False)

@@ -1,0 +1,328 @@
+"""Whether a recipe fits a mesh, how fast it could be, and what bounds it: compiled for hardware that is not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.configs.mesh import DEVICES, MESHES, MeshConfig
+from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
+from hypereyes_jax.configs.recipes import RECIPES, Recipe
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.learner.global_batch import shards_by_process
+from hypereyes_jax.models.flops import useful_flops
+from hypereyes_jax.models.sharding import ShardingError, make_mesh
+from hypereyes_jax.plan import topology
+from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
+from hypereyes_jax.plan.programs import (
+    abstract_batch,
+    engine_programs,
+    replica_config,
+    slot_bytes,
+    teacher_scoring,
+    train_step,
+    weight_bytes,
+)
+from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
+from hypereyes_jax.plan.roofline import roofline_seconds
+from hypereyes_jax.plan.settings import PlanConfig, default_scale, known
+from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
+from hypereyes_jax.train.sizes import MINIATURE_RL, PIXELS_A_TOKEN, Scale
+
+# Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
+_USABLE = 0.94
+
+
+def plan(config: PlanConfig) -> Plan:
+    """Compile and measure. `plan.platform.prepare` must have run, before jax was imported.
+
+    Raises UserError for an unknown recipe, mesh or teacher, settings that training would refuse, a mesh that does not
+    divide a model, a search without a limit of memory, or a missing compiler.
+    """
+    recipe, mesh_config = known(config.recipe, RECIPES, "recipe"), known(config.mesh, MESHES, "mesh")
+    scale = _scale(config, recipe)
+    if config.teacher and recipe.stage == "sft":
+        raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
+    if config.search and not mesh_config.device:
+        raise UserError(f"--search needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
+    recipe = replace(
+        recipe,
+        learner=scale.learner,
+        row_tokens=scale.row_tokens,
+        shard_rows=scale.shard_rows,
+        row_images=scale.row_images,
+        image_tokens=scale.max_pixels // PIXELS_A_TOKEN,
+        distill=recipe.distill or bool(config.teacher),
+    )
+    model = _model(recipe.model)
+    taught = _model(config.teacher) if config.teacher else None
+    try:
+        mesh = make_mesh(mesh_config, topology.devices(mesh_config)[: mesh_config.size])
+        step = train_step(recipe, model, mesh)
+    except ShardingError as error:
+        raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
+    try:
+        scoring = teacher_scoring(taught, scale.learner.compute_dtype, mesh) if taught is not None else None
+    except ShardingError as error:
+        raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
+    shards = mesh_config.data_shards
+    rows, row_tokens = shards * recipe.shard_rows, recipe.row_tokens
+    capacity = _capacity(mesh_config)
+    room = capacity - (scoring.weights / GIB if scoring is not None else 0.0)
+
+    def trained(rows: int, row_tokens: int) -> TrainPlan:
+        return _train_plan(recipe, model, mesh_config, step, scale, rows, row_tokens, room)
+
+    def sampled(train: TrainPlan) -> EnginePlan | None:
+        if not config.rollout or recipe.rollout is None:
+            return None
+        return _engine_plan(recipe, model, mesh_config, scale, room, train)
+
+    def scored(train: TrainPlan) -> TeacherPlan | None:
+        if scoring is None or taught is None:
+            return None
+        return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, scale, capacity, train)
+
+    def all_fit(rows: int, row_tokens: int) -> bool:
+        train = trained(rows, row_tokens)
+        if not train.fits:
+            return False
+        teacher = scored(train)
+        if teacher is not None and not teacher.fits:
+            return False
+        slots = engine if row_tokens == recipe.row_tokens else sampled(train)
+        return slots is None or slots.fits
+
+    train = trained(rows, row_tokens)
+    teacher, engine = scored(train), sampled(train)
+    refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
+    largest = {}
+    if config.search:
+        largest = {
+            "row_tokens": _largest(lambda n: all_fit(rows, n), row_tokens, unit=1024),
+            "rows": _largest(lambda n: all_fit(n, row_tokens), rows, unit=shards),
+        }
+    return Plan(
+        recipe=recipe.name,
+        mesh=mesh_config.name,
+        devices=mesh_config.size,
+        capacity_gib=capacity if mesh_config.device else None,
+        fits=all(part is None or part.fits for part in (train, teacher, engine)) and not refused,
+        train=train,
+        engine=engine,
+        refused=refused,
+        teacher=teacher,
+        largest=largest,
+    )
+
+
+def _scale(config: PlanConfig, recipe: Recipe) -> Scale:
+    """The sizes to plan. Raises UserError for those that the training command would refuse."""
+    default = default_scale(recipe)
+    if config.scale == MINIATURE_RL:  # nothing was given, and the recipe not named first
+        return default
+    for name in ("schedule", "learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
+        if getattr(config.scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+            raise UserError(
+                f"these settings are not {recipe.name}'s: name the recipe first (hypereyes plan {recipe.name} ...), it "
+                "decides the others' defaults; and leave learning rates out, they change no plan"
+            )
+    train = config.scale.learner.train
+    if (recipe.stage == "sft") != (train == "lora"):
+        wanted = "lora" if recipe.stage == "sft" else "full or language"
+        raise UserError(f"{recipe.name} does not train {train}: --scale.learner.train must be {wanted}")
+    return config.scale
+
+
+def _train_plan(
+    recipe: Recipe,
+    model: Qwen3VLConfig,
+    mesh: MeshConfig,
+    step: Any,
+    scale: Scale,
+    rows: int,
+    row_tokens: int,
+    room: float,
+) -> TrainPlan:
+    micro_batches = math.ceil(recipe.batch / (rows * scale.row_samples))
+    batch = abstract_batch(recipe, model, micro_batches, rows, row_tokens)
+    program = compile_program("training step", lambda: step.trace(batch), mesh)
+    patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
+    useful = useful_flops(model, rows * row_tokens, row_tokens, patches, recipe.learner.train)
+    useful *= micro_batches / mesh.size
+    seconds = roofline_seconds(mesh, program)
+    bound = max(seconds, key=lambda name: seconds[name])
+    peak = DEVICES[mesh.device].bf16_tflops if mesh.device else math.inf
+    resident = (step.weights + step.optimizer) / GIB
+    return TrainPlan(
+        program=program,
+        rows=rows,
+        row_tokens=row_tokens,
+        micro_batches=micro_batches,
+        weights_gib=step.weights / GIB,
+        optimizer_gib=step.optimizer / GIB,
+        gradients_gib=step.gradients / GIB,
+        batch_gib=max(program.arguments_gib - resident, 0.0),
+        activations_gib=max(program.temporaries_gib - step.gradients / GIB, 0.0),
+        host_gib=step.host / GIB,
+        useful_tflops=useful / 1e12,
+        roofline_seconds=seconds,
+        bound=bound,
+        step_seconds=seconds[bound],
+        useful_share=useful / 1e12 / program.tflops if program.tflops else 0.0,
+        peak_share=useful / 1e12 / peak / seconds[bound] if seconds[bound] else 0.0,
+        fits=not program.error and program.peak_gib <= room,
+    )
+
+
+def _teacher_plan(
+    name: str,
+    recipe: Recipe,
+    model: Qwen3VLConfig,
+    mesh: MeshConfig,
+    scoring: Any,
+    scale: Scale,
+    capacity: float,
+    train: TrainPlan,
+) -> TeacherPlan:
+    """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
+    micro_batches = math.ceil(recipe.batch / 2 / (train.rows * scale.row_samples))
+    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_tokens)
+    program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh)
+    peak = program.peak_gib + train.weights_gib + train.optimizer_gib
+    return TeacherPlan(
+        model=name,
+        weights_gib=scoring.weights / GIB,
+        program=program,
+        micro_batches=micro_batches,
+        fits=not program.error and peak <= capacity,
+    )
+
+
+def _engine_plan(
+    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, scale: Scale, room: float, train: TrainPlan
+) -> EnginePlan:
+    """Of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
+
+    Args:
+      room: GiB of a device, for the engine and the learner's weights and moments.
+    """
+    default = default_scale(RECIPES[recipe.name])
+    given = any(getattr(scale, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
+    resident = train.weights_gib + train.optimizer_gib
+    room = room - resident if mesh.device else 2.0**20
+    if given:
+        try:
+            sizes = replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, scale.replica_devices)
+            replica: MeshConfig | None = mesh.sampler_replica(*sizes)
+        except ValueError as error:
+            raise UserError(f"no rollout engine of these sizes on mesh {mesh.name}: {error}") from error
+    else:
+        replica = replica_config(mesh, recipe, model, room * GIB)
+    if replica is None:
+        return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, fits=False)
+    replicas = mesh.size // replica.size
+    weights = weight_bytes(recipe, model) / replica.size / GIB
+    slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
+    needed = min(scale.slots, math.ceil(recipe.batch / replicas))
+    # A slot is held once at rest and once in the view that a call attends to.
+    most = needed if given else max(1, min(needed, int((room - weights) / (2 * slot))))
+    grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
+    scale = replace(scale, row_tokens=train.row_tokens)
+
+    done: dict[str, ProgramPlan] = {}
+
+    def compiled(slots: int, rows: tuple[int, ...]) -> EnginePlan:
+        settings = replace(scale, slots=slots, extend_rows=rows).engine()
+        programs = []
+        for each in engine_programs(recipe, model, grid, settings):
+            if each.name not in done:
+                done[each.name] = compile_program(each.name, each.trace, replica)
+            programs.append(done[each.name])
+        return EnginePlan(
+            replicas=replicas,
+            devices=replica.size,
+            slots=slots,
+            slot_tokens=train.row_tokens,
+            extend_rows=rows,
+            weights_gib=weights,
+            kv_gib=slot * (slots + 1),
+            programs=programs,
+            decode_seconds=max(roofline_seconds(replica, programs[-1]).values()) / settings.max_steps,
+            fits=all(not each.error and each.peak_gib <= room for each in programs),
+        )
+
+    def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
+        found, slots = compiled(most, rows), most
+        while not found.fits and not given and slots // 2 > more_than:
+            slots //= 2
+            found = compiled(slots, rows)
+        return found
+
+    best = with_most_slots(scale.extend_rows, more_than=0)
+    if given or (best.fits and best.slots == most):
+        return best
+    # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
+    other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
+    return other if other.fits else best
+
+
+def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any, replica: int) -> str:
+    """What the training command would say on this mesh's hosts, one process each; empty if it runs.
+
+    Args:
+      replica: devices of a rollout replica; 0 = no rollouts.
+    """
+    try:
+        if config.platform == "tpu":  # compile-only GPUs do not tell which host they are on
+            shards_by_process(mesh)
+        elif config.size // config.hosts % config.tensor:
+            return f"a data shard of {config.tensor} devices is not within a host of {config.size // config.hosts}"
+        if replica:
+            replica_size(model.text, config.size // config.hosts, config.hosts, replica)
+    except (ValueError, UserError) as error:
+        return str(error)
+    if recipe.rollout is None:
+        what, count, players = "trajectories", recipe.batch, config.hosts
+    else:
+        what, count = "questions", recipe.rollout.prompts
+        players = config.hosts // max(1, replica * config.hosts // config.size)
+    if count % players:
+        return f"{count} {what} a step do not divide among {players} processes that play: choose a multiple of them"
+    return ""
+
+
+def _model(name: str) -> Qwen3VLConfig:
+    """Of a preset, a folder of `assets`, or a directory with a config.json. Raises UserError if it is none of them."""
+    if name in PRESETS:
+        return PRESETS[name]
+    shipped = Path(str(resources.files("hypereyes_jax.assets") / name))
+    path = shipped if (shipped / "config.json").exists() else Path(name)
+    try:
+        return Qwen3VLConfig.from_hf(path)
+    except OSError as error:
+        raise UserError(f"{name} is no model: give {', '.join(PRESETS)}, or a directory with a config.json") from error
+
+
+def _capacity(mesh: MeshConfig) -> float:
+    return DEVICES[mesh.device].memory_gib * _USABLE if mesh.device else math.inf
+
+
+def _largest(fits: Callable[[int], bool], start: int, unit: int) -> dict[str, int]:
+    """The largest size found that "fits" (0: none) and the smallest that "fails": an eighth apart, or a `unit`.
+
+    Each try compiles for minutes, so the gap is left.
+    """
+    low, high = 0, start
+    while fits(high):
+        low, high = high, high * 2
+    while high - low > max(unit, low // 8):
+        middle = (low + high) // 2 // unit * unit
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return {"fits": low, "fails": high}

@@ -1,0 +1,120 @@
+"""GRPO training of a policy: select questions, then train on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.judging.service import judging
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.services import connected
+from hypereyes_jax.env.search.world_service import searching
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.distillation import teaching
+from hypereyes_jax.train.question_selection import PASSES, select
+from hypereyes_jax.train.rl_loop import RlLoop, Trial
+from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
+
+
+def train(
+    directory: RunDirectory,
+    rollouts: Rollouts,
+    model: Qwen3VLConfig,
+    params: Params,
+    candidates: Sequence[Question],
+    teacher: Path | TeacherServerConfig | None,
+    settings: RlSettings,
+    stages: Stages,
+    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
+    *,
+    search: SearchConfig | None = None,
+    judge: JudgeConfig | None = None,
+    trial: Trial | None = None,
+    profile_step: int | None = None,
+    resume_step: int | None = None,
+    reward: RewardConfig = RewardConfig(),
+    tighten: Literal["epoch", "step"] = "epoch",
+) -> Params:
+    """Select, train, and return the trained weights; the engines hold them, too.
+
+    Args:
+      params: the policy's, which the engines sample from. They are used up.
+      teacher: what `teaching.choose` returned.
+      search: None = the miniature world's, as the settings say.
+      reward: what ranks the rollouts of a question.
+      tighten: when better references come in force, as `rl.references.ReferenceStore`.
+    """
+
+    async def whole() -> Any:
+        async with (
+            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as taught,
+            _searching(settings, search or SearchConfig()) as backend,
+            judging(judge or JudgeConfig()) as asked,
+        ):
+            most = rollouts.scale.prompt_tokens
+            short = [question for question in candidates if rollouts.prompt_tokens(question, backend) <= most]
+            if len(short) < len(candidates):
+                longer = len(candidates) - len(short)
+                stages.console.print(f"{longer} questions have prompts of more than {most} tokens and are left out")
+            references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
+            chosen = [question for question in short if question.id in references]
+            if len(chosen) < settings.prompts:
+                raise UserError(
+                    f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "
+                    f"tries, fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower "
+                    "`prompts`."
+                )
+            loop = RlLoop(
+                directory,
+                rollouts,
+                model,
+                params,
+                chosen,
+                references,
+                taught,
+                settings,
+                backend,
+                asked,
+                processes,
+                trial,
+                reward,
+                tighten,
+            )
+            return await loop.train(stages, profile_step, resume_step)
+
+    return asyncio.run(whole())
+
+
+@contextlib.asynccontextmanager
+async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterator[RecordedBackend]:
+    """The seen part of the miniature world, or the service of real searches."""
+    if search.service != "world":
+        keys = SearchKeys(
+            serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+            s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+            s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+        )
+        async with connected(search, keys) as (backend, _):
+            yield backend
+        return
+    world = World.load()
+    seen = world.restrict(world.split()[0], passages=True)
+    async with searching(
+        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
+    ) as backend:
+        yield backend

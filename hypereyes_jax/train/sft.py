@@ -1,0 +1,108 @@
+"""Supervised fine-tuning of adapters on demonstrations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.data.files import read_examples
+from hypereyes_jax.data.pipeline import Batches, PipelineConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import pack, sft_sample
+from hypereyes_jax.learner.state import weights
+from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.processing.chat import ChatFormat
+from hypereyes_jax.processing.types import Chunk
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.settings import SftSettings
+from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
+from hypereyes_jax.train.step_monitor import Watch, profiled
+
+
+def train(
+    directory: RunDirectory,
+    model: Qwen3VLConfig,
+    params: Params,
+    chat: ChatFormat,
+    demonstrations: Path,
+    settings: SftSettings,
+    stages: Stages,
+    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
+    scale: Scale = MINIATURE_SFT,
+    *,
+    profile_step: int | None = None,
+    resume_step: int | None = None,
+) -> tuple[Params, Lora]:
+    """The base weights as they were, and the trained adapters.
+
+    Raises UserError for a scale that does not train adapters, and for too few demonstrations.
+    """
+    if scale.learner.train != "lora":
+        raise UserError(f"SFT trains adapters: --scale.learner.train must be lora, not {scale.learner.train}")
+    everything = [example.chunks(chat) for example in read_examples(demonstrations)]
+    trajectories = [chunks for chunks in everything if scale.tokens(chunks) <= scale.row_tokens]
+    if len(trajectories) < len(everything):
+        longer = len(everything) - len(trajectories)
+        stages.console.print(f"{longer} demonstrations are longer than {scale.row_tokens} tokens and left out")
+    steps = len(trajectories) * settings.epochs // settings.batch
+    if not steps:
+        raise UserError(
+            f"{len(trajectories)} demonstrations x {settings.epochs} epochs make no batch of {settings.batch}: give "
+            "more of them, or a lower --settings.batch"
+        )
+    optimizer = replace(
+        scale.learner.optimizer,
+        learning_rate=settings.learning_rate,
+        final_learning_rate=settings.learning_rate / 10,
+        warmup_steps=max(1, steps // 20),
+        total_steps=steps,
+    )
+    learner = make_learner(model, replace(scale.learner, optimizer=optimizer), processes.mesh)
+    rules = LoraConfig((LoraRule("layers/.*", settings.lora_rank, settings.lora_alpha),), settings.dropout)
+    state = processes.state(
+        learner, settings.seed, params, adapters=lambda key, params: init_lora(key, params, model, rules)
+    )
+    watch = Watch(model, "lora")
+    pipeline = PipelineConfig(batch=settings.batch, epochs=settings.epochs, seed=settings.seed)
+    packing = scale.pack(settings.batch // processes.count, processes.shards)
+
+    def prepare(group: list[Sequence[Chunk]]) -> Any:
+        samples = [sft_sample(chunks) for chunks in group]
+        # ahead of time in a thread; several processes must first agree on shapes
+        return pack(model, samples, packing) if processes.mesh is None else samples
+
+    batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
+    with Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints:
+        restored = checkpoints.restore(state, resume_step)
+        if restored is not None:
+            state, cursor = restored
+            batches.restore(cursor["data"])
+        done = int(state.step)
+        with stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
+            stage.skip_to(done)
+            for step in range(done, steps):
+                batch = next(batches)
+                began = time.perf_counter()
+                with profiled(directory.file("profile"), step == profile_step):
+                    if processes.mesh is not None:
+                        batch = processes.batch(model, batch, packing)
+                    watch.check(batch, packing)
+                    state, metrics = learner.sft_step(state, batch)
+                    values = {name: float(value) for name, value in metrics.items()}
+                seconds = time.perf_counter() - began
+                log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
+                stage.advance(loss=values["loss"])
+                if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
+                    checkpoints.save(state, {"data": batches.state()})
+    base, adapters = weights(state, "lora")
+    assert adapters is not None
+    return base, adapters
