@@ -1,0 +1,91 @@
+"""Photo sets by name: in their original layouts, or as parquet files with an image and a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from hypereyes_jax.data.photos import layouts
+from hypereyes_jax.data.photos.types import Photo, PhotoSet, RowOfFile
+from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.types import BadRow, SourceOptions
+from hypereyes_jax.errors import UserError
+
+PHOTO_SETS: dict[str, Callable[[Path], PhotoSet]] = {
+    "cub": layouts.cub,
+    "flowers": layouts.flowers,
+    "cars": layouts.cars,
+    "aircraft": layouts.aircraft,
+    "pets": layouts.pets,
+    "folders": layouts.folders,
+}
+_ABOUT = {  # of the parquet copies, which carry neither: what a class is, and the licence of the original
+    "cub": ("bird species", "images for non-commercial research and education only"),
+    "flowers": ("flower species", "not stated by the authors"),
+    "cars": ("car model", "for non-commercial research only"),
+    "aircraft": ("aircraft variant", "for non-commercial research only; the photographers keep the copyright"),
+    "pets": ("breed of cat or dog", "CC BY-SA 4.0"),
+}
+
+
+def open_photos(name: str, root: Path) -> PhotoSet:
+    """A photo set by name, from the folder it was unpacked in.
+
+    A folder (or file) of parquet files with the columns `image` and `label` is read as such a copy: class names come
+    from `label_name`, or from the names of the label that `datasets` keeps in the file.
+
+    Raises:
+      UserError: there is no such set, its files are missing or damaged, or photos are too few classes for a question.
+    """
+    if name not in PHOTO_SETS:
+        raise UserError(f"there is no photo set {name!r}. Choose one of {', '.join(PHOTO_SETS)}.")
+    files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    found = _from_parquet(name, files) if files and name != "folders" else PHOTO_SETS[name](root)
+    if len(found.classes) < 2:
+        raise UserError(
+            f"{root} has photos of {len(found.classes)} classes, and a question needs two. Give the whole set."
+        )
+    return found
+
+
+def _from_parquet(name: str, paths: list[Path]) -> PhotoSet:
+    photos: list[Photo] = []
+    files = tuple(open_rows(path, str(path), SourceOptions()) for path in paths)
+    for number, (path, rows) in enumerate(zip(paths, files, strict=True)):
+        names = _label_names(path)
+        split = next((part for part in ("train", "val", "test") if path.name.startswith(part)), "")
+        for index, row in rows.scan():
+            if isinstance(row, BadRow):
+                raise UserError(f"{path}, row {index + 1}: {row.why}. Fetch the file anew.")
+            label = row.get("label_name", row.get("label"))
+            if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+                label = names[label]
+            if not isinstance(label, str) or "image" not in row:
+                raise UserError(
+                    f"{path}, row {index + 1}: it needs 'image' and a 'label' whose name is known ({label!r} is not). "
+                    "Give a copy made by `datasets`."
+                )
+            photos.append(Photo(RowOfFile(number, index), _plain_name(label), split))
+    subject, licence = _ABOUT[name]
+    return PhotoSet(name, subject, licence, tuple(photos), files=files)
+
+
+def _label_names(path: Path) -> list[str]:
+    """Names of the column `label`, as `datasets` writes them beside the schema; [] without them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        names = features["label"]["names"]
+    except (KeyError, TypeError, ValueError, pa.ArrowException):
+        return []
+    return [str(name) for name in names]
+
+
+def _plain_name(label: str) -> str:
+    """ "001.Black_footed_Albatross" -> "Black footed Albatross"."""
+    head, dot, rest = label.partition(".")
+    return (rest if dot and head.isdigit() else label).replace("_", " ").strip()

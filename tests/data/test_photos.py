@@ -1,0 +1,104 @@
+"""Photo sets in their published layouts."""
+
+import numpy as np
+import pytest
+
+from hypereyes_jax.data.photos import open_photos
+from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
+from hypereyes_jax.errors import UserError
+from tests.data import photo_folders
+
+
+def test_cub(tmp_path):
+    found = open_photos("cub", photo_folders.cub(tmp_path))
+    assert found.classes == ("Black footed Albatross", "Indigo Bunting", "Laysan Albatross")
+    assert len(found.photos) == 6
+    assert [photo.split for photo in found.photos[:2]] == ["train", "test"]
+    assert found.photos[0].box == (10, 5, 40, 25)  # x, y, width, height in the file
+    assert found.open(found.photos[0]).size == (60, 40)
+    assert "non-commercial" in found.licence
+
+
+def test_flowers_take_their_names_from_our_list(tmp_path):
+    # Known from the set's own pages: 54 sunflower, 74 rose, 77 passion flower.
+    assert (len(FLOWER_NAMES), FLOWER_NAMES[53], FLOWER_NAMES[73], FLOWER_NAMES[76]) == (
+        102,
+        "sunflower",
+        "rose",
+        "passion flower",
+    )
+    found = open_photos("flowers", photo_folders.flowers(tmp_path))
+    assert [photo.label for photo in found.photos] == ["passion flower", "sunflower", "rose", "sunflower"]
+    assert [photo.split for photo in found.photos] == ["train", "val", "test", "test"]
+
+
+def test_cars(tmp_path):
+    found = open_photos("cars", photo_folders.cars(tmp_path))
+    assert [(p.label, p.split, p.box) for p in found.photos] == [
+        ("Acura RL Sedan 2012", "train", (5, 6, 50, 35)),
+        ("AM General Hummer SUV 2000", "test", (5, 6, 50, 35)),
+    ]
+    assert found.parents["Acura RL Sedan 2012"] == "Acura"
+    assert found.open(found.photos[1]).size == (60, 40)
+
+
+def test_aircraft_lose_their_banner_and_know_their_family(tmp_path):
+    found = open_photos("aircraft", photo_folders.aircraft(tmp_path))
+    assert [(p.label, p.split) for p in found.photos] == [("707-320", "train"), ("ATR-42", "val"), ("F/A-18", "test")]
+    assert found.parents["707-320"] == "Boeing 707"
+    assert found.photos[0].box == (10, 20, 90, 70)
+    assert found.open(found.photos[0]).size == (120, 80)
+
+
+def test_pets(tmp_path):
+    found = open_photos("pets", photo_folders.pets(tmp_path))
+    assert [(p.label, p.split, p.box) for p in found.photos] == [
+        ("Abyssinian", "train", (3, 4, 30, 25)),
+        ("american bulldog", "test", None),
+    ]
+    assert found.parents == {"Abyssinian": "cat", "american bulldog": "dog"}
+    assert found.licence == "CC BY-SA 4.0"
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "test")])
+def test_any_folder_of_class_folders(tmp_path, splits):
+    photo_folders.class_folders(tmp_path, ["01_Red_Fox", "Badger"], splits)
+    (tmp_path / "LICENSE").write_text("CC0 1.0\nmore\n")
+    found = open_photos("folders", tmp_path)
+    assert found.classes == ("Badger", "Red Fox")
+    assert {photo.split for photo in found.photos} == set(splits)
+    assert found.licence == "CC0 1.0"
+
+
+def test_a_parquet_copy_has_its_names_from_the_schema(tmp_path):
+    found = open_photos("cub", photo_folders.parquet(tmp_path))
+    assert found.classes == ("Black footed Albatross", "Laysan Albatross")
+    assert found.photos[1].split == "train"
+    assert np.asarray(found.open(found.photos[1]))[0, 0, 0] == 1
+    assert "non-commercial" in found.licence
+
+
+@pytest.mark.parametrize("name", ["cub", "flowers", "cars", "aircraft", "pets", "folders"])
+def test_an_empty_folder_is_none_of_them(tmp_path, name):
+    with pytest.raises(UserError, match="Give"):
+        open_photos(name, tmp_path)
+
+
+def test_damage_is_told_with_its_place(tmp_path):
+    base = photo_folders.cub(tmp_path / "a") / "CUB_200_2011"
+    boxes = base / "bounding_boxes.txt"
+    boxes.write_text(boxes.read_text().replace("5.0", "five", 1))
+    with pytest.raises(UserError, match=r"bounding_boxes.txt, line 1.*no numbers"):
+        open_photos("cub", tmp_path / "a")
+    boxes.write_text("1 2 3\n")
+    with pytest.raises(UserError, match=r"line 1: 3 fields, where 5"):
+        open_photos("cub", tmp_path / "a")
+    (photo_folders.flowers(tmp_path / "b") / "imagelabels.mat").write_bytes(b"not a mat file")
+    with pytest.raises(UserError, match=r"imagelabels.mat is no MATLAB file"):
+        open_photos("flowers", tmp_path / "b")
+    with pytest.raises(UserError, match="no photo set 'birds'"):
+        open_photos("birds", tmp_path)
+    found = open_photos("folders", photo_folders.class_folders(tmp_path / "c", ["a", "b"]))
+    (tmp_path / "c" / "a" / "a.jpg").write_bytes(b"\xff\xd8broken")
+    with pytest.raises(UserError, match=r"a.jpg can't be read"):
+        found.open(found.by_class["a"][0])
