@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hypereyes_jax.env.media.crops import BoxUnits
-from hypereyes_jax.env.prompts import PromptStyle
+
+PromptStyle = Literal["full", "compact", "native"]
 
 
 @dataclass(frozen=True)

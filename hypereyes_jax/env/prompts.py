@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+from hypereyes_jax.env.config import PromptStyle
 from hypereyes_jax.env.media.crops import BoxUnits
 from hypereyes_jax.env.tools.search import ImageSearchTool, TextSearchTool
 from hypereyes_jax.env.tools.types import Tool, schema
-
-PromptStyle = Literal["full", "compact", "native"]
 
 _SHORT_BOXES = {"unit": "fractions", "permille": "thousandths", "pixel": "pixels", "auto": "fractions"}
 

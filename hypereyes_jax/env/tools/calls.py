@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from hypereyes_jax.env.actions import ToolCall
 from hypereyes_jax.env.grounded_search import told
-from hypereyes_jax.env.tools.types import Tool, ToolError
+from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError
 from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchError
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.episode import Episode
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Called:
     failure: SearchError | None = None
 
 
-async def call_tool(tool: Tool, call: ToolCall, episode: Episode) -> Called:
+async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Called:
     """Runs a call.
 
     Raises:

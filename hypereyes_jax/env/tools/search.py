@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypereyes_jax.env import observations
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, Malformed, read_call
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, BoxUnits
-from hypereyes_jax.env.tools.types import ToolError, ToolReply
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 
 _EXAMPLES: dict[str, list[float]] = {
     "unit": [0.05, 0.1, 0.45, 0.6],
@@ -55,7 +52,7 @@ class ImageSearchTool:
             "required": ["image_id"],
         }
 
-    async def call(self, arguments: Mapping[str, Any], episode: Episode) -> ToolReply:
+    async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
         return await _search(self.name, arguments, episode)
 
 
@@ -83,11 +80,11 @@ class TextSearchTool:
             "required": ["input"],
         }
 
-    async def call(self, arguments: Mapping[str, Any], episode: Episode) -> ToolReply:
+    async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
         return await _search(self.name, arguments, episode)
 
 
-async def _search(name: str, arguments: Mapping[str, Any], episode: Episode) -> ToolReply:
+async def _search(name: str, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
     call = read_call({"name": name, "arguments": dict(arguments)})
     if isinstance(call, Malformed):
         raise ToolError(call.why)

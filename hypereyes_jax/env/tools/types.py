@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from hypereyes_jax.env.actions import Call
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.grounded_search import Found
 from hypereyes_jax.env.types import Invocation, Part
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.episode import Episode
 
 
 class ToolError(Exception):
@@ -22,6 +22,19 @@ class ToolReply(NamedTuple):
     """Texts and images, in order, that the model is shown. Images get ids and can be searched or cut again."""
     invocations: tuple[Invocation, ...] = ()
     """The atomic searches made, for the record; a tool that searches once, or never, may leave them out."""
+
+
+class SearchingEpisode(Protocol):
+    """What a tool may use of the `Episode` that it is called in."""
+
+    @property
+    def config(self) -> EpisodeConfig:
+        """The rules of the episode."""
+        ...
+
+    async def search(self, calls: Sequence[Call]) -> Found:
+        """Runs searches without a turn. Raises FatalSearchError when no search can work any more."""
+        ...
 
 
 @runtime_checkable
@@ -58,7 +71,7 @@ class Tool(Protocol):
         """Dollars a call."""
         ...
 
-    async def call(self, arguments: Mapping[str, Any], episode: Episode) -> ToolReply: ...
+    async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply: ...
 
 
 def schema(tool: Tool) -> dict[str, Any]:

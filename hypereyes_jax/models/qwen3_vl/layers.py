@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import ambient
-
-if TYPE_CHECKING:
-    from hypereyes_jax.models.lora import Lora
 
 Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.qwen3_vl.attention import cached_attention, segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
@@ -15,9 +16,6 @@ from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import ModelInputs
-
-if TYPE_CHECKING:
-    from hypereyes_jax.models.lora import Lora
 
 
 class KVCache(NamedTuple):

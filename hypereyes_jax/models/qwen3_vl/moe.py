@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
 from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
-
-if TYPE_CHECKING:
-    from hypereyes_jax.models.lora import Lora
 
 MoeImpl = Literal["ragged", "blocks", "dense"]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]

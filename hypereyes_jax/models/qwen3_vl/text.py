@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rematerialised, rms_norm, rotate
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, mixture
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
 from hypereyes_jax.models.qwen3_vl.weights import Params
-
-if TYPE_CHECKING:
-    from hypereyes_jax.models.lora import Lora
 
 # attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]

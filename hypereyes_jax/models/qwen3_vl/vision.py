@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, layer_norm, rematerialised, rotary_2d, rotate
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import VisionInputs
-
-if TYPE_CHECKING:
-    from hypereyes_jax.models.lora import Lora
 
 
 class VisualFeatures(NamedTuple):
