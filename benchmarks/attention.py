@@ -5,8 +5,9 @@
 
 One packed row of bfloat16 with the heads of the 30B (32 of 128 values, 4 of keys), causal as the decoder's. The first
 form is the one that `Kernels.for_platform` takes. The last line is JSON: of each form, for each length, the temporaries
-in MiB of the forward pass and of the gradient, as the device's compiler states them, and the kernels it calls. cuDNN
-(with `pip install nvidia-cudnn-cu13`) makes its plan on the card itself: what that takes is not in XLA's figure.
+in MiB of the forward pass and of the gradient, as the device's compiler states them, the kernels that the gradient's
+program calls and, on a GPU, how many it launches and how many loops wait for the host. cuDNN (with `pip install
+nvidia-cudnn-cu13`) makes its plan on the card itself: what that takes is not in XLA's figure.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
 from hypereyes_jax.plan import topology as target
+from hypereyes_jax.plan.launches import count_launches
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-FORMS = {"cpu": ("xla", "flash"), "tpu": ("splash", "flash", "xla"), "gpu": ("flash", "cudnn", "xla")}
+FORMS = {"cpu": ("xla", "flash"), "tpu": ("splash", "flash", "xla"), "gpu": ("triton", "flash", "cudnn", "xla")}
 HEADS, KV_HEADS, SIZE = 32, 4, 128
 
 
@@ -77,11 +79,17 @@ def main() -> None:
             began = time.perf_counter()
             both = [compiled(form, length, gradient, device, mesh) for gradient in (False, True)]
             needs = [each.memory_analysis().temp_size_in_bytes / 2**20 for each in both]
-            calls = sorted(set(re.findall(r'custom_call_target="([^"]+)"', both[1].as_text())))
-            out.setdefault(form, {})[str(length)] = {"forward": needs[0], "gradient": needs[1], "calls": calls}
+            hlo = both[1].as_text()
+            calls = sorted(set(re.findall(r'custom_call_target="([^"]+)"', hlo)))
+            found = {"forward": needs[0], "gradient": needs[1], "calls": calls}
+            if mesh.platform == "gpu":
+                launches = count_launches(hlo)
+                found |= {"kernels": launches.kernels, "host_synced_loops": launches.host_synced_loops}
+            out.setdefault(form, {})[str(length)] = found
             print(
                 f"{form:9} {length:6} tokens: forward {needs[0]:8.1f} MiB, gradient {needs[1]:8.1f} MiB, "
-                f"compiled in {time.perf_counter() - began:.1f} s {', '.join(calls)}",
+                f"{found.get('kernels', 0):8,.0f} kernels, compiled in {time.perf_counter() - began:.1f} s "
+                f"{', '.join(calls)}",
                 flush=True,
             )
     print(json.dumps(out))

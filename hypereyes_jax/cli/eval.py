@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,13 +13,14 @@ import tyro
 from hypereyes_jax import miniature
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.eval.benchmark_play import Manner, OpenBenchmark
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
-    from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
     from hypereyes_jax.eval.policy import Policy
 
@@ -56,6 +58,19 @@ class EvalConfig:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 1000
     """Of questions and sampling."""
+    benchmark: tuple[str, ...] = ()
+    """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
+    published files, or imeb-mini, which is made here."""
+    data: Path | None = None
+    """Folder of a benchmark's published files, or one file of them."""
+    subset: Path | None = None
+    """File with the ids of the questions to ask, one a line; none = all."""
+    choices: bool = False
+    """Show a benchmark's options in the question, where it has some."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """For imeb: our field (text, answers, images, id, kind) and the file's column."""
+    manner: Manner = "parallel"
+    """On benchmarks: search as the model likes (parallel), one search a turn (serial), or not at all (direct)."""
     search_store: Path | None = None
     """A file that searches are recorded to and replayed from; none = every search is made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
@@ -69,16 +84,82 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
     from hypereyes_jax.files import read_json
 
+    opened = _open_benchmarks(config)
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
     scale = replace(MINIATURE_RL, slots=config.slots, row_tokens=config.context, turn_tokens=config.max_new_tokens)
     policy = load_policy(config.checkpoint, scale.engine())
     sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
+    if opened:
+        asyncio.run(_benchmarks(config, opened, directory, policy, sampling))
+        return
     with Stages() as stages:
         for split in config.splits:
             if not evaluated(directory, config.name, split):
                 asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
     stages_done = read_json(directory.file("metrics.json"))["stages"]
     Console().print(results_table(stages_done), costs_table(stages_done))
+
+
+def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
+    from hypereyes_jax.data.benchmarks import ReadOptions
+    from hypereyes_jax.eval.benchmark_play import prepare_benchmark
+
+    options = ReadOptions(config.choices, config.columns)
+    return [prepare_benchmark(name, config.data, config.subset, options) for name in config.benchmark]
+
+
+async def _benchmarks(
+    config: EvalConfig,
+    opened: Sequence[OpenBenchmark],
+    directory: RunDirectory,
+    policy: Policy,
+    sampling: SamplingConfig,
+) -> None:
+    from functools import partial
+
+    from rich.console import Console
+
+    from hypereyes_jax.env.judging.service import judging
+    from hypereyes_jax.env.search.world_service import searching
+    from hypereyes_jax.env.world import World
+    from hypereyes_jax.eval import benchmark_play
+    from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
+    from hypereyes_jax.processing.lengths import visual_tokens
+
+    episode = benchmark_play.in_manner(miniature.EPISODE, config.manner)
+    count = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
+    summaries = []
+    with Stages() as stages:
+        for benchmark in opened:
+            # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
+            rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
+            async with (
+                judging(replace(config.judge, rule=rule)) as judge,
+                searching(
+                    World.load(), config.search, config.latency, config.search_store, config.search_mode
+                ) as backend,
+            ):
+                summaries.append(
+                    await benchmark_play.play_benchmark(
+                        directory,
+                        policy,
+                        config.name,
+                        benchmark,
+                        stages,
+                        backend=backend,
+                        judge=judge,
+                        episode=episode,
+                        sampling=sampling,
+                        visual_tokens=partial(
+                            visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS
+                        ),
+                        seed=config.seed,
+                    )
+                )
+    files = benchmark_play.write_tables(directory)
+    rows = [own_row(config.name, summaries), *paper_rows()]
+    Console().print(measures_table(summaries), terminal_table(rows))
+    print("tables: " + ", ".join(str(path) for path in files))
 
 
 async def _evaluate(

@@ -21,6 +21,8 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.memory import keep_freed
+from hypereyes_jax.runs.stop import STOPPED, RunStopped
+from hypereyes_jax.runs.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,20 @@ COMMANDS = {
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
+    "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
     "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
+    "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and again when it dies"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 2 a mistake the user can put right, 130 interrupted."""
+    """Run one command.
+
+    Returns the exit code: 0 done, 2 a mistake the user can put right, 75 stopped in good order before its end, 130
+    interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         with _reader_may_leave():
@@ -65,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
         code = 130
+    except RunStopped as stop:
+        print(f"hypereyes: {visible(str(stop))}", file=sys.stderr)
+        code = STOPPED
     except Exception as error:
         mistake = _mistake(error, name)
         if mistake is not None:
@@ -114,6 +125,8 @@ def _run(name: str, words: Sequence[str]) -> int:
 
     command = COMMANDS[name]
     module = importlib.import_module(f"hypereyes_jax.cli.{command.module}")
+    if hasattr(module, "run_words"):  # its words are another program's
+        return int(module.run_words(words))
     settings = getattr(module, command.config)
     # A recipe is named first, and decides what the other settings are by default.
     named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
@@ -140,7 +153,7 @@ def refuse_urls(settings: Any) -> None:
         url = str(settings).replace(":/", "://", 1)  # a Path has one of the slashes
         raise UserError(
             f"{url} is a URL, where a path is needed. Mount that storage on every host, and give the path below the "
-            "mount (launch/README.md, Storage)."
+            "mount (docs/clusters.md, Storage)."
         )
 
 
@@ -156,7 +169,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    print(f"hypereyes: {message}", file=sys.stderr)
+    print(f"hypereyes: {visible(message)}", file=sys.stderr)
     return 2
 
 

@@ -34,9 +34,12 @@ class EpisodeConfig:
     system: str | None = None  # replaces the built-in system prompt
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_rounds", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):
+        for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
+
+        if self.max_rounds < 0:
+            raise ValueError(f"EpisodeConfig.max_rounds must be at least 0, got {self.max_rounds}")
 
     @property
     def width(self) -> int:

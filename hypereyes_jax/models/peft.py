@@ -12,17 +12,21 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.files import read_json
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, adapted_weights
+from hypereyes_jax.models.peft_config import AdapterConfig, AdapterError, read_adapter_config
 from hypereyes_jax.models.qwen3_vl.weights import Weight
+from hypereyes_jax.models.storage import open_directory
+from hypereyes_jax.models.tensor_files import StoredTensor, by_kind, read_header
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -39,8 +43,10 @@ def save_peft(path: str | os.PathLike, config: Qwen3VLConfig, lora: Lora, *, bas
     tensors = {}
     for name, weight, _, layer in _places(found):
         adapter = _leaf(lora, name)
-        a, b = (np.asarray(adapter[key][layer], np.float32) for key in ("a", "b"))
-        prefix = _prefix(name, weight, layer, found)
+        place = layer if weight.stacked else ...
+        a, b = (np.asarray(adapter[key][place], np.float32) for key in ("a", "b"))
+        inner = name == "layers/expert_gate_up" and "layers/expert_down" in found
+        prefix = _prefix(name, weight, layer, inner=inner)
         # contiguous: safetensors writes an array's buffer as it lies
         tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(_swap(a).reshape(-1, a.shape[-2]))
         tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(_b_to_peft(b))
@@ -53,54 +59,125 @@ def save_peft(path: str | os.PathLike, config: Qwen3VLConfig, lora: Lora, *, bas
 def load_peft(path: str | os.PathLike, config: Qwen3VLConfig) -> Lora:
     """Read a PEFT directory that `save_peft` or PEFT wrote for this model.
 
-    Raises ValueError for a variant of LoRA this does not implement, and for missing, surplus or misshapen tensors.
+    Rank and alpha may differ by layer: a `Lora` has one of each for a map's layers, so a smaller rank is filled up with
+    zeros, which no gradient reaches, and another scale is multiplied into `b`. A layer without factors gets zeros.
+
+    Args:
+      path: a local directory, or the URL of a remote one.
+
+    Raises AdapterError for a variant of LoRA this does not implement, and for missing, surplus or misshapen tensors;
+    CheckpointError for a damaged file.
     """
-    path = Path(path)
-    raw = read_json(path / _CONFIG)
-    for name in ("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "modules_to_save", "layers_to_transform"):
-        if raw.get(name):
-            raise ValueError(f"{path / _CONFIG}: {name}={raw[name]!r} is not supported")
-    if raw.get("peft_type") != "LORA" or raw.get("bias", "none") != "none":
-        raise ValueError(f"{path / _CONFIG} is not a plain LoRA adapter")
+    directory = open_directory(path)
+    for name in (_CONFIG, _WEIGHTS):
+        if not directory.exists(name):
+            raise AdapterError(f"{directory} holds no {name}. Give the directory of an adapter that PEFT wrote.")
     try:
-        tensors = load_file(path / _WEIGHTS)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{path / _WEIGHTS} can't be read ({error}). Fetch or make the adapter anew.") from error
-    lora_config = LoraConfig(tuple(_rules(config, raw, set(tensors), path)), raw.get("lora_dropout", 0.0))
-    found = adapted_weights(config, lora_config)
-    tree: dict = {}
-    for name, weight, rule, layer in _places(found):
+        said = read_adapter_config(directory.read_bytes(_CONFIG))
+    except AdapterError as error:
+        raise AdapterError(f"{directory}/{_CONFIG}: {error}.") from error
+    stored = dict(read_header(directory.file(_WEIGHTS), str(directory)))
+    factors: dict[str, dict[int, _Factors]] = {}
+    everything = adapted_weights(config, LoraConfig((LoraRule(".*"),)))
+    for name, (weight, _) in everything.items():
+        for layer in range(_layers(weight)):
+            found = _factors(stored, said, name, weight, layer, f"{directory}/{_WEIGHTS}")
+            if found is not None:
+                factors.setdefault(name, {})[layer] = found
+    if stored:
+        listed = "\n  ".join(by_kind((name, "surplus") for name in stored))
+        has = "has tensors that belong to no linear map of this model" if factors else "has no adapter for this model"
+        raise AdapterError(f"{directory}/{_WEIGHTS} {has}:\n  {listed}")
+    if not factors:
+        raise AdapterError(f"{directory}/{_WEIGHTS} holds no tensors.")
+    rules: list[LoraRule] = []
+    tree: dict[str, Any] = {}
+    for name, by_layer in factors.items():
+        weight = everything[name][0]
+        rule = _rule(name, by_layer)
+        rules.append(rule)
         *parents, key = name.split("/")
-        node = tree
+        node: dict[str, Any] = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        experts = weight.shape[1] if weight.axes[1] == "expert" else 1
-        prefix = _prefix(name, weight, layer, found)
-        try:
-            a, b = (np.asarray(tensors.pop(f"{prefix}.lora_{factor}.weight"), np.float32) for factor in "AB")
-        except KeyError as error:
-            raise ValueError(f"{path / _WEIGHTS} lacks {error.args[0]}") from None
-        lead = 2 if experts > 1 else 1
-        fan_in, fan_out = weight.shape[lead], math.prod(weight.shape[lead + 1 :])
-        if a.shape != (experts * rule.rank, fan_in) or b.shape != (fan_out, experts * rule.rank):
-            raise ValueError(
-                f"{prefix}: factors of shapes {a.shape} and {b.shape}, expected {(experts * rule.rank, fan_in)} "
-                f"and {(fan_out, experts * rule.rank)}"
-            )
-        a = _swap(a.reshape(experts, rule.rank, fan_in))
-        b = b.reshape(fan_out, rule.rank, experts).transpose(2, 1, 0)
-        leaf = node.setdefault(key, {"a": [], "b": []})
-        leaf["a"].append(a if experts > 1 else a[0])
-        leaf["b"].append(b if experts > 1 else b[0])
-    if tensors:
-        raise ValueError(f"{path / _WEIGHTS} has surplus tensors: {', '.join(sorted(tensors))}")
+        node[key] = _stacked(weight, by_layer, rule)
+    return Lora(tree, LoraConfig(tuple(rules), said.dropout))
 
-    def stack(node: dict) -> dict:
-        if isinstance(node.get("a"), list):
-            return {factor: jnp.asarray(np.stack(layers)) for factor, layers in node.items()}
-        return {key: stack(child) for key, child in node.items()}
 
-    return Lora(stack(tree), lora_config)
+@dataclass(frozen=True)
+class _Factors:
+    """The adapter of one layer of a map."""
+
+    a: np.ndarray  # float32 [(experts,) in, rank]
+    b: np.ndarray  # float32 [(experts,) rank, out]
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[-1]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+def _factors(
+    stored: dict[str, StoredTensor], said: AdapterConfig, name: str, weight: Weight, layer: int, where: str
+) -> _Factors | None:
+    """The factors of one layer of a map, taken out of `stored`; None if it has none."""
+    module = weight.hf.format(i=layer).removesuffix(".weight")
+    experts = "expert" in weight.axes
+    if experts and not said.targets(module):
+        return None
+    prefix = _prefix(name, weight, layer, inner=experts and _wrapped_by_another(name, weight, layer, said))
+    names = [f"{prefix}.lora_{factor}.weight" for factor in "AB"]
+    present = [name for name in names if name in stored]
+    if not present:
+        return None
+    if len(present) == 1:
+        raise AdapterError(f"{where} has {present[0]}, but lacks {(set(names) - set(present)).pop()}.")
+    a, b = (stored.pop(name) for name in names)
+    rank, why = said.rank_of(module)
+    count = weight.shape[weight.lead - 1] if experts else 1
+    fan_in, fan_out = weight.shape[weight.lead], math.prod(weight.shape[weight.lead + 1 :])
+    if a.shape != (count * rank, fan_in) or b.shape != (fan_out, count * rank):
+        raise AdapterError(
+            f"{where}: {prefix} has factors of shapes {a.shape} and {b.shape}, expected {(count * rank, fan_in)} and "
+            f"{(fan_out, count * rank)} for the rank {rank} that {why} gives it."
+        )
+    a_full, b_full = (tensor.rows(0, tensor.shape[0]).astype(np.float32) for tensor in (a, b))
+    a_full = _swap(a_full.reshape(count, rank, fan_in))
+    b_full = b_full.reshape(fan_out, rank, count).transpose(2, 1, 0)
+    if not experts:
+        a_full, b_full = a_full[0], b_full[0]
+    return _Factors(a_full, b_full, said.alpha_of(module, rank))
+
+
+def _wrapped_by_another(name: str, weight: Weight, layer: int, said: AdapterConfig) -> bool:
+    """Whether PEFT wrapped another parameter of the module after this one, see `_prefix`."""
+    module = weight.hf.format(i=layer).rsplit(".", 1)[0]
+    return name == "layers/expert_gate_up" and said.targets(f"{module}.down_proj")
+
+
+def _rule(name: str, by_layer: dict[int, _Factors]) -> LoraRule:
+    """One rank and alpha for all layers of a map: the largest rank, the scale of the first layer."""
+    first = next(iter(by_layer.values()))
+    rank = max(factors.rank for factors in by_layer.values())
+    alpha = first.alpha if rank == first.rank else first.scale * rank
+    return LoraRule(re.escape(name), rank, alpha)
+
+
+def _stacked(weight: Weight, by_layer: dict[int, _Factors], rule: LoraRule) -> dict[str, jax.Array]:
+    """All layers' factors as one leaf, in the rank and scale of the rule."""
+    lead = weight.shape[: weight.lead]
+    a = np.zeros((*lead, weight.shape[weight.lead], rule.rank), np.float32)
+    b = np.zeros((*lead, rule.rank, math.prod(weight.shape[weight.lead + 1 :])), np.float32)
+    for layer, factors in by_layer.items():
+        place = layer if weight.stacked else ...
+        ratio = factors.scale / rule.scale
+        a[place][..., : factors.rank] = factors.a
+        b[place][..., : factors.rank, :] = factors.b if ratio == 1 else factors.b * np.float32(ratio)
+    return {"a": jnp.asarray(a), "b": jnp.asarray(b)}
 
 
 Found = dict[str, tuple[Weight, LoraRule]]
@@ -108,8 +185,12 @@ Found = dict[str, tuple[Weight, LoraRule]]
 
 def _places(found: Found) -> Iterator[tuple[str, Weight, LoraRule, int]]:
     for name, (weight, rule) in found.items():
-        for layer in range(weight.shape[0]):
+        for layer in range(_layers(weight)):
             yield name, weight, rule, layer
+
+
+def _layers(weight: Weight) -> int:
+    return weight.shape[0] if weight.stacked else 1
 
 
 def _leaf(lora: Lora, name: str) -> dict:
@@ -128,13 +209,15 @@ def _b_to_peft(b: np.ndarray) -> np.ndarray:
     return b.T if b.ndim == 2 else b.transpose(2, 1, 0).reshape(b.shape[2], -1)
 
 
-def _prefix(name: str, weight: Weight, layer: int, found: Found) -> str:
+def _prefix(name: str, weight: Weight, layer: int, *, inner: bool) -> str:
+    """What the names of a map's factors begin with.
+
+    PEFT wraps a module once for each adapted parameter, in the order the module defines them: the wrapper of the first
+    ends up inside the second's, and is `inner`.
+    """
     module = weight.hf.format(i=layer)
-    if weight.axes[1] != "expert":
+    if "expert" not in weight.axes:
         return f"base_model.model.{module.removesuffix('.weight')}"
-    # PEFT wraps the module once for each adapted parameter, in the order the module defines them: the wrapper of the
-    # first ends up inside the second's.
-    inner = name == "layers/expert_gate_up" and "layers/expert_down" in found
     return f"base_model.model.{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
 
 
@@ -142,7 +225,7 @@ def _module_names(found: Found, *, experts: bool) -> list[str]:
     """Suffixes that pick the adapted modules (or, of experts, parameters) and no others."""
     names = []
     for weight, _ in found.values():
-        if (weight.axes[1] == "expert") != experts:
+        if ("expert" in weight.axes) != experts:
             continue
         if weight.hf.startswith("model.visual"):  # its names are not unique as suffixes: the mergers share some
             names += [hf.removesuffix(".weight") for hf in weight.hf_names()]
@@ -176,33 +259,3 @@ def _peft_config(found: Found, lora_config: LoraConfig, base_model: str | None) 
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
     }
-
-
-def _rules(config: Qwen3VLConfig, raw: dict, names: set[str], path: Path) -> Iterator[LoraRule]:
-    """One rule for each weight that the file has factors for, with the rank and alpha its config gives it."""
-    everything = adapted_weights(config, LoraConfig((LoraRule("layers/.*"), LoraRule("vision/.*"))))
-    experts = {name for name, (weight, _) in everything.items() if weight.axes[1] == "expert"}
-    parameters = raw.get("target_parameters") or []
-    chosen = {
-        name: weight
-        for name, (weight, _) in everything.items()
-        if (
-            any(weight.hf.endswith(parameter) for parameter in parameters)
-            if name in experts
-            else f"{_prefix(name, weight, 0, {})}.lora_A.weight" in names
-        )
-    }
-    if not chosen:
-        raise ValueError(f"{path / _WEIGHTS} has no adapter for any linear map of this model")
-
-    def of(pattern_field: str, weight: Weight, default: float) -> float:
-        module = weight.hf.format(i=0).removesuffix(".weight")
-        for pattern, value in (raw.get(pattern_field) or {}).items():
-            if re.search(rf"(.*\.)?({pattern})$", module):
-                return value
-        return default
-
-    for name, weight in chosen.items():
-        yield LoraRule(
-            re.escape(name), int(of("rank_pattern", weight, raw["r"])), of("alpha_pattern", weight, raw["lora_alpha"])
-        )

@@ -99,7 +99,7 @@ def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:
     def walk(weight: Any, adapter: Any, path: str) -> Any:
         if not isinstance(weight, Weight):
             return {key: walk(weight[key], child, f"{path}/{key}".strip("/")) for key, child in adapter.items()}
-        lead = 2 if weight.axes[1] == "expert" else 1
+        lead = weight.lead
         # expert_gate_up's output is two runs of `mlp` end to end: cutting it would not cut each of them
         out = weight.axes[-1] if len(weight.axes) == lead + 2 else None
         a, b = (*weight.axes[: lead + 1], "rank"), (*weight.axes[:lead], "rank", out)

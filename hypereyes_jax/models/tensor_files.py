@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_LISTED = 12  # kinds of fault that a message names; the rest are counted
 
 
 class CheckpointError(UserError, ValueError):
@@ -172,3 +174,17 @@ def _entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, 
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has data_offsets={offsets} for shape {shape} of {kind}")
     return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def by_kind(faults: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each kind: names that differ in numbers only (layers, experts) with the same fault are one."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name, fault in sorted(faults):
+        kinds.setdefault((re.sub(r"\d+", "*", name), fault), []).append(name)
+    lines = [
+        f"{names[0]}: {fault}" if len(names) == 1 else f"{kind}: {fault} ({len(names):,} tensors, first {names[0]})"
+        for (kind, fault), names in kinds.items()
+    ]
+    if len(lines) > _LISTED:
+        lines[_LISTED:] = [f"and {len(lines) - _LISTED:,} more kinds"]
+    return lines

@@ -9,12 +9,27 @@ import jax
 
 _MARK = "expected_trips_"
 _FOUND = re.compile(_MARK + r"([\d.]+)")
+_BYTES_MARK = "expected_bytes_"
+_BYTES_FOUND = re.compile(_BYTES_MARK + r"(\d+)")
 ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
 
 
 def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:
     """Around a loop with a traced bound: its usual number of trips, as a name that programs carry along."""
     return jax.named_scope(f"{_MARK}{count:.2f}")
+
+
+def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
+    """Around a kernel that takes references to arrays of which it reads and writes a part: that part, in bytes."""
+    import jax  # as above
+
+    return jax.named_scope(f"{_BYTES_MARK}{count:.0f}")
+
+
+def read_bytes(name: str) -> float | None:
+    """The innermost number of bytes in an operation's name, or None."""
+    found = _BYTES_FOUND.findall(name)
+    return float(found[-1]) if found else None
 
 
 def read_trips(name: str) -> float | None:

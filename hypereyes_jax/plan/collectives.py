@@ -8,22 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hypereyes_jax.models.trip_counts import read_trips
+from hypereyes_jax.plan.hlo import branches, called, loop, parse
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8, "f8e4m3fn": 1, "f8e5m2": 1}
 _OWN_BYTES = 4  # of an asynchronous start's bookkeeping values
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf"= (?P<result>\(?.*?\)?) (?P<kind>{_KINDS})(?P<start>-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
-_COMPARED = re.compile(r" compare\((.*)\), direction=[LG]T")
-_CONSTANT = re.compile(r"%([\w.\-]+) = [su]\d+\[\]\S* constant\((\d+)\)")
-_NAME = re.compile(r'op_name="([^"]*)"')
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
@@ -32,18 +24,18 @@ _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
 def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Bytes that one device sends in one run of the program: {mesh axes: {kind of collective: bytes}}.
 
-    A loop's collectives count once a trip; where the count is known on the device only, as often as `models.trips`
-    expects. Sizes follow ring algorithms: with g devices an all-gather sends (g - 1) / g of its result, an all-reduce
-    twice that of its operand.
+    A loop's collectives count once a trip; where the count is known on the device only, as often as
+    `models.trip_counts` expects. Sizes follow ring algorithms: with g devices an all-gather sends (g - 1) / g of its
+    result, an all-reduce twice that of its operand.
 
     Args:
       mesh_shape: axis name -> size, in the order of the mesh: devices in the HLO are numbered along it.
     """
-    computations, entry = _computations(hlo)
+    module = parse(hlo)
     sent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
 
     def walk(name: str, times: float) -> None:
-        for line in computations.get(name, ()):
+        for line in module.computations.get(name, ()):
             if found := _COLLECTIVE.search(line):
                 group = _group(line)
                 if len(group) > 1:
@@ -51,45 +43,15 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
                     sent[axes][found["kind"]] += times * _sent(
                         found["kind"], found["result"], len(group), bool(found["start"])
                     )
-            trips = 1.0
+            for other in called(line) + branches(line):
+                walk(other, times)
             if " while(" in line:
-                trips = _trips(line, computations)
-            called = _CALLED.findall(line)
-            if branches := _BRANCHES.search(line):
-                called += [branch.strip().lstrip("%") for branch in branches[1].split(",")]
-            for other in called:
-                walk(other, times * trips)
+                repeated = loop(line, module)
+                walk(repeated.condition, times * repeated.trips)
+                walk(repeated.body, times * repeated.trips)
 
-    walk(entry, 1.0)
+    walk(module.entry, 1.0)
     return {axes: dict(kinds) for axes, kinds in sent.items()}
-
-
-def _trips(line: str, computations: Mapping[str, list[str]]) -> float:
-    """Of a while loop. GPU programs say it; in TPU programs the condition compares the counter with a constant."""
-    if known := _TRIPS.search(line):
-        return float(known[1])
-    condition = _CONDITION.search(line)
-    body = computations.get(condition[1], []) if condition else []
-    root = next((_COMPARED.search(each) for each in body if "ROOT" in each), None)
-    for each in body if root else ():
-        constant = _CONSTANT.search(each)
-        if constant and root and f"%{constant[1]}" in re.split(r"[ ,]", root[1]):
-            return float(constant[2])
-    name = _NAME.search(line)
-    return (read_trips(name[1]) if name else None) or 1.0
-
-
-def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
-    found: dict[str, list[str]] = {}
-    entry = current = ""
-    for line in hlo.splitlines():
-        if not line.startswith(" ") and (head := _HEAD.match(line)):
-            current = head[2]
-            found[current] = []
-            entry = current if head[1] else entry
-        elif current:
-            found[current].append(line)
-    return found, entry
 
 
 def _sizes(result: str) -> list[int]:

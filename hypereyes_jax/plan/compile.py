@@ -13,6 +13,7 @@ from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.plan import topology as target
 from hypereyes_jax.plan.collectives import collective_bytes
 from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.plan.launches import Launches, count_launches
 
 GIB = 2**30
 
@@ -29,6 +30,7 @@ class ProgramPlan:
     tflops: float = 0.0  # of matmuls, loops counted as often as they run, recomputation included
     traffic_gib: float = 0.0  # if each matmul reads its operands and writes its result once
     sent_gib: dict[str, dict[str, float]] = field(default_factory=dict)  # mesh axes -> kind of collective -> sent
+    launches: Launches = field(default_factory=Launches)  # of a GPU; other devices run a program by themselves
     error: str = ""  # the compiler's own, where it refused
 
     @property
@@ -55,12 +57,14 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig) -> Pr
         # Its sum of temporaries is 40 % above what its own buffer assignment takes, and it accepts programs whose sum
         # no device would hold; its peak is what lives at once.
         temporaries = memory.peak_memory_in_bytes - arguments - outputs
-    sent = collective_bytes(program.as_text(), dict(zip(mesh.axes, mesh.shape, strict=True)))
+    hlo = program.as_text()
+    sent = collective_bytes(hlo, dict(zip(mesh.axes, mesh.shape, strict=True)))
     return ProgramPlan(
         **done,
         compile_seconds=time.perf_counter() - started,
         arguments_gib=arguments / GIB,
         outputs_gib=outputs / GIB,
         temporaries_gib=temporaries / GIB,
+        launches=count_launches(hlo) if mesh.platform == "gpu" else Launches(),
         sent_gib={axes: {kind: size / GIB for kind, size in kinds.items()} for axes, kinds in sent.items()},
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.models.trip_counts import ON_CHIP, read_trips
+from hypereyes_jax.models.trip_counts import ON_CHIP, read_bytes, read_trips
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
         case "pallas_call":
             steps = read_trips(scope) or math.prod(params["grid_mapping"].grid)
             body = _total(params["jaxpr"], devices)
-            return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars))
+            part = read_bytes(scope)
+            return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars) if part is None else part)
     total = Work()
     for inner in _programs(params.values()):
         total += _total(inner, devices, scope)

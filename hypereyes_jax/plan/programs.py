@@ -122,6 +122,17 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
     )  # fmt: skip
 
 
+def _layer_by_layer(params: Any, mesh: Mesh) -> Any:
+    """`unstacked` of weights as shapes: each layer lies as its place in the stack does."""
+
+    def layer(leaf: Any) -> Any:
+        place = NamedSharding(mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=place)
+
+    count = jax.tree.leaves(params["layers"])[0].shape[0]
+    return params | {"layers": (jax.tree.map(layer, params["layers"]),) * count}
+
+
 class EngineProgram(NamedTuple):
     name: str
     trace: Callable[[], Any]
@@ -185,6 +196,8 @@ def engine_programs(
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=everywhere)
 
     params = put(params, param_shardings(model, mesh))
+    if kernels.slots == "in_place":  # as `rollout.Device` keeps them
+        params = _layer_by_layer(params, mesh)
     store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
     store = put(store, jax.tree.map(lambda _: NamedSharding(mesh, STORE_SPEC), store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)

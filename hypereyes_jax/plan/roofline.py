@@ -9,11 +9,12 @@ from hypereyes_jax.plan.compile import GIB, ProgramPlan
 def roofline_seconds(mesh: MeshConfig, program: ProgramPlan) -> dict[str, float]:
     """Seconds of a run, if each resource alone were the limit; all zero on a CPU, which has no published figures.
 
-    Matmuls and collectives only, each at full rate: a lower bound. Collectives along axes that leave a node (GPU) or a
+    Matmuls and collectives, each at full rate, and the launches of a GPU program at the cost that `plan.launches`
+    states: a lower bound. Collectives along axes that leave a node (GPU) or a
     slice (TPU) go through the network, all others through the links.
     """
     if not mesh.device:
-        return {"compute": 0.0, "memory": 0.0, "links": 0.0, "network": 0.0}
+        return {"compute": 0.0, "memory": 0.0, "links": 0.0, "network": 0.0, "launches": 0.0}
     kind = DEVICES[mesh.device]
     outside = {"replica"} if mesh.slices > 1 else set()
     if mesh.platform == "gpu" and mesh.hosts > 1:
@@ -31,4 +32,5 @@ def roofline_seconds(mesh: MeshConfig, program: ProgramPlan) -> dict[str, float]
         "memory": program.traffic_gib * GIB / (kind.memory_gbps * 1e9),
         "links": sent["links"] / (kind.link_gbps * 1e9),
         "network": sent["network"] / (kind.network_gbps * 1e9),
+        "launches": program.launches.seconds,
     }

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
+from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv, programs
 
@@ -64,7 +65,6 @@ class Device:
         mesh: Mesh | None = None,
     ):
         self.config, self.settings, self.mesh = config, settings, mesh
-        self.params, self.lora = params, lora
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
@@ -72,6 +72,7 @@ class Device:
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
         self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
         self._dtype = params["embed"].dtype
+        self.params, self.lora = self._placed(params), lora
         self.store: Any = None
         self.pool: Any = None  # of encoded images, a row a visual token
         self._allocate()
@@ -147,7 +148,7 @@ class Device:
         for name, old, new in zip(("params", "lora"), self._shapes, (params, lora), strict=True):
             if old != jax.tree.map(_shape, new):
                 raise ValueError(f"the new {name} differ from the engine's in structure, shape or dtype")
-        self.params, self.lora = params, lora
+        self.params, self.lora = self._placed(params), lora
         if self.store is None:
             self._allocate()
 
@@ -176,6 +177,13 @@ class Device:
         # made in their places: no device has room for all slots
         self.store = jax.jit(slots, out_shardings=NamedSharding(self.mesh, STORE_SPEC))()
         self.pool = jax.jit(images, out_shardings=NamedSharding(self.mesh, PartitionSpec()))()
+
+    def _placed(self, params: Any) -> Any:
+        """The weights as the programs take them: layer by layer where layers are unrolled on an accelerator."""
+        if self.kernels.slots != "in_place":
+            return params
+        with self._on_mesh():
+            return jax.jit(unstacked)(params)
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

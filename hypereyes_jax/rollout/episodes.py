@@ -13,18 +13,19 @@ from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import FatalSearchError, Part, StopReason
 from hypereyes_jax.processing import ChatFormat, Chunk, ContextChunk
-from hypereyes_jax.rollout.engine import Engine
+from hypereyes_jax.rollout.engine import Engine, Sampled
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import Trajectory, Turn, TurnEnd
 
 OnEnd = Callable[[int, Trajectory], None]
+OnSampled = Callable[[Sampled], None]
 
 
 class Seat(Protocol):
     """One rollout at a generator, whichever engine is behind it."""
 
-    async def turn(self, context: ContextChunk) -> Turn: ...
+    async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn: ...
 
     async def close(self) -> None: ...
 

@@ -17,11 +17,12 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
-from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens, layers_apart
+from hypereyes_jax.models.qwen3_vl.text import Attend, decode_layers, embed_tokens, layers_apart
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.sampling import sample, uniforms
+from hypereyes_jax.rollout.slot_access import attend_in_place, heads_first, slot_access, stacked
 
 MAX_STOP_IDS = 4
 HostArray = Any  # numpy where a call is made, a tracer in the program
@@ -140,15 +141,16 @@ def extend_rows(
 
     Unrolled, the last layer computes nothing but those.
     """
-    take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
-    view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
     length = batch.tokens_RT.shape[1]
-    causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
-
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:
-        new = _heads_first(k, v, store)
-        return kv.attend(q, old, batch.offset_R, new, causal_TT), new
-
+    in_place = kernels.slots == "in_place" and store.k_scale is None
+    view: Any  # what each layer attends to
+    if in_place:
+        slots_R, offset_R, length_R = (jnp.asarray(x) for x in (batch.slots_R, batch.offset_R, batch.length_R))
+        attend, view = attend_in_place(store, slots_R, offset_R, length_R), list(range(store.k.shape[0]))
+    else:
+        take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+        view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
+        attend = _attend_to_view(store, batch.offset_R, length)
     visual_index_RT = jnp.asarray(batch.visual_index_RT)
     x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
     valid_RT = jnp.arange(length) < jnp.asarray(batch.length_R)[:, None]
@@ -165,7 +167,19 @@ def extend_rows(
         lora=lora,
         kernels=kernels,
     )
-    return _in_place(kv.put_columns(store, _stacked(new), batch.slots_R, batch.offset_R, batch.length_R))
+    if in_place:
+        return _in_place(new[-1])
+    return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R))
+
+
+def _attend_to_view(store: kv.SlotStore, offset_R: Any, length: int) -> Attend:
+    causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:
+        new = heads_first(k, v, store)
+        return kv.attend(q, old, offset_R, new, causal_TT), new
+
+    return attend
 
 
 @partial(
@@ -183,20 +197,24 @@ def decode_rows(
     max_steps: int,
     forbidden: tuple[int, ...] = (),
 ) -> tuple[kv.SlotStore, Decoded]:
-    """Samples up to `steps` tokens in every row; returns early when all rows have stopped or spent their budgets."""
+    """Samples up to `steps` tokens in every row.
+
+    Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
+    a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
+    """
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
     rows = batch.slots_R.shape[0]
     text_R1 = jnp.full((rows, 1), -1, jnp.int32)
-    text = config.text
-    beside = (text.num_hidden_layers, rows, text.num_key_value_heads, max_steps, text.head_dim)
-    take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
-    view: Any = take(store, batch.slots_R, view_length, head_DV.dtype)
+    access = slot_access(
+        store, jnp.asarray(batch.slots_R), jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
+        view_length=view_length, max_steps=max_steps, dtype=head_DV.dtype,
+    )  # fmt: skip
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
     class Carry(NamedTuple):
         step: jax.Array
-        new: Any  # kv.Columns, or one a layer: keys and values of this call; all rows still alive are at the same step
+        slots: Any  # of `slot_access`
         token_R: jax.Array
         alive_R: jax.Array
         stopped_R: jax.Array
@@ -209,18 +227,7 @@ def decode_rows(
 
     def one_step(carry: Carry) -> Carry:
         step, alive_R = carry.step, carry.alive_R
-        seen_1K = (jnp.arange(max_steps) <= step)[None]
-
-        def updated(columns: kv.Columns, fresh: kv.Columns) -> kv.Columns:
-            return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), columns, fresh)
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
-            old, new = own
-            fresh = _heads_first(k, v, store)
-            new = updated(new, fresh)
-            # Unrolled, the updated columns go on as they are: updated once more beside the step, they would be copied.
-            return kv.attend(q, old, batch.offset_R, new, seen_1K), new if kernels.unrolled_decode else fresh
-
+        attend, attend_xs = access.step(carry.slots, step, alive_R)
         position_R = batch.position_R + carry.count_R
         hidden_R1D, given, _ = decode_layers(
             params,
@@ -231,32 +238,34 @@ def decode_rows(
             None,
             alive_R[:, None],
             attend,
-            list(zip(view, carry.new, strict=True)) if kernels.unrolled_decode else (view, carry.new),
+            attend_xs,
             lora=lora,
             kernels=kernels,
             apart=apart,
         )
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
-        draw = sample(logits_RV, uniform_R, batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R, forbidden)
+        limits = (batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R)
+        draw = sample(logits_RV, uniform_R, *limits, forbidden, branchless=kernels.known_trips)
         stops_R = alive_R & (draw.tokens_R[:, None] == batch.stop_RS).any(-1)
         count_R = carry.count_R + alive_R
-        new = given if kernels.unrolled_decode else updated(carry.new, given)
+        going_R = alive_R & ~stops_R & (count_R < batch.budget_R)
+        if kernels.known_trips:
+            going_R &= step + 1 < batch.steps
         return Carry(
             step=step + 1,
-            new=new,
+            slots=access.after(carry.slots, given, step),
             token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
-            alive_R=alive_R & ~stops_R & (count_R < batch.budget_R),
+            alive_R=going_R,
             stopped_R=carry.stopped_R | stops_R,
             count_R=count_R,
             tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
             logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_behaviour_R, draw.logp_full_R])),
         )
 
-    new = kv.Columns(jnp.zeros(beside, head_DV.dtype), jnp.zeros(beside, head_DV.dtype))
     start = Carry(
         step=jnp.int32(0),
-        new=[kv.Columns(*layer) for layer in zip(*new, strict=True)] if kernels.unrolled_decode else new,
+        slots=access.start,
         token_R=batch.token_R,
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
@@ -264,10 +273,14 @@ def decode_rows(
         tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
         logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
     )
-    with expected_trips(max_steps):
-        end = jax.lax.while_loop(goes_on, one_step, start)
-    store = kv.put_columns(store, _stacked(end.new), batch.slots_R, batch.offset_R, end.count_R)
-    return _in_place(store), _everywhere(Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R))
+    if kernels.known_trips:
+        end = jax.lax.fori_loop(0, max_steps, lambda _, carry: one_step(carry), start)
+    else:
+        with expected_trips(max_steps):
+            end = jax.lax.while_loop(goes_on, one_step, start)
+    return _in_place(access.finished(end.slots, end.count_R)), _everywhere(
+        Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
+    )
 
 
 def _in_place(store: kv.SlotStore) -> kv.SlotStore:
@@ -278,15 +291,6 @@ def _in_place(store: kv.SlotStore) -> kv.SlotStore:
 def _everywhere(tree: Any) -> Any:
     """On a mesh every device has all of it, so that each process of a replica can read it."""
     return jax.tree.map(lambda leaf: constrain(leaf, *[None] * leaf.ndim), tree)
-
-
-def _stacked(new: Any) -> kv.Columns:
-    """Of all layers, where there is a list of them."""
-    return jax.tree.map(lambda *layers: jnp.stack(layers), *new) if isinstance(new, list) else new
-
-
-def _heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.Columns:
-    return kv.Columns(*(kv.as_stored(x.swapaxes(1, 2), store) for x in (k_RTKD, v_RTKD)))
 
 
 @partial(jax.jit, static_argnames=("length",), donate_argnames=("store",))

@@ -32,6 +32,8 @@ def sample(
     top_k_R: jax.Array,
     min_p_R: jax.Array,
     forbidden: tuple[int, ...] = (),
+    *,
+    branchless: bool = False,
 ) -> Draw:
     """Temperature, then top-k, then top-p of what is left, then min-p (relative to the most likely token).
 
@@ -44,27 +46,33 @@ def sample(
       temperature_R, top_p_R, min_p_R: float32; top_p >= 1 and min_p = 0 are off.
       top_k_R: int32; 0 is off.
       forbidden: ids that are never drawn (they still count in logp_full).
+      branchless: look for both thresholds whether anyone asks for them or not, in a few wide steps: for GPUs, where
+        each branch and each of many small steps costs more than what it saves.
     """
     greedy_R = temperature_R <= 0
     scaled_RV = logits_RV.astype(jnp.float32) / jnp.where(greedy_R, 1.0, temperature_R)[:, None]
     full_R = jax.nn.logsumexp(scaled_RV, axis=-1)
-    open_RV = scaled_RV.at[:, jnp.array(forbidden)].set(-jnp.inf) if forbidden else scaled_RV
+    closed_V = jnp.any(jnp.arange(scaled_RV.shape[1])[:, None] == jnp.array(forbidden, jnp.int32), axis=1)
+    open_RV = jnp.where(closed_V, -jnp.inf, scaled_RV) if forbidden else scaled_RV
     top_R = open_RV.max(-1)
     weight_RV = jnp.exp(open_RV - top_R[:, None])  # the most likely token has weight 1
 
+    largest_threshold = _largest_threshold_by_digits if branchless else _largest_threshold
+
     def by_count(_: None) -> jax.Array:
         limit_R = jnp.where(top_k_R > 0, top_k_R, weight_RV.shape[1])
-        return _largest_threshold(lambda t_R: (weight_RV >= t_R[:, None]).sum(-1) >= limit_R, top_R)
+        return largest_threshold(lambda t_R: (weight_RV >= t_R[:, None]).sum(-1) >= limit_R, top_R)
 
     # Conditionals, not flags of the program: a setting that nobody uses costs nothing, and needs no other program.
     off_R = jnp.zeros_like(top_R)
-    threshold_R = jax.lax.cond(jnp.any(top_k_R > 0), by_count, lambda _: off_R, None)
+    threshold_R = by_count(None) if branchless else jax.lax.cond(jnp.any(top_k_R > 0), by_count, lambda _: off_R, None)
     mass_R = _mass(weight_RV, threshold_R)
 
     def by_mass(_: None) -> jax.Array:
-        return _largest_threshold(lambda t_R: _mass(weight_RV, t_R) >= top_p_R * mass_R, top_R)
+        return largest_threshold(lambda t_R: _mass(weight_RV, t_R) >= top_p_R * mass_R, top_R)
 
-    nucleus_R = jax.lax.cond(jnp.any((top_p_R < 1) & ~greedy_R), by_mass, lambda _: off_R, None)
+    some = jnp.any((top_p_R < 1) & ~greedy_R)
+    nucleus_R = by_mass(None) if branchless else jax.lax.cond(some, by_mass, lambda _: off_R, None)
     threshold_R = jnp.maximum(threshold_R, jnp.where(top_p_R < 1, nucleus_R, 0.0))
     threshold_R = jnp.where(greedy_R, 1.0, jnp.maximum(threshold_R, min_p_R))
 
@@ -123,4 +131,15 @@ def _largest_threshold(holds, like_R: jax.Array) -> jax.Array:
         return jnp.where((tried_R <= _ONE) & holds(threshold_R), tried_R, bits_R)
 
     bits_R = jax.lax.fori_loop(0, 30, body, jnp.zeros(like_R.shape, jnp.int32))
+    return jax.lax.bitcast_convert_type(bits_R, jnp.float32)
+
+
+def _largest_threshold_by_digits(holds, like_R: jax.Array) -> jax.Array:
+    """As `_largest_threshold`, five bits at a time: all 31 digits are tried at once, in one pass over the weights."""
+    digits = jnp.arange(1, 32, dtype=jnp.int32)
+    bits_R = jnp.zeros(like_R.shape, jnp.int32)
+    for shift in range(25, -1, -5):
+        tried_CR = bits_R | (digits[:, None] << shift)
+        holds_CR = jax.vmap(holds)(jax.lax.bitcast_convert_type(tried_CR, jnp.float32))
+        bits_R |= jnp.sum((tried_CR <= _ONE) & holds_CR, axis=0, dtype=jnp.int32) << shift
     return jax.lax.bitcast_convert_type(bits_R, jnp.float32)

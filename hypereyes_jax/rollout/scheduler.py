@@ -379,6 +379,8 @@ class Scheduler:
             step.record(self.timeline)
         for session, sampled in zip(step.decoded, step.sampled, strict=True):
             session.parts.append(sampled)
+            if session.on_sampled is not None:
+                session.on_sampled(sampled)
             session.versions.append(version)
             session.budget -= len(sampled.tokens)
             if session.oldest is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -48,6 +49,7 @@ class Session:
         self.budget = 0
         self.full = False  # the budget is what the slot has room for, not the turn's limit
         self.future: asyncio.Future[Turn] | None = None
+        self.on_sampled: Callable[[Sampled], None] | None = None
         self.prompt: Prompt | None = None
         self.adopts = 0  # positions that the last owner of its new slot left and that it needs
         self.epoch = 0  # of the weights that wrote its cache
@@ -61,8 +63,12 @@ class Session:
         """Whether its cache begins with its whole prompt."""
         return self.prompt is not None and self.sequence.filled >= self.prompt.positions > 0
 
-    async def turn(self, context: ContextChunk) -> Turn:
+    async def turn(self, context: ContextChunk, on_sampled: Callable[[Sampled], None] | None = None) -> Turn:
         """Reads a prompt or an observation, and samples until a stop id or a limit.
+
+        Args:
+          on_sampled: called in the event loop's thread with what each decode call adds, while the turn goes on. After a
+            swap of weights that samples the turn anew it is called again from the turn's first token on.
 
         Cancelling it withdraws the request; the session can then only be closed. Raises RuntimeError if the device
         failed or the session can't be used any more.
@@ -76,12 +82,13 @@ class Session:
         if not self._desk.engine.fits(self.sequence, prepared):
             return Turn(None, TurnEnd.CONTEXT)
         self.future = asyncio.get_running_loop().create_future()
+        self.on_sampled = on_sampled
         self._desk.submit(self, prepared)
         self.usable = False  # until the turn ends: one that is cancelled leaves a record that nobody can go on from
         try:
             turn = await self.future
         finally:
-            self.future = None
+            self.future = self.on_sampled = None
         self.usable = True
         return turn
 

@@ -148,3 +148,26 @@ def test_a_judging_model_is_named_with_the_result(checkpoint, tmp_path, capsys):
     assert cli.main(words(checkpoint, tmp_path, *judge, *more)) == 0
     row = read_json(tmp_path / "metrics.json")["stages"]["model"]["seen"]
     assert (row["judge"], row["masked_judge"]) == ("llm:m:short-fact", 0)
+
+
+def test_benchmarks_are_asked_once_and_tabled_beside_the_papers_rows(checkpoint, tmp_path, capsys):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("imeb-mini-000\nimeb-mini-299\n")
+    out = tmp_path / "run"
+    command = words(checkpoint, out, "--benchmark", "imeb-mini", "--subset", str(ids), "--manner", "direct")
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"HyperEyes-30B RL†.*46.7 / 3.1", shown)
+    assert read_json(out / "benchmarks.json")["model"]["imeb-mini"]["n"] == 2
+    assert (out / "benchmarks.tex").read_text().startswith("\\begin{tabular}")
+    assert "imeb-mini" in (out / "benchmarks.csv").read_text()
+    assert len(list(read_records(out / "trajectories-model-imeb-mini.jsonl"))) == 2
+    before = (out / "benchmark-model-imeb-mini.jsonl").read_bytes()
+    assert cli.main(command) == 0  # nothing is asked again
+    assert (out / "benchmark-model-imeb-mini.jsonl").read_bytes() == before
+
+
+def test_a_benchmark_without_its_files_is_refused(checkpoint, tmp_path, capsys):
+    assert cli.main(words(checkpoint, tmp_path / "run", "--benchmark", "fvqa")) == 2
+    assert not (tmp_path / "run").exists()
+    assert "needs --data" in capsys.readouterr().err

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
-from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.configs.model import TextConfig, VisionConfig
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule
-from hypereyes_jax.models.qwen3_vl import moe
+from hypereyes_jax.models.qwen3_vl import moe, vision
 from hypereyes_jax.models.qwen3_vl.attention import cudnn_attention, segment_attention, splash_attention
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
+from hypereyes_jax.models.qwen3_vl.layers import dense
 from hypereyes_jax.models.qwen3_vl.moe import mixture
 from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
 
@@ -140,3 +141,32 @@ def test_nothing_is_dropped_however_uneven_the_router_is():
     weights = jnp.arange(8.0)
     out = blocked_experts(lambda frozen, w, x, key: w * x, (), weights, x, gate, expert, 8, None, block=8)
     np.testing.assert_allclose(out[:, 0], 0.5 * (5 + np.arange(50) % 3))
+
+
+def test_a_bias_of_the_vision_tower_is_not_lost_beside_large_activations():
+    """In bfloat16 256 + 1 is 256: the map's output and its bias, 1 each, must meet before they meet 256."""
+    config = VisionConfig(depth=1, hidden_size=8, intermediate_size=4, num_heads=2, deepstack_visual_indexes=())
+    wide, inner = config.hidden_size, config.intermediate_size
+    shapes = {"qkv_w": (wide, 3, wide), "qkv_b": (3, wide), "proj_w": (wide, wide), "proj_b": (wide,)}
+    shapes |= {"fc1_w": (wide, inner), "fc1_b": (inner,), "fc2_w": (inner, wide), "fc2_b": (wide,)}
+    w = {name: jnp.zeros(shape, jnp.bfloat16) for name, shape in shapes.items()}
+    norm = {"scale": jnp.zeros(wide, jnp.bfloat16), "bias": jnp.zeros(wide, jnp.bfloat16)}
+    w |= {"norm1": norm, "norm2": norm}
+    x = jnp.full((1, 4, wide), 256, jnp.bfloat16)
+
+    def attend(q, k, v, segment, causal):
+        return jnp.ones((1, 4, wide), jnp.bfloat16)
+
+    def block(**changed):
+        def linear(name, h):
+            return dense(h, (w | changed)[name].reshape(h.shape[-1], -1))
+
+        turn = jnp.ones((1, 4, 2)), jnp.zeros((1, 4, 2))
+        return vision._block(w | changed, config, linear, attend, x, *turn, jnp.ones((1, 4), jnp.int32))
+
+    one = jnp.ones(wide, jnp.bfloat16)
+    np.testing.assert_array_equal(block(proj_w=jnp.eye(wide, dtype=jnp.bfloat16), proj_b=one).astype(jnp.float32), 258)
+    # gelu(16) is 16
+    first = jnp.zeros((inner, wide), jnp.bfloat16).at[0].set(1 / 16)
+    mlp = block(fc1_b=jnp.full(inner, 16, jnp.bfloat16), fc2_w=first, fc2_b=one)
+    np.testing.assert_array_equal(mlp.astype(jnp.float32), 258)

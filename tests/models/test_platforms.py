@@ -13,7 +13,9 @@ from hypereyes_jax.models.qwen3_vl import Kernels
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("platform", "form"), [("tpu", "splash"), ("gpu", "flash"), ("cuda", "flash"), ("cpu", "xla")])
+@pytest.mark.parametrize(
+    ("platform", "form"), [("tpu", "splash"), ("gpu", "triton"), ("cuda", "triton"), ("cpu", "xla")]
+)
 def test_the_platform_decides_the_form(platform, form):
     assert Kernels.for_platform(platform).attention == Kernels.for_sampling(platform, 48).attention == form
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypereyes_jax.rollout.sampling import sample, uniforms
+from hypereyes_jax.rollout.sampling import _largest_threshold, _largest_threshold_by_digits, sample, uniforms
 
 ROWS, VOCAB = 64, 50
-_sample = jax.jit(sample, static_argnames="forbidden")
+_sample = jax.jit(sample, static_argnames=("forbidden", "branchless"))
 
 
 def logits(seed=0, rows=ROWS):
@@ -112,3 +112,27 @@ def test_a_requests_stream_depends_on_its_key_and_place_only():
     assert a[0] == b[0]
     assert len({float(x) for x in a}) == 3
     assert jnp.all((a >= 0) & (a < 1))
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.95, 0), (0.3, 0), (1.0, 7), (0.7, 10)])
+def test_without_branches_the_same_tokens_are_drawn(top_p, top_k):
+    rows = logits(5)
+    uniform = np.random.default_rng(6).random(ROWS).astype(np.float32)
+    f = lambda x: np.full(ROWS, x, np.float32)  # noqa: E731
+    temperature = f(0.8)
+    temperature[::4] = 0  # greedy among them
+    limits = (temperature, f(top_p), np.full(ROWS, top_k, np.int32), f(0.0))
+    one, other = (_sample(rows, uniform, *limits, forbidden=(3,), branchless=b) for b in (False, True))
+    np.testing.assert_array_equal(one.tokens_R, other.tokens_R)
+    np.testing.assert_allclose(one.logp_behaviour_R, other.logp_behaviour_R, atol=1e-6)
+    np.testing.assert_array_equal(one.logp_full_R, other.logp_full_R)
+
+
+def test_thresholds_are_found_by_digits_as_by_bits():
+    weights = jnp.asarray(np.random.default_rng(7).random((ROWS, VOCAB)).astype(np.float32))
+    limit_R = jnp.arange(1, ROWS + 1) % VOCAB + 1
+    holds = lambda t_R: (weights >= t_R[:, None]).sum(-1) >= limit_R  # noqa: E731
+    by_bits = _largest_threshold(holds, weights[:, 0])
+    np.testing.assert_array_equal(_largest_threshold_by_digits(holds, weights[:, 0]), by_bits)
+    wanted = np.sort(np.asarray(weights), axis=1)[:, ::-1][np.arange(ROWS), np.asarray(limit_R) - 1]
+    np.testing.assert_array_equal(by_bits, wanted)  # the k-th largest weight

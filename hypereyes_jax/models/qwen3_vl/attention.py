@@ -16,6 +16,7 @@ from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.row_attention import query_blocks, row_attention
+from hypereyes_jax.models.qwen3_vl.triton_attention import triton_attention
 from hypereyes_jax.models.trip_counts import expected_trips
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
@@ -35,7 +36,13 @@ class SegmentAttention(Protocol):
 
 def segment_attention_for(kernels: Kernels) -> SegmentAttention:
     """The implementation `kernels` names. On a mesh each device computes its own sequences and heads."""
-    known = {"xla": segment_attention, "flash": flash_attention, "splash": splash_attention, "cudnn": cudnn_attention}
+    known: dict[str, SegmentAttention] = {
+        "xla": segment_attention,
+        "flash": flash_attention,
+        "triton": triton_attention,
+        "splash": splash_attention,
+        "cudnn": cudnn_attention,
+    }
     found = known.get(kernels.attention)
     if found is None:
         raise ValueError(f"attention={kernels.attention!r} is not one of {', '.join(known)}")

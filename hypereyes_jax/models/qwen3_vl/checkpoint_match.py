@@ -19,6 +19,7 @@ from hypereyes_jax.models.tensor_files import (
     StoredTensor,
     SwappedTensor,
     Tensor,
+    by_kind,
     read_header,
 )
 
@@ -26,7 +27,6 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _HEAD, _EMBED = "lm_head.weight", "model.language_model.embed_tokens.weight"
 _SCALE = "_scale_inv"
 _FP8 = "float8_e4m3fn"
-_LISTED = 12  # kinds of fault that a message names; the rest are counted
 _COMPARED_BYTES = 64 << 20  # held at once of each of two tensors that must be equal
 
 
@@ -60,7 +60,7 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
         faults.append((_HEAD, f"differs from {_EMBED}, to which config.json ties it (tie_word_embeddings)"))
     if faults:
         raise CheckpointError(
-            f"{directory} does not match its config.json.{_cure(faults)}\n  " + "\n  ".join(_by_kind(faults))
+            f"{directory} does not match its config.json.{_cure(faults)}\n  " + "\n  ".join(by_kind(faults))
         )
     return tensors
 
@@ -98,20 +98,6 @@ def _out_in(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
     """Whether expert weights are stored [experts, out, in]; a square one does not tell, but the others do."""
     telling = [(shape, expected[name]) for name, shape in shapes.items() if expected[name][1] != expected[name][2]]
     return bool(telling) and all(shape == (*want[:-2], want[-1], want[-2]) for shape, want in telling)
-
-
-def _by_kind(faults: Iterable[tuple[str, str]]) -> list[str]:
-    """One line for each kind: names that differ in numbers only (layers, experts) with the same fault are one."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for name, fault in sorted(faults):
-        kinds.setdefault((re.sub(r"\d+", "*", name), fault), []).append(name)
-    lines = [
-        f"{names[0]}: {fault}" if len(names) == 1 else f"{kind}: {fault} ({len(names):,} tensors, first {names[0]})"
-        for (kind, fault), names in kinds.items()
-    ]
-    if len(lines) > _LISTED:
-        lines[_LISTED:] = [f"and {len(lines) - _LISTED:,} more kinds"]
-    return lines
 
 
 def _cure(faults: Iterable[tuple[str, str]]) -> str:

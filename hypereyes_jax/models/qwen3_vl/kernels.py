@@ -7,7 +7,8 @@ from typing import Literal
 
 from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 
-AttentionImpl = Literal["xla", "flash", "splash", "cudnn"]
+AttentionImpl = Literal["xla", "flash", "triton", "splash", "cudnn"]
+SlotsImpl = Literal["view", "in_place"]
 
 
 _FEW = 16  # layers whose unrolled decode compiles in a few seconds, and whose copies by layer are small
@@ -17,15 +18,21 @@ _FEW = 16  # layers whose unrolled decode compiles in a few seconds, and whose c
 class Kernels:
     """A static argument of every program.
 
-    attention "xla" runs anywhere (and is tuned for a CPU when lowered for one) in memory that grows with the square of
-    the length, "flash" anywhere in memory linear in it, "splash" is the Pallas kernel for TPUs, "cudnn" NVIDIA's fused
-    attention (16-bit types only; its mask takes the square of the length). moe: see `moe.mixture`. unrolled_decode: in
-    the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
+    attention: "xla" runs anywhere (and is tuned for a CPU when lowered for one) in memory that grows with the square of
+    the length, "flash" anywhere in memory linear in it, "triton" are kernels for GPUs, "splash" is the Pallas kernel
+    for TPUs, "cudnn" NVIDIA's fused attention (16-bit types only; its mask takes the square of the length).
+    moe: see `moe.mixture`.
+    unrolled_decode: in the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
+    slots: how those programs reach keys and values, see `rollout.slot_access`; "in_place" are Triton kernels.
+    known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
+    stops for the host at each.
     """
 
     attention: AttentionImpl = "xla"
     moe: MoeImpl = "ragged"
     unrolled_decode: bool = False
+    slots: SlotsImpl = "view"
+    known_trips: bool = False
 
     @classmethod
     def for_platform(cls, platform: str) -> Kernels:
@@ -41,7 +48,7 @@ class Kernels:
             case "gpu" | "cuda" | "rocm":
                 # cuDNN takes more memory for packed rows (docs/model.md). jax.lax.ragged_dot lowers to a dense, masked
                 # form on GPUs since jax 0.9.
-                return cls(attention="flash", moe="blocks")
+                return cls(attention="triton", moe="blocks", known_trips=True)
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
     @classmethod
@@ -49,6 +56,8 @@ class Kernels:
         """The best known for a few tokens a step through that many decoder layers. Raises as `for_platform`."""
         best = cls.for_platform(platform)
         # A decode step gives an expert a handful of tokens: one grouped matmul instead of a loop over experts.
-        return replace(
-            best, moe="ragged" if platform == "tpu" else best.moe, unrolled_decode=platform == "cpu" and layers <= _FEW
-        )
+        if platform == "tpu":
+            return replace(best, moe="ragged")
+        if platform == "cpu":
+            return replace(best, unrolled_decode=layers <= _FEW)
+        return replace(best, moe="dense", unrolled_decode=True, slots="in_place")

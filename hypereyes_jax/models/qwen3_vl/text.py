@@ -20,7 +20,7 @@ from hypereyes_jax.models.qwen3_vl.weights import Params
 
 # attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-LayersApart = list[tuple[Any, Any, jax.Array]]  # of each layer: weights, adapters, its number
+LayersApart = list[tuple[Any, Any, int]]  # of each layer: weights, adapters, its number
 
 
 def embed_tokens(
@@ -83,12 +83,15 @@ def decode_layers(
         return constrain(x, "batch", "length", None), (out, load)
 
     step = rematerialised(layer, remat)
-    if isinstance(attend_xs, list):
+    if isinstance(attend_xs, list) or isinstance(params["layers"], tuple):
         x, outs = x_BTD, []
-        for (w, adapter, index), own in zip(apart or layers_apart(params, config, lora), attend_xs, strict=True):
+        for w, adapter, index in apart or layers_apart(params, config, lora):
+            own = attend_xs[index] if isinstance(attend_xs, list) else jax.tree.map(itemgetter(index), attend_xs)
             x, each = step(x, (w, adapter, index, own))
             outs.append(each)
         out = [each for each, _ in outs]
+        if not isinstance(attend_xs, list):
+            out = jax.tree.map(lambda *layers: jnp.stack(layers), *out)
         load = jax.tree.map(lambda *loads: jnp.stack(loads), *(each for _, each in outs))
     else:
         x, (out, load) = jax.lax.scan(step, x_BTD, (*_stacked_layers(params, config, lora), attend_xs))
@@ -101,8 +104,26 @@ def layers_apart(params: Params, config: Qwen3VLConfig, lora: Lora | None = None
     To be called outside of a loop whose steps unroll the layers: inside of it, XLA's CPU backend copies every layer's
     weights at every step (an eighth of the time of a decode step of 32 rows).
     """
-    stacked = _stacked_layers(params, config, lora)
-    return [jax.tree.map(itemgetter(index), stacked) for index in range(config.text.num_hidden_layers)]
+    weights, adapters, _ = _stacked_layers(params, config, lora)
+    return [
+        (
+            weights[index] if isinstance(weights, tuple) else jax.tree.map(itemgetter(index), weights),
+            jax.tree.map(itemgetter(index), adapters),
+            index,
+        )
+        for index in range(config.text.num_hidden_layers)
+    ]
+
+
+def unstacked(params: Params) -> Params:
+    """The same weights with a tuple of one tree a layer, which every function here takes as it takes stacked layers.
+
+    A scan's body slices each of its weights out of the stack, which on a GPU is a kernel each and a copy of the weights
+    at every step. So an engine there keeps its layers apart from the beginning.
+    """
+    layers = params["layers"]
+    count = jax.tree.leaves(layers)[0].shape[0]
+    return params | {"layers": tuple(jax.tree.map(itemgetter(index), layers) for index in range(count))}
 
 
 def _stacked_layers(params: Params, config: Qwen3VLConfig, lora: Lora | None) -> tuple[Any, Any, jax.Array]:
@@ -122,12 +143,14 @@ def _attend(
     return x + linear("o", attended), out
 
 
-def _add_deepstack(x: jax.Array, index: jax.Array, visual_index_BT: jax.Array, deepstack: jax.Array) -> jax.Array:
+def _add_deepstack(x: jax.Array, index: jax.Array | int, visual_index_BT: jax.Array, deepstack: jax.Array) -> jax.Array:
     """DeepStack (arXiv 2406.04334): feature i joins the visual tokens after decoder layer i."""
 
     def add(x: jax.Array) -> jax.Array:
         feature = take_local(deepstack[index].astype(x.dtype), visual_index_BT)
         return x + jnp.where((visual_index_BT >= 0)[..., None], feature, 0)
 
+    if isinstance(index, int):
+        return add(x) if index < deepstack.shape[0] else x
     # one scan serves all layers, so which of them add a feature is decided at run time
     return jax.lax.cond(index < deepstack.shape[0], add, lambda x: x, x)

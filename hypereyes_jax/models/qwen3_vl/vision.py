@@ -71,14 +71,20 @@ def encode_images(
         return (constrain(x, "batch", "length", None), tapped), None
 
     tapped = jnp.zeros((taps.size, *x.shape), x.dtype)
-    adapters = lora.weights.get("vision", {}).get("blocks", {}) if lora is not None else {}
-    xs = (w["blocks"], adapters, jnp.arange(c.depth))
+    adapters = lora.weights.get("vision", {}) if lora is not None else {}
+    xs = (w["blocks"], adapters.get("blocks", {}), jnp.arange(c.depth))
     (x, tapped), _ = jax.lax.scan(rematerialised(block, remat), (x, tapped), xs)
     place = jnp.asarray(vision.token_place_M)
-    embeds = take_local(_merge(w["merger"], c, x, per_patch_norm=True), place)
+    merger = adapted(lora, "vision/merger", w["merger"], adapters.get("merger", {}), dropout_key)
+    embeds = take_local(_merge(w["merger"], c, merger, x, per_patch_norm=True), place)
     if not taps.size:
         return VisualFeatures(embeds, jnp.zeros((0, *embeds.shape), embeds.dtype))
-    merged = jax.vmap(lambda w, x: _merge(w, c, x, per_patch_norm=False))(w["deepstack"], tapped)
+
+    def merge_tap(w: Params, adapter: Any, key: jax.Array | None, x: jax.Array) -> jax.Array:
+        return _merge(w, c, adapted(lora, "vision/deepstack", w, adapter, key), x, per_patch_norm=False)
+
+    keys = None if dropout_key is None else jax.random.split(dropout_key, taps.size)
+    merged = jax.vmap(merge_tap)(w["deepstack"], adapters.get("deepstack", {}), keys, tapped)
     # The decoder takes features in the order of the tower's layers, however the config lists them.
     order = np.argsort(c.deepstack_visual_indexes)
     return VisualFeatures(embeds, jnp.stack([take_local(merged[i], place) for i in order]))
@@ -100,15 +106,16 @@ def _block(
         rows, length, 3, c.num_heads, -1
     )
     q, k = rotate(qkv[:, :, 0], cos, sin), rotate(qkv[:, :, 1], cos, sin)
-    x = x + linear("proj_w", attend(q, k, qkv[:, :, 2], segment, causal=False)) + w["proj_b"]
+    # the bias joins the map's output first: in bfloat16 the sum with x is rounded once, as in transformers
+    x = x + (linear("proj_w", attend(q, k, qkv[:, :, 2], segment, causal=False)) + w["proj_b"])
     h = jax.nn.gelu(linear("fc1_w", layer_norm(x, w["norm2"])) + w["fc1_b"], approximate=True)
-    return x + linear("fc2_w", h) + w["fc2_b"]
+    return x + (linear("fc2_w", h) + w["fc2_b"])
 
 
-def _merge(w: Params, c: VisionConfig, x: jax.Array, *, per_patch_norm: bool) -> jax.Array:
+def _merge(w: Params, c: VisionConfig, linear: Linear, x: jax.Array, *, per_patch_norm: bool) -> jax.Array:
     """[R, L, Dv] to [M, D]: each merge block of consecutive patches becomes one token."""
     blocks = x.reshape(-1, c.merge_unit * c.hidden_size)
     h = layer_norm(x, w["norm"]).reshape(blocks.shape) if per_patch_norm else layer_norm(blocks, w["norm"])
     # exact GELU here, its tanh approximation in the blocks
-    h = jax.nn.gelu(h @ w["fc1_w"] + w["fc1_b"], approximate=False)
-    return constrain(h @ w["fc2_w"] + w["fc2_b"], "batch", None)
+    h = jax.nn.gelu(linear("fc1_w", h) + w["fc1_b"], approximate=False)
+    return constrain(linear("fc2_w", h) + w["fc2_b"], "batch", None)

@@ -41,6 +41,11 @@ class Weight:
     def stacked(self) -> bool:
         return "{i}" in self.hf
 
+    @property
+    def lead(self) -> int:
+        """How many dimensions of a linear map's leaf come before the map's own: its layer, its expert."""
+        return int(self.stacked) + self.axes.count("expert")
+
     def hf_names(self) -> list[str]:
         return [self.hf.format(i=i) for i in range(self.shape[0])] if self.stacked else [self.hf]
 
@@ -168,7 +173,7 @@ def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
                 std,
                 f"{name}.weight",
                 (fan_out, fan_in),
-                adaptable=name.startswith("model.visual.blocks"),
+                adaptable=True,
                 transposed=True,
             ),
             Weight((*lead, *out), (*lead_axis, *out_axes), 0.0, f"{name}.bias", (fan_out,), constant=True),

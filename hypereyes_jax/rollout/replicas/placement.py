@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout.episodes import Generator, Seat
+from hypereyes_jax.rollout.episodes import Generator, OnSampled, Seat
 from hypereyes_jax.rollout.types import Turn
 
 
@@ -45,8 +45,8 @@ class _ReplicaSeat:
         self._replicas, self._number, self._seat = replicas, number, seat
         self._closed = False
 
-    async def turn(self, context: ContextChunk) -> Turn:
-        return await self._seat.turn(context)
+    async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn:
+        return await self._seat.turn(context, on_sampled)
 
     async def close(self) -> None:
         if not self._closed:

@@ -19,7 +19,8 @@ from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
-from hypereyes_jax.rollout.episodes import GeneratorError
+from hypereyes_jax.rollout.engine import Sampled
+from hypereyes_jax.rollout.episodes import GeneratorError, OnSampled
 from hypereyes_jax.rollout.servers.weight_check import EchoError
 from hypereyes_jax.rollout.types import Turn, TurnEnd
 
@@ -266,8 +267,12 @@ class ServerSeat:
         self._server, self._sampling, self._stop_ids = server, sampling, stop_ids
         self._conversation = Conversation()
 
-    async def turn(self, context: ContextChunk) -> Turn:
-        """Reads a prompt or an observation, and samples. Raises GeneratorError if the server fails or is wrong."""
+    async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn:
+        """Reads a prompt or an observation, and samples. Raises GeneratorError if the server fails or is wrong.
+
+        Args:
+          on_sampled: called once, with all of the turn: it is asked for whole.
+        """
         server, sampling, talk = self._server, self._sampling, self._conversation
         try:
             visual = [server.visual_tokens(image) for image in context.images]
@@ -283,6 +288,8 @@ class ServerSeat:
         talk.tokens += done.tokens
         versions = np.full(len(done.tokens), version, np.int32)
         chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_behaviour, done.logp_full, versions)
+        if on_sampled is not None:
+            on_sampled(Sampled(chunk.tokens, chunk.logp_behaviour, chunk.logp_full, done.stopped))
         if done.stopped:
             return Turn(chunk, TurnEnd.STOP)
         return Turn(chunk, TurnEnd.LENGTH if limit == sampling.max_new_tokens else TurnEnd.CONTEXT)

@@ -1,0 +1,74 @@
+"""Run a hypereyes command on a cluster: on Slurm, a Cloud TPU slice, GKE, or any cloud through SkyPilot.
+
+    hypereyes launch slurm --nodes 8 -- rl hypereyes_30b_rl --out /shared/rl ...
+    hypereyes launch tpu --name my-v5p --zone us-east5-a -- rl ...
+    hypereyes launch gke --cluster C --type v5p-128 -- rl ...
+    hypereyes launch sky --nodes 8 --volume my-volume -- rl ...
+    hypereyes launch restart --restarts 10 -- rl ...        # on this host, started again when it dies
+
+What follows `--` is the command. `--dry-run` before it prints what would be run; `hypereyes launch slurm --help` tells
+a script's options.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import resources
+
+from hypereyes_jax.errors import UserError
+
+SCRIPTS = {"slurm": "slurm.sh", "tpu": "cloud_tpu.sh", "gke": "gke.sh", "sky": "sky.sh"}
+_RESTART = "restart"
+_MAIN = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"  # where the command is not on the PATH
+
+
+def run_words(words: Sequence[str]) -> int:
+    """Run a script with the words as they are. Returns its exit code."""
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if words else 2
+    where, *rest = words
+    if where == _RESTART:
+        return _restart(rest)
+    if where not in SCRIPTS:
+        raise UserError(f"there is no launch script {where!r}. Known: {', '.join([*SCRIPTS, _RESTART])}.")
+    with resources.as_file(resources.files("hypereyes_jax.launch") / "pods") as pods:
+        script = pods / SCRIPTS[where]
+        before = rest[: rest.index("--")] if "--" in rest else rest
+        if "--help" in before or "-h" in before:
+            lines = script.read_text(encoding="utf-8").splitlines()[1:]
+            print("\n".join(line.removeprefix("#").removeprefix(" ") for line in _first_comment(lines)))
+            return 0
+        try:
+            return subprocess.run(["bash", str(script), *rest], check=False).returncode
+        except FileNotFoundError:
+            raise UserError("the launch scripts need bash, which is not installed here.") from None
+
+
+def _restart(words: Sequence[str]) -> int:
+    from hypereyes_jax.launch.restart import restart
+
+    options, command = _split(words)
+    match options:
+        case []:
+            restarts = 10
+        case ["--restarts", number] if number.isdigit():
+            restarts = int(number)
+        case _:
+            raise UserError("usage: hypereyes launch restart [--restarts 10] -- COMMAND ...")
+    if not command:
+        raise UserError("give the hypereyes command after --")
+    return restart([sys.executable, "-c", _MAIN, *command], restarts)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before and after the first `--`."""
+    place = list(words).index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])
+
+
+def _first_comment(lines: Sequence[str]) -> list[str]:
+    end = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return list(lines[:end])

@@ -1,0 +1,112 @@
+"""Serve a checkpoint behind an OpenAI-compatible API: the bare policy, or the agent that runs its own searches.
+
+    hypereyes serve CHECKPOINT                                    # http://127.0.0.1:8000/v1
+    hypereyes serve CHECKPOINT --mode agent --search.service serpapi
+
+In mode `policy` a reply is the model's next message, with the client's tools if it brings some. In mode `agent` the
+server plays the whole episode: `content` is the answer, `reasoning_content` streams the turns, and the extension field
+`hypereyes` holds the trajectory. `GET /metrics` is for Prometheus, `GET /health` for a load balancer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    checkpoint: tyro.conf.Positional[Path]
+    """Directory of a checkpoint in Hugging Face layout."""
+    mode: Literal["policy", "agent"] = "policy"
+    """Whether the bare policy answers, or the agent, which searches before it does."""
+    name: str = ""
+    """Model name that clients ask for; none takes the name of the checkpoint's directory."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in, and then needs a key."""
+    port: int = 8000
+    """Port to listen on; 0 takes any free one."""
+    key_env: str = "HYPEREYES_API_KEY"
+    """Name of the environment variable that holds the API key; if it is unset, no key is asked for."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask from a browser, such as http://localhost:3000; none may by default."""
+    slots: int = 16
+    """Number of sequences that are in the cache at a time; more requests wait for a slot."""
+    context: int = 16_384
+    """Number of tokens that one sequence may have, images included."""
+    in_flight: int = 256
+    """Number of requests under way; further ones are answered with status 429."""
+    max_new_tokens: int = 1524
+    """Number of tokens a turn may have where a request does not say."""
+    temperature: float = 0.8
+    """Sampling temperature where a request does not say."""
+    top_p: float = 0.95
+    """Nucleus of sampling where a request does not say."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that weights and caches are kept in."""
+    fetch_images: bool = True
+    """Whether images that a request names by URL are fetched, from the public internet only."""
+    miniature: bool = False
+    """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    """The service of the agent's searches."""
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    """The rules of the agent's episodes."""
+
+
+def run(config: ServeConfig) -> None:
+    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    if not local and not os.environ.get(config.key_env):
+        raise UserError(
+            f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"
+        )
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: ServeConfig) -> None:
+    from hypereyes_jax import miniature
+    from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.rollout import EngineConfig, SamplingConfig
+    from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
+    from hypereyes_jax.train.sizes import MINIATURE_RL
+
+    engine = EngineConfig(slots=config.slots, length=config.context, kv=config.dtype)
+    if config.miniature:
+        engine = replace(MINIATURE_RL, slots=config.slots).engine()
+    policy = load_policy(config.checkpoint, engine, dtype=config.dtype)
+    settings = ServerConfig(
+        model=config.name or config.checkpoint.resolve().name,
+        host=config.host,
+        port=config.port,
+        api_key=os.environ.get(config.key_env, ""),
+        cors_origins=config.cors_origins,
+        in_flight=config.in_flight,
+        fetch_images=config.fetch_images,
+        sampling=SamplingConfig(config.temperature, config.top_p, max_new_tokens=config.max_new_tokens),
+    )
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
+        rules = miniature.EPISODE if config.miniature else config.episode
+        agent = Agent(backend, rules) if config.mode == "agent" else None
+        server = ChatServer(generator, policy.chat, settings, agent)
+        async with running_server(server, settings) as url:
+            print(f"serving {settings.model} ({config.mode}) at {url}/v1 (Ctrl-C ends)", flush=True)
+            await ended.wait()
+    print("ended")

@@ -1,0 +1,8 @@
+"""Benchmarks in the files that their authors published, as sequences of questions."""
+
+from __future__ import annotations
+
+from hypereyes_jax.data.benchmarks.opening import BENCHMARKS, open_benchmark, read_subset
+from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, ReadOptions
+
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkSpec", "ReadOptions", "open_benchmark", "read_subset"]

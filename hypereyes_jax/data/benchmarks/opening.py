@@ -1,0 +1,189 @@
+"""The benchmarks that can be opened by name, and subsets of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypereyes_jax.data.benchmarks import formats
+from hypereyes_jax.data.benchmarks.archives import BenchmarkMedia
+from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, Entry, File, ReadOptions, default_id
+from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions
+from hypereyes_jax.errors import UserError
+
+_FILES = 256  # data files of one benchmark at most
+
+BENCHMARKS: dict[str, BenchmarkSpec] = {
+    spec.name: spec
+    for spec in (
+        BenchmarkSpec(
+            name="mmsearch",
+            title="MMSearch",
+            files=("**/end2end*.parquet", "**/mmsearch.jsonl"),
+            convert=formats.mmsearch,
+            published="f1",
+            rule="visual-entity",
+            size="300 end-to-end questions, 171 of them with an image",
+            paper_n=122,
+        ),
+        BenchmarkSpec(
+            name="fvqa",
+            title="FVQA",
+            files=("**/fvqa_test*.parquet",),
+            convert=formats.fvqa,
+            published="exact",
+            rule="short-fact",
+            size="1,800 test questions",
+            paper_n=188,
+        ),
+        BenchmarkSpec(
+            name="livevqa",
+            title="LiveVQA",
+            # Not News_imgs/benchmark.json, a larger file that strayed there.
+            files=("**/News/benchmark.json|**/Video/benchmark.json|**/Paper/benchmark.json", "**/livevqa.jsonl"),
+            convert=formats.livevqa,
+            published="grade",
+            rule="visual-entity",
+            size="1,192 items with a question at each of two levels",
+            paper_n=239,
+        ),
+        BenchmarkSpec(
+            name="browsecomp-vl",
+            title="BrowseComp-VL",
+            files=("**/bc_vl_level*.jsonl",),
+            convert=formats.browsecomp_vl,
+            published="json",
+            rule="browse",
+            size="199 questions of level 1 and 200 of level 2",
+            paper_n=145,
+        ),
+        BenchmarkSpec(
+            name="mmsearch-plus",
+            title="MMSearch-Plus",
+            files=("**/*.arrow", "**/*.parquet"),
+            convert=formats.mmsearch_plus,
+            published="judge",
+            rule="browse",
+            size="311 questions",
+            paper_n=144,
+        ),
+        BenchmarkSpec(
+            name="imeb",
+            title="IMEB",
+            files=("**/*.parquet", "**/*.jsonl"),
+            convert=formats.imeb,
+            published="judge",
+            rule="multi-entity",
+            size="300 questions, not released; any file by a mapping of columns",
+            paper_n=300,
+        ),
+    )
+}
+
+
+def open_benchmark(
+    name: str,
+    data: Path,
+    *,
+    subset: Path | None = None,
+    options: ReadOptions | None = None,
+    private_urls: bool = False,
+) -> Benchmark:
+    """A benchmark's questions from the files its authors published, in the folders or archives they come in.
+
+    Args:
+      name: one of BENCHMARKS.
+      data: its folder, or one file of it.
+      subset: see `read_subset`; the questions then are those, in that order.
+      private_urls: allow images from loopback and private networks.
+
+    Raises:
+      UserError: there is no such benchmark or file, a row is none of the benchmark, an id stands twice or is unknown.
+    """
+    options = options or ReadOptions()
+    spec = BENCHMARKS.get(name)
+    if spec is None:
+        raise UserError(f"there is no benchmark {name!r}. Choose one of {', '.join(BENCHMARKS)}.")
+    paths = _files(spec, data)
+    files = [
+        File(path, open_rows(path, str(path), SourceOptions()), BenchmarkMedia(path.parent, private_urls=private_urls))
+        for path in paths
+    ]
+    entries: list[Entry] = []
+    places: dict[str, Place] = {}
+    for number, file in enumerate(files):
+        for index, row in file.rows.scan():
+            place = Place(str(file.path), file.rows.number(index), file.rows.unit)
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                found = spec.convert(row, default_id(file, index), options)
+            except BadRow as error:
+                raise UserError(
+                    f"{place} is no question of {spec.title}: {error.why}. Give the published file."
+                ) from None
+            for part, asked in enumerate(found):
+                if asked.id in places:
+                    raise UserError(
+                        f"{place}: the id {asked.id!r} stands at {places[asked.id]}, too. Remove one of them."
+                    )
+                places[asked.id] = place
+                entries.append(Entry(asked.id, asked.kind, number, index, part))
+    if not entries:
+        raise UserError(f"{data} holds no question of {spec.title}. Give the folder of its published files.")
+    benchmark = Benchmark(spec, files, entries, options)
+    return benchmark if subset is None else _selected(benchmark, read_subset(subset), subset)
+
+
+def read_subset(path: Path) -> tuple[str, ...]:
+    """Ids of questions: one a line, or a JSON list of texts or numbers. Raises UserError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read the subset {path} ({error}). Give a text file with an id a line.") from None
+    if text.lstrip().startswith("["):
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"the subset {path} is no JSON ({error}). Give a list of ids, or an id a line.") from None
+        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+            raise UserError(f"the subset {path} must list ids: texts or whole numbers.")
+        ids = [str(item) for item in value]
+    else:
+        ids = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice or not ids:
+        why = f"names {', '.join(twice[:5])} twice" if twice else "names no id"
+        raise UserError(f"the subset {path} {why}. Give each id of a question once.")
+    return tuple(ids)
+
+
+def _selected(benchmark: Benchmark, ids: Sequence[str], path: Path) -> Benchmark:
+    by_id = {entry.id: entry for entry in benchmark.entries}
+    unknown = [name for name in ids if name not in by_id]
+    if unknown:
+        few = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise UserError(
+            f"{path} names {len(unknown)} ids that {benchmark.spec.title} does not have here ({few}). "
+            f"Its ids look like {benchmark.ids[0]!r}."
+        )
+    return Benchmark(benchmark.spec, benchmark._files, [by_id[name] for name in ids], benchmark._options)
+
+
+def _files(spec: BenchmarkSpec, data: Path) -> list[Path]:
+    if data.is_file():
+        return [data]
+    if not data.is_dir():
+        raise UserError(f"there is no {data}. Give the folder of {spec.title}'s published files with --data.")
+    for pattern in spec.files:
+        found = sorted({path for one in pattern.split("|") for path in data.glob(one) if path.is_file()})
+        if len(found) > _FILES:
+            raise UserError(f"{data} holds {len(found)} files of the form {pattern}. Give the benchmark's own folder.")
+        if found:
+            return found
+    raise UserError(
+        f"{data} holds none of {', '.join(spec.files).replace('|', ', ')}, the files of {spec.title}. "
+        "Download them, and give their folder with --data."
+    )

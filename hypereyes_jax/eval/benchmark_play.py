@@ -1,0 +1,152 @@
+"""A policy on benchmarks, from their files to the tables: what `hypereyes eval --benchmark` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hypereyes_jax.data.benchmarks import BENCHMARKS, BenchmarkSpec, ReadOptions, open_benchmark, read_subset
+from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
+from hypereyes_jax.env.judging.llm_judge import LlmJudge
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.benchmark_run import PART, BenchmarkSummary, evaluate_benchmark, published_score
+from hypereyes_jax.eval.benchmark_table import own_row, paper_rows, to_csv, to_html, to_latex
+from hypereyes_jax.eval.metrics import Judged, VisualTokens
+from hypereyes_jax.eval.policy import Policy, runner
+from hypereyes_jax.eval.records import append_record, record_judged
+from hypereyes_jax.files import read_json, write_atomic, write_json
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.episode import EpisodeConfig
+    from hypereyes_jax.env.judging.judges import Judge
+    from hypereyes_jax.env.search.recorded import RecordedBackend
+    from hypereyes_jax.rollout import SamplingConfig
+
+IMEB_MINI = "imeb-mini"  # made here, from the offline world
+SUMMARIES = "benchmarks.json"
+Manner = Literal["parallel", "serial", "direct"]
+_RECORDS = 200  # trajectories kept of a benchmark
+
+
+@dataclass(frozen=True)
+class OpenBenchmark:
+    """Questions of a benchmark that are read as they are indexed."""
+
+    name: str
+    spec: BenchmarkSpec
+    ids: tuple[str, ...]
+    questions: Sequence[Question]
+    choices: bool
+
+
+def prepare_benchmark(
+    name: str, data: Path | None, subset: Path | None = None, options: ReadOptions | None = None
+) -> OpenBenchmark:
+    """The questions to ask. Raises UserError for a benchmark, folder or subset that there is none of."""
+    options = options or ReadOptions()
+    if name == IMEB_MINI and data is None:
+        made = [synth.question for synth in imeb_mini()]
+        wanted = None if subset is None else set(read_subset(subset))
+        if wanted is not None and (unknown := sorted(wanted - {question.id for question in made})):
+            raise UserError(f"{subset} names ids that IMEB-mini does not have: {', '.join(unknown[:5])}.")
+        asked = [question for question in made if wanted is None or question.id in wanted]
+        return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in asked), asked, False)
+    if data is None:
+        raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
+    opened = open_benchmark("imeb" if name == IMEB_MINI else name, data, subset=subset, options=options)
+    return OpenBenchmark(name, opened.spec, opened.ids, opened, options.choices)
+
+
+def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
+    """The rules of an episode that searches as it likes, one search a turn, or not at all."""
+    if manner == "direct":
+        return replace(episode, max_turns=1, max_rounds=0)
+    return replace(episode, serial=manner == "serial")
+
+
+async def play_benchmark(
+    directory: RunDirectory,
+    policy: Policy,
+    name: str,
+    benchmark: OpenBenchmark,
+    stages: Stages,
+    *,
+    backend: RecordedBackend,
+    judge: Judge,
+    episode: EpisodeConfig,
+    sampling: SamplingConfig,
+    visual_tokens: VisualTokens,
+    seed: int = 0,
+) -> BenchmarkSummary:
+    """Asks what is open and files the summary; the same call goes on where an earlier one was stopped.
+
+    Results lie in `benchmark-NAME-BENCHMARK.jsonl`, the first trajectories in `trajectories-NAME-BENCHMARK.jsonl`.
+    """
+    client = judge.client if isinstance(judge, LlmJudge) else None
+    results = directory.file(f"benchmark-{name}-{benchmark.name}.jsonl")
+    trajectories = directory.file(f"trajectories-{name}-{benchmark.name}.jsonl")
+    kept = 0
+
+    def keep(rows: Sequence[Judged]) -> None:
+        nonlocal kept
+        for judged in rows[: max(0, _RECORDS - kept)]:
+            append_record(trajectories, record_judged(judged, stage=name, split=benchmark.name, judge=judge.name))
+            kept += 1
+
+    with stages.stage(f"{name} on {benchmark.spec.title}", len(benchmark.ids)) as stage:
+        play = runner(policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance())
+        summary = await evaluate_benchmark(
+            play,
+            benchmark.questions,
+            benchmark.ids,
+            judge,
+            results,
+            benchmark=benchmark.name,
+            score=published_score(benchmark.spec, client, benchmark.choices),
+            visual_tokens=visual_tokens,
+            spent=lambda: float(backend.metrics.summary()["cost"] or 0.0),
+            part=PART,
+            on_part=keep,
+        )
+    _file_summary(directory, name, summary)
+    return summary
+
+
+def write_tables(directory: RunDirectory) -> list[Path]:
+    """The run's models beside the paper's rows, as benchmarks.html, .csv and .tex."""
+    rows = [own_row(name, summaries, str(directory.path)) for name, summaries in read_summaries(directory).items()]
+    rows += paper_rows()
+    written = []
+    for suffix, render in (("html", to_html), ("csv", to_csv), ("tex", to_latex)):
+        path = directory.file(f"benchmarks.{suffix}")
+        write_atomic(path, render(rows))
+        written.append(path)
+    return written
+
+
+def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]:
+    """By model, what `play_benchmark` filed. Raises UserError for a damaged file."""
+    path = directory.file(SUMMARIES)
+    saved: Any = read_json(path) if path.exists() else {}
+    names = {field.name for field in fields(BenchmarkSummary)}
+    try:
+        return {
+            model: [BenchmarkSummary(**{key: row[key] for key in names}) for row in rows.values()]
+            for model, rows in saved.items()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}). Remove it and run the same command again.") from None
+
+
+def _file_summary(directory: RunDirectory, name: str, summary: BenchmarkSummary) -> None:
+    path = directory.file(SUMMARIES)
+    saved: Any = read_json(path) if path.exists() else {}
+    if not isinstance(saved, Mapping):
+        raise UserError(f"{path} is damaged: it must be an object. Remove it and run the same command again.")
+    mine = {**saved.get(name, {}), summary.benchmark: asdict(summary)}
+    write_json(path, {**saved, name: mine})

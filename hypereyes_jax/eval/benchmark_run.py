@@ -1,0 +1,240 @@
+"""A model on a benchmark: asked in parts, each question's result stored as it is made, summed up with intervals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.data.benchmarks import BenchmarkSpec
+from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.benchmark import Runner, evaluate
+from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
+from hypereyes_jax.files import writing
+
+if TYPE_CHECKING:
+    from hypereyes_jax.env.judging.judges import Judge
+    from hypereyes_jax.env.web.chat_api import ChatClient
+
+PART = 128  # questions in flight, whose pictures are open, at a time
+
+
+@dataclass(frozen=True)
+class QuestionResult:
+    """What became of one question that was scored."""
+
+    id: str
+    correct: bool
+    published: float | None  # by the benchmark's own score, 0 to 1; None where it has no other or could not be asked
+    answer: str | None
+    rounds: int
+    searches: int
+    tokens: int
+    seconds: float
+    cost: float  # dollars of search, shared evenly among the questions of a part
+    judge: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class BenchmarkSummary:
+    """A cell of the table. Means are over the `n` scored questions."""
+
+    benchmark: str
+    n: int
+    accuracy: float  # share that the judge accepts
+    accuracy_low: float  # 95 % Wilson interval
+    accuracy_high: float
+    judge: str
+    published: float | None  # mean of the benchmark's own score
+    published_n: int
+    published_score: str  # its name
+    turns: float  # rounds that searched, a question
+    searches: float
+    kilo_tokens: float
+    cas: float
+    cost: float  # dollars a question
+    seconds: float
+    unscored: int  # the search or the judge failed: ask again with the same command
+
+
+Score = Callable[[Question, str | None], Any]  # an awaitable of float or None
+
+
+def published_score(spec: BenchmarkSpec, client: ChatClient | None = None, choices: bool = False) -> tuple[str, Score]:
+    """(name, score) of the benchmark's own program.
+
+    Args:
+      client: a chat model, which the scores of LiveVQA and BrowseComp-VL need; without one they are None.
+      choices: the questions were asked with their options, so the letter counts.
+    """
+    if spec.published == "f1":
+
+        async def f1(question: Question, answer: str | None) -> float:
+            return token_f1(answer, question.answers)
+
+        return "F1", f1
+    judge: Judge | None = None
+    if spec.published == "exact":
+        judge = SquadMatch()
+    elif choices:
+        judge = LetterMatch()
+    elif spec.published == "grade" and client is not None:
+        judge = GradeJudge(client)
+    elif spec.published == "json" and client is not None:
+        judge = JsonJudge(client)
+
+    async def by_judge(question: Question, answer: str | None) -> float | None:
+        verdict = None if judge is None else await judge.judge(question, answer)
+        return None if verdict is None else float(verdict)
+
+    return ("" if judge is None else judge.name), by_judge
+
+
+async def evaluate_benchmark(
+    run: Runner,
+    questions: Sequence[Question],
+    ids: Sequence[str],
+    judge: Judge,
+    results: Path,
+    *,
+    benchmark: str,
+    score: tuple[str, Score],
+    visual_tokens: VisualTokens,
+    spent: Callable[[], float] = lambda: 0.0,
+    part: int = PART,
+    on_part: Callable[[Sequence[Judged]], None] = lambda rows: None,
+) -> BenchmarkSummary:
+    """Asks what `results` does not hold yet, and sums all of it up.
+
+    A question is written to `results` (JSON lines) once it is scored. One that could not be, because the search or the
+    judge failed, is not: the same call asks it again.
+
+    Args:
+      questions: indexed part by part, so a `Benchmark` opens the pictures of one part at a time.
+      ids: of the questions, known without reading them.
+      spent: dollars that searches have cost so far.
+      on_part: called with each part's judged trajectories.
+
+    Raises:
+      UserError: `results` are of another judge, or damaged.
+    """
+    done = read_results(results)
+    other = {row.judge for row in done.values()} - {judge.name}
+    if other:
+        raise UserError(
+            f"{results} was judged by {min(other)}, now it is {judge.name}. Choose another --out or --name."
+        )
+    open_places = [place for place, name in enumerate(ids) if name not in done]
+    unscored = 0
+    for start in range(0, len(open_places), part):
+        before = spent()
+        asked = [questions[place] for place in open_places[start : start + part]]
+        evaluation = await evaluate(run, asked, judge, visual_tokens=visual_tokens)
+        cost = (spent() - before) / len(asked)
+        rows = await asyncio.gather(
+            *(_result(judged, score[1], judge.name, cost) for judged in evaluation.judged if judged.correct is not None)
+        )
+        unscored += len(asked) - len(rows)
+        _append(results, rows)
+        done |= {row.id: row for row in rows}
+        on_part(evaluation.judged)
+    return summarise_results(benchmark, [done[name] for name in ids if name in done], score[0], unscored)
+
+
+def summarise_results(
+    benchmark: str, rows: Sequence[QuestionResult], published_score: str = "", unscored: int = 0
+) -> BenchmarkSummary:
+    """Means over the questions, with n and interval."""
+    n, right = len(rows), sum(row.correct for row in rows)
+    low, high = wilson_interval(right, n)
+    published = [row.published for row in rows if row.published is not None]
+
+    def mean(values: Sequence[float]) -> float:
+        return fmean(values) if values else 0.0
+
+    accuracy, turns = right / n if n else 0.0, mean([row.rounds for row in rows])
+    kilo_tokens = mean([row.tokens / 1000 for row in rows])
+    return BenchmarkSummary(
+        benchmark=benchmark,
+        n=n,
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        judge=rows[0].judge if rows else "",
+        published=mean(published) if published else None,
+        published_n=len(published),
+        published_score=published_score,
+        turns=turns,
+        searches=mean([row.searches for row in rows]),
+        kilo_tokens=kilo_tokens,
+        cas=cost_aware_score(accuracy, kilo_tokens, turns),
+        cost=mean([row.cost for row in rows]),
+        seconds=mean([row.seconds for row in rows]),
+        unscored=unscored,
+    )
+
+
+def read_results(path: Path) -> dict[str, QuestionResult]:
+    """Results by id; a last line that was cut off by a kill is left out. Raises UserError for any other damage."""
+    if not path.exists():
+        return {}
+    found: dict[str, QuestionResult] = {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole, _, _ = text.rpartition("\n")
+    for number, line in enumerate(whole.split("\n") if whole else (), start=1):
+        try:
+            row = _read(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}, line {number} is no result ({error}). Remove the line, and it is asked again."
+            ) from None
+        found[row.id] = row
+    return found
+
+
+def _read(value: Any) -> QuestionResult:
+    if not isinstance(value, Mapping):
+        raise TypeError("it must be an object")
+    names = {field.name for field in fields(QuestionResult)}
+    row = QuestionResult(**{name: value[name] for name in names})
+    numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost)
+    if not isinstance(row.id, str) or not isinstance(row.correct, bool) or not isinstance(row.judge, str):
+        raise TypeError("id, verdict and judge must be there")
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf") for x in numbers):
+        raise TypeError("its numbers must be finite and not negative")
+    return row
+
+
+async def _result(judged: Judged, score: Score, judge: str, cost: float) -> QuestionResult:
+    result = judged.trajectory.result
+    question = result.question
+    return QuestionResult(
+        id=question.id,
+        correct=bool(judged.correct),
+        published=await score(question, result.answer),
+        answer=result.answer,
+        rounds=result.rounds,
+        searches=result.invocations,
+        tokens=judged.tokens,
+        seconds=judged.trajectory.seconds,
+        cost=cost,
+        judge=judge,
+        kind=question.kind,
+    )
+
+
+def _append(path: Path, rows: Sequence[QuestionResult]) -> None:
+    """Adds whole lines; what a kill left of a line before is cut off first."""
+    with writing(path), open(path, "ab+") as file:
+        file.seek(0)
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+        for row in rows:
+            file.write((json.dumps(asdict(row), ensure_ascii=False) + "\n").encode("utf-8", "replace"))

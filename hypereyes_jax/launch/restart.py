@@ -1,0 +1,54 @@
+"""Running a command of this program on a host without a scheduler, and starting it again when it ends early."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from hypereyes_jax.runs.stop import STOPPED
+
+_USERS_MISTAKE = 2  # exit code of what only the user can put right
+_PAUSE_SECONDS = 10.0
+
+
+def restart(command: Sequence[str], restarts: int, pause: float = _PAUSE_SECONDS) -> int:
+    """Run `command` until it is done, and return its last exit code.
+
+    A crash starts it again, at most `restarts` times; an end in good order (code 75: a time limit, a notice) does, too,
+    however often. What the user must put right (code 2) is not tried again. SIGTERM, SIGINT and SIGHUP are passed on,
+    and the command's end is then the end.
+    """
+    asked_to_end = False
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        crashes = 0
+        while True:
+            # In a process group of its own: a terminal's Ctrl-C would reach it twice.
+            process = subprocess.Popen(command, process_group=0)
+            code = process.wait()
+            code = 128 - code if code < 0 else code  # as a shell says it
+            crashes += code not in (0, STOPPED, _USERS_MISTAKE)
+            if asked_to_end or code in (0, _USERS_MISTAKE) or crashes > restarts:
+                return code
+            why = "it saved and stopped" if code == STOPPED else f"crash {crashes} of {restarts} that are allowed"
+            print(f"hypereyes: code {code} ({why}); starting it again in {pause:g} s", file=sys.stderr, flush=True)
+            deadline = time.monotonic() + pause
+            while not asked_to_end and time.monotonic() < deadline:
+                time.sleep(0.1)  # a signal must not wait for the end of the pause
+            if asked_to_end:
+                return code
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,134 @@
+"""What an `adapter_config.json` of PEFT says, read by an allow-list.
+
+A field is honoured, or known to change nothing once training is over, or it may only hold a value that switches it off.
+A field of tomorrow is of the last kind: an adapter that is silently read as a plain LoRA computes something else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Which maps have factors is told by the tensors, so the fields that chose them are not needed.
+_INERT = frozenset(
+    "alpha_pattern auto_mapping base_model_name_or_path ensure_weight_tying eva_config exclude_modules inference_mode "
+    "layers_pattern layers_to_transform lora_alpha lora_dropout megatron_core peft_type peft_version qalora_group_size "
+    "r rank_pattern revision runtime_config target_modules target_parameters task_type use_rslora".split()
+)
+# Those that only start the factors; the others change the base model when the adapter is loaded.
+_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+_MAX_RANK = 1 << 16
+
+
+class AdapterError(ValueError):
+    """An adapter that this project does not load. The message names the field or tensor and why."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Rank and scale of each adapted map."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    root: bool  # rank-stabilised (arXiv 2312.03732): alpha / sqrt(rank)
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    target_parameters: tuple[str, ...]
+
+    def rank_of(self, module: str) -> tuple[int, str]:
+        """(rank of a map, what in the config gives it)."""
+        pattern = _pattern(self.rank_pattern, module)
+        return (self.rank, "r") if pattern is None else (self.rank_pattern[pattern], f"rank_pattern {pattern!r}")
+
+    def alpha_of(self, module: str, rank: int) -> float:
+        """The alpha of a map whose scale is alpha / rank."""
+        pattern = _pattern(self.alpha_pattern, module)
+        alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
+        return alpha * math.sqrt(rank) if self.root else alpha
+
+    def targets(self, parameter: str) -> bool:
+        """Whether a parameter (not a module) is adapted."""
+        return any(parameter == name or parameter.endswith(f".{name}") for name in self.target_parameters)
+
+
+def read_adapter_config(data: bytes) -> AdapterConfig:
+    """Parse an `adapter_config.json`. Raises AdapterError naming the field that can't be honoured."""
+    try:
+        raw = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"it is damaged ({error})") from error
+    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+        kind = raw.get("peft_type") if isinstance(raw, dict) else raw
+        raise AdapterError(f"peft_type={kind!r} is not supported (expected 'LORA')")
+    for name, value in raw.items():
+        if name == "init_lora_weights":
+            if value not in _INITS:
+                raise AdapterError(
+                    f"init_lora_weights={value!r} is not supported: loading such an adapter changes the base. Save "
+                    "it with path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+                )
+        elif name == "bias":
+            if value not in ("none", None):
+                raise AdapterError(f"bias={value!r} is not supported (expected 'none')")
+        elif name not in _INERT and (value or (isinstance(value, int | float) and value != 0)):
+            raise AdapterError(f"{name}={value!r} is not supported")
+    parameters = raw.get("target_parameters") or []
+    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
+        raise AdapterError(f"target_parameters={parameters!r} is not a list of names")
+    root = raw.get("use_rslora") or False
+    if not isinstance(root, bool):
+        raise AdapterError(f"use_rslora={root!r} is not a valid bool")
+    dropout = _number("lora_dropout", raw.get("lora_dropout", 0.0))
+    if not 0 <= dropout < 1:
+        raise AdapterError(f"lora_dropout={dropout!r} is not in [0, 1)")
+    return AdapterConfig(
+        rank=_rank("r", raw.get("r")),
+        alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
+        dropout=dropout,
+        root=root,
+        rank_pattern={key: _rank(f"rank_pattern {key!r}", value) for key, value in _patterns(raw, "rank_pattern")},
+        alpha_pattern={key: _alpha(f"alpha_pattern {key!r}", value) for key, value in _patterns(raw, "alpha_pattern")},
+        target_parameters=tuple(parameters),
+    )
+
+
+def _pattern(patterns: Mapping[str, Any], module: str) -> str | None:
+    """The first pattern that PEFT would match to a module's name."""
+    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), None)
+
+
+def _patterns(raw: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
+    patterns = raw.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise AdapterError(f"{name}={patterns!r} is not an object")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise AdapterError(f"{name} {pattern!r} is not a valid pattern ({error})") from error
+    return list(patterns.items())
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AdapterError(f"{name}={value!r} is not a valid number")
+    return float(value)
+
+
+def _rank(name: str, value: Any) -> int:
+    rank = _number(name, value)
+    if rank != int(rank) or not 1 <= rank <= _MAX_RANK:
+        raise AdapterError(f"{name}={value!r} is not a whole number in 1..{_MAX_RANK}")
+    return int(rank)
+
+
+def _alpha(name: str, value: Any) -> float:
+    alpha = _number(name, value)
+    if alpha <= 0:
+        raise AdapterError(f"{name}={value!r} is not positive")
+    return alpha

@@ -1,0 +1,237 @@
+"""Attention within segments as three Triton kernels, for GPUs: forward, gradient of queries, gradient of keys.
+
+FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). Each program of a grid takes one block of queries (or keys) of
+one head and meets only the blocks that hold its segments, so that several trajectories in a row cost what they cost
+alone; padding, of segment 0, meets nothing. Axis letters: B rows, T tokens, H query heads, K key heads, G query heads a
+key head, D values a head, N blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+
+from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
+from hypereyes_jax.models.trip_counts import expected_trips
+from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
+
+_MASKED = -1e30  # finite: what is masked whole weighs nothing, without NaN
+_LOG2_E = math.log2(math.e)
+_FORWARD = (128, 64)  # queries and keys of a block
+_BACKWARD = (64, 64)
+_UNIT = 128  # rows are padded to a multiple of every block
+
+
+def triton_attention(
+    q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
+) -> jax.Array:
+    """[B, T, H * D]: each token attends to those of its own segment (and, if causal, not to later ones).
+
+    Args:
+      segment_BT: int32, growing along a row as packing numbers them; 0 is padding, whose result is zero.
+    """
+    batch, length, heads, size = q_BTHD.shape
+    wide = max(LEAST, pl.next_power_of_2(size))
+    pad = ((0, 0), (0, -length % _UNIT), (0, 0), (0, wide - size))
+    q, k, v = (jnp.pad(x, pad) for x in (q_BTHD, k_BTKD, v_BTKD))
+    segment = jnp.pad(segment_BT, pad[:2])
+    out = _attend((causal, size**-0.5), q, k, v, segment)
+    return out[:, :length, :, :size].reshape(batch, length, heads * size)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any) -> jax.Array:
+    return _forward(form, q, k, v, segment)[0]
+
+
+def _forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any) -> Any:
+    out, normaliser = on_platform(partial(_run_forward, form), q, k, v, segment)
+    # Kept over recomputation by a policy that names them: `layers.rematerialised`.
+    out, normaliser = checkpoint_name(out, ATTENTION_OUT), checkpoint_name(normaliser, ATTENTION_NORMALISER)
+    return out, (q, k, v, segment, out, normaliser)
+
+
+def _backward(form: tuple[bool, float], saved: Any, d_out: jax.Array) -> Any:
+    q, k, v, segment, out, normaliser = saved
+    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
+    arrays = (q, k, v, segment, d_out, normaliser, delta)
+    return *on_platform(partial(_run_backward, form), *arrays), np.zeros(segment.shape, jax.dtypes.float0)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _visible(segment: jax.Array, block: int, other: int, causal: bool, queries: bool) -> jax.Array:
+    """int32 [B, N, 2]: the half-open range of other blocks that each block meets; empty for nothing but padding.
+
+    Args:
+      queries: the blocks are of queries, and the others of keys.
+    """
+
+    def ends(size: int) -> tuple[jax.Array, jax.Array]:
+        parts = segment.reshape(segment.shape[0], -1, size)
+        return jnp.min(jnp.where(parts > 0, parts, jnp.iinfo(jnp.int32).max), axis=-1), jnp.max(parts, axis=-1)
+
+    (low, high), (other_low, other_high) = ends(block), ends(other)
+    meets = (low[:, :, None] <= other_high[:, None]) & (other_low[:, None] <= high[:, :, None])
+    own, others = np.arange(low.shape[1])[:, None], np.arange(other_low.shape[1])
+    if causal:
+        meets &= others * other < (own + 1) * block if queries else (others + 1) * other > own * block
+    first = jnp.min(jnp.where(meets, others, others.size), axis=-1)
+    stop = jnp.max(jnp.where(meets, others + 1, 0), axis=-1)
+    return jnp.stack([jnp.minimum(first, stop), stop], axis=-1).astype(jnp.int32)
+
+
+def _seen(segment_q: Any, segment_k: Any, place_q: Any, place_k: Any, causal: bool) -> jax.Array:
+    """bool [queries, keys]"""
+    seen = (segment_q[:, None] == segment_k[None]) & (segment_q > 0)[:, None]
+    return seen & (place_q[:, None] >= place_k[None]) if causal else seen
+
+
+def _expected(length: int, blocks: tuple[int, int], causal: bool, programs: int) -> Any:
+    """Trips of a kernel's loops all together, if each row holds one segment."""
+    met = (length / blocks[0]) * (length / blocks[1])
+    return expected_trips(programs * (met / 2 + length / blocks[0] / 2 if causal else met))
+
+
+def _run_forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, *, interpret: bool) -> Any:
+    causal, scale = form
+    batch, length, heads, size = q.shape
+    group = heads // k.shape[2]
+    block_q, block_k = _FORWARD
+
+    def kernel(q_ref, k_ref, v_ref, segment_ref, meets_ref, out_ref, normaliser_ref):
+        number, head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+        here = pl.ds(number * block_q, block_q)
+        place_q = number * block_q + jnp.arange(block_q)
+        block, segment_q = q_ref[row, here, head, :], segment_ref[row, here]
+
+        def keys(other, carry):
+            peak, mass, total = carry
+            there = pl.ds(other * block_k, block_k)
+            score = dot(block, k_ref[row, there, head // group, :].T) * (scale * _LOG2_E)
+            place_k = other * block_k + jnp.arange(block_k)
+            seen = _seen(segment_q, segment_ref[row, there], place_q, place_k, causal)
+            score = jnp.where(seen, score, _MASKED)
+            new_peak = jnp.maximum(peak, jnp.max(score, axis=-1))
+            weight = jnp.where(seen, jnp.exp2(score - new_peak[:, None]), 0.0)
+            shrink = jnp.exp2(peak - new_peak)
+            part = dot(weight.astype(block.dtype), v_ref[row, there, head // group, :])
+            return new_peak, mass * shrink + jnp.sum(weight, axis=-1), total * shrink[:, None] + part
+
+        start = (jnp.full(block_q, _MASKED), jnp.zeros(block_q), jnp.zeros((block_q, size)))
+        peak, mass, total = jax.lax.fori_loop(meets_ref[row, number, 0], meets_ref[row, number, 1], keys, start)
+        mass = jnp.where(mass > 0, mass, 1.0)  # of padding, which met nothing
+        out_ref[row, here, head, :] = (total / mass[:, None]).astype(out_ref.dtype)
+        normaliser_ref[row, head, here] = peak + jnp.log2(mass)
+
+    with _expected(length, _FORWARD, causal, batch * heads):
+        return launch(
+            kernel,
+            (length // block_q, heads, batch),
+            [jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)],
+            q, k, v, segment, _visible(segment, block_q, block_k, causal, queries=True),
+            interpret=interpret, name="attention_forward", warps=8,
+        )  # fmt: skip
+
+
+def _run_backward(form: tuple[bool, float], *arrays: Any, interpret: bool) -> Any:
+    return (
+        _gradient_of_queries(form, *arrays, interpret=interpret),
+        *_gradient_of_keys(form, *arrays, interpret=interpret),
+    )
+
+
+def _gradient_of_queries(
+    form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, d_out: Any, normaliser: Any, delta: Any, *,
+    interpret: bool,
+) -> jax.Array:  # fmt: skip
+    causal, scale = form
+    batch, length, heads, size = q.shape
+    group = heads // k.shape[2]
+    block_q, block_k = _BACKWARD
+
+    def kernel(q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, d_q_ref):
+        number, head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+        here = pl.ds(number * block_q, block_q)
+        place_q = number * block_q + jnp.arange(block_q)
+        block, d_block, segment_q = q_ref[row, here, head, :], d_out_ref[row, here, head, :], segment_ref[row, here]
+        top, mean = normaliser_ref[row, head, here], delta_ref[row, head, here]
+
+        def keys(other, total):
+            there = pl.ds(other * block_k, block_k)
+            key = k_ref[row, there, head // group, :]
+            place_k = other * block_k + jnp.arange(block_k)
+            seen = _seen(segment_q, segment_ref[row, there], place_q, place_k, causal)
+            score = dot(block, key.T) * (scale * _LOG2_E)
+            weight = jnp.where(seen, jnp.exp2(score - top[:, None]), 0.0)
+            d_weight = dot(d_block, v_ref[row, there, head // group, :].T)
+            d_score = weight * (d_weight - mean[:, None])
+            return total + dot(d_score.astype(key.dtype), key)
+
+        total = jax.lax.fori_loop(
+            meets_ref[row, number, 0], meets_ref[row, number, 1], keys, jnp.zeros((block_q, size))
+        )
+        d_q_ref[row, here, head, :] = (total * scale).astype(d_q_ref.dtype)
+
+    with _expected(length, _BACKWARD, causal, batch * heads):
+        return launch(
+            kernel,
+            (length // block_q, heads, batch),
+            jax.ShapeDtypeStruct(q.shape, q.dtype),
+            q, k, v, segment, d_out, normaliser, delta, _visible(segment, block_q, block_k, causal, queries=True),
+            interpret=interpret, name="attention_backward_queries",
+        )  # fmt: skip
+
+
+def _gradient_of_keys(
+    form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, d_out: Any, normaliser: Any, delta: Any, *,
+    interpret: bool,
+) -> Any:  # fmt: skip
+    causal, scale = form
+    batch, length, heads, size = q.shape
+    kv_heads = k.shape[2]
+    group = heads // kv_heads
+    block_q, block_k = _BACKWARD
+
+    def kernel(q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, d_k_ref, d_v_ref):
+        number, kv_head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+        here = pl.ds(number * block_k, block_k)
+        place_k = number * block_k + jnp.arange(block_k)
+        key, value, segment_k = k_ref[row, here, kv_head, :], v_ref[row, here, kv_head, :], segment_ref[row, here]
+        first, stop = meets_ref[row, number, 0], meets_ref[row, number, 1]
+
+        def queries(count, carry):
+            d_k, d_v = carry
+            head, other = kv_head * group + count // (stop - first), first + count % (stop - first)
+            there = pl.ds(other * block_q, block_q)
+            block, d_block = q_ref[row, there, head, :], d_out_ref[row, there, head, :]
+            place_q = other * block_q + jnp.arange(block_q)
+            seen = _seen(segment_ref[row, there], segment_k, place_q, place_k, causal)
+            score = dot(block, key.T) * (scale * _LOG2_E)
+            weight = jnp.where(seen, jnp.exp2(score - normaliser_ref[row, head, there][:, None]), 0.0)
+            d_v += dot(weight.astype(block.dtype).T, d_block)
+            d_weight = dot(d_block, value.T)
+            d_score = weight * (d_weight - delta_ref[row, head, there][:, None])
+            return d_k + dot(d_score.astype(block.dtype).T, block), d_v
+
+        zeros = jnp.zeros((block_k, size))
+        d_k, d_v = jax.lax.fori_loop(0, (stop - first) * group, queries, (zeros, zeros))
+        d_k_ref[row, here, kv_head, :] = (d_k * scale).astype(d_k_ref.dtype)
+        d_v_ref[row, here, kv_head, :] = d_v.astype(d_v_ref.dtype)
+
+    with _expected(length, _BACKWARD, causal, batch * heads):
+        return launch(
+            kernel,
+            (length // block_k, kv_heads, batch),
+            [jax.ShapeDtypeStruct(k.shape, k.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)],
+            q, k, v, segment, d_out, normaliser, delta, _visible(segment, block_k, block_q, causal, queries=False),
+            interpret=interpret, name="attention_backward_keys",
+        )  # fmt: skip

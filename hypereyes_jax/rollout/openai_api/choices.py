@@ -1,0 +1,189 @@
+"""The choices of one reply: sampled side by side, given out as deltas, and at the end as whole messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.types import SearchBackend, StopReason
+from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.rollout.episodes import Generator, GeneratorError
+from hypereyes_jax.rollout.openai_api.agent import AgentTurn, answer, finish_reason, question_of, trajectory_record
+from hypereyes_jax.rollout.openai_api.completion import Completion, complete, logprob_entries
+from hypereyes_jax.rollout.openai_api.conversation import render, tool_calls
+from hypereyes_jax.rollout.openai_api.requests import ChatRequest
+from hypereyes_jax.rollout.types import Trajectory
+
+Deltas = AsyncIterator[dict[str, Any]]
+
+
+@dataclass
+class Choice:
+    """One choice as a message, filled in when it is done."""
+
+    message: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": None})
+    finish_reason: str = ""
+    logprobs: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Choices:
+    """Some choices that come about at the same time.
+
+    Args:
+      make: plays choice `number`: yields its deltas, and fills in what it is given.
+    """
+
+    def __init__(self, count: int, make: Callable[[int, Choice], Deltas]):
+        self._choices = [Choice() for _ in range(count)]
+        self._make = make
+
+    async def deltas(self) -> Deltas:
+        """Entries of `choices` of a stream's chunks, of all choices as they come."""
+        news: asyncio.Queue[tuple[int, dict[str, Any] | None]] = asyncio.Queue(maxsize=64)
+
+        async def play(number: int, choice: Choice) -> None:
+            async with contextlib.aclosing(self._make(number, choice)) as parts:  # type: ignore[type-var]
+                async for part in parts:
+                    await news.put((number, part))
+            await news.put((number, None))
+
+        tasks = [asyncio.create_task(play(number, choice)) for number, choice in enumerate(self._choices)]
+        left = len(tasks)
+        try:
+            while left:
+                getting = asyncio.create_task(news.get())
+                await asyncio.wait([getting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    failed = next((t for t in tasks if t.done() and t.exception() is not None), None)
+                    if failed is not None:
+                        getting.cancel()
+                        failed.result()
+                    await asyncio.wait([getting])
+                number, part = getting.result()
+                if part is None:
+                    left -= 1
+                    choice = self._choices[number]
+                    yield {"index": number, "delta": {}, "finish_reason": choice.finish_reason, **choice.extra}
+                else:
+                    yield {"index": number, "finish_reason": None, **part}
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def whole(self) -> list[dict[str, Any]]:
+        """`choices` of a reply that is not streamed."""
+        return [
+            {
+                "index": number,
+                "message": choice.message,
+                "finish_reason": choice.finish_reason,
+                "logprobs": choice.logprobs,
+                **choice.extra,
+            }
+            for number, choice in enumerate(self._choices)
+        ]
+
+    def usage(self) -> dict[str, int]:
+        """Tokens; a prompt that several choices share is counted once, as endpoints bill it."""
+        read = max(choice.prompt_tokens for choice in self._choices)
+        written = sum(choice.completion_tokens for choice in self._choices)
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def policy_choices(generator: Generator, chat: ChatFormat, request: ChatRequest) -> Choices:
+    """The model's own next message.
+
+    Raises:
+      BadRequest: the conversation can't be rendered.
+    """
+    prompt = render(chat, request.messages, request.tools)
+    seed = secrets.randbits(62) if request.seed is None else request.seed
+
+    async def make(number: int, choice: Choice) -> Deltas:
+        pieces = complete(
+            generator, chat, prompt, request.sampling, seed + number, request.stop, calls=bool(request.tools)
+        )
+        yield {"delta": {"role": "assistant", "content": ""}}
+        async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield {"delta": {"content": piece}}
+                    continue
+                for delta in _finished(chat, request, piece, choice):
+                    yield delta
+        choice.prompt_tokens = len(prompt.tokens)
+        choice.completion_tokens = len(piece.tokens) if isinstance(piece, Completion) else 0
+
+    return Choices(request.n, make)
+
+
+def agent_choices(
+    generator: Generator, chat: ChatFormat, request: ChatRequest, backend: SearchBackend, episode: EpisodeConfig
+) -> Choices:
+    """The agent's answer in `content`; its turns in `reasoning_content`, and the trajectory in `hypereyes`.
+
+    Raises:
+      BadRequest: the conversation asks nothing, or brings tools of its own.
+    """
+    question = question_of(request)
+    seed = secrets.randbits(62) if request.seed is None else request.seed
+
+    async def make(number: int, choice: Choice) -> Deltas:
+        yield {"delta": {"role": "assistant", "content": ""}}
+        shown: list[str] = []
+        events = answer(generator, chat, question, backend, episode, request.sampling, seed + number)
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, AgentTurn):
+                    shown.append("\n".join(text for text in (event.text, event.observation) if text) + "\n")
+                    yield {"delta": {"reasoning_content": shown[-1]}}
+                else:
+                    yield _answered(event, choice)
+        choice.message["reasoning_content"] = "".join(shown)
+
+    return Choices(request.n, make)
+
+
+def _answered(trajectory: Trajectory, choice: Choice) -> dict[str, Any]:
+    result = trajectory.result
+    if result.stop is StopReason.INFRASTRUCTURE:
+        raise GeneratorError(result.why)
+    choice.message["content"] = result.answer or ""
+    choice.finish_reason = finish_reason(result)
+    choice.extra = {"hypereyes": trajectory_record(result)}
+    choice.prompt_tokens, choice.completion_tokens = trajectory.context_tokens, trajectory.sampled_tokens
+    return {"delta": {"content": result.answer or ""}}
+
+
+def _finished(chat: ChatFormat, request: ChatRequest, done: Completion, choice: Choice) -> list[dict[str, Any]]:
+    """Fills in the choice, and gives the deltas that were held back."""
+    text, calls = tool_calls(done.text) if request.tools else (done.text, [])
+    choice.message["content"] = text if text or not calls else None
+    choice.finish_reason = "tool_calls" if calls else done.finish_reason
+    deltas: list[dict[str, Any]] = []
+    if calls:
+        listed = [
+            {
+                "id": f"call_{secrets.token_hex(8)}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in calls
+        ]
+        choice.message["tool_calls"] = listed
+        deltas.append({"delta": {"tool_calls": [{"index": n, **call} for n, call in enumerate(listed)]}})
+    elif request.tools and "<tool_call>" in done.text:  # held back as a call, and none
+        deltas.append({"delta": {"content": done.text[done.text.index("<tool_call>") :]}})
+    if request.logprobs:
+        choice.logprobs = {"content": logprob_entries(chat, done)}
+        deltas.append({"delta": {}, "logprobs": choice.logprobs})
+    return deltas

@@ -1,0 +1,294 @@
+"""Reads chat-completion requests. A client is untrusted: kind, size and number of everything is checked here, once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.env.media.images import ImageError, decode_image, read_base64_image
+from hypereyes_jax.env.types import Part
+from hypereyes_jax.env.web.urls import UrlError, UrlGuard
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_MOST_STOPS = 4
+_LONGEST_STOP = 200  # characters
+
+# Fields that change the reply and that this server does not have: a client must not believe that they took effect.
+_UNSUPPORTED: dict[str, Any] = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "top_logprobs": 0,
+    "best_of": 1,
+    "echo": False,
+    "functions": [],
+    "function_call": "none",
+    "audio": {},
+    "prediction": {},
+    "web_search_options": {},
+}
+
+
+class BadRequest(Exception):
+    """What is wrong with a request, for its sender; `param` names the field, `code` the kind of fault."""
+
+    def __init__(self, message: str, param: str | None = None, *, status: int = 400, code: str = "invalid_value"):
+        super().__init__(message)
+        self.param, self.status, self.code = param, status, code
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Bounds on one request."""
+
+    choices: int = 16  # `n`
+    messages: int = 512
+    images: int = 50  # the paper's limit for an episode
+    tools: int = 128
+    new_tokens: int = 8192  # `max_tokens`; more are asked for in vain, since a slot ends
+
+
+@dataclass(frozen=True)
+class ImageUrl:
+    """An image that a request names and that is not here yet."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    name: str
+    arguments: str  # JSON, as the model wrote it
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str  # "system", "user", "assistant" or "tool"
+    parts: tuple[Part | ImageUrl, ...]
+    calls: tuple[ToolCall, ...] = ()  # of an assistant
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    messages: tuple[Message, ...]
+    sampling: SamplingConfig
+    model: str = ""
+    n: int = 1
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: bool = False
+    tools: tuple[dict[str, Any], ...] = ()  # functions: name, description, parameters
+
+
+def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | None = None) -> ChatRequest:
+    """A request of POST /v1/chat/completions.
+
+    Args:
+      body: parsed JSON.
+      sampling: what a field that is missing stands for.
+
+    Raises:
+      BadRequest: it is no such request, is too large, or asks for what this server does not have.
+    """
+    limits = limits or RequestLimits()
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    for name, inert in _UNSUPPORTED.items():
+        if body.get(name) not in (None, inert):
+            raise BadRequest(f"`{name}` is not supported by this server; leave it out", name, code="unsupported")
+    if _option(body, "response_format", "type", "text") != "text":
+        raise BadRequest("`response_format` must be text: replies are not constrained to JSON", "response_format")
+    tools = _tools(body, limits)
+    messages = _messages(body.get("messages"), limits)
+    stream_options = body.get("stream_options") or {}
+    return ChatRequest(
+        messages=messages,
+        sampling=_sampling(body, sampling, limits),
+        model=_text(body, "model"),
+        n=_integer(body, "n", 1, 1, limits.choices),
+        seed=None if body.get("seed") is None else _integer(body, "seed", 0, -(2**63), 2**63 - 1) % 2**63,
+        stop=_stop(body.get("stop")),
+        stream=_flag(body, "stream"),
+        include_usage=isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
+        logprobs=_flag(body, "logprobs"),
+        tools=tools,
+    )
+
+
+async def with_images(request: ChatRequest, guard: UrlGuard | None) -> ChatRequest:
+    """The request with its images read: data URIs decoded, URLs fetched.
+
+    Args:
+      guard: fetches http(s) URLs, from the public internet only; None = such URLs are refused.
+
+    Raises:
+      BadRequest: an image can't be read.
+    """
+    read: dict[str, Image.Image] = {}
+    messages = []
+    for message in request.messages:
+        parts: list[Part | ImageUrl] = []
+        for part in message.parts:
+            if isinstance(part, ImageUrl):
+                if part.url not in read:
+                    read[part.url] = await _image(part.url, guard)
+                part = read[part.url]
+            parts.append(part)
+        messages.append(replace(message, parts=tuple(parts)))
+    return replace(request, messages=tuple(messages))
+
+
+async def _image(url: str, guard: UrlGuard | None) -> Image.Image:
+    try:
+        if url.startswith("data:"):
+            return read_base64_image(url)
+        if guard is None:
+            raise BadRequest("images by URL are switched off here; send them as data URIs", "messages")
+        return decode_image(await guard.fetch(url))
+    except (ImageError, UrlError) as error:
+        raise BadRequest(f"an image can't be read: {error}", "messages") from None
+
+
+def _messages(given: Any, limits: RequestLimits) -> tuple[Message, ...]:
+    if not isinstance(given, list) or not given:
+        raise BadRequest("`messages` must be a list with at least one message", "messages")
+    if len(given) > limits.messages:
+        raise BadRequest(f"{len(given)} messages exceed this server's {limits.messages}", "messages")
+    messages = [_message(number, message) for number, message in enumerate(given)]
+    images = sum(isinstance(part, ImageUrl) for message in messages for part in message.parts)
+    if images > limits.images:
+        raise BadRequest(f"{images} images exceed this server's {limits.images} in a conversation", "messages")
+    return tuple(messages)
+
+
+def _message(number: int, message: Any) -> Message:
+    place = f"messages[{number}]"
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in _ROLES:
+        raise BadRequest(f"{place} needs a role, one of {', '.join(_ROLES)}", place)
+    calls = tuple(_call(place, call) for call in message.get("tool_calls") or ())
+    if calls and role != "assistant":
+        raise BadRequest(f"{place}: only an assistant's message has tool_calls", place)
+    content = message.get("content")
+    if content is None and (calls or role == "assistant"):
+        content = ""
+    parts = (content,) if isinstance(content, str) else tuple(_part(place, part) for part in _listed(place, content))
+    if role not in ("user", "tool") and any(isinstance(part, ImageUrl) for part in parts):
+        raise BadRequest(f"{place}: images belong into messages of the user or of a tool", place)
+    return Message(_ROLES[role], parts, calls)
+
+
+def _listed(place: str, content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise BadRequest(f"{place}.content must be a text or a list of parts", place)
+    return content
+
+
+def _part(place: str, part: Any) -> str | ImageUrl:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("text", "input_text") and isinstance(part.get("text"), str):
+        return part["text"]
+    if kind in ("image_url", "input_image"):
+        url = part.get("image_url")
+        url = url.get("url") if isinstance(url, dict) else url
+        if isinstance(url, str) and url.startswith(("data:", "http://", "https://")):
+            return ImageUrl(url)
+        raise BadRequest(f"{place}: image_url must be a data URI or an http(s) URL", place)
+    raise BadRequest(f"{place}: parts must be of type text or image_url, got {kind!r}", place)
+
+
+def _call(place: str, call: Any) -> ToolCall:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadRequest(f"{place}: tool_calls must hold functions with a name and arguments", place)
+    arguments = function.get("arguments", "{}")
+    return ToolCall(function["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
+
+
+def _tools(body: Mapping[str, Any], limits: RequestLimits) -> tuple[dict[str, Any], ...]:
+    given = body.get("tools") or []
+    choice = body.get("tool_choice", "auto")
+    if choice == "none":
+        return ()
+    if choice not in (None, "auto"):
+        raise BadRequest("`tool_choice` must be auto or none: this server can't force a call", "tool_choice")
+    if not isinstance(given, list) or len(given) > limits.tools:
+        raise BadRequest(f"`tools` must be a list of at most {limits.tools}", "tools")
+    tools = []
+    for number, tool in enumerate(given):
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRequest(f"tools[{number}] must be of type function, with a name", "tools")
+        tools.append(function)
+    return tuple(tools)
+
+
+def _sampling(body: Mapping[str, Any], default: SamplingConfig, limits: RequestLimits) -> SamplingConfig:
+    name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    return SamplingConfig(
+        temperature=_number(body, "temperature", default.temperature, 0, 2),
+        top_p=_number(body, "top_p", default.top_p, 1e-6, 1),
+        top_k=max(0, _integer(body, "top_k", default.top_k, -1, 2**31 - 1)),
+        min_p=_number(body, "min_p", default.min_p, 0, 1),
+        max_new_tokens=min(_integer(body, name, default.max_new_tokens, 1, 2**31 - 1), limits.new_tokens),
+    )
+
+
+def _stop(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    stops = [given] if isinstance(given, str) else given
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise BadRequest("`stop` must be a text or a list of texts", "stop")
+    stops = [stop for stop in stops if stop]
+    if len(stops) > _MOST_STOPS or any(len(stop) > _LONGEST_STOP for stop in stops):
+        raise BadRequest(f"`stop` takes {_MOST_STOPS} texts of {_LONGEST_STOP} characters at most", "stop")
+    return tuple(stops)
+
+
+def _option(body: Mapping[str, Any], name: str, key: str, default: Any) -> Any:
+    value = body.get(name)
+    return value.get(key, default) if isinstance(value, dict) else default
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"`{name}` must be a text", name)
+    return value or ""
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value not in (None, True, False):
+        raise BadRequest(f"`{name}` must be true or false", name)
+    return bool(value)
+
+
+def _integer(body: Mapping[str, Any], name: str, default: int, low: int, high: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BadRequest(f"`{name}` must be a whole number from {low} to {high}", name)
+    return value
+
+
+def _number(body: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise BadRequest(f"`{name}` must be a number", name)
+    if not low <= value <= high:
+        raise BadRequest(f"`{name}` must lie between {low:g} and {high:g}", name)
+    return float(value)

@@ -1,0 +1,177 @@
+"""Attention over the slots where they lie, and the writing of new keys and values into them: Triton kernels for GPUs.
+
+A view (`kv.take_rows`) is a second copy of what it shows, and XLA's matmuls over it read all of its positions for every
+row. Here each row's program reads its own slot, up to its own last position, and nothing is copied. Long rows of few
+queries are cut into splits that run side by side and are joined afterwards (Flash-Decoding). Axis letters: L layers,
+S slots, P positions of a slot, R rows of a call, T new tokens of a row, H query heads, K key heads, D values a head.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from hypereyes_jax.models.partition import dividing, local
+from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
+from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
+
+_MASKED = -1e30
+_BLOCK_KEYS = 64
+_BLOCK_QUERIES = 64
+_PROGRAMS = 256  # that fill a GPU, about two for each of its processors
+_LOG2_E = math.log2(math.e)
+
+
+def put_and_attend(
+    q_RTHD: jax.Array,
+    k_RTKD: jax.Array,
+    v_RTKD: jax.Array,
+    slots_k: jax.Array,
+    slots_v: jax.Array,
+    layer: int,
+    slots_R: jax.Array,
+    offset_R: jax.Array,
+    count_R: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """([R, T, H * D], all slots' keys, values): writes the new ones of a layer, and attends to them and all before.
+
+    Row r's first `count_R[r]` tokens go to positions `offset_R[r]` ... of its slot. Its query t sees positions up to
+    its own. A row of count 0 writes nothing, and its result is zero.
+
+    Args:
+      slots_k, slots_v: [L, S, K, P, D], float32 or bfloat16; updated in place where they are donated.
+    """
+    heads = ("heads", "kv_heads")
+    q_axes, new_axes = ((None, None, axis, None) for axis in heads)
+    store_axes, row = (None, None, "kv_heads", None, None), (None,)
+    run = local(
+        partial(_put_and_attend, layer),
+        (q_axes, new_axes, new_axes, store_axes, store_axes, row, row, row),
+        ((None, None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), store_axes, store_axes),
+    )
+    return run(q_RTHD, k_RTKD, v_RTKD, slots_k, slots_v, slots_R, offset_R, count_R)
+
+
+def _put_and_attend(layer: int, q: Any, k: Any, v: Any, slots_k: Any, slots_v: Any, *rows: Any) -> Any:
+    def run(*arrays: Any, interpret: bool) -> Any:
+        q, k, v, slots_k, slots_v, *rows = arrays
+        slots_k, slots_v = _put(layer, k, v, slots_k, slots_v, *rows, interpret=interpret)
+        return _attend(layer, q, slots_k, slots_v, *rows, interpret=interpret), slots_k, slots_v
+
+    return on_platform(run, q, k, v, slots_k, slots_v, *rows)
+
+
+def _put(
+    layer: int,
+    k: Any,
+    v: Any,
+    slots_k: Any,
+    slots_v: Any,
+    slots_R: Any,
+    offset_R: Any,
+    count_R: Any,
+    *,
+    interpret: bool,
+) -> Any:
+    rows, steps, kv_heads = k.shape[:3]
+    padded = pl.next_power_of_2(steps)
+
+    def kernel(slots, offset, count, new_k, new_v, _old_k, _old_v, out_k, out_v):
+        row, head = pl.program_id(0), pl.program_id(1)
+        step = jnp.arange(padded)
+        ours = (step < count[row])[:, None]
+        for new, out in ((new_k, out_k), (new_v, out_v)):
+            values = triton.load(new.at[row, pl.ds(0, padded), head, :], mask=ours, other=0.0)
+            place = out.at[jnp.int32(layer), slots[row], head, pl.ds(offset[row], padded), :]
+            triton.store(place, values.astype(out.dtype), mask=ours)
+
+    with expected_bytes(4 * k.size * slots_k.dtype.itemsize):
+        return launch(
+            kernel,
+            (rows, kv_heads),
+            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (slots_k, slots_v)],
+            slots_R, offset_R, count_R, k, v, slots_k, slots_v,
+            interpret=interpret, name="put_into_slots", aliases={5: 0, 6: 1},
+        )  # fmt: skip
+
+
+def _attend(
+    layer: int, q: Any, slots_k: Any, slots_v: Any, slots_R: Any, offset_R: Any, count_R: Any, *, interpret: bool
+) -> jax.Array:
+    rows, steps, heads, size = q.shape
+    kv_heads, length = slots_k.shape[2:4]
+    group = heads // kv_heads
+    # The queries of one key head are the rows of one matmul, token by token.
+    q = q.reshape(rows, steps, kv_heads, group, size).transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, size)
+    count = steps * group
+    block = min(_BLOCK_QUERIES, max(LEAST, pl.next_power_of_2(count)))
+    blocks = pl.cdiv(count, block)
+    splits = max(1, min(_PROGRAMS // (rows * kv_heads * blocks), pl.cdiv(length, 4 * _BLOCK_KEYS)))
+    split_blocks = pl.cdiv(pl.cdiv(length, _BLOCK_KEYS), splits)
+    # At most: each row reads its slot up to its own last position, once for every block of queries.
+    reads = 2 * rows * blocks * kv_heads * length * size * slots_k.dtype.itemsize
+    kernel = partial(_attend_kernel, layer=layer, group=group, queries=count, block=block, split_blocks=split_blocks)
+    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * pl.cdiv(length, _BLOCK_KEYS)):
+        out, normaliser = launch(
+            kernel,
+            (rows, kv_heads * blocks, splits),
+            [
+                jax.ShapeDtypeStruct((splits, *q.shape), q.dtype if splits == 1 else jnp.float32),
+                jax.ShapeDtypeStruct((splits, *q.shape[:-1]), jnp.float32),
+            ],
+            slots_R, offset_R, count_R, q, slots_k, slots_v,
+            interpret=interpret, name="attend_to_slots",
+        )  # fmt: skip
+    if splits > 1:
+        share = jax.nn.softmax(normaliser, axis=0)
+        out = jnp.sum(out * share[..., None], axis=0, keepdims=True).astype(q.dtype)
+    out = out[0].reshape(rows, kv_heads, steps, group, size).transpose(0, 2, 1, 3, 4)
+    return out.reshape(rows, steps, heads * size)
+
+
+def _attend_kernel(
+    slots, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref, *, layer, group, queries, block, split_blocks
+):
+    row, split = pl.program_id(0), pl.program_id(2)
+    blocks = pl.cdiv(queries, block)
+    head, begin = pl.program_id(1) // blocks, pl.program_id(1) % blocks * block
+    slot, first, new = slots[row], offset[row], count[row]
+    size = q_ref.shape[-1]
+    query = begin + jnp.arange(block)
+    own = (query < queries)[:, None]
+    q = triton.load(q_ref.at[row, head, pl.ds(begin, block), :], mask=own, other=0.0)
+    step = query // group
+    # the positions that the block's last query sees, or none
+    end = jnp.where(new > 0, first + jnp.minimum(new, (begin + block - 1) // group + 1), 0)
+
+    def keys(number, carry):
+        peak, mass, total = carry
+        place = number * _BLOCK_KEYS + jnp.arange(_BLOCK_KEYS)
+        here = (place < end)[:, None]
+        where = (jnp.int32(layer), slot, head, pl.ds(number * _BLOCK_KEYS, _BLOCK_KEYS), slice(None))
+        k = triton.load(k_ref.at[where], mask=here, other=0.0).astype(q.dtype)
+        score = dot(q, k.T) * (size**-0.5 * _LOG2_E)
+        seen = (place[None] <= first + step[:, None]) & (place < end)[None]
+        score = jnp.where(seen, score, _MASKED)
+        new_peak = jnp.maximum(peak, jnp.max(score, axis=-1))
+        weight = jnp.where(seen, jnp.exp2(score - new_peak[:, None]), 0.0)
+        shrink = jnp.exp2(peak - new_peak)
+        v = triton.load(v_ref.at[where], mask=here, other=0.0).astype(q.dtype)
+        total = total * shrink[:, None] + dot(weight.astype(q.dtype), v)
+        return new_peak, mass * shrink + jnp.sum(weight, axis=-1), total
+
+    start = (jnp.full(block, _MASKED), jnp.zeros(block), jnp.zeros((block, size)))
+    stop = jnp.minimum((split + 1) * split_blocks, pl.cdiv(end, _BLOCK_KEYS))
+    peak, mass, total = jax.lax.fori_loop(split * split_blocks, stop, keys, start)
+    some = mass > 0
+    out = total / jnp.where(some, mass, 1.0)[:, None]
+    triton.store(out_ref.at[split, row, head, pl.ds(begin, block), :], out.astype(out_ref.dtype), mask=own)
+    # natural logarithm; what saw nothing weighs nothing beside what did
+    normaliser = jnp.where(some, (peak + jnp.log2(jnp.where(some, mass, 1.0))) / _LOG2_E, _MASKED)
+    triton.store(normaliser_ref.at[split, row, head, pl.ds(begin, block)], normaliser, mask=query < queries)

@@ -1,0 +1,168 @@
+"""Benchmarks asked in parts, stored as they are made, and shown beside the paper's rows."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from hypereyes_jax.data.benchmarks import BENCHMARKS
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.benchmark_run import evaluate_benchmark, published_score, read_results
+from hypereyes_jax.eval.benchmark_table import (
+    PAPER,
+    Cell,
+    Row,
+    own_row,
+    paper_rows,
+    paper_source,
+    terminal_table,
+    to_csv,
+    to_html,
+    to_latex,
+)
+from hypereyes_jax.eval.metrics import wilson_interval
+from tests.eval.trajectories import question, trajectory
+
+
+class Judge:
+    name = "exact"
+
+    async def judge(self, asked, answer):
+        return None if answer == "unclear" else answer in asked.answers
+
+
+class Model:
+    """Plays what it is told; counts what it is asked."""
+
+    def __init__(self, **told):
+        self.told, self.parts, self.spent = told, [], 0.0
+
+    async def __call__(self, questions):
+        self.parts.append([q.id for q in questions])
+        self.spent += 0.5
+        return [trajectory(q.id, **self.told.get(q.id, {})) for q in questions]
+
+
+async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch"):
+    return await evaluate_benchmark(
+        model,
+        [question(name) for name in ids],
+        list(ids),
+        judge or Judge(),
+        results,
+        benchmark=spec,
+        score=published_score(BENCHMARKS[spec]),
+        visual_tokens=lambda image: 1,
+        spent=lambda: model.spent,
+        part=part,
+    )
+
+
+async def test_means_interval_own_score_and_cost_by_hand(tmp_path):
+    model = Model(b={"answer": "Kingdom of Sweden"}, c={"searches": (1, 3)})
+    summary = await run(model, tmp_path / "r.jsonl")
+    assert model.parts == [["a", "b"], ["c", "d"], ["e"]]
+    assert (summary.n, summary.accuracy) == (5, 0.8)
+    assert (summary.accuracy_low, summary.accuracy_high) == wilson_interval(4, 5)
+    assert summary.turns == pytest.approx((4 * 1 + 2) / 5)
+    assert summary.searches == pytest.approx((4 * 2 + 4) / 5)
+    # F1 of "Kingdom of Sweden" against "Kingdom of Norway": 2 of 3 words both ways
+    assert summary.published == pytest.approx((4 + 2 / 3) / 5)
+    assert summary.published_score == "F1"
+    assert summary.cost == pytest.approx(1.5 / 5)
+    assert summary.cas == pytest.approx(100 * 0.8**2 / (summary.kilo_tokens + 2 * summary.turns + 1))
+
+
+async def test_the_same_call_asks_only_what_is_open(tmp_path):
+    results = tmp_path / "r.jsonl"
+    down = Model(b={"stop": StopReason.INFRASTRUCTURE, "answer": None}, d={"answer": "unclear"})
+    first = await run(down, results)
+    assert (first.n, first.unscored) == (3, 2)
+    assert set(read_results(results)) == set("ace")  # an outage is no finding
+    again = Model()
+    second = await run(again, results)
+    assert again.parts == [["b", "d"]]
+    assert (second.n, second.unscored, second.accuracy) == (5, 0, 1.0)
+
+
+async def test_a_torn_last_line_is_asked_again_and_a_damaged_one_is_told(tmp_path):
+    results = tmp_path / "r.jsonl"
+    await run(Model(), results, ids="ab")
+    whole = results.read_bytes()
+    results.write_bytes(whole[:-10])
+    model = Model()
+    summary = await run(model, results, ids="ab")
+    assert model.parts == [["b"]]
+    assert summary.n == 2
+    assert len(results.read_text().splitlines()) == 2
+    for broken in (b"[]\n", b'{"id": "a"}\n', whole.replace(b'"rounds": 1', b'"rounds": "x"')):
+        results.write_bytes(broken)
+        with pytest.raises(UserError, match="line 1"):
+            read_results(results)
+
+
+async def test_another_judge_needs_another_place(tmp_path):
+    await run(Model(), tmp_path / "r.jsonl", ids="a")
+
+    class Other(Judge):
+        name = "llm:x"
+
+    with pytest.raises(UserError, match="judged by exact"):
+        await run(Model(), tmp_path / "r.jsonl", ids="a", judge=Other())
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"), [("fvqa", 1.0), ("livevqa", None), ("browsecomp-vl", None), ("imeb", None)]
+)
+async def test_a_score_that_needs_a_model_is_left_open_without_one(spec, expected):
+    _, score = published_score(BENCHMARKS[spec])
+    assert await score(question(), "norway") == expected
+
+
+def test_the_papers_rows_are_marked_and_reproduce_its_average():
+    rows = paper_rows()
+    assert len(rows) == 19
+    assert {row.source for row in rows} == {PAPER}
+    best = next(row for row in rows if row.model == "HyperEyes-30B RL")
+    assert sum(cell.accuracy for cell in best.cells.values()) / 6 == pytest.approx(64.0, abs=0.05)
+    assert sum(cell.turns for cell in best.cells.values()) / 6 == pytest.approx(2.2, abs=0.05)
+    assert "imeb" not in next(row for row in rows if row.model == "REDSearch").cells
+    assert "arXiv 2605.07177" in paper_source()
+
+
+async def test_tables_in_four_forms(tmp_path):
+    ours = own_row('a <b> & "c"_1', [await run(Model(), tmp_path / "r.jsonl")])
+    rows = [ours, *paper_rows()]
+    terminal = terminal_table(rows)
+    assert terminal.row_count == 20
+    assert all(name.endswith("†") for name in terminal.columns[0]._cells[1:])
+    assert [column.header for column in terminal.columns] == ["model", "MMSearch"]  # what ours has
+    assert len(terminal_table(paper_rows()).columns) == 7
+    page = to_html(rows)
+    assert "a &lt;b&gt; &amp; &quot;c&quot;_1" in page
+    assert page.count('class="paper"') == 19
+    assert "100.0 / 1.0 (57-100, n=5)" in page
+    table = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    mine = table[0]
+    assert (mine["benchmark"], mine["n"], mine["accuracy"], mine["source"]) == ("mmsearch", "5", "100", "run")
+    assert len(table) == 1 + 18 * 6 + 4
+    assert {row["source"] for row in table[1:]} == {"paper"}
+    tex = to_latex(rows)
+    assert r"a <b> \& " in tex
+    assert r"\_1" in tex
+    assert tex.count(r"$^\dagger$") == 19
+    assert all(line.endswith(r"\\") for line in tex.splitlines() if "&" in line and not line.startswith("%"))
+
+
+def test_a_models_name_is_no_formula():
+    row = Row("=1+1", "this project", "run", {"imeb": Cell(50.0)})
+    assert "'=1+1" in to_csv([row])
+
+
+async def test_results_are_plain_json_lines(tmp_path):
+    await run(Model(), tmp_path / "r.jsonl", ids="a")
+    row = json.loads((tmp_path / "r.jsonl").read_text())
+    assert row["id"] == "a"
+    assert row["correct"] is True

@@ -1,0 +1,205 @@
+"""Adapters that PEFT wrote, with PEFT on the transformers model as the reference."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.peft import load_peft, save_peft
+from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf
+from hypereyes_jax.models.tensor_files import CheckpointError
+from hypereyes_jax.processing import pack_inputs, patchify
+from tests.models.test_parity import FAST_COMPILE
+from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+
+run = jax.jit(forward, static_argnums=1, compiler_options=FAST_COMPILE)
+
+
+@functools.cache
+def sample(name):
+    config = CONFIGS[name]
+    unit = config.vision.pixel_multiple
+    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
+    tokens = words(4, 0) + image_tokens(config) + words(6, 1)
+    return config, tokens, image, pack_inputs(config, [(tokens, [image])])
+
+
+def adapt(name, path, **options):
+    """Makes an adapter with PEFT on a random model: (base directory, logits of PEFT's model, plain logits)."""
+    import peft
+
+    config, tokens, image, _ = sample(name)
+    model = hf_model(config)
+    base = saved(model, path / "base")
+    inputs = hf_inputs(config, tokens, [image])
+    with torch.no_grad():
+        plain = model(**inputs).logits[0].numpy()
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, **options)).eval()
+        generator = torch.Generator().manual_seed(1)
+        for key, parameter in adapted.named_parameters():
+            if "lora_" in key:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        logits = adapted(**inputs).logits[0].numpy()
+    adapted.save_pretrained(path / "adapter")
+    return base, logits, plain
+
+
+LAYER_2 = r"model\.language_model\.layers\.2\.self_attn\.v_proj"
+EXPERTS = [
+    f"model.language_model.layers.{layer}.mlp.experts.{name}"
+    for layer in range(3)
+    for name in ("gate_up_proj", "down_proj")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dense", {"target_modules": ["q_proj", "v_proj", "down_proj"], "alpha_pattern": {LAYER_2: 32}}),
+        (
+            "dense",
+            {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {LAYER_2: 7}, "alpha_pattern": {"q_proj": 3}},
+        ),
+        (
+            "dense",
+            {"target_modules": ["q_proj", "o_proj"], "use_rslora": True, "rank_pattern": {"layers.0.*.o_proj": 2}},
+        ),
+        ("dense", {"target_modules": "all-linear"}),
+        ("dense", {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}),
+        ("dense", {"target_modules": r".*language_model\.layers\.[02]\.mlp\.gate_proj"}),
+        ("moe", {"target_modules": [], "target_parameters": EXPERTS}),
+        ("moe", {"target_modules": ["q_proj"], "target_parameters": EXPERTS[2:5]}),
+    ],
+)
+def test_logits_are_those_of_peft(name, options, tmp_path):
+    base, expected, plain = adapt(name, tmp_path, **options)
+    config, params = load_hf(base)
+    lora = load_peft(tmp_path / "adapter", config)
+    ours = np.asarray(run(params, config, sample(name)[3], lora))[0, : len(expected)]
+    assert np.abs(ours - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert np.abs(plain - expected).max() > 1e-2 * np.abs(expected).max(), "PEFT ignored the adapter"
+    # what is written again computes the same
+    save_peft(tmp_path / "again", config, lora)
+    again = load_peft(tmp_path / "again", config)
+    jax.tree.map(np.testing.assert_array_equal, again.weights, lora.weights)
+    assert again.config.rules == lora.config.rules
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    path = tmp_path_factory.mktemp("adapter")
+    config = CONFIGS["dense"]
+    save_peft(path, config, init_lora(jax.random.key(0), init_params(jax.random.key(0), config), config))
+    return path
+
+
+def edited(adapter, path, **fields):
+    raw = json.loads((adapter / "adapter_config.json").read_text()) | fields
+    (path / "adapter_config.json").write_text(json.dumps(raw))
+    (path / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4'"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights='loftq'"),
+        ({"init_lora_weights": "corda"}, "init_lora_weights='corda'"),
+        ({"use_qalora": True}, "use_qalora=True"),
+        ({"use_dora": True}, "use_dora=True"),
+        ({"lora_bias": True}, "lora_bias=True"),
+        ({"bias": "all"}, "bias='all'"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"a_field_of_tomorrow": 0.5}, r"a_field_of_tomorrow=0\.5"),
+        ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
+        ({"r": 0}, "r=0"),
+        ({"r": -4}, "r=-4"),
+        ({"r": None}, "r=None"),
+        ({"r": 1e9}, "r=1000000000"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+        ({"lora_alpha": "8"}, "lora_alpha='8'"),
+        ({"lora_dropout": 1.5}, r"lora_dropout=1\.5"),
+        ({"rank_pattern": {"q_proj": 2}}, r"for the rank 2 that rank_pattern 'q_proj' gives it"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern 'q_proj'=0"),
+        ({"alpha_pattern": {"q_(": 2}}, r"alpha_pattern 'q_\(' is not a valid pattern"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern=.*is not an object"),
+        ({"target_parameters": "experts"}, "target_parameters='experts'"),
+    ],
+)
+def test_what_is_not_a_plain_lora_is_refused_by_name(adapter, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        load_peft(edited(adapter, tmp_path, **fields), CONFIGS["dense"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"init_lora_weights": "gaussian", "loftq_config": {}, "qalora_group_size": 16, "use_qalora": False},
+        {"megatron_core": "megatron.core", "peft_version": "9", "revision": None, "auto_mapping": {"a": "b"}},
+        {"a_field_of_tomorrow": None, "another": False, "one_more": [], "and": {}},
+    ],
+)
+def test_what_changes_nothing_is_not_looked_at(adapter, tmp_path, fields):
+    same = load_peft(edited(adapter, tmp_path, **fields), CONFIGS["dense"])
+    jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
+
+
+def test_an_adapter_of_another_architecture_is_refused_with_its_names_by_kind(adapter, tmp_path):
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    edited(adapter, tmp_path)
+    other = {key.replace("language_model.layers", "decoder.blocks"): value for key, value in tensors.items()}
+    save_file(other, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"has no adapter for this model:\n.*decoder\.blocks\.\*\.mlp") as caught:
+        load_peft(tmp_path, CONFIGS["dense"])
+    assert len(str(caught.value).splitlines()) <= 14
+
+
+def test_half_an_adapter_is_refused_by_the_missing_half(adapter, tmp_path):
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    edited(adapter, tmp_path)
+    gone = "base_model.model.model.language_model.layers.1.mlp.up_proj.lora_B.weight"
+    save_file({key: value for key, value in tensors.items() if key != gone}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=rf"lacks {gone}"):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_a_damaged_adapter_is_named(adapter, tmp_path):
+    edited(adapter, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors is truncated"):
+        load_peft(tmp_path, CONFIGS["dense"])
+    file.unlink()
+    with pytest.raises(ValueError, match=r"holds no adapter_model\.safetensors"):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_the_mergers_are_adapted_with_a_dropout_mask_of_each_tap():
+    config = CONFIGS["dense"]
+    _, _, _, inputs = sample("dense")
+    params = init_params(jax.random.key(0), config)
+    rules = LoraConfig((LoraRule("vision/(merger|deepstack)/fc1_w", rank=2),), dropout=0.5)
+    fresh = init_lora(jax.random.key(1), params, config, rules)
+    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), fresh)
+    assert set(lora.weights["vision"]) == {"merger", "deepstack"}
+    from hypereyes_jax.models.qwen3_vl import encode_images
+
+    encode = functools.partial(encode_images, params, config, inputs.vision)
+    plain, adapted = encode(), encode(lora)
+    one, two = (encode(lora, dropout_key=jax.random.key(seed)) for seed in (1, 2))
+    for features in (adapted, one):
+        assert np.abs(features.embeds - plain.embeds).max() > 1e-3
+        assert np.abs(features.deepstack - plain.deepstack).max(axis=(1, 2)).min() > 1e-3
+    assert np.abs(one.deepstack - two.deepstack).max(axis=(1, 2)).min() > 1e-4

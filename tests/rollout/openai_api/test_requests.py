@@ -1,0 +1,134 @@
+"""Requests are untrusted: what is no request, too large, or asks for what is not there is refused by name."""
+
+import asyncio
+
+import pytest
+
+from hypereyes_jax.env.media.images import data_uri
+from hypereyes_jax.env.web.urls import UrlGuard
+from hypereyes_jax.rollout import SamplingConfig
+from hypereyes_jax.rollout.openai_api.requests import (
+    BadRequest,
+    ImageUrl,
+    RequestLimits,
+    ToolCall,
+    read_request,
+    with_images,
+)
+from tests.rollout.paced import picture
+
+DEFAULT = SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=100)
+USER = [{"role": "user", "content": "hi"}]
+
+
+def image(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def read(limits=None, **fields):
+    return read_request({"messages": USER, **fields}, DEFAULT, limits)
+
+
+def test_what_is_missing_is_the_servers_default_and_what_is_given_counts():
+    assert read().sampling == DEFAULT
+    given = read(temperature=0, top_p=0.5, top_k=-1, max_completion_tokens=7, n=3, seed=-1, stop="x", stream=True)
+    assert given.sampling == SamplingConfig(0.0, 0.5, max_new_tokens=7)
+    assert (given.n, given.seed, given.stop, given.stream) == (3, 2**63 - 1, ("x",), True)
+
+
+def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
+    front_end = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "logit_bias": None,
+        "user": "u",
+        "metadata": {"a": "b"},
+        "stream_options": {"include_usage": True},
+        "response_format": {"type": "text"},
+        "tool_choice": "auto",
+        "store": False,
+        "parallel_tool_calls": True,
+    }
+    assert read(**front_end).include_usage
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "hi"}]}, "role"),
+        ({"messages": [{"role": "user"}]}, "content"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
+        ({"messages": [{"role": "user", "content": [image("file:///etc")]}]}, "data URI"),
+        ({"messages": [{"role": "system", "content": [image("data:x")]}]}, "images belong"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "tool_calls"),
+        ({"messages": USER * 600}, "600 messages"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 17}, "n"),
+        ({"n": 1.5}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": [1]}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": "x"}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"model": 5}, "model"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_is_refused_and_the_field_named(fields, word):
+    with pytest.raises(BadRequest, match=word):
+        read(**fields)
+
+
+@pytest.mark.parametrize("body", [None, [], 5, "x"])
+def test_a_body_that_is_no_object_is_refused(body):
+    with pytest.raises(BadRequest, match="JSON object"):
+        read_request(body, DEFAULT)
+
+
+def test_more_tokens_than_the_limit_are_cut_to_it():
+    assert read(RequestLimits(new_tokens=50), max_tokens=10**6).sampling.max_new_tokens == 50
+
+
+def test_images_are_counted_over_the_conversation():
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
+    with pytest.raises(BadRequest, match="3 images exceed"):
+        read(RequestLimits(images=2), messages=[{"role": "user", "content": [part] * 3}])
+
+
+def test_tool_calls_of_an_assistant_are_read():
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "2"}]
+    request = read(messages=messages)
+    assert request.messages[1].calls == (ToolCall("f", '{"a": 1}'),)
+    assert request.messages[2].parts == ("2",)
+
+
+def test_data_uris_are_decoded_once_and_private_urls_refused():
+    uri = data_uri(picture(1), "PNG")
+    part = {"type": "image_url", "image_url": {"url": uri}}
+    request = asyncio.run(with_images(read(messages=[{"role": "user", "content": [part, part]}]), None))
+    one, other = request.messages[0].parts
+    assert one is other
+    assert one.size == picture(1).size
+
+    private = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]}]
+    assert read(messages=private).messages[0].parts == (ImageUrl("http://127.0.0.1/x.png"),)
+    for guard, why in ((None, "switched off"), (UrlGuard(), "can't be read")):
+        with pytest.raises(BadRequest, match=why):
+            asyncio.run(with_images(read(messages=private), guard))
+
+
+def test_a_broken_image_is_refused():
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(BadRequest, match="can't be read"):
+        asyncio.run(with_images(read(messages=[{"role": "user", "content": [part]}]), None))

@@ -1,0 +1,95 @@
+"""The Triton kernels over the slots, interpreted: against numpy, and an engine on them against one on views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypereyes_jax.models.qwen3_vl import Kernels, init_params
+from hypereyes_jax.processing import ContextChunk
+from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
+from hypereyes_jax.rollout.slot_attention import put_and_attend
+from tests.rollout.paced import SETTINGS
+
+LAYERS, SLOTS, KV_HEADS, LENGTH, SIZE, HEADS = 2, 5, 2, 300, 16, 8
+
+
+def reference(q, keys, values, positions):
+    """[H * D] of one query over the first `positions` of a slot."""
+    out = []
+    for head in range(HEADS):
+        own = head // (HEADS // KV_HEADS)
+        score = keys[own, :positions] @ q[head] * SIZE**-0.5
+        weight = np.exp(score - score.max())
+        out.append(weight @ values[own, :positions] / weight.sum())
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_new_tokens_are_written_and_attend_to_themselves_and_all_before(steps):
+    rng = np.random.default_rng(0)
+    rows = 3
+    store = [rng.normal(size=(LAYERS, SLOTS, KV_HEADS, LENGTH, SIZE)).astype(np.float32) for _ in range(2)]
+    q = rng.normal(size=(rows, steps, HEADS, SIZE)).astype(np.float32)
+    new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
+    # the end of a slot, which is no whole block; a row of fewer tokens than others; one of none
+    slots, offset, count = np.array([3, 1, 0]), np.array([LENGTH - steps, 130, 7]), np.array([steps, min(steps, 3), 0])
+    out, *written = jax.jit(put_and_attend, static_argnums=5)(q, *new, *store, 1, slots, offset, count)
+
+    for whole, fresh in zip(store, new, strict=True):
+        for row in range(rows):
+            for step in range(count[row]):
+                whole[1, slots[row], :, offset[row] + step] = fresh[row, step]
+    for ours, theirs in zip(written, store, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for row in range(rows):
+        for step in range(count[row]):
+            wanted = reference(q[row, step], *(s[1, slots[row]] for s in store), offset[row] + step + 1)
+            np.testing.assert_allclose(out[row, step], wanted, atol=1e-5)  # float32 sums of up to 300 terms
+    np.testing.assert_array_equal(out[2], 0)
+
+
+def test_what_other_slots_and_later_positions_hold_is_not_read():
+    store = np.full((1, SLOTS, KV_HEADS, LENGTH, SIZE), np.nan, np.float32)
+    store[0, 2, :, :10] = 1.0
+    ones = jnp.ones((1, 1, KV_HEADS, SIZE))
+    arguments = (ones, ones, store, store, 0, np.array([2]), np.array([10]), np.array([1]))
+    out, _, _ = jax.jit(put_and_attend, static_argnums=5)(jnp.ones((1, 1, HEADS, SIZE)), *arguments)
+    np.testing.assert_allclose(out, 1.0, atol=1e-6)
+
+
+def test_an_engine_in_place_gives_what_one_on_views_gives(config):
+    """Prompts of different lengths, two turns, rows whose budgets end at different steps."""
+    config = replace(config, text=replace(config.text, head_dim=16, mrope_section=(4, 2, 2)))
+    params = init_params(jax.random.key(0), config)
+    on_gpu = Kernels(unrolled_decode=True, slots="in_place", known_trips=True)
+    sampling = SamplingConfig(temperature=0.8, top_p=0.9, top_k=40)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(20, 280, n).astype(np.int32) for n in (30, 3, 9)]
+    budgets = (SETTINGS.max_steps, 1, SETTINGS.max_steps - 1)
+
+    def turns(kernels):
+        engine = Engine(config, params, SETTINGS, kernels=kernels)
+        parts = []
+        sequences = [engine.new_sequence(seed) for seed in range(len(prompts))]
+        for sequence in sequences:
+            assert engine.acquire(sequence)
+        for turn in range(2):
+            for sequence, prompt in zip(sequences, prompts, strict=True):
+                sequence.append_context(engine.prepare(ContextChunk(prompt + turn, ())))
+            while unread := [s for s in sequences if s.unread]:
+                engine.extend(unread)
+            both = zip(sequences, budgets, strict=True)
+            parts += engine.decode([DecodeRequest(s, sampling, (), budget) for s, budget in both])
+        return parts
+
+    plain, in_place = turns(Kernels(unrolled_decode=True)), turns(on_gpu)
+    assert [len(part.tokens) for part in plain] == list(budgets) * 2
+    for one, other in zip(plain, in_place, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_allclose(one.logp_behaviour, other.logp_behaviour, atol=2e-5)
+        np.testing.assert_allclose(one.logp_full, other.logp_full, atol=2e-5)
