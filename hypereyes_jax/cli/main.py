@@ -44,6 +44,7 @@ COMMANDS = {
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
     "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
+    "mcp": Command("mcp", "McpConfig", "offer the search tools as an MCP server"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
     "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
     "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and again when it dies"),

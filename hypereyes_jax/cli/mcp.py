@@ -1,0 +1,70 @@
+"""Offer text_search and image_search as an MCP server, to any MCP client. Needs the package extra `mcp`.
+
+    hypereyes mcp --search.service serpapi                       # a client starts it and talks over its pipes
+    hypereyes mcp --transport http --port 8080 picture.png       # or over HTTP; the picture is img_0
+
+Keys come from the environment, as for `hypereyes ask`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class McpConfig:
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Images that clients can name from the start, as img_0, img_1 and so on; they may also send their own."""
+    transport: Literal["stdio", "http"] = "stdio"
+    """Whether clients talk over pipes of this process, or over streamable HTTP."""
+    host: str = "127.0.0.1"
+    """Address to listen on, for HTTP. Only addresses of this machine are taken: the server asks for no key."""
+    port: int = 8080
+    """Port to listen on, for HTTP."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    """The search service behind the tools."""
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    """How many results are shown, and how crops are cut."""
+
+
+def run(config: McpConfig) -> None:
+    if config.transport == "http" and not (config.host in ("localhost", "::1") or config.host.startswith("127.")):
+        raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: McpConfig) -> None:
+    from hypereyes_jax.env.adapters.mcp_server import mcp_server
+    from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image
+
+    images = {}
+    for number, path in enumerate(config.images):
+        try:
+            images[f"img_{number}"] = decode_image(path.read_bytes(), ImageLimits(trailing_data=True))
+        except (OSError, ImageError) as error:
+            raise UserError(f"can't open {path}: {error}") from error
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    async with connected(config.search, keys) as (backend, _):
+        server = mcp_server(backend, images, config.episode)
+        if config.transport == "stdio":
+            await server.run_stdio_async()
+        else:
+            await server.run_streamable_http_async(
+                host=config.host,
+                port=config.port,
+                max_request_body_size=64 << 20,  # a photo as a data URI
+            )

@@ -1,0 +1,38 @@
+"""`hypereyes mcp`, started by a real MCP client as its own process."""
+
+import sys
+
+import pytest
+
+from hypereyes_jax.cli.mcp import McpConfig, run
+from hypereyes_jax.errors import UserError
+
+PROGRAM = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
+
+
+async def test_a_client_starts_it_and_searches_over_its_pipes(tmp_path):
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.stdio import stdio_client
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
+    words = ["-c", PROGRAM, "mcp", str(tmp_path / "red.png"), "--episode.text-min-score", "0"]
+    server = mcp.StdioServerParameters(command=sys.executable, args=words, cwd=".")
+    async with stdio_client(server) as (read, write), mcp.ClientSession(read, write) as session:
+        await session.initialize()
+        tools = await session.list_tools()
+        assert {tool.name for tool in tools.tools} == {"text_search", "image_search"}
+        found = await session.call_tool("text_search", {"input": ["capital of Chad"]})
+        assert "Djamena" in found.content[-1].text
+        seen = await session.call_tool("image_search", {"image": "img_0", "area": [[0, 0, 0.5, 1]]})
+        assert [part.type for part in seen.content] == ["image", "text"]
+
+
+def test_only_this_machine_is_listened_on():
+    with pytest.raises(UserError, match="strangers"):
+        run(McpConfig(transport="http", host="0.0.0.0"))
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"can't open .*none\.png"):
+        run(McpConfig(images=(tmp_path / "none.png",)))
