@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import SftSettings
@@ -24,8 +26,8 @@ from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale, known_recipe, refuse
 class SftConfig:
     checkpoint: Path
     """Base model in HF layout, with its tokenizer."""
-    demonstrations: Path
-    """JSON lines, as `hypereyes synth` writes them."""
+    demonstrations: str
+    """A file, folder, glob, hub id, URL or module:object with conversations; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
     """What the defaults of settings and scale are of: miniature, hypereyes_30b_sft or hypereyes_235b_sft."""
     mesh: str = ""
@@ -38,6 +40,7 @@ class SftConfig:
     """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     settings: SftSettings = field(default_factory=SftSettings)
+    data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     scale: Scale = MINIATURE_SFT
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -74,7 +77,7 @@ def run(config: SftConfig) -> None:
     scale = config.scale
     refuse_settings(scale, SftConfig.of(config.recipe).scale)
     processes = Processes.start(config.distributed, config.mesh)
-    inputs = {"checkpoint": config.checkpoint, "demonstrations": config.demonstrations}
+    inputs = {"checkpoint": config.checkpoint, "demonstrations": Path(config.demonstrations)}
     directory = processes.open(config.out, "sft", config, inputs, config.tracking)
     # frozen: kept as it is computed with
     model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)
@@ -91,6 +94,7 @@ def run(config: SftConfig) -> None:
             scale,
             profile_step=config.profile_step,
             resume_step=config.resume_step,
+            options=config.data.options(),
         )
     where = None if processes.mesh is None else param_shardings(model, processes.mesh)
     merged = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)

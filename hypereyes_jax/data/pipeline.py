@@ -1,9 +1,10 @@
-"""Batches of SFT trajectories: shuffled, sharded over processes, packed ahead in a thread, resumable to the sample."""
+"""Batches of SFT trajectories: shuffled, sharded over processes, packed ahead in threads, resumable to the sample."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,13 +21,15 @@ class PipelineConfig:
     epochs: int | None = 1  # None = for ever
     seed: int = 42  # the paper's
     prefetch: int = 2  # batches packed ahead
+    workers: int = 1  # threads that read the trajectories of a batch
 
 
 class Batches:
     """An iterator over batches whose place can be saved and restored.
 
     Each epoch is a new permutation, decided by the seed alone. The last, incomplete batch of the run is dropped, so
-    that every step has the same size.
+    that every step has the same size, and every process has as many steps as the others. A trajectory is read only when
+    its batch is packed, and only by the process whose share it is in.
     """
 
     def __init__(
@@ -43,15 +46,24 @@ class Batches:
         """
         if config.batch % process_count:
             raise ValueError(f"a batch of {config.batch} trajectories does not divide among {process_count} processes")
-        if config.epochs is not None and len(trajectories) * config.epochs < config.batch:
+        count = len(trajectories)
+        if config.epochs is not None and count * config.epochs < config.batch:
             raise ValueError(
-                f"{len(trajectories)} trajectories x {config.epochs} epochs make no batch of {config.batch}: "
+                f"{count} trajectories x {config.epochs} epochs make no batch of {config.batch}: "
                 "lower the batch or add data"
             )
-        data = grain.MapDataset.source(trajectories).seed(config.seed).shuffle().repeat(config.epochs)
+        self._threads = ThreadPoolExecutor(config.workers, thread_name_prefix="loader")
+        threads = self._threads
+
+        def read_and_pack(numbers: Sequence[int]) -> Batch:
+            return pack(list(threads.map(trajectories.__getitem__, map(int, numbers))))
+
+        data = grain.MapDataset.range(count).seed(config.seed).shuffle().repeat(config.epochs)
+        if config.epochs is not None:
+            data = data[: count * config.epochs // config.batch * config.batch]
         mine = data[process_index::process_count]
         local = config.batch // process_count
-        packed = mine.batch(local, drop_remainder=True, batch_fn=lambda group: pack(list(group)))
+        packed = mine.batch(local, drop_remainder=True, batch_fn=read_and_pack)
         self._iterator = iter(
             packed.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch))
         )
@@ -61,6 +73,10 @@ class Batches:
 
     def __next__(self) -> Any:
         return next(self._iterator)
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def state(self) -> dict[str, Any]:
         """JSON-able; the place after the last batch returned, whatever is packed ahead."""

@@ -302,14 +302,19 @@ def _vision(
 def _patchify_once(
     config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: PackConfig
 ) -> dict[int, PatchedImage]:
-    """id(image) -> its patches: the rollouts of a group share their question's images."""
-    found: dict[int, Image.Image] = {}
+    """id(image) -> its patches: the rollouts of a group share their question's images.
+
+    An image that a loader has made patches of already is taken as it is.
+    """
+    found: dict[int, Image.Image | PatchedImage] = {}
     for sample in samples:
         for chunk in sample.chunks:
             if isinstance(chunk, ContextChunk):
                 found.update((id(image), image) for image in chunk.images)
     return {
-        key: patchify(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
+        key: image
+        if isinstance(image, PatchedImage)
+        else patchify(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
         for key, image in found.items()
     }
 

@@ -51,6 +51,8 @@ class SftSettings:
     dropout: float = 0.05
     checkpoint_every: int = 5
     """Steps."""
+    loader_threads: int = 0
+    """Threads that read and resize the images of a batch ahead of its step; 0 = as many as there are cores, up to 8."""
     seed: int = 42
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.data.files import read_examples
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
+from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
@@ -23,6 +25,7 @@ from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.types import Chunk
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
 from hypereyes_jax.train.step_monitor import Watch, profiled
@@ -33,7 +36,7 @@ def train(
     model: Qwen3VLConfig,
     params: Params,
     chat: ChatFormat,
-    demonstrations: Path,
+    demonstrations: str | Path,
     settings: SftSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
@@ -41,18 +44,18 @@ def train(
     *,
     profile_step: int | None = None,
     resume_step: int | None = None,
+    options: SourceOptions | None = None,
 ) -> tuple[Params, Lora]:
     """The base weights as they were, and the trained adapters.
+
+    Args:
+      demonstrations: any source of them; rows that can't be used are left out and named unless `options` refuse them.
 
     Raises UserError for a scale that does not train adapters, and for too few demonstrations.
     """
     if scale.learner.train != "lora":
         raise UserError(f"SFT trains adapters: --scale.learner.train must be lora, not {scale.learner.train}")
-    everything = [example.chunks(chat) for example in read_examples(demonstrations)]
-    trajectories = [chunks for chunks in everything if scale.tokens(chunks) <= scale.row_tokens]
-    if len(trajectories) < len(everything):
-        longer = len(everything) - len(trajectories)
-        stages.console.print(f"{longer} demonstrations are longer than {scale.row_tokens} tokens and left out")
+    trajectories = open_demonstrations(demonstrations, chat, model, scale, processes, stages.console, options)
     steps = len(trajectories) * settings.epochs // settings.batch
     if not steps:
         raise UserError(
@@ -72,7 +75,8 @@ def train(
         learner, settings.seed, params, adapters=lambda key, params: init_lora(key, params, model, rules)
     )
     watch = Watch(model, "lora")
-    pipeline = PipelineConfig(batch=settings.batch, epochs=settings.epochs, seed=settings.seed)
+    threads = settings.loader_threads or min(8, os.cpu_count() or 1)
+    pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
     packing = scale.pack(settings.batch // processes.count, processes.shards)
 
     def prepare(group: list[Sequence[Chunk]]) -> Any:
@@ -81,10 +85,19 @@ def train(
         return pack(model, samples, packing) if processes.mesh is None else samples
 
     batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
-    with Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints:
+    with (
+        contextlib.closing(trajectories),
+        contextlib.closing(batches),
+        Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints,
+    ):
         restored = checkpoints.restore(state, resume_step)
         if restored is not None:
             state, cursor = restored
+            if cursor.get("source", trajectories.fingerprint()) != trajectories.fingerprint():
+                raise UserError(
+                    f"{demonstrations} has other rows than when {directory.path} was begun: give the same data, or "
+                    "another --out"
+                )
             batches.restore(cursor["data"])
         done = int(state.step)
         with stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
@@ -102,7 +115,7 @@ def train(
                 log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
                 if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
-                    checkpoints.save(state, {"data": batches.state()})
+                    checkpoints.save(state, {"data": batches.state(), "source": trajectories.fingerprint()})
     base, adapters = weights(state, "lora")
     assert adapters is not None
     return base, adapters

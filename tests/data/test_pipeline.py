@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
+from hypereyes_jax.errors import UserError
 
 DATA = [(number,) for number in range(20)]
 
@@ -54,3 +55,49 @@ def test_impossible_batches_are_refused():
         batches(process_count=4)
     with pytest.raises(ValueError, match="make no batch of 64"):
         batches(PipelineConfig(batch=64))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "processes", "steps"), [(11, 4, 2, 2), (10, 4, 4, 2), (13, 6, 3, 2), (8, 4, 2, 2)]
+)
+def test_every_process_has_as_many_batches_as_the_others(count, batch, processes, steps):
+    for index in range(processes):
+        config = PipelineConfig(batch=batch, epochs=1)
+        assert len(list(Batches([(i,) for i in range(count)], list, config, index, processes))) == steps
+
+
+class Opened:
+    """A source that says which rows were opened."""
+
+    def __init__(self, count):
+        self.count, self.rows = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index >= self.count:
+            raise IndexError
+        self.rows.append(index)
+        return (index,)
+
+
+def test_a_process_opens_only_its_own_rows_and_no_more_than_are_packed_ahead():
+    config = PipelineConfig(batch=4, epochs=1, prefetch=2, workers=3)
+    sources = [Opened(400) for _ in range(2)]
+    parts = [Batches(source, list, config, i, 2) for i, source in enumerate(sources)]
+    got = [take(part, 10) for part in parts]
+    for source, batches_got in zip(sources, got, strict=True):
+        used = {number for batch in batches_got for (number,) in batch}
+        assert used <= set(source.rows)
+        assert len(source.rows) <= 2 * (10 + 2 + 2)
+    assert not set(sources[0].rows) & set(sources[1].rows)
+
+
+def test_an_error_of_a_row_reaches_whoever_asks_for_the_batch():
+    class Broken(Opened):
+        def __getitem__(self, index):
+            raise UserError("the file changed")
+
+    with pytest.raises(UserError, match="the file changed"):
+        next(Batches(Broken(8), list, PipelineConfig(batch=4)))

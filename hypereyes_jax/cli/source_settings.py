@@ -1,0 +1,64 @@
+"""How a command reads other people's data: the settings that `sft`, `rl`, `eval` and `data` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from hypereyes_jax.data.sources import SourceOptions
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """How rows are read. The defaults read what each format's own tools write."""
+
+    columns: tuple[str, ...] = ()
+    """Fields in columns of other names, as field=column: `text=q answers=gt images=pics id=uid kind=topic`."""
+    bad_rows: Literal["skip", "refuse"] = "skip"
+    """A row that can't be used: leave it out, counted by kind, or end with its file, number and cure."""
+    image_root: Path | None = None
+    """Folder that paths of images are relative to; none = that of the file they stand in."""
+    outside_images: bool = False
+    """Allow paths of images that lead out of that folder; for files whose author is trusted."""
+    private_urls: bool = False
+    """Allow image URLs of loopback and private networks, on any port."""
+    data_cache: Path | None = None
+    """Where downloads are kept; none = hypereyes in $XDG_CACHE_HOME or ~/.cache."""
+    box_units: Literal["auto", "unit", "permille", "pixel"] = "auto"
+    """Of boxes in foreign tool calls; auto = told by each conversation's largest coordinate."""
+    tools: tuple[str, ...] = ()
+    """Foreign tools beside those known, as name=image_search or name=text_search."""
+    data_system: str | None = None
+    """System prompt of demonstrations; none = the row's own where its tool calls are ours, else the built-in one."""
+
+    def options(self, **changed: Any) -> SourceOptions:
+        """As `open_questions` and `open_examples` take them. Raises UserError for a pair without "="."""
+        from hypereyes_jax.data.sources import SourceOptions
+
+        values: dict[str, Any] = {
+            "columns": pairs("columns", self.columns),
+            "bad_rows": self.bad_rows,
+            "image_root": self.image_root,
+            "outside_images": self.outside_images,
+            "private_urls": self.private_urls,
+            "cache": self.data_cache,
+            "box_units": self.box_units,
+            "tools": pairs("tools", self.tools),
+            "system": self.data_system,
+        }
+        return SourceOptions(**(values | changed))
+
+
+def pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    """`name=value` words as a dict. Raises UserError for a word that is none."""
+    out = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"--{option} {word}: give pairs such as name=value, with nothing around the =")
+        out[name] = value
+    return out

@@ -1,0 +1,71 @@
+"""The demonstrations of an SFT run: a source of any kind, without the rows that cannot be trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+from PIL import Image
+from rich.console import Console
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.data.sources import Place, RowError, SourceOptions, SourceReport, open_examples
+from hypereyes_jax.data.trajectories import DO_NOT_FIT, RowLimits, Trajectories, unusable
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify
+from hypereyes_jax.train.sizes import Scale
+
+
+def open_demonstrations(
+    source: str | Path,
+    chat: ChatFormat,
+    model: Qwen3VLConfig,
+    scale: Scale,
+    processes: Processes,
+    console: Console,
+    options: SourceOptions | None = None,
+) -> Trajectories:
+    """The demonstrations that a row of a batch holds, in the order of the source; read when a batch asks for them.
+
+    Each process looks through its share of the rows, without opening a picture further than its header. Then all know
+    which rows are left out: those that are too long or hold a picture of a shape that no row takes, and those that are
+    bad, unless the options refuse them. They are counted by kind, and the first of each is named.
+
+    Raises UserError for a source that can't be read, for a bad row that is refused, and where nothing is left.
+    """
+    options = options or SourceOptions(bad_rows="skip")
+    examples = open_examples(source, check=False, options=options)
+    limits = RowLimits(scale.row_tokens, scale.min_pixels, scale.max_pixels)
+    own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
+    told = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
+    left_out = {
+        index: RowError(Place(file, number, unit), kind, why)
+        for index, file, number, unit, kind, why in sorted(row for rows in told for row in rows)
+    }
+    report = SourceReport()
+    for error in left_out.values():
+        if options.bad_rows == "refuse" and error.kind not in DO_NOT_FIT:
+            examples.close()
+            raise error
+        report.add_bad(error)
+    if report.bad and processes.first:
+        console.print(report.bad_in_words(), highlight=False, markup=False)
+        for error in report.first_bad.values():
+            console.print(f"  {error.place}: {error.why}", highlight=False, markup=False)
+    kept = [index for index in range(len(examples)) if index not in left_out]
+    if not kept:
+        examples.close()
+        raise UserError(f"no demonstration of {source} can be trained on. {report.bad_in_words()}")
+
+    def tell(error: RowError) -> None:
+        console.print(f"left out: {error.place}: {error.why}", highlight=False, markup=False)
+
+    bfloat16 = scale.pack(1).patch_dtype == "bfloat16"
+
+    def patched(image: Image.Image) -> PatchedImage:
+        """What a batch takes, in the type in which it holds it: half the memory while it waits."""
+        made = patchify(image, model.vision, scale.min_pixels, scale.max_pixels)
+        return PatchedImage(made.patches.astype(ml_dtypes.bfloat16), made.grid_thw) if bfloat16 else made
+
+    return Trajectories(examples, chat, kept, tell if options.bad_rows == "skip" else None, patched)
