@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -19,6 +18,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax import __version__
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_help()
         return 0 if words else 2
     if words[0] == "--version":
-        print(importlib.metadata.version("hypereyes-jax"))
+        print(__version__)
         return 0
     name, *rest = words
     if name not in COMMANDS:

@@ -61,19 +61,18 @@ class PretrainConfig:
 def run(config: PretrainConfig) -> None:
     """Train the tokenizer and the model, and write both."""
     import jax
-    from transformers import AutoTokenizer
 
     from hypereyes_jax.data.base_corpus import base_corpus
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.models.qwen3_vl import init_params, save_hf
     from hypereyes_jax.processing.chat import ChatFormat
-    from hypereyes_jax.processing.tokenizer import train_tokenizer
+    from hypereyes_jax.processing.tokenizer import load_tokenizer, train_tokenizer
     from hypereyes_jax.train.pretraining import CORPUS, corpus_hashes, train
 
     directory = RunDirectory.open(config.out / "rounds", "pretrain-world", config, may_differ=frozenset(NO_SETTINGS))
     # The same tokenizer for every seed: models of different runs can score each other's tokens.
     train_tokenizer(_texts(islice(base_corpus(CORPUS, 0), 2000)), miniature.VOCABULARY, config.out)
-    chat = ChatFormat(AutoTokenizer.from_pretrained(config.out))
+    chat = ChatFormat(load_tokenizer(config.out))
     model = miniature.model_config(chat.tokenizer)
     params = init_params(jax.random.key(config.seed), model)
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")

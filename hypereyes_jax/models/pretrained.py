@@ -24,6 +24,7 @@ from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
 from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.models.storage import Directory, LocalDirectory, open_directory
 from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.processing.tokenizer import load_tokenizer
 
 
 def load_model(
@@ -54,8 +55,6 @@ def load_chat_format(directory: Directory) -> ChatFormat:
 
     Raises UserError naming a damaged file, or saying why the tokenizer or its chat template can't be used.
     """
-    from transformers import AutoTokenizer
-
     with _local(directory) as path:
         name = "tokenizer.json"
         try:
@@ -65,7 +64,7 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                     if name.endswith(".json") and not isinstance(json.loads(text), dict):
                         raise TypeError("it is no JSON object")
             name = "tokenizer.json"
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = load_tokenizer(path)
         except ImportError:
             raise
         except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception

@@ -1,4 +1,4 @@
-"""Trains the miniature's byte-level BPE tokenizer and saves it in Hugging Face format.
+"""Loads tokenizers in Hugging Face format, and trains the miniature's, a byte-level BPE, and saves it in that format.
 
 The control tokens are Qwen3-VL's own, so the chat format, the processor and the model's config read the same as for a
 published checkpoint. Only the pieces differ from Qwen's: a tag, the opening of a call and a fraction with two decimals
@@ -7,8 +7,11 @@ published checkpoint. Only the pieces differ from Qwen's: a tag, the opening of 
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -36,11 +39,30 @@ _PIECES = (
 )
 
 
+class _NoPyTorchAdvice(logging.Filter):
+    """Drops the advice that transformers gives where PyTorch is missing: only its tokenizers are used here."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(("PyTorch was not found", "None of PyTorch"))
+
+
+_NO_ADVICE = _NoPyTorchAdvice()
+
+
+def load_tokenizer(path: Path | str) -> Any:
+    """The fast tokenizer of a checkpoint directory. Raises whatever transformers raises for damaged files."""
+    logging.getLogger("transformers").addFilter(_NO_ADVICE)  # a filter that is there is not added twice
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path)
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, chat_template: str | None = None) -> None:
     """Learns merges from `texts` and writes tokenizer.json and tokenizer_config.json below `out`.
 
     vocab_size counts everything: 256 bytes, the merges, the control tokens and the tags.
     """
+    logging.getLogger("transformers").addFilter(_NO_ADVICE)
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,3 +89,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, chat_templ
     )
     fast.add_tokens(list(TAG_TOKENS), special_tokens=False)
     fast.save_pretrained(out)
+    _make_portable(Path(out) / "tokenizer_config.json")
+
+
+def _make_portable(file: Path) -> None:
+    """Names the class and the control tokens as transformers 4 and 5 both read them; 5 writes names that 4 lacks."""
+    described = json.loads(file.read_text(encoding="utf-8"))
+    control = described.pop("extra_special_tokens", None) or described.pop("additional_special_tokens", [])
+    described.pop("backend", None)
+    if described.get("chat_template") is None:
+        described.pop("chat_template", None)
+    described |= {"additional_special_tokens": control, "tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(dict(sorted(described.items())), indent=2) + "\n", encoding="utf-8")

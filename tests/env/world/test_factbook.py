@@ -1,10 +1,16 @@
 """Records are compared with facts checked by hand."""
 
+import gzip
+import hashlib
+from importlib import resources
+
 import pytest
 
 from hypereyes_jax.env.world import World
 from hypereyes_jax.env.world.cards import rounded
 from hypereyes_jax.env.world.currencies import currency_name
+
+PAGES_SHA256 = "c397944fa7e9a52d0a49c627a9fd3545dae23602dbc3311d3161e442cf0f147a"  # tools/make_factbook.py prints it
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +99,8 @@ def test_no_passage_describes_a_flag(world):
     described = ("flag description", "horizontal bands of", "vertical bands of", "hoist side")
     for passage in world.passages:
         assert not any(phrase in passage.text.lower() for phrase in described), passage.text
+
+
+def test_the_pages_are_those_of_the_wheel_that_notice_names():
+    text = gzip.decompress((resources.files("hypereyes_jax.env.world") / "factbook.json.gz").read_bytes())
+    assert hashlib.sha256(text).hexdigest() == PAGES_SHA256

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its directory, its metrics file, its progress on the terminal, its memory."""

@@ -1,0 +1,52 @@
+"""The package as an import: quick, lazy, typed, with every room reachable as an attribute."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hypereyes_jax
+
+ROOT = Path(hypereyes_jax.__file__).parent
+ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("assets", "cli"))
+IMPORT_SECONDS = 0.1  # what is promised, in CPU time
+
+
+def run_python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_is_quick_and_imports_none_of_its_rooms():
+    code = (
+        "import sys, time, json; before = set(sys.modules); start = time.process_time(); import hypereyes_jax;"
+        "print(json.dumps([time.process_time() - start, sorted(set(sys.modules) - before)]))"
+    )
+    seconds, modules = json.loads(run_python(code))
+    assert seconds < IMPORT_SECONDS
+    assert [name for name in modules if name.startswith("hypereyes_jax")] == ["hypereyes_jax"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_an_attribute(room):
+    code = f"import sys, hypereyes_jax; assert hypereyes_jax.{room} is sys.modules['hypereyes_jax.{room}']"
+    run_python(code)
+
+
+def test_dir_and_the_stub_name_each_room():
+    assert set(ROOMS) <= set(dir(hypereyes_jax))
+    stub = (ROOT / "__init__.pyi").read_text()
+    assert sorted(re.findall(r"^from hypereyes_jax import (\w+) as \1$", stub, re.M)) == ROOMS
+
+
+def test_an_attribute_that_is_none_is_refused():
+    with pytest.raises(AttributeError, match="no attribute 'rooms'"):
+        _ = hypereyes_jax.rooms
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "py.typed").exists()
