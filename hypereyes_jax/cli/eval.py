@@ -150,9 +150,7 @@ async def _benchmarks(
                         judge=judge,
                         episode=episode,
                         sampling=sampling,
-                        visual_tokens=partial(
-                            visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS
-                        ),
+                        visual_tokens=count,
                         seed=config.seed,
                     )
                 )
