@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS, BenchmarkSpec, ReadOptions, open_benchmark, read_subset
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
+from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
+from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import PART, BenchmarkSummary, evaluate_benchmark, published_score
@@ -18,14 +21,9 @@ from hypereyes_jax.eval.metrics import Judged, VisualTokens
 from hypereyes_jax.eval.policy import Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
 from hypereyes_jax.files import read_json, write_atomic, write_json
+from hypereyes_jax.rollout import SamplingConfig
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.episode import EpisodeConfig
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.rollout import SamplingConfig
 
 IMEB_MINI = "imeb-mini"  # made here, from the offline world
 SUMMARIES = "benchmarks.json"

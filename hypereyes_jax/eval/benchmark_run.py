@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypereyes_jax.data.benchmarks import BenchmarkSpec
+from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, evaluate
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
 from hypereyes_jax.files import writing
-
-if TYPE_CHECKING:
-    from hypereyes_jax.env.judging.judges import Judge
-    from hypereyes_jax.env.web.chat_api import ChatClient
 
 PART = 128  # questions in flight, whose pictures are open, at a time
 
