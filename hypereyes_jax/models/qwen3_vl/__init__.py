@@ -5,31 +5,31 @@ from hypereyes_jax.models.qwen3_vl.checkpoint import load_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint_writer import save_hf
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.model import (
-    KVCache,
-    extend,
+    decode,
     forward,
     hidden_states,
     hidden_states_and_load,
-    init_cache,
     lm_head,
 )
+from hypereyes_jax.models.qwen3_vl.modules import Decoder, Qwen3VL, VisionTower
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, load_balancing_loss
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params, init_params, weights
 
 __all__ = [
-    "KVCache",
+    "Decoder",
     "Kernels",
     "Params",
+    "Qwen3VL",
     "Qwen3VLConfig",
     "RouterLoad",
+    "VisionTower",
     "VisualFeatures",
+    "decode",
     "encode_images",
-    "extend",
     "forward",
     "hidden_states",
     "hidden_states_and_load",
-    "init_cache",
     "init_params",
     "lm_head",
     "load_balancing_loss",

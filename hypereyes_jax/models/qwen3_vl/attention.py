@@ -1,4 +1,4 @@
-"""Softmax attention within segments, and over a cache.
+"""Softmax attention within segments.
 
 Axis letters: B rows, T queries, S keys, H query heads, K key heads, D values a head. Query head h reads key head
 h // (H / K), so keys are never repeated. Scores and softmax are in float32.
@@ -21,8 +21,6 @@ from hypereyes_jax.models.trip_counts import expected_trips
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
 _MASKED = -1e30
-# Up to here the zeros that a widened decode query multiplies cost less than sorting the cache by heads.
-_FEW_KV_HEADS = 4
 _LANES = 128  # of a TPU's vector registers
 _SPLASH_BLOCK = 512  # the kernel's own default of 128 is too little work a step of its grid
 
@@ -144,45 +142,3 @@ def masked_attention(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, ma
     out = jnp.matmul(weight, v_BSKD.transpose(0, 2, 1, 3), preferred_element_type=jnp.float32)
     out = out.reshape(batch, kv_heads, group, length, size) / total[..., None]
     return out.astype(q_BTHD.dtype).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * size)
-
-
-def cached_attention(
-    q_STHD: jax.Array,
-    k_STKD: jax.Array,
-    v_STKD: jax.Array,
-    cached_k_SLKD: jax.Array,
-    cached_v_SLKD: jax.Array,
-    offset_S: jax.Array,
-) -> jax.Array:
-    """[S, T, H * D]: slot i's new tokens attend to the first `offset_S[i]` cached ones and, causally, to each other.
-
-    The cache is only read: the caller writes all layers' new keys at once, in place.
-    """
-    slots, length, heads, size = q_STHD.shape
-    span, kv_heads = cached_k_SLKD.shape[1:3]
-    cached_k, cached_v = cached_k_SLKD.astype(q_STHD.dtype), cached_v_SLKD.astype(q_STHD.dtype)
-    old = jnp.arange(span) < offset_S[:, None]
-    if length > 1 or kv_heads > _FEW_KV_HEADS:
-        step = jnp.arange(length)
-        old_mask = jnp.broadcast_to(old[:, None], (slots, length, span))
-        new_mask = jnp.broadcast_to(step[:, None] >= step, (slots, length, length))
-        keys, values = jnp.concatenate([cached_k, k_STKD], axis=1), jnp.concatenate([cached_v, v_STKD], axis=1)
-        return masked_attention(q_STHD, keys, values, jnp.concatenate([old_mask, new_mask], axis=-1))
-
-    # One token a slot is bound by reading the cache. Each query, widened with zeros to the values of all key heads,
-    # multiplies the cache as it lies; sorting it by heads would copy it.
-    q = q_STHD.reshape(slots, kv_heads, heads // kv_heads, size) * size**-0.5
-    own_head = jnp.eye(kv_heads, dtype=q.dtype)
-    wide_q = jnp.einsum("skgd,kj->skgjd", q, own_head).reshape(slots, heads, kv_heads * size)
-    # keys first: XLA's CPU matmul is fastest with the long side as rows
-    scores = jnp.einsum("sld,shd->slh", cached_k.reshape(slots, span, -1), wide_q, preferred_element_type=jnp.float32)
-    scores = jnp.where(old[:, None], scores.transpose(0, 2, 1), _MASKED)
-    own_score = jnp.einsum("skgd,skd->skg", q, k_STKD[:, 0], preferred_element_type=jnp.float32).reshape(slots, heads)
-    top = jnp.maximum(jnp.max(scores, axis=-1), own_score)
-    weight, own_weight = jnp.exp(scores - top[..., None]), jnp.exp(own_score - top)
-    total = jnp.sum(weight, axis=-1) + own_weight
-    out = jnp.einsum("shl,sld->shd", weight.astype(q.dtype), cached_v.reshape(slots, span, -1))
-    out = jnp.einsum("skgjd,kj->skgd", out.reshape(slots, kv_heads, -1, kv_heads, size), own_head)
-    out = out + own_weight.reshape(slots, kv_heads, -1, 1) * v_STKD[:, 0, :, None]
-    out = out / total.reshape(slots, kv_heads, -1, 1)
-    return out.astype(q.dtype).reshape(slots, 1, heads * size)

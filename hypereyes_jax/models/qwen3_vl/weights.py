@@ -264,10 +264,11 @@ def init_params(key: jax.Array, config: Qwen3VLConfig, dtype: Any = jnp.float32)
     count = sum(1 for _ in flat_weights(config))
     keys = iter(jax.random.split(key, count))
 
-    def leaf(path: str, weight: Weight) -> jax.Array:
-        mine = next(keys)
-        if weight.constant:
-            return jnp.full(weight.shape, weight.init, dtype)
-        return (jax.random.normal(mine, weight.shape, jnp.float32) * weight.init).astype(dtype)
+    return map_weights(lambda _, weight: initial(next(keys), weight, dtype), table)
 
-    return map_weights(leaf, table)
+
+def initial(key: jax.Array, weight: Weight, dtype: Any) -> jax.Array:
+    """One leaf of random parameters."""
+    if weight.constant:
+        return jnp.full(weight.shape, weight.init, dtype)
+    return (jax.random.normal(key, weight.shape, jnp.float32) * weight.init).astype(dtype)

@@ -1,0 +1,175 @@
+"""The Linen modules: one tree with the pure functions, and what Flax makes of it."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import NamedSharding
+
+from hypereyes_jax.configs.model import PRESETS
+from hypereyes_jax.models.lora import LoraConfig, init_lora
+from hypereyes_jax.models.qwen3_vl import (
+    Decoder,
+    Qwen3VL,
+    VisionTower,
+    encode_images,
+    forward,
+    hidden_states,
+    init_params,
+    load_hf,
+    save_hf,
+    weights,
+)
+from hypereyes_jax.models.qwen3_vl.modules import logical_rules
+from hypereyes_jax.models.qwen3_vl.weights import flat_weights
+from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.processing import pack_inputs, patchify
+from tests.models.test_presets import PUBLISHED
+from tests.models.torch_reference import CONFIGS, image_tokens, photo, words
+
+
+@functools.cache
+def inputs_of(name):
+    config = CONFIGS[name]
+    unit = config.vision.pixel_multiple
+    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
+    return pack_inputs(config, [(words(4, 0) + image_tokens(config) + words(6, 1), [image])])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_init_has_the_tree_of_init_params(name):
+    config = CONFIGS[name]
+    made = nn.unbox(jax.eval_shape(Qwen3VL(config).init, jax.random.key(0), inputs_of(name)))["params"]
+    expected = jax.eval_shape(lambda key: init_params(key, config), jax.random.key(0))
+    assert jax.tree.structure(made) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: (a.shape == b.shape and a.dtype == b.dtype) or pytest.fail(f"{a} {b}"), made, expected)
+
+
+def test_init_draws_what_the_table_says():
+    config = CONFIGS["dense"]
+    params = nn.unbox(Qwen3VL(config, dtype=jnp.bfloat16).init(jax.random.key(0), inputs_of("dense")))["params"]
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    np.testing.assert_array_equal(params["layers"]["attn_norm"], 1)
+    np.testing.assert_array_equal(params["vision"]["patch_b"], 0)
+    assert abs(float(jnp.std(params["layers"]["gate"].astype(jnp.float32))) / config.text.initializer_range - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["dense", "dense tied", "moe", "no deepstack"])
+def test_apply_is_forward_to_the_bit_on_what_load_hf_returns(name, tmp_path):
+    config = CONFIGS[name]
+    save_hf(tmp_path, config, init_params(jax.random.key(0), config))
+    config, params = load_hf(tmp_path)
+    lora = init_lora(jax.random.key(1), params, config, LoraConfig())
+    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    model, inputs = Qwen3VL(config), inputs_of(name)
+    for adapters in (None, lora):
+        applied = jax.jit(model.apply)({"params": params}, inputs, adapters)
+        np.testing.assert_array_equal(applied, jax.jit(forward, static_argnums=1)(params, config, inputs, adapters))
+    hidden = jax.jit(functools.partial(model.apply, method="hidden_states"))({"params": params}, inputs)
+    np.testing.assert_array_equal(hidden, jax.jit(hidden_states, static_argnums=1)(params, config, inputs))
+
+
+def test_tower_and_decoder_alone_are_the_whole():
+    config, inputs = CONFIGS["dense"], inputs_of("dense")
+    params = init_params(jax.random.key(0), config)
+    visual = jax.jit(VisionTower(config).apply)({"params": params["vision"]}, inputs.vision)
+    expected = jax.jit(encode_images, static_argnums=1)(params, config, inputs.vision)
+    jax.tree.map(np.testing.assert_array_equal, visual, expected)
+    rest = {name: leaf for name, leaf in params.items() if name != "vision"}
+    x = jax.jit(Decoder(config).apply)({"params": rest}, inputs, visual)
+    whole = jax.jit(hidden_states, static_argnums=1)(params, config, inputs)
+    np.testing.assert_allclose(x, whole, atol=1e-5)  # two programs in place of one
+
+
+def test_a_model_without_images_has_the_tower_all_the_same():
+    config = CONFIGS["dense"]
+    text = pack_inputs(config, [(words(6, 0), [])])
+    assert "vision" in jax.eval_shape(Qwen3VL(config).init, jax.random.key(0), text)["params"]
+
+
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_partition_specs_are_those_of_the_sharding_table(name):
+    config = CONFIGS[name]
+    mesh = jax.make_mesh(
+        (1, 1, 1, 1), ("replica", "fsdp", "expert", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 4
+    )
+    table = param_shardings(config, mesh)
+
+    def specs(model):
+        return nn.get_partition_spec(jax.eval_shape(model.init, jax.random.key(0), inputs_of(name)))
+
+    with_mesh = specs(Qwen3VL(config, mesh=mesh))
+    assert jax.tree.map(lambda spec: NamedSharding(mesh, spec), with_mesh["params"]) == table
+    logical = specs(Qwen3VL(config))
+    assert tuple(logical["params"]["layers"]["q"]) == ("layer", "embed", "heads")
+    by_rules = nn.logical_to_mesh_sharding(logical["params"], mesh, logical_rules(mesh))
+    same = jax.tree.map(lambda a, b, leaf: a.is_equivalent_to(b, len(leaf.axes)), by_rules, table, weights(config))
+    assert all(jax.tree.leaves(same))
+    assert table["layers"]["q"].spec == jax.sharding.PartitionSpec(None, ("fsdp", "expert"), "tensor")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_tabulate_counts_what_is_published(name):
+    config = PRESETS[name]
+    text = pack_inputs(config, [(words(6, 0), [])])
+    table = Qwen3VL(config).tabulate(jax.random.key(0), text, depth=0, console_kwargs={"width": 200})
+    total = re.search(r"Total Parameters: ([\d,]+)", table)
+    assert int(total[1].replace(",", "")) == PUBLISHED[name]
+
+
+def test_traverse_util_names_leaves_as_the_weight_table_does():
+    config = CONFIGS["moe"]
+    flat = flax.traverse_util.flatten_dict(init_params(jax.random.key(0), config), sep="/")
+    assert set(flat) == {path for path, _ in flat_weights(config)}
+    again = flax.traverse_util.unflatten_dict(flat, sep="/")
+    run = jax.jit(Qwen3VL(config).apply)
+    np.testing.assert_array_equal(
+        run({"params": again}, inputs_of("moe")), jax.jit(forward, static_argnums=1)(again, config, inputs_of("moe"))
+    )
+
+
+def test_nnx_bridges_the_model():
+    config, inputs = CONFIGS["dense"], inputs_of("dense")
+    bridged = nnx.bridge.ToNNX(Qwen3VL(config), rngs=nnx.Rngs(0)).lazy_init(inputs)
+    params = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    assert set(flat) == {path for path, _ in flat_weights(config)}
+    assert bridged.layers["q"].logical_axes == ("layer", "embed", "heads")
+    np.testing.assert_array_equal(bridged(inputs), forward(params, config, inputs))
+
+
+class Classifier(nn.Module):
+    """A user's own module around the tower."""
+
+    tower: VisionTower
+    classes: int
+
+    @nn.compact
+    def __call__(self, vision):
+        return nn.Dense(self.classes)(self.tower(vision).embeds.mean(0))
+
+
+def test_the_tower_trains_inside_a_module_of_ones_own():
+    config, vision = CONFIGS["dense"], inputs_of("dense").vision
+    model = Classifier(VisionTower(config), 3)
+    params = nn.unbox(model.init(jax.random.key(0), vision))["params"]
+    assert set(params) == {"tower", "Dense_0"}
+    params["tower"] = init_params(jax.random.key(0), config)["vision"]
+
+    def loss(params):
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, vision), 1)
+
+    step = jax.jit(jax.value_and_grad(loss))
+    before, gradient = step(params)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["tower"]["blocks"]["qkv_w"]))
+    after, _ = step(optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, gradient)))
+    assert after < before
