@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
@@ -33,8 +34,8 @@ from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_
 class RlConfig:
     checkpoint: Path
     """The policy after SFT, in HF layout with its tokenizer."""
-    questions: Path
-    """Candidates, JSON lines as `hypereyes synth` writes them."""
+    questions: str
+    """Candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
     """What the defaults of settings and scale are of: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
     mesh: str = ""
@@ -42,7 +43,7 @@ class RlConfig:
     teacher: Path | None = None
     """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
-    eval_questions: Path | None = None
+    eval_questions: str | None = None
     """Other questions that the policy is tried on as it trains, once each; none = it is not."""
     eval_every: int = 20
     """Steps."""
@@ -60,6 +61,7 @@ class RlConfig:
     """What ranks the rollouts of a question."""
     tighten: Literal["epoch", "step"] = "epoch"
     """When better references of TRACE come in force: after each pass over the questions (the paper), or each step."""
+    data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     scale: Scale = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The service of real searches. `world` is the miniature's, which the settings describe."""
@@ -95,7 +97,7 @@ class RlConfig:
 
 
 def run(config: RlConfig) -> None:
-    from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.models.pretrained import save_model
     from hypereyes_jax.rollout.engines import Engines
@@ -115,9 +117,14 @@ def run(config: RlConfig) -> None:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
     processes = Processes.start(config.distributed, config.mesh)
-    questions = read_questions(config.questions)
-    trial = Trial(read_questions(config.eval_questions), config.eval_every) if config.eval_questions else None
-    inputs = {"checkpoint": config.checkpoint, "questions": config.questions, "teacher": config.teacher}
+    questions = open_questions(config.questions, options=config.data.options())
+    trial = None
+    if config.eval_questions:
+        trial = Trial(open_questions(config.eval_questions, options=config.data.options()), config.eval_every)
+    for opened in (questions, *([trial.questions] if trial else [])):
+        if processes.first and opened.report.bad:
+            print(opened.report.bad_in_words())
+    inputs = {"checkpoint": config.checkpoint, "questions": Path(config.questions), "teacher": config.teacher}
     directory = processes.open(config.out, "rl", config, inputs, config.tracking)  # as asked for: sizes are the mesh's
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.data.sources import question_ids, subset
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
@@ -25,7 +27,7 @@ from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.distillation import teaching
-from hypereyes_jax.train.question_selection import PASSES, select
+from hypereyes_jax.train.question_selection import PASSES, select, short_enough
 from hypereyes_jax.train.rl_loop import RlLoop, Trial
 from hypereyes_jax.train.samplers import Rollouts
 from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
@@ -67,12 +69,16 @@ def train(
             judging(judge or JudgeConfig()) as asked,
         ):
             most = rollouts.scale.prompt_tokens
-            short = [question for question in candidates if rollouts.prompt_tokens(question, backend) <= most]
-            if len(short) < len(candidates):
-                longer = len(candidates) - len(short)
-                stages.console.print(f"{longer} questions have prompts of more than {most} tokens and are left out")
+
+            def tokens(question: Question) -> int:
+                return rollouts.prompt_tokens(question, backend)
+
+            short = short_enough(candidates, tokens, most, processes, stages)
+            tried = trial
+            if trial is not None:  # those that can be read; their prompts may have any length
+                tried = replace(trial, questions=short_enough(trial.questions, lambda _: 0, most, processes, stages))
             references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
-            chosen = [question for question in short if question.id in references]
+            chosen = subset(short, [number for number, key in enumerate(question_ids(short)) if key in references])
             if len(chosen) < settings.prompts:
                 raise UserError(
                     f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "
@@ -91,7 +97,7 @@ def train(
                 backend,
                 asked,
                 processes,
-                trial,
+                tried,
                 reward,
                 tighten,
             )

@@ -1,6 +1,14 @@
 """Sources of questions and demonstrations in everybody's formats, indexed and streamed."""
 
-from hypereyes_jax.data.sources.source import Examples, Questions, open_examples, open_questions
+from hypereyes_jax.data.sources.source import (
+    Examples,
+    Questions,
+    open_examples,
+    open_questions,
+    question_ids,
+    stated_references,
+    subset,
+)
 from hypereyes_jax.data.sources.types import Place, RowError, SourceOptions, SourceReport
 
 __all__ = [
@@ -12,4 +20,7 @@ __all__ = [
     "SourceReport",
     "open_examples",
     "open_questions",
+    "question_ids",
+    "stated_references",
+    "subset",
 ]

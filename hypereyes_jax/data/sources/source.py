@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
@@ -18,7 +18,7 @@ from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.locate import is_object, locate
 from hypereyes_jax.data.sources.media import Media
 from hypereyes_jax.data.sources.objects import ObjectRows, object_rows
-from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
+from hypereyes_jax.data.sources.question_rows import REFERENCE, QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import BadRow, Place, Row, RowError, Rows, SourceOptions, SourceReport
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -175,11 +175,13 @@ class Questions(Source[Question, QuestionRow]):
     """A sequence of questions. Their texts have been checked, and no two have the same id."""
 
     ids: tuple[str, ...]  # in the order of the questions
+    references: dict[str, tuple[int, int]]  # id -> (rounds, searches), where the data state them
 
     def check(self) -> None:
         """Looks through all rows but their pictures. Raises RowError, or counts, as the options say."""
         kept: list[tuple[int, int, int]] = []
         ids: dict[str, int] = {}
+        self.references = {}
         for number, index, items in self._scanned():
             for part, item in enumerate(items):
                 before = ids.get(item.id)
@@ -193,6 +195,9 @@ class Questions(Source[Question, QuestionRow]):
                     same = f"{where.unit} {where.number}" if where.file == place.file else str(where)
                     self._refuse(RowError(place, "id used twice", f"the id {item.id!r} is that of {same} too"))
                     continue
+                stated = _stated(item.meta)
+                if stated is not None:
+                    self.references[item.id] = stated
                 ids[item.id] = len(kept)
                 kept.append((number, index, part))
         self.ids = tuple(ids)
@@ -254,6 +259,35 @@ def open_examples(
     """
     opened = _open(Examples, source, _options(columns, options))
     return _checked(opened, opened.check) if check else opened
+
+
+def question_ids(questions: Sequence[Question]) -> list[str]:
+    """Ids of questions, without opening the pictures of those of a source."""
+    return list(questions.ids) if isinstance(questions, Questions) else [question.id for question in questions]
+
+
+def stated_references(questions: Sequence[Question]) -> dict[str, tuple[int, int]]:
+    """Id -> (rounds, searches) that the data state, of the questions where they do: see `reference_of`."""
+    if isinstance(questions, Questions):
+        return {key: questions.references[key] for key in questions.ids if key in questions.references}
+    pairs = ((question.id, _stated(question.meta)) for question in questions)
+    return {key: stated for key, stated in pairs if stated is not None}
+
+
+def subset(questions: Sequence[Question], numbers: Sequence[int]) -> Sequence[Question]:
+    """These of the questions, in this order; of a source still unopened."""
+    if isinstance(questions, Questions):
+        return questions.select(numbers)
+    return [questions[number] for number in numbers]
+
+
+def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
+    """What `meta` states, where it can be a reference: at least one round, and a search in each."""
+    stated = meta.get(REFERENCE)
+    if not (isinstance(stated, list | tuple) and len(stated) == 2 and all(isinstance(n, int) for n in stated)):
+        return None
+    rounds, searches = stated
+    return (rounds, searches) if 1 <= rounds <= searches else None
 
 
 AnySource = TypeVar("AnySource", Questions, Examples)
