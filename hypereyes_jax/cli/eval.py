@@ -1,4 +1,9 @@
-"""Evaluate a checkpoint on the miniature world: accuracy with its interval, rounds, searches, tokens, CAS."""
+"""Evaluate a checkpoint: accuracy with its interval, rounds, searches, tokens, CAS.
+
+hypereyes eval CHECKPOINT                             # on the miniature world
+hypereyes eval CHECKPOINT --questions FILE            # on any source of questions, a question at a time
+hypereyes eval CHECKPOINT --benchmark fvqa --data DIR # on a published benchmark
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from hypereyes_jax import miniature
+from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import StoreMode, Transport
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_play import Manner, OpenBenchmark
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -37,8 +44,8 @@ class EvalConfig:
     """Stage under which the results are filed."""
     splits: tuple[Split, ...] = ("heldout", "seen", "heldout_serial")
     """Questions about held-out countries, about seen ones, and held-out ones with one search a turn."""
-    questions: int = 200
-    """A split."""
+    questions: int | str = 200
+    """Of each split; or a source of other questions to ask: a file, folder, glob, hub id, URL or module:object."""
     crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
     search: Transport = "http"
@@ -67,8 +74,8 @@ class EvalConfig:
     """File with the ids of the questions to ask, one a line; none = all."""
     choices: bool = False
     """Show a benchmark's options in the question, where it has some."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """For imeb: our field (text, answers, images, id, kind) and the file's column."""
+    rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
+    """How questions are read; of these, imeb takes the columns only."""
     manner: Manner = "parallel"
     """On benchmarks: search as the model likes (parallel), one search a turn (serial), or not at all (direct)."""
     search_store: Path | None = None
@@ -102,9 +109,13 @@ def run(config: EvalConfig) -> None:
 
 def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.data.benchmarks import ReadOptions
-    from hypereyes_jax.eval.benchmark_play import prepare_benchmark
+    from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
 
-    options = ReadOptions(config.choices, config.columns)
+    options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
+    if isinstance(config.questions, str):
+        if config.benchmark:
+            raise UserError("--questions names a source, and --benchmark other questions: give one of them")
+        return [prepare_questions(config.questions, config.rows.options())]
     return [prepare_benchmark(name, config.data, config.subset, options) for name in config.benchmark]
 
 
@@ -178,7 +189,7 @@ async def _evaluate(
             policy,
             config.name,
             split,
-            world_questions(World.load(), split, config.questions, config.seed, config.crowding),
+            world_questions(World.load(), split, int(config.questions), config.seed, config.crowding),
             stages,
             sampling=sampling,
             search=config.search,

@@ -9,7 +9,12 @@ from typing import Any, Literal
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS, BenchmarkSpec, ReadOptions, open_benchmark, read_subset
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
+from hypereyes_jax.data.sources import RowError, SourceOptions, open_questions
+from hypereyes_jax.data.sources.fields import Fields
+from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
+from hypereyes_jax.data.sources.types import Row
 from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.search.recorded import RecordedBackend
@@ -27,6 +32,13 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 
 IMEB_MINI = "imeb-mini"  # made here, from the offline world
 SUMMARIES = "benchmarks.json"
+
+
+def _any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
+    return question_rows(row, Fields(options.columns), default_id)
+
+
+_QUESTIONS = BenchmarkSpec("questions", "questions", (), _any_row, "judge", JudgeConfig().rule, "", 0)
 Manner = Literal["parallel", "serial", "direct"]
 _RECORDS = 200  # trajectories kept of a benchmark
 
@@ -58,6 +70,34 @@ def prepare_benchmark(
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
     opened = open_benchmark("imeb" if name == IMEB_MINI else name, data, subset=subset, options=options)
     return OpenBenchmark(name, opened.spec, opened.ids, opened, options.choices)
+
+
+def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
+    """The questions of any source, to be asked as a benchmark's are; those that can't be read are told and left out.
+
+    Pictures are opened once to see whether they can be, so that a run of hours doesn't end at one that can't.
+
+    Raises UserError for a source that can't be read, and for a bad row if the options refuse such rows.
+    """
+    questions = open_questions(source, options=options)
+    kept = []
+    for number in range(len(questions)):
+        try:
+            questions[number]
+        except RowError as error:
+            if options.bad_rows == "refuse":
+                questions.close()
+                raise
+            questions.report.add_bad(error)
+            continue
+        kept.append(number)
+    if questions.report.bad:
+        print(questions.report.bad_in_words())
+    if not kept:
+        questions.close()
+        raise UserError(f"no question of {source} can be asked. {next(iter(questions.report.first_bad.values()))}")
+    asked = questions.select(kept)
+    return OpenBenchmark("questions", _QUESTIONS, asked.ids, asked, False)
 
 
 def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:

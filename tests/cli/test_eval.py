@@ -1,11 +1,13 @@
 """`hypereyes eval` on a checkpoint with random weights: the whole path, with no claim on what it scores."""
 
+import json
 import random
 import re
 import shutil
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import main as cli
@@ -171,3 +173,22 @@ def test_a_benchmark_without_its_files_is_refused(checkpoint, tmp_path, capsys):
     assert cli.main(words(checkpoint, tmp_path / "run", "--benchmark", "fvqa")) == 2
     assert not (tmp_path / "run").exists()
     assert "needs --data" in capsys.readouterr().err
+
+
+def test_questions_of_any_source_are_asked_and_unreadable_ones_left_out(checkpoint, tmp_path, capsys):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "red.png").read_bytes()[:60])
+    rows = [
+        {"q": f"Which is {i}?", "gt": "red", "pics": name}
+        for i, name in enumerate(("red.png", "broken.png", "red.png"))
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    columns = ("--columns", "text=q", "answers=gt", "images=pics")
+    given = words(checkpoint, tmp_path / "out", "--questions", str(tmp_path / "mine.json"), *columns)
+    assert cli.main(given) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 rows are left out: 1 x broken image" in said
+    results = (tmp_path / "out" / "benchmark-model-questions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in results] == ["mine-1", "mine-3"]
+    assert cli.main([*given, "--bad-rows", "refuse", "--out", str(tmp_path / "other")]) == 2
+    assert "mine.json, row 2: an image can't be read" in capsys.readouterr().err
