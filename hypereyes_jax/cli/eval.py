@@ -19,19 +19,20 @@ from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import StoreMode, Transport
-from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_play import Manner, OpenBenchmark
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
+    from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
+    from hypereyes_jax.eval.benchmark_play import OpenBenchmark
     from hypereyes_jax.eval.policy import Policy
 
 Split = Literal["heldout", "seen", "heldout_serial"]
+Manner = Literal["parallel", "serial", "direct"]  # as `eval.benchmark_play` has it, which imports jax
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 from hypereyes_jax import __version__
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
 from hypereyes_jax.runs.terminal import visible
@@ -66,11 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
+    cache: Path | None = default_folder()
+    if words[0] == "--compile-cache":
+        if len(words) < 3:
+            return _fail("--compile-cache needs a directory (or off), and a command: --compile-cache DIR COMMAND ...")
+        cache, words = (None if words[1] == "off" else Path(words[1])), words[2:]
     name, *rest = words
     if name not in COMMANDS:
         return _fail(f"there is no command `{name}`. Commands: {', '.join(COMMANDS)}.")
     try:
-        return _run(name, rest)
+        return _run(name, rest, cache)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
         code = 130
@@ -121,7 +127,7 @@ def _mistake(error: BaseException, command: str) -> str | None:
     return None
 
 
-def _run(name: str, words: Sequence[str]) -> int:
+def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     import tyro
 
     command = COMMANDS[name]
@@ -138,6 +144,8 @@ def _run(name: str, words: Sequence[str]) -> int:
         )
     refuse_urls(config)
     keep_freed()
+    if cache is not None:
+        use_compile_cache(cache)
     run: Callable[[Any], int | None] = module.run
     return run(config) or 0
 
@@ -185,5 +193,7 @@ def _print_help() -> None:
         table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
     console.print(table)
     console.print(
-        "\n[dim]hypereyes COMMAND --help[/dim] tells a command's settings; [dim]hypereyes --version[/dim] the version."
+        "\n[dim]hypereyes COMMAND --help[/dim] tells a command's settings; [dim]hypereyes --version[/dim] the version. "
+        "Compiled programs are kept in the user's cache folder; [dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps "
+        "them elsewhere, and [dim]off[/dim] in place of DIR nowhere."
     )

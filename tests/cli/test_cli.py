@@ -57,6 +57,8 @@ def test_every_command_has_a_config_and_a_run():
     for command in cli.COMMANDS.values():
         module = __import__(f"hypereyes_jax.cli.{command.module}", fromlist=["run"])
         assert module.__doc__
+        if hasattr(module, "run_words"):  # its words are another program's
+            continue
         assert callable(module.run)
         assert getattr(module, command.config).__dataclass_params__.frozen
 
