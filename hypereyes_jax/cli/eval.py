@@ -8,7 +8,9 @@ hypereyes eval CHECKPOINT --benchmark fvqa --data DIR # on a published benchmark
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,8 +19,10 @@ import tyro
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
-from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode, Transport
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -26,13 +30,14 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
+    from hypereyes_jax.env.search.recorded import RecordedBackend
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
     from hypereyes_jax.eval.benchmark_play import OpenBenchmark
     from hypereyes_jax.eval.policy import Policy
 
+PAPER_PIXELS = MIN_PIXELS, MAX_PIXELS
 Split = Literal["heldout", "seen", "heldout_serial"]
-Manner = Literal["parallel", "serial", "direct"]  # as `eval.benchmark_play` has it, which imports jax
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class EvalConfig:
     """Show a benchmark's options in the question, where it has some."""
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     """How questions are read; of these, imeb takes the columns only."""
+    web: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`. Where
+    it is not the miniature's world, the paper's episode rules and image sizes hold."""
     manner: Manner = "parallel"
     """On benchmarks: search as the model likes (parallel), one search a turn (serial), or not at all (direct)."""
     search_store: Path | None = None
@@ -112,6 +120,11 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.data.benchmarks import ReadOptions
     from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
 
+    real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini")]
+    if real and config.web.service == "world":
+        raise UserError(
+            f"{', '.join(real)} can't be answered from the miniature's world. Give --web.service serpapi or retriever."
+        )
     options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
     if isinstance(config.questions, str):
         if config.benchmark:
@@ -127,30 +140,21 @@ async def _benchmarks(
     policy: Policy,
     sampling: SamplingConfig,
 ) -> None:
-    from functools import partial
-
     from rich.console import Console
 
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.world_service import searching
-    from hypereyes_jax.env.world import World
     from hypereyes_jax.eval import benchmark_play
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
     from hypereyes_jax.processing.lengths import visual_tokens
 
-    episode = benchmark_play.in_manner(miniature.EPISODE, config.manner)
-    count = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
     summaries = []
     with Stages() as stages:
         for benchmark in opened:
+            ours = config.web.service == "world"
+            rules, (low, high) = (miniature.EPISODE, miniature.PIXELS) if ours else (EpisodeConfig(), PAPER_PIXELS)
             # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
             rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
-            async with (
-                judging(replace(config.judge, rule=rule)) as judge,
-                searching(
-                    World.load(), config.search, config.latency, config.search_store, config.search_mode
-                ) as backend,
-            ):
+            async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
                 summaries.append(
                     await benchmark_play.play_benchmark(
                         directory,
@@ -160,9 +164,9 @@ async def _benchmarks(
                         stages,
                         backend=backend,
                         judge=judge,
-                        episode=episode,
+                        episode=benchmark_play.in_manner(rules, config.manner),
                         sampling=sampling,
-                        visual_tokens=count,
+                        visual_tokens=partial(visual_tokens, min_pixels=low, max_pixels=high),
                         seed=config.seed,
                     )
                 )
@@ -170,6 +174,28 @@ async def _benchmarks(
     rows = [own_row(config.name, summaries), *paper_rows()]
     Console().print(measures_table(summaries), terminal_table(rows))
     print("tables: " + ", ".join(str(path) for path in files))
+
+
+@contextlib.asynccontextmanager
+async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBackend]:
+    """Searches of the miniature's world, or of the service that was chosen."""
+    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.world_service import searching
+    from hypereyes_jax.env.world import World
+
+    if ours:
+        async with searching(
+            World.load(), config.search, config.latency, config.search_store, config.search_mode
+        ) as backend:
+            yield backend
+        return
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    async with connected(config.web, keys) as (backend, _):
+        yield backend
 
 
 async def _evaluate(

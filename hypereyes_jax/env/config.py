@@ -9,6 +9,9 @@ from hypereyes_jax.env.media.crops import BoxUnits
 
 PromptStyle = Literal["full", "compact", "native"]
 
+# How an evaluation searches: as the model likes, one search a turn, or not at all.
+Manner = Literal["parallel", "serial", "direct"]
+
 
 @dataclass(frozen=True)
 class EpisodeConfig:

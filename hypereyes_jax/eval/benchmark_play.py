@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.benchmarks import BENCHMARKS, BenchmarkSpec, ReadOptions, open_benchmark, read_subset
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
 from hypereyes_jax.data.sources import RowError, SourceOptions, open_questions
 from hypereyes_jax.data.sources.fields import Fields
 from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import Row
-from hypereyes_jax.env.episode import EpisodeConfig
+from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
@@ -26,7 +27,6 @@ from hypereyes_jax.eval.metrics import Judged, VisualTokens
 from hypereyes_jax.eval.policy import Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
 from hypereyes_jax.files import read_json, write_atomic, write_json
-from hypereyes_jax.rollout import SamplingConfig
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 
@@ -39,7 +39,6 @@ def _any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
 
 
 _QUESTIONS = BenchmarkSpec("questions", "questions", (), _any_row, "judge", JudgeConfig().rule, "", 0)
-Manner = Literal["parallel", "serial", "direct"]
 _RECORDS = 200  # trajectories kept of a benchmark
 
 
