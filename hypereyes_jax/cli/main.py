@@ -36,6 +36,7 @@ class Command:
 COMMANDS = {
     "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
     "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
+    "synth-photos": Command("synth_photos", "SynthPhotosConfig", "questions over mosaics of real photos"),
     "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
     "plan": Command("plan", "PlanConfig", "does a recipe fit a cluster, before renting it"),

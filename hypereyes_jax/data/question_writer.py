@@ -15,16 +15,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from hypereyes_jax.data.knowledge import Entry
 from hypereyes_jax.data.knowledge_build import json_object
+from hypereyes_jax.data.photo_mosaics import draw_photo_mosaic
 from hypereyes_jax.data.photo_plans import FactPlan, Known
-from hypereyes_jax.data.photo_questions import Draft, Shown, tells
+from hypereyes_jax.data.photo_questions import Draft, PhotoConfig, Shown, draw_shown, photo_question, tells
+from hypereyes_jax.data.photos import PhotoSet
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.observations import plain
-from hypereyes_jax.env.types import Part
+from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.env.web.chat_api import ChatClient
+from hypereyes_jax.errors import UserError
 
 KINDS = {
     "comparison": "compares all of them by one fact",
@@ -35,6 +39,7 @@ KINDS = {
 }
 _LONGEST_QUESTION = 600
 _ANSWERS = 5  # that a solver may give
+_BATCH = 8  # drafts at a time: each takes two requests and one an entity
 
 _WRITE = """\
 You write questions for people who may search the web but are told no names. Below is a JSON object with the things \
@@ -205,3 +210,50 @@ def _things(shown: Shown, subject: str) -> str:
 def _facts(entry: Entry) -> dict[str, str]:
     """Label apart: a solver may name it as an answer."""
     return {"name": plain(entry.label, 200), **{fact.name: plain(fact.value, 300) for fact in entry.facts}}
+
+
+async def written_questions(
+    photos: PhotoSet,
+    knowledge: Mapping[str, Entry],
+    rng: np.random.Generator,
+    config: PhotoConfig,
+    client: ChatClient,
+    looks: bool,
+    count: int,
+    prefix: str,
+) -> tuple[list[Question], Counter[str]]:
+    """`count` questions that passed every check, and why others did not.
+
+    Raises:
+      UserError: the knowledge base has too few classes, or nine of ten drafts are dropped.
+      ChatError: the endpoint fails.
+    """
+    writer = QuestionWriter(client, client, looks)
+    made: list[Question] = []
+    dropped: Counter[str] = Counter()
+    kinds = list(KINDS)
+    while len(made) < count:
+        if dropped.total() > 20 + 9 * len(made):
+            told = ", ".join(f"{times} x {why}" for why, times in dropped.most_common(3))
+            raise UserError(f"nearly all questions that the model writes are dropped ({told}). Take a stronger model.")
+        batch = []
+        for _ in range(min(_BATCH, count - len(made))):
+            shown = draw_shown(photos, knowledge, rng, config)
+            batch.append((shown, kinds[int(rng.integers(len(kinds)))]))
+        drafts = await asyncio.gather(*(_one(writer, photos, shown, kind, config) for shown, kind in batch))
+        for (shown, _), draft in zip(batch, drafts, strict=True):
+            if isinstance(draft, str):
+                dropped[draft] += 1
+            elif len(made) < count:
+                made.append(
+                    photo_question(photos, shown, draft, config, f"{prefix}-{len(made)}", client.endpoint.model)
+                )
+    return made, dropped
+
+
+async def _one(writer: QuestionWriter, photos: PhotoSet, shown: Shown, kind: str, config: PhotoConfig) -> Draft | str:
+    picture = None
+    if writer.looks:
+        opened = [(photos.open(photo), photo) for photo in shown.photos]
+        picture = draw_photo_mosaic(opened, shown.layout, config.max_side).image
+    return await writer.write(shown, photos.subject, kind, picture)

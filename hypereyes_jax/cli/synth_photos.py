@@ -1,0 +1,214 @@
+"""Make questions over mosaics of real photos: a knowledge base of each class, mosaics, questions, checks.
+
+    hypereyes synth-photos cub ~/sets/CUB --facts birds.json --count 100                      # offline, by templates
+    hypereyes synth-photos cub ~/sets/CUB --search.service serpapi --llm.url URL --llm.model NAME --count 20000
+
+The knowledge base is a folder of JSON files, one a class, that a person may read and correct. The same command goes on
+where it was stopped. Keys come from the environment: OPENAI_API_KEY, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from hypereyes_jax.data.knowledge import Entry
+    from hypereyes_jax.data.photos import PhotoSet
+    from hypereyes_jax.env.types import Question
+    from hypereyes_jax.env.web.chat_api import ChatClient
+    from hypereyes_jax.runs.progress import Stages
+
+_PART = 50  # questions a file of the folder `parts`
+
+
+@dataclass(frozen=True)
+class LlmConfig:
+    """The chat model that structures pages, writes questions and solves them."""
+
+    url: str = ""
+    """Base of an OpenAI-compatible endpoint; none = templates write, from facts that are there."""
+    model: str = ""
+    """Its name there. The key is read from OPENAI_API_KEY."""
+    looks: bool = True
+    """The model sees pictures: a question that it answers from the picture alone is dropped."""
+
+
+@dataclass(frozen=True)
+class SynthPhotosConfig:
+    photos: tyro.conf.Positional[Literal["cub", "flowers", "cars", "aircraft", "pets", "folders"]]
+    """The set; folders = any folder with a folder a class."""
+    root: tyro.conf.Positional[Path]
+    """Where it was unpacked, or its parquet files."""
+    out: Path = Path("runs/photos")
+    """Folder for questions.jsonl, the knowledge base and a summary."""
+    count: int = 100
+    """Questions to make."""
+    facts: Path | None = None
+    """JSON file {class: {field: value}} instead of searches: a knowledge base for work offline."""
+    fields: dict[str, Literal["number", "text"]] = field(default_factory=dict)
+    """Fields to ask for instead of the set's own, each a number or a text."""
+    min_entities: int = 2
+    max_entities: int = 8
+    drop_one: bool = True
+    """Only questions that need every photo."""
+    splits: tuple[str, ...] = ()
+    """Of the photos to use: train, val, test; none = all."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    llm: LlmConfig = field(default_factory=LlmConfig)
+    seed: int = 0
+
+
+def run(config: SynthPhotosConfig) -> None:
+    from hypereyes_jax.data.photos import open_photos
+    from hypereyes_jax.env.web.chat_api import ChatError
+    from hypereyes_jax.runs.progress import Stages
+
+    if config.count < 1:
+        raise UserError("--count must be 1 or more.")
+    if config.facts is None and not config.llm.url:
+        raise UserError("give --facts FILE, or a chat model (--llm.url, --llm.model) and a search service.")
+    if config.facts is None and config.search.service == "world":
+        raise UserError(
+            "the miniature's world knows no photos. Give --search.service serpapi or retriever, or --facts."
+        )
+    if config.llm.url and not config.llm.model:
+        raise UserError("--llm.url needs --llm.model.")
+    photos = open_photos(config.photos, config.root)
+    inputs = {"facts": config.facts}
+    may_differ = frozenset({"out", "root", "count", "search", "llm"})
+    RunDirectory.open(config.out, "synth-photos", config, may_differ=may_differ, inputs=inputs)
+    try:
+        with Stages() as stages:
+            summary = asyncio.run(_make(config, photos, stages))
+    except ChatError as error:
+        raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
+    print(f"{config.out}: {summary}")
+
+
+async def _make(config: SynthPhotosConfig, photos: PhotoSet, stages: Stages) -> dict[str, object]:
+    from hypereyes_jax.data.files import read_questions, write_questions
+    from hypereyes_jax.data.knowledge import fields_of
+    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+    from hypereyes_jax.files import writing
+
+    with writing(config.out):
+        await asyncio.to_thread((config.out / "parts").mkdir, exist_ok=True)
+    fields = {name: (name, kind) for name, kind in config.fields.items()} or fields_of(photos.name)
+    client = None
+    if config.llm.url:
+        client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
+    dropped: Counter[str] = Counter()
+    try:
+        knowledge, built = await _knowledge(config, photos, fields, client, stages)
+        made: list[Question] = []
+        with stages.stage("questions", config.count) as stage:
+            for start in range(0, config.count, _PART):
+                part = config.out / "parts" / f"{config.seed}-{start:06d}.jsonl"
+                wanted = min(_PART, config.count - start)
+                found = read_questions(part) if part.exists() else []
+                if len(found) != wanted:
+                    found = await _questions(config, photos, knowledge, fields, client, start, wanted, dropped)
+                    write_questions(part, found)
+                made += found
+                for _ in found:
+                    stage.advance()
+    finally:
+        if client is not None:
+            await client.aclose()
+    write_questions(config.out / "questions.jsonl", made)
+    summary: dict[str, object] = {
+        "questions": len(made),
+        "kinds": dict(Counter(question.kind for question in made)),
+        "dropped": dict(dropped),
+        "licence": photos.licence,
+        **built,
+    }
+    write_json(config.out / "synth_photos.json", summary)
+    return summary
+
+
+async def _knowledge(
+    config: SynthPhotosConfig,
+    photos: PhotoSet,
+    fields: dict[str, tuple[str, str]],
+    client: ChatClient | None,
+    stages: Stages,
+) -> tuple[dict[str, Entry], dict[str, object]]:
+    from functools import partial
+
+    from hypereyes_jax.data.knowledge import dictionary_knowledge, read_knowledge
+    from hypereyes_jax.data.knowledge_build import build_knowledge
+    from hypereyes_jax.env.search.services import connected
+
+    if config.facts is not None:
+        value = read_json(config.facts)
+        if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
+            raise UserError(f"{config.facts} must be an object {{class: {{field: value}}}}.")
+        return dictionary_knowledge(value, str(config.facts.name)), {}
+    assert client is not None
+    folder = config.out / "knowledge"
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    openers = {label: partial(photos.open, found[0]) for label, found in photos.by_class.items()}
+    async with connected(config.search, keys) as (backend, metrics):
+        with stages.stage("knowledge", len(openers)) as stage:
+            outcome = await build_knowledge(openers, fields, photos.subject, folder, backend, client)
+            for _ in openers:
+                stage.advance()
+    if outcome.failed:
+        first = next(iter(outcome.failed.values()))
+        print(f"{len(outcome.failed)} classes have no knowledge yet ({first}); the same command goes on with them")
+    about = {
+        "classes": outcome.built + outcome.kept,
+        "classes failed": len(outcome.failed),
+        "facts refused": outcome.refused,
+        "searches": outcome.searches,
+        "dollars": metrics.summary()["cost"],
+    }
+    return read_knowledge(folder), about
+
+
+async def _questions(
+    config: SynthPhotosConfig,
+    photos: PhotoSet,
+    knowledge: dict[str, Entry],
+    fields: dict[str, tuple[str, str]],
+    client: ChatClient | None,
+    start: int,
+    count: int,
+    dropped: Counter[str],
+) -> list[Question]:
+    """One part: the same for the same settings where templates write."""
+    import numpy as np
+
+    from hypereyes_jax.data.photo_questions import PhotoConfig, draw_photo_question
+    from hypereyes_jax.data.question_writer import written_questions
+
+    rng = np.random.default_rng([config.seed, start])
+    rules = PhotoConfig(config.min_entities, config.max_entities, config.drop_one, splits=config.splits)
+    name = f"{photos.name}-{config.seed}"
+    if client is None:
+        return [
+            draw_photo_question(photos, knowledge, fields, rng, rules, f"{name}-{start + number}")
+            for number in range(count)
+        ]
+    looks = config.llm.looks
+    made, why = await written_questions(photos, knowledge, rng, rules, client, looks, count, f"{name}-{start}")
+    dropped.update(why)
+    return made
