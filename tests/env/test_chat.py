@@ -147,7 +147,9 @@ async def test_an_unclear_verdict_is_asked_for_again_and_then_masked(connect):
 
 async def test_a_judge_outage_masks_and_never_scores(connect):
     assert await LlmJudge(await connect(Model(503))).judge(QUESTION, "Chad") is None
-    assert await LlmJudge(await connect(Model(400))).judge(QUESTION, "Chad") is None
+    later = LlmJudge(await connect(Model("correct", 400)))
+    assert await later.judge(QUESTION, "Chad") is True
+    assert await later.judge(QUESTION, "Chad") is None  # the model works, but not for this request
     with pytest.raises(ChatError, match="refused the key"):
         await LlmJudge(await connect(Model(401))).judge(QUESTION, "Chad")
     gone = LlmJudge(ChatClient(ChatEndpoint("http://127.0.0.1:9/v1", "m"), backoff=0.001))

@@ -12,6 +12,10 @@ class JudgeConfig:
     url: str = ""
     """Base of an OpenAI-compatible endpoint whose model judges the answers; none = they are compared exactly."""
     model: str = ""
-    """Its name there. The key is read from OPENAI_API_KEY."""
+    """Its name there."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the endpoint's key."""
+    max_tokens: int = 30
+    """Of a verdict. A model that thinks first is given more by itself, once."""
     rule: str = "general"
     """How it is told to judge: general, short-fact, browse, visual-entity or multi-entity."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
@@ -43,20 +43,26 @@ RULES = {
 }
 
 
+_VERDICTS = {"correct": True, "incorrect": False}
+_ROOM_TO_THINK = 4096  # tokens
+
+
 @dataclass(frozen=True)
 class LlmJudge:
     """Asks `client` for a verdict. An answer that never came is wrong without asking; an outage gives None.
 
-    A refused key raises ChatError, since no later verdict could come either.
+    A refused key, or a model that is not there, raises ChatError, since no later verdict could come either.
 
     A reply that is neither word is asked for again, `format_attempts` times in all; the client retries transport
-    failures by itself.
+    failures by itself. A model that thinks may use up `max_tokens` before its verdict: it is then asked with more room,
+    which later questions get at once.
     """
 
     client: ChatClient
     rule: str = "general"  # a name in RULES
     format_attempts: int = 3
     max_tokens: int = 30
+    _raised: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -69,18 +75,31 @@ class LlmJudge:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         if answer is None or not answer.strip():
             return False
+        try:
+            return await self.verdict(question, answer)
+        except ChatError as error:
+            if error.fatal:
+                raise
+            return None
+
+    async def verdict(self, question: Question, answer: str) -> bool:
+        """The model's verdict. Raises ChatError, which says why, if there is none."""
         prompt = judge_prompt(self.rule, question, answer)
+        reply = None
         for _ in range(self.format_attempts):
-            try:
-                reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=self.max_tokens)
-            except ChatError as error:
-                if error.fatal:
-                    raise
-                return None
-            verdict = read_verdict(reply.text)
-            if verdict is not None:
-                return verdict
-        return None
+            room = self._raised.get("max_tokens", self.max_tokens)
+            reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=room)
+            said = read_verdict(reply.text)
+            if said is not None:
+                return said
+            if reply.finish_reason == "length":
+                self._raised["max_tokens"] = max(room, _ROOM_TO_THINK, self.max_tokens)
+        if reply is not None and reply.finish_reason == "length":
+            room = self._raised.get("max_tokens", self.max_tokens)
+            message = f"the judge gave no verdict within {room} tokens; give it more max_tokens"
+        else:
+            message = "the judge answered with neither correct nor incorrect"
+        raise ChatError(message, transient=False)
 
 
 def judge_prompt(rule: str, question: Question, answer: str) -> str:
@@ -93,8 +112,18 @@ def judge_prompt(rule: str, question: Question, answer: str) -> str:
 
 
 def read_verdict(text: str) -> bool | None:
-    """ "Correct." -> True, "incorrect" -> False; None for a reply that holds both words, neither, or a "not"."""
-    words = set(re.findall(r"[a-z]+", text.lower()))
-    if "not" in words or ("correct" in words) == ("incorrect" in words):
+    """ "Correct." -> True, "incorrect" -> False; None for a reply with neither word, or with both and no choice.
+
+    Reasoning in <think> is dropped. The last word decides, whatever was weighed before it ("It is not spelt alike, but
+    means the same. Correct"), unless that word is denied or is one of two ("not correct", "correct or incorrect").
+    """
+    said = text.rpartition("</think>")[2]
+    if "<think>" in said:
+        return None  # cut off while it was thinking
+    words = re.findall(r"[a-z]+", said.lower())
+    if not words:
         return None
-    return "correct" in words
+    if words[-1] in _VERDICTS:
+        return None if words[-2:-1] and words[-2] in ("not", "or", "nor", "t") else _VERDICTS[words[-1]]
+    named = set(words) & set(_VERDICTS)
+    return _VERDICTS[named.pop()] if len(named) == 1 and not {"not", "t"} & set(words) else None

@@ -211,7 +211,8 @@ def read_json_verdict(reply: str) -> bool | None:
 async def _reply(client: ChatClient, prompt: str, max_tokens: int) -> str | None:
     """The model's reply; None if it could not be had. A refused key raises ChatError: no later reply could come."""
     try:
-        return (await client.complete([("user", (prompt,))], temperature=0.0, max_tokens=max_tokens)).text
+        text = (await client.complete([("user", (prompt,))], temperature=0.0, max_tokens=max_tokens)).text
+        return text.rpartition("</think>")[2]
     except ChatError as error:
         if error.fatal:
             raise

@@ -30,6 +30,7 @@ class CallPolicy:
     attempts: int = 3
     backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
     retry_after_cap: float = 60.0  # seconds; a service may ask for a longer wait than the backoff, up to this
+    patience: float = 600.0  # seconds; a service that only ever asks to wait has failed after so long
     rate: float | None = None  # requests a second; None = no limit
     burst: float = 1.0  # seconds' worth of `rate` that may go out at once
     text_price: float = 0.0  # dollars a request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,13 +11,13 @@ from aiolimiter import AsyncLimiter
 from PIL import Image
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
 from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.per_loop import PerLoop
+from hypereyes_jax.env.web.retries import RetryPolicy, retrying
 
 
 class ResilientBackend:
@@ -50,14 +49,10 @@ class ResilientBackend:
     async def _call(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
         started = time.perf_counter()
         outcome = "cancelled"
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.policy.attempts),
-            wait=self._wait,
-            retry=retry_if_exception(lambda error: isinstance(error, SearchError) and error.transient),
-            reraise=True,
-        )
+        policy = self.policy
+        again = retrying(RetryPolicy(policy.attempts, policy.backoff, policy.retry_after_cap, policy.patience))
         try:
-            hits: list[SearchHit] = await retrying(self._attempt, tool, search)
+            hits: list[SearchHit] = await again(self._attempt, tool, search)
             outcome = "result" if hits else "empty"
             return hits
         except SearchError as error:
@@ -77,7 +72,7 @@ class ResilientBackend:
                     return await self._send(tool, search)
             except OpenedState:
                 message = "the search service failed too often just now and is left alone for a while"
-                raise SearchError(message, transient=False, kind="circuit_open") from None
+                raise SearchError(message, transient=False, kind="circuit_open", sent=False) from None
 
     async def _send(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
         price, cap = self.policy.price(tool), self.policy.spending_cap
@@ -95,13 +90,6 @@ class ResilientBackend:
             if error.kind != "timeout":
                 self.metrics.cost -= price
             raise
-
-    def _wait(self, state: RetryCallState) -> float:
-        low, high = self.policy.backoff
-        pause = random.uniform(low, high) * state.attempt_number
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked = error.retry_after if isinstance(error, SearchError) else None
-        return max(pause, min(asked or 0.0, self.policy.retry_after_cap))
 
 
 class _Gate:

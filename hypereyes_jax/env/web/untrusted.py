@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -16,6 +17,19 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 def encodable(text: str) -> str:
     """The text with a "?" for each half of a surrogate pair that stands alone."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def one_line(text: str, limit: int) -> str:
+    """Untrusted text for a message or a terminal: one line of at most `limit` characters, without control characters.
+
+    An escape sequence would steer the terminal it is printed to; formats such as right-to-left marks would mislead the
+    reader.
+    """
+    text = text[: 4 * limit]  # bounded before the work: a reply may be megabytes
+    hidden = "\N{REPLACEMENT CHARACTER}"
+    shown = "".join(char if char.isspace() or unicodedata.category(char)[0] != "C" else hidden for char in text)
+    line = " ".join(shown.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def parse_json(raw: bytes | str) -> Any:

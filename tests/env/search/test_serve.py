@@ -114,7 +114,7 @@ KINDS = {
     "error_500": ("http_500", True, False),
     "error_503": ("http_503", True, False),
     "throttled_429": ("throttled", True, False),
-    "no_credit_429": ("throttled", True, False),  # only SerpApi's own client reads the message
+    "no_credit_429": ("no_credit", False, False),
     "bad_request_400": ("http_400", False, True),
     "bad_key_401": ("auth", False, False),
     "truncated_json": ("bad_reply", True, False),
@@ -138,7 +138,7 @@ async def test_every_fault_becomes_a_typed_error(library, fault):
         with pytest.raises(SearchError) as error:
             await backend.text_search("chad", 1)
         assert (error.value.kind, error.value.transient, error.value.refused) == (kind, transient, refused)
-        assert isinstance(error.value, FatalSearchError) == (fault == "bad_key_401")
+        assert isinstance(error.value, FatalSearchError) == (fault in ("bad_key_401", "no_credit_429"))
         assert server.served == {fault: 1}
         await backend.aclose()
 

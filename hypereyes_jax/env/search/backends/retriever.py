@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from hypereyes_jax.env.types import SearchError, SearchHit
-from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 
 # What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.
 MISSING_SCORE = 0.8
@@ -31,10 +31,11 @@ class RetrieverBackend:
         send_options: bool = True,
         limits: HttpLimits | None = None,
     ):
-        self._url, self._form, self._send_options = url, form, send_options
-        self._where = urlsplit(url).netloc
-        self._http = JsonHttp(limits)
-        self.engine = f"retriever:{self._where}{urlsplit(url).path}"
+        address = Address.of(url)
+        self._url, self._form, self._send_options = address.url, form, send_options
+        self._where = address.where
+        self._http = JsonHttp(limits, address.headers)
+        self.engine = f"retriever:{self._where}{urlsplit(address.url).path}"
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:
         """At most k hits. Scores are the retriever's own: set EpisodeConfig.text_min_score to its scale."""
@@ -45,7 +46,9 @@ class RetrieverBackend:
         return read_retrieval(check_status(reply, self._where), self._where)[:k]
 
     async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
-        raise SearchError("this search service has no image search", transient=False, refused=True, kind="unsupported")
+        raise SearchError(
+            "this search service has no image search", transient=False, refused=True, kind="unsupported", sent=False
+        )
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -13,7 +12,7 @@ from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
 from hypereyes_jax.env.search.config import ImageEngine
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
-from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, Reply, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,9 @@ class SerpApiBackend:
 
     def __init__(self, config: SerpApiConfig, image_host: ImageHost | None = None, limits: HttpLimits | None = None):
         self._config, self._host = config, image_host
-        self._where = urlsplit(config.url).netloc
-        self._http = JsonHttp(limits)
+        address = Address.of(config.url)
+        self._url, self._where = address.url, address.where
+        self._http = JsonHttp(limits, address.headers)
         self.engine = f"serpapi:{config.image_engine}:hl={config.language}:gl={config.country}"
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:
@@ -74,14 +74,11 @@ class SerpApiBackend:
             params["hl"] = self._config.language
         if self._config.no_cache:
             params["no_cache"] = "true"
-        return read_reply(await self._http.request("GET", self._config.url, params=params), self._where)
+        return read_reply(await self._http.request("GET", self._url, params=params), self._where)
 
 
 def read_reply(reply: Reply, where: str) -> dict[str, Any]:
     """The body of a search that worked, found something or not. Raises SearchError or FatalSearchError."""
-    message = str(reply.data.get("error", "")) if isinstance(reply.data, dict) else ""
-    if reply.status == 429 and "run out of searches" in message.lower():
-        raise FatalSearchError(f"the account at {where} has run out of searches", kind="no_credit")
     data = check_status(reply, where)
     if not isinstance(data, dict) or not ("search_metadata" in data or "error" in data):
         raise SearchError(f"{where} sent a reply of an unknown shape", transient=True, kind="bad_reply")

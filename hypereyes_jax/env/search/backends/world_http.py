@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
 from PIL import Image
 
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.search.backends.retriever import RetrieverBackend, read_retrieval
 from hypereyes_jax.env.types import SearchHit
-from hypereyes_jax.env.web.http import HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 
 
 class HttpWorldBackend:
@@ -22,11 +21,12 @@ class HttpWorldBackend:
     """
 
     def __init__(self, url: str, *, image_format: Literal["JPEG", "PNG"] = "JPEG", limits: HttpLimits | None = None):
-        base = url.rstrip("/")
-        self._text = RetrieverBackend(f"{base}/retrieve", limits=limits)
+        address = Address.of(url.rstrip("/"))
+        base = address.url
+        self._text = RetrieverBackend(f"{url.rstrip('/')}/retrieve", limits=limits)
         self._image_url, self._format = f"{base}/image_search", image_format
-        self._where = urlsplit(base).netloc
-        self._http = JsonHttp(limits)
+        self._where = address.where
+        self._http = JsonHttp(limits, address.headers)
         self.engine = f"world:{image_format.lower()}"
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:

@@ -1,0 +1,228 @@
+"""Reading what OpenAI-compatible endpoints send: whole replies and event streams, in the shapes that are in use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hypereyes_jax.env.web.http import lacks_credit, service_words
+from hypereyes_jax.env.web.untrusted import encodable, parse_json
+
+_EVENT_BYTES = 8 << 20
+_TEXT_PARTS = ("text", "output_text")
+
+
+class ChatError(Exception):
+    """The endpoint gave no usable reply; the message holds no key.
+
+    transient: trying again may help. fatal: no later request can work either (the key is refused).
+    """
+
+    def __init__(self, message: str, *, transient: bool, fatal: bool = False, retry_after: float | None = None):
+        super().__init__(message)
+        self.transient = transient
+        self.fatal = fatal
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    text: str
+    finish_reason: str  # "stop", "length", ...
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning: str = ""  # what the server keeps apart from the text
+
+
+def read_reply(data: Any, where: str) -> ChatReply:
+    """A whole reply. Calls that the server has parsed itself become the tags that `parse_turn` reads.
+
+    Raises:
+      ChatError: it holds no message, or an error under HTTP 200.
+    """
+    if isinstance(data, dict) and data.get("error"):
+        raise error_of(data, where)
+    choices = data.get("choices") if isinstance(data, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = choice if isinstance(choice, dict) else {}
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise ChatError(f"{where} sent a reply without a message", transient=True)
+    text = text_of(message.get("content")) or ""
+    calls = _Calls()
+    calls.add(message.get("tool_calls"), whole=True)
+    reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
+    finish = str(choice.get("finish_reason") or "")
+    if message.get("content") is None and not calls and not reasoning and finish != "length":
+        raise ChatError(f"{where} sent a reply without a message", transient=True)
+    if finish == "error":
+        raise ChatError(f"{where} ended its reply with an error", transient=True)
+    return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
+
+
+class StreamReader:
+    """Puts the events of a stream together. Feed it each event, then ask for the `reply`."""
+
+    def __init__(self, where: str):
+        self._where = where
+        self._pieces: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls = _Calls()
+        self._finish = ""
+        self._usage: Any = None
+        self._done = False
+
+    def end(self) -> None:
+        """The server said that the stream is complete."""
+        self._done = True
+
+    def feed(self, event: Any) -> str:
+        """The text that an event adds. Raises ChatError for an event that tells of a failure or is none."""
+        if not isinstance(event, dict):
+            raise ChatError(f"{self._where} sent an event that is no object", transient=True)
+        if event.get("error") or event.get("object") == "error":
+            raise error_of(event, self._where)
+        self._usage = event.get("usage") or self._usage
+        choices = event.get("choices")
+        added = ""
+        for choice in choices if isinstance(choices, list) else []:
+            if not isinstance(choice, dict) or choice.get("index", 0) not in (0, None):
+                continue
+            self._finish = str(choice.get("finish_reason") or self._finish)
+            delta = choice.get("delta") or choice.get("message")
+            if not isinstance(delta, dict):
+                continue
+            added += text_of(delta.get("content")) or ""
+            self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
+            self._calls.add(delta.get("tool_calls"))
+        self._pieces.append(added)
+        return added
+
+    def calls(self) -> str:
+        """The calls that the server has parsed itself, as tags; "" where there are none."""
+        return self._calls.tags()
+
+    def reply(self) -> ChatReply:
+        """The whole reply.
+
+        Raises:
+          ChatError: the stream broke off (neither a reason for its end nor a closing mark came), ended with an error,
+            or held nothing.
+        """
+        if self._finish == "error":
+            raise ChatError(f"{self._where} ended its stream with an error", transient=True)
+        if not self._finish and not self._done:
+            raise ChatError(f"{self._where} broke off its stream", transient=True)
+        text, reasoning = "".join(self._pieces) + self.calls(), "".join(self._reasoning)
+        if not text and not reasoning and self._finish != "length":
+            raise ChatError(f"{self._where} sent an empty stream", transient=True)
+        return ChatReply(text, self._finish, *usage_of(self._usage), reasoning=reasoning)
+
+
+def error_of(data: Mapping[str, Any], where: str) -> ChatError:
+    """What a reply or an event says went wrong."""
+    error = data.get("error")
+    code = error.get("code") if isinstance(error, dict) else data.get("code")
+    fatal = lacks_credit(data) or code in (401, 402, 404)
+    words = service_words(data) or "it did not say what"
+    return ChatError(f"{where} failed: {words}", transient=not fatal, fatal=fatal)
+
+
+def text_of(content: Any) -> str | None:
+    """Text of a message, given as one string or as a list of parts; None for anything else."""
+    if isinstance(content, str):
+        return encodable(content)
+    if not isinstance(content, list):
+        return None
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    return encodable("".join(texts))
+
+
+def usage_of(usage: Any) -> tuple[int, int]:
+    """(prompt tokens, completion tokens), 0 where they are not told."""
+    usage = usage if isinstance(usage, dict) else {}
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    prompt, completion = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
+    return prompt, completion
+
+
+async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
+    """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is no JSON."""
+    rest = b""
+    data: list[bytes] = []
+    async for chunk in chunks:
+        rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if len(rest) + sum(map(len, data)) > _EVENT_BYTES:
+            raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                # Servers send one line an event; a text cut over several lines is one event until an empty line.
+                data.append(line.removeprefix(b"data:").strip())
+                if (value := _value(data)) is not _PARTIAL:
+                    data = []
+                    yield value
+                    if value is None:
+                        return
+            elif not line.strip() and data:
+                raise ChatError(f"{where} sent an event that is no JSON", transient=True)
+    if rest.startswith(b"data:"):
+        data.append(rest.removeprefix(b"data:").strip())
+    if data and (value := _value(data)) is not _PARTIAL:
+        yield value
+
+
+_PARTIAL = object()
+
+
+def _value(data: list[bytes]) -> Any:
+    payload = b"\n".join(data)
+    if payload == b"[DONE]":
+        return None
+    try:
+        return parse_json(payload)
+    except ValueError:
+        return _PARTIAL
+
+
+class _Calls:
+    """Function calls that a server sends apart from the text, whole or piece by piece."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, dict[str, str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, calls: Any, whole: bool = False) -> None:
+        for place, call in enumerate(calls if isinstance(calls, list) else []):
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict):
+                continue
+            index = call.get("index", place)
+            index = place if whole or not isinstance(index, int) else index
+            known = self._calls.setdefault(index, {"name": "", "arguments": ""})
+            for name in known:
+                piece = function.get(name)
+                if isinstance(piece, dict):
+                    piece = json.dumps(piece)
+                known[name] += encodable(piece) if isinstance(piece, str) else ""
+
+    def tags(self) -> str:
+        """The calls as <tool_call> tags; arguments that are no JSON are for the parser to find wrong."""
+        out = []
+        for _, call in sorted(self._calls.items()):
+            try:
+                arguments = parse_json(call["arguments"] or "{}")
+            except ValueError:
+                out.append("<tool_call>" + call["arguments"] + "</tool_call>")
+                continue
+            out.append("<tool_call>" + json.dumps({"name": call["name"], "arguments": arguments}) + "</tool_call>")
+        return "".join(out)

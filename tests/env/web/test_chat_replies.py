@@ -1,0 +1,254 @@
+"""Replies and streams of chat models in every shape in use, over real sockets; statuses that can and can't pass."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from hypereyes_jax.env import Question, parse_turn
+from hypereyes_jax.env.actions import TextSearch
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.judging.llm_judge import LlmJudge, read_verdict
+from hypereyes_jax.env.judging.service import judging
+from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
+from hypereyes_jax.errors import UserError
+
+QUESTION = Question("q", "Which country?", (), ("Chad",))
+
+
+class Endpoint:
+    """Replies in order, the last one again and again: (status, headers, JSON), or a list of stream lines."""
+
+    def __init__(self, *replies):
+        self.replies, self.bodies = list(replies), []
+
+    async def handle(self, request):
+        self.bodies.append(await request.json())
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, tuple):
+            status, headers, data = reply
+            return web.json_response(data, status=status, headers=headers)
+        if isinstance(reply, dict):
+            choice = {"message": reply, "finish_reason": reply.pop("finish_reason", "stop")}
+            return web.json_response({"choices": [choice]})
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for line in reply:
+            if isinstance(line, float):
+                await asyncio.sleep(line)
+            else:
+                await stream.write(line.encode() + b"\n\n")
+        request.transport.close() if reply and reply[-1] == "" else None
+        return stream
+
+
+@pytest.fixture
+async def connect():
+    opened = []
+
+    async def open_(*replies, **settings):
+        endpoint = Endpoint(*replies)
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", endpoint.handle)
+        server = TestServer(app)
+        await server.start_server()
+        client = ChatClient(ChatEndpoint(str(server.make_url("/v1")), "m", **settings), backoff=0.001)
+        client.server = server
+        opened.extend([client.aclose, server.close])
+        return endpoint, client
+
+    yield open_
+    for close in opened:
+        await close()
+
+
+def said(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+@pytest.mark.parametrize(
+    ("message", "verdict"),
+    [
+        (said([{"type": "text", "text": "correct"}]), True),
+        (said([{"type": "text", "text": "in"}, {"type": "text", "text": "correct"}]), False),
+        (said("<think>\nIs it the same? It is not spelt alike, but it means the same.\n</think>\n\ncorrect"), True),
+        (said("correct? No, it is not.\n</think>incorrect"), False),
+        (said("incorrect", reasoning_content="It may be correct."), False),
+        (said("It is not spelt alike, but it means the same.\n\n**Correct**"), True),
+    ],
+)
+async def test_verdicts_in_every_shape_of_a_reply(connect, message, verdict):
+    _, client = await connect(message)
+    assert await LlmJudge(client).judge(QUESTION, "Chad") is verdict
+
+
+def test_a_verdict_that_is_denied_or_weighed_is_none():
+    for text in ("not correct", "correct or incorrect", "isn't correct", "<think>correct", "maybe"):
+        assert read_verdict(text) is None
+
+
+async def test_a_judge_that_thinks_is_given_more_room_once(connect):
+    thinking = {"content": None, "reasoning_content": "Let me compare the two names.", "finish_reason": "length"}
+    endpoint, client = await connect(dict(thinking), said("correct"))
+    judge = LlmJudge(client)
+    assert await judge.judge(QUESTION, "Chad") is True
+    assert await judge.judge(QUESTION, "Chad") is True
+    assert [body["max_tokens"] for body in endpoint.bodies] == [30, 4096, 4096]
+    _, client = await connect((200, {}, {"choices": [{"message": thinking, "finish_reason": "length"}]}))
+    with pytest.raises(ChatError, match="max_tokens"):
+        await LlmJudge(client).verdict(QUESTION, "Chad")
+
+
+async def test_newer_models_names_and_limits_are_taken_up(connect):
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    cold = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default is."
+    refusals = [(400, {}, {"error": {"message": text}}) for text in (words, cold)]
+    endpoint, client = await connect(*refusals, said("correct"))
+    assert await LlmJudge(client).judge(QUESTION, "Chad") is True
+    assert "max_tokens" not in endpoint.bodies[-1]
+    assert endpoint.bodies[-1]["max_completion_tokens"] == 30
+    assert "temperature" not in endpoint.bodies[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "words"),
+    [
+        (
+            404,
+            {"error": {"message": "The model `wrong-name` does not exist", "code": 404}},
+            "wrong-name` does not exist",
+        ),
+        (402, {"message": "Not enough credits"}, "Not enough credits"),
+        (400, {"detail": "unknown model"}, "unknown model"),
+        (429, {"error": {"message": "You exceeded your plan", "code": "insufficient_quota"}}, "You exceeded your plan"),
+        (401, {"error": "bad key"}, "bad key"),
+        (403, {"error": {"message": "region not allowed"}}, "region not allowed"),
+    ],
+)
+async def test_what_can_never_work_ends_the_run_in_the_services_words(connect, status, data, words):
+    endpoint, client = await connect((status, {"Retry-After": "1"}, data))
+    with pytest.raises(ChatError, match="HTTP") as raised:
+        await LlmJudge(client).judge(QUESTION, "Chad")
+    assert raised.value.fatal
+    assert words in str(raised.value)
+    assert len(endpoint.bodies) == 1
+
+
+async def test_a_model_that_goes_away_in_the_middle_of_a_run_ends_it(connect):
+    _, client = await connect(said("correct"), (404, {}, {"error": {"message": "model unloaded"}}))
+    judge = LlmJudge(client)
+    assert await judge.judge(QUESTION, "Chad") is True
+    with pytest.raises(ChatError, match="model unloaded"):
+        await judge.judge(QUESTION, "Chad")
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_a_service_that_says_when_to_come_back_is_waited_for(connect, form):
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
+    wait = "0.05" if form == "seconds" else when
+    throttled = (429, {"Retry-After": wait}, {"error": "slow down"})
+    endpoint, client = await connect(*[throttled] * 5, said("correct"))
+    assert await LlmJudge(client).judge(QUESTION, "Chad") is True
+    assert len(endpoint.bodies) == 6  # more than the three attempts of a failure without a word
+
+
+async def test_a_judge_is_asked_a_made_up_question_before_anything_is_spent(connect):
+    endpoint, client = await connect(said("correct"))
+    url = str(client.server.make_url("/v1"))
+    async with judging(JudgeConfig(url, "m")) as judge:
+        assert len(endpoint.bodies) == 1
+        assert await judge.judge(QUESTION, "Chad") is True
+    for wrong in ((404, {}, {"error": {"message": "no such model"}}), said("I would rather not say.")):
+        _, client = await connect(wrong)
+        with pytest.raises(UserError, match="judge"):
+            async with judging(JudgeConfig(str(client.server.make_url("/v1")), "m")):
+                pytest.fail("the block was entered")
+
+
+def event(finish=None, **delta):
+    return "data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+DONE = "data: [DONE]"
+ERROR = "data: " + json.dumps({"error": {"message": "quota exceeded", "type": "insufficient_quota", "code": 429}})
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "text_search", "arguments": '{"input": ["po'}}
+REST = {"index": 0, "function": {"arguments": 'pulation of Chad"]}'}}
+
+
+async def read(client):
+    pieces = [piece async for piece in client.stream([("user", ("x",))])]
+    return pieces[-1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([ERROR, DONE], "quota exceeded"),
+        (
+            [event(content="<reason>I see one flag"), 'data: {"error":{"message":"engine died","code":500}}', DONE],
+            "died",
+        ),
+        ([event(content="<reason>I see one flag of"), ""], "broke off"),
+        ([event(content="<reason>I see one flag of")], "broke off"),
+        ([event(content="half"), event(finish="error")], "error"),
+        ([DONE], "empty"),
+        ([], "broke off"),
+        (['event: error\ndata: {"object": "error", "message": "too long", "code": 400}'], "too long"),
+        (["data: {broken", DONE], "no JSON"),
+        (["data: [1, 2]", DONE], "no object"),
+    ],
+)
+async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
+    _, client = await connect(lines)
+    with pytest.raises(ChatError, match=words):
+        await read(client)
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ([event(finish="stop", content=[{"type": "text", "text": "<answer>blue</answer>"}])], "<answer>blue</answer>"),
+        ([event(content="a"), event(content="b"), event(finish="stop"), DONE], "ab"),
+        ([": ping", event(content="a"), DONE], "a"),
+        ([event(content=None, role="assistant"), event(finish="length", content="a")], "a"),
+        (['data: {"choices": [{"delta":\ndata: {"content": "two lines"}, "finish_reason": "stop"}]}'], "two lines"),
+    ],
+)
+async def test_streams_in_every_shape(connect, lines, text):
+    _, client = await connect(lines)
+    assert (await read(client)).text == text
+
+
+async def test_a_call_that_the_server_has_parsed_itself_is_made(connect):
+    lines = [event(tool_calls=[CALL]), event(tool_calls=[REST]), event(finish="tool_calls"), DONE]
+    _, client = await connect(lines)
+    assert parse_turn((await read(client)).text).action == TextSearch(("population of Chad",))
+    whole = {"name": "text_search", "arguments": '{"input": ["population of Chad"]}'}
+    _, client = await connect(said(None, tool_calls=[{"id": "c", "type": "function", "function": whole}]))
+    reply = await client.complete([("user", ("x",))])
+    assert parse_turn(reply.text).action == TextSearch(("population of Chad",))
+
+
+async def test_a_slow_stream_may_take_any_time_while_it_makes_progress(connect):
+    lines = [line for word in range(8) for line in (0.1, event(content=f"{word} "))]
+    _, client = await connect([*lines, event(finish="stop"), DONE], timeout=0.4)
+    assert (await read(client)).text == "0 1 2 3 4 5 6 7 "
+    _, client = await connect([event(content="a"), 2.0, DONE], timeout=0.2)
+    with pytest.raises(ChatError, match="in time"):
+        await read(client)
+
+
+async def test_a_server_that_does_not_stream_is_read_whole(connect):
+    _, client = await connect(said("whole"))
+    assert (await read(client)).text == "whole"
+
+
+async def test_an_error_status_of_a_stream_is_told_in_the_services_words(connect):
+    _, client = await connect((404, {}, {"error": {"message": "no such model"}}))
+    with pytest.raises(ChatError, match="no such model") as raised:
+        await read(client)
+    assert raised.value.fatal

@@ -1,0 +1,186 @@
+"""What statuses mean with their history, logins and secrets, proxies, limits."""
+
+import base64
+import traceback
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from hypereyes_jax.env import FatalSearchError, SearchError
+from hypereyes_jax.env.search.backends import HttpWorldBackend, RetrieverBackend
+from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
+from hypereyes_jax.env.search.store import SearchStore
+from hypereyes_jax.env.search.store_tools import inspect_store
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, service_words
+from hypereyes_jax.env.web.retries import read_retry_after
+
+GOOD = {"result": [[{"id": "1", "contents": "Chad\nCountry."}]]}
+
+
+@pytest.fixture
+async def serve():
+    opened = []
+
+    async def open_(*replies):
+        waiting, requests = list(replies), []
+
+        async def handle(request):
+            requests.append(request)
+            status, data = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+            return web.json_response(data, status=status)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handle)
+        server = TestServer(app)
+        await server.start_server()
+        opened.append(server.close)
+        return str(server.make_url("/retrieve")), requests
+
+    yield open_
+    for close in opened:
+        await close()
+
+
+async def outcome(backend):
+    try:
+        await backend.text_search("q", 3)
+    except SearchError as error:
+        return error
+    return None
+
+
+async def test_a_firewall_that_refuses_one_query_of_many_refuses_that_search_only(serve):
+    url, _ = await serve((200, GOOD), (403, {"message": "blocked by the firewall"}), (200, GOOD))
+    backend = RetrieverBackend(url)
+    assert await outcome(backend) is None
+    refused = await outcome(backend)
+    assert refused.refused
+    assert not isinstance(refused, FatalSearchError)
+    assert await outcome(backend) is None
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (403, {"message": "wrong project"}),
+        (404, {"detail": "Not Found"}),
+        (401, {"error": "wrong project"}),
+        (402, {"message": "Not enough credits"}),
+        (429, {"error": {"code": "insufficient_quota", "message": "quota"}}),
+    ],
+)
+async def test_what_has_never_worked_and_cannot_ends_the_run(serve, status, data):
+    url, requests = await serve((status, data))
+    backend = RetrieverBackend(url)
+    error = await outcome(backend)
+    assert isinstance(error, FatalSearchError)
+    assert service_words(data) in str(error)
+    assert len(requests) == 1
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    "data", [(402, {"message": "Not enough credits"}), (429, {"error": "You have run out of searches"})]
+)
+async def test_an_account_that_runs_dry_later_ends_the_run_too(serve, data):
+    url, _ = await serve((200, GOOD), data)
+    backend = RetrieverBackend(url)
+    assert await outcome(backend) is None
+    assert isinstance(await outcome(backend), FatalSearchError)
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("kind", ["retriever", "world"])
+async def test_a_login_in_a_url_goes_out_as_a_header_and_stands_nowhere(serve, kind, tmp_path):
+    url, requests = await serve((200, GOOD), (500, {"error": "alice:s3cr3t-pass was here"}))
+    given = url.replace("http://", "http://alice:s3cr3t-pass@")
+    backend = RetrieverBackend(given) if kind == "retriever" else HttpWorldBackend(given.removesuffix("/retrieve"))
+    store = SearchStore(tmp_path / "store.sqlite")
+    recorded = RecordedBackend(backend, store, StoreMode.RECORD)
+    await recorded.text_search("q", 3)
+    sent = base64.b64decode(requests[0].headers["Authorization"].removeprefix("Basic ")).decode()
+    assert sent == "alice:s3cr3t-pass"
+    with pytest.raises(SearchError) as raised:
+        await recorded.text_search("other", 3)
+    told = "".join(traceback.format_exception(raised.value))
+    await recorded.aclose()
+    store.close()
+    held = (tmp_path / "store.sqlite").read_bytes()
+    for text in (told, backend.engine, str(inspect_store(tmp_path / "store.sqlite")), held.decode("latin-1")):
+        assert "s3cr3t-pass" not in text
+        assert "alice" not in text
+
+
+def test_an_address_without_a_login_is_left_alone():
+    assert Address.of("http://h:1/p?q=1") == Address("http://h:1/p?q=1", "h:1", {})
+    assert (
+        Address.of("http://us%40er:p%3Aw@h/p").headers["Authorization"]
+        == "Basic " + base64.b64encode(b"us@er:p:w").decode()
+    )
+
+
+async def test_keys_are_struck_out_of_what_a_service_says(serve):
+    url, _ = await serve((500, {"error": "key k-123456 of Bearer tok-98765 failed"}))
+    http = JsonHttp(headers={"Authorization": "Bearer tok-98765"})
+    reply = await http.request("GET", url, params={"api_key": "k-123456"})
+    assert reply.words == "key *** of *** failed"
+    await http.aclose()
+
+
+async def test_proxies_are_those_of_the_environment(serve, monkeypatch):
+    proxy, requests = await serve((200, GOOD))
+    monkeypatch.setenv("http_proxy", proxy.removesuffix("/retrieve"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    backend = RetrieverBackend("http://search.invalid/retrieve")
+    assert len(await backend.text_search("q", 3)) == 1
+    assert requests[0].host == "search.invalid"
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"error": {"message": "a\x1b[31mb"}}, "a\N{REPLACEMENT CHARACTER}[31mb"),
+        ({"detail": [{"msg": "field required"}]}, "field required"),
+        ({"error": {"error": {"error": {"error": {"error": "deep"}}}}}, ""),
+        ([], ""),
+        ("text", "text"),
+        ({"error": 3}, ""),
+        ({"message": "x" * 10_000}, "x" * 299 + "…"),
+    ],
+)
+def test_words_of_a_service_are_one_short_harmless_line(data, words):
+    assert service_words(data) == words
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+        ("-1", None),
+        ("nan", None),
+        ("1e9", None),
+        ("Thu, 31 Dec 2099 00:00:00 GMT", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(header, seconds):
+    from datetime import UTC, datetime
+
+    assert read_retry_after(header, datetime(2015, 10, 21, 7, 28, tzinfo=UTC)) == seconds
+
+
+async def test_a_reply_that_never_ends_is_bounded(serve):
+    url, _ = await serve((200, {"x": "y" * 10_000}))
+    http = JsonHttp(HttpLimits(reply_bytes=1000))
+    with pytest.raises(SearchError, match="more than 1,000 bytes"):
+        await http.request("GET", url)
+    await http.aclose()
