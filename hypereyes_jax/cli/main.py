@@ -7,6 +7,7 @@ when its command is named, and imports heavy things (jax above all) inside `run`
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax import __version__
+from hypereyes_jax.cli.dry_run import dry_run
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
@@ -51,6 +53,7 @@ COMMANDS = {
     "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
     "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and again when it dies"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
+    "completion": Command("completion", "CompletionConfig", "print a completion script for bash, zsh or fish"),
 }
 
 
@@ -68,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
+    if words[0] == "help":  # `help`, or `help COMMAND`
+        return main([*words[1:2], "--help"])
     cache: Path | None = default_folder()
     if words[0] == "--compile-cache":
         if len(words) < 3:
@@ -75,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache, words = (None if words[1] == "off" else Path(words[1])), words[2:]
     name, *rest = words
     if name not in COMMANDS:
-        return _fail(f"there is no command `{name}`. Commands: {', '.join(COMMANDS)}.")
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        return _fail(f"there is no command `{name}`.{hint} Commands: {', '.join(COMMANDS)}.")
     try:
         return _run(name, rest, cache)
     except KeyboardInterrupt:
@@ -122,8 +129,8 @@ def _mistake(error: BaseException, command: str) -> str | None:
             if not package or importlib.util.find_spec(package) is not None:
                 return None  # a module missing from a package that is there
             return (
-                f"the package {package} is missing, which `hypereyes {command}` needs. Install all that this project "
-                "needs: pip install -e . in the directory of its pyproject.toml."
+                f"the package {package} is missing, which `hypereyes {command}` needs. Install this project again, "
+                "with all that it needs: pip install -e . in a checkout, pip install hypereyes-jax elsewhere."
             )
     return None
 
@@ -136,6 +143,8 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if hasattr(module, "run_words"):  # its words are another program's
         return int(module.run_words(words))
     settings = getattr(module, command.config)
+    only_checked = "--dry-run" in words
+    words = [word for word in words if word != "--dry-run"]
     # A recipe is named first, and decides what the other settings are by default.
     named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
     with _reader_may_leave():
@@ -144,6 +153,8 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
             settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
     refuse_urls(config)
+    if only_checked:
+        return dry_run(config)
     keep_freed()
     if cache is not None:
         use_compile_cache(cache)
@@ -194,7 +205,8 @@ def _print_help() -> None:
         table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
     console.print(table)
     console.print(
-        "\n[dim]hypereyes COMMAND --help[/dim] tells a command's settings; [dim]hypereyes --version[/dim] the version. "
-        "Compiled programs are kept in the user's cache folder; [dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps "
-        "them elsewhere, and [dim]off[/dim] in place of DIR nowhere."
+        "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints the "
+        "settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are kept in "
+        "the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and [dim]off[/dim] "
+        "in place of DIR nowhere."
     )

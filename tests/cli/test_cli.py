@@ -91,8 +91,8 @@ def test_a_bad_setting_exits_with_2(capsys):
     ("words", "package", "cure"),
     [
         ("synth", "bm25s", "pip install bm25s"),
-        ("serve-world --port 0", "aiohttp", "pip install -e ."),
-        (f"eval {BASE}", "transformers", "pip install -e ."),
+        ("serve-world --port 0", "aiohttp", "pip install hypereyes-jax"),
+        (f"eval {BASE}", "transformers", "pip install hypereyes-jax"),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(tmp_path, words, package, cure):

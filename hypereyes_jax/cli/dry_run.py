@@ -1,0 +1,76 @@
+"""`--dry-run`: print the settings that a command would run with, check what it would read, and stop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.run_directory import settings_text
+
+WRITTEN = frozenset({"out", "search_store", "data_cache"})  # a command makes these itself
+
+
+def dry_run(config: Any) -> int:
+    """Print the settings, presets and recipe filled in, then check the inputs. Nothing is written and no device used.
+
+    Raises UserError for the first input that is missing or can't be read.
+    """
+    print(settings_text(config))
+    checked = [*_check_paths(config), *_check_contents(config)]
+    print("\n".join(checked))
+    print("dry run: nothing was run and nothing was written")
+    return 0
+
+
+def _check_paths(config: Any, prefix: str = "--") -> list[str]:
+    """A line for each path that is read. Raises UserError for one that is not there."""
+    lines = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        option = prefix + field.name.replace("_", "-")
+        if is_dataclass(value):
+            lines += _check_paths(value, f"{option}.")
+        elif field.name not in WRITTEN:
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path):
+                    if not path.exists():
+                        raise UserError(f"{option} {path}: there is no such file or directory.")
+                    lines.append(f"{option} {path}: is there")
+    return lines
+
+
+def _check_contents(config: Any) -> list[str]:
+    """A line for each checkpoint and each source of data, opened as the command would. Raises UserError."""
+    options = config.data.options() if hasattr(config, "data") and hasattr(config.data, "options") else None
+    lines = []
+    for name in ("checkpoint", "teacher"):
+        path = getattr(config, name, None)
+        if path is not None and isinstance(path, Path) and (path / "config.json").exists():
+            lines.append(f"--{name} {path}: {_describe_checkpoint(path)}")
+    for name in ("questions", "eval_questions", "demonstrations"):
+        source = getattr(config, name, None)
+        if isinstance(source, (str, Path)) and str(source):
+            lines.append(f"--{name.replace('_', '-')} {source}: {_count_rows(name, source, options)}")
+    return lines
+
+
+def _describe_checkpoint(path: Path) -> str:
+    from hypereyes_jax.models.pretrained import load_chat_format, with_tokenizer
+    from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
+    from hypereyes_jax.models.storage import open_directory
+
+    directory = open_directory(path)
+    _, config = read_model_config(directory)
+    with_tokenizer(config, load_chat_format(directory), directory)
+    return f"a model of {config.text.num_hidden_layers} layers, width {config.text.hidden_size}, with its tokenizer"
+
+
+def _count_rows(name: str, source: str | Path, options: Any) -> str:
+    from hypereyes_jax.data import open_examples, open_questions
+
+    open_source = open_examples if name == "demonstrations" else open_questions
+    given = {} if options is None else asdict(options)
+    with open_source(source, given.pop("columns", None), **given) as rows:
+        return f"{len(rows)} rows"

@@ -1,0 +1,107 @@
+"""What the `hypereyes` command itself offers: help, version, suggestions, completion, dry runs."""
+
+import subprocess
+from importlib import resources
+
+import pytest
+
+import hypereyes_jax
+from hypereyes_jax.cli import main as cli
+from hypereyes_jax.cli.completion import command_options, script
+
+BASE = str(resources.files("hypereyes_jax.assets") / "base")
+
+
+def test_version_is_the_packages(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == hypereyes_jax.__version__
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian", "`launch`"), ("evla", "`eval`"), ("search_store", "`search-store`")]
+)
+def test_a_mistyped_command_is_answered_with_the_closest(typed, meant, capsys):
+    assert cli.main([typed]) == 2
+    shown = capsys.readouterr().err
+    if typed == "trian":  # nothing is close
+        assert "Did you mean" not in shown
+    else:
+        assert f"Did you mean {meant}?" in shown
+
+
+def test_a_mistyped_option_is_answered_with_the_closest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "somewhere", "--questons", "3"])
+    assert stop.value.code == 2
+    assert "--questions" in capsys.readouterr().err
+
+
+def test_help_of_a_command_is_its_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["help", "report"])
+    assert stop.value.code == 0
+    assert "hypereyes report" in capsys.readouterr().out
+
+
+def test_help_alone_lists_the_commands(capsys):
+    assert cli.main(["help"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_options_are_read_off_the_help():
+    options = command_options("report")
+    assert {"--help", "--out", "--questions"} <= set(options)
+    assert all(option.startswith("--") for option in options)
+
+
+def complete(words):
+    """What bash offers for the last of the words."""
+    source = script("bash", {"rl": ["--help", "--out", "--questions"], "report": ["--out"]})
+    line = " ".join(f"'{word}'" for word in words)
+    program = (
+        f"{source}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _hypereyes; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_then_options():
+    assert complete(["hypereyes", "r"]) == ["rl", "report"]
+    assert complete(["hypereyes", "help", "re"]) == ["report"]
+    assert complete(["hypereyes", "rl", "--o"]) == ["--out"]
+    assert complete(["hypereyes", "report", "--"]) == ["--out"]
+
+
+def test_fish_is_told_each_option_after_its_command():
+    lines = script("fish", {"rl": ["--out"]}).splitlines()
+    assert lines[1] == "complete -c hypereyes -n '__fish_seen_subcommand_from rl' -l 'out'"
+
+
+def test_a_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
+    words = ["eval", BASE, "--out", str(tmp_path / "run"), "--temperature", "0.25", "--dry-run"]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "temperature=0.25" in shown
+    assert "a model of" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--questions"])
+def test_a_dry_run_names_an_input_that_is_missing(option, tmp_path, capsys):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n')
+    given = {"--checkpoint": BASE, "--questions": str(questions), option: str(tmp_path / "gone")}
+    words = [word for pair in given.items() for word in pair]
+    assert cli.main(["rl", *words, "--out", str(tmp_path / "run"), "--dry-run"]) == 2
+    assert f"{option} {tmp_path / 'gone'}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n' * 3)
+    words = ["rl", "--checkpoint", BASE, "--questions", str(questions), "--dry-run"]
+    code = cli.main(words)
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert "3 rows" in shown.out
