@@ -38,8 +38,9 @@ class AskConfig:
     """Base of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
     model: str = ""
     """Its name there."""
-    checkpoint: Path | None = None
-    """Instead of an endpoint: directory of a checkpoint in Hugging Face layout, run here."""
+    checkpoint: str | None = None
+    """Instead of an endpoint, a model that is run here: a directory in Hugging Face layout, a hub id
+    (org/name[@revision]) or a URL."""
     miniature: bool = False
     """The checkpoint is one of the miniature world's: use its episode settings and image sizes."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)

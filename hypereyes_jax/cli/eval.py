@@ -43,8 +43,8 @@ Split = Literal["heldout", "seen", "heldout_serial"]
 
 @dataclass(frozen=True)
 class EvalConfig:
-    checkpoint: tyro.conf.Positional[Path]
-    """Directory of a checkpoint in Hugging Face layout, with its tokenizer."""
+    checkpoint: tyro.conf.Positional[str]
+    """Model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     out: Path = Path("runs/eval")
     """Run directory. The same command again continues; results of other checkpoints belong in other directories."""
     name: str = "model"

@@ -32,16 +32,17 @@ from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_
 
 @dataclass(frozen=True)
 class RlConfig:
-    checkpoint: Path
-    """The policy after SFT, in HF layout with its tokenizer."""
+    checkpoint: str
+    """Policy after SFT, with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a
+    URL."""
     questions: str
     """Candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
     """What the defaults of settings and scale are of: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
     mesh: str = ""
     """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; none = FSDP over all."""
-    teacher: Path | None = None
-    """Frozen teacher in HF layout; neither this nor a teacher's server = no distillation."""
+    teacher: str | None = None
+    """Frozen teacher, given as the checkpoint is; neither this nor a teacher's server = no distillation."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     eval_questions: str | None = None
     """Other questions that the policy is tried on as it trains, once each; none = it is not."""
@@ -124,7 +125,11 @@ def run(config: RlConfig) -> None:
     for opened in (questions, *([trial.questions] if trial else [])):
         if processes.first and opened.report.bad:
             print(opened.report.bad_in_words())
-    inputs = {"checkpoint": config.checkpoint, "questions": Path(config.questions), "teacher": config.teacher}
+    inputs = {
+        "checkpoint": Path(config.checkpoint),
+        "questions": Path(config.questions),
+        "teacher": None if config.teacher is None else Path(config.teacher),
+    }
     directory = processes.open(config.out, "rl", config, inputs, config.tracking)  # as asked for: sizes are the mesh's
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"

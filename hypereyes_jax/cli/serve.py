@@ -14,7 +14,7 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 import tyro
@@ -26,8 +26,8 @@ from hypereyes_jax.errors import UserError
 
 @dataclass(frozen=True)
 class ServeConfig:
-    checkpoint: tyro.conf.Positional[Path]
-    """Directory of a checkpoint in Hugging Face layout."""
+    checkpoint: tyro.conf.Positional[str]
+    """A directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     mode: Literal["policy", "agent"] = "policy"
     """Whether the bare policy answers, or the agent, which searches before it does."""
     name: str = ""
@@ -85,7 +85,7 @@ async def _serve(config: ServeConfig) -> None:
         engine = replace(MINIATURE_RL, slots=config.slots).engine()
     policy = load_policy(config.checkpoint, engine, dtype=config.dtype)
     settings = ServerConfig(
-        model=config.name or config.checkpoint.resolve().name,
+        model=config.name or PurePath(config.checkpoint).name or "model",
         host=config.host,
         port=config.port,
         api_key=os.environ.get(config.key_env, ""),

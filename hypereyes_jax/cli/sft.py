@@ -24,8 +24,8 @@ from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale, known_recipe, refuse
 
 @dataclass(frozen=True)
 class SftConfig:
-    checkpoint: Path
-    """Base model in HF layout, with its tokenizer."""
+    checkpoint: str
+    """Base model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     demonstrations: str
     """A file, folder, glob, hub id, URL or module:object with conversations; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
@@ -77,7 +77,7 @@ def run(config: SftConfig) -> None:
     scale = config.scale
     refuse_settings(scale, SftConfig.of(config.recipe).scale)
     processes = Processes.start(config.distributed, config.mesh)
-    inputs = {"checkpoint": config.checkpoint, "demonstrations": Path(config.demonstrations)}
+    inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     directory = processes.open(config.out, "sft", config, inputs, config.tracking)
     # frozen: kept as it is computed with
     model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)

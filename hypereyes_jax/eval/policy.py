@@ -22,8 +22,8 @@ class Policy(NamedTuple):
     chat: ChatFormat
 
 
-def load_policy(checkpoint: Path, settings: EngineConfig, *, dtype: Any = "float32") -> Policy:
-    """Load a checkpoint in HF layout (config.json, safetensors, tokenizer) into engines.
+def load_policy(checkpoint: str | Path, settings: EngineConfig, *, dtype: Any = "float32") -> Policy:
+    """Load a checkpoint (a directory in HF layout, a hub id or a URL) into engines.
 
     Raises:
       UserError: it is not such a directory, or it is damaged.

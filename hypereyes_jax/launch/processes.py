@@ -241,7 +241,7 @@ class Processes:
             packed = packed._replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
         return global_batch(self.mesh, packed, fixed)
 
-    def load(self, path: Path, dtype: str = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
+    def load(self, path: str | Path, dtype: str = "float32") -> tuple[Qwen3VLConfig, Params, ChatFormat]:
         """A model from disk; on a mesh each piece goes straight to the devices that hold it."""
         return load_model(path, dtype, self.mesh)
 

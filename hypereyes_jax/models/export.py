@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.models.companions import write_companions
+from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, merge
 from hypereyes_jax.models.peft import load_peft, save_peft
 from hypereyes_jax.models.qwen3_vl import Qwen3VLConfig, load_hf, save_hf
-from hypereyes_jax.models.storage import LocalDirectory
+from hypereyes_jax.models.storage import open_directory
 
 
 def export_merged(
@@ -23,7 +24,8 @@ def export_merged(
     """Write `base` with adapters merged in as a HF directory that transformers, vLLM and SGLang load.
 
     Args:
-      base: HF directory of the weights the adapters were trained on; its tokenizer and processor files are copied.
+      base: HF directory, hub id or URL of the weights the adapters were trained on; its tokenizer and processor files
+        are copied.
       lora: adapters, or a PEFT directory; None only converts.
       dtype: of what is written; default: as stored in `base`.
       temperature: > 0, divides the last norm's weights, and with them all logits. A server that scores given tokens at
@@ -31,8 +33,8 @@ def export_merged(
 
     Raises ValueError if `out` is `base`, or the adapters do not fit the model; what `load_hf` raises.
     """
-    base, out = Path(base), Path(out)
-    if out.resolve() == base.resolve():
+    base, out = locate(base), Path(out)
+    if isinstance(base, Path) and out.resolve() == base.resolve():
         raise ValueError(f"{out} is the base model itself; choose another directory")
     config, params = load_hf(base, dtype)
     if lora is not None:
@@ -41,7 +43,7 @@ def export_merged(
         norm = params["norm"]
         params = {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
     out.mkdir(parents=True, exist_ok=True)
-    write_companions(LocalDirectory(base), out, config, None)
+    write_companions(open_directory(base), out, config, None)
     save_hf(out, config, params)
     return out
 

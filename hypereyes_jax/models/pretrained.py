@@ -19,6 +19,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
 from hypereyes_jax.models.companions import TOKENIZER_FILES, Pixels, write_companions
+from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
 from hypereyes_jax.models.sharding import param_shardings
@@ -32,12 +33,15 @@ def load_model(
 ) -> tuple[Qwen3VLConfig, Params, ChatFormat]:
     """The model in `path`, on the default device or shared out over a mesh.
 
+    `path` is a directory in HF layout, a hub id like "org/name@revision", or the URL of a remote directory.
+
     The config also says which ids the tokenizer has no token for, and what ends and pads a sequence where the
     checkpoint's own `config.json` does not.
 
     Raises UserError if `path` holds no model, a damaged one or one of another family, or one that the mesh does not
     divide.
     """
+    path = locate(path)
     directory = open_directory(path)
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):
@@ -146,7 +150,7 @@ def save_model(
         draft.mkdir(parents=True)
         try:
             save_hf(draft, config, params)
-            write_companions(open_directory(base), draft, config, pixels)
+            write_companions(open_directory(locate(base)), draft, config, pixels)
             shutil.rmtree(path, ignore_errors=True)
             draft.rename(path)
         finally:

@@ -39,11 +39,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def choose(
-    directory: Path | None,
+    directory: str | Path | None,
     server: TeacherServerConfig,
     temperature: float,
     opd: Literal["advantage", "reverse-kl"] = "advantage",
-) -> Path | TeacherServerConfig | None:
+) -> str | Path | TeacherServerConfig | None:
     """The teacher that the settings name, if any.
 
     Args:
@@ -141,7 +141,7 @@ class TeacherServer:
 
 @contextlib.asynccontextmanager
 async def teaching(
-    teacher: Path | TeacherServerConfig | None,
+    teacher: str | Path | TeacherServerConfig | None,
     model: Qwen3VLConfig,
     rollouts: Rollouts,
     samples: int,
@@ -160,7 +160,7 @@ async def teaching(
     """
     if teacher is None:
         yield Teaching(None, processes)
-    elif isinstance(teacher, Path):
+    elif not isinstance(teacher, TeacherServerConfig):
         yield Teaching(_local(teacher, model, rollouts, samples, processes), processes)
     else:
         async with _client(teacher, model, rollouts.scale) as server:
@@ -172,7 +172,7 @@ async def teaching(
             yield Teaching(scorer, processes)
 
 
-def _local(path: Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
+def _local(path: str | Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
     learn, scale = rollouts.scale.learner, rollouts.scale
     model, params, chat = processes.load(path, learn.compute_dtype)
     if learn.opd == "reverse-kl" and not reads_alike(model, policy):

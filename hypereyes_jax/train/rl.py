@@ -39,7 +39,7 @@ def train(
     model: Qwen3VLConfig,
     params: Params,
     candidates: Sequence[Question],
-    teacher: Path | TeacherServerConfig | None,
+    teacher: str | Path | TeacherServerConfig | None,
     settings: RlSettings,
     stages: Stages,
     processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes

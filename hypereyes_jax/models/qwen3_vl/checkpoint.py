@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.hf_fields import fp8_block
 from hypereyes_jax.configs.model import ConfigError, Qwen3VLConfig, parse_config
+from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl.checkpoint_match import match
 from hypereyes_jax.models.qwen3_vl.weights import Params, Weight, map_weights, weights
 from hypereyes_jax.models.storage import Directory, open_directory
@@ -37,15 +38,17 @@ def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) ->
     Processes that share a mesh must all call this, and each reads only its part of every large tensor.
 
     Args:
-      path: a local directory, or the URL of a remote one (gs://, s3://, ...), of which only the wanted bytes are read.
+      path: a local directory, a hub id like "org/name@revision", or the URL of a remote directory (gs://, s3://, ...),
+        of which only the wanted bytes are read.
       dtype: of the parameters. By default as stored; of several, and of FP8, the one that `config.json` names, or else
         the one that most numbers have.
       sharding: a tree of shardings shaped like the parameters, or one sharding for all; default: the default device.
 
     Raises CheckpointError naming missing, surplus, misshapen and truncated tensors, ConfigError for a config it can't
-    use, FileNotFoundError without one, StorageError for a remote file that can't be read.
+    use, FileNotFoundError without one, StorageError for a remote file that can't be read,
+    HubError for a hub id that can't be had.
     """
-    directory = open_directory(path)
+    directory = open_directory(locate(path))
     raw, config = read_model_config(directory)
     tensors = match(directory, config, fp8_block(raw.get("quantization_config")))
     kind = np.dtype(dtype) if dtype is not None else _one_dtype(raw, tensors.values())
