@@ -39,7 +39,7 @@ def check_fit(row: ExampleRow, media: Media, chat: ChatFormat, limits: RowLimits
     """
     visual = 0
     for part in dict.fromkeys(row.pictures):
-        visual += row.pictures.count(part) * _visual_tokens(media, part, limits)
+        visual += row.pictures.count(part) * picture_tokens(media, part, limits)
     texts = [row.system, *row.turns, *(part for parts in row.observations for part in parts if isinstance(part, str))]
     # A token is at least a byte, so most rows need no tokenizing.
     if visual + sum(len(text.encode()) for text in texts) + _MARKS * 2 * (len(row.turns) + 1) <= limits.tokens:
@@ -61,10 +61,11 @@ def text_tokens(row: ExampleRow, chat: ChatFormat) -> int:
 
 def visual_tokens(row: ExampleRow, media: Media, limits: RowLimits) -> int:
     """Tokens of a demonstration's pictures. Raises BadRow for a picture that is broken or a strip."""
-    return sum(_visual_tokens(media, part, limits) for part in row.pictures)
+    return sum(picture_tokens(media, part, limits) for part in row.pictures)
 
 
-def _visual_tokens(media: Media, part: Picture, limits: RowLimits) -> int:
+def picture_tokens(media: Media, part: Picture, limits: RowLimits) -> int:
+    """Tokens of a picture, from its header. Raises BadRow for one that is broken, or that no resizing makes fit."""
     width, height = media.size(part)
     try:
         rows, columns = smart_resize(height, width, _SIDE, limits.min_pixels, limits.max_pixels)

@@ -138,10 +138,9 @@ def write_report(source: Path, out: Path | None = None, *, questions: int = 40) 
 
 def collect(source: Path, questions: int = 40) -> Report:
     """Read everything a report shows. See `write_report`."""
-    report = Report(title=source.resolve().name)
     if source.is_file():
-        _add_trajectories(report, list(read_records(source)), questions)
-        return report
+        return records_report(list(read_records(source)), source.resolve().name, questions)
+    report = Report(title=source.resolve().name)
     if (source / "config.json").exists():
         report.settings = read_json(source / "config.json")
         report.command = str(report.settings.get("command", ""))
@@ -160,6 +159,13 @@ def collect(source: Path, questions: int = 40) -> Report:
             f"{source} holds nothing to report on: no metrics.json, metrics.jsonl or trajectories-*.jsonl. "
             "Is this the directory of a run?"
         )
+    return report
+
+
+def records_report(records: Sequence[TrajectoryRecord], title: str, questions: int = 40) -> Report:
+    """A report of trajectories alone."""
+    report = Report(title=title)
+    _add_trajectories(report, records, questions)
     return report
 
 

@@ -19,7 +19,15 @@ from PIL import Image
 
 from hypereyes_jax.data.sources.cache import cache_folder
 from hypereyes_jax.data.sources.types import BadRow
-from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image, displayed_size, to_rgb, upright
+from hypereyes_jax.env.media.images import (
+    ImageError,
+    ImageLimits,
+    decode_image,
+    displayed_size,
+    encode_image,
+    to_rgb,
+    upright,
+)
 from hypereyes_jax.env.web.urls import UrlError, UrlGuard
 from hypereyes_jax.files import write_atomic
 
@@ -110,6 +118,14 @@ class Media:
             return decode_image(self._bytes(picture), LIMITS)
         except ImageError as error:
             raise BadRow("broken image", f"an image can't be read ({error})") from None
+
+    def encoded(self, picture: Picture) -> bytes:
+        """The picture's file as it is, once it is seen to be a whole picture. Raises BadRow."""
+        if isinstance(picture.value, Image.Image):
+            return encode_image(self.open(picture), "PNG", max_side=LIMITS.max_side)
+        data = self._bytes(picture)
+        self.open(Picture(data))
+        return data
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """(width, height) as shown, from the header alone. Raises BadRow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,11 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
 def _ours(row: Row, fields: Fields) -> QuestionRow:
     """As this project writes it: every text is kept to the letter."""
     text, meta = row["text"], row.get("meta")
+    if isinstance(meta, str):  # as tables hold it
+        try:
+            meta = json.loads(meta)
+        except (ValueError, RecursionError):
+            raise BadRow("no meta", "'meta' must be a JSON object") from None
     if not isinstance(text, str):
         raise BadRow("no text", "it needs 'text', a text")
     if meta is not None and not isinstance(meta, Mapping):

@@ -162,9 +162,9 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             raise error
         self.report.add_bad(error)
 
-    def _keep(self, kept: Sequence[tuple[int, int, int]] | np.ndarray) -> None:
+    def _keep(self, kept: Sequence[tuple[int, int, int]] | np.ndarray, allow_empty: bool) -> None:
         rows = np.asarray(kept, np.int64).reshape(-1, 3)
-        if not len(rows):
+        if not len(rows) and not allow_empty:
             problem = self.report.bad_in_words() or "it is empty"
             first = next(iter(self.report.first_bad.values()), None)
             raise UserError(f"no row of {self._files[0].name} can be used: {problem}." + (f" {first}" if first else ""))
@@ -177,8 +177,11 @@ class Questions(Source[Question, QuestionRow]):
     ids: tuple[str, ...]  # in the order of the questions
     references: dict[str, tuple[int, int]]  # id -> (rounds, searches), where the data state them
 
-    def check(self) -> None:
-        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say."""
+    def check(self, allow_empty: bool = False) -> None:
+        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.
+
+        Raises UserError if no row is left, unless `allow_empty`.
+        """
         kept: list[tuple[int, int, int]] = []
         ids: dict[str, int] = {}
         self.references = {}
@@ -201,7 +204,7 @@ class Questions(Source[Question, QuestionRow]):
                 ids[item.id] = len(kept)
                 kept.append((number, index, part))
         self.ids = tuple(ids)
-        self._keep(kept)
+        self._keep(kept, allow_empty)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Questions:
         part = super().select(indices)
@@ -218,9 +221,12 @@ class Questions(Source[Question, QuestionRow]):
 class Examples(Source[Example, ExampleRow]):
     """A sequence of demonstrations."""
 
-    def check(self) -> None:
-        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say."""
-        self._keep([(number, index, 0) for number, index, _ in self._scanned()])
+    def check(self, allow_empty: bool = False) -> None:
+        """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.
+
+        Raises UserError if no row is left, unless `allow_empty`.
+        """
+        self._keep([(number, index, 0) for number, index, _ in self._scanned()], allow_empty)
 
     def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ExampleRow]:
         row_id = self._default_id(file, index)
@@ -231,7 +237,11 @@ class Examples(Source[Example, ExampleRow]):
 
 
 def open_questions(
-    source: str | Path | Sequence[Any], columns: dict[str, str] | None = None, **options: Any
+    source: str | Path | Sequence[Any],
+    columns: dict[str, str] | None = None,
+    *,
+    allow_empty: bool = False,
+    **options: Any,
 ) -> Questions:
     """Questions of a source, whatever its format.
 
@@ -239,18 +249,24 @@ def open_questions(
       source: a path, a folder, a glob, a hub id (org/name[:split]), a URL that fsspec opens (gs://, s3://, hf://), an
         object of a module (module:object), or a sequence of rows.
       columns: our field -> column of the source, where names differ from all that are known: {"text": "q"}.
-      options: fields of `SourceOptions`.
+      allow_empty: no row that can be used is no error.
+      options: fields of `SourceOptions`, or one as `options`.
 
     Raises:
       RowError: the first row that cannot be used, unless bad_rows="skip".
       UserError: a source that is not there, broken, or of no known format.
     """
     opened = _open(Questions, source, _options(columns, options))
-    return _checked(opened, opened.check)
+    return _checked(opened, allow_empty)
 
 
 def open_examples(
-    source: str | Path | Sequence[Any], columns: dict[str, str] | None = None, *, check: bool = True, **options: Any
+    source: str | Path | Sequence[Any],
+    columns: dict[str, str] | None = None,
+    *,
+    check: bool = True,
+    allow_empty: bool = False,
+    **options: Any,
 ) -> Examples:
     """Demonstrations of a source, whatever its format: as `open_questions`.
 
@@ -258,7 +274,7 @@ def open_examples(
       check: look through all rows now; False leaves it to whoever reads them, and `len` counts every row.
     """
     opened = _open(Examples, source, _options(columns, options))
-    return _checked(opened, opened.check) if check else opened
+    return _checked(opened, allow_empty) if check else opened
 
 
 def question_ids(questions: Sequence[Question]) -> list[str]:
@@ -293,10 +309,10 @@ def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
 AnySource = TypeVar("AnySource", Questions, Examples)
 
 
-def _checked(opened: AnySource, check: Callable[[], None]) -> AnySource:
+def _checked(opened: AnySource, allow_empty: bool) -> AnySource:
     with contextlib.ExitStack() as stack:
         stack.callback(opened.close)
-        check()
+        opened.check(allow_empty)
         stack.pop_all()
     return opened
 

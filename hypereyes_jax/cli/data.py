@@ -1,0 +1,166 @@
+"""Look at data before training on it, and write it in one's own shards.
+
+    hypereyes data check SOURCE                # what it is, how many, how long, what is wrong
+    hypereyes data show SOURCE                 # a page of its rows
+    hypereyes data convert SOURCE OUT          # parquet or ArrayRecord shards, pictures inside
+
+SOURCE is a file, a folder, a glob, a hub id (org/name or org/name:split), a URL (gs://, s3://, hf://, https://) or an
+object of a module (module:object). The format is told by its content: JSON lines and arrays, parquet (veRL's columns,
+those of benchmarks), Arrow and `datasets` folders, ArrayRecord; OpenAI messages, ms-swift, LLaMA-Factory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, subcommand
+
+from hypereyes_jax.cli.source_settings import SourceSettings
+from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hypereyes_jax.data.inspection import SourceSummary
+
+_BAR = 40  # characters of the longest bar of a histogram
+_PROMPT = 6_000  # characters of a prompt that are printed
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say what a source is, how many rows it has, how long they are, and what is wrong with them."""
+
+    source: Positional[str]
+    hold: Literal["auto", "questions", "demonstrations"] = "auto"
+    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    checkpoint: Path | None = None
+    """Model whose tokenizer counts; none = the miniature's, which needs more tokens for a text."""
+    rows: int = 1000
+    """So many rows, spread evenly, have their images opened and their lengths counted; 0 = all."""
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
+    """Area of an image as the model sees it."""
+    reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a source as shards with its pictures inside, for access row by row."""
+
+    source: Positional[str]
+    out: Positional[Path]
+    """A new folder."""
+    format: Literal["parquet", "array_record"] = "parquet"
+    hold: Literal["auto", "questions", "demonstrations"] = "auto"
+    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    shard_mib: int = 256
+    """Size of a shard, about."""
+    reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
+
+
+@dataclass(frozen=True)
+class Show:
+    """Write a page with some rows of a source: images, boxes, turns."""
+
+    source: Positional[str]
+    out: Path = Path("data.html")
+    rows: int = 20
+    """Spread evenly over the source."""
+    hold: Literal["auto", "questions", "demonstrations"] = "auto"
+    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
+
+
+Action = (
+    Annotated[Check, subcommand("check", prefix_name=False)]
+    | Annotated[Convert, subcommand("convert", prefix_name=False)]
+    | Annotated[Show, subcommand("show", prefix_name=False)]
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    action: OmitArgPrefixes[Action]
+
+
+def run(config: DataConfig) -> None:
+    from rich.console import Console
+
+    from hypereyes_jax.data.convert import convert
+    from hypereyes_jax.data.inspection import open_source
+
+    action = config.action
+    kind = None if action.hold == "auto" else action.hold
+    options = action.reading.options()
+    if isinstance(action, Check):
+        _check(action, Console())
+        return
+    with open_source(action.source, options, kind) as source:
+        if isinstance(action, Convert):
+            done = convert(source, action.out, action.format, action.shard_mib << 20)
+            print(f"wrote {done.rows} rows to {len(done.shards)} shards in {action.out}")
+        else:
+            from hypereyes_jax.eval.data_page import write_data_page
+
+            print(write_data_page(source, action.source, action.out, action.rows))
+        if source.report.bad:
+            print(source.report.bad_in_words())
+
+
+def _check(action: Check, console: Console) -> None:
+    from importlib import resources
+
+    from transformers import AutoTokenizer
+
+    from hypereyes_jax.data.inspection import inspect_source
+    from hypereyes_jax.data.trajectories import RowLimits
+    from hypereyes_jax.processing import ChatFormat
+
+    folder = action.checkpoint or resources.files("hypereyes_jax.assets") / "base"
+    chat = ChatFormat(AutoTokenizer.from_pretrained(str(folder)))
+    limits = RowLimits(0, action.min_pixels, action.max_pixels)
+    options = action.reading.options(bad_rows="skip")  # all that is wrong is to be told
+    kind = None if action.hold == "auto" else action.hold
+    summary = inspect_source(action.source, options, chat, limits, kind=kind, most=action.rows)
+    _print(summary, action, console)
+
+
+def _print(summary: SourceSummary, action: Check, console: Console) -> None:
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    report = summary.report
+    formats = ", ".join(f"{count} x {name}" for name, count in report.formats.items())
+    shapes = ", ".join(f"{count} x {name}" for name, count in report.kinds.most_common())
+    say(f"{action.source}: {summary.rows} {summary.kind}")
+    say(f"  files: {formats}")
+    say(f"  rows: {shapes or 'none that can be used'}")
+    if summary.looked_at:
+        tokenizer = "" if action.checkpoint else " (by the miniature's tokenizer; --checkpoint names another)"
+        say(f"\nOf {summary.looked_at} rows{tokenizer}:")
+        say(f"  images: {summary.pictures.mean():.1f} a row, at most {summary.pictures.max()}")
+        if summary.kind == "demonstrations":
+            say(f"  turns: {summary.turns.mean():.1f} a row, at most {summary.turns.max()}")
+        lengths = summary.lengths
+        say(f"  tokens: {lengths.sum():,} in all, {lengths.mean():,.0f} a row, at most {lengths.max():,}")
+        most = max(count for _, _, count in summary.histogram())
+        for low, high, count in summary.histogram():
+            say(f"  {low:>9,} - {high:>9,}  {'█' * round(_BAR * count / most):<{_BAR}} {count}")
+    if report.mapped or report.unmapped:
+        say("\nTool calls and tags, theirs -> ours:")
+        for (theirs, ours), count in report.mapped.most_common():
+            say(f"  {count:>7} x {theirs} -> {ours}")
+        for theirs, count in report.unmapped.most_common():
+            say(f"  {count:>7} x {theirs}: not mapped")
+    if summary.prompt:
+        cut = "\n[...]" if len(summary.prompt) > _PROMPT else ""
+        say(f"\nThe first prompt as the model is given it:\n{summary.prompt[:_PROMPT]}{cut}")
+    if summary.answers:
+        say(f"Its accepted answers: {' | '.join(summary.answers)}")
+    say(f"\nWhat is wrong: {report.bad.total() or 'nothing'}" + (" rows" if report.bad else ""))
+    for kind, count in report.bad.most_common():
+        say(f"  {count:>7} x {kind}; the first: {report.first_bad[kind].place}: {report.first_bad[kind].why}")
