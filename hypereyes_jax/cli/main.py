@@ -48,6 +48,7 @@ COMMANDS = {
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
+    "collect": Command("collect", "CollectSettings", "demonstrations and RL questions, from any questions and model"),
     "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
     "mcp": Command("mcp", "McpConfig", "offer the search tools as an MCP server"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
@@ -207,7 +208,7 @@ def _print_help() -> None:
     console.print(table)
     console.print(
         "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints the "
-        "settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are kept "
-        "in the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and "
+        "settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are "
+        "kept in the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and "
         "[dim]off[/dim] in place of DIR nowhere."
     )

@@ -22,7 +22,8 @@ from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.env.types import EpisodeResult, Invocation, SearchHit, StopReason, TurnRecord
+from hypereyes_jax.env.media.images import read_base64_image
+from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.metrics import Judged
 from hypereyes_jax.files import write_atomic, writing
@@ -100,6 +101,13 @@ def record_judged(judged: Judged, *, stage: str, split: str, judge: str, **extra
         seconds=trajectory.seconds,
         extra=extra,
     )
+
+
+def episode_result(record: TrajectoryRecord) -> EpisodeResult:
+    """The episode that a record is of, its images decoded. Raises ValueError for an image that is broken."""
+    images = tuple(read_base64_image(image) for image in record.images)
+    question = Question(record.question_id, record.question, images, record.answers, record.kind)
+    return EpisodeResult(question, record.turns, record.stop, record.answer, record.why)
 
 
 def data_uri(image: Image.Image) -> str:

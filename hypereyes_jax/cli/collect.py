@@ -1,0 +1,232 @@
+"""Collect demonstrations and questions for RL, from any questions and with any model: the paper's first stage.
+
+    hypereyes collect QUESTIONS --model-url http://127.0.0.1:8000/v1 --model NAME --search.service serpapi
+    hypereyes collect QUESTIONS --checkpoint DIR --out runs/collect
+    hypereyes collect QUESTIONS --trajectories ask.jsonl runs/eval/trajectories-model-seen.jsonl
+
+Questions that a model answers without tools are dropped (and, with `--settings.difficulty`, those that one pass
+solves); the others are tried under ascending budgets until the first success, which passes the quality filters or is
+dropped; `--settings.selection 5` tries each for RL and writes its reference. Every attempt is kept as it is made:
+killed at any moment, the same command goes on. A table tells what fell out where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from hypereyes_jax.cli.source_settings import SourceSettings
+from hypereyes_jax.data.collection.types import CollectConfig
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.search.config import SearchConfig
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypereyes_jax.data.collection.attempts import AttemptLog
+    from hypereyes_jax.data.collection.types import Player
+    from hypereyes_jax.env.types import Question
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    questions: tyro.conf.Positional[str]
+    """Questions in any format that `hypereyes data check` reads."""
+    model_url: str = ""
+    """Base of an OpenAI-compatible endpoint whose model is sampled. Its key is read from OPENAI_API_KEY."""
+    model: str = ""
+    """Its name there."""
+    checkpoint: Path | None = None
+    """Instead of an endpoint: directory of a checkpoint in Hugging Face layout, sampled here."""
+    miniature: bool = False
+    """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
+    filter_model_url: str = ""
+    """Endpoint whose model is asked in the filters of necessity and difficulty; none = the model that is sampled."""
+    filter_model: str = ""
+    """Its name there. Its key is read from FILTER_API_KEY."""
+    trajectories: tuple[Path, ...] = ()
+    """Instead of sampling: files of recorded trajectories, whose right answers go through the quality filters."""
+    out: Path = Path("runs/collect")
+    """Directory of attempts.jsonl, demonstrations.jsonl, rl_questions.jsonl and funnel.json."""
+    temperature: float = 0.8
+    """Sampling temperature of episodes."""
+    max_new_tokens: int = 1524
+    """Number of tokens that one turn may have."""
+    context: int = 16_384
+    """Number of tokens that one episode may have, for a checkpoint sampled here."""
+    prompt_price: float = 0.0
+    """Dollars that a million tokens read cost."""
+    completion_price: float = 0.0
+    """Dollars that a million tokens written cost."""
+    settings: CollectConfig = field(default_factory=CollectConfig)
+    """The stages."""
+    source: SourceSettings = field(default_factory=SourceSettings)
+    """How rows are read."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
+    """The search service."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """Who says whether an answer is right."""
+
+
+def run(config: CollectSettings) -> None:
+    from hypereyes_jax.data.sources import open_questions
+
+    ways = [bool(config.model_url), config.checkpoint is not None, bool(config.trajectories)]
+    if sum(ways) != 1:
+        raise UserError("give one of --model-url (with --model), --checkpoint and --trajectories.")
+    if bool(config.model_url) != bool(config.model) or bool(config.filter_model_url) != bool(config.filter_model):
+        raise UserError("an endpoint needs its URL and the name of a model there: --model-url with --model.")
+    if config.miniature:
+        from hypereyes_jax import miniature
+
+        config = replace(config, settings=replace(config.settings, episode=miniature.EPISODE))
+    with open_questions(config.questions, options=config.source.options()) as questions:
+        if config.trajectories:
+            _recorded(config, questions)
+        else:
+            asyncio.run(_collect(config, questions))
+
+
+async def _collect(config: CollectSettings, questions: Sequence[Question]) -> None:
+    from hypereyes_jax.data.collection.attempts import AttemptLog
+    from hypereyes_jax.data.collection.pipeline import Collection
+    from hypereyes_jax.data.collection.types import Spent
+    from hypereyes_jax.env.judging.service import judging
+    from hypereyes_jax.env.search.services import SearchKeys, connected
+    from hypereyes_jax.runs.progress import Stages
+
+    keys = SearchKeys(
+        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
+        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    )
+    async with (
+        connected(config.search, keys) as search,
+        judging(config.judge) as judge,
+        _player(config) as player,
+        _filter_player(config) as filter_player,
+    ):
+        with AttemptLog(config.out) as log, Stages() as stages:
+
+            def dollars(spent: Spent) -> float:
+                tokens = (spent.read * config.prompt_price + spent.written * config.completion_price) / 1e6
+                return tokens + search.metrics.summary()["cost"]
+
+            collection = Collection(
+                log, player, judge, search.backend, config.settings, filter_player=filter_player, dollars=dollars
+            )
+            with stages.stage("questions", len(questions)) as stage:
+                capped = await collection.run(questions, stage.advance)
+            _tell(config, questions, log)
+            print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
+            if capped:
+                print(f"stopped at --settings.most-dollars {config.settings.most_dollars:g}; raise it to go on")
+            elif collection.undecided:
+                print("the same command makes those attempts again")
+
+
+@contextlib.asynccontextmanager
+async def _player(config: CollectSettings) -> AsyncIterator[Player]:
+    if config.checkpoint is None:
+        async with _endpoint(config.model_url, config.model, "OPENAI_API_KEY", config) as player:
+            yield player
+        return
+    from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+    from hypereyes_jax.eval.checkpoint_player import CheckpointPlayer
+    from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.train.sizes import MINIATURE_RL
+
+    slots = config.settings.in_flight
+    engine = EngineConfig(slots=slots, length=config.context)
+    if config.miniature:
+        engine = replace(MINIATURE_RL, slots=slots).engine()
+    policy = load_policy(config.checkpoint, engine)
+    sampling = SamplingConfig(config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
+    async with policy.engines.running() as generator:
+        yield CheckpointPlayer(str(config.checkpoint), generator, policy.chat, sampling)
+
+
+@contextlib.asynccontextmanager
+async def _filter_player(config: CollectSettings) -> AsyncIterator[Player | None]:
+    if not config.filter_model_url:
+        yield None
+        return
+    async with _endpoint(config.filter_model_url, config.filter_model, "FILTER_API_KEY", config) as player:
+        yield player
+
+
+@contextlib.asynccontextmanager
+async def _endpoint(url: str, model: str, key: str, config: CollectSettings) -> AsyncIterator[Player]:
+    from hypereyes_jax.data.collection.endpoint import EndpointPlayer
+    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+
+    client = ChatClient(ChatEndpoint(url, model, os.environ.get(key, ""), in_flight=config.settings.in_flight))
+    try:
+        yield EndpointPlayer(client, temperature=config.temperature, max_tokens=config.max_new_tokens)
+    finally:
+        await client.aclose()
+
+
+def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLog) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL, RL_QUESTIONS, write_outcome
+    from hypereyes_jax.files import write_json
+
+    funnel = write_outcome(config.out, questions, log, config.settings)
+    write_json(config.out / FUNNEL, funnel)
+    table = Table("stage", "in", "out", "fell out")
+    for row in funnel["stages"]:
+        why = ", ".join(f"{reason} {count}" for reason, count in sorted(row["dropped"].items()))
+        table.add_row(row["stage"], str(row["in"]), str(row["out"]), why)
+    Console().print(table)
+    print(f"{funnel['demonstrations']} demonstrations: {config.out / DEMONSTRATIONS}")
+    if config.settings.selection:
+        print(f"{funnel['rl_questions']} questions for RL, with references: {config.out / RL_QUESTIONS}")
+
+
+def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
+    """Right answers of recorded trajectories, through the filters."""
+    from collections import Counter
+
+    from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL
+    from hypereyes_jax.data.collection.recorded import example_of
+    from hypereyes_jax.data.files import example_json, json_line
+    from hypereyes_jax.data.filters import fault
+    from hypereyes_jax.env.prompts import system_prompt
+    from hypereyes_jax.eval.records import episode_result, read_records
+    from hypereyes_jax.files import write_json, writing_atomic
+
+    rules = config.settings.episode
+    system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
+    asked = {question.text for question in questions}
+    dropped: Counter[str] = Counter()
+    kept = 0
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / DEMONSTRATIONS
+    with writing_atomic(path) as file:
+        for source in config.trajectories:
+            for record in read_records(source):
+                why = "of another question" if record.question not in asked else None if record.correct else "not right"
+                if why is None:
+                    result = episode_result(record)
+                    why = fault(result, config.settings.filters)
+                if why is None:
+                    kept += 1
+                    row: dict[str, Any] = example_json(example_of(result, system, rules))
+                    file.write(json_line(path, kept, row).encode())
+                else:
+                    dropped[why] += 1
+    write_json(config.out / FUNNEL, {"demonstrations": kept, "dropped": dict(dropped)})
+    print(f"{kept} demonstrations: {path}")
+    for why, count in sorted(dropped.items()):
+        print(f"{count} trajectories left out: {why}")

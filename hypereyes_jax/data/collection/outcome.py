@@ -1,0 +1,110 @@
+"""What a collection gave: which questions fell out where, the demonstrations, and the questions for RL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
+from hypereyes_jax.data.collection.types import Attempt, CollectConfig, Stage
+from hypereyes_jax.data.files import json_line, question_json
+from hypereyes_jax.data.selection import Try, initial_reference
+from hypereyes_jax.data.sources.question_rows import REFERENCE
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.files import writing_atomic
+
+DEMONSTRATIONS, RL_QUESTIONS, FUNNEL = "demonstrations.jsonl", "rl_questions.jsonl", "funnel.json"
+UNDECIDED = "undecided"  # an attempt that is still to be made decides
+_EXAMPLES = 5  # questions named for each reason
+
+
+def fate(key: str, log: AttemptLog, config: CollectConfig) -> tuple[Stage | None, str]:
+    """(stage at which a question fell out, why); (None, "") if it became a demonstration."""
+    for stage, tries in ((Stage.NECESSITY, config.necessity), (Stage.DIFFICULTY, config.difficulty)):
+        made = log.of(key, stage)[:tries]
+        if any(attempt.correct for attempt in made):
+            return stage, "answered without tools" if stage is Stage.NECESSITY else "solved in a single pass"
+        if len(made) < tries:
+            return stage, UNDECIDED
+    if not config.budgets:
+        return Stage.SAMPLING, "not sampled"
+    success = kept_attempt(key, log, config)
+    if success is None:
+        whole = len(log.of(key, Stage.SAMPLING)) >= len(config.budgets) * config.trials
+        return Stage.SAMPLING, "unsolved within every budget" if whole else UNDECIDED
+    return (Stage.SAMPLING, f"filter: {success.fault}") if success.fault else (None, "")
+
+
+def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | None:
+    """The success under the smallest budget, faulty or not; None while an earlier attempt is to be made."""
+    for number, attempt in enumerate(log.of(key, Stage.SAMPLING)):
+        if attempt.number != number:
+            return None
+        if attempt.correct:
+            return attempt
+    return None
+
+
+def reference(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | None:
+    """(rounds, invocations) to begin TRACE with, of a question that RL can learn from; None for others."""
+    tries = log.of(key, Stage.SELECTION)[: config.selection]
+    return initial_reference([Try(each.rounds, each.invocations, each.correct) for each in tries])
+
+
+def write_outcome(
+    folder: Path, questions: Sequence[Question], log: AttemptLog, config: CollectConfig
+) -> dict[str, Any]:
+    """Writes demonstrations, questions for RL and the funnel, one question in memory at a time. Returns the funnel."""
+    reasons: dict[str, Counter[str]] = {stage.value: Counter() for stage in Stage}
+    named: dict[str, list[str]] = {}
+    rounds: Counter[int] = Counter()
+    selected = 0
+    demonstrations = folder / DEMONSTRATIONS
+    with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as asked:
+        for question in questions:
+            key = question_key(question)
+            stage, why = fate(key, log, config)
+            if stage is None:
+                kept = kept_attempt(key, log, config)
+                row = None if kept is None else log.conversation(key, kept.number)
+                if kept is None or row is None:
+                    stage, why = Stage.SAMPLING, UNDECIDED
+                else:
+                    rounds[kept.rounds] += 1
+                    talks.write(json_line(demonstrations, sum(rounds.values()), row).encode())
+            if stage is not None:
+                reasons[stage.value][why] += 1
+                named.setdefault(f"{stage.value}: {why}", []).append(question.id)
+            known = reference(key, log, config)
+            if known is not None:
+                selected += 1
+                row = question_json(question)
+                row["meta"] = {**row["meta"], REFERENCE: list(known)}
+                asked.write(json_line(folder / RL_QUESTIONS, selected, row).encode())
+    return {
+        "questions": len(questions),
+        "stages": _funnel(len(questions), reasons, config),
+        "demonstrations": sum(rounds.values()),
+        "rounds": {str(n): rounds[n] for n in sorted(rounds)},
+        "rl_questions": selected,
+        "examples": {reason: ids[:_EXAMPLES] for reason, ids in named.items()},
+    }
+
+
+def _funnel(count: int, reasons: Mapping[str, Counter[str]], config: CollectConfig) -> list[dict[str, Any]]:
+    rows = []
+    for stage in _asked(config):
+        out = reasons[stage.value]
+        rows.append({"stage": stage.value, "in": count, "out": count - sum(out.values()), "dropped": dict(out)})
+        count -= sum(out.values())
+    return rows
+
+
+def _asked(config: CollectConfig) -> Iterator[Stage]:
+    if config.necessity:
+        yield Stage.NECESSITY
+    if config.difficulty:
+        yield Stage.DIFFICULTY
+    yield Stage.SAMPLING

@@ -1,0 +1,192 @@
+"""One question after the other through the stages, many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
+from hypereyes_jax.data.collection.types import (
+    Attempt,
+    CapturedEpisode,
+    CollectConfig,
+    Player,
+    PlayerError,
+    Spent,
+    Stage,
+)
+from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.filters import fault
+from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
+from hypereyes_jax.errors import UserError
+
+_STAGE_NUMBERS = {stage: number for number, stage in enumerate(Stage)}
+
+
+class OutOfBudget(Exception):
+    """The spending cap is reached: no further attempt is begun."""
+
+
+class Collection:
+    """The stages over all questions.
+
+    Args:
+      log: attempts so far; those it has are not made again.
+      player: the policy that is sampled, and tried for RL.
+      filter_player: answers in the filters of necessity and difficulty; the paper's is a large open model.
+      dollars: what models and searches have cost so far, given the tokens of this collection.
+    """
+
+    def __init__(
+        self,
+        log: AttemptLog,
+        player: Player,
+        judge: Judge,
+        backend: SearchBackend,
+        config: CollectConfig,
+        *,
+        filter_player: Player | None = None,
+        dollars: Callable[[Spent], float] = lambda spent: 0.0,
+    ):
+        self._log, self._player, self._judge, self._backend, self._config = log, player, judge, backend, config
+        self._filter = filter_player or player
+        self._dollars = dollars
+        self._slots = asyncio.Semaphore(config.in_flight)
+        self._spent = Spent(sum(a.read for a in log), sum(a.written for a in log))
+        self._failed_in_a_row = 0
+        self.undecided = 0  # attempts of this run that told nothing
+
+    @property
+    def dollars(self) -> float:
+        """What all attempts have cost."""
+        return self._dollars(self._spent)
+
+    async def run(self, questions: Sequence[Question], advance: Callable[[], None] = lambda: None) -> bool:
+        """Every question through every stage. Returns whether the spending cap ended it early.
+
+        A question is decoded when its turn comes, and let go when it is done: memory does not grow with their number.
+
+        Raises:
+          UserError: no attempt can be made any more, in the words of who refused.
+        """
+        numbers = iter(range(len(questions)))
+        capped = False
+
+        async def work() -> None:
+            nonlocal capped
+            for number in numbers:
+                try:
+                    await self._question(questions[number])
+                except OutOfBudget:
+                    capped = True
+                    return
+                advance()
+
+        # A question has one attempt under way at a time, so as many questions as attempts may be.
+        workers = min(self._config.in_flight, max(1, len(questions)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return capped
+
+    async def _question(self, question: Question) -> None:
+        config, key = self._config, question_key(question)
+        for number in range(config.necessity):
+            made = await self._attempt(question, key, Stage.NECESSITY, number)
+            if made is None or made.correct:
+                return
+        for number in range(config.difficulty):
+            made = await self._attempt(question, key, Stage.DIFFICULTY, number)
+            if made is None or made.correct:
+                return
+        await self._sample(question, key)
+        for number in range(config.selection):
+            made = await self._attempt(question, key, Stage.SELECTION, number)
+            if made is None or (number == 0 and made.correct):  # nothing to learn: the other tries cost for nothing
+                return
+
+    async def _sample(self, question: Question, key: str) -> None:
+        for number in range(len(self._config.budgets) * self._config.trials):
+            made = await self._attempt(question, key, Stage.SAMPLING, number)
+            if made is None or made.correct:
+                return
+
+    async def _attempt(self, question: Question, key: str, stage: Stage, number: int) -> Attempt | None:
+        """What the attempt told, made now or earlier; None if it told nothing, which is not written down."""
+        made = self._log.made(key, stage, number)
+        if made is not None:
+            return made
+        async with self._slots:
+            if self.dollars >= self._config.most_dollars:
+                raise OutOfBudget
+            began = time.perf_counter()
+            try:
+                made, example = await self._make(question, key, stage, number)
+            except PlayerError as error:
+                self._failed(str(error))
+                return None
+            self._spent = Spent(self._spent.read + made.read, self._spent.written + made.written)
+            self._failed_in_a_row = 0
+            made = replace(made, seconds=time.perf_counter() - began)
+            self._log.add(made, example)
+            return made
+
+    async def _make(self, question: Question, key: str, stage: Stage, number: int) -> tuple[Attempt, Example | None]:
+        seed = self._seed(key, stage, number)
+        if stage is Stage.NECESSITY:
+            direct = await self._filter.answer(question, seed)
+            correct = await self._verdict(question, direct.text, direct.spent)
+            return Attempt(key, stage, number, correct, read=direct.spent.read, written=direct.spent.written), None
+        rules = self._config.episode
+        if stage is Stage.SAMPLING:
+            budget = self._config.budgets[number // self._config.trials]
+            rules = replace(rules, max_rounds=budget, max_turns=budget + 1)
+        episode = CapturedEpisode(question, self._backend, rules)
+        player = self._filter if stage is Stage.DIFFICULTY else self._player
+        spent = await player.play(episode, seed)
+        result = episode.result()
+        if result.stop is StopReason.INFRASTRUCTURE:
+            raise PlayerError(result.why)
+        correct = await self._verdict(question, result.answer, spent)
+        made = Attempt(key, stage, number, correct, result.rounds, result.invocations)
+        made = replace(made, read=spent.read, written=spent.written)
+        if stage is not Stage.SAMPLING or not correct:
+            return made, None
+        made = replace(made, fault=fault(result, self._config.filters) or "")
+        return made, self._example(episode, result)
+
+    async def _verdict(self, question: Question, answer: str | None, spent: Spent) -> bool:
+        if answer is None:
+            return False
+        verdict = await self._judge.judge(question, answer)
+        if verdict is None:
+            self._spent = Spent(self._spent.read + spent.read, self._spent.written + spent.written)  # paid all the same
+            raise PlayerError(f"the judge {self._judge.name} gave no verdict")
+        return verdict
+
+    def _example(self, episode: CapturedEpisode, result: EpisodeResult) -> Example:
+        rules = self._config.episode
+        system = CapturedEpisode(result.question, self._backend, rules).system
+        turns = tuple(turn.text for turn in result.turns)
+        return Example(result.question.id, system, tuple(episode.shown[: len(turns)]), turns)
+
+    def _failed(self, why: str) -> None:
+        self.undecided += 1
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= self._config.failures:
+            raise UserError(
+                f"{self._failed_in_a_row} attempts in a row could not be made; the last one: {why}. Nothing is lost: "
+                "the same command goes on when the service works again."
+            )
+
+    def _seed(self, key: str, stage: Stage, number: int) -> int:
+        words = [self._config.seed, int(key[:8], 16), _STAGE_NUMBERS[stage], number]
+        return int(np.random.default_rng(words).integers(2**62))

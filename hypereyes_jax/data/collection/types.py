@@ -1,0 +1,127 @@
+"""The nouns of collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from hypereyes_jax.data.filters import FilterConfig
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.types import Part, Question
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Tokens that a model read and wrote."""
+
+    read: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True)
+class DirectAnswer:
+    """What a model answers without tools; None = it gave no answer."""
+
+    text: str | None
+    spent: Spent = field(default_factory=Spent)
+
+
+class PlayerError(Exception):
+    """A model that could not be asked: the attempt tells nothing of it, and is made again another time."""
+
+
+class Player(Protocol):
+    """A model that can be asked, wherever it runs. Both methods raise PlayerError, and FatalSearchError."""
+
+    @property
+    def name(self) -> str:
+        """Which model, for the record."""
+        ...
+
+    async def play(self, episode: Episode, seed: int) -> Spent:
+        """Plays an episode to its end."""
+        ...
+
+    async def answer(self, question: Question, seed: int) -> DirectAnswer:
+        """Answers without tools."""
+        ...
+
+
+class Stage(StrEnum):
+    """What an attempt is for."""
+
+    NECESSITY = "necessity"  # answered without tools: the question needs no search
+    DIFFICULTY = "difficulty"  # solved in one pass by the filter's model: too easy
+    SAMPLING = "sampling"  # progressive rejection sampling
+    SELECTION = "selection"  # tries for RL
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is tried, and how often. The paper states the stages, not these numbers (arXiv 2605.07177)."""
+
+    necessity: int = 1
+    """Tries without tools; a question that one of them answers is dropped. 0 = not asked."""
+    difficulty: int = 0
+    """Tries of a single pass; a question that one of them solves is dropped. 0 = not asked. The paper asks its largest
+    open model; asked of the sampling model itself, it would drop what is about to be learnt."""
+    budgets: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    """Rounds allowed, ascending; the first success is kept. Empty = no sampling."""
+    trials: int = 1
+    """Tries at each budget."""
+    selection: int = 0
+    """Tries for RL: kept is what fails at first and is solved later, with its reference. The paper's is 5. 0 = none."""
+    in_flight: int = 64
+    """Attempts under way at a time, over all stages."""
+    most_dollars: float = float("inf")
+    """No attempt is begun once tokens (of all runs) and searches (of this one) have cost so much."""
+    failures: int = 20
+    """Attempts in a row that could not be made, after which the run ends in the last one's words."""
+    seed: int = 0
+    """Seed of sampling; each attempt has a number of its own."""
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    """The rules of episodes. Demonstrations carry its system prompt, whatever budget they were found under."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Thresholds of the quality filters."""
+
+    def __post_init__(self) -> None:
+        if list(self.budgets) != sorted(set(self.budgets)) or any(budget < 1 for budget in self.budgets):
+            raise ValueError(f"budgets must ascend from at least 1, got {self.budgets}")
+        for name in ("necessity", "difficulty", "selection"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0")
+        for name in ("trials", "in_flight", "failures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is kept of one attempt that told something."""
+
+    question: str  # key of the question, by content
+    stage: Stage
+    number: int  # among the question's attempts of this stage
+    correct: bool
+    rounds: int = 0
+    invocations: int = 0
+    fault: str = ""  # which quality filter drops it; of successes only
+    read: int = 0
+    written: int = 0
+    seconds: float = 0.0
+
+
+class CapturedEpisode(Episode):
+    """Keeps the messages that the model was shown, as a demonstration needs them."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.shown: list[tuple[Part, ...]] = [self.prompt()]
+
+    async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
+        parts = await super().step(text, truncated)
+        if parts is not None:
+            self.shown.append(parts)
+        return parts

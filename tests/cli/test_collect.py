@@ -1,0 +1,137 @@
+"""`hypereyes collect` from a parquet file of questions, with an endpoint that fails in the usual ways."""
+
+import asyncio
+import io
+import json
+from collections import Counter
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from hypereyes_jax.cli.collect import CollectSettings, run
+from hypereyes_jax.data.collection.types import CollectConfig
+from hypereyes_jax.data.files import read_examples
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import append_record, record_episode
+from tests.serving import served
+
+LOOK = (
+    "<reason>I look at the flag first.</reason>"
+    '<tool_call>{"name": "image_search", "arguments": {"image_id": "img_0"}}</tool_call>'
+)
+READ = (
+    "<reason>The result shows the country.</reason>"
+    '<tool_call>{"name": "text_search", "arguments": {"input": ["capital of Niger"]}}</tool_call>'
+)
+RIGHT = "<reason>The passage says that the capital of Niger is Niamey.</reason><answer>Niamey</answer>"
+
+
+def flag():
+    buffer = io.BytesIO()
+    World.load().flag("ne").convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def parquet(path, count):
+    rows = [
+        {"question": f"What is the capital of this country ({n})?", "answer": "Niamey", "image": {"bytes": flag()}}
+        for n in range(count)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+class Endpoint:
+    """Every third request fails: a busy server, a broken body, a reply without a message; then it answers."""
+
+    def __init__(self):
+        self.asked = 0
+        self.kinds = Counter()
+
+    async def reply(self, request):
+        body = await request.json()
+        self.asked += 1
+        if self.asked % 3 == 0:
+            kind = ("busy", "broken", "empty")[self.asked // 3 % 3]
+            self.kinds[kind] += 1
+            if kind == "busy":
+                return web.json_response({"error": {"message": "overloaded"}}, status=503, headers={"Retry-After": "0"})
+            if kind == "broken":
+                return web.Response(text="{", content_type="application/json")
+            return web.json_response({"choices": []})
+        turns = sum(message["role"] == "assistant" for message in body["messages"])
+        direct = "nothing else" in str(body["messages"][0]["content"])
+        text = "I do not know" if direct else (LOOK, READ, RIGHT)[min(turns, 2)]
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": 100, "completion_tokens": 20}
+        return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+
+def settings(tmp_path, url, **changes):
+    rules = EpisodeConfig(text_min_score=0.0)
+    stages = CollectConfig(budgets=(1, 2), selection=2, in_flight=4, episode=rules)
+    options = {"model_url": url, "model": "m", "out": tmp_path / "out", "settings": stages, **changes}
+    return CollectSettings(str(tmp_path / "questions.parquet"), **options)
+
+
+def test_from_parquet_to_demonstrations_with_an_endpoint_that_fails_in_the_usual_ways(tmp_path, capsys):
+    parquet(tmp_path / "questions.parquet", 4)
+    endpoint = Endpoint()
+    with served("/v1/chat/completions", endpoint.reply) as url:
+        for _ in range(4):  # until no attempt is left
+            run(settings(tmp_path, f"{url}/v1", prompt_price=1.0))
+            if "attempts again" not in capsys.readouterr().out:
+                break
+    assert set(endpoint.kinds) == {"busy", "broken", "empty"}
+    funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())
+    assert funnel["demonstrations"] == 4
+    assert funnel["rounds"] == {"2": 4}
+    for example in read_examples(tmp_path / "out" / "demonstrations.jsonl"):
+        assert example.turns == (LOOK, READ, RIGHT)
+        assert "at most 8 turns" in example.system  # that of training, not of the budget
+    assert (tmp_path / "out" / "rl_questions.jsonl").read_text() == ""  # solved at once: nothing to learn
+
+
+def test_a_key_that_is_refused_ends_the_run(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+
+    async def reply(request):
+        return web.json_response({"error": {"message": "wrong key"}}, status=401)
+
+    with served("/v1/chat/completions", reply) as url, pytest.raises(UserError, match="can't be asked"):
+        run(settings(tmp_path, f"{url}/v1"))
+
+
+@pytest.mark.parametrize("changes", [{"model": ""}, {"model_url": "", "model": ""}, {"filter_model_url": "http://x"}])
+def test_settings_that_do_not_fit_each_other_are_refused(tmp_path, changes):
+    with pytest.raises(UserError, match=r"model-url"):
+        run(settings(tmp_path, "http://127.0.0.1:1", **changes))
+
+
+def test_recorded_trajectories_become_demonstrations_by_the_same_filters(tmp_path, capsys):
+    parquet(tmp_path / "questions.parquet", 1)
+    image = Image.open(io.BytesIO(flag()))
+    backend = WorldBackend(World.load())
+    records = tmp_path / "ask.jsonl"
+
+    async def play(turns):
+        question = Question("ask", "What is the capital of this country (0)?", (image,), ("Niamey",))
+        episode = Episode(question, backend, EpisodeConfig(text_min_score=0.0))
+        for turn in turns:
+            await episode.step(turn)
+        return episode.result()
+
+    for turns, correct in (((LOOK, READ, RIGHT), True), ((READ, RIGHT), True), ((LOOK, READ, RIGHT), False)):
+        append_record(records, record_episode(asyncio.run(play(turns)), stage="ask", split="m", correct=correct))
+    run(settings(tmp_path, "", model="", trajectories=(records,)))
+    (example,) = read_examples(tmp_path / "out" / "demonstrations.jsonl")
+    assert example.turns == (LOOK, READ, RIGHT)
+    out = capsys.readouterr().out
+    assert "1 trajectories left out: unimodal" in out
+    assert "1 trajectories left out: not right" in out
