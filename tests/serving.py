@@ -98,7 +98,8 @@ class Mimic(abc.ABC):
         return web.Response(text="Success")
 
     async def unload(self, request):
-        del self.adapters[(await request.json())["lora_name"]]
+        if self.adapters.pop((await request.json())["lora_name"], None) is None:
+            return web.json_response({"error": {"message": "The lora adapter cannot be found."}}, status=404)
         return web.Response(text="Success")
 
     async def generate(self, request):

@@ -164,7 +164,9 @@ def make_learner(
         loss = jnp.sum(micro.weight_MBT * loss_BT) / total
         n = jnp.sum(mask)
         metrics |= {name: value * n for name, value in stats.items()}
-        metrics |= _sums(mask, entropy=entropy, sampler_gap=jnp.abs(old - micro.behaviour_logp_MBT), logp=logp)
+        # A server does not tell all log-probs of a truncated distribution: NaN, which is no gap.
+        told = jnp.where(jnp.isfinite(micro.behaviour_logp_MBT), micro.behaviour_logp_MBT, old)
+        metrics |= _sums(mask, entropy=entropy, sampler_gap=jnp.abs(old - told), logp=logp)
         return loss, {"loss": loss, **metrics}
 
     def step(loss: Loss, state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:

@@ -21,7 +21,8 @@ def truncated_importance_weight(
 
     Args:
       old_logp_BT: [B, T] floating, under the learner's weights before this update.
-      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from.
+      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from. Where an
+        engine does not tell it (NaN), the weight is 1.
       mask_BT: [B, T] mask, 1 on tokens that the model sampled. Masked positions may hold anything, NaN included.
       cap: upper bound of the weight, > 0.
 
@@ -42,7 +43,8 @@ def truncated_importance_weight(
     )
     if not cap > 0:
         raise ValueError(f"truncated_importance_weight: cap must be positive, got {cap}.")
-    gap = jnp.where(mask, old_logp, 0.0) - jnp.where(mask, sampler_logp, 0.0)
+    known = mask & jnp.isfinite(sampler_logp)
+    gap = jnp.where(known, old_logp, 0.0) - jnp.where(known, sampler_logp, 0.0)
     raw = jnp.exp(jnp.clip(gap, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     count = jnp.maximum(jnp.sum(mask), 1)
     weight = jnp.minimum(raw, cap)

@@ -40,7 +40,7 @@ def policy_loss(
       clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
       dual_clip: bound on the loss of a token with negative advantage, in units of |A|; > 1, or None for no bound.
       behaviour_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from; None: no
-        correction.
+        correction. A token of which an engine does not tell it (NaN) is not corrected, either.
       tis_cap: upper bound of the importance weight of the engine against the learner.
 
     Returns:
@@ -84,7 +84,8 @@ def policy_loss(
         metrics["dual_clip_fraction"] = _masked_mean((advantage < 0) & (loss > bound), mask)
         loss = jnp.where(advantage < 0, jnp.minimum(loss, bound), loss)
     if behaviour_logp is not None:
-        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(mask, behaviour_logp, 0.0))
+        known = mask & jnp.isfinite(behaviour_logp)
+        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(known, behaviour_logp, old_logp))
         raw = jnp.exp(jnp.clip(log_weight, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
         weight = jnp.minimum(raw, tis_cap)
         metrics["tis_weight"] = _masked_mean(weight, mask)

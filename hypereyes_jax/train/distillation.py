@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,7 @@ def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> 
     server = kind(
         config.url,
         model,
+        api_key=os.environ.get(config.key_env, ""),
         concurrency=config.in_flight,
         timeout=config.timeout,
         attempts=config.attempts,

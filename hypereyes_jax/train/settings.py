@@ -69,6 +69,8 @@ class TeacherServerConfig:
     """What serves: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
     model: str = ""
     """SGLang: a LoRA adapter that it holds. vLLM: a name it serves. None = the model it was started with."""
+    key_env: str = "TEACHER_API_KEY"
+    """Environment variable that holds its key, if it wants one."""
     temperature: float = 1.0
     """Of the server's log-probs; must be the student's. `hypereyes export --temperature` makes such a model."""
     in_flight: int = 16

@@ -91,14 +91,18 @@ class JsonHttp:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        text: bool = False,
     ) -> Reply:
         """Sends a request and reads its JSON reply, whatever the status.
+
+        Args:
+          text: a reply that works need not be JSON; its data is then its text.
 
         Raises:
           SearchError: of kind "timeout", "connection" or "bad_reply" (no JSON, or too long); the last is not transient.
         """
         async with self.open(method, url, params=params, body=body, headers=headers) as response:
-            return await self.read(response, {**(headers or {}), **(params or {})})
+            return await self.read(response, {**(headers or {}), **(params or {})}, text=text)
 
     @asynccontextmanager
     async def open(
@@ -131,7 +135,9 @@ class JsonHttp:
             message = f"{where} could not be reached ({type(error).__name__})"
             raise SearchError(message, transient=True, kind="connection") from None
 
-    async def read(self, response: aiohttp.ClientResponse, secrets: Mapping[str, str] | None = None) -> Reply:
+    async def read(
+        self, response: aiohttp.ClientResponse, secrets: Mapping[str, str] | None = None, text: bool = False
+    ) -> Reply:
         """The whole of a response. `secrets`: what was sent with it whose values are struck out of its words."""
         where = response.url.authority
         status, wait = response.status, read_retry_after(response.headers.get("Retry-After"))
@@ -140,9 +146,9 @@ class JsonHttp:
         try:
             data = parse_json(raw)
         except ValueError:
-            if status == 200:
+            data = raw.decode("utf-8", "replace") if text or response.content_type == "text/plain" else None
+            if status == 200 and not text:
                 raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None
-            data = None
         if 200 <= status < 300:
             self._worked.add(where)
             return Reply(status, data, worked=worked)

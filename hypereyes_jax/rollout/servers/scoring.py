@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.processing import Chunk, ContextChunk
 from hypereyes_jax.rollout.episodes import GeneratorError
-from hypereyes_jax.rollout.servers.server import Conversation, GenerationServer, PromptMismatch
-
-# vLLM writes -9999 for a log-prob of minus infinity. Models' logits lie within some hundreds.
-_LOWEST = -1000.0
-_ROUNDING = 1e-3  # a log-prob may be so far above 0: float32's logit - log-sum-exp, of logits in the hundreds
+from hypereyes_jax.rollout.servers.server import Conversation, GenerationServer, PromptMismatch, read_log_probs
 
 
 async def score_conversations(
@@ -55,6 +51,8 @@ async def score_conversations(
 def _outcome(result: np.ndarray | BaseException, deadline: float) -> np.ndarray | GeneratorError:
     if isinstance(result, asyncio.CancelledError):
         return GeneratorError(f"no score within {deadline:g} s")
+    if isinstance(result, FatalSearchError):  # a score that can't be had is missed, whatever the reason
+        return GeneratorError(str(result))
     if isinstance(result, BaseException) and not isinstance(result, GeneratorError):
         raise result
     return result
@@ -75,7 +73,7 @@ async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarra
     for place, ((token, _), wanted) in enumerate(zip(scored, meant[1:], strict=True), start=1):
         if token != wanted and wanted != image:  # visual tokens have no id of their own
             raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {wanted}")
-    return _log_probs([logp for (_, logp), own in zip(scored, sampled[1:], strict=True) if own])
+    return read_log_probs([logp for (_, logp), own in zip(scored, sampled[1:], strict=True) if own])
 
 
 def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[Conversation, list[bool]]:
@@ -95,11 +93,3 @@ def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[Co
             talk.tokens += chunk.tokens.tolist()
             sampled += [True] * len(chunk.tokens)
     return talk, sampled
-
-
-def _log_probs(values: list[Any]) -> np.ndarray:
-    for value in values:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not _LOWEST <= value <= _ROUNDING:  # NaN is in no range
-            raise GeneratorError(f"{str(value)[:20]} is no log-prob")
-    return np.minimum(np.array(values, np.float32), np.float32(0))

@@ -5,32 +5,37 @@ from __future__ import annotations
 import abc
 import asyncio
 import base64
+import hashlib
 import io
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import aiohttp
 import numpy as np
 from PIL import Image
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.env.types import FatalSearchError, SearchError
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.retries import RetryPolicy, retrying
 from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
 from hypereyes_jax.rollout.engine import Sampled
 from hypereyes_jax.rollout.episodes import GeneratorError, OnSampled
 from hypereyes_jax.rollout.servers.weight_check import EchoError
 from hypereyes_jax.rollout.types import Turn, TurnEnd
 
+_REPLY_BYTES = 64 << 20  # log-probs of a context of 100,000 tokens are some megabytes
+_REFUSED = {400, 409, 413, 415, 422}
+_NOT_HELD = ("not found", "not loaded", "not exist", "cannot be found")  # what servers say of an adapter to unload
+# vLLM writes -9999 for a log-prob of minus infinity. Models' logits lie within some hundreds.
+LOWEST_LOG_PROB = -1000.0
+ROUNDING = 1e-3  # a log-prob may be so far above 0: float32's logit - log-sum-exp, of logits in the hundreds
+
 
 class PromptMismatch(GeneratorError):
     """The server read another prompt than it was sent."""
-
-
-class _TransientError(Exception):
-    """A reply that may be better next time."""
 
 
 class Completion(NamedTuple):
@@ -76,10 +81,11 @@ class GenerationServer(abc.ABC):
     Args:
       url: like "http://host:30000".
       config: the model that the server runs; prompts are checked to have the length there that they have here.
+      api_key: sent as a bearer token; none = no login but that of the URL, if it has one.
       context: tokens a conversation may have.
       concurrency: requests under way at a time.
-      timeout: seconds for one request.
-      attempts: tries of a request before it counts as failed.
+      timeout: seconds for one request, in which an answer that is not streamed shows no progress.
+      attempts: tries of a request before it counts as failed. A server that says when to come back is waited for.
       kept_adapters: versions that stay loaded; at least one more than the staleness allowed.
     """
 
@@ -91,6 +97,7 @@ class GenerationServer(abc.ABC):
         url: str,
         config: Qwen3VLConfig,
         *,
+        api_key: str = "",
         context: int = 32768,
         concurrency: int = 64,
         timeout: float = 600.0,
@@ -100,27 +107,29 @@ class GenerationServer(abc.ABC):
         max_pixels: int = MAX_PIXELS,
         max_images: int = 50,
     ):
-        self.url = url.rstrip("/")
+        address = Address.of(url.rstrip("/"))
+        self.url, self._where = address.url, address.where
         self.config, self.context, self.max_images = config, context, max_images
         self.version = 0
         self.adapter: str | None = None
         self._pixels = min_pixels, max_pixels
         self._gate = asyncio.Semaphore(concurrency)
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
-        self._attempts = attempts
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else dict(address.headers)
+        self._http = JsonHttp(HttpLimits(idle=timeout, reply_bytes=_REPLY_BYTES), headers)
+        self._retries = RetryPolicy(attempts, backoff=(0.1, 0.5))
+        self._opened = False
         self._adapters: list[str] = []
         self._kept = kept_adapters
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=self._timeout)
+        self._opened = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        self._opened = False
+        await self._http.aclose()
 
     @abc.abstractmethod
     async def sample(
@@ -147,15 +156,29 @@ class GenerationServer(abc.ABC):
     async def push_adapter(self, path: Path, version: int) -> None:
         """Loads a PEFT adapter from a directory that the server can read; requests from now on use it.
 
-        Each version gets a name of its own, since the server's prefix cache is keyed by the name. Raises GeneratorError
-        if the server refuses it; the adapter before stays in use then.
+        The name holds the version, since the server's prefix cache is keyed by the name, and a digest of the files, so
+        that a server that another run has used can't answer with that run's weights. A push may be repeated: an adapter
+        that the server holds already (the reply to an earlier push was lost) is in use then, and one that it no longer
+        holds (it was started anew) need not be unloaded.
+
+        Raises GeneratorError if the server refuses it; the adapter before stays in use then.
         """
-        name = f"policy-v{version}"
-        await self._reply_text(self.load_endpoint, {"lora_name": name, "lora_path": str(path)})
-        self._adapters.append(name)
+        name = f"policy-v{version}-{await asyncio.to_thread(adapter_digest, path)}"
+        try:
+            await self._text(self.load_endpoint, {"lora_name": name, "lora_path": str(path)})
+        except GeneratorError as error:
+            if "already" not in str(error):
+                raise
+        if name not in self._adapters:
+            self._adapters.append(name)
         self.adapter, self.version = name, version
         while len(self._adapters) > self._kept:
-            await self._reply_text(self.unload_endpoint, {"lora_name": self._adapters.pop(0)})
+            try:
+                await self._text(self.unload_endpoint, {"lora_name": self._adapters[0]})
+            except GeneratorError as error:
+                if not any(words in str(error) for words in _NOT_HELD):
+                    raise
+            self._adapters.pop(0)
 
     async def echo_check(self, tokens: np.ndarray, expected: np.ndarray, tolerance: float = 0.05) -> float:
         """Compares the server's log-probs of given tokens with those of the weights it should have.
@@ -187,40 +210,40 @@ class GenerationServer(abc.ABC):
 
     async def post(self, endpoint: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Posts JSON and reads JSON, again after failures that may pass. Raises GeneratorError."""
-        reply: dict[str, Any] = await self._post(endpoint, payload, _json_object)
+        reply: dict[str, Any] = await self._post(endpoint, payload)
         return reply
 
-    async def _reply_text(self, endpoint: str, payload: dict[str, Any]) -> str:
-        text: str = await self._post(endpoint, payload, lambda response: response.text())
-        return text
+    async def _text(self, endpoint: str, payload: dict[str, Any]) -> str:
+        return str(await self._post(endpoint, payload, text=True))
 
-    async def _post(self, endpoint: str, payload: dict[str, Any], read: Any) -> Any:
-        if self._session is None:
+    async def _post(self, endpoint: str, payload: dict[str, Any], *, text: bool = False) -> Any:
+        """Posts JSON, again after failures that may pass.
+
+        Raises:
+          GeneratorError: the server fails or refuses the request.
+          FatalSearchError: no later request can work, either (the key is refused, nothing is at this address).
+        """
+        if not self._opened:
             raise RuntimeError(f"the client is not open; use it as `async with {type(self).__name__}(...)`")
-        passing = (aiohttp.ClientError, TimeoutError, _TransientError)
-        tries = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.1),
-            retry=retry_if_exception_type(passing),
-            reraise=True,
-        )
+
+        async def once() -> Any:
+            async with self._gate:
+                reply = await self._http.request("POST", f"{self.url}/{endpoint}", body=payload, text=text)
+            if reply.status in _REFUSED or (reply.worked and reply.status in (403, 404)):
+                raise GeneratorError(f"{endpoint} refused ({reply.status}): {reply.words}")
+            data = check_status(reply, self._where)
+            if not text and not isinstance(data, dict):
+                message = f"no JSON object but a {type(data).__name__}"
+                raise SearchError(message, transient=True, kind="bad_reply")
+            return data
+
         try:
-            async for attempt in tries:
-                with attempt:
-                    async with self._gate, self._session.post(f"{self.url}/{endpoint}", json=payload) as reply:
-                        if reply.status >= 500 or reply.status == 429:
-                            raise _TransientError(f"{reply.status}: {(await reply.text(errors='replace'))[:200]}")
-                        if reply.status >= 400:
-                            raise GeneratorError(
-                                f"{endpoint} refused ({reply.status}): {(await reply.text(errors='replace'))[:200]}"
-                            )
-                        try:
-                            return await read(reply)
-                        except (ValueError, RecursionError) as error:  # half a reply, or a proxy's page
-                            raise _TransientError(f"no JSON object: {str(error)[:200]}") from error
-        except passing as error:
-            raise GeneratorError(f"{endpoint} failed {self._attempts} times: {type(error).__name__} {error}") from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return await retrying(self._retries)(once)
+        except FatalSearchError:
+            raise
+        except SearchError as error:
+            kind = "TimeoutError" if error.kind == "timeout" else error.kind
+            raise GeneratorError(f"{endpoint} failed {self._retries.attempts} times: {kind}: {error}") from error
 
     def visual_tokens(self, image: Image.Image) -> int:
         """Visual tokens of an image after resizing. Raises ValueError for one that can't be used."""
@@ -237,11 +260,34 @@ class GenerationServer(abc.ABC):
             )
 
 
-async def _json_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    reply = await response.json()
-    if not isinstance(reply, dict):
-        raise ValueError(f"a {type(reply).__name__}")
-    return reply
+def adapter_digest(path: Path) -> str:
+    """Twelve hexadecimal digits of an adapter's files, names and contents."""
+    digest = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with open(file, "rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def read_log_probs(values: list[Any]) -> np.ndarray:
+    """float32 [n]: what a server says log-probs are. Raises GeneratorError for what none can be, NaN included."""
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not LOWEST_LOG_PROB <= value <= ROUNDING:  # NaN is in no range
+            raise GeneratorError(f"{str(value)[:20]} is no log-prob")
+    return np.minimum(np.array(values, np.float32), np.float32(0))
+
+
+def read_tokens(values: Any, vocabulary: int, limit: int) -> list[int]:
+    """Sampled token ids. Raises GeneratorError for more than were asked for, or for one that the model has not."""
+    if not isinstance(values, list) or len(values) > limit:
+        count = len(values) if isinstance(values, list) else "no"
+        raise GeneratorError(f"the server sent {count} tokens where at most {limit} were asked for")
+    for token in values:
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocabulary:
+            raise GeneratorError(f"the server sent a token {str(token)[:20]}, which the model does not have")
+    return values
 
 
 def check_sampled(tokens: list[int], scored: list[int], finish: str, stop_ids: tuple[int, ...]) -> bool:
@@ -284,7 +330,10 @@ class ServerSeat:
         talk.read(context, visual)
         limit = min(sampling.max_new_tokens, server.context - expanded)
         version = server.version
-        done = await server.sample(talk, sampling, self._stop_ids, limit)
+        try:
+            done = await server.sample(talk, sampling, self._stop_ids, limit)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
         talk.tokens += done.tokens
         versions = np.full(len(done.tokens), version, np.int32)
         chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_behaviour, done.logp_full, versions)

@@ -17,6 +17,8 @@ from hypereyes_jax.rollout.servers.server import (
     GenerationServer,
     check_sampled,
     is_truncated,
+    read_log_probs,
+    read_tokens,
     sampling_params,
 )
 
@@ -42,10 +44,10 @@ class SGLangServer(GenerationServer):
         )
         meta = reply["meta_info"]
         self.check_length(conversation, meta["prompt_tokens"])
-        tokens = [int(token) for token in reply["output_ids"]]
+        tokens = read_tokens(reply["output_ids"], self.config.text.vocab_size, limit)
         rows = meta["output_token_logprobs"]
         stopped = check_sampled(tokens, [row[1] for row in rows], meta["finish_reason"]["type"], stop_ids)
-        full = np.array([row[0] for row in rows], np.float32)
+        full = read_log_probs([row[0] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
         return Completion(tokens, unknown if is_truncated(sampling) else full, full, stopped)
 

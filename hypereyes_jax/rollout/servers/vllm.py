@@ -21,6 +21,8 @@ from hypereyes_jax.rollout.servers.server import (
     ServerSeat,
     check_sampled,
     is_truncated,
+    read_log_probs,
+    read_tokens,
     sampling_params,
 )
 
@@ -57,10 +59,10 @@ class VLLMServer(GenerationServer):
         self.check_length(conversation, reply["usage"]["prompt_tokens"])
         self._check_prompt(conversation, reply.get("prompt_token_ids"))
         choice = reply["choices"][0]
-        tokens = [int(token) for token in choice["token_ids"]]
+        tokens = read_tokens(choice["token_ids"], self.config.text.vocab_size, limit)
         rows = (choice.get("logprobs") or {}).get("content") or []
         stopped = check_sampled(tokens, [_token_of(row) for row in rows], str(choice["finish_reason"]), stop_ids)
-        told = np.array([row["logprob"] for row in rows], np.float32)
+        told = read_log_probs([row["logprob"] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
         if sampling.temperature == 0:
             return Completion(tokens, unknown, unknown, stopped)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.env.types import FatalSearchError, StopReason
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import GeneratorError, TurnEnd, run_episodes
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
@@ -53,10 +54,10 @@ async def test_adapters_have_versioned_names_and_the_echo_tells_the_base_model_f
     for version in (1, 2, 3):
         await client.push_adapter(tmp_path, version)
         assert await client.echo_check(probe, expected) == 0
-        assert mimic.requests[-1]["lora_path"] == f"policy-v{version}"
-    assert list(mimic.adapters) == ["policy-v2", "policy-v3"]
-    with pytest.raises(GeneratorError, match="already been loaded"):
-        await client.push_adapter(tmp_path, 3)
+        assert mimic.requests[-1]["lora_path"].startswith(f"policy-v{version}-")
+    assert [name.rpartition("-")[0] for name in mimic.adapters] == ["policy-v2", "policy-v3"]
+    await client.push_adapter(tmp_path, 3)  # the reply to the first push may have been lost
+    assert len(mimic.adapters) == 2
     seat = await client.open(0, UNTRUNCATED, ())
     chunk = (await seat.turn(text(5))).sampled
     assert set(chunk.version.tolist()) == {3}
@@ -83,6 +84,15 @@ async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mi
             "strips the stop token",
         ),
         (lambda reply: reply["meta_info"].update(finish_reason={"type": "abort"}), "abort"),
+        (lambda reply: reply["output_ids"].__setitem__(0, -5), "does not have"),
+        (lambda reply: reply["output_ids"].__setitem__(0, 10**9), "does not have"),
+        (lambda reply: reply["output_ids"].__setitem__(0, "7"), "does not have"),
+        (lambda reply: reply["output_ids"].extend([30] * 9), "at most 5"),
+        (lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, float("nan")), "no log-prob"),
+        (lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, 9.0), "no log-prob"),
+        (lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), "no log-prob"),
+        (lambda reply: reply.pop("meta_info"), "another form"),
+        (lambda reply: reply["meta_info"].update(finish_reason=None), "another form"),
     ],
 )
 async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, message):
@@ -97,3 +107,36 @@ async def test_a_conversation_that_does_not_fit_ends_before_it_is_sent(mimic):
     assert (await seat.turn(text(380))).end is TurnEnd.CONTEXT
     assert (await seat.turn(text(1))).sampled is None
     assert len(mimic.requests) == 1
+
+
+async def test_a_push_after_a_restart_or_by_another_run_is_of_these_weights(mimic, tmp_path):
+    client = mimic.client
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"first")
+    await client.push_adapter(tmp_path, 1)
+    first = client.adapter
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"another run's")
+    await client.push_adapter(tmp_path, 1)
+    assert client.adapter != first  # the server holds the first under a name of its own
+    mimic.adapters.clear()  # it was started anew
+    await client.push_adapter(tmp_path, 2)
+    assert list(mimic.adapters) == [client.adapter]
+
+
+async def test_the_key_goes_out_as_a_bearer_token_and_a_refused_one_ends_the_run(mimic, chat):
+    async with SGLangServer(mimic.client.url, mimic.config, api_key="k-12345", context=400, **PIXELS) as client:
+
+        async def before(body):
+            return web.json_response({"error": {"message": "key k-12345 is not known"}}, status=401)
+
+        mimic.before = before
+        with pytest.raises(FatalSearchError, match=r"key \*\*\* is not known"):
+            await run_episodes(client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
+
+
+async def test_an_endless_reply_is_bounded(mimic, monkeypatch):
+    monkeypatch.setattr("hypereyes_jax.rollout.servers.server._REPLY_BYTES", 1000)
+    async with SGLangServer(mimic.client.url, mimic.config, context=400, attempts=1, **PIXELS) as client:
+        mimic.spoil = lambda reply: reply.update(text="x" * 10_000)
+        seat = await client.open(0, UNTRUNCATED, ())
+        with pytest.raises(GeneratorError, match="more than 1,000 bytes"):
+            await seat.turn(text(5))

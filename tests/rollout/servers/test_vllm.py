@@ -72,10 +72,10 @@ async def test_adapters_have_versioned_names_and_the_echo_tells_the_base_model_f
     for version in (1, 2, 3):
         await client.push_adapter(tmp_path, version)
         assert await client.echo_check(probe, expected) == 0
-        assert mimic.requests[-1]["model"] == f"policy-v{version}"
-    assert list(mimic.adapters) == ["policy-v2", "policy-v3"]
-    with pytest.raises(GeneratorError, match="already been loaded"):
-        await client.push_adapter(tmp_path, 3)
+        assert mimic.requests[-1]["model"].startswith(f"policy-v{version}-")
+    assert [name.rpartition("-")[0] for name in mimic.adapters] == ["policy-v2", "policy-v3"]
+    await client.push_adapter(tmp_path, 3)  # the reply to the first push may have been lost
+    assert len(mimic.adapters) == 2
     turn = await (await client.open(0, UNTRUNCATED, ())).turn(text(5))
     assert set(turn.sampled.version.tolist()) == {3}
     mimic.adapters.clear()
