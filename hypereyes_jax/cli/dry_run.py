@@ -46,9 +46,9 @@ def _check_contents(config: Any) -> list[str]:
     options = config.data.options() if hasattr(config, "data") and hasattr(config.data, "options") else None
     lines = []
     for name in ("checkpoint", "teacher"):
-        path = getattr(config, name, None)
-        if path is not None and isinstance(path, Path) and (path / "config.json").exists():
-            lines.append(f"--{name} {path}: {_describe_checkpoint(path)}")
+        given = getattr(config, name, None)
+        if given is not None:
+            lines.append(f"--{name} {given}: {_describe_checkpoint(name, str(given))}")
     for name in ("questions", "eval_questions", "demonstrations"):
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
@@ -56,12 +56,20 @@ def _check_contents(config: Any) -> list[str]:
     return lines
 
 
-def _describe_checkpoint(path: Path) -> str:
+def _describe_checkpoint(name: str, given: str) -> str:
+    from hypereyes_jax.models.hub import hub_id
     from hypereyes_jax.models.pretrained import load_chat_format, with_tokenizer
     from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
-    from hypereyes_jax.models.storage import open_directory
+    from hypereyes_jax.models.storage import is_url, open_directory
 
-    directory = open_directory(path)
+    path = Path(given)
+    if not is_url(given) and not path.exists():
+        if hub_id(given) is None:
+            raise UserError(f"--{name} {given}: there is no such directory.")
+        return "a model of the hub, which is downloaded when the command runs"
+    directory = open_directory(given)
+    if not directory.exists("config.json"):
+        raise UserError(f"--{name} {given} holds no config.json. Give a checkpoint in Hugging Face layout.")
     _, config = read_model_config(directory)
     with_tokenizer(config, load_chat_format(directory), directory)
     return f"a model of {config.text.num_hidden_layers} layers, width {config.text.hidden_size}, with its tokenizer"

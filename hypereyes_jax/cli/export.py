@@ -1,6 +1,10 @@
 """Write a model for other programs: adapters merged into their base model, as transformers, vLLM and SGLang load it.
 
-An adapter that is to stay one needs no export: `hypereyes sft` leaves it in PEFT's own format in `adapter/`.
+    hypereyes export --checkpoint BASE --adapter ADAPTER --out DIR
+    hypereyes export --run runs/rl --step 200 --out DIR
+
+A run's weights can be had at any of its checkpoints, also while it goes on. An adapter that is to stay one needs no
+export: `hypereyes sft` leaves it in PEFT's own format in `adapter/`.
 """
 
 from __future__ import annotations
@@ -14,25 +18,45 @@ from hypereyes_jax.errors import UserError
 
 @dataclass(frozen=True)
 class ExportConfig:
-    checkpoint: Path
-    """Base model in HF layout."""
     out: Path
     """Directory to write."""
+    checkpoint: str | None = None
+    """Base model: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
+    run: Path | None = None
+    """Instead of a base model, the directory of a run of `hypereyes sft` or `hypereyes rl`."""
+    step: int | None = None
+    """Step of the run's checkpoint; none takes its newest."""
     adapter: Path | None = None
     """PEFT directory to merge; none = only convert."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of what is written; none = as stored."""
+    """Precision of what is written; none keeps that of the base model, or that in which the run computes."""
     temperature: float = 1.0
     """Other than 1: a teacher for a server that scores at temperature 1, with its logits already divided by this."""
 
 
 def run(config: ExportConfig) -> None:
-    from hypereyes_jax.models.export import export_merged
+    from hypereyes_jax.learner.run_weights import run_weights
+    from hypereyes_jax.models.export import cooled, export_merged
+    from hypereyes_jax.models.pretrained import save_model
 
     if not config.temperature > 0:
         raise UserError("--temperature must be positive")
+    if (config.run is None) == (config.checkpoint is None):
+        raise UserError("give either --checkpoint (a base model) or --run (the directory of a run)")
+    if config.run is not None:
+        if config.adapter is not None:
+            raise UserError("--adapter belongs to --checkpoint: a run's own adapters are merged without it")
+        found = run_weights(config.run, config.step)
+        params = cooled(found.params, config.temperature)
+        dtype = config.dtype or found.dtype
+        save_model(config.out, found.config, params, found.base, dtype, pixels=found.pixels)
+        print(f"wrote {config.out}, the weights of step {found.step}")
+        return
+    assert config.checkpoint is not None
+    if config.step is not None:
+        raise UserError("--step belongs to --run: a base model has none")
     for path, name in ((config.checkpoint, "config.json"), (config.adapter, "adapter_config.json")):
-        if path is not None and not (path / name).exists():
+        if path is not None and Path(path).is_dir() and not (Path(path) / name).exists():
             raise UserError(f"{path} holds no {name}. Give a {'model' if name == 'config.json' else 'PEFT'} directory.")
     try:
         written = export_merged(config.checkpoint, config.out, config.adapter, config.dtype, config.temperature)

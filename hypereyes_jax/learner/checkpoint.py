@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from hypereyes_jax.errors import UserError
@@ -183,6 +185,55 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[str, Any]]:
+    """(step, the weights that trained) of a finished checkpoint, the newest by default: nested dicts of numpy arrays.
+
+    Only these are read, not the optimiser, and nothing is written: a run may go on in the directory meanwhile.
+
+    Raises:
+      UserError: there is no such checkpoint.
+      CheckpointDamaged: it can't be read, or differs from what was written.
+    """
+    steps = (
+        sorted(int(path.name) for path in directory.glob("[0-9]*") if path.name.isdigit()) if directory.is_dir() else []
+    )
+    if not steps or (step is not None and step not in steps):
+        wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        raise UserError(f"{directory} does not hold {wanted}; it has those of steps {steps or 'none'}.")
+    chosen = steps[-1] if step is None else step
+    place = directory.resolve() / str(chosen)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            found = reader.metadata(place / "state")
+            tree = getattr(found, "item_metadata", found)
+            tree = getattr(tree, "tree", tree)
+            wanted_tree = {
+                "trainable": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree["trainable"])
+            }
+            how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted_tree)
+            arguments = ocp.args.PyTreeRestore(item=wanted_tree, restore_args=how, partial_restore=True)
+            saved = reader.restore(place / "state", args=arguments)
+        meta = json.loads((place / "cursor" / "metadata").read_text())
+        sums = meta["checksums"]["saved"]
+    except Exception as error:
+        if isinstance(error, _UNREADABLE) or type(error) is Exception:
+            first_line = str(error).strip().split("\n")[0][:300]
+            raise CheckpointDamaged(
+                f"checkpoint {place} is damaged: {first_line}. Give the step of another."
+            ) from error
+        raise
+    # a Lora was saved by its attributes, and is read as a dict
+    written = {re.sub(r"\.(\w+)", r"['\1']", name): value for name, value in sums.items()}
+    for name, value in _named_checksums(saved).items():
+        if written.get(name) != value:
+            raise CheckpointDamaged(
+                f"checkpoint {place} is damaged: the content of {name} changed after it was written. Give the step of "
+                "another."
+            )
+    return chosen, saved["trainable"]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from hypereyes_jax.models.companions import write_companions
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, merge
 from hypereyes_jax.models.peft import load_peft, save_peft
-from hypereyes_jax.models.qwen3_vl import Qwen3VLConfig, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl import Params, Qwen3VLConfig, load_hf, save_hf
 from hypereyes_jax.models.storage import open_directory
 
 
@@ -39,13 +39,19 @@ def export_merged(
     config, params = load_hf(base, dtype)
     if lora is not None:
         params = merge(params, lora if isinstance(lora, Lora) else load_peft(lora, config))
-    if temperature != 1:
-        norm = params["norm"]
-        params = {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
+    params = cooled(params, temperature)
     out.mkdir(parents=True, exist_ok=True)
     write_companions(open_directory(base), out, config, None)
     save_hf(out, config, params)
     return out
+
+
+def cooled(params: Params, temperature: float) -> Params:
+    """Parameters whose logits are divided by a temperature: the last norm's weights are."""
+    if temperature == 1:
+        return params
+    norm = params["norm"]
+    return {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
 
 
 def export_adapter(base: str | os.PathLike, out: str | os.PathLike, lora: Lora) -> Path:

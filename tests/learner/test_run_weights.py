@@ -1,0 +1,120 @@
+"""A run's weights at any of its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypereyes_jax.cli import main as cli
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.learner.checkpoint import CheckpointDamaged, Checkpoints, read_trainable
+from hypereyes_jax.learner.run_weights import run_weights
+from hypereyes_jax.learner.state import TrainState, split
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge
+from hypereyes_jax.models.pretrained import load_model
+
+BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
+
+
+def run_of(path, command, train, trainables):
+    """A run directory as the commands leave it, with a checkpoint for each of `trainables` by step."""
+    scale = {"learner": {"train": train, "compute_dtype": "float32"}, "min_pixels": 1024, "max_pixels": 49152}
+    settings = {"lora_rank": 2, "lora_alpha": 8.0}
+    config = {"checkpoint": str(BASE), "scale": scale, "settings": settings}
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"command": command, "config": config}))
+    _, params, _ = load_model(BASE)
+    with Checkpoints(path / f"{command}-checkpoints") as checkpoints:
+        for step, trainable in trainables(params).items():
+            state = TrainState(jnp.int32(step), trainable, {}, {"m": trainable}, jax.random.key_data(jax.random.key(0)))
+            checkpoints.save(state, {"place": step})
+    return params
+
+
+def language(params, factor):
+    trainable, _ = split(params, "language")
+    return jax.tree.map(lambda x: x * factor, trainable)
+
+
+@pytest.fixture(scope="module")
+def rl(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "rl"
+    params = run_of(path, "rl", "language", lambda params: {3: language(params, 2.0), 7: language(params, 3.0)})
+    return path, params
+
+
+@pytest.mark.parametrize(("step", "factor"), [(3, 2.0), (7, 3.0), (None, 3.0)])
+def test_the_weights_of_a_step_are_written_beside_what_did_not_train(rl, tmp_path, step, factor):
+    path, params = rl
+    words = ["export", "--run", str(path), "--out", str(tmp_path / "model")]
+    assert cli.main([*words, *(["--step", str(step)] if step else [])]) == 0
+    _, written, _ = load_model(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, written["vision"], params["vision"])
+    expected = jax.tree.map(lambda x: x * factor, params["layers"])
+    jax.tree.map(np.testing.assert_array_equal, written["layers"], expected)
+    size = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())["size"]
+    assert size == {"shortest_edge": 1024, "longest_edge": 49152}
+
+
+def test_adapters_of_a_step_are_merged(tmp_path):
+    config, base, _ = load_model(BASE)
+    rules = LoraConfig((LoraRule("layers/.*", 2, 8.0),))
+    lora = jax.tree.map(
+        lambda x: jax.random.normal(jax.random.key(x.size), x.shape), init_lora(jax.random.key(0), base, config, rules)
+    )
+    run_of(tmp_path / "sft", "sft", "lora", lambda params: {5: lora})
+    found = run_weights(tmp_path / "sft")
+    assert (found.step, found.base, found.pixels) == (5, str(BASE), (1024, 49152))
+    jax.tree.map(np.testing.assert_array_equal, found.params, merge(base, lora))
+
+
+def test_reading_leaves_every_checkpoint_where_it_is(rl):
+    path, _ = rl
+    run_weights(path, 3)
+    with Checkpoints(path / "rl-checkpoints") as checkpoints:
+        assert checkpoints.steps == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "RUN", "--step", "4"], r"the checkpoint of step 4; it has those of steps \[3, 7\]"),
+        (["--run", "RUN/rl-checkpoints"], "config.json"),
+        (["--run", "RUN", "--checkpoint", str(BASE)], "give either --checkpoint"),
+        (["--run", "RUN", "--adapter", str(BASE)], "--adapter belongs to --checkpoint"),
+        (["--checkpoint", str(BASE), "--step", "3"], "--step belongs to --run"),
+        ([], "give either --checkpoint"),
+    ],
+)
+def test_what_is_not_there_is_named(rl, tmp_path, capsys, words, message):
+    words = [word.replace("RUN", str(rl[0])) for word in words]
+    assert cli.main(["export", "--out", str(tmp_path / "model"), *words]) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert re.search(message, error), error
+
+
+def test_a_run_of_another_command_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"command": "eval", "config": {}}))
+    with pytest.raises(UserError, match=r"no run of `hypereyes sft` or `hypereyes rl`: its config\.json says 'eval'"):
+        run_weights(tmp_path)
+
+
+def test_a_checkpoint_that_changed_is_refused(tmp_path):
+    run_of(tmp_path / "rl", "rl", "language", lambda params: {3: language(params, 2.0)})
+    file = tmp_path / "rl" / "rl-checkpoints" / "3" / "cursor" / "metadata"
+    meta = json.loads(file.read_text())
+    name = next(name for name in meta["checksums"]["saved"] if "trainable" in name)
+    meta["checksums"]["saved"][name] ^= 1
+    file.write_text(json.dumps(meta))
+    with pytest.raises(CheckpointDamaged, match="changed after it was written"):
+        read_trainable(tmp_path / "rl" / "rl-checkpoints", 3)
+    file.unlink()
+    with pytest.raises(CheckpointDamaged, match="is damaged"):
+        read_trainable(tmp_path / "rl" / "rl-checkpoints", 3)
