@@ -98,8 +98,8 @@ def run(config: EvalConfig) -> None:
     from rich.console import Console
 
     from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
-    from hypereyes_jax.files import read_json
 
     opened = _open_benchmarks(config)
     directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
@@ -113,7 +113,7 @@ def run(config: EvalConfig) -> None:
         for split in config.splits:
             if not evaluated(directory, config.name, split):
                 asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
-    stages_done = read_json(directory.file("metrics.json"))["stages"]
+    stages_done = read_stages(directory.file(METRICS))
     Console().print(results_table(stages_done), costs_table(stages_done))
 
 

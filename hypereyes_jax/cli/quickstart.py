@@ -48,6 +48,7 @@ def run(config: QuickstartConfig) -> None:
     from rich.console import Console
 
     from hypereyes_jax.eval.report import write_report
+    from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.tables import costs_table, results_table
 
     started = time.time()
@@ -58,8 +59,8 @@ def run(config: QuickstartConfig) -> None:
     cost = _cost(directory, time.time() - started)
     report = write_report(directory.path)
     console = Console()
-    results = read_json(directory.file("metrics.json"))["stages"]
-    console.print(results_table(results), costs_table(results))
+    results = read_stages(directory.file(METRICS))
+    console.print(results_table(results, config.smoke), costs_table(results))
     console.print(f"{duration(cost['seconds'])} in all, peak memory {cost['peak_gib']:.1f} GiB. Report: {report}")
 
 

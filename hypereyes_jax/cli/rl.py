@@ -25,8 +25,10 @@ from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.outputs import check_replaced_directories
+from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
-from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
+from hypereyes_jax.train.settings import RlSettings, SelectionRule, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
 
 
@@ -56,7 +58,13 @@ class RlConfig:
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
     """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
+    select: Literal["yes", "no"] = "yes"
+    """Train on the candidates that the policy fails at first and solves within five tries, or with `no` on all."""
+    references: Path | None = None
+    """A file of initial references, {id: [rounds, invocations]} or another run's rl_selection.json. The questions in it
+    are trained on, and nothing is tried."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     settings: RlSettings = field(default_factory=RlSettings)
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What ranks the rollouts of a question."""
@@ -98,6 +106,11 @@ class RlConfig:
 
 
 def run(config: RlConfig) -> None:
+    with StopRequest(config.stop) as stop:
+        _run(config, stop)
+
+
+def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.models.pretrained import save_model
@@ -105,6 +118,7 @@ def run(config: RlConfig) -> None:
     from hypereyes_jax.rollout.replicas.layout import teams
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
     from hypereyes_jax.train.distillation import choose
+    from hypereyes_jax.train.question_selection import read_selection
     from hypereyes_jax.train.rl import train
     from hypereyes_jax.train.rl_loop import Trial
     from hypereyes_jax.train.samplers import Rollouts
@@ -125,12 +139,19 @@ def run(config: RlConfig) -> None:
     for opened in (questions, *([trial.questions] if trial else [])):
         if processes.first and opened.report.bad:
             print(opened.report.bad_in_words())
+    if config.references is not None:
+        if config.select == "no":
+            raise UserError("--references names the questions to train on: leave out --select no")
+        read_selection(config.references)
     inputs = {
         "checkpoint": Path(config.checkpoint),
         "questions": Path(config.questions),
         "teacher": None if config.teacher is None else Path(config.teacher),
+        "references": config.references,
     }
-    directory = processes.open(config.out, "rl", config, inputs, config.tracking)  # as asked for: sizes are the mesh's
+    check_replaced_directories([config.out / "model"], [path for path in inputs.values() if path is not None])
+    # as asked for: sizes are the mesh's
+    directory = processes.open(config.out, "rl", config, inputs, config.tracking, stop)
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
         print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
@@ -168,6 +189,7 @@ def run(config: RlConfig) -> None:
             resume_step=config.resume_step,
             reward=config.reward,
             tighten=config.tighten,
+            rule=SelectionRule(config.select == "yes", config.references),
         )
     save_model(
         directory.file("model"),

@@ -17,6 +17,8 @@ import tyro
 
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.runs.outputs import check_replaced_directories
+from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale, known_recipe, refuse_settings, scale_of
@@ -39,6 +41,7 @@ class SftConfig:
     resume_step: int | None = None
     """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     settings: SftSettings = field(default_factory=SftSettings)
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     scale: Scale = MINIATURE_SFT
@@ -65,6 +68,11 @@ class SftConfig:
 
 
 def run(config: SftConfig) -> None:
+    with StopRequest(config.stop) as stop:
+        _run(config, stop)
+
+
+def _run(config: SftConfig, stop: StopRequest) -> None:
     import jax
 
     from hypereyes_jax.launch.processes import Processes
@@ -78,7 +86,8 @@ def run(config: SftConfig) -> None:
     refuse_settings(scale, SftConfig.of(config.recipe).scale)
     processes = Processes.start(config.distributed, config.mesh)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
-    directory = processes.open(config.out, "sft", config, inputs, config.tracking)
+    check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())
+    directory = processes.open(config.out, "sft", config, inputs, config.tracking, stop)
     # frozen: kept as it is computed with
     model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)
     with processes.stages() as stages:

@@ -58,7 +58,7 @@ class Recipe:
     image_tokens: int = 1_200  # cap of one image
     shard_rows: int = 1  # rows of a micro-batch that a data shard takes
     row_images: int = 12  # images a row is planned for; the paper allows 50 a rollout, most of them small crops
-    checkpoint_every: int = 1_000
+    checkpoint_every: int = 100  # steps, beside one every ten minutes; the authors' 1,000 are more than a run has
     keep_checkpoints: int = 8
     eval_every: int = 1_000  # steps
     seed: int = 42
@@ -137,7 +137,7 @@ RECIPES: dict[str, Recipe] = {
         MINIATURE,
         HYPEREYES_30B_SFT,
         HYPEREYES_30B_RL,
-        replace(HYPEREYES_30B_SFT, name="hypereyes_235b_sft", model="235b-a22b", checkpoint_every=600, eval_every=600),
+        replace(HYPEREYES_30B_SFT, name="hypereyes_235b_sft", model="235b-a22b", eval_every=600),
         # The 235B's batch, learning rate and trained part are not stated: those of the 30B.
         replace(
             HYPEREYES_30B_RL,

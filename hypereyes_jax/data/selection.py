@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 from hypereyes_jax.env.types import EpisodeResult, StopReason
@@ -21,26 +22,44 @@ class Try(NamedTuple):
         return cls(result.rounds, result.invocations, None if result.stop is StopReason.INFRASTRUCTURE else correct)
 
 
-def initial_reference(tries: Sequence[Try]) -> tuple[int, int] | None:
-    """(rounds, invocations) to start TRACE from, or None if the question is left out.
+class LeftOut(StrEnum):
+    """Why a question is not trained on."""
+
+    RIGHT_AT_ONCE = "the first try is right"
+    NEVER_RIGHT = "no try is right"
+    NO_SEARCH = "right without a search only"
+    UNDECIDED = "searches or the judge failed, so that not all of its tries could be made"
+
+
+def initial_reference(tries: Sequence[Try | None]) -> tuple[int, int] | LeftOut:
+    """(rounds, invocations) to start TRACE from, or why the question is left out.
 
     A question is kept if its first try fails and a later one succeeds (pass@1 fails, pass@k succeeds; the paper's k is
-    5). The reference is the success with the fewest rounds, then the fewest invocations, among those that used a tool:
-    the paper takes it from a success and does not say from which.
+    5). The reference is the success with the fewest rounds, then the fewest invocations, among those that searched: the
+    paper takes it from a success and does not say from which.
 
-    Tries that tell nothing of the policy are left out, and the first try is the first of the others.
+    Args:
+      tries: k of them, the first one first; None, or one whose verdict is None, tells nothing of the policy.
     """
-    own = _own(tries)
-    if not own or own[0].correct:
-        return None
-    return min(((each.rounds, each.invocations) for each in own if each.correct and each.rounds > 0), default=None)
+    first, *later = tries
+    if not told(first):
+        return LeftOut.UNDECIDED
+    if is_settled(tries):
+        return LeftOut.RIGHT_AT_ONCE
+    right = [each for each in later if each is not None and each.correct]
+    searched = [(each.rounds, each.invocations) for each in right if each.rounds > 0 and each.invocations > 0]
+    if searched:
+        return min(searched)
+    if not all(map(told, later)):
+        return LeftOut.UNDECIDED
+    return LeftOut.NO_SEARCH if right else LeftOut.NEVER_RIGHT
 
 
-def settled(tries: Iterable[Try]) -> bool:
+def is_settled(tries: Sequence[Try | None]) -> bool:
     """Whether no further try could bring the question in: the first one succeeded."""
-    own = _own(tries)
-    return bool(own) and bool(own[0].correct)
+    return bool(tries) and tries[0] is not None and tries[0].correct is True
 
 
-def _own(tries: Iterable[Try]) -> list[Try]:
-    return [each for each in tries if each.correct is not None]
+def told(each: Try | None) -> bool:
+    """Whether a try was made and tells something of the policy."""
+    return each is not None and each.correct is not None

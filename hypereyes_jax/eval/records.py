@@ -23,10 +23,11 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.env.media.images import read_base64_image
-from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
+from hypereyes_jax.env.types import EpisodeResult, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.metrics import Judged
-from hypereyes_jax.files import write_atomic, writing
+from hypereyes_jax.files import mend_last_line, read_json_lines, write_atomic, writing
+from hypereyes_jax.runs.typed_json import from_json
 
 _MAX_SIDE = 1280  # px; boxes are fractions, so the viewer loses sharpness only
 _IMAGE_PREFIX = "data:image/"
@@ -121,57 +122,49 @@ def data_uri(image: Image.Image) -> str:
 
 def write_records(path: Path, records: Iterable[TrajectoryRecord]) -> None:
     """Write a trajectory file, whole or not at all. Raises `UserError` when it can't be written."""
-    write_atomic(path, "".join(_line(record) for record in records))
+    write_atomic(path, "".join(record_line(record) for record in records))
 
 
 def append_record(path: Path, record: TrajectoryRecord) -> None:
-    """Add one record at the end of a trajectory file, which is made if there is none."""
+    """Add one record at the end of a trajectory file, which is made if there is none.
+
+    A last line that a kill has torn is cut off first.
+    """
+    mend_last_line(path)
     with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(_line(record))
+        file.write(record_line(record))
 
 
 def read_records(path: Path) -> Iterator[TrajectoryRecord]:
-    """Read a trajectory file, a line at a time.
+    """Read a trajectory file, a line at a time; a last line that a kill has torn is left out.
 
     Raises:
       UserError: the file is missing, or a line is not a record; names the file and the line.
     """
+    if not path.exists():
+        raise UserError(f"there is no trajectory file {path}.")
+    for number, value in read_json_lines(path):
+        yield checked_record(value, path, number)
+
+
+def checked_record(value: Any, path: Path, number: int) -> TrajectoryRecord:
+    """The record of a line of a file. Raises UserError that names both if it is none."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below; only opening it may be the user's mistake)
-    except FileNotFoundError:
-        raise UserError(f"there is no trajectory file {path}.") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield record_from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise UserError(
-                    f"{path}, line {number} is not a trajectory record ({type(error).__name__}: {error}). "
-                    "Remove the line, or make the file again."
-                ) from error
+        return record_from_json(value)
+    except ValueError as error:
+        raise UserError(
+            f"{path}, line {number} is not a trajectory record ({error}). Remove the line, or make the file again."
+        ) from error
 
 
-def record_from_json(value: dict[str, Any]) -> TrajectoryRecord:
-    """The inverse of `to_json`. Raises ValueError, KeyError or TypeError on anything else."""
-    images = tuple(value["images"])
-    if not all(isinstance(image, str) and image.startswith(_IMAGE_PREFIX) for image in images):
+def record_from_json(value: Any) -> TrajectoryRecord:
+    """The inverse of `to_json`. Raises ValueError on anything else."""
+    record = from_json(TrajectoryRecord, value)
+    if not all(image.startswith(_IMAGE_PREFIX) for image in record.images):
         raise ValueError("images must be data URIs")  # a viewer must never be made to fetch from elsewhere
-    turns = tuple(_turn(turn) for turn in value["turns"])
-    fields = {**value, "images": images, "turns": turns, "answers": tuple(value["answers"])}
-    return TrajectoryRecord(**{**fields, "stop": StopReason(value["stop"])})
+    return record
 
 
-def _turn(value: dict[str, Any]) -> TurnRecord:
-    return TurnRecord(**{**value, "invocations": tuple(_invocation(call) for call in value["invocations"])})
-
-
-def _invocation(value: dict[str, Any]) -> Invocation:
-    box = value["box"]
-    if box is not None:
-        x1, y1, x2, y2 = map(float, box)
-        box = (x1, y1, x2, y2)
-    return Invocation(**{**value, "box": box, "hits": tuple(SearchHit(**hit) for hit in value["hits"])})
-
-
-def _line(record: TrajectoryRecord) -> str:
+def record_line(record: TrajectoryRecord) -> str:
+    """A record as a line of a trajectory file."""
     return json.dumps(record.to_json(), allow_nan=False) + "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import TrajectoryRecord, read_records
+from hypereyes_jax.eval.rollout_files import TRAINING, read_rollouts, rollout_steps, sampled_steps
+from hypereyes_jax.eval.run_files import CONFIG, METRICS, RunConfig, read_run_config, read_stages
 from hypereyes_jax.eval.timeline import read_timeline
-from hypereyes_jax.files import read_json, write_atomic
+from hypereyes_jax.files import write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
+from hypereyes_jax.runs.outputs import check_outputs
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL"}
+_STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL", TRAINING: "rollout"}
 _SPLIT_NAMES = {"heldout": "held-out", "seen": "seen", "heldout_serial": "held-out, serial"}
 _STOP_NAMES = {
     "answered": "wrong answer",
@@ -104,8 +108,8 @@ class Report:
     """All that the page shows, as JSON-able values."""
 
     title: str
-    command: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    run: RunConfig | None = None
+    smoke: bool = False  # a run of so few steps and questions that its figures mean nothing
     stages: list[dict[str, Any]] = field(default_factory=list)  # rows of the headline table
     cards: list[dict[str, Any]] = field(default_factory=list)
     panels: list[dict[str, Any]] = field(default_factory=list)
@@ -131,6 +135,7 @@ def write_report(source: Path, out: Path | None = None, *, questions: int = 40) 
         raise UserError(f"there is no {source}. Give the directory of a run, or a trajectory file.")
     report = collect(source, questions)
     out = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
+    check_outputs([out], [source] if source.is_file() else [path for path in source.iterdir() if path.name != out.name])
     # a lone surrogate can come out of a tokenizer, and can't be encoded
     write_atomic(out, render(report).encode("utf-8", "replace"))
     return out
@@ -141,11 +146,11 @@ def collect(source: Path, questions: int = 40) -> Report:
     if source.is_file():
         return records_report(list(read_records(source)), source.resolve().name, questions)
     report = Report(title=source.resolve().name)
-    if (source / "config.json").exists():
-        report.settings = read_json(source / "config.json")
-        report.command = str(report.settings.get("command", ""))
-    if (source / "metrics.json").exists():
-        _add_stages(report, read_json(source / "metrics.json").get("stages", {}))
+    if (source / CONFIG).exists():
+        report.run = read_run_config(source / CONFIG)
+        report.smoke = report.run.config.get("smoke") is True
+    if (source / METRICS).exists():
+        _add_stages(report, read_stages(source / METRICS))
     steps = read_metrics(source / "metrics.jsonl")
     _add_panels(report, steps)
     _add_costs(report, steps)
@@ -154,6 +159,7 @@ def collect(source: Path, questions: int = 40) -> Report:
     report.timelines = [read_timeline(path) for path in paths]
     records = [record for path in sorted(source.glob("trajectories-*.jsonl")) for record in read_records(path)]
     _add_trajectories(report, records, questions)
+    _add_rollouts(report, source, questions)
     if not (report.stages or report.panels or report.further or report.questions):
         raise UserError(
             f"{source} holds nothing to report on: no metrics.json, metrics.jsonl or trajectories-*.jsonl. "
@@ -193,7 +199,7 @@ def render(report: Report) -> str:
         report=report,
         engine_kinds=ENGINE_KINDS,
         page=page,
-        settings=json.dumps(report.settings.get("config", {}), indent=2, ensure_ascii=False),
+        settings=json.dumps(report.run.config if report.run else {}, indent=2, ensure_ascii=False),
         style=(_TEMPLATES / "report.css").read_text(),
         scripts=scripts,
         script_hashes=" ".join(f"'sha256-{digest}'" for digest in hashes),
@@ -323,6 +329,36 @@ def _add_trajectories(report: Report, records: Sequence[TrajectoryRecord], limit
     report.images = list(numbers)
 
 
+def _add_rollouts(report: Report, source: Path, limit: int) -> None:
+    """Groups of training rollouts that were kept, from steps spread over the run; the best of a group first."""
+    numbers = {image: number for number, image in enumerate(report.images)}
+    for step, path in sampled_steps(rollout_steps(source), limit):
+        groups: dict[str, list[TrajectoryRecord]] = defaultdict(list)
+        for record in read_rollouts(path):
+            groups[record.question_id].append(record)
+        for group in groups.values():
+            first = group[0]
+            group.sort(key=lambda record: -_reward(record))
+            report.questions.append(
+                {
+                    "id": f"{first.question_id}, step {step}",
+                    "text": first.question,
+                    "kind": first.kind,
+                    "split": f"training, step {step}",
+                    "answers": list(first.answers),
+                    "images": [numbers.setdefault(image, len(numbers)) for image in first.images],
+                    "runs": [_run(record) for record in group],
+                }
+            )
+    report.images = list(numbers)
+
+
+def _reward(record: TrajectoryRecord) -> float:
+    """Of a rollout of training; what has none is last."""
+    reward = record.extra.get("reward")
+    return reward if isinstance(reward, (int, float)) and not isinstance(reward, bool) else -math.inf
+
+
 def _interest(group: Sequence[TrajectoryRecord]) -> tuple[int, bool, int, str]:
     """Sort key: answered by most stages, then those where training made a difference, then the most searched."""
     verdicts = [record.correct for record in group]
@@ -340,9 +376,21 @@ def _run(record: TrajectoryRecord) -> dict[str, Any]:
         **value,
         "key": record.stage,
         "name": stage_name(record.stage) + (", serial" if serial else ""),
+        "worth": _worth(record),
         "rounds": record.rounds,
         "invocations": record.invocations,
     }
+
+
+def _worth(record: TrajectoryRecord) -> list[str]:
+    """What a rollout of training earned, in words: reward, its part for the tools, advantage."""
+    names = {"reward": "reward", "reward_tool": "tool reward", "advantage": "advantage"}
+    values = {text: record.extra.get(name) for name, text in names.items()}
+    return [
+        f"{text} {value:+.3f}"
+        for text, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
 
 
 def _number(value: float, unit: str) -> str:

@@ -8,11 +8,16 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Evaluation
 from hypereyes_jax.eval.records import record_judged, write_records
 from hypereyes_jax.eval.report import split_name, stage_name
-from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.eval.run_files import METRICS, read_stages
+from hypereyes_jax.files import read_json_object, write_json
 from hypereyes_jax.runs.run_directory import RunDirectory
+
+SMOKE = "a smoke run: it shows that every stage works, and its figures mean nothing"
+MOST_MASKED = 0.05  # of the questions of an evaluation that is filed
 
 
 def save_evaluation(
@@ -31,11 +36,26 @@ def save_evaluation(
       judge: name of the judge; recorded with the summary and with each trajectory.
       costs: saved beside the summary: {"search": SearchMetrics.summary(), "engine": Timeline.utilisation()}.
       records: trajectories written at most (they hold their images).
+
+    Raises:
+      UserError: more than a twentieth of the questions could not be scored, because searches or the judge failed. That
+        is no finding, and nothing is filed: the same command evaluates them again.
     """
+    masked = evaluation.summary.masked_infrastructure + evaluation.summary.masked_judge
+    asked = len(evaluation.judged)
+    if masked and (masked == asked or masked > max(1, MOST_MASKED * asked)):
+        raise UserError(
+            f"{masked} of {asked} questions of {stage}, {split} could not be scored "
+            f"({evaluation.summary.masked_infrastructure} because searches failed, "
+            f"{evaluation.summary.masked_judge} because the judge did). Nothing is filed: see to the services, then "
+            "run the same command again."
+        )
     kept = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
     write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), kept)
-    metrics = run.file("metrics.json")
-    saved: dict[str, Any] = read_json(metrics) if metrics.exists() else {}
+    metrics = run.file(METRICS)
+    saved: dict[str, Any] = read_json_object(metrics) if metrics.exists() else {}
+    if saved:
+        read_stages(metrics)  # a damaged one must not be added to
     saved.setdefault("stages", {}).setdefault(stage, {})[split] = {
         **evaluation.summary.to_json(),
         "judge": judge,
@@ -46,17 +66,23 @@ def save_evaluation(
 
 def evaluated(run: RunDirectory, stage: str, split: str) -> bool:
     """Whether `save_evaluation` was done for it: a run that continues need not do it again."""
-    metrics = run.file("metrics.json")
-    return metrics.exists() and split in read_json(metrics).get("stages", {}).get(stage, {})
+    metrics = run.file(METRICS)
+    return metrics.exists() and split in read_stages(metrics).get(stage, {})
 
 
-def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """The `stages` of `metrics.json` as a table that fits 80 columns; what was not scored is said below it."""
+def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]], smoke: bool = False) -> Table:
+    """The `stages` of `metrics.json` as a table that fits 80 columns; what was not scored is said below it.
+
+    Args:
+      smoke: of a run whose figures mean nothing, which is said above it.
+    """
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("stage", "questions"):
         table.add_column(heading, no_wrap=True)
     for heading in ("right %", "95 %", "rounds", "searches", "k tok", "CAS", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if smoke:
+        table.title = SMOKE
     masked = 0
     for stage, splits in stages.items():
         for split, row in splits.items():

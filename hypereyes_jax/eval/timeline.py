@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import read_json
+from hypereyes_jax.files import read_json_object
 
 # Spans drawn at most, from the start of the run: more would make the page large and slow.
 _MAX_SPANS = 6000
 # Neighbours of a kind are drawn as one where the gap is less than this share of the time: about half a pixel.
 _JOIN = 1 / 2500
+_CENTURY = 3.2e15  # in microseconds
 
 
 def read_timeline(path: Path) -> dict[str, Any]:
@@ -26,12 +27,14 @@ def read_timeline(path: Path) -> dict[str, Any]:
       UserError: the file is not such a trace.
     """
     try:
-        events = read_json(path)["traceEvents"]
-        tracks = {e["tid"]: str(e["args"]["name"]) for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
+        events = [e for e in read_json_object(path)["traceEvents"] if e["ph"] in ("M", "X")]
+        tracks = {
+            _track(e["tid"]): str(e["args"]["name"]) for e in events if e["ph"] == "M" and e["name"] == "thread_name"
+        }
         spans = sorted(
-            (float(e["ts"]) / 1e6, float(e["dur"]) / 1e6, tracks[e["tid"]], str(e["name"]))
+            (_seconds(e["ts"], -_CENTURY), _seconds(e["dur"]), tracks[_track(e["tid"])], str(e["name"])[:200])
             for e in events
-            if e["ph"] == "X" and tracks[e["tid"]].split()[0] in ("device", "slot")
+            if e["ph"] == "X" and tracks[_track(e["tid"])].partition(" ")[0] in ("device", "slot")
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a timeline ({type(error).__name__}: {error}). Remove it.") from error
@@ -39,6 +42,8 @@ def read_timeline(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no span of the device or a slot. Remove it.")
     zero = spans[0][0]
     seconds = max(start + length for start, length, _, _ in spans) - zero
+    if seconds <= 0:
+        raise UserError(f"{path} holds no span that takes time. Remove it.")
     lanes: dict[str, list[list[Any]]] = {track: [] for track in sorted({s[2] for s in spans}, key=_order)}
     kinds: list[str] = []
     drawn = 0
@@ -70,7 +75,22 @@ def read_timeline(path: Path) -> dict[str, Any]:
     }
 
 
+def _track(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError("'tid' must be a whole number")
+    return value
+
+
+def _seconds(value: Any, least: float = 0.0) -> float:
+    """Of microseconds between `least` and a century. Raises ValueError or TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("'ts' and 'dur' must be numbers")
+    if not least <= value <= _CENTURY:
+        raise ValueError(f"a time of {value} microseconds is none")
+    return value / 1e6
+
+
 def _order(track: str) -> tuple[str, list[int]]:
     """By kind, replica (of several) and number: "device", "slot 3", "device 1", "slot 1.3"."""
     kind, _, number = track.partition(" ")
-    return kind, [int(part) for part in number.split(".") if part.isdigit()]
+    return kind, [int(part) for part in number.split(".") if part.isdecimal() and len(part) < 10]

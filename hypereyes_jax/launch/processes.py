@@ -35,6 +35,7 @@ from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, settings_text
+from hypereyes_jax.runs.stop import StopRequest
 from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 
 # What a run may be continued with another value of: where it is, what it runs on, whom it asks and how patiently, how
@@ -49,8 +50,10 @@ _MAY_DIFFER = frozenset(
 )
 
 
-class _NoMetrics:
-    def __enter__(self) -> _NoMetrics:
+class NoMetrics:
+    """What a process that writes no metrics has in place of a `MetricsWriter`."""
+
+    def __enter__(self) -> NoMetrics:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -117,6 +120,7 @@ class Processes:
         config: Any,
         inputs: Mapping[str, Path | None] | None = None,
         tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
+        stop: StopRequest | None = None,
     ) -> RunDirectory:
         """The run's directory, on a file system that all processes share; the first prints the settings and versions.
 
@@ -134,6 +138,7 @@ class Processes:
                     inputs=inputs,
                     devices=self._devices(),
                     tracking=tracking,
+                    stop=stop,
                 )
                 print(settings_text(config))
                 print(settings_text(opened.start))
@@ -142,7 +147,11 @@ class Processes:
         problem = self.gather(problem)[0]
         if problem is not None:
             raise UserError(problem)
-        return opened or RunDirectory(out, tracking)
+        return opened or RunDirectory(out, tracking, stop=stop)
+
+    def first_reason(self, own: str) -> str:
+        """The first reason that any process gives, in all of them; empty if none does. Waits for all."""
+        return next((reason for reason in self.gather(own) if reason), "")
 
     def _devices(self) -> str:
         devices = jax.devices()
@@ -152,9 +161,9 @@ class Processes:
         """Progress, shown by the first process."""
         return Stages() if self.first else Stages(Console(quiet=True))
 
-    def metrics(self, directory: RunDirectory, phase: str, first_step: int) -> MetricsWriter | _NoMetrics:
+    def metrics(self, directory: RunDirectory, phase: str, first_step: int) -> MetricsWriter | NoMetrics:
         """Written by the first process."""
-        return MetricsWriter(directory, phase, first_step) if self.first else _NoMetrics()
+        return MetricsWriter(directory, phase, first_step) if self.first else NoMetrics()
 
     @property
     def team(self) -> tuple[int, ...]:

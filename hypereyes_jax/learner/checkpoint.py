@@ -13,7 +13,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,35 @@ class KeepPolicy:
     every: int | None = None  # steps that are multiples of this are never deleted
 
 
+class CheckpointSchedule:
+    """When to write a checkpoint: every so many steps, after so much time, and after the last step.
+
+    A long step makes "every 20 steps" hours; a short one makes "every 10 minutes" many steps. Whichever comes first
+    counts, so that a crash never costs much.
+    """
+
+    def __init__(self, every: int, minutes: float, last: int, clock: Callable[[], float] = time.monotonic):
+        """
+        Args:
+          every: steps; multiples of it are written.
+          minutes: since the last one, or since the start; 0 = by steps only.
+          last: number of steps of the run.
+        """
+        if every < 1 or not minutes >= 0:
+            raise UserError("--settings.checkpoint-every must be at least 1, --settings.checkpoint-minutes at least 0")
+        self._every, self._seconds, self._last, self._clock = every, 60 * minutes, last, clock
+        self._written_at = clock()
+
+    def is_due(self, done: int) -> bool:
+        """Whether to write one now, after `done` steps in all."""
+        late = self._seconds > 0 and self._clock() - self._written_at >= self._seconds
+        return done % self._every == 0 or done == self._last or late
+
+    def written(self) -> None:
+        """Count the time from now on."""
+        self._written_at = self._clock()
+
+
 @jax.jit
 def checksums(tree: Any) -> Any:
     """A uint32 for each leaf that any single changed bit changes. Independent of how the leaf is sharded."""
@@ -60,6 +90,11 @@ def checksums(tree: Any) -> Any:
 def _named_checksums(tree: Any) -> dict[str, int]:
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(checksums(tree)))
     return {jax.tree_util.keystr(path): int(value) for path, value in leaves}
+
+
+def weights_digest(params: Any) -> str:
+    """sha256, in hex, of the checksums of all weights: two models with one digest have the same weights."""
+    return hashlib.sha256(json.dumps(_named_checksums(params), sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints:

@@ -31,6 +31,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_object, remove_dead_drafts, write_json, writing
 from hypereyes_jax.runs.content import input_digests
 from hypereyes_jax.runs.lock import LOCK, DirectoryLock
+from hypereyes_jax.runs.stop import StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
 
 # What decides a run's numbers; a report without these versions can't be repeated.
@@ -62,8 +63,10 @@ class RunDirectory:
         tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
         start: Mapping[str, Any] | None = None,
         lock: DirectoryLock | None = None,
+        stop: StopRequest | None = None,
     ):
         self.path = path
+        self.stop = stop or StopRequest()  # whether the run was asked to end before its last step
         self.tracking = tracking  # who else keeps the scalars
         self.start = start or {}  # versions and git revision, as this start's line of `starts.jsonl`
         self._lock = lock
@@ -79,6 +82,7 @@ class RunDirectory:
         inputs: Mapping[str, Path | None] | None = None,
         devices: str | None = None,
         tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
+        stop: StopRequest | None = None,
     ) -> RunDirectory:
         """Create the directory, or continue in it if its work was done by the same command with the same settings.
 
@@ -93,6 +97,7 @@ class RunDirectory:
             same data may lie elsewhere, and other data under the same name are refused.
           devices: what it runs on, to be saved.
           tracking: who else keeps the scalars.
+          stop: how it is asked to end; None = it is not.
 
         Raises:
           UserError: another process works in it, it holds another run, an input can't be read, or it can't be written.
@@ -108,7 +113,7 @@ class RunDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(path, tracking, start, lock)
+        return cls(path, tracking, start, lock, stop)
 
     @staticmethod
     def _start(

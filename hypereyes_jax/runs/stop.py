@@ -67,7 +67,7 @@ class StopRequest:
         self._config = config
         self._started = time.monotonic() if started is None else started
         self._reason = ""
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._before: dict[signal.Signals, object] = {}
@@ -89,7 +89,7 @@ class StopRequest:
             callback()
 
     @contextlib.contextmanager
-    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
         """Call `callback` as soon as a stop is asked for, within the block; at once if it has been.
 
         It may be called on any thread, and in a signal's handler: `loop.call_soon_threadsafe` is what it may do.

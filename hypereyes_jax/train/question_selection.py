@@ -1,27 +1,61 @@
-"""Selection before RL: the questions that the policy fails at once and solves within five tries."""
+"""Selection before RL: the questions that the policy fails at once and solves within five tries.
+
+Each try is stored as it is made (`train.try_log`), so that a run that ends early, or was hit by an outage, makes only
+the tries that are missing. A try that an outage spoilt says nothing of its question: it is made again, and a question
+whose tries can't be made is undecided, never left out for good.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hypereyes_jax.data.selection import Try, initial_reference, settled
+from hypereyes_jax.data.selection import LeftOut, Try, initial_reference, is_settled, told
 from hypereyes_jax.data.sources import Questions, RowError, question_ids, stated_references, subset
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, SearchBackend
-from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import json_kind, read_json_object, write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.runs.stop import RunStopped, StopRequest
 from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.try_log import TryLog, question_key
 
-SELECTION = "rl_selection.json"  # question id -> initial (rounds, invocations)
+SELECTION = "rl_selection.json"  # what came of it: references of the chosen, and why the others are out
+TRIES = "rl_tries.jsonl"
 PASSES = 5  # the paper's pass@5
 _AT_A_TIME = 512  # episodes, after which memory is given back
+_ROUNDS = 2  # what an outage spoilt is tried once more before the end
+_MOST_UNDECIDED = 0.05  # of the candidates, with which training may begin
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What came of the candidates."""
+
+    references: dict[str, tuple[int, int]]  # initial (rounds, invocations) of each chosen question, by its id
+    left_out: dict[str, str] = field(default_factory=dict)  # why each other question is not trained on
+
+    @property
+    def undecided(self) -> int:
+        return sum(why == LeftOut.UNDECIDED for why in self.left_out.values())
+
+    def reasons(self) -> str:
+        """Why how many are left out, for a person."""
+        return "; ".join(f"{count}: {why}" for why, count in Counter(self.left_out.values()).most_common())
 
 
 async def select(
@@ -33,49 +67,139 @@ async def select(
     seed: int,
     stages: Stages,
     processes: Processes,
-) -> dict[str, tuple[int, int]]:
-    """The initial reference (rounds, invocations) of each chosen question; from the run's directory if it is there.
+    policy: str = "",
+) -> Selection:
+    """The chosen questions with their initial references; from the run's directory if it was done there.
 
     A question whose data state its reference is chosen with it, untried. Each process that plays tries its share of the
     other candidates; all get all that were chosen.
+
+    Args:
+      policy: digest of the policy's weights; tries of others do not count.
+
+    Raises:
+      RunStopped: any process was asked to stop. What was tried is stored.
+      UserError: more than a twentieth of the candidates is undecided; the same command tries those again.
     """
     path = directory.file(SELECTION)
-    found = processes.gather(read_json(path) if processes.first and path.exists() else None)[0]
+    found = processes.gather(read_selection(path) if processes.first and path.exists() else None)[0]
     if found is not None:
-        return {key: tuple(counts) for key, counts in found.items()}
+        return Selection({key: (counts[0], counts[1]) for key, counts in found.items()})
     stated = stated_references(candidates)
     if stated:
         stages.console.print(f"{len(stated)} questions state the rounds and searches they need, and are not tried")
-    ids = question_ids(candidates)
-    candidates = subset(candidates, [number for number, key in enumerate(ids) if key not in stated])
+    all_ids = question_ids(candidates)
+    candidates = subset(candidates, [number for number, key in enumerate(all_ids) if key not in stated])
     mine = processes.part(candidates)
+    ids = question_ids(mine)
     seeds = processes.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
-    tries: list[list[Try]] = [[] for _ in range(len(mine))]
-    with stages.stage("selection", PASSES * len(mine)) as stage:
-        # All are tried once; those that succeed are out, so only the others cost their further tries.
-        for wave in (range(1), range(1, PASSES)):
-            open_ = [number for number, made in enumerate(tries) if not settled(made)]
-            stage.advance(len(wave) * (len(mine) - len(open_)))
-            plays = [(number, attempt) for number in open_ for attempt in wave]
-            for first in range(0, len(plays), _AT_A_TIME):
-                part = plays[first : first + _AT_A_TIME]
-                asked = [mine[number] for number, _ in part]
-                part_seeds = [int(seeds[place]) for place in part]
-                played, _ = await rollouts.play(asked, backend, part_seeds, advance=stage.advance)
-                for (number, _), trajectory, verdict in zip(part, played, await verdicts(judge, played), strict=True):
-                    result = trajectory.result
-                    tries[number].append(Try.of(result, verdict if result.answer is not None else False))
-                give_back()  # without it the process grew by 5 GiB over 4,000 episodes
+    keys = [question_key(question) for question in mine]
+    stem, dot, ending = TRIES.rpartition(".")
+    log = TryLog(
+        _policy_key(policy, rollouts, judge),
+        directory.file(processes.own_name(TRIES)),
+        sorted(directory.path.glob(f"{stem}*{dot}{ending}")),
+    )
+
+    async def attempt_all() -> None:
+        with stages.stage("selection", PASSES * len(mine)) as stage:
+            # All are tried once; those that succeed are out, so only the others cost their further tries.
+            for attempts in (range(1), range(1, PASSES)) * _ROUNDS:
+                plays = [(n, a) for n in range(len(mine)) for a in attempts if _is_missing(log, keys[n], a)]
+                stage.done = PASSES * len(mine) - _missing(log, keys)
+                for first in range(0, len(plays), _AT_A_TIME):
+                    if directory.stop.reason:
+                        return
+                    await _play(plays[first : first + _AT_A_TIME], stage.advance)
+
+    async def _play(plays: Sequence[tuple[int, int]], advance: Any) -> None:
+        async def store(number: int, attempt: int, trajectory: Trajectory) -> None:
+            (verdict,) = await verdicts(judge, [trajectory])
+            made = Try.of(trajectory.result, verdict if trajectory.result.answer is not None else False)
+            log.add(keys[number], attempt, made, ids[number])
+            advance()
+
+        asked = [mine[number] for number, _ in plays]
+        try:
+            async with asyncio.TaskGroup() as stores:  # a full disk ends the play at once, not after 512 episodes
+
+                def on_end(place: int, trajectory: Trajectory) -> None:
+                    stores.create_task(store(*plays[place], trajectory))
+
+                play = rollouts.play(asked, backend, [int(seeds[place]) for place in plays], on_end=on_end)
+                await unless_stopped(directory.stop, play)  # episodes that ended are still judged and stored
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        give_back()  # without it the process grew by 5 GiB over 4,000 episodes
+
+    await attempt_all()
     await rollouts.rest()
-    references = stated
-    for key, made in zip(question_ids(mine), tries, strict=True):
-        reference = initial_reference(made)
-        if reference is not None:
-            references[key] = reference
-    for others in processes.gather({key: list(counts) for key, counts in references.items()}):
-        references |= {key: tuple(counts) for key, counts in others.items()}
+    reason = processes.first_reason(directory.stop.reason)
+    if reason:
+        raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command goes on.")
+    return _agree(path, stated, dict(zip(ids, keys, strict=True)), log, processes, stages)
+
+
+def _agree(
+    path: Path,
+    stated: dict[str, tuple[int, int]],
+    keys: dict[str, str],
+    log: TryLog,
+    processes: Processes,
+    stages: Stages,
+) -> Selection:
+    """The selection of all processes, written by the first.
+
+    Args:
+      stated: references that the data state.
+      keys: of this process's candidates, by id.
+
+    Raises UserError if too much of it is undecided.
+    """
+    references = dict(stated)
+    left_out: dict[str, str] = {}
+    for name, key in keys.items():
+        outcome = initial_reference([log.get(key, attempt) for attempt in range(PASSES)])
+        if isinstance(outcome, LeftOut):
+            left_out[name] = outcome.value
+        else:
+            references[name] = outcome
+    own = [{key: list(counts) for key, counts in references.items()}, left_out]
+    for others, others_out in processes.gather(own):
+        references |= {key: (counts[0], counts[1]) for key, counts in others.items()}
+        left_out |= others_out
+    selection = Selection(references, left_out)
+    total = len(references) + len(left_out)
+    left = f"; left out: {selection.reasons()}" if left_out else ""
+    stages.console.print(f"{len(references)} of {total} candidates are trained on{left}", highlight=False, markup=False)
+    if selection.undecided > _MOST_UNDECIDED * total:
+        raise UserError(
+            f"{selection.undecided} of {total} candidates could not be tried, because searches or the judge failed. "
+            "See to the services, then run the same command again: it makes only the tries that are missing."
+        )
     if processes.first:
-        write_json(path, {key: list(counts) for key, counts in references.items()})
+        write_json(
+            path, {"references": {key: list(counts) for key, counts in references.items()}, "left_out": left_out}
+        )
+    return selection
+
+
+def read_selection(path: Path) -> dict[str, list[int]]:
+    """Initial references by question id: of a run's `rl_selection.json`, or a JSON object {id: [rounds, invocations]}.
+
+    Raises:
+      UserError: the file can't be read, or holds something else; names the question.
+    """
+    document = read_json_object(path)
+    references = document.get("references", document)
+    if not isinstance(references, dict):
+        raise UserError(f"{path}: 'references' must be an object, not {json_kind(references)}.")
+    for key, counts in references.items():
+        numbers = isinstance(counts, list) and len(counts) == 2
+        if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in counts):
+            raise UserError(
+                f"{path}: the reference of {key!r} must be [rounds, invocations], two whole numbers from 1."
+            )
     return references
 
 
@@ -112,6 +236,18 @@ def short_enough(
     return subset(candidates, [number for number in range(len(candidates)) if number not in left_out])
 
 
+async def unless_stopped(stop: StopRequest, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` gives, or None if a stop was asked for before its end; it is cancelled then."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    with stop.calling(lambda: loop.call_soon_threadsafe(task.cancel)):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not stop.reason:  # somebody else cancelled it: Ctrl-C
+                raise
+            return None
+
+
 async def verdicts(judge: Judge, played: Sequence[Trajectory]) -> list[bool | None]:
     """None where there is nothing to judge, or the judge could not be asked."""
 
@@ -125,3 +261,25 @@ async def verdicts(judge: Judge, played: Sequence[Trajectory]) -> list[bool | No
 def rollout_seeds(seed: int, step: int, count: int) -> np.ndarray:
     """Of `count` rollouts, over all processes; step 0 is the selection."""
     return np.random.SeedSequence([seed, step]).generate_state(count)
+
+
+def _policy_key(weights: str, rollouts: Rollouts, judge: Judge) -> str:
+    """Digest of all that a try depends on beside its question: weights, sampling, rules of episodes, judge."""
+    scale = rollouts.scale
+    rules = [weights, to_jsonable(scale.sampling()), to_jsonable(scale.episode), scale.row_tokens, judge.name]
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+
+def _is_missing(log: TryLog, key: str, attempt: int) -> bool:
+    """Whether a try is to be made: it was not, and it may still decide something."""
+    first = log.get(key, 0)
+    if attempt > 0 and (not told(first) or is_settled([first])):
+        return False
+    return log.get(key, attempt) is None
+
+
+def _missing(log: TryLog, keys: Sequence[str]) -> int:
+    """Tries that are not made yet of questions that are not decided by their first one."""
+    return sum(
+        log.get(key, attempt) is None for key in keys if not is_settled([log.get(key, 0)]) for attempt in range(PASSES)
+    )

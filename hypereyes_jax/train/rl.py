@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +22,15 @@ from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.learner.checkpoint import weights_digest
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.distillation import teaching
-from hypereyes_jax.train.question_selection import PASSES, select, short_enough
+from hypereyes_jax.train.question_selection import PASSES, Selection, read_selection, select, short_enough
 from hypereyes_jax.train.rl_loop import RlLoop, Trial
 from hypereyes_jax.train.samplers import Rollouts
-from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
+from hypereyes_jax.train.settings import RlSettings, SelectionRule, TeacherServerConfig
 
 
 def train(
@@ -51,6 +51,7 @@ def train(
     resume_step: int | None = None,
     reward: RewardConfig = RewardConfig(),
     tighten: Literal["epoch", "step"] = "epoch",
+    rule: SelectionRule = SelectionRule(),  # noqa: B008 - frozen
 ) -> Params:
     """Select, train, and return the trained weights; the engines hold them, too.
 
@@ -60,6 +61,11 @@ def train(
       search: None = the miniature world's, as the settings say.
       reward: what ranks the rollouts of a question.
       tighten: when better references come in force, as `rl.references.ReferenceStore`.
+      rule: which candidates are trained on.
+
+    Raises:
+      RunStopped: the run was asked to stop; all that was done is saved.
+      UserError: too few candidates are left, or the services that the selection needs do not work.
     """
 
     async def whole() -> Any:
@@ -76,15 +82,15 @@ def train(
             short = short_enough(candidates, tokens, most, processes, stages)
             tried = trial
             if trial is not None:  # those that can be read; their prompts may have any length
-                tried = replace(trial, questions=short_enough(trial.questions, lambda _: 0, most, processes, stages))
-            references = await select(directory, rollouts, short, backend, asked, settings.seed, stages, processes)
-            chosen = subset(short, [number for number, key in enumerate(question_ids(short)) if key in references])
-            if len(chosen) < settings.prompts:
-                raise UserError(
-                    f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} "
-                    f"tries, fewer than the {settings.prompts} questions of a step. Give more candidates, or a lower "
-                    "`prompts`."
-                )
+                tried = trial._replace(questions=short_enough(trial.questions, lambda _: 0, most, processes, stages))
+            chosen, references = await _choose(
+                rule,
+                short,
+                settings.prompts,
+                lambda: select(
+                    directory, rollouts, short, backend, asked, settings.seed, stages, processes, weights_digest(params)
+                ),
+            )
             loop = RlLoop(
                 directory,
                 rollouts,
@@ -104,6 +110,41 @@ def train(
             return await loop.train(stages, profile_step, resume_step)
 
     return asyncio.run(whole())
+
+
+async def _choose(
+    rule: SelectionRule, candidates: Sequence[Question], prompts: int, selection: Callable[[], Awaitable[Selection]]
+) -> tuple[Sequence[Question], dict[str, tuple[int, int]]]:
+    """The questions to train on and their initial references; `selection` is called only where it is needed.
+
+    Raises UserError if they make no step.
+    """
+    if rule.references is not None:
+        references = {key: (counts[0], counts[1]) for key, counts in read_selection(rule.references).items()}
+        chosen = _known(candidates, references)
+        why = f"{len(chosen)} of {len(candidates)} candidates stand in {rule.references}"
+    elif not rule.select:
+        references, chosen = {}, candidates
+        why = f"there are {len(chosen)} candidates"
+    else:
+        selected = await selection()
+        references = selected.references
+        chosen = _known(candidates, references)
+        why = (
+            f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries "
+            f"({selected.reasons()})"
+        )
+    if len(chosen) < prompts:
+        raise UserError(
+            f"{why}, fewer than the {prompts} questions of a step. Give more candidates, or a lower "
+            "--settings.prompts, in another run directory."
+        )
+    return chosen, references
+
+
+def _known(candidates: Sequence[Question], references: dict[str, tuple[int, int]]) -> Sequence[Question]:
+    """The candidates that have a reference, unopened if they come from a source."""
+    return subset(candidates, [number for number, key in enumerate(question_ids(candidates)) if key in references])
 
 
 @contextlib.asynccontextmanager

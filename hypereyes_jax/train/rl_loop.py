@@ -14,8 +14,9 @@ from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
-from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
+from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
+from hypereyes_jax.launch.processes import NoMetrics, Processes
+from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import TrainingSample
@@ -24,10 +25,13 @@ from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout import Timeline
 from hypereyes_jax.runs.memory import give_back
+from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.distillation import Teaching
-from hypereyes_jax.train.question_selection import rollout_seeds, verdicts
+from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
+from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
 from hypereyes_jax.train.samplers import Rollouts
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
@@ -41,6 +45,10 @@ class Trial(NamedTuple):
 
     questions: Sequence[Question]
     every: int  # steps
+
+
+class _StepDropped(Exception):
+    """The run is to stop, and the step under way has not changed the state; says why."""
 
 
 class RlLoop:
@@ -83,7 +91,8 @@ class RlLoop:
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
     async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
-        settings = self._settings
+        settings, processes = self._settings, self._processes
+        schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
         keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
             restored = checkpoints.restore(self._state, resume_step)
@@ -91,15 +100,25 @@ class RlLoop:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])
                 self._earlier_searches = cursor["searches"]
-            done = int(self._state.step)
+            done = saved = int(self._state.step)
+            if processes.first:
+                drop_rollouts(self._directory.path, done)
             self._publish(done)
             give_back()  # what the selection held
-            metrics = self._processes.metrics(self._directory, "rl", done)
+            metrics = processes.metrics(self._directory, "rl", done)
             with stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
                 for step in range(done, settings.steps):
+                    reason = ""
                     with profiled(self._directory.file("profile"), step == profile_step):
-                        values = await self._step(step)
+                        try:
+                            values = await self._step(step, log)
+                        except _StepDropped as dropped:
+                            reason = str(dropped)
+                    if reason:
+                        if saved < step:
+                            self._save(checkpoints)
+                        raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
                     if self._trial is not None and (step + 1) % self._trial.every == 0:
                         values |= await self._tried(self._trial.questions)
                     give_back()
@@ -107,13 +126,21 @@ class RlLoop:
                     stage.advance(
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
                     )
-                    if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                        # The search store has no position: see docs/environment.md.
-                        cursor = {"references": self._references.state(), "searches": self._searches().state()}
-                        checkpoints.save(self._state, cursor)
+                    # The first process's clock decides for all.
+                    is_due = processes.gather(schedule.is_due(step + 1))[0]
+                    if is_due:
+                        self._save(checkpoints)
+                        schedule.written()
+                        saved = step + 1
         return weights(self._state, self._train_mode)[0]
 
-    async def _step(self, step: int) -> dict[str, float]:
+    def _save(self, checkpoints: Checkpoints) -> None:
+        # The search store has no position: see docs/environment.md.
+        cursor = {"references": self._references.state(), "searches": self._searches().state()}
+        checkpoints.save(self._state, cursor)
+
+    async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
+        """Play, score, distil, update, publish. Raises _StepDropped if the run is to stop, before anything changes."""
         settings, timeline = self._settings, Timeline()
         asked = [self._questions[index] for index in self._order(step)]
         mine = self._processes.share(asked)
@@ -121,10 +148,15 @@ class RlLoop:
         by_question = rollout_seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
         seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
         laps = Laps(self._processes)
-        played, waited = await self._rollouts.play(
-            repeated, self._backend, seeds, group=settings.group, timeline=timeline
-        )
+        play = self._rollouts.play(repeated, self._backend, seeds, group=settings.group, timeline=timeline)
+        result = await unless_stopped(self._directory.stop, play)
         await self._rollouts.rest()
+        # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
+        # ends after it.
+        reason = self._processes.first_reason(self._directory.stop.reason)
+        if result is None or reason:
+            raise _StepDropped(reason)
+        played, waited = result
         self._rollouts.suspend()
         if self._processes.leads:
             timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
@@ -136,6 +168,7 @@ class RlLoop:
             own = slice(number * settings.group, (number + 1) * settings.group)
             reference = self._references.get(question.id)
             played_groups.append(score_group(played[own], judged[own], reference, self._reward))
+        self._keep(step, played_groups, log)
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
         shares = self._processes.gather([group.record() for group in played_groups])
@@ -182,11 +215,27 @@ class RlLoop:
             **over_processes(self._processes, figures, len(played), playing, self._searches()),
         }
 
+    def _keep(self, step: int, groups: Sequence[Experience], log: MetricsWriter | NoMetrics) -> None:
+        """Keep sampled groups of this step's rollouts for the report, and show the trackers some."""
+        settings = self._settings
+        if not (self._processes.first and settings.keep_groups and groups):
+            return
+        count = min(settings.keep_groups, len(groups))
+        picked = np.random.default_rng([settings.seed, step]).choice(len(groups), count, replace=False)
+        records = [record for n in sorted(picked) for record in rollout_records(groups[n], step, self._judge.name)]
+        write_rollouts(self._directory.path, step, records, settings.keep_mib * 2**20)
+        if step % settings.checkpoint_every == 0:
+            log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(picked))])
+
     async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
         """One rollout of each question, always with the same seeds; failures of the world are left out."""
         mine = self._processes.part(range(len(questions)))
-        played, _ = await self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
+        play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
+        result = await unless_stopped(self._directory.stop, play)
         await self._rollouts.rest()
+        if self._processes.first_reason(self._directory.stop.reason) or result is None:
+            return {}  # the next step ends the run
+        played, _ = result
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
             for t, verdict in zip(played, await verdicts(self._judge, played), strict=True)

@@ -167,7 +167,7 @@ class Rollouts:
         *,
         group: int = 1,
         evaluation: bool = False,
-        advance: Callable[[], None] | None = None,
+        on_end: Callable[[int, Trajectory], None] | None = None,
         timeline: Timeline | None = None,
     ) -> Played:
         """One episode a question.
@@ -176,12 +176,11 @@ class Rollouts:
           seeds: one a question.
           group: so many questions in a row are the same one; they go to one engine, which reads their prompt once.
           evaluation: sample as in evaluation.
-          advance: called as each ends.
+          on_end: called as each ends, with its place among the questions.
         """
         if not questions:
             return Played([], 0.0)
         episodes = [Episode(question, backend, self.scale.episode) for question in questions]
-        on_end = None if advance is None else lambda *_: advance()
         sampling = self.scale.sampling(evaluation)
         async with self.engines.running(group, timeline) as generator:
             trajectories = await run_episodes(

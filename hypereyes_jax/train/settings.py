@@ -25,7 +25,13 @@ class RlSettings:
     """Constant. The paper's is 1e-6; a model this small takes larger steps."""
     opd_coef: float = MINIATURE.learner.opd_coef
     checkpoint_every: int = MINIATURE.checkpoint_every
-    """Steps."""
+    """A checkpoint is written every so many steps."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is also written when the last one is so many minutes old; 0 = by steps only."""
+    keep_groups: int = 2
+    """Groups of rollouts that are kept of each step, to be looked at in the report; 0 = none."""
+    keep_mib: int = 256
+    """Space that the kept rollouts may take; beyond it, steps between others are thinned out."""
     latency: float = 0.2
     """Seconds a search of the miniature world takes."""
     search: Transport = "http"
@@ -35,6 +41,14 @@ class RlSettings:
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
     seed: int = MINIATURE.seed
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """Which candidates are trained on."""
+
+    select: bool = True  # those that the policy fails at first and solves within five tries; False = all of them
+    references: Path | None = None  # a file that names them and their initial references, instead of trying
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,9 @@ class SftSettings:
     lora_alpha: float = 32.0
     dropout: float = 0.05
     checkpoint_every: int = 5
-    """Steps."""
+    """A checkpoint is written every so many steps."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is also written when the last one is so many minutes old; 0 = by steps only."""
     loader_threads: int = 0
     """Threads that read and resize the images of a batch ahead of its step; 0 = as many as there are cores, up to 8."""
     seed: int = 42

@@ -15,7 +15,7 @@ from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.learner.checkpoint import Checkpoints, KeepPolicy
+from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.learner.state import weights
@@ -25,6 +25,7 @@ from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.types import Chunk
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
@@ -100,6 +101,7 @@ def train(
                 )
             batches.restore(cursor["data"])
         done = int(state.step)
+        schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, steps)
         with stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
             stage.skip_to(done)
             for step in range(done, steps):
@@ -114,8 +116,14 @@ def train(
                 seconds = time.perf_counter() - began
                 log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
-                if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
+                # All do the same: the first process's clock, and whoever was asked to stop, decide for all.
+                decisions = processes.gather([schedule.is_due(step + 1), directory.stop.reason])
+                reason = next((reason for _, reason in decisions if reason), "")
+                if decisions[0][0] or reason:
                     checkpoints.save(state, {"data": batches.state(), "source": trajectories.fingerprint()})
+                    schedule.written()
+                if reason and step + 1 < steps:
+                    raise RunStopped(f"stopped after step {step + 1} of {steps} ({reason}); it is saved.")
     base, adapters = weights(state, "lora")
     assert adapters is not None
     return base, adapters

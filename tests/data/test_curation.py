@@ -23,7 +23,6 @@ from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.data.rejection import progressive_rejection_sampling
 from hypereyes_jax.data.searcher import CAREFUL, WASTEFUL, Habits, demonstrate, snap
-from hypereyes_jax.data.selection import Try, initial_reference, settled
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
@@ -133,37 +132,6 @@ async def test_rejection_sampling_drops_what_never_succeeds():
         return Demonstration(Example("q", "", (), ()), result(answer="Mali"))
 
     assert await progressive_rejection_sampling(result().question, attempt, ExactJudge(), budgets=(1, 2)) is None
-
-
-def tries(episodes, verdicts):
-    return [Try.of(episode, verdict) for episode, verdict in zip(episodes, verdicts, strict=True)]
-
-
-def test_selection_wants_a_failure_first_and_takes_the_cheapest_success():
-    episodes = [result(LOOK), result(LOOK, LOOK), result(LOOK, search("text_search", "a", "b")), result()]
-    assert initial_reference(tries(episodes, [True, True, True, True])) is None
-    assert initial_reference(tries(episodes, [False, False, False, False])) is None
-    assert initial_reference(tries(episodes, [False, True, True, False])) == (2, 2)
-    assert initial_reference(tries(episodes, [False, False, False, True])) is None  # no tool was used
-
-
-def test_selection_counts_no_outage_of_search_or_judge_as_a_failure():
-    down = replace(result(LOOK), stop=StopReason.INFRASTRUCTURE)
-    episodes = [down, result(LOOK), result(LOOK, LOOK)]
-    assert (
-        initial_reference(tries(episodes, [False, True, True])) is None
-    )  # the first try of the policy itself succeeded
-    assert initial_reference(tries(episodes, [False, False, True])) == (2, 2)
-    assert initial_reference(tries(episodes, [False, None, True])) is None
-    assert initial_reference(tries([down, down], [False, False])) is None
-
-
-def test_a_question_is_settled_by_a_success_at_the_policys_own_first_try():
-    down, good = replace(result(LOOK), stop=StopReason.INFRASTRUCTURE), result(LOOK)
-    assert settled(tries([good, good], [True, False]))
-    assert settled(tries([down, good], [False, True]))
-    for episodes, verdicts in (([], []), ([down], [True]), ([good, good], [False, True]), ([good], [None])):
-        assert not settled(tries(episodes, verdicts))
 
 
 def test_held_out_countries_are_in_no_base_training():

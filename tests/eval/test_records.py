@@ -17,9 +17,11 @@ def record(name="q1", **fields):
 
 def test_a_record_survives_the_file(tmp_path):
     path = tmp_path / "trajectories-rl-heldout.jsonl"
-    hostile = record("q2", answer="\u2028</script>\ud800\x00 line\nbreak")
-    write_records(path, [record(), hostile])
-    assert list(read_records(path)) == [record(), hostile]
+    answer = "\u2028</script>\ud800\x00 line\nbreak"
+    write_records(path, [record(), record("q2", answer=answer)])
+    # half of a surrogate pair can be written, as an escape, and is no text that can be shown
+    readable = record("q2", answer=answer.replace("\ud800", "?"))
+    assert list(read_records(path)) == [record(), readable]
     append_record(path, record("q3"))
     assert [r.question_id for r in read_records(path)] == ["q1", "q2", "q3"]
 

@@ -14,7 +14,14 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.learner.checkpoint import CheckpointDamaged, Checkpoints, KeepPolicy, checksums
+from hypereyes_jax.learner.checkpoint import (
+    CheckpointDamaged,
+    Checkpoints,
+    CheckpointSchedule,
+    KeepPolicy,
+    checksums,
+    weights_digest,
+)
 from hypereyes_jax.learner.state import TrainState
 
 
@@ -227,3 +234,29 @@ def test_a_full_disk_is_named_with_a_cure(tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoints._manager, "save", full)
         with pytest.raises(UserError, match="the disk is full"):
             checkpoints.save(state(1), {})
+
+
+def test_checkpoints_are_due_by_steps_by_time_and_at_the_end():
+    now = 0.0
+    schedule = CheckpointSchedule(every=10, minutes=10, last=25, clock=lambda: now)
+    due = []
+    for done in range(1, 26):
+        now += 240  # seconds a step
+        if schedule.is_due(done):
+            due.append(done)
+            schedule.written()
+    assert due == [3, 6, 9, 10, 13, 16, 19, 20, 23, 25]
+    by_steps = CheckpointSchedule(every=10, minutes=0, last=25, clock=lambda: now)
+    assert [done for done in range(1, 26) if by_steps.is_due(done)] == [10, 20, 25]
+
+
+@pytest.mark.parametrize(("every", "minutes"), [(0, 1.0), (1, -1.0), (1, float("nan"))])
+def test_a_schedule_that_can_not_be_meant_is_refused(every, minutes):
+    with pytest.raises(UserError, match="checkpoint-every"):
+        CheckpointSchedule(every, minutes, 10)
+
+
+def test_models_are_told_apart_by_one_bit():
+    weights = {"a": jnp.arange(6.0), "b": jnp.ones(3, jnp.bfloat16)}
+    other = {**weights, "a": weights["a"].at[3].set(jnp.nextafter(weights["a"][3], 9.0))}
+    assert weights_digest(weights) == weights_digest(jax.tree.map(jnp.copy, weights)) != weights_digest(other)

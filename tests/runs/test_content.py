@@ -49,3 +49,20 @@ def test_an_input_that_can_not_be_read_is_named_by_its_setting(tmp_path):
     with pytest.raises(UserError, match=r"--eval-questions: .*pipe is not a regular file"):
         input_digests({"eval_questions": tmp_path / "pipe"})
     assert input_digests({"checkpoint": tmp_path / "Qwen" / "Qwen3-VL"}) == {}  # known by its name
+
+
+def test_data_beyond_a_bound_go_in_by_size_and_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "_MOST_BYTES", 10_000)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x" * 9_000)
+
+    def changed(name, place):
+        data = bytearray(b"x" * 9_000)
+        data[place] ^= 1
+        (tmp_path / name).write_bytes(data)
+        other = content_digest(tmp_path)
+        (tmp_path / name).write_bytes(b"x" * 9_000)
+        return other != whole
+
+    whole = content_digest(tmp_path)
+    assert [changed("a", 8_000), changed("b", 100), changed("b", 8_000)] == [True, True, False]

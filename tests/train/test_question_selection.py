@@ -10,12 +10,14 @@ from rich.console import Console
 
 from hypereyes_jax.data import open_questions
 from hypereyes_jax.data.sources import Questions, question_ids
+from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.question_selection import select, short_enough
+from hypereyes_jax.train.sizes import MINIATURE_RL
 
 
 @pytest.fixture
@@ -60,6 +62,8 @@ def test_a_list_of_questions_is_selected_from_as_it_was():
 
 async def test_questions_that_state_their_reference_are_chosen_with_it_untried(source, tmp_path):
     class NoRollouts:
+        scale = MINIATURE_RL
+
         async def rest(self):
             pass
 
@@ -67,5 +71,5 @@ async def test_questions_that_state_their_reference_are_chosen_with_it_untried(s
         stated = questions[::3]
         assert question_ids(stated) == ["1", "4"]
         directory = RunDirectory.open(tmp_path / "run", "rl", {})
-        found = await select(directory, NoRollouts(), stated, None, None, 0, stages(), Processes())
-    assert found == {"1": (2, 4), "4": (1, 1)}
+        found = await select(directory, NoRollouts(), stated, None, ExactJudge(), 0, stages(), Processes())
+    assert found.references == {"1": (2, 4), "4": (1, 1)}

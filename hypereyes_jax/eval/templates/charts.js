@@ -24,14 +24,18 @@ function el(tag, attributes = {}, ...children) {
   });
 })();
 
-const SERIES_COLOURS = ["var(--rl)", "var(--sft)", "var(--good)", "var(--bad)"];
+// As many as the largest chart has series, and told apart without colour vision by their lightness.
+const SERIES_COLOURS = ["var(--rl)", "var(--sft)", "var(--good)", "var(--bad)", "var(--series-5)", "var(--series-6)",
+  "var(--series-7)", "var(--series-8)", "var(--series-9)", "var(--series-10)"];
 
 function ticks(low, high, count) {
   const raw = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
   const found = [];
-  for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + step * 1e-6; t += step) found.push(t);
+  const first = Math.ceil(low / step - 1e-9);
+  // counted, because adding a step to a number far larger than it goes nowhere
+  for (let i = 0; i <= 2 * count && (first + i) * step <= high + step * 1e-6; i += 1) found.push((first + i) * step);
   return found;
 }
 

@@ -13,14 +13,14 @@ function verdict(run) {
 }
 
 // A box of a crop of a crop, in fractions of the first image it was cut from; null when it can't be traced.
-function region(run, images, source, box) {
+function region(run, images, source, box, depth = 0) {
   const [x1, y1, x2, y2] = (box || [0, 0, 1, 1]).map((v) => Math.min(1, Math.max(0, v)));
   if (!(x2 > x1 && y2 > y1)) return null;
   const number = /^img_(\d+)$/.exec(source || "img_0");
   if (number && +number[1] < images.length) return { image: images[+number[1]], box: [x1, y1, x2, y2] };
   const parent = run.turns.flatMap((turn) => turn.invocations).find((call) => call.crop_id && call.crop_id === source);
-  // a crop is made before it is searched, so following sources always ends; the check is for damaged files
-  const outer = parent && parent.source !== source ? region(run, images, parent.source, parent.box) : null;
+  // a crop is made before it is searched, so following sources always ends; the bound is for damaged files
+  const outer = parent && depth < 50 ? region(run, images, parent.source, parent.box, depth + 1) : null;
   if (!outer) return null;
   const [a, b, c, d] = outer.box;
   return { image: outer.image, box: [a + x1 * (c - a), b + y1 * (d - b), a + x2 * (c - a), b + y2 * (d - b)] };
@@ -102,7 +102,8 @@ function runView(run, images) {
   });
   const cost = run.extra && run.extra.cost ? `cost ${run.extra.cost}` : null;
   const stats = [counted(run.rounds, "round", "rounds"), counted(run.invocations, "search", "searches"),
-    run.tokens ? `${(run.tokens / 1000).toFixed(1)} k tokens` : null, run.seconds ? `${run.seconds.toFixed(1)} s` : null, cost];
+    run.tokens ? `${(run.tokens / 1000).toFixed(1)} k tokens` : null, run.seconds ? `${run.seconds.toFixed(1)} s` : null, cost,
+    ...(run.worth || [])];
   return el("article", { class: `panel run stage-${run.key.replace(/\W/g, "")}` },
     el("header", {}, el("h4", {}, run.name, el("span", { class: `verdict ${tone}` }, word)),
       el("div", { class: "stats" }, ...stats.filter(Boolean).map((text) => el("span", {}, text)))),
