@@ -48,7 +48,7 @@ class Kernels:
             case "gpu" | "cuda" | "rocm":
                 # cuDNN takes more memory for packed rows (docs/model.md). jax.lax.ragged_dot lowers to a dense, masked
                 # form on GPUs since jax 0.9.
-                return cls(attention="triton", moe="blocks", known_trips=True)
+                return cls(attention="triton", moe="grouped", known_trips=True)
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
     @classmethod
@@ -60,4 +60,4 @@ class Kernels:
             return replace(best, moe="ragged")
         if platform == "cpu":
             return replace(best, unrolled_decode=layers <= _FEW)
-        return replace(best, moe="dense", unrolled_decode=True, slots="in_place")
+        return replace(best, unrolled_decode=True, slots="in_place")

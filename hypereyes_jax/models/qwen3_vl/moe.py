@@ -17,8 +17,11 @@ from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
 from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
+from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 
-MoeImpl = Literal["ragged", "blocks", "dense"]
+MoeImpl = Literal["ragged", "blocks", "dense", "grouped"]
+# They choose most experts, whose weights are read once, and sorting them would take more kernels than it saves.
+_FEW_TOKENS = 32
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -48,14 +51,15 @@ def mixture(
       valid_BT: False on padding, which is computed but does not count in the load.
       impl: "ragged" sorts the assignments by expert and multiplies groups (`jax.lax.ragged_dot`), which holds a copy of
         all assignments; "blocks" does the same block by block in plain matmuls, in memory that does not grow with them
-        (`moe_blocks`); "dense" runs every expert on every token, E / k times the work.
+        (`moe_blocks`); "dense" runs every expert on every token, E / k times the work; "grouped" are Triton kernels for
+        GPUs (`triton_experts`), but for few tokens, which are as quickly done densely, and for adapters, in blocks.
     """
     probability = jax.nn.softmax((x_BTD @ w["router"]).astype(jnp.float32), axis=-1)
     gate_BTK, expert_BTK = jax.lax.top_k(probability, config.num_experts_per_tok)
     gate_BTK = (gate_BTK / jnp.sum(gate_BTK, axis=-1, keepdims=True)).astype(x_BTD.dtype)
 
-    if impl not in ("ragged", "blocks", "dense"):
-        raise ValueError(f"moe={impl!r} is not one of ragged, blocks, dense")
+    if impl not in ("ragged", "blocks", "dense", "grouped"):
+        raise ValueError(f"moe={impl!r} is not one of ragged, blocks, dense, grouped")
     own = {name: w[name] for name in ("expert_gate_up", "expert_down")}
     run = partial(_experts, config, impl, lora, dropout_key)
     out = sharded_experts(run, own, adapter, x_BTD, gate_BTK, expert_BTK)
@@ -83,7 +87,11 @@ def _experts(
     """
     w = {name: weight.reshape(*weight.shape[:2], -1) for name, weight in w.items()}
     count = w["expert_down"].shape[0]
-    if impl == "blocks":
+    if impl == "grouped" and x_ND.shape[0] <= _FEW_TOKENS:
+        impl = "dense"
+    if impl == "grouped" and lora is None:
+        return grouped_experts(w["expert_gate_up"], w["expert_down"], x_ND, gate_NK, expert_NK, share)
+    if impl in ("blocks", "grouped"):
         expert = partial(_expert, lora)
         # under LoRA the base weights never see a gradient
         frozen, trained = ((), (w, adapter)) if lora is None else (w, adapter)
