@@ -13,8 +13,6 @@ published peak of the device.
 
 from __future__ import annotations
 
-import dataclasses
-
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.files import write_json
@@ -28,10 +26,10 @@ def run(config: PlanConfig) -> int:
     known(config.recipe, RECIPES, "recipe")
     prepare(mesh)
     from hypereyes_jax.plan.plan import plan
-    from hypereyes_jax.plan.report import render
+    from hypereyes_jax.plan.report import as_json, render
 
     found = plan(config)
     print(render(found))
     if config.out is not None:
-        write_json(config.out, dataclasses.asdict(found))
+        write_json(config.out, as_json(found))
     return 0 if found.fits else 1

@@ -200,7 +200,8 @@ def make_learner(
             logp, _ = token_logprobs(hidden_BTD, head, micro.targets_MBT, temperature, vocab_shards=vocab_shards)
             return out.at[m].set(logp)
 
-        return jax.lax.fori_loop(0, batch.count, one, jnp.zeros(batch.targets_MBT.shape, jnp.float32))
+        with expected_trips(batch.targets_MBT.shape[0]):
+            return jax.lax.fori_loop(0, batch.count, one, jnp.zeros(batch.targets_MBT.shape, jnp.float32))
 
     if mesh is None:
         return Learner(
@@ -232,15 +233,18 @@ def make_learner(
         return (shardings(state), batch_shardings(batch, mesh), *[by_teachers_weight for _ in teacher])
 
     def on_mesh(function: Callable[..., Any]) -> _OnMesh:
-        def build(arguments: tuple[Any, ...]) -> Any:
+        def build(arguments: tuple[Any, ...], count: int | None) -> Any:
             where = places(arguments)
-            return jax.jit(function, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
+            known = function if count is None else _counted(function, count)
+            return jax.jit(known, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
 
-        return _OnMesh(mesh, build, {})
+        return _OnMesh(mesh, build, {}, kernels.known_trips)
 
-    return Learner(
-        init, on_mesh(sft_step), on_mesh(rl_step), _ScoreOnMesh(mesh, by_weight, jax.jit(score_logprobs)), shardings
-    )
+    def scored(params: Params, batch: PackedBatch, lora: Any, temperature: Any, count: int | None) -> jax.Array:
+        return score_logprobs(params, batch if count is None else batch._replace(count=count), lora, temperature)
+
+    scoring = _ScoreOnMesh(mesh, by_weight, jax.jit(scored, static_argnums=4), kernels.known_trips)
+    return Learner(init, on_mesh(sft_step), on_mesh(rl_step), scoring, shardings)
 
 
 def reads_alike(one: Qwen3VLConfig, other: Qwen3VLConfig) -> bool:
@@ -257,28 +261,53 @@ def reads_alike(one: Qwen3VLConfig, other: Qwen3VLConfig) -> bool:
 
 @dataclass(frozen=True)
 class _OnMesh:
-    """A jitted step with explicit shardings, which need the structure of its arguments: built when that is known."""
+    """A jitted step with explicit shardings, which need the structure of its arguments: built when that is known.
+
+    With `known_trips` there is a program for each number of micro-batches in use: a loop of that known length.
+    """
 
     mesh: Mesh
-    build: Callable[[tuple[Any, ...]], Any]
+    build: Callable[[tuple[Any, ...], int | None], Any]
     programs: dict[Any, Any]
+    known_trips: bool
 
-    def _program(self, arguments: tuple[Any, ...]) -> Any:
-        structure = jax.tree.structure(arguments)
-        if structure not in self.programs:
-            self.programs[structure] = self.build(arguments)
-        return self.programs[structure]
+    def _program(self, arguments: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """The program, and the arguments as it takes them."""
+        count = None
+        if self.known_trips:
+            state, batch, *more = arguments
+            batch, count = _uncounted(batch)
+            arguments = (state, batch, *more)
+        key = (jax.tree.structure(arguments), count)
+        if key not in self.programs:
+            self.programs[key] = self.build(arguments, count)
+        return self.programs[key], arguments
 
     def __call__(self, *arguments: Any) -> Any:
-        program = self._program(arguments)
+        program, arguments = self._program(arguments)
         with jax.set_mesh(self.mesh):
             return program(*arguments)
 
     def trace(self, *arguments: Any) -> Any:
         """As `jax.jit(...).trace`, with ShapeDtypeStructs. The devices need not exist."""
-        program = self._program(arguments)
+        program, arguments = self._program(arguments)
         with jax.set_mesh(self.mesh):
             return program.trace(*arguments)
+
+
+def _uncounted(batch: PackedBatch) -> tuple[PackedBatch, int]:
+    """The batch without its number of micro-batches in use, and that number; all of them, for a batch of shapes."""
+    known = not isinstance(batch.count, jax.ShapeDtypeStruct)
+    return batch._replace(count=None), int(batch.count) if known else batch.targets_MBT.shape[0]
+
+
+def _counted(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """`function` of a batch that `_uncounted` gave."""
+
+    def known(state: TrainState, batch: PackedBatch, *more: Any) -> Any:
+        return function(state, batch._replace(count=count), *more)
+
+    return known
 
 
 @dataclass(frozen=True)
@@ -288,12 +317,15 @@ class _ScoreOnMesh:
     mesh: Mesh
     by_weight: Params
     scored: Any  # jitted
+    known_trips: bool
 
     def __call__(
         self, params: Params, batch: PackedBatch, lora: Params | None = None, temperature: float | jax.Array = 1.0
     ) -> jax.Array:
+        batch, count = _uncounted(batch) if self.known_trips else (batch, None)
         with jax.set_mesh(self.mesh):
-            return self.scored(params, jax.device_put(batch, batch_shardings(batch, self.mesh)), lora, temperature)
+            placed = jax.device_put(batch, batch_shardings(batch, self.mesh))
+            return self.scored(params, placed, lora, temperature, count)
 
     def trace(self, params: Params, batch: PackedBatch) -> Any:
         """As `jax.jit(...).trace`, with ShapeDtypeStructs that need no shardings. The devices need not exist."""
@@ -301,12 +333,14 @@ class _ScoreOnMesh:
         def put(x: Any, where: Any) -> Any:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
+        batch, count = _uncounted(batch) if self.known_trips else (batch, None)
         with jax.set_mesh(self.mesh):
             return self.scored.trace(
                 jax.tree.map(put, params, self.by_weight),
                 jax.tree.map(put, batch, batch_shardings(batch, self.mesh)),
                 None,
                 1.0,
+                count,
             )
 
 
@@ -317,7 +351,7 @@ def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     inputs = inputs._replace(positions_3BT=NamedSharding(mesh, PartitionSpec(None, None, DATA)))
     whole = NamedSharding(mesh, PartitionSpec())
     leaves = jax.tree.map(lambda _: rows, batch._replace(inputs=None))
-    return leaves._replace(inputs=inputs, count=whole, left_out=whole)
+    return leaves._replace(inputs=inputs, count=None if batch.count is None else whole, left_out=whole)
 
 
 def _moved(moments: Any, space: Any) -> Any:
@@ -351,7 +385,8 @@ def _summed(one: Callable[[jax.Array | int], Any], batch: PackedBatch) -> Any:
     if batch.targets_MBT.shape[0] == 1:
         return one(0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
-    # The trip count is an array: any number of micro-batches runs in one program, and padding is never computed.
+    # The trip count is an array, where a device ends its loops itself: any number of micro-batches runs in one program,
+    # and padding is never computed.
     with expected_trips(batch.targets_MBT.shape[0]):
         return jax.lax.fori_loop(0, batch.count, lambda m, sums: jax.tree.map(jnp.add, sums, one(m)), zeros)
 

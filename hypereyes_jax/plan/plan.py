@@ -15,12 +15,14 @@ from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.global_batch import shards_by_process
 from hypereyes_jax.models.flops import useful_flops
+from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import ShardingError, make_mesh
 from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
 from hypereyes_jax.plan.programs import (
     abstract_batch,
     engine_programs,
+    extended_rows,
     replica_config,
     slot_bytes,
     teacher_scoring,
@@ -30,6 +32,7 @@ from hypereyes_jax.plan.programs import (
 from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import PlanConfig, default_scale, known
+from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
 from hypereyes_jax.train.sizes import MINIATURE_RL, PIXELS_A_TOKEN, Scale
 
@@ -116,6 +119,7 @@ def plan(config: PlanConfig) -> Plan:
         engine=engine,
         refused=refused,
         teacher=teacher,
+        step=plan_step(recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, scale)),
         largest=largest,
     )
 
@@ -224,13 +228,15 @@ def _engine_plan(
     else:
         replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
-        return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, fits=False)
+        return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, 1, fits=False)
     replicas = mesh.size // replica.size
     weights = weight_bytes(recipe, model) / replica.size / GIB
     slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
     needed = min(scale.slots, math.ceil(recipe.batch / replicas))
-    # A slot is held once at rest and once in the view that a call attends to.
-    most = needed if given else max(1, min(needed, int((room - weights) / (2 * slot))))
+    # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
+    kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
+    copies = 1 if kernels.slots == "in_place" else 2
+    most = needed if given else max(1, min(needed, int((room - weights) / (copies * slot))))
     grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
     scale = replace(scale, row_tokens=train.row_tokens)
 
@@ -253,6 +259,7 @@ def _engine_plan(
             kv_gib=slot * (slots + 1),
             programs=programs,
             decode_seconds=max(roofline_seconds(replica, programs[-1]).values()) / settings.max_steps,
+            decode_steps=settings.max_steps,
             fits=all(not each.error and each.peak_gib <= room for each in programs),
         )
 
@@ -269,6 +276,15 @@ def _engine_plan(
     # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
     other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
     return other if other.fits else best
+
+
+def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, scale: Scale) -> EnginePace | None:
+    """Of an engine whose programs were all compiled."""
+    if engine is None or not engine.fits:
+        return None
+    replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))
+    settings = replace(scale, slots=engine.slots, extend_rows=engine.extend_rows).engine()
+    return EnginePace(engine, replica, extended_rows(settings) * settings.extend_tokens[-1])
 
 
 def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any, replica: int) -> str:

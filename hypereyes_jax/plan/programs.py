@@ -172,6 +172,11 @@ def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
     return kv.bytes_per_token(model, scale_of(recipe).engine().kv) * length
 
 
+def extended_rows(settings: EngineConfig) -> int:
+    """Rows of the largest extend call."""
+    return min((rows for rows in settings.extend_rows if rows >= settings.slots), default=settings.extend_rows[-1])
+
+
 def engine_programs(
     recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, settings: EngineConfig
 ) -> Iterator[EngineProgram]:
@@ -205,7 +210,7 @@ def engine_programs(
                                                                                 dtype=dtype))  # fmt: skip
     vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
     chunk = settings.extend_tokens[-1]
-    count = min((rows for rows in settings.extend_rows if rows >= slots), default=settings.extend_rows[-1])
+    count = extended_rows(settings)
     rows = programs.ExtendRows(
         tokens_RT=host(count, chunk),
         positions_3RT=host(3, count, chunk),

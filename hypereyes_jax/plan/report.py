@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.plan.compile import ProgramPlan
@@ -55,7 +56,23 @@ class EnginePlan:
     kv_gib: float
     programs: list[ProgramPlan]
     decode_seconds: float  # of one token in every slot, at the roofline
+    decode_steps: int  # tokens that a decode call samples
     fits: bool  # beside the learner's weights and moments and the teacher's weights, which stay
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A whole step on the mesh. Parts: prefill, generation, search, teacher, training, sync, host, total."""
+
+    seconds: dict[str, float]  # lower bounds: what each part takes at the roofline
+    forecast_seconds: dict[str, float]  # the same at the stated efficiency
+    efficiency: dict[str, float]  # part -> what share of its lower bound's speed the forecast assumes
+    device_hours: float  # at least
+    forecast_device_hours: float
+    tokens: float  # of the step's trajectories
+    tokens_per_second: float  # of trajectories, over all devices, at most
+    steps_a_day: float  # by the forecast
+    sampled_tokens: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,7 @@ class Plan:
     engine: EnginePlan | None
     refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
     teacher: TeacherPlan | None = None
+    step: StepPlan | None = None
     # of `--search`: what -> the largest size that "fits", the next one tried that "fails"
     largest: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -114,6 +132,7 @@ def render(found: Plan) -> str:
         lines.append("teacher: not on this mesh (behind a server, or none); `--teacher MODEL` plans one that is")
     engine = found.engine
     if engine is not None and engine.replicas:
+        at_once = engine.replicas * engine.slots
         lines += [
             f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
             f"{_count(engine.slots, 'slot')} of {engine.slot_tokens:,} tokens each",
@@ -126,9 +145,14 @@ def render(found: Plan) -> str:
             f"--scale.extend-rows {rows}"
         )
         if engine.decode_seconds:
-            lines.append(f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline")
+            lines.append(
+                f"  a token in every slot: {1000 * engine.decode_seconds:.1f} ms at the roofline, {at_once:,} rollouts "
+                f"at once: {at_once / engine.decode_seconds:,.0f} tokens a second at most"
+            )
     elif engine is not None:
         lines.append("rollout: no replica of this mesh holds the weights")
+    if found.step is not None:
+        lines += _step_lines(found.step)
     for what, ends in found.largest.items():
         name = {"row_tokens": "tokens a row", "rows": "rows of a micro-batch"}[what]
         lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
@@ -138,6 +162,51 @@ def render(found: Plan) -> str:
         lines.append(f"`hypereyes {RECIPES[found.recipe].stage}` refuses it: {found.refused}")
     lines.append("FITS" if found.fits else "REFUSED" if found.refused else "DOES NOT FIT")
     return "\n".join(lines)
+
+
+def as_json(found: Plan) -> dict[str, Any]:
+    """The plan as plain values; `train` and `rollout` say of their programs what one reads first."""
+    out = asdict(found)
+    train, engine = found.train, found.engine
+    out["train"] |= {
+        "kernels": train.program.launches.kernels,
+        "host_synced_loops": train.program.launches.host_synced_loops,
+        "host_synced_branches": train.program.launches.host_synced_branches,
+        "launch_seconds": train.program.launches.seconds,
+        "useful_flop_share": train.useful_share,
+    }
+    if engine is not None and engine.replicas:
+        at_once = engine.replicas * engine.slots
+        out["rollout"] = {
+            **{each.name.split()[0]: _launched(each, engine) for each in engine.programs},
+            "rollouts_at_once": at_once,
+            "tokens_per_second": at_once / engine.decode_seconds if engine.decode_seconds else 0.0,
+        }
+    return out
+
+
+def _launched(program: ProgramPlan, engine: EnginePlan) -> dict[str, float]:
+    """Of one run of a program; of decode, of one token in every slot."""
+    tokens = engine.decode_steps if program.name.startswith("decode") else 1
+    launches = program.launches * (1 / tokens)
+    return {
+        "kernels": launches.kernels,
+        "host_synced_loops": launches.host_synced_loops,
+        "host_synced_branches": launches.host_synced_branches,
+        "launch_seconds": launches.seconds,
+    }
+
+
+def _step_lines(step: StepPlan) -> list[str]:
+    def parts(seconds: dict[str, float]) -> str:
+        return ", ".join(f"{name} {_short(each)}" for name, each in seconds.items() if each)
+
+    assumed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in step.efficiency.items() if share != 1)
+    return [
+        f"a whole step, seconds at least: {parts(step.seconds)}; {_short(step.device_hours)} device-hours",
+        f"  forecast at an assumed share of that speed ({assumed}): {parts(step.forecast_seconds)}; "
+        f"{_short(step.forecast_device_hours)} device-hours, {_short(step.steps_a_day)} steps a day",
+    ]
 
 
 def _short(number: float) -> str:
@@ -153,4 +222,11 @@ def _program_line(each: ProgramPlan) -> str:
     if each.error:
         return f"  {each.name}: {each.error} {took}"
     sent = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
-    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {sent} {took}"
+    launched = ""
+    if each.launches.kernels:
+        waits = each.launches.host_synced_loops + each.launches.host_synced_branches
+        launched = (
+            f", launches {each.launches.kernels:,.0f} kernels and waits {waits:,.0f} times for the host "
+            f"({_short(each.launches.seconds)} s)"
+        )
+    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {sent}{launched} {took}"

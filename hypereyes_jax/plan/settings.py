@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import tyro
 
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, scale_of
 
 
@@ -27,6 +28,8 @@ class PlanConfig:
     teacher: str = ""
     """Of RL: a frozen teacher on the same mesh, as in `hypereyes rl --teacher`. A preset like 235b-a22b, or a directory
     with a config.json; none = no teacher, or one behind a server."""
+    workload: Workload = field(default_factory=Workload)
+    """What a step's rollouts are taken to be like, for the time of a whole step."""
     search: bool = False
     """Also look for the longest rows and the most rows at a time that fit, by compiling again and again."""
     rollout: bool = True

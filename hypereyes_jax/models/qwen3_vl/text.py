@@ -79,7 +79,7 @@ def decode_layers(
         else:
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
-            x = _add_deepstack(x, index, visual_index_BT, visual.deepstack)
+            x = _add_deepstack(x, index, visual_index_BT, visual.deepstack, kernels.known_trips)
         return constrain(x, "batch", "length", None), (out, load)
 
     step = rematerialised(layer, remat)
@@ -143,7 +143,9 @@ def _attend(
     return x + linear("o", attended), out
 
 
-def _add_deepstack(x: jax.Array, index: jax.Array | int, visual_index_BT: jax.Array, deepstack: jax.Array) -> jax.Array:
+def _add_deepstack(
+    x: jax.Array, index: jax.Array | int, visual_index_BT: jax.Array, deepstack: jax.Array, branchless: bool
+) -> jax.Array:
     """DeepStack (arXiv 2406.04334): feature i joins the visual tokens after decoder layer i."""
 
     def add(x: jax.Array) -> jax.Array:
@@ -152,5 +154,9 @@ def _add_deepstack(x: jax.Array, index: jax.Array | int, visual_index_BT: jax.Ar
 
     if isinstance(index, int):
         return add(x) if index < deepstack.shape[0] else x
-    # one scan serves all layers, so which of them add a feature is decided at run time
+    # One scan serves all layers, so which of them add a feature is decided at run time.
+    if branchless:
+        last = deepstack.shape[0] - 1
+        feature = take_local(deepstack[jnp.minimum(index, last)].astype(x.dtype), visual_index_BT)
+        return x + jnp.where(((visual_index_BT >= 0) & (index <= last))[..., None], feature, 0)
     return jax.lax.cond(index < deepstack.shape[0], add, lambda x: x, x)

@@ -143,8 +143,15 @@ def _plan(expert_NK: jax.Array, count: int, rows: int) -> _Work:
     inside_C = (number_C - done_E[expert_C] + blocks_E[expert_C]) * rows
     size_C = jnp.where(number_C < done_E[-1], jnp.clip(size_E[expert_C] - inside_C, 0, rows), 0)
     begin_E = end_E - size_E
-    whole = (jnp.int32(x) if np.isscalar(x) else x.astype(jnp.int32) for x in (begin_E[expert_C] + inside_C, size_C))
-    return _Work(order_A, place_A, *whole, expert_C.astype(jnp.int32), begin_E, size_E)
+    return _Work(
+        order_A=order_A,
+        place_A=place_A,
+        begin_C=(begin_E[expert_C] + inside_C).astype(jnp.int32),
+        size_C=size_C.astype(jnp.int32),
+        expert_C=expert_C.astype(jnp.int32),
+        begin_E=begin_E.astype(jnp.int32),
+        size_E=size_E,
+    )
 
 
 def _chunk_forward(

@@ -1,0 +1,150 @@
+"""How long a whole step takes: the lower bound of each part, and a forecast at a stated efficiency beside it.
+
+A synchronous step: rollouts, with searches they wait for, then the teacher, the optimiser step, and the new weights.
+Programs are those that were compiled; how long each takes at least is its roofline. No card measured any of this.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
+from hypereyes_jax.configs.recipes import Recipe
+from hypereyes_jax.plan.compile import GIB
+from hypereyes_jax.plan.report import EnginePlan, StepPlan, TeacherPlan, TrainPlan
+from hypereyes_jax.plan.roofline import roofline_seconds
+from hypereyes_jax.plan.workload import Workload, log_normal_lengths
+
+# Of the positions that a step computes, those that hold tokens: `benchmarks/packing.py`.
+PACKED_SHARE = 0.88
+FAILED_SHARE = 0.5  # of rollouts, which the teacher scores
+# Cutting an image into patches, on one core of a host: 20 ms for 1,200 tokens, about.
+IMAGE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What programs reach of their lower bound."""
+
+    matmuls: float  # training, scoring, prefill
+    decode: float
+    transfers: float = 0.5
+
+
+# A forecast's assumptions. H100 and H200: Megatron-Bridge's 121 TFLOP/s of 989 in pre-training the same model, where
+# our lower bound says 65 to 70 % of the peak. An H20 has a seventh of that peak and as much memory bandwidth: the same
+# overheads cost it less. TPUs: MFU of dense models in public reports, lowered for experts. Decode: what public engines
+# reach of their devices' memory bandwidth.
+EFFICIENCY = {
+    "h100": Efficiency(0.18, 0.5),
+    "h200": Efficiency(0.18, 0.5),
+    "h20": Efficiency(0.6, 0.5),
+    "v5e": Efficiency(0.5, 0.5),
+    "v5p": Efficiency(0.5, 0.5),
+    "v6e": Efficiency(0.4, 0.5),
+}
+PARTS = ("prefill", "generation", "search", "teacher", "training", "sync", "host")
+
+
+@dataclass(frozen=True)
+class _Rollouts:
+    """Seconds of a step's rollouts."""
+
+    prefill: float = 0.0
+    generation: float = 0.0
+    search: float = 0.0
+    sync: float = 0.0
+
+
+@dataclass(frozen=True)
+class EnginePace:
+    """What one replica's programs do at a time."""
+
+    engine: EnginePlan
+    replica: MeshConfig
+    extend_tokens: int  # that an extend call reads
+
+    def seconds(self, name: str) -> float:
+        """Of the program whose name begins so, at the roofline."""
+        program = next(each for each in self.engine.programs if each.name.startswith(name))
+        return max(roofline_seconds(self.replica, program).values())
+
+
+def plan_step(
+    recipe: Recipe,
+    mesh: MeshConfig,
+    workload: Workload,
+    train: TrainPlan,
+    teacher: TeacherPlan | None,
+    pace: EnginePace | None,
+) -> StepPlan | None:
+    """Of a step of `recipe.batch` trajectories; None on a CPU, which has no published figures.
+
+    Without an engine (SFT, or an engine that does not fit) a step is training and what the host prepares for it.
+    """
+    if not mesh.device:
+        return None
+    workload = workload.within(train.row_tokens)
+    tokens = recipe.batch * workload.tokens
+    computed = tokens / PACKED_SHARE
+    planned = train.micro_batches * train.rows * train.row_tokens
+    rollouts = _rollouts(recipe, mesh, workload, pace) if pace is not None else _Rollouts()
+    scoring = 0.0
+    if teacher is not None:
+        of_teacher = teacher.micro_batches * train.rows * train.row_tokens
+        scoring = max(roofline_seconds(mesh, teacher.program).values()) * FAILED_SHARE * computed / of_teacher
+    seconds = {
+        "prefill": rollouts.prefill,
+        "generation": rollouts.generation,
+        "search": rollouts.search,
+        "teacher": scoring,
+        "training": train.step_seconds * computed / planned,
+        "sync": rollouts.sync,
+        "host": recipe.batch * workload.images * IMAGE_SECONDS / mesh.hosts,
+    }
+    reached = EFFICIENCY[mesh.device]
+    shares = {"prefill": reached.matmuls, "training": reached.matmuls, "teacher": reached.matmuls,
+              "generation": reached.decode, "sync": reached.transfers}  # fmt: skip
+    forecast = {part: seconds[part] / shares.get(part, 1.0) for part in PARTS}
+    total, expected = sum(seconds.values()), sum(forecast.values())
+    return StepPlan(
+        seconds=seconds | {"total": total},
+        forecast_seconds=forecast | {"total": expected},
+        efficiency={part: shares.get(part, 1.0) for part in PARTS},
+        device_hours=total * mesh.size / 3600,
+        forecast_device_hours=expected * mesh.size / 3600,
+        tokens=tokens,
+        tokens_per_second=tokens / total if total else 0.0,
+        steps_a_day=86_400 / expected if expected else 0.0,
+        sampled_tokens=recipe.batch * workload.sampled_tokens if pace is not None else 0.0,
+    )
+
+
+def _rollouts(recipe: Recipe, mesh: MeshConfig, workload: Workload, pace: EnginePace) -> _Rollouts:
+    assert recipe.rollout is not None
+    engine, device = pace.engine, DEVICES[mesh.device]
+    read = recipe.rollout.prompts * workload.prompt_tokens + recipe.batch * workload.observation_tokens
+    calls = read / engine.replicas / pace.extend_tokens
+    images = recipe.batch * workload.images / engine.replicas
+    lengths = log_normal_lengths(recipe.batch, workload.sampled_tokens, workload.spread)
+    sampling = [length * engine.decode_seconds for length in lengths]
+    waits = (workload.turns - 1) * workload.search_seconds
+    at_once = engine.replicas * engine.slots
+    generation = makespan(sampling, at_once)
+    bandwidth = device.network_gbps if mesh.hosts > 1 else device.link_gbps
+    return _Rollouts(
+        prefill=calls * pace.seconds("extend") + images * pace.seconds("encode"),
+        generation=generation,
+        search=makespan([each + waits for each in sampling], at_once) - generation,
+        sync=engine.weights_gib * GIB / (bandwidth * 1e9),
+    )
+
+
+def makespan(seconds: Sequence[float], at_once: int) -> float:
+    """When the last is done, if so many run at once and the next one begins where one ends: waves, and a tail."""
+    free = [0.0] * min(at_once, len(seconds))
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)

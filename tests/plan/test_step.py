@@ -1,0 +1,139 @@
+"""The time of a whole step, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.plan.compile import ProgramPlan
+from hypereyes_jax.plan.launches import Launches
+from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan, as_json, render
+from hypereyes_jax.plan.step import (
+    EFFICIENCY,
+    FAILED_SHARE,
+    IMAGE_SECONDS,
+    PACKED_SHARE,
+    EnginePace,
+    makespan,
+    plan_step,
+)
+from hypereyes_jax.plan.workload import Workload, log_normal_lengths
+
+MESH, RECIPE = MESHES["h20_8x8"], RECIPES["hypereyes_30b_rl"]
+ROWS, ROW_TOKENS, MICRO_BATCHES = 64, 38_912, 4
+TRAIN = TrainPlan(
+    ProgramPlan("training step", launches=Launches(1000, 3, 2)), ROWS, ROW_TOKENS, MICRO_BATCHES, *[1.0] * 7, {},
+    "compute", 80.0, 0.7, 0.6, fits=True,
+)  # fmt: skip
+
+
+def engine(decode_seconds=0.01, slots=16):
+    programs = [
+        ProgramPlan("encode an image of 1200 tokens", tflops=148 * 0.001),
+        ProgramPlan("extend 4 x 256 tokens", tflops=148 * 0.05),
+        ProgramPlan("decode 16 tokens in 16 slots", launches=Launches(16_000, 32, 0)),
+    ]
+    return EnginePlan(16, 4, slots, ROW_TOKENS, (1, 4), 50e9 / 2**30, 1.0, programs, decode_seconds, 16, fits=True)
+
+
+def test_lengths_are_log_normal_with_the_mean_asked_for():
+    lengths = log_normal_lengths(1001, 10_000, 0.6)
+    assert lengths.mean() == pytest.approx(10_000)
+    assert np.log(np.median(lengths)) == pytest.approx(np.log(10_000) - 0.6**2 / 2, abs=0.01)
+    assert np.log(lengths).std() == pytest.approx(0.6, rel=0.02)
+    assert not (np.diff(lengths) > 0).all()  # not in order
+
+
+def test_waves_and_the_tail_of_rollouts_are_counted():
+    assert makespan([3.0, 1.0, 2.0], at_once=3) == 3.0
+    assert makespan([3.0, 1.0, 2.0], at_once=2) == 3.0  # the third begins where the second ends
+    assert makespan([1.0] * 8, at_once=4) == 2.0  # two waves
+    assert makespan([1.0] * 4 + [9.0], at_once=4) == 10.0  # one long rollout holds all
+
+
+def test_a_step_of_equal_rollouts_is_the_sum_of_its_parts():
+    workload = Workload(1_000, 2_000, 5_000, turns=3, images=5, spread=1e-9, search_seconds=4.0)
+    pace = EnginePace(engine(), MESH.sampler_replica(1, 4), extend_tokens=1024)
+    found = plan_step(RECIPE, MESH, workload, TRAIN, None, pace)
+    assert found.seconds["generation"] == pytest.approx(2_000 * 0.01)  # 256 at once: one wave
+    assert found.seconds["search"] == pytest.approx(2 * 4.0)  # after all turns but the last
+    read = (32 * 1_000 + 256 * 5_000) / 16  # a replica's; prompts once a group
+    assert found.seconds["prefill"] == pytest.approx(read / 1024 * 0.05 + 256 * 5 / 16 * 0.001)
+    computed = 256 * 8_000 / PACKED_SHARE
+    assert found.seconds["training"] == pytest.approx(80 * computed / (ROWS * ROW_TOKENS * MICRO_BATCHES))
+    assert found.seconds["sync"] == pytest.approx(1.0)  # 50 GB over 50 GB/s
+    assert found.seconds["host"] == pytest.approx(256 * 5 * IMAGE_SECONDS / 8)
+    assert found.seconds["teacher"] == 0
+    parts = [value for name, value in found.seconds.items() if name != "total"]
+    assert found.seconds["total"] == pytest.approx(sum(parts))
+    assert found.device_hours == pytest.approx(found.seconds["total"] * 64 / 3600)
+
+
+def test_the_forecast_divides_by_the_efficiency_that_it_states():
+    pace = EnginePace(engine(), MESH.sampler_replica(1, 4), extend_tokens=1024)
+    found = plan_step(RECIPE, MESH, Workload(), TRAIN, None, pace)
+    for part, share in found.efficiency.items():
+        assert found.forecast_seconds[part] == pytest.approx(found.seconds[part] / share)
+    assert found.efficiency["training"] == EFFICIENCY["h20"].matmuls
+    assert found.efficiency["search"] == found.efficiency["host"] == 1.0
+    assert found.forecast_seconds["total"] > found.seconds["total"]
+    assert found.steps_a_day == pytest.approx(86_400 / found.forecast_seconds["total"])
+
+
+def test_fewer_slots_take_waves():
+    replica = MESH.sampler_replica(1, 4)
+    workload = Workload(spread=1e-9)
+    many, few = (
+        plan_step(RECIPE, MESH, workload, TRAIN, None, EnginePace(engine(slots=n), replica, 1024)) for n in (16, 4)
+    )
+    assert few.seconds["generation"] == pytest.approx(4 * many.seconds["generation"])
+
+
+def test_the_teacher_scores_the_failed_rollouts():
+    scoring = ProgramPlan("teacher's scoring", tflops=148 * 30.0)
+    teacher = TeacherPlan("235b-a22b", 7.0, scoring, 2, fits=True)
+    found = plan_step(RECIPE, MESH, Workload(), TRAIN, teacher, None)
+    share = 256 * Workload().tokens / PACKED_SHARE * FAILED_SHARE / (2 * ROWS * ROW_TOKENS)
+    assert found.seconds["teacher"] == pytest.approx(30 * share)
+
+
+def test_sft_is_training_and_the_hosts_work():
+    found = plan_step(RECIPES["hypereyes_30b_sft"], MESH, Workload(), TRAIN, None, None)
+    assert {name for name, seconds in found.seconds.items() if seconds} == {"training", "host", "total"}
+
+
+def test_short_rows_hold_shorter_trajectories_in_proportion():
+    short = Workload().within(1_024)
+    assert short.tokens == pytest.approx(512)
+    assert short.sampled_tokens / short.tokens == pytest.approx(Workload().sampled_tokens / Workload().tokens)
+    assert Workload().within(38_912) == Workload()
+
+
+def test_a_cpu_has_no_published_figures():
+    assert plan_step(RECIPE, MESHES["cpu"], Workload(), TRAIN, None, None) is None
+
+
+def test_the_json_says_what_is_launched_a_step_and_a_token():
+    pace = EnginePace(engine(), MESH.sampler_replica(1, 4), extend_tokens=1024)
+    step = plan_step(RECIPE, MESH, Workload(), TRAIN, None, pace)
+    plan = Plan(RECIPE.name, MESH.name, 64, 131.0, True, TRAIN, engine(), step=step)
+    found = as_json(plan)
+    assert (found["train"]["kernels"], found["train"]["host_synced_loops"]) == (1000, 3)
+    assert found["train"]["useful_flop_share"] == TRAIN.useful_share
+    decode, extend = found["rollout"]["decode"], found["rollout"]["extend"]
+    assert (decode["kernels"], decode["host_synced_loops"]) == (1000, 2)  # of 16 tokens
+    assert extend["kernels"] == 0
+    assert found["rollout"]["rollouts_at_once"] == 256
+    assert found["rollout"]["tokens_per_second"] == pytest.approx(256 / 0.01)
+    assert set(found["step"]["seconds"]) == {
+        "prefill", "generation", "search", "teacher", "training", "sync", "host", "total",
+    }  # fmt: skip
+    text = render(plan)
+    assert "launches 1,000 kernels and waits 5 times for the host" in text
+    assert "256 rollouts at once: 25,600 tokens a second at most" in text
+    assert "a whole step, seconds at least" in text
+    assert "a whole step" not in render(replace(plan, step=None))
