@@ -36,7 +36,7 @@ class LearnerConfig:
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: Literal["full", "language", "lora"] = "full"  # all; all but the vision tower; adapters only
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "attention", "full"] = "none"  # what the backward pass keeps of a layer
     compute_dtype: str = "float32"  # weights are cast to it for each pass; gradients accumulate in float32
     # SFT of a mixture of experts: what the router's load-balancing loss is taken over. "micro-batch": each in itself,
     # so the gradient depends a little on how a step is split. "step": all of them together, as in arXiv 2501.11873, and

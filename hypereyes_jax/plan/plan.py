@@ -65,7 +65,9 @@ def plan(config: PlanConfig) -> Plan:
     taught = _model(config.teacher) if config.teacher else None
     try:
         mesh = make_mesh(mesh_config, topology.devices(mesh_config)[: mesh_config.size])
-        step = train_step(recipe, model, mesh)
+        steps = {
+            remat: train_step(_keeping(recipe, remat), model, mesh) for remat in _remat_choices(recipe, mesh_config)
+        }
     except ShardingError as error:
         raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
     try:
@@ -78,7 +80,13 @@ def plan(config: PlanConfig) -> Plan:
     room = capacity - (scoring.weights / GIB if scoring is not None else 0.0)
 
     def trained(rows: int, row_tokens: int) -> TrainPlan:
-        return _train_plan(recipe, model, mesh_config, step, scale, rows, row_tokens, room)
+        found = None
+        for remat, step in steps.items():
+            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, row_tokens, room)
+            if found.fits:
+                break
+        assert found is not None
+        return found
 
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
@@ -142,6 +150,17 @@ def _scale(config: PlanConfig, recipe: Recipe) -> Scale:
     return config.scale
 
 
+def _keeping(recipe: Recipe, remat: Any) -> Recipe:
+    return replace(recipe, learner=replace(recipe.learner, remat=remat))
+
+
+def _remat_choices(recipe: Recipe, mesh: MeshConfig) -> tuple[str, ...]:
+    """What the backward pass may keep, best first: what was asked for, or what the memory of the devices allows."""
+    asked = recipe.learner.remat
+    default = default_scale(RECIPES[recipe.name]).learner.remat
+    return ("attention", "full") if asked == default == "full" and mesh.device else (asked,)
+
+
 def _train_plan(
     recipe: Recipe,
     model: Qwen3VLConfig,
@@ -164,6 +183,7 @@ def _train_plan(
     resident = (step.weights + step.optimizer) / GIB
     return TrainPlan(
         program=program,
+        remat=recipe.learner.remat,
         rows=rows,
         row_tokens=row_tokens,
         micro_batches=micro_batches,

@@ -14,6 +14,7 @@ class TrainPlan:
     """The training step of one device."""
 
     program: ProgramPlan
+    remat: str  # what the backward pass keeps: `LearnerConfig.remat`
     rows: int  # of a micro-batch, over all devices
     row_tokens: int
     micro_batches: int  # a step, if every trajectory fills its row
@@ -112,6 +113,9 @@ def render(found: Plan) -> str:
         _program_line(train.program),
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
+    if train.remat != RECIPES[found.recipe].learner.remat:
+        stage = RECIPES[found.recipe].stage
+        lines.append(f"  as settings of `hypereyes {stage}`: --scale.learner.remat {train.remat}")
     if train.step_seconds:
         times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
         lines.append(

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, Mesh
 
+from hypereyes_jax.configs.mesh import AXES
 from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.models.lora import init_lora
-from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, lm_head
+from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, init_params, lm_head
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
@@ -354,3 +356,26 @@ def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
 def test_moments_on_the_host_without_a_mesh_are_refused():
     with pytest.raises(ValueError, match="needs a mesh"):
         make_learner(CONFIG, LearnerConfig(optimizer=dataclasses.replace(PLAIN, moments_on_host=True)))
+
+
+def test_a_program_for_a_known_number_of_micro_batches_gives_the_same_step(params):
+    """As on GPUs: the count is no array, padding micro-batches are in no program, and branches are computed away."""
+    batch = pack(CONFIG, samples(5), PACK)
+    assert 1 < batch.count < PACK.micro_batches
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+
+    def stepped(kernels):
+        learner = make_learner(CONFIG, LEARN, mesh, kernels)
+        state = learner.init(jax.random.key(1), params)
+        scores = learner.score_logprobs(state.trainable, batch)
+        state = jax.device_put(jax.tree.map(jnp.copy, state), learner.shardings(state))
+        return *learner.rl_step(state, batch), scores
+
+    (state, metrics, scores), (plain, plain_metrics, plain_scores) = (
+        stepped(kernels) for kernels in (Kernels(known_trips=True), Kernels())
+    )
+    np.testing.assert_allclose(scores, plain_scores, atol=1e-5)
+    for name, value in plain_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for one, other in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(plain.trainable), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.qwen3_vl.triton_attention import _visible, triton_attention
 
 LENGTH = 300  # two blocks of 128 queries and a shorter one
@@ -94,3 +95,17 @@ def test_four_trajectories_in_a_row_meet_a_quarter_of_the_blocks():
     assert met(packed) == met(packed, queries=False) == 4 * alone
     assert met([1] * 1024) == 16 * 17 // 2
     assert met([0] * 1024) == 0
+
+
+@pytest.mark.parametrize(("remat", "times"), [("none", 1), ("attention", 1), ("full", 2)])
+def test_what_attention_gave_is_kept_over_recomputation_where_asked(remat, times):
+    q, k, v, direction = arrays()
+    segment = jnp.ones((1, LENGTH), jnp.int32)
+
+    def layer(q):
+        return triton_attention(jnp.sin(q), k, v, segment, causal=True)
+
+    step = rematerialised(layer, remat)
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda q: jnp.sum(step(q) * direction)))(q))
+    platforms = 2  # interpreted, and compiled
+    assert jaxpr.count("name=attention_forward") == times * platforms

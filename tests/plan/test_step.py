@@ -26,8 +26,8 @@ from hypereyes_jax.plan.workload import Workload, log_normal_lengths
 MESH, RECIPE = MESHES["h20_8x8"], RECIPES["hypereyes_30b_rl"]
 ROWS, ROW_TOKENS, MICRO_BATCHES = 64, 38_912, 4
 TRAIN = TrainPlan(
-    ProgramPlan("training step", launches=Launches(1000, 3, 2)), ROWS, ROW_TOKENS, MICRO_BATCHES, *[1.0] * 7, {},
-    "compute", 80.0, 0.7, 0.6, fits=True,
+    ProgramPlan("training step", launches=Launches(1000, 3, 2)), "full", ROWS, ROW_TOKENS, MICRO_BATCHES,
+    *[1.0] * 7, {}, "compute", 80.0, 0.7, 0.6, fits=True,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import ambient
+from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
 
 Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
 
@@ -90,8 +91,15 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def rematerialised(layer: Callable, remat: str) -> Callable:
-    """A scan's body whose backward pass computes again what it does not keep: "none", "dots" or "full" (everything)."""
+    """A scan's body whose backward pass computes again what it does not keep.
+
+    Args:
+      remat: "none" (it keeps all), "dots" (the outputs of weight matmuls), "attention" (what attention gave, and its
+        normalisers, where a kernel names them: the scores are then computed twice instead of three times), or "full"
+        (it computes everything again).
+    """
     policies = {
+        "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT, ATTENTION_NORMALISER),
         "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": jax.checkpoint_policies.nothing_saveable,
     }

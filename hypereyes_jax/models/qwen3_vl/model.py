@@ -36,7 +36,7 @@ def hidden_states(
     Args:
       inputs: see `hypereyes_jax.processing.pack_inputs`.
       lora: adapters added to the linear maps they name.
-      remat: what the backward pass keeps: "none" (everything), "dots", "full" (least).
+      remat: what the backward pass keeps: "none" (everything), "dots", "attention", "full" (least).
       dropout_key: turns the adapters' dropout on.
       kernels: implementations for the platform; static.
     """

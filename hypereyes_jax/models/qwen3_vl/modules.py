@@ -94,7 +94,7 @@ class VisionTower(nn.Module):
       config: of the whole model, for the tower writes tokens of the decoder's width.
       dtype: of fresh parameters; computation is in the parameters' dtype.
       mesh: names its axes in the parameters' metadata in place of the logical ones.
-      remat: what the backward pass keeps: "none" (everything), "dots", "full" (least).
+      remat: what the backward pass keeps: "none" (everything), "dots", "attention", "full" (least).
     """
 
     config: Qwen3VLConfig

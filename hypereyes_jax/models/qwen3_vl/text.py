@@ -59,7 +59,7 @@ def decode_layers(
       attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice. A
         list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU
         (`benchmarks/decode.py`). What `attend` gave then is such a list as well.
-      remat: "none", "dots" (keep the outputs of weight matmuls), or "full" (keep each layer's input only).
+      remat: "none", "dots", "attention" or "full" (keep each layer's input only), see `layers.rematerialised`.
       apart: what `layers_apart` gave, for unrolled layers in a loop.
     """
     text = config.text
