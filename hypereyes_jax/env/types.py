@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 from PIL import Image
 
+from hypereyes_jax.env.web.untrusted import encodable
 from hypereyes_jax.errors import UserError
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
@@ -26,14 +28,40 @@ class Question:
     meta: dict[str, Any] = field(default_factory=dict)  # JSON-able
 
 
+# What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.
+MISSING_SCORE = 0.8
+
+
 @dataclass(frozen=True)
 class SearchHit:
-    """One search result. `content` is untrusted text of the web."""
+    """One search result. All of it is untrusted and may be given as any JSON value: texts become texts that can be
+    encoded, what is no text an empty one, and what is no finite number `MISSING_SCORE`."""
 
     title: str
     content: str
     score: float
     url: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "content", "url"):
+            object.__setattr__(self, name, _text(getattr(self, name)))
+        object.__setattr__(self, "score", _finite(self.score))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value if value.isascii() else encodable(value)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or isinstance(value, str):
+        return MISSING_SCORE
+    try:
+        number = float(value)
+    except (OverflowError, ValueError, TypeError):
+        return MISSING_SCORE
+    return number if math.isfinite(number) else MISSING_SCORE
 
 
 class SearchError(Exception):

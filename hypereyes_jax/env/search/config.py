@@ -49,7 +49,7 @@ class SearchConfig:
 
     service: Service = "world"  # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi
     url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
-    image_engine: ImageEngine = "google_lens"  # SerpApi's
+    image_engine: ImageEngine = "google_reverse_image"  # SerpApi's; reverse image search is the paper's
     image_url: str = ""  # SerpApi: public address of a tunnel to the local image host
     image_port: int = 0  # SerpApi: port of the local image host; 0 = any
     bucket: str = ""  # SerpApi: host crops in this S3 bucket instead

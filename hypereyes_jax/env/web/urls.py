@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What IANA's registries leave of the public internet: an address of no range known to be public is not public.
+_PUBLIC_V6 = ipaddress.ip_network("2000::/3")
+_SPECIAL_V6 = [ipaddress.ip_network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20")]
+_SPECIAL_V4 = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3")]
 
 
 class UrlError(Exception):
@@ -22,7 +26,9 @@ class UrlGuard:
     """Fetches bytes from untrusted URLs.
 
     Every address is checked when the connection is made, not before, so a name that resolves anew to a private address
-    (DNS rebinding) is refused, too; each redirect is a new URL and is checked as one.
+    (DNS rebinding) is refused, too; each redirect is a new URL and is checked as one. The URL is read once, by the
+    parser of the client that connects: what another parser takes for a name may be an address to it ("①②⑦.0.0.1").
+    Proxies of the environment are not used: they would connect out of our sight.
 
     Args:
       allow_private: allow loopback and private networks: for tests and local servers only.
@@ -56,16 +62,17 @@ class UrlGuard:
         resolver: AbstractResolver = self._resolver or ThreadedResolver()
         if not self._allow_private:
             resolver = _PublicOnly(resolver)
-        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
+        sockets = getattr(resolver, "open_socket", None)
+        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, socket_factory=sockets)
         # Compressed bodies are not asked for and not unpacked: the size cap is on what arrives.
         headers = {"Accept-Encoding": "identity"}
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=headers) as session:
             for _ in range(self._max_redirects + 1):
-                self.check(url)
+                target = self.check(url)
                 try:
-                    async with session.get(url, allow_redirects=False) as response:
+                    async with session.get(target, allow_redirects=False) as response:
                         if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                            url = urljoin(url, response.headers["Location"])
+                            url = str(target.join(URL(response.headers["Location"])))
                             continue
                         if response.status != 200:
                             raise UrlError(f"{_host(url)} answered HTTP {response.status}")
@@ -84,25 +91,30 @@ class UrlGuard:
                 raise UrlError(f"{_host(url)} sent more than {self._max_bytes:,} bytes")
         return bytes(body)
 
-    def check(self, url: str) -> None:
-        """Raises UrlError for a URL whose form alone forbids it. Names are checked again when they are resolved."""
+    def check(self, url: str) -> URL:
+        """The URL as it is connected to. Names are checked again when they are resolved.
+
+        Raises:
+          UrlError: its form alone forbids it.
+        """
         try:
-            parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
+            target = URL(url)
+            host, port = target.host, target.port
         except ValueError:
             raise UrlError("not a valid URL") from None
-        if parts.scheme not in ("http", "https"):
-            raise UrlError(f"only http and https are fetched, not {parts.scheme[:20] or 'a bare path'!r}")
-        if not parts.hostname or parts.username is not None or parts.password is not None:
+        if target.scheme not in ("http", "https"):
+            raise UrlError(f"only http and https are fetched, not {target.scheme[:20] or 'a bare path'!r}")
+        if not host or target.user is not None or target.password is not None:
             raise UrlError("a URL needs a host and must not carry a login")
         if self._ports is not None and port not in self._ports:
             raise UrlError(f"port {port} is not allowed")
         try:
-            address = ipaddress.ip_address(parts.hostname)
+            address = ipaddress.ip_address(host)
         except ValueError:
-            return  # a name
+            return target  # a name
         if not self._allow_private and not is_public(address):
-            raise UrlError(f"{parts.hostname} is not a public address")
+            raise UrlError(f"{host} is not a public address")
+        return target
 
 
 class _PublicOnly(AbstractResolver):
@@ -117,25 +129,31 @@ class _PublicOnly(AbstractResolver):
             raise UrlError(f"{host} is not a public address")
         return found
 
+    def open_socket(self, address: tuple[int, int, int, str, tuple]) -> socket.socket:
+        """The socket for a connection to `address`, as `getaddrinfo` gives it: what is really connected."""
+        family, kind, protocol, _, place = address
+        if not is_public(ipaddress.ip_address(str(place[0]).partition("%")[0])):
+            raise PermissionError(f"{place[0]} is not a public address")
+        return socket.socket(family, kind, protocol)
+
     async def close(self) -> None:
         await self._inner.close()
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is on the public internet, also when an IPv6 form wraps an IPv4 address."""
+    """Whether an address is in a range known to be public, also when an IPv6 form wraps an IPv4 address."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast
+        return address in _PUBLIC_V6 and address.is_global and not any(address in net for net in _SPECIAL_V6)
+    return address.is_global and not any(address in network for network in _SPECIAL_V4)
 
 
 def _host(url: str) -> str:
     try:
-        return urlsplit(url).hostname or "the URL"
+        return URL(url).host or "the URL"
     except ValueError:
         return "the URL"

@@ -123,7 +123,7 @@ async def test_lens_matches_exact_ones_first():
             "exact_matches": [{"title": "E", "link": "https://e", "source": "site"}],
         }
     )
-    backend = client(str(server.make_url("")).rstrip("/"))
+    backend = client(str(server.make_url("")).rstrip("/"), image_engine="google_lens")
     hits = await backend.image_search(GREEN, 3)
     assert [(h.title, h.content) for h in hits] == [("E", "site"), ("V", "shop $5")]
     await backend.aclose()

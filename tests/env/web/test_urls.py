@@ -32,6 +32,22 @@ from hypereyes_jax.env.web.urls import UrlError, UrlGuard, is_public
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "ff02::1",
+        "fec0::1",
+        "::127.0.0.1",
+        "64:ff9b:1::1",
+        "64:ff9b::a00:1",
+        "3fff::1",
+        "2001:db8::1",
+        "2001::1",
+        "5f00::1",
+        "4000::1",
+        "100::1",
+        "198.18.0.1",
+        "192.0.0.8",
+        "192.0.2.1",
+        "192.88.99.1",
+        "240.0.0.1",
+        "239.255.255.250",
     ],
 )
 def test_private_addresses(address):
@@ -41,6 +57,10 @@ def test_private_addresses(address):
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
 def test_public_addresses(address):
     assert is_public(ipaddress.ip_address(address))
+
+
+def test_a_public_address_may_be_wrapped_for_networks_without_ipv4():
+    assert is_public(ipaddress.ip_address("64:ff9b::101:101"))
 
 
 @pytest.mark.parametrize(
@@ -144,8 +164,9 @@ async def test_a_redirect_into_the_private_network_is_refused(server, monkeypatc
     monkeypatch.setattr(urls, "_PublicOnly", lambda resolver: resolver)  # lets the first hop, a name, pass as public
     guard, port = UrlGuard(ports=None, resolver=Names("127.0.0.1")), server.rsplit(":", 1)[1]
     assert await guard.fetch(f"http://first.example:{port}/body?size=1") == b"x"
-    with pytest.raises(UrlError, match=r"127\.0\.0\.1 is not a public address"):
-        await guard.fetch(f"http://first.example:{port}/redirect?to=http://127.0.0.1:{port}/body%3Fsize=1")
+    for host in ("127.0.0.1", "①②⑦.0.0.1"):
+        with pytest.raises(UrlError, match=r"127\.0\.0\.1 is not a public address"):
+            await guard.fetch(f"http://first.example:{port}/redirect?to=http://{host}:{port}/body%3Fsize=1")
 
 
 async def test_caps_on_size_redirects_and_time(server):
@@ -157,3 +178,51 @@ async def test_caps_on_size_redirects_and_time(server):
         await UrlGuard(**LOCAL).fetch(f"{server}/loop")
     with pytest.raises(UrlError, match=r"within 0\.2 s"):
         await UrlGuard(**LOCAL, seconds=0.2).fetch(f"{server}/endless")
+
+
+DIGITS = [
+    "①②⑦.⓪.⓪.①", "①②⑦.0.0.1", "１２７.0.0.1", "127。0。0。1", "127.0.0.1.", "⑯⑨.254.①⑥9.254", "𝟏𝟐𝟕.𝟎.𝟎.𝟏", "１０.0.0.1",
+    "¹²⁷.0.0.1",
+]  # fmt: skip
+NUMBERS = ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "017700000001", "127.0.1", "0"]
+SIXES = [
+    "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[fe80::1%25eth0]", "[fc00::1]", "[64:ff9b::7f00:1]",
+    "[fec0::1]",
+]  # fmt: skip
+NAMES = ["localhost", "LOCALHOST", "localhost.", "ｌｏｃａｌｈｏｓｔ", "ip6-localhost", "127.0.0.1.invalid"]
+FORMS = [
+    "http://{}/", "https://{}/", "HTTP://{}/", "http://{}:80/x", "http://{}#@example.org/", "http://{}?x=example.org",
+    "http://example.org@{}/", "http:\\\\{}\\", " http://{}/",
+]  # fmt: skip
+
+
+async def test_200_spellings_of_private_addresses_are_refused_and_nothing_is_connected(monkeypatch):
+    opened = []
+
+    async def connect(loop, sock, address):
+        opened.append(address)
+        raise OSError("not allowed in this test")
+
+    class LocalNames(Names):
+        async def resolve(self, host, port=0, family=socket.AF_INET):
+            literal = host.strip("[]").partition("%")[0]
+            try:  # as getaddrinfo does with what is an address in some spelling
+                packed = socket.inet_ntoa(socket.inet_aton(literal))
+            except OSError:
+                packed = "127.0.0.1"
+            self.addresses = [packed]
+            return await super().resolve(host, port, family)
+
+    monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connect)
+    tried = [form.format(host) for form in FORMS for host in [*DIGITS, *NUMBERS, *SIXES, *NAMES]]
+    assert len(tried) >= 200
+    for url in tried:
+        with pytest.raises(UrlError):
+            await UrlGuard(resolver=LocalNames("127.0.0.1")).fetch(url)
+    assert opened == []
+
+
+async def test_the_address_that_is_connected_is_judged_even_where_no_name_was_resolved(monkeypatch, server):
+    monkeypatch.setattr(UrlGuard, "check", lambda self, url: urls.URL(url))  # a parser that was fooled
+    with pytest.raises(UrlError, match="could not be fetched"):
+        await UrlGuard(ports=None).fetch(f"{server}/body?size=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -9,9 +10,6 @@ from PIL import Image
 
 from hypereyes_jax.env.types import SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
-
-# What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.
-MISSING_SCORE = 0.8
 
 
 class RetrieverBackend:
@@ -68,14 +66,11 @@ def read_retrieval(data: Any, where: str) -> list[SearchHit]:
     return [_hit(row) for row in rows]
 
 
-def _hit(row: dict[str, Any]) -> SearchHit:
+def _hit(row: Mapping[str, Any]) -> SearchHit:
     inner = row.get("document")
     document = inner if isinstance(inner, dict) else row
-    score = row.get("score")
-    title, _, content = str(document.get("contents") or document.get("text") or "").partition("\n")
-    return SearchHit(
-        title=str(document.get("title") or title.strip().strip('"')),
-        content=content.strip(),
-        score=float(score) if isinstance(score, int | float) else MISSING_SCORE,
-        url=str(document.get("url") or ""),
-    )
+    score: Any = row.get("score")
+    url: Any = document.get("url")
+    contents = document.get("contents") or document.get("text")
+    title, _, content = (contents if isinstance(contents, str) else "").partition("\n")
+    return SearchHit(document.get("title") or title.strip().strip('"'), content.strip(), score, url)

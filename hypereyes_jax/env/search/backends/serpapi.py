@@ -9,16 +9,15 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.env.search.backends.image_host import ImageHost
-from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
 from hypereyes_jax.env.search.config import ImageEngine
-from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
+from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 
 
 @dataclass(frozen=True)
 class SerpApiConfig:
     api_key: str = field(repr=False)  # a printed or saved configuration must not hold it
-    image_engine: ImageEngine = "google_lens"
+    image_engine: ImageEngine = "google_reverse_image"
     url: str = "https://serpapi.com/search.json"
     language: str = ""  # hl; "" = the service's default
     country: str = ""  # gl (google) and country (google_lens)

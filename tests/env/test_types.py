@@ -1,0 +1,56 @@
+"""One place makes a search result: finite numbers and texts, whatever a service sends."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hypereyes_jax.env import Episode, Question, SearchHit
+from hypereyes_jax.env.search.backends.retriever import read_retrieval
+
+
+@pytest.mark.parametrize(
+    ("score", "read"),
+    [
+        (0.9, 0.9),
+        (1, 1.0),
+        (np.float32(0.5), 0.5),
+        (float("inf"), 0.8),
+        (float("-inf"), 0.8),
+        (float("nan"), 0.8),
+        (int("9" * 400), 0.8),
+        ("high", 0.8),
+        ("0.9", 0.8),
+        (None, 0.8),
+        (True, 0.8),
+        ([1], 0.8),
+    ],
+)
+def test_a_score_is_a_finite_number(score, read):
+    hit = SearchHit("t", "c", score)
+    assert hit.score == read
+    assert type(hit.score) is float
+    json.dumps([hit.score], allow_nan=False)
+
+
+def test_texts_are_texts_that_can_be_encoded():
+    hit = SearchHit("a\ud83d", None, 0.5, {"x": 1})
+    assert (hit.title, hit.content, hit.url) == ("a?", "", "")
+    assert SearchHit(1984, "c", 0.5).title == "1984"
+
+
+async def test_a_reply_with_impossible_scores_is_shown_and_recorded():
+    rows = [
+        {"document": {"contents": "Chad\nCountry."}, "score": score} for score in (float("inf"), int("9" * 400), "x")
+    ]
+
+    class Service:
+        async def text_search(self, query, k):
+            return read_retrieval({"result": [rows]}, "host")
+
+        async def image_search(self, image, k):
+            return []
+
+    episode = Episode(Question("q", "?", (), ("a",)), Service())
+    (text,) = await episode.step('<tool_call>{"name": "text_search", "arguments": {"input": ["a"]}}</tool_call>')
+    assert text.count("(0.80) Chad: Country.") == 3
