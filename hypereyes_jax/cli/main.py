@@ -207,8 +207,8 @@ def _print_help() -> None:
         table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
     console.print(table)
     console.print(
-        "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints the "
-        "settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are "
+        "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints "
+        "the settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are "
         "kept in the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and "
         "[dim]off[/dim] in place of DIR nowhere."
     )

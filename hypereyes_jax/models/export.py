@@ -15,9 +15,9 @@ from hypereyes_jax.models.storage import open_directory
 
 
 def export_merged(
-    base: str | os.PathLike,
-    out: str | os.PathLike,
-    lora: Lora | str | os.PathLike | None = None,
+    base: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    lora: Lora | str | os.PathLike[str] | None = None,
     dtype: Any = None,
     temperature: float = 1.0,
 ) -> Path:
@@ -54,7 +54,7 @@ def cooled(params: Params, temperature: float) -> Params:
     return {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
 
 
-def export_adapter(base: str | os.PathLike, out: str | os.PathLike, lora: Lora) -> Path:
+def export_adapter(base: str | os.PathLike[str], out: str | os.PathLike[str], lora: Lora) -> Path:
     """Write adapters as a PEFT directory that names `base` as its model."""
     save_peft(out, Qwen3VLConfig.from_hf(base), lora, base_model=str(base))
     return Path(out)

@@ -40,7 +40,7 @@ def hub_id(name: str) -> HubId | None:
     return HubId(found["repository"], found["revision"]) if found else None
 
 
-def locate(checkpoint: str | os.PathLike) -> Path | str:
+def locate(checkpoint: str | os.PathLike[str]) -> Path | str:
     """Where a checkpoint lies: a local path or a URL as they are, a hub id as the directory it is downloaded to.
 
     What exists on this machine is never looked up on the hub.

@@ -31,7 +31,9 @@ from hypereyes_jax.models.tensor_files import StoredTensor, by_kind, read_header
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def save_peft(path: str | os.PathLike, config: Qwen3VLConfig, lora: Lora, *, base_model: str | None = None) -> None:
+def save_peft(
+    path: str | os.PathLike[str], config: Qwen3VLConfig, lora: Lora, *, base_model: str | None = None
+) -> None:
     """Write adapters as a PEFT directory.
 
     Args:
@@ -56,7 +58,7 @@ def save_peft(path: str | os.PathLike, config: Qwen3VLConfig, lora: Lora, *, bas
     (path / _CONFIG).write_text(json.dumps(_peft_config(found, lora.config, base_model), indent=2) + "\n")
 
 
-def load_peft(path: str | os.PathLike, config: Qwen3VLConfig) -> Lora:
+def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
     """Read a PEFT directory that `save_peft` or PEFT wrote for this model.
 
     Rank and alpha may differ by layer: a `Lora` has one of each for a map's layers, so a smaller rank is filled up with
@@ -193,7 +195,7 @@ def _layers(weight: Weight) -> int:
     return weight.shape[0] if weight.stacked else 1
 
 
-def _leaf(lora: Lora, name: str) -> dict:
+def _leaf(lora: Lora, name: str) -> dict[str, Any]:
     node = lora.weights
     for key in name.split("/"):
         node = node[key]
@@ -234,7 +236,7 @@ def _module_names(found: Found, *, experts: bool) -> list[str]:
     return sorted(names)
 
 
-def _peft_config(found: Found, lora_config: LoraConfig, base_model: str | None) -> dict:
+def _peft_config(found: Found, lora_config: LoraConfig, base_model: str | None) -> dict[str, Any]:
     first = next(iter(found.values()))[1]
     modules, parameters = _module_names(found, experts=False), _module_names(found, experts=True)
     ranks, alphas = {}, {}

@@ -29,7 +29,7 @@ from hypereyes_jax.processing.tokenizer import load_tokenizer
 
 
 def load_model(
-    path: str | os.PathLike, dtype: Any = "float32", mesh: Mesh | None = None
+    path: str | os.PathLike[str], dtype: Any = "float32", mesh: Mesh | None = None
 ) -> tuple[Qwen3VLConfig, Params, ChatFormat]:
     """The model in `path`, on the default device or shared out over a mesh.
 
@@ -128,7 +128,7 @@ def save_model(
     path: Path,
     config: Qwen3VLConfig,
     params: Params,
-    base: str | os.PathLike,
+    base: str | os.PathLike[str],
     dtype: str = "float32",
     *,
     pixels: Pixels | None = None,

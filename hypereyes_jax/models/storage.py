@@ -186,11 +186,11 @@ class FsspecDirectory:
         return f"{self.path.rstrip('/')}/{name}"
 
 
-def is_url(path: str | os.PathLike) -> bool:
+def is_url(path: str | os.PathLike[str]) -> bool:
     return isinstance(path, str) and _URL.match(path) is not None
 
 
-def open_directory(path: str | os.PathLike) -> Directory:
+def open_directory(path: str | os.PathLike[str]) -> Directory:
     """A local path or a URL. Nothing is read yet.
 
     Raises StorageError for a URL of a scheme that nothing installed can read.

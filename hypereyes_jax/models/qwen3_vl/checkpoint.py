@@ -31,7 +31,7 @@ _PIECE_BYTES = 64 << 20
 _FLOATS = ("float32", "bfloat16", "float16")
 
 
-def load_hf(path: str | os.PathLike, dtype: Any = None, sharding: Any = None) -> tuple[Qwen3VLConfig, Params]:
+def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = None) -> tuple[Qwen3VLConfig, Params]:
     """Load a HF Qwen3-VL checkpoint (`config.json` and one or more safetensors files).
 
     All headers are checked against the config before anything is allocated; then tensors stream through in pieces.

@@ -22,7 +22,7 @@ _SHARD_BYTES = 5 << 30
 
 
 def save_hf(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     config: Qwen3VLConfig,
     params: Params,
     *,

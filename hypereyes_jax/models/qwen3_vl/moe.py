@@ -122,7 +122,7 @@ def _expert(lora: Lora | None, frozen: Any, trained: Any, x: jax.Array, key: Any
 
 
 def _ragged(
-    feed_forward: Callable,
+    feed_forward: Callable[..., Any],
     x_ND: jax.Array,
     gate_NK: jax.Array,
     expert_NK: jax.Array,
@@ -141,7 +141,9 @@ def _ragged(
     return jnp.zeros_like(x_ND).at[order_A // each].add(y_AD)
 
 
-def _dense(feed_forward: Callable, x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, count: int) -> jax.Array:
+def _dense(
+    feed_forward: Callable[..., Any], x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, count: int
+) -> jax.Array:
     gate_NE = jnp.einsum("nk,nke->ne", gate_NK, jax.nn.one_hot(expert_NK, count, dtype=gate_NK.dtype))
     x_END = jnp.broadcast_to(x_ND, (count, *x_ND.shape))
     return jnp.einsum("end,ne->nd", feed_forward(x_END, jnp.matmul), gate_NE)

@@ -132,7 +132,13 @@ def _stacked_layers(params: Params, config: Qwen3VLConfig, lora: Lora | None) ->
 
 
 def _attend(
-    w: Params, text: TextConfig, linear: Linear, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Callable
+    w: Params,
+    text: TextConfig,
+    linear: Linear,
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    attend: Callable[..., Any],
 ) -> tuple[jax.Array, Any]:
     heads = (*x.shape[:-1], -1, text.head_dim)
     h = rms_norm(x, w["attn_norm"], text.rms_norm_eps)

@@ -107,13 +107,15 @@ def _run_forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any,
     group = heads // k.shape[2]
     block_q, block_k = _FORWARD
 
-    def kernel(q_ref, k_ref, v_ref, segment_ref, meets_ref, out_ref, normaliser_ref):
+    def kernel(
+        q_ref: Any, k_ref: Any, v_ref: Any, segment_ref: Any, meets_ref: Any, out_ref: Any, normaliser_ref: Any
+    ) -> None:
         number, head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         here = pl.ds(number * block_q, block_q)
         place_q = number * block_q + jnp.arange(block_q)
         block, segment_q = q_ref[row, here, head, :], segment_ref[row, here]
 
-        def keys(other, carry):
+        def keys(other: Any, carry: Any) -> Any:
             peak, mass, total = carry
             there = pl.ds(other * block_k, block_k)
             score = dot(block, k_ref[row, there, head // group, :].T) * (scale * _LOG2_E)
@@ -158,14 +160,24 @@ def _gradient_of_queries(
     group = heads // k.shape[2]
     block_q, block_k = _BACKWARD
 
-    def kernel(q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, d_q_ref):
+    def kernel(
+        q_ref: Any,
+        k_ref: Any,
+        v_ref: Any,
+        segment_ref: Any,
+        d_out_ref: Any,
+        normaliser_ref: Any,
+        delta_ref: Any,
+        meets_ref: Any,
+        d_q_ref: Any,
+    ) -> None:
         number, head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         here = pl.ds(number * block_q, block_q)
         place_q = number * block_q + jnp.arange(block_q)
         block, d_block, segment_q = q_ref[row, here, head, :], d_out_ref[row, here, head, :], segment_ref[row, here]
         top, mean = normaliser_ref[row, head, here], delta_ref[row, head, here]
 
-        def keys(other, total):
+        def keys(other: Any, total: Any) -> Any:
             there = pl.ds(other * block_k, block_k)
             key = k_ref[row, there, head // group, :]
             place_k = other * block_k + jnp.arange(block_k)
@@ -201,14 +213,25 @@ def _gradient_of_keys(
     group = heads // kv_heads
     block_q, block_k = _BACKWARD
 
-    def kernel(q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, d_k_ref, d_v_ref):
+    def kernel(
+        q_ref: Any,
+        k_ref: Any,
+        v_ref: Any,
+        segment_ref: Any,
+        d_out_ref: Any,
+        normaliser_ref: Any,
+        delta_ref: Any,
+        meets_ref: Any,
+        d_k_ref: Any,
+        d_v_ref: Any,
+    ) -> None:
         number, kv_head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         here = pl.ds(number * block_k, block_k)
         place_k = number * block_k + jnp.arange(block_k)
         key, value, segment_k = k_ref[row, here, kv_head, :], v_ref[row, here, kv_head, :], segment_ref[row, here]
         first, stop = meets_ref[row, number, 0], meets_ref[row, number, 1]
 
-        def queries(count, carry):
+        def queries(count: Any, carry: Any) -> Any:
             d_k, d_v = carry
             head, other = kv_head * group + count // (stop - first), first + count % (stop - first)
             there = pl.ds(other * block_q, block_q)

@@ -94,7 +94,7 @@ def _block(
     w: Params,
     c: VisionConfig,
     linear: Linear,
-    attend: Callable,
+    attend: Callable[..., Any],
     x: jax.Array,
     cos: jax.Array,
     sin: jax.Array,
