@@ -15,8 +15,9 @@ from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.global_batch import shards_by_process
 from hypereyes_jax.models.flops import useful_flops
+from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.qwen3_vl import Kernels
-from hypereyes_jax.models.sharding import ShardingError, make_mesh
+from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
 from hypereyes_jax.plan.programs import (

@@ -90,7 +90,7 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def rematerialised(layer: Callable, remat: str) -> Callable:
+def rematerialised(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     """A scan's body whose backward pass computes again what it does not keep.
 
     Args:
