@@ -44,6 +44,7 @@ COMMANDS = {
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
     "plan": Command("plan", "PlanConfig", "does a recipe fit a cluster, before renting it"),
     "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
+    "push": Command("push", "PushConfig", "push a run's model to the Hugging Face hub, with a model card"),
     "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),

@@ -1,0 +1,59 @@
+"""Push a run's model to the Hugging Face hub, with a model card made from the run's settings and metrics.
+
+    hypereyes push runs/rl org/name
+    hypereyes push runs/rl org/name@step-200 --step 200
+
+The token comes from HF_TOKEN or from `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from hypereyes_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    run: tyro.conf.Positional[Path]
+    """Directory of a run of `hypereyes sft` or `hypereyes rl`."""
+    repository: tyro.conf.Positional[str]
+    """Repository to commit to, org/name or org/name@branch; it is made if it does not exist."""
+    step: int | None = None
+    """Step of the checkpoint whose weights are pushed; none pushes the run's finished `model/`."""
+    private: bool = True
+    """A new repository is private."""
+    message: str = ""
+    """Commit message; none names the run and the step."""
+
+
+def run(config: PushConfig) -> None:
+    from hypereyes_jax.learner.run_weights import run_weights
+    from hypereyes_jax.models.hub import hub_id, upload
+    from hypereyes_jax.models.pretrained import save_model
+    from hypereyes_jax.runs.model_card import model_card
+
+    target = hub_id(config.repository)
+    if target is None:
+        raise UserError(f"{config.repository} is not a repository of the hub: give org/name or org/name@branch.")
+    card = model_card(config.run, config.step)
+    name = config.run.resolve().name
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=config.run) as draft:
+        folder = Path(draft) / "model"
+        if config.step is not None:
+            found = run_weights(config.run, config.step)
+            save_model(folder, found.config, found.params, found.base, found.dtype, pixels=found.pixels)
+        elif not (config.run / "model" / "config.json").exists():
+            raise UserError(f"{config.run} has no finished model: give --step, the step of one of its checkpoints.")
+        else:
+            folder.mkdir()
+            for file in (config.run / "model").iterdir():  # beside the card, without a second copy of the weights
+                (folder / file.name).symlink_to(file.resolve())
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        at = "" if config.step is None else f" at step {config.step}"
+        url = upload(folder, target, config.message or f"{name}{at}", private=config.private)
+    print(f"pushed {url}")
