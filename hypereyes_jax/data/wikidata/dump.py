@@ -1,0 +1,183 @@
+"""Reading a Wikidata JSON dump: streamed, filtered, in bounded memory, going on where it was stopped.
+
+A dump is a JSON array with an entity a line, in gz, bz2 or plain. It is read twice: for the statements of the entities
+that are kept, then for the labels of the items that these point to.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hypereyes_jax.data.wikidata.graph import Graph, Named
+from hypereyes_jax.data.wikidata.statements import Entity, read_entity
+from hypereyes_jax.errors import UserError
+
+_BATCH = 5_000  # entities a transaction
+_NOTED = 200_000  # lines after which progress is noted even if nothing was kept
+_LONGEST_LINE = 64 << 20  # bytes; the largest entities have a few megabytes
+_HEAD = re.compile(rb'"id"\s*:\s*"([QP])(\d{1,10})"')
+_TYPED = b'"P31"'
+_ITEMS = 1 << 28  # item numbers that a mark can be kept for: 32 MiB
+
+
+@dataclass(frozen=True)
+class DumpConfig:
+    """What is kept of a dump."""
+
+    classes: tuple[str, ...] = ()
+    """Items that are an instance (P31) of one of these, such as Q5; () = of anything."""
+    language: str = "en"
+    """Of labels and aliases; what has no label in it is left out."""
+    min_sitelinks: int = 0
+    """Wikipedias and the like that have a page on it: a measure of how well known it is."""
+    max_entities: int | None = None
+    """Stop after so many; None = read all."""
+
+
+def read_dump(
+    path: Path, graph: Graph, config: DumpConfig = DumpConfig(), advance: Callable[[int], None] = lambda lines: None
+) -> dict[str, int]:
+    """Reads a dump into the graph. Called again with the same file and settings, it goes on where it was stopped.
+
+    Args:
+      advance: called with the number of lines read since the last call.
+
+    Returns:
+      Rows of each table.
+
+    Raises:
+      UserError: no such dump, a damaged one, or a graph that was made of another dump or with other settings.
+    """
+    wanted = {int(name[1:]) for name in config.classes if re.fullmatch(r"Q\d{1,10}", name)}
+    if len(wanted) != len(set(config.classes)):
+        raise UserError(f"classes must be items such as Q5, not {', '.join(config.classes)}.")
+    settings = (config.language, config.min_sitelinks, config.max_entities)
+    made_of = json.dumps([path.name, _size(path), sorted(wanted), *settings])
+    before = graph.progress()
+    if before.get("dump", made_of) != made_of:
+        raise UserError(f"{graph.path} was made of {before['dump']}, now it is {made_of}. Give another --graph.")
+    if before.get("statements") != "done":
+        _read_statements(path, graph, config, wanted, made_of, int(before.get("statements", 0)), advance)
+    if graph.progress().get("labels") != "done":
+        _read_labels(path, graph, config, int(before.get("labels", 0)), advance)
+    graph.finish()
+    return graph.counts()
+
+
+def _read_statements(
+    path: Path,
+    graph: Graph,
+    config: DumpConfig,
+    wanted: set[int],
+    made_of: str,
+    start: int,
+    advance: Callable[[int], None],
+) -> None:
+    batch: list[Entity] = []
+    marks = [b'"Q%d"' % number for number in wanted] + [b'"numeric-id":%d' % number for number in wanted]
+    kept = graph.counts()["entity"]
+    noted = number = start
+    for number, line in _lines(path, start):
+        if number - noted > _NOTED or len(batch) >= _BATCH:
+            before = number - 1  # this line is not read yet
+            graph.add(batch, {"dump": made_of, "statements": str(before)})
+            advance(before - noted)
+            kept += sum(not entity.is_property for entity in batch)
+            batch, noted = [], before
+            if config.max_entities is not None and kept >= config.max_entities:
+                break
+        head = _HEAD.search(line, 0, 400)
+        is_property = head is not None and head[1] == b"P"
+        # Most lines of a filtered dump are dropped by these two looks, long before JSON is parsed.
+        if not is_property and wanted and not (_TYPED in line and any(mark in line for mark in marks)):
+            continue
+        entity = read_entity(_parsed(path, number, line), config.language)
+        if entity is None or (not is_property and wanted and not wanted & set(entity.types)):
+            continue
+        if is_property or entity.sitelinks >= config.min_sitelinks:
+            batch.append(entity)
+    graph.add(batch, {"dump": made_of, "statements": "done"})
+    advance(max(0, number - noted))
+
+
+def _read_labels(path: Path, graph: Graph, config: DumpConfig, start: int, advance: Callable[[int], None]) -> None:
+    marks = bytearray(_ITEMS // 8)
+    missing = 0
+    for item in graph.unlabelled():
+        if item < _ITEMS:
+            marks[item >> 3] |= 1 << (item & 7)
+            missing += 1
+    batch: list[Named] = []
+    noted = number = start
+    for number, line in _lines(path, start) if missing else ():
+        if number - noted > _NOTED or len(batch) >= _BATCH:
+            before = number - 1  # this line is not read yet
+            graph.add_labels(batch, {"labels": str(before)})
+            advance(before - noted)
+            batch, noted = [], before
+        head = _HEAD.search(line, 0, 400)
+        if head is None or head[1] != b"Q":
+            continue
+        item = int(head[2])
+        if item >= _ITEMS or not marks[item >> 3] >> (item & 7) & 1:
+            continue
+        entity = read_entity(_parsed(path, number, line), config.language)
+        if entity is not None:
+            batch.append(Named(entity.number, entity.label, entity.description))
+    graph.add_labels(batch, {"labels": "done"})
+    advance(max(0, number - noted))
+
+
+def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
+    """(number of the line, from 1; its JSON) of each entity behind line `start`. Raises UserError."""
+    try:
+        with closing(_opened(path)) as file:
+            number = 0
+            while line := file.readline(_LONGEST_LINE):
+                number += 1
+                if len(line) >= _LONGEST_LINE:
+                    raise UserError(f"{path}, line {number} has no end: a dump has an entity a line.")
+                if number <= start:
+                    continue
+                text = line.strip().removesuffix(b",")
+                if text.startswith(b"{"):
+                    yield number, text
+                elif text not in (b"[", b"]", b""):
+                    raise UserError(f"{path}, line {number} is no entity. Give a JSON dump, an array with one a line.")
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is cut short or damaged ({error}). Fetch it anew; what was read is kept.") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with open(path, "rb") as file:
+        head = file.read(3)
+    if head[:2] == b"\x1f\x8b":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if head == b"BZh":
+        return bz2.open(path, "rb")
+    return open(path, "rb")
+
+
+def _parsed(path: Path, number: int, line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number} is no JSON ({error}). Fetch the dump anew.") from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"there is no dump {path} ({error.strerror}). Give a latest-all.json.gz, .bz2 or .json."
+        ) from None

@@ -1,0 +1,199 @@
+"""The graph on disk: one SQLite file with entities, labels, edges and numbers; multi-million edges on a laptop."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from hypereyes_jax.data.wikidata.statements import TYPE, Entity
+from hypereyes_jax.errors import UserError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entity (id INTEGER PRIMARY KEY, sitelinks INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS label (id INTEGER PRIMARY KEY, text TEXT NOT NULL, about TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS property (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS alias (id INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (id, text)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS edge (subject INTEGER NOT NULL, property INTEGER NOT NULL, object INTEGER NOT NULL,
+                                 PRIMARY KEY (subject, property, object)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS number (subject INTEGER NOT NULL, property INTEGER NOT NULL, value REAL NOT NULL,
+                                   PRIMARY KEY (subject, property, value)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS progress (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS edge_by_object ON edge (property, object, subject);
+CREATE INDEX IF NOT EXISTS number_by_value ON number (property, value, subject);
+"""
+_HAS_TYPE = f"SELECT 1 FROM edge WHERE subject = ? AND property = {TYPE} AND object = ?"
+_FORM = 0x48594752  # application id: "HYGR"
+_CACHE_KIB = 65_536  # of SQLite's pages in memory
+
+
+class Named(NamedTuple):
+    number: int
+    label: str
+    about: str
+
+
+class Graph:
+    """Entities and what is stated of them. One connection, used by one thread at a time."""
+
+    def __init__(self, path: Path):
+        """Opens or makes the file. Raises UserError for a file that is no such graph, or that can't be written."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path)
+            form = self._db.execute("PRAGMA application_id").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and form != _FORM:
+                raise UserError(f"{path} is a database of something else. Give another --graph.")
+            self._db.executescript(
+                f"PRAGMA trusted_schema=OFF; PRAGMA application_id={_FORM}; PRAGMA journal_mode=WAL; "
+                f"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIB}; {_SCHEMA}"
+            )
+        except sqlite3.Error as error:
+            raise UserError(f"{path} can't be used as a graph ({error}). Remove it, or give another --graph.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Writing
+
+    def add(self, entities: Iterable[Entity], progress: Mapping[str, str]) -> None:
+        """Entities with their statements, and how far reading is, in one transaction: a kill loses both or neither."""
+        with self._db:
+            for entity in entities:
+                if entity.is_property:
+                    self._db.execute("INSERT OR REPLACE INTO property VALUES (?, ?)", (entity.number, entity.label))
+                    continue
+                name = (entity.number, entity.label, entity.description)
+                self._db.execute("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", name)
+                self._db.execute("INSERT OR REPLACE INTO entity VALUES (?, ?)", (entity.number, entity.sitelinks))
+                for table, rows in (("edge", entity.edges), ("number", entity.values)):
+                    self._db.executemany(
+                        f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((entity.number, *row) for row in rows)
+                    )
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO alias VALUES (?, ?)", ((entity.number, text) for text in entity.aliases)
+                )
+            self._note(progress)
+
+    def add_labels(self, names: Iterable[Named], progress: Mapping[str, str]) -> None:
+        """Names of items that statements point to without being kept themselves."""
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO label VALUES (?, ?, ?)", names)
+            self._note(progress)
+
+    def progress(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT name, value FROM progress"))
+
+    def finish(self) -> None:
+        """Makes the indexes that walks need; done once, after reading."""
+        self._db.executescript(f"{_INDEXES} ANALYZE;")
+
+    def unlabelled(self) -> Iterable[int]:
+        """Items that statements point to and that have no label yet."""
+        found = self._db.execute(
+            "SELECT DISTINCT object FROM edge WHERE NOT EXISTS (SELECT 1 FROM label WHERE label.id = edge.object)"
+        )
+        return (row[0] for row in found)
+
+    def _note(self, progress: Mapping[str, str]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO progress VALUES (?, ?)", progress.items())
+
+    # Reading
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each table."""
+        tables = ("entity", "label", "property", "alias", "edge", "number")
+        return {name: self._db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+
+    def entity_at(self, place: float) -> int | None:
+        """An entity by its place in the order of ids, 0 to 1: for drawing one at random; None if there is none."""
+        low, high = self._db.execute("SELECT min(id), max(id) FROM entity").fetchone()
+        if low is None:
+            return None
+        wanted = low + int(place * (high - low + 1))
+        row = self._db.execute("SELECT id FROM entity WHERE id >= ? ORDER BY id LIMIT 1", (wanted,)).fetchone()
+        return int(row[0]) if row else int(high)
+
+    def label(self, number: int) -> str:
+        """ "" for an item without one."""
+        row = self._db.execute("SELECT text FROM label WHERE id = ?", (number,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def property_label(self, number: int) -> str:
+        row = self._db.execute("SELECT text FROM property WHERE id = ?", (number,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def aliases(self, number: int) -> tuple[str, ...]:
+        return tuple(row[0] for row in self._db.execute("SELECT text FROM alias WHERE id = ? ORDER BY text", (number,)))
+
+    def types(self, number: int) -> tuple[int, ...]:
+        return tuple(item for prop, item in self.edges(number) if prop == TYPE)
+
+    def edges(self, number: int) -> list[tuple[int, int]]:
+        """(property, item) of an entity."""
+        return self._db.execute("SELECT property, object FROM edge WHERE subject = ?", (number,)).fetchall()
+
+    def numbers(self, number: int) -> list[tuple[int, float]]:
+        """(property, value) of an entity."""
+        return self._db.execute("SELECT property, value FROM number WHERE subject = ?", (number,)).fetchall()
+
+    def pointing(self, number: int, limit: int) -> list[tuple[int, int]]:
+        """(property, entity) of what points to an item, at most `limit`. Slow before `finish`."""
+        return self._db.execute(
+            "SELECT property, subject FROM edge WHERE object = ? LIMIT ?", (number, limit)
+        ).fetchall()
+
+    def with_edge(self, prop: int, item: int, limit: int) -> set[int]:
+        """Entities with a statement, at most `limit`."""
+        found = self._db.execute(
+            "SELECT subject FROM edge WHERE property = ? AND object = ? LIMIT ?", (prop, item, limit)
+        )
+        return {row[0] for row in found}
+
+    def with_number(self, prop: int, value: float, limit: int) -> set[int]:
+        found = self._db.execute(
+            "SELECT subject FROM number WHERE property = ? AND value = ? LIMIT ?", (prop, value, limit)
+        )
+        return {row[0] for row in found}
+
+    def with_chain(self, first: int, second: int, item: int, limit: int) -> set[int]:
+        """Entities whose `first` is something whose `second` is the item."""
+        found = self._db.execute(
+            "SELECT DISTINCT a.subject FROM edge b JOIN edge a ON a.property = ? AND a.object = b.subject "
+            "WHERE b.property = ? AND b.object = ? LIMIT ?",
+            (first, second, item, limit),
+        )
+        return {row[0] for row in found}
+
+    def of_type(self, kind: int, entities: Iterable[int], limit: int | None = None) -> set[int]:
+        """Those of the entities that are an instance of a class; the search ends at `limit` of them."""
+        found: set[int] = set()
+        for number in entities:
+            if self._db.execute(_HAS_TYPE, (number, kind)).fetchone() is not None:
+                found.add(number)
+                if len(found) == limit:
+                    break
+        return found
+
+    def without(self, prop: int, entities: Sequence[int]) -> set[int]:
+        """Those of the entities of which nothing is stated with the property."""
+        missing = set()
+        for number in entities:
+            told = self._db.execute(
+                "SELECT 1 FROM edge WHERE subject = ? AND property = ? UNION ALL "
+                "SELECT 1 FROM number WHERE subject = ? AND property = ? LIMIT 1",
+                (number, prop, number, prop),
+            ).fetchone()
+            if told is None:
+                missing.add(number)
+        return missing

@@ -1,0 +1,109 @@
+"""Saved results of SPARQL queries (W3C JSON) as a graph: a row a statement.
+
+The query selects `?s ?p ?o` (item, direct property, value) and their labels `?sLabel ?pLabel ?oLabel`, as Wikidata's
+label service gives them; other names by `columns`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.data.wikidata.graph import Graph, Named
+from hypereyes_jax.data.wikidata.statements import Entity, year_of
+from hypereyes_jax.errors import UserError
+
+_ITEM = re.compile(r"https?://www\.wikidata\.org/entity/Q(\d{1,10})")
+_PROPERTY = re.compile(r"https?://www\.wikidata\.org/(?:prop/direct|entity)/P(\d{1,10})")
+_NAMES = ("s", "p", "o", "sLabel", "pLabel", "oLabel", "sAlias")
+
+
+def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Adds a file of results to the graph; returns the rows of each table.
+
+    Args:
+      columns: our name (s, p, o, sLabel, pLabel, oLabel, sAlias) -> the query's variable.
+
+    Raises:
+      UserError: the file is no table of results, or has no variable of these names.
+    """
+    names = {name: (columns or {}).get(name, name) for name in _NAMES}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        rows = value["results"]["bindings"]
+        known = set(value["head"]["vars"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no table of SPARQL results in JSON ({error!r}). Save a SELECT query's.") from None
+    missing = [names[name] for name in ("s", "p", "o") if names[name] not in known]
+    if missing or not isinstance(rows, list):
+        raise UserError(f"{path} has no variable {', '.join(missing)}; it has {', '.join(sorted(map(str, known)))}.")
+    items: dict[int, dict[str, Any]] = {}
+    properties: dict[int, str] = {}
+    labels: dict[int, str] = {}
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: result {number} is no object. Save the query's results anew.")
+        subject, prop = _number(row, names["s"], _ITEM), _number(row, names["p"], _PROPERTY)
+        if subject is None or prop is None:
+            continue  # a value that is no item, such as an unknown one
+        item = items.setdefault(subject, {"edges": [], "values": [], "aliases": []})
+        label = _literal(row, names["sLabel"])
+        item["label"] = label or item.get("label", "")
+        properties[prop] = _literal(row, names["pLabel"]) or properties.get(prop, f"P{prop}")
+        alias = _literal(row, names["sAlias"])
+        if alias:
+            item["aliases"].append(alias)
+        target = _number(row, names["o"], _ITEM)
+        amount = None if target is not None else _amount(row.get(names["o"]))
+        if target is not None:
+            item["edges"].append((prop, target))
+            if name := _literal(row, names["oLabel"]):
+                labels[target] = name
+        elif amount is not None:
+            item["values"].append((prop, amount))
+    found = [Entity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
+    for number, item in items.items():
+        if item["label"]:
+            parts = (tuple(dict.fromkeys(item[name])) for name in ("aliases", "edges", "values"))
+            aliases, edges, values = parts
+            found.append(Entity(number, False, item["label"], "", aliases, 0, edges, values))
+    graph.add(found, {f"sparql {path.name}": "done"})
+    graph.add_labels((Named(number, text, "") for number, text in labels.items()), {})
+    graph.finish()
+    return graph.counts()
+
+
+def _number(row: Mapping[str, Any], name: str, form: re.Pattern[str]) -> int | None:
+    cell = row.get(name)
+    if not isinstance(cell, dict) or cell.get("type") != "uri" or not isinstance(cell.get("value"), str):
+        return None
+    match = form.fullmatch(cell["value"])
+    return int(match[1]) if match else None
+
+
+def _literal(row: Mapping[str, Any], name: str) -> str:
+    cell = row.get(name)
+    if not isinstance(cell, dict) or cell.get("type") != "literal" or not isinstance(cell.get("value"), str):
+        return ""
+    return str(cell["value"]).strip()[:400]
+
+
+def _amount(cell: Any) -> float | None:
+    """The year of a time, or a number, by the literal's datatype."""
+    if not isinstance(cell, dict) or cell.get("type") != "literal":
+        return None
+    kind, value = str(cell.get("datatype", "")).rpartition("#")[2], cell.get("value")
+    if kind in ("dateTime", "date"):
+        text = str(value)
+        return year_of(text if text.startswith(("+", "-")) else f"+{text}")
+    if kind in ("decimal", "integer", "double", "float", "int", "nonNegativeInteger"):
+        try:
+            number = float(str(value))
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+    return None

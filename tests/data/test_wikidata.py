@@ -1,0 +1,366 @@
+"""Wikidata: the dump as a graph, walks whose constraints leave one entity, and questions in words."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
+from hypereyes_jax.data.wikidata import dump as dump_module
+from hypereyes_jax.data.wikidata.questions import make_questions, rivals_by_search, template_text, word_question
+from hypereyes_jax.data.wikidata.statements import read_entity
+from hypereyes_jax.data.wikidata.walks import Constraint, Found, WalkConfig, find, matching
+from hypereyes_jax.env.types import SearchHit
+from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatReply
+from hypereyes_jax.errors import UserError
+from tests.data.wikidata_dump import COUNTRY, HUMAN, entities, entity, statement, write_dump
+
+# Statements
+
+
+def read(claims, **more):
+    return read_entity(entity(42, "Douglas", claims, **more), "en")
+
+
+def test_truthy_statements_are_the_preferred_or_else_the_normal_ones():
+    found = read(
+        [
+            (27, statement(27, 1)),
+            (27, statement(27, 2, rank="preferred")),
+            (106, statement(106, 3)),
+            (106, statement(106, 4, rank="deprecated")),
+            (19, statement(19, 5, rank="deprecated")),
+            (20, statement(20, snaktype="somevalue")),
+            (20, statement(20, snaktype="novalue")),
+            (569, statement(569, time=1952)),
+            (2048, statement(2048, amount=1.96)),
+        ],
+        aliases=["DNA"],
+    )
+    assert found.edges == ((27, 2), (106, 3))
+    assert found.values == ((569, 1952.0), (2048, 1.96))
+    assert (found.number, found.label, found.aliases, found.sitelinks) == (42, "Douglas", ("DNA",), 3)
+
+
+def test_a_time_known_to_the_century_only_is_left_out_and_years_before_christ_are_negative():
+    vague, old = statement(569, time=1900), statement(569, time=400)
+    vague["mainsnak"]["datavalue"]["value"]["precision"] = 7
+    old["mainsnak"]["datavalue"]["value"]["time"] = "-0384-00-00T00:00:00Z"
+    assert read([(569, vague)]).values == ()
+    assert read([(569, old)]).values == ((569, -384.0),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [], {}, {"id": "X1"}, {"id": "Q1", "labels": {"fr": {"value": "x"}}}, {"id": "Q1", "labels": [1]}],
+)
+def test_what_is_no_entity_is_none(value):
+    assert read_entity(value, "en") is None
+
+
+def test_damaged_parts_of_an_entity_are_passed_over():
+    value = entity(1, "x", [(27, statement(27, 2))])
+    value["claims"] |= {"P31": "none", "Pxx": [], "P19": [7, {"rank": "normal", "mainsnak": {"snaktype": "value"}}]}
+    value["aliases"], value["sitelinks"] = {"en": "y"}, []
+    assert read_entity(value, "en").edges == ((27, 2),)
+
+
+# Dumps
+
+
+@pytest.fixture
+def rows():
+    return list(entities(400))
+
+
+@pytest.mark.parametrize("suffix", ["json", "json.gz", "json.bz2"])
+def test_a_dump_is_read_whole(tmp_path, rows, suffix):
+    path = tmp_path / f"latest-all.{suffix}"
+    assert write_dump(path, iter(rows)) == len(rows)
+    with Graph(tmp_path / "g.sqlite") as graph:
+        counts = read_dump(path, graph)
+        assert counts["property"] == 8
+        assert counts["entity"] == counts["label"] == len(rows) - 8
+        assert graph.label(20_000) == "Person 0"
+        assert graph.aliases(20_000) == ("P. 0",)
+        assert HUMAN in graph.types(20_000)
+        assert graph.property_label(19) == "place of birth"
+
+
+def test_a_dump_is_filtered_by_class_and_fame_and_what_it_points_to_keeps_its_label(tmp_path, rows):
+    path = tmp_path / "d.json"
+    write_dump(path, iter(rows))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        counts = read_dump(path, graph, DumpConfig(classes=("Q5",), min_sitelinks=2))
+        wanted = sum(
+            row["id"].startswith("Q2") and int(row["id"][1:]) >= 20_000 and len(row["sitelinks"]) >= 2 for row in rows
+        )
+        assert counts["entity"] == wanted
+        assert graph.label(HUMAN) == "human"
+        assert graph.label(2_000) == "Town 0"  # a place of birth, which is not kept itself
+        assert graph.edges(2_000) == []
+        assert graph.counts()["label"] > counts["entity"]
+
+
+def test_reading_goes_on_where_it_was_stopped(tmp_path, rows, monkeypatch):
+    path = tmp_path / "d.json.gz"
+    write_dump(path, iter(rows))
+    monkeypatch.setattr(dump_module, "_BATCH", 20)
+    with Graph(tmp_path / "whole.sqlite") as whole:
+        expected = read_dump(path, whole)
+
+    class Stop(Exception):
+        pass
+
+    reads = []
+
+    def stop(lines):
+        reads.append(lines)
+        if len(reads) % 3 == 0:
+            raise Stop
+
+    with Graph(tmp_path / "g.sqlite") as graph:
+        for _ in range(40):
+            try:
+                counts = read_dump(path, graph, advance=stop)
+                break
+            except Stop:
+                pass
+        assert counts == expected
+        assert len(reads) > 6
+        again = []
+        assert read_dump(path, graph, advance=again.append) == expected
+        assert again == []  # nothing was read a second time
+
+
+def test_another_dump_or_other_settings_need_another_graph(tmp_path, rows):
+    path = tmp_path / "d.json"
+    write_dump(path, iter(rows))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_dump(path, graph)
+        with pytest.raises(UserError, match="was made of"):
+            read_dump(path, graph, DumpConfig(language="de"))
+    with pytest.raises(UserError, match="items such as Q5"):
+        read_dump(path, Graph(tmp_path / "h.sqlite"), DumpConfig(classes=("human",)))
+
+
+def test_damage_is_told_and_what_was_read_is_kept(tmp_path, rows):
+    path = tmp_path / "d.json.gz"
+    write_dump(path, iter(rows))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut short or damaged"):
+        read_dump(path, Graph(tmp_path / "a.sqlite"))
+    for text, message in (('[\n{"id": "Q1",\n]', "line 2 is no JSON"), ("hello\n", "line 1 is no entity")):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_dump(tmp_path / "b.json", Graph(tmp_path / "b.sqlite"))
+    with pytest.raises(UserError, match="there is no dump"):
+        read_dump(tmp_path / "none.json", Graph(tmp_path / "c.sqlite"))
+    (tmp_path / "no.sqlite").write_text("not a database, but long enough to be looked at " * 30)
+    with pytest.raises(UserError, match="can't be used as a graph"):
+        Graph(tmp_path / "no.sqlite")
+
+
+def test_a_database_of_something_else_is_refused(tmp_path):
+    import sqlite3
+
+    other = sqlite3.connect(tmp_path / "x.sqlite")
+    other.execute("CREATE TABLE t (a)")
+    other.close()
+    with pytest.raises(UserError, match="something else"):
+        Graph(tmp_path / "x.sqlite")
+
+
+# SPARQL
+
+
+def uri(name):
+    base = "http://www.wikidata.org/" + ("entity/" if name[0] == "Q" else "prop/direct/")
+    return {"type": "uri", "value": base + name}
+
+
+def literal(value, kind=""):
+    found = {"type": "literal", "value": value}
+    return found | ({"datatype": f"http://www.w3.org/2001/XMLSchema#{kind}"} if kind else {"xml:lang": "en"})
+
+
+def test_saved_sparql_results_are_a_graph(tmp_path):
+    names = {"sLabel": literal("Ada"), "pLabel": literal("place of birth")}
+    rows = [
+        names | {"s": uri("Q7259"), "p": uri("P19"), "o": uri("Q84"), "oLabel": literal("London")},
+        {
+            "s": uri("Q7259"),
+            "p": uri("P569"),
+            "o": literal("1815-12-10T00:00:00Z", "dateTime"),
+            "pLabel": literal("born"),
+        },
+        {"s": uri("Q7259"), "p": uri("P2048"), "o": literal("1.7", "decimal")},
+        {"s": {"type": "bnode", "value": "t1"}, "p": uri("P19"), "o": uri("Q84")},
+    ]
+    path = tmp_path / "r.json"
+    path.write_text(
+        json.dumps({"head": {"vars": ["s", "p", "o", "sLabel", "pLabel", "oLabel"]}, "results": {"bindings": rows}})
+    )
+    with Graph(tmp_path / "g.sqlite") as graph:
+        counts = read_sparql(path, graph)
+        assert (counts["entity"], counts["edge"], counts["number"]) == (1, 1, 2)
+        assert graph.label(7259) == "Ada"
+        assert graph.label(84) == "London"
+        assert graph.numbers(7259) == [(569, 1815.0), (2048, 1.7)]
+        assert graph.property_label(19) == "place of birth"
+        assert graph.property_label(2048) == "P2048"
+    path.write_text('{"head": {}, "boolean": true}')
+    with pytest.raises(UserError, match="no table of SPARQL results"):
+        read_sparql(path, Graph(tmp_path / "h.sqlite"))
+    path.write_text('{"head": {"vars": ["item"]}, "results": {"bindings": []}}')
+    with pytest.raises(UserError, match="no variable s, p, o"):
+        read_sparql(path, Graph(tmp_path / "i.sqlite"))
+
+
+# Walks
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graph")
+    write_dump(folder / "d.json", entities(2000))
+    graph = Graph(folder / "g.sqlite")
+    read_dump(folder / "d.json", graph)
+    yield graph
+    graph.close()
+
+
+def meets(graph, number, constraint):
+    """Whether an entity meets a constraint, looked up statement by statement."""
+    if constraint.item is None:
+        return (constraint.path[0], constraint.value) in graph.numbers(number)
+    reached = [item for prop, item in graph.edges(number) if prop == constraint.path[0]]
+    if len(constraint.path) == 1:
+        return constraint.item in reached
+    return any((constraint.path[1], constraint.item) in graph.edges(item) for item in reached)
+
+
+def test_constraints_leave_exactly_the_answers_and_each_is_needed(graph):
+    rng = np.random.default_rng(0)
+    everyone = [n for n in range(20_000, 22_000)] + [n for n in range(2_000, 2_010)] + [1000, 1001, 1002]
+    depths, sizes = set(), set()
+    for _ in range(40):
+        found = find(graph, rng, WalkConfig())
+        of_kind = [n for n in everyone if found.kind in graph.types(n)]
+        fitting = [n for n in of_kind if all(meets(graph, n, c) for c in found.constraints)]
+        assert tuple(fitting) == found.answers
+        assert len(found.answers) == 1
+        assert 2 <= len(found.constraints) <= 4
+        for left_out in found.constraints:
+            rest = [c for c in found.constraints if c is not left_out]
+            assert sum(all(meets(graph, n, c) for c in rest) for n in of_kind) > 1
+        depths |= {c.hops for c in found.constraints}
+        sizes.add(len(found.constraints))
+        assert found.hops == sum(len(c.path) for c in found.constraints)
+    assert depths == {1, 2}
+    assert len(sizes) > 1
+
+
+def test_several_answers_are_allowed_where_asked_for(graph):
+    rng = np.random.default_rng(1)
+    counts = {len(find(graph, rng, WalkConfig(answers=3)).answers) for _ in range(30)}
+    assert counts <= {1, 2, 3}
+    assert len(counts) > 1
+
+
+def test_others_that_lack_a_statement_are_counted_as_open(graph):
+    """A third of the people have no employer: where one is asked for, they may be rivals."""
+    rng = np.random.default_rng(2)
+    open_ones = [find(graph, rng, WalkConfig()) for _ in range(60)]
+    with_employer = [f for f in open_ones if any(c.path[0] == 108 for c in f.constraints)]
+    assert any(f.open_rivals for f in with_employer)
+    assert not any(f.open_rivals for f in open_ones if all(c.path[0] in (19, 27, 106, 569) for c in f.constraints))
+    closed = [find(graph, rng, WalkConfig(closed=True)) for _ in range(15)]
+    assert not any(f.open_rivals for f in closed)
+
+
+def test_a_graph_without_anything_gives_nothing(tmp_path):
+    with Graph(tmp_path / "g.sqlite") as empty:
+        assert find(empty, np.random.default_rng(0), WalkConfig(tries=3)) is None
+        with pytest.raises(UserError, match="gave 0 of 2"):
+            make_questions(empty, np.random.default_rng(0), WalkConfig(tries=3), 2)
+
+
+def test_matching_looks_at_numbers_and_chains(graph):
+    year = next(value for prop, value in graph.numbers(20_000) if prop == 569)
+    assert 20_000 in matching(graph, Constraint((569,), None, year), 10_000)
+    town = next(item for prop, item in graph.edges(20_000) if prop == 19)
+    country = next(item for prop, item in graph.edges(town) if prop == 17)
+    assert 20_000 in matching(graph, Constraint((19, 17), country), 10_000)
+
+
+# Words
+
+
+def test_questions_say_every_constraint_and_not_the_answer(graph):
+    made = make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
+    assert len({q.answers for q in made}) == 25
+    for asked in made:
+        assert all(row["says"] in asked.text for row in asked.meta["constraints"])
+        assert asked.answers[0] not in asked.text
+        assert asked.meta["source"] == "Wikidata (CC0)"
+        assert {"hops", "rarity", "open_rivals"} <= asked.meta.keys()
+        if asked.answers[0].startswith("Person"):
+            assert asked.answers[1] == asked.answers[0].replace("Person", "P.")  # an alias is accepted
+    again = make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
+    assert [q.text for q in again] == [q.text for q in made]
+
+
+FOUND = Found(
+    (20_000,),
+    HUMAN,
+    (Constraint((19,), 2_003), Constraint((27, 31), COUNTRY), Constraint((569,), None, 1850.0)),
+    (9, 9, 9),
+    0,
+)
+
+
+def test_a_template_by_hand(graph):
+    assert template_text(graph, FOUND) == (
+        "Which human was born in Town 3; has, as its country of citizenship, one whose instance of is country; "
+        "and was born in the year 1850?"
+    )
+
+
+class Client:
+    endpoint = ChatEndpoint("http://127.0.0.1:1/v1", "m")
+
+    def __init__(self, *replies):
+        self.replies, self.prompts = list(replies), []
+
+    async def complete(self, messages, **_):
+        self.prompts.append(messages[0][1][0])
+        return ChatReply(json.dumps(self.replies.pop(0)), "stop")
+
+
+async def test_a_models_wording_is_checked(graph):
+    good = {"question": "Who first saw the light of day in Town 3 in 1850?"}
+    client = Client(good, {"same": True})
+    assert await word_question(client, graph, FOUND) == good["question"]
+    assert "was born in Town 3" in client.prompts[0]
+    assert await word_question(Client(good, {"same": False}), graph, FOUND) is None
+    assert await word_question(Client({"question": "Is it Person 0 of Town 3?"}), graph, FOUND) is None
+    assert await word_question(Client({"question": 7}), graph, FOUND) is None
+
+
+async def test_a_search_can_show_that_a_rival_fits(graph):
+    lacking = next(n for n in range(20_000, 20_050) if all(prop != 108 for prop, _ in graph.edges(n)))
+    found = Found((20_001,), HUMAN, (Constraint((108,), 2_003),), (9,), 1)
+
+    class Search:
+        def __init__(self, text):
+            self.text = text
+
+        async def text_search(self, query, k):
+            assert query == f"{graph.label(lacking)} employer Town 3"
+            return [SearchHit("Page", self.text, 0.9)]
+
+    told = f"{graph.label(lacking)} has worked in Town 3 since 1999."
+    assert await rivals_by_search(Search(told), graph, found, [lacking]) == [lacking]
+    assert await rivals_by_search(Search("Nothing of it."), graph, found, [lacking]) == []
