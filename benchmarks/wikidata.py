@@ -9,6 +9,7 @@ ones carry labels in many languages. The peak memory is that of a process of its
 from __future__ import annotations
 
 import argparse
+import asyncio
 import resource
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, "--read", str(path), str(graph)], check=True)
         with Graph(graph) as opened:
             start = time.perf_counter()
-            questions = make_questions(opened, np.random.default_rng(0), WalkConfig(), 100)
+            questions = asyncio.run(make_questions(opened, np.random.default_rng(0), WalkConfig(), 100))
             print(
                 f"questions: {len(questions)} in {time.perf_counter() - start:.1f} s; for example: {questions[0].text}"
             )

@@ -39,6 +39,7 @@ COMMANDS = {
     "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
     "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
     "synth-photos": Command("synth_photos", "SynthPhotosConfig", "questions over mosaics of real photos"),
+    "synth-wikidata": Command("synth_wikidata", "SynthWikidataConfig", "questions of several constraints by Wikidata"),
     "data": Command("data", "DataConfig", "check, show or convert other people's questions and demonstrations"),
     "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),

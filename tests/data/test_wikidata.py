@@ -280,11 +280,11 @@ def test_others_that_lack_a_statement_are_counted_as_open(graph):
     assert not any(f.open_rivals for f in closed)
 
 
-def test_a_graph_without_anything_gives_nothing(tmp_path):
+async def test_a_graph_without_anything_gives_nothing(tmp_path):
     with Graph(tmp_path / "g.sqlite") as empty:
         assert find(empty, np.random.default_rng(0), WalkConfig(tries=3)) is None
         with pytest.raises(UserError, match="gave 0 of 2"):
-            make_questions(empty, np.random.default_rng(0), WalkConfig(tries=3), 2)
+            await make_questions(empty, np.random.default_rng(0), WalkConfig(tries=3), 2)
 
 
 def test_matching_looks_at_numbers_and_chains(graph):
@@ -298,8 +298,8 @@ def test_matching_looks_at_numbers_and_chains(graph):
 # Words
 
 
-def test_questions_say_every_constraint_and_not_the_answer(graph):
-    made = make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
+async def test_questions_say_every_constraint_and_not_the_answer(graph):
+    made = await make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
     assert len({q.answers for q in made}) == 25
     for asked in made:
         assert all(row["says"] in asked.text for row in asked.meta["constraints"])
@@ -308,7 +308,7 @@ def test_questions_say_every_constraint_and_not_the_answer(graph):
         assert {"hops", "rarity", "open_rivals"} <= asked.meta.keys()
         if asked.answers[0].startswith("Person"):
             assert asked.answers[1] == asked.answers[0].replace("Person", "P.")  # an alias is accepted
-    again = make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
+    again = await make_questions(graph, np.random.default_rng(0), WalkConfig(), 25)
     assert [q.text for q in again] == [q.text for q in made]
 
 

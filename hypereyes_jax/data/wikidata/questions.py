@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -104,28 +105,53 @@ def to_question(graph: Graph, found: Found, text: str, question_id: str, writer:
     return Question(question_id, text, (), (", ".join(names), *aliases), "constraints", meta)
 
 
-def make_questions(
-    graph: Graph, rng: np.random.Generator, config: WalkConfig, count: int, prefix: str = "wikidata"
+async def make_questions(
+    graph: Graph,
+    rng: np.random.Generator,
+    config: WalkConfig,
+    count: int,
+    prefix: str = "wikidata",
+    client: ChatClient | None = None,
+    taken: Iterable[str] = (),
+    dropped: Counter[str] | None = None,
 ) -> list[Question]:
-    """`count` different questions by templates. Raises UserError if the graph does not give so many."""
+    """`count` questions with different answers, in the words of templates or of a chat model.
+
+    Args:
+      taken: answers that other questions have.
+      dropped: counts why others were not taken.
+
+    Raises:
+      UserError: the graph does not give so many.
+      ChatError: the model can't be asked.
+    """
     made: list[Question] = []
-    seen: set[tuple[int, ...]] = set()
+    seen = set(taken)
+    why: Counter[str] = Counter() if dropped is None else dropped
     for _ in range(20 * count + 50):
         if len(made) == count:
             return made
         found = find(graph, rng, config)
         if found is None:
             break
-        text = template_text(graph, found)
-        if found.answers in seen or tells(graph, found, text):
+        answer = ", ".join(graph.label(number) for number in found.answers)
+        text: str | None = template_text(graph, found)
+        if answer in seen or tells(graph, found, str(text)):
+            why["answer asked for before" if answer in seen else "names its answer"] += 1
             continue
-        seen.add(found.answers)
-        made.append(to_question(graph, found, text, f"{prefix}-{len(made)}", "template"))
+        if client is not None:
+            text = await word_question(client, graph, found)
+        if text is None:
+            why["wording"] += 1
+            continue
+        seen.add(answer)
+        writer = "template" if client is None else client.endpoint.model
+        made.append(to_question(graph, found, text, f"{prefix}-{len(made)}", writer))
     if len(made) == count:
         return made
     raise UserError(
         f"the graph gave {len(made)} of {count} questions. Read more of the dump, or widen the rules (more "
-        "constraints, larger sets, several answers)."
+        "constraints, several answers)."
     )
 
 

@@ -55,7 +55,7 @@ def read_entity(value: Any, language: str) -> Entity | None:
     sitelinks = value.get("sitelinks")
     return Entity(
         number,
-        name.startswith("P"),
+        str(name).startswith("P"),
         label,
         _text(value.get("descriptions"), language),
         tuple(_aliases(value.get("aliases"), language)),

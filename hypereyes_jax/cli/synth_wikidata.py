@@ -1,0 +1,143 @@
+"""Make questions of several constraints that one entity meets, from a Wikidata dump or saved SPARQL results.
+
+    hypereyes synth-wikidata latest-all.json.bz2 --classes Q5 Q3957 --min-sitelinks 10 --count 5000
+    hypereyes synth-wikidata results.json --sparql --count 100
+
+The dump is streamed into `graph.sqlite` of the output folder; the same command goes on where it was stopped. With a
+chat model (--llm.url, key from OPENAI_API_KEY) questions are put in its words and checked; without, templates write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from hypereyes_jax.cli.synth_photos import LlmConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_json
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from hypereyes_jax.data.wikidata import Graph
+    from hypereyes_jax.data.wikidata.walks import WalkConfig
+    from hypereyes_jax.env.types import Question
+
+_PART = 50  # questions a file of the folder `parts`
+
+
+@dataclass(frozen=True)
+class SynthWikidataConfig:
+    dump: tyro.conf.Positional[tuple[Path, ...]]
+    """A JSON dump (plain, gz or bz2) or, with --sparql, files of saved query results."""
+    out: Path = Path("runs/wikidata")
+    """Folder for the graph, questions.jsonl and a summary."""
+    count: int = 100
+    """Questions to make."""
+    sparql: bool = False
+    """The files are SPARQL results in JSON, with the variables s, p, o, sLabel, pLabel and oLabel."""
+    classes: tuple[str, ...] = ()
+    """Of a dump, items that are an instance of one of these, such as Q5; none = all."""
+    min_sitelinks: int = 0
+    """Of a dump, items with so many Wikipedia pages or more."""
+    language: str = "en"
+    """Of labels."""
+    hops: int = 3
+    """Steps of the walk that collects candidates."""
+    constraints: tuple[int, int] = (2, 4)
+    """Fewest and most constraints of a question."""
+    answers: int = 1
+    """Entities that may meet them all."""
+    closed: bool = False
+    """Refuse a question that another entity might meet of which the graph lacks a statement."""
+    llm: LlmConfig = field(default_factory=LlmConfig)
+    seed: int = 0
+
+
+def run(config: SynthWikidataConfig) -> None:
+    from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
+    from hypereyes_jax.data.wikidata.walks import WalkConfig
+    from hypereyes_jax.env.web.chat_api import ChatError
+
+    if not config.dump or (len(config.dump) > 1 and not config.sparql):
+        raise UserError("give one dump, or with --sparql one file of results or more.")
+    if config.count < 1:
+        raise UserError("--count must be 1 or more.")
+    if config.llm.url and not config.llm.model:
+        raise UserError("--llm.url needs --llm.model.")
+    low, high = config.constraints
+    try:
+        rules = WalkConfig(config.hops, low, high, answers=config.answers, closed=config.closed)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+    for path in config.dump:
+        if not path.is_file():
+            raise UserError(f"there is no file {path}. Give a dump, or results of a query with --sparql.")
+    may_differ = frozenset({"out", "dump", "count", "llm"})
+    directory = RunDirectory.open(config.out, "synth-wikidata", config, may_differ=may_differ)
+    with Graph(directory.file("graph.sqlite")) as graph, Stages() as stages:
+        lines = 0
+
+        def told(more: int) -> None:
+            nonlocal lines
+            lines += more
+            stages.console.print(f"{lines:,} lines of the dump read", highlight=False)
+
+        with stages.stage("statements", len(config.dump)) as stage:
+            for path in config.dump:
+                if config.sparql:
+                    counts = read_sparql(path, graph)
+                else:
+                    kept = DumpConfig(config.classes, config.language, config.min_sitelinks)
+                    counts = read_dump(path, graph, kept, told)
+                stage.advance()
+        try:
+            made, dropped = asyncio.run(_make(config, directory, graph, rules, stages))
+        except ChatError as error:
+            raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
+    summary = {"questions": len(made), "dropped": dict(dropped), "rows": counts, "licence": "CC0 (Wikidata)"}
+    write_json(directory.file("synth_wikidata.json"), summary)
+    print(f"{config.out}: {summary}")
+
+
+async def _make(
+    config: SynthWikidataConfig, directory: RunDirectory, graph: Graph, rules: WalkConfig, stages: Stages
+) -> tuple[list[Question], Counter[str]]:
+    """All questions, in parts of 50 that are stored as they are made."""
+    import numpy as np
+
+    from hypereyes_jax.data.files import read_questions, write_questions
+    from hypereyes_jax.data.wikidata.questions import make_questions
+    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+
+    client = None
+    if config.llm.url:
+        client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
+    made: list[Question] = []
+    dropped: Counter[str] = Counter()
+    directory.file("parts").mkdir(exist_ok=True)
+    try:
+        with stages.stage("questions", config.count) as stage:
+            for start in range(0, config.count, _PART):
+                part = directory.file("parts") / f"{start:06d}.jsonl"
+                wanted = min(_PART, config.count - start)
+                found = read_questions(part) if part.exists() else []
+                if len(found) != wanted:
+                    rng = np.random.default_rng([config.seed, start])
+                    taken = {question.answers[0] for question in made}
+                    found = await make_questions(graph, rng, rules, wanted, f"wikidata-{start}", client, taken, dropped)
+                    write_questions(part, found)
+                made += found
+                for _ in found:
+                    stage.advance()
+    finally:
+        if client is not None:
+            await client.aclose()
+    write_questions(directory.file("questions.jsonl"), made)
+    return made, dropped
