@@ -21,8 +21,6 @@ def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:
 
 def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
     """Around a kernel that takes references to arrays of which it reads and writes a part: that part, in bytes."""
-    import jax  # as above
-
     return jax.named_scope(f"{_BYTES_MARK}{count:.0f}")
 
 
