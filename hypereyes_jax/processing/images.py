@@ -99,18 +99,22 @@ def frame_timestamps(frame_indices: Sequence[int], fps: float, config: VisionCon
 def _video_size(
     count: int, height: int, width: int, config: VisionConfig, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
+    """As transformers' Qwen3-VL video processor: small frames are scaled up, and frames counted half to even."""
     multiple, depth = config.pixel_multiple, config.temporal_patch_size
+    if not height or not width:
+        raise ValueError(f"frames of {width}x{height} pixels are empty")
+    if min(height, width) < multiple:
+        scale = max(multiple / height, multiple / width)
+        height, width = int(height * scale), int(width * scale)
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise ValueError(f"frames of {width}x{height} pixels have an aspect ratio above {_MAX_ASPECT}; crop them first")
-    if min(height, width) < multiple:
-        raise ValueError(f"frames of {width}x{height} pixels are smaller than one visual token of {multiple} pixels")
     new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
-    padded = math.ceil(count / depth) * depth
-    if padded * new_height * new_width > max_pixels:
+    counted = max(depth, round(count / depth) * depth)  # transformers refuses fewer frames than `depth`
+    if counted * new_height * new_width > max_pixels:
         shrink = math.sqrt(count * height * width / max_pixels)
         new_height = max(multiple, math.floor(height / shrink / multiple) * multiple)
         new_width = max(multiple, math.floor(width / shrink / multiple) * multiple)
-    elif padded * new_height * new_width < min_pixels:
+    elif counted * new_height * new_width < min_pixels:
         grow = math.sqrt(min_pixels / (count * height * width))
         new_height = math.ceil(height * grow / multiple) * multiple
         new_width = math.ceil(width * grow / multiple) * multiple

@@ -128,3 +128,26 @@ def test_frames_of_several_sizes_are_refused():
         patchify_video([Image.new("RGB", (64, 64)), Image.new("RGB", (64, 32))], CONFIG)
     with pytest.raises(ValueError, match="at least one frame"):
         patchify_video([], CONFIG)
+
+
+def test_frames_take_the_sizes_that_transformers_gives_them():
+    """Against its own function, over counts, shapes and bounds; narrow frames are scaled up and odd counts rounded."""
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as theirs
+
+    from hypereyes_jax.processing.images import _video_size
+
+    assert _video_size(5, 295, 661, CONFIG, 128 * 32 * 32, 768 * 32 * 32) == (288, 672)  # 4 x 288 x 672 fits 768 tokens
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        count, height, width = int(rng.integers(2, 40)), int(rng.integers(4, 1500)), int(rng.integers(4, 1500))
+        low, high = [(128 * 32 * 32, 768 * 32 * 32), (4096, 200_000), (200_000, 25_165_824)][rng.integers(3)]
+        expected = theirs(count, height, width, 2, 32, low, high)
+        assert _video_size(count, height, width, CONFIG, low, high) == expected, (count, height, width)
+
+
+def test_grey_of_16_bits_keeps_its_ramp():
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    eight = Image.fromarray((ramp >> 8).astype(np.uint8)).convert("RGB")
+    for given in (Image.fromarray(ramp), eight):
+        patched = patchify(given, CONFIG, 64 * 64, 64 * 64)
+        assert np.array_equal(patched.patches, patchify(eight, CONFIG, 64 * 64, 64 * 64).patches)

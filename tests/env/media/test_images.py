@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,11 @@ from hypereyes_jax.env.media.images import (
     ImageLimits,
     data_uri,
     decode_image,
+    displayed_size,
     encode_image,
     read_base64_image,
     to_rgb,
+    upright,
 )
 
 
@@ -141,3 +144,27 @@ def test_base64_with_and_without_its_prefix():
             read_base64_image(wrong)
     with pytest.raises(ImageError, match="too long"):
         read_base64_image(uri, ImageLimits(max_bytes=100))
+
+
+def test_grey_png_of_16_bits_keeps_its_ramp():
+    ramp = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    shown = np.asarray(decode_image(buffer.getvalue()))
+    assert shown.shape == (4, 256, 3)
+    assert np.array_equal(shown[..., 0], ramp >> 8)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_turned_picture_is_that_of_transformers(orientation, tmp_path):
+    from transformers.image_utils import load_image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    image = decode_image(path.read_bytes())
+    assert np.array_equal(np.asarray(image), np.asarray(load_image(str(path))))
+    assert np.array_equal(np.asarray(upright(image)), np.asarray(image))  # once is enough
+    assert displayed_size(path.read_bytes()) == image.size
