@@ -287,15 +287,17 @@ def _vision(
     shards = pack_config.shards
     stacked: list[np.ndarray] = []
     patch_dtype = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}[pack_config.patch_dtype]
+    # Patches are the bulk of a batch: they are written where they stay.
+    patches = np.empty((parts, rows * length, config.vision.patch_values), patch_dtype)
     for number, part in enumerate([*images, *[none] * (parts - len(images))]):
-        laid = vision_inputs(config.vision, part, (rows, length))
+        laid = vision_inputs(config.vision, part, (rows, length), patches[number])
         laid = laid._replace(token_place_M=laid.token_place_M + np.int32(number % shards * tokens))
-        # Filled one by one: patches are the bulk of a batch, and a list of parts would hold them twice.
         stacked = stacked or [
-            np.empty((parts, *leaf.shape), patch_dtype if leaf is laid.patches_NP else leaf.dtype) for leaf in laid
+            patches if leaf is laid.patches_NP else np.empty((parts, *leaf.shape), leaf.dtype) for leaf in laid
         ]
         for all_parts, leaf in zip(stacked, laid, strict=True):
-            all_parts[number] = leaf
+            if all_parts is not patches:
+                all_parts[number] = leaf
     return VisionInputs(*(leaf.reshape(parts // shards, -1, *leaf.shape[2:]) for leaf in stacked)), tokens
 
 

@@ -36,7 +36,10 @@ def place(sizes: Sequence[int], row_length: int) -> tuple[list[tuple[int, int]],
 
 
 def vision_inputs(
-    config: VisionConfig, images: Sequence[PatchedImage], pad_to: tuple[int, int] | None = None
+    config: VisionConfig,
+    images: Sequence[PatchedImage],
+    pad_to: tuple[int, int] | None = None,
+    patches: np.ndarray | None = None,
 ) -> VisionInputs:
     """Lay out images for the vision tower.
 
@@ -44,6 +47,8 @@ def vision_inputs(
       images: in the order of their image tokens; visual token j counts through them in this order.
       pad_to: (rows, patches a row) of the result; default: the smallest bucket that holds them. With no images and no
         `pad_to` the arrays have no rows, and the model skips its vision tower.
+      patches: array [rows * patches a row, P] of any float type to write the patches to, with `pad_to`: they are the
+        bulk of a batch, and a copy of them would double it.
 
     Raises ValueError if the images do not fit `pad_to`, or hold a NaN.
     """
@@ -63,7 +68,11 @@ def vision_inputs(
     if used > rows:
         raise ValueError(f"{len(images)} images need {used} rows of {row_length} patches, but only {rows} are given")
     shape = (rows, row_length)
-    patches = np.zeros((*shape, config.patch_values), np.float32)
+    if patches is None:
+        patches = np.zeros((rows * row_length, config.patch_values), np.float32)
+    else:
+        patches[...] = 0
+    here_NP = patches.reshape(*shape, config.patch_values)
     pos_index, pos_weight = np.zeros((*shape, 4), np.int32), np.zeros((*shape, 4), np.float32)
     row_of, col_of, segment = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     token_place = np.zeros(rows * row_length // unit, np.int32)
@@ -71,7 +80,7 @@ def vision_inputs(
     for number, (image, (row, start)) in enumerate(zip(images, places, strict=True)):
         _, grid_rows, grid_cols = image.grid_thw
         here = (row, slice(start, start + len(image.patches)))
-        patches[here] = image.patches
+        here_NP[here] = image.patches
         row_of[here], col_of[here] = _merge_order(grid_rows, grid_cols, config.spatial_merge_size)
         pos_index[here], pos_weight[here] = _interpolation(row_of[here], col_of[here], grid_rows, grid_cols, config)
         segment[here] = number + 1
@@ -81,7 +90,7 @@ def vision_inputs(
         token += tokens
     flat = rows * row_length
     return VisionInputs(
-        patches_NP=patches.reshape(flat, config.patch_values),
+        patches_NP=patches,
         pos_index_N4=pos_index.reshape(flat, 4),
         pos_weight_N4=pos_weight.reshape(flat, 4),
         row_N=row_of.reshape(flat),

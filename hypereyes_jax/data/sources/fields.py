@@ -62,6 +62,8 @@ class Fields:
         if unknown:
             raise ValueError(f"there is no field {', '.join(unknown)}; there are {', '.join(NAMES)}")
         self.columns = dict(columns)
+        self.used = {name.partition(".")[0] for name in columns.values()}  # columns that some field takes
+        self.used |= {column for name in NAMES if name != "kind" for column in NAMES[name]}
 
     def get(self, row: Row, name: str) -> Any:
         """The value of a field; None where the row has none. A column that was named must be there (BadRow)."""
@@ -120,7 +122,9 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     for answer in (*_listed(value), *_listed(_unpacked(more))):
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}")
-        text = answer if exact and isinstance(answer, str) else re.sub(r"</?answer>", "", str(answer)).strip()
+        text = answer if isinstance(answer, str) else str(answer)
+        if not exact:
+            text = (re.sub(r"</?answer>", "", text) if "<" in text else text).strip()
         if exact or (text and text not in found):
             found.append(text)
     if not found:
@@ -132,7 +136,8 @@ def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
     """All of a row's pictures, in order. Raises BadRow."""
     value = fields.get(row, "images")
     if value is None and "images" not in fields.columns:
-        found = ((_NUMBERED.fullmatch(name), part) for name, part in row.items() if part is not None)
+        named = [name for name in row if name.startswith(("img_", "image_"))]
+        found = ((_NUMBERED.fullmatch(name), row[name]) for name in named if row[name] is not None)
         numbered = sorted((int(match[1]), number, part) for number, (match, part) in enumerate(found) if match)
         return tuple(picture(part) for _, _, part in numbered)
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -142,7 +147,7 @@ def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
 
 def without_image_tags(text: str) -> str:
     """A question's text without the places of its pictures, which are shown before it."""
-    return _IMAGE_TAG.sub("", text).strip()
+    return (_IMAGE_TAG.sub("", text) if "<" in text else text).strip()
 
 
 def reference_of(row: Row, fields: Fields) -> tuple[int, int] | None:

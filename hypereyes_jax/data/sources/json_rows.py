@@ -106,17 +106,33 @@ class JsonRows:
     def read(self, index: int) -> Row:
         start, stop = int(self._start[index]), int(self._stop[index])
         if stop - start > self._max:
-            raise BadRow(
-                "row too large", f"it has {stop - start:,} bytes, where at most {self._max:,} are read as one row"
-            )
+            raise self._too_large(index)
         return parse_row(self._file.read(start, stop), self._file.path)
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
-        for index in range(len(self)):
-            try:
-                yield index, self.read(index)
-            except BadRow as error:
-                yield index, error
+        index = 0
+        while index < len(self):
+            # Many short rows are read together: the file is asked for a block, not for each.
+            begin = int(self._start[index])
+            end = max(index + 1, int(np.searchsorted(self._stop, begin + _BLOCK, side="right")))
+            if int(self._stop[index]) - begin > self._max:
+                yield index, self._too_large(index)
+                index += 1
+                continue
+            block = self._file.read(begin, int(self._stop[end - 1]))
+            for number in range(index, end):
+                try:
+                    yield (
+                        number,
+                        parse_row(block[self._start[number] - begin : self._stop[number] - begin], self._file.path),
+                    )
+                except BadRow as error:
+                    yield number, error
+            index = end
+
+    def _too_large(self, index: int) -> BadRow:
+        size = int(self._stop[index] - self._start[index])
+        return BadRow("row too large", f"it has {size:,} bytes, where at most {self._max:,} are read as one row")
 
     def close(self) -> None:
         self._file.close()

@@ -9,7 +9,6 @@ from typing import Any
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.fields import (
-    NAMES,
     Fields,
     answers_of,
     first,
@@ -190,11 +189,9 @@ def _kind(row: Row, fields: Fields) -> str:
 
 def _rest(row: Row, fields: Fields, beside: tuple[str, ...] = ()) -> dict[str, Any]:
     """Columns that no field takes, as far as JSON holds them and they are short."""
-    used = {name.partition(".")[0] for name in fields.columns.values()}
-    used |= {column for name in NAMES if name != "kind" for column in NAMES[name]}
     kept = {}
     for name, value in row.items():
-        if name in used or name in beside or value is None or name.startswith(("img_", "image_")):
+        if name in fields.used or name in beside or value is None or name.startswith(("img_", "image_")):
             continue
         value = plain_value(value)
         if value is not None and not (isinstance(value, str) and len(value) > _LONGEST_META):
