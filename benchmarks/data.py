@@ -210,7 +210,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64, help="demonstrations, over all processes")
-    parser.add_argument("--processes", type=int, default=16, help="that share a batch; one of them is measured")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=64,
+        help="that share a batch, one a GPU as in the paper; one of them is measured",
+    )
     parser.add_argument("--workers", type=int, default=2, help="loader threads")
     parser.add_argument("--prefetch", type=int, default=1, help="batches packed ahead")
     parser.add_argument("--step", type=float, default=0.5, help="seconds a step takes")
