@@ -24,8 +24,9 @@ _MOST_DIGITS = 30  # of a whole number; those of nanoseconds and of seeds have 1
 _MOST_DEPTH = 100  # levels of lists and objects; our own files have a dozen
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # half of a surrogate pair, maybe
 _DEAD_AFTER_SECONDS = 86_400.0
-_CURES = {
+CURES = {  # of an errno, for a person
     errno.ENOSPC: "the disk is full. Free some space, or choose a directory on another disk",
+    errno.EFBIG: "files may not be that large here (ulimit -f, or the file system). Choose a directory on another disk",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose a directory on another disk",
     errno.EACCES: "permission denied. Choose a directory you may write to, or change its owner",
     errno.EPERM: "permission denied. Choose a directory you may write to, or change its owner",
@@ -33,6 +34,8 @@ _CURES = {
     errno.ENOENT: "its directory does not exist. Create that, or choose another one",
     errno.ENOTDIR: "a part of this path is a file. Choose another directory",
     errno.EEXIST: "a file of this name is in the way. Choose another directory",
+    errno.EMFILE: "too many files are open. Allow more (ulimit -n 4096)",
+    errno.ENFILE: "this machine has too many files open. Close some programs",
     errno.EISDIR: "a directory of this name is in the way. Choose another name",
 }
 
@@ -43,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cure = _CURES.get(error.errno or 0)
+        cure = CURES.get(error.errno or 0)
         if cure is None:
             raise
         raise UserError(f"can't write {error.filename or path}: {cure}; then run the same command again.") from error
@@ -62,6 +65,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 @contextlib.contextmanager
 def writing_atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which gets its name at the end: `write_atomic` without all of it in memory."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"can't write {path}: it is there, and no regular file. Choose another name.")
     temporary = draft_of(path)
     with writing(path):
         try:

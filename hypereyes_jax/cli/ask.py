@@ -10,6 +10,7 @@ SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for `--search.servi
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_atomic, writing
+from hypereyes_jax.runs.outputs import check_outputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,6 +88,15 @@ async def _ask(config: AskConfig, console: Console) -> None:
     from hypereyes_jax.eval.drawing import draw_boxes
     from hypereyes_jax.eval.records import append_record, record_episode
 
+    # Before anything is paid for: the places of the results are free, and no input's.
+    drawn = config.out.with_suffix(".png")
+    if drawn == config.out:
+        raise UserError(
+            f"--out {config.out} is the trajectory file: end it in .jsonl, the boxes lie beside it as a PNG."
+        )
+    check_outputs([config.out, drawn], [path for path in (Path(config.image), config.checkpoint) if path is not None])
+    with writing(config.out):
+        config.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         image = await _open(config.image)
     except (ImageError, UrlError, OSError) as error:
@@ -112,8 +124,6 @@ async def _ask(config: AskConfig, console: Console) -> None:
         f"{asked.read:,} tokens read, {asked.written:,} written, "
         f"cost ${searches['cost']:.4f} search + ${tokens_cost:.4f} model"
     )
-    drawn = config.out.with_suffix(".png")
-    draw_boxes(image, asked.result.turns).save(drawn)
     record = record_episode(
         asked.result,
         stage="ask",
@@ -124,6 +134,9 @@ async def _ask(config: AskConfig, console: Console) -> None:
         extra={"searches": searches, "model_cost": tokens_cost},
     )
     append_record(config.out, record)
+    picture = io.BytesIO()
+    draw_boxes(image, asked.result.turns).save(picture, "PNG")
+    write_atomic(drawn, picture.getvalue())
     console.print(f"boxes: {drawn}   trajectory: {config.out} (hypereyes report {config.out})", markup=False)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.outputs import check_outputs, check_replaced_directories
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ def run(config: ExportConfig) -> None:
 
     if not config.temperature > 0:
         raise UserError("--temperature must be positive")
+    read = [Path(path) for path in (config.run, config.checkpoint, config.adapter) if path is not None]
+    check_replaced_directories([config.out], read)
+    check_outputs([config.out])
     if (config.run is None) == (config.checkpoint is None):
         raise UserError("give either --checkpoint (a base model) or --run (the directory of a run)")
     if config.run is not None:

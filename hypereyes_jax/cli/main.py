@@ -21,7 +21,9 @@ from typing import Any
 
 from hypereyes_jax import __version__
 from hypereyes_jax.cli.dry_run import dry_run
+from hypereyes_jax.cli.streams import prepare_streams
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import CURES
 from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0 done, 2 a mistake the user can put right, 75 stopped in good order before its end, 130
     interrupted.
     """
+    if arguments is None:  # this is the process's own command
+        prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         with _reader_may_leave():
@@ -128,6 +132,9 @@ def _mistake(error: BaseException, command: str) -> str | None:
         case ExceptionGroup():  # of tasks that ran together
             mistakes, defects = error.split(UserError)
             return None if mistakes is None or defects is not None else _mistake(mistakes.exceptions[0], command)
+        case OSError() if error.errno in CURES:  # a disk that fills, a directory that turns read-only
+            where = visible(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "a file"
+            return f"can't use {where}: {CURES[error.errno]}; then run the same command again."
         case ModuleNotFoundError():
             package = (error.name or "").partition(".")[0]
             if not package or importlib.util.find_spec(package) is not None:

@@ -13,7 +13,7 @@ more devices than a process has is sampled by teams of processes: the first of a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +30,8 @@ from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import RlSettings, SelectionRule, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
+
+EXACT = "none"  # as a judge's URL: answers are compared exactly
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class RlConfig:
     references: Path | None = None
     """A file of initial references, {id: [rounds, invocations]} or another run's rl_selection.json. The questions in it
     are trained on, and nothing is tried."""
+    accept_miniature: bool = False
+    """Train a recipe of the paper with the miniature's searches and with answers compared exactly, and no teacher."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     settings: RlSettings = field(default_factory=RlSettings)
@@ -125,6 +129,9 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
     _refuse_reward(config.reward)
+    _refuse_miniature_services(config)
+    if config.judge.url == EXACT:
+        config = replace(config, judge=replace(config.judge, url=""))
     scale = sized_for(config.scale, config.recipe, config.mesh)
     if scale.learner.train == "lora":
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
@@ -202,6 +209,25 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     )
     if processes.first:
         print(f"wrote {directory.file('model')}")
+
+
+def _refuse_miniature_services(config: RlConfig) -> None:
+    """Raises UserError for a recipe of the paper that would be trained with what the miniature has for services."""
+    if config.recipe == "miniature" or config.accept_miniature:
+        return
+    missing = []
+    if config.search.service == "world":
+        missing.append("a search service (--search.service serpapi, retriever or serve-world)")
+    if not config.judge.url:
+        missing.append(f"a judge (--judge.url and --judge.model; --judge.url {EXACT} compares answers exactly)")
+    distils = known_recipe(config.recipe, "rl").distill and config.settings.opd_coef != 0
+    if distils and config.teacher is None and not config.teacher_server.url:
+        missing.append("a teacher (--teacher or --teacher-server.url; --settings.opd-coef 0 trains without one)")
+    if missing:
+        raise UserError(
+            f"{config.recipe} needs {', '.join(missing)}. --accept-miniature trains it with what the miniature has: "
+            "its world's searches, exact comparison, no distillation."
+        )
 
 
 def _refuse_reward(reward: RewardConfig) -> None:

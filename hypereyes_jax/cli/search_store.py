@@ -70,11 +70,13 @@ def run(config: SearchStoreConfig) -> None:
     import json
 
     from hypereyes_jax.env.search import store_tools as tools
+    from hypereyes_jax.runs.outputs import check_outputs
 
     match config.action:
         case Inspect(store):
             print(json.dumps(tools.inspect_store(store), indent=2))
         case Export(store, out):
+            check_outputs([out], [store])
             print(f"{tools.export_store(store, out)} searches written to {out}")
         case Import(store, source):
             print(f"{tools.import_store(store, source)} searches added to {store}")

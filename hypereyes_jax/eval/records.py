@@ -13,8 +13,10 @@ A record stands alone: it opens in the report without the questions, the images'
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,8 +133,15 @@ def append_record(path: Path, record: TrajectoryRecord) -> None:
     A last line that a kill has torn is cut off first.
     """
     mend_last_line(path)
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(record_line(record))
+    with writing(path), open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        line = record_line(record).encode()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(size)  # a disk that fills takes a part of the line
+            raise
 
 
 def read_records(path: Path) -> Iterator[TrajectoryRecord]:

@@ -186,7 +186,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [(_TEMPLATES / name).read_text() for name in ("charts.js", "timeline.js", "viewer.js")]
+    scripts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("charts.js", "timeline.js", "viewer.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     page = {
         "panels": report.panels,
@@ -200,7 +200,7 @@ def render(report: Report) -> str:
         engine_kinds=ENGINE_KINDS,
         page=page,
         settings=json.dumps(report.run.config if report.run else {}, indent=2, ensure_ascii=False),
-        style=(_TEMPLATES / "report.css").read_text(),
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         scripts=scripts,
         script_hashes=" ".join(f"'sha256-{digest}'" for digest in hashes),
     )

@@ -12,6 +12,7 @@ from jax._src.distributed import global_state
 
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.stop import STOPPED
 
 _PARTING_SECONDS = 5  # that a failed process waits for the others to fail alike
 
@@ -56,14 +57,15 @@ def joined() -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, which failed, and with it the run. For one that has `joined`, after its error is printed.
+    """End this process, which failed or stopped, and with it the run. For one that has `joined`, after it said why.
 
     An ordinary exit would wait for the others for minutes, and they for this one. Where all fail alike they part in
     order; else the others find this one dead: at once if they wait for its numbers or it is process 0, else by its
     heartbeat.
     """
-    who = f"process {global_state.process_id} of {global_state.num_processes}"
-    print(f"hypereyes: {who} ends after this error, and the run with it", file=sys.stderr)
+    if code != STOPPED:
+        who = f"process {global_state.process_id} of {global_state.num_processes}"
+        print(f"hypereyes: {who} ends after this error, and the run with it", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)

@@ -251,7 +251,7 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted_tree)
             arguments = ocp.args.PyTreeRestore(item=wanted_tree, restore_args=how, partial_restore=True)
             saved = reader.restore(place / "state", args=arguments)
-        meta = json.loads((place / "cursor" / "metadata").read_text())
+        meta = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
         sums = meta["checksums"]["saved"]
     except Exception as error:
         if isinstance(error, _UNREADABLE) or type(error) is Exception:

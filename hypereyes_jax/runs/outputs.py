@@ -56,6 +56,8 @@ def _same(a: Path, b: Path) -> bool:
 def _check_writable(output: Path) -> None:
     if output.exists() and not os.access(output, os.W_OK):
         raise UserError(f"can't write {output}: permission denied. Choose a place you may write to.")
+    if output.exists() and not output.is_file() and not output.is_dir():
+        raise UserError(f"can't write {output}: it is there, and no regular file. Choose another name.")
     parent = output.parent
     while not parent.exists():
         parent = parent.parent

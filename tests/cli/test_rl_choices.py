@@ -127,3 +127,31 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
 def test_choices_that_can_not_be_meant_are_refused_before_anything_is_loaded(words, message, capsys):
     assert main(f"rl --checkpoint gone --questions gone {words}".split()) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        ("", ("a search service (--search.service", "a judge (--judge.url", "a teacher (--teacher")),
+        ("--search.service retriever --search.url http://h:1", ("a judge", "a teacher")),
+        ("--search.service retriever --search.url http://h:1 --judge.url none", ("a teacher",)),
+        ("--settings.opd-coef 0 --judge.url http://h:1", ("a search service",)),
+    ],
+)
+def test_a_recipe_of_the_paper_is_not_trained_with_the_miniatures_services(words, missing, capsys):
+    assert main(f"rl hypereyes_30b_rl --checkpoint gone --questions gone {words}".split()) == 2
+    said = capsys.readouterr().err
+    for part in ("a search service", "a judge (", "a teacher ("):
+        assert (part in said) == any(each.startswith(part.rstrip(" (")) for each in missing)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--accept-miniature",
+        "--search.service retriever --search.url http://h:1 --judge.url none --settings.opd-coef 0",
+    ],
+)
+def test_a_recipe_that_was_told_so_is_trained_without_them(words, capsys):
+    assert main(f"rl hypereyes_30b_rl --checkpoint gone --questions gone {words}".split()) == 2
+    assert "gone" in capsys.readouterr().err

@@ -349,10 +349,10 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     out.mkdir()
     chosen = [question.id for question in read_questions(data / "rl_candidates.jsonl")[:4]]
     (out / SELECTION).write_text(json.dumps({name: [2, 4] for name in chosen}))
-    rl = ("rl", "hypereyes_30b_rl", *sizes, "--checkpoint", tmp_path / "pair" / "model", "--questions",
-          data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--settings.steps", 2, "--settings.prompts", 2,
-          "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4, "--scale.turn-tokens", 24,
-          "--settings.learning-rate", 1e-3)  # fmt: skip
+    rl = ("rl", "hypereyes_30b_rl", "--accept-miniature", *sizes, "--checkpoint", tmp_path / "pair" / "model",
+          "--questions", data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--settings.steps", 2,
+          "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4,
+          "--scale.turn-tokens", 24, "--settings.learning-rate", 1e-3)  # fmt: skip
     together(*rl, "--out", out, devices=4)
     # A random model answers nothing: every rollout fails, and distillation is the only signal.
     trained = load_file(out / "model" / "model.safetensors")

@@ -140,5 +140,5 @@ def _write_shard(file: Path, tensors: list[_Outgoing]) -> None:
 
 def _replace_file(file: Path, text: str) -> None:
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(file)
