@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 from hypereyes_jax.errors import UserError
@@ -23,12 +22,13 @@ class ServeWorldConfig:
     seed: int = 0
     """Of the faults."""
     api_key: str = ""
-    """If set, SerpApi requests must carry it."""
+    """If set, every request must carry it: as a bearer token, X-API-Key, a password in the URL, or api_key."""
 
 
 def run(config: ServeWorldConfig) -> None:
     from hypereyes_jax.env.search.faults import FaultPlan
     from hypereyes_jax.env.search.serve import RunningServer, ServeConfig, serve
+    from hypereyes_jax.env.web.signals import ends_by_signal, run_until_signal
     from hypereyes_jax.env.world import World, WorldBackend
 
     try:
@@ -40,9 +40,8 @@ def run(config: ServeWorldConfig) -> None:
     def ready(server: RunningServer) -> None:
         print(f"serving the miniature world at {server.url} (Ctrl-C ends)", flush=True)
 
-    world = World.load()
-    world.prepare()
-    try:
-        asyncio.run(serve(WorldBackend(world), settings, ready))
-    except KeyboardInterrupt:  # the usual way to end a server
-        print("\nended")
+    with ends_by_signal():
+        world = World.load()
+        world.prepare()
+        run_until_signal(serve(WorldBackend(world), settings, ready))
+    print("\nended")

@@ -5,14 +5,20 @@ import subprocess
 import sys
 import urllib.request
 
+import pytest
+
 from hypereyes_jax.cli import main as cli
 
 MAIN = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
 
 
-def test_it_answers_over_a_socket_and_ends_cleanly_on_interrupt():
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_it_answers_over_a_socket_and_ends_cleanly_by_signal(ending, ignored):
+    # A background job of a script is started with SIGINT ignored.
+    start = f"import signal; signal.signal({int(ending)}, signal.SIG_IGN); " if ignored else ""
     server = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "serve-world", "--port", "0"],
+        [sys.executable, "-c", start + MAIN, "serve-world", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -24,7 +30,7 @@ def test_it_answers_over_a_socket_and_ends_cleanly_on_interrupt():
         with urllib.request.urlopen(request, timeout=120) as reply:
             assert "Oslo" in reply.read().decode()
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(ending)
         _, trouble = server.communicate(timeout=120)
     assert server.returncode == 0
     assert "Traceback" not in trouble

@@ -13,14 +13,12 @@ _EMPTY = "Google hasn't returned any results for this query."
 
 
 async def serpapi_reply(
-    backend: SearchBackend, query: Mapping[str, str], api_key: str, guard: UrlGuard
+    backend: SearchBackend, query: Mapping[str, str], guard: UrlGuard
 ) -> tuple[int, dict[str, Any]]:
     """(HTTP status, body) for the query parameters of one request. An empty result is a 200 with an `error`.
 
     `guard` fetches the images that the image engines are given by URL.
     """
-    if api_key and query.get("api_key") != api_key:
-        return 401, {"error": "Invalid API key. Your API key should be here: https://serpapi.com/manage-api-key"}
     engine = query.get("engine", "google")
     needs = {"google": "q", "google_lens": "url", "google_reverse_image": "image_url"}.get(engine)
     if needs is None:

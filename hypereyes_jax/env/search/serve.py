@@ -20,6 +20,7 @@ from hypereyes_jax.env.media.images import ImageError, read_base64_image
 from hypereyes_jax.env.search.faults import FaultInjector, FaultPlan
 from hypereyes_jax.env.search.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
+from hypereyes_jax.env.web.admission import admission, is_loopback
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
@@ -32,7 +33,7 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 0  # 0 = any free one
     faults: FaultPlan = field(default_factory=FaultPlan)
-    api_key: str = ""  # when set, SerpApi requests must carry it
+    api_key: str = ""  # when set, every request must carry it
     max_request_bytes: int = 64 << 20
 
 
@@ -157,15 +158,15 @@ def _application(backend: SearchBackend, config: ServeConfig, injector: FaultInj
         return web.json_response({"result": [[_document(hit, i, True) for i, hit in enumerate(hits)]]})
 
     async def serpapi(request: web.Request) -> web.StreamResponse:
-        status, data = await serpapi_reply(backend, request.query, config.api_key, guard)
+        status, data = await serpapi_reply(backend, request.query, guard)
         return web.json_response(data, status=status)
 
     # A server that only this machine reaches may fetch crops from an image host on this machine; any other must not be
     # a door into the private network.
-    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
-    guard = UrlGuard(allow_private=True, ports=None) if local else UrlGuard()
+    guard = UrlGuard(allow_private=True, ports=None) if is_loopback(config.host) else UrlGuard()
 
-    app = web.Application(middlewares=[faults, _search_errors], client_max_size=config.max_request_bytes)
+    admit = admission(config.api_key, config.host)
+    app = web.Application(middlewares=[admit, faults, _search_errors], client_max_size=config.max_request_bytes)
     app.router.add_get("/health", health)
     app.router.add_post("/retrieve", retrieve)
     app.router.add_post("/image_search", image_search)

@@ -9,27 +9,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from hypereyes_jax.env.search.store_files import VERSION, check_schema, create, refuse_network_file_system, upgrade
 from hypereyes_jax.env.types import SearchHit
+from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
-
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS searches (
-  key BLOB PRIMARY KEY, engine TEXT NOT NULL, tool TEXT NOT NULL, query TEXT NOT NULL, k INTEGER NOT NULL,
-  hits TEXT NOT NULL, cost REAL NOT NULL, seconds REAL NOT NULL, created REAL NOT NULL, run TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, ended REAL NOT NULL, mode TEXT NOT NULL, summary TEXT NOT NULL);
-"""
 
 
 @dataclass(frozen=True)
@@ -68,42 +62,38 @@ def image_query(image: Image.Image) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+_MARKS = ",".join("?" * 10)
+
+
 class SearchStore:
     """A store file. Safe for threads and processes; each thread has its own connection.
 
+    Args:
+      read_only: nothing is written, not even an upgrade: for a store of somebody else's.
+
     Raises:
-      UserError: the file is not a store, is damaged, was written by a newer version, or the disk is full.
+      UserError: the file is not a store (its schema must be exactly ours), is damaged, was written by a newer version,
+        is on a network file system, or the disk is full.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, read_only: bool = False):
+        self.path, self._read_only = Path(path), read_only
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        refuse_network_file_system(self.path)
         self._connection()
 
     def get(self, key: bytes) -> StoredSearch | None:
         with self._errors():
             row = self._connection().execute("SELECT * FROM searches WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _read(row)
+        return None if row is None else self._read(row)
 
     def put(self, search: StoredSearch, *, replace: bool = False) -> StoredSearch:
         """Stores a search and returns what the store now holds: where another process was first, its result stays."""
         verb = "REPLACE" if replace else "IGNORE"
-        row = (
-            search.key,
-            search.engine,
-            search.tool,
-            search.query,
-            search.k,
-            _write(search.hits),
-            search.cost,
-            search.seconds,
-            search.created or time.time(),
-            search.run,
-        )
         with self._errors():
-            cursor = self._connection().execute(f"INSERT OR {verb} INTO searches VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+            cursor = self._connection().execute(f"INSERT OR {verb} INTO searches VALUES ({_MARKS})", _row(search))
         if cursor.rowcount:
             return search
         return self.get(search.key) or search
@@ -121,8 +111,34 @@ class SearchStore:
             return self._connection().execute(sql, arguments).fetchall()
 
     def searches(self) -> Iterator[StoredSearch]:
+        """All searches, in the order of their keys. Raises UserError for a row that is none of ours."""
         with self._errors():
-            yield from map(_read, self._connection().execute("SELECT * FROM searches ORDER BY key"))
+            for row in self._connection().execute("SELECT * FROM searches ORDER BY key"):
+                yield self._read(row)
+
+    def add_all(self, searches: Iterable[StoredSearch]) -> int:
+        """Adds the searches that the store does not hold, in one transaction; returns how many."""
+        added = 0
+        with self._errors():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for search in searches:
+                    cursor = connection.execute(f"INSERT OR IGNORE INTO searches VALUES ({_MARKS})", _row(search))
+                    added += cursor.rowcount
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        return added
+
+    def runs(self) -> list[tuple[str, float, str, str]]:
+        """(id, end, mode, summary as JSON) of each run that used the store."""
+        rows = self.rows("SELECT id, ended, mode, summary FROM runs ORDER BY ended, id")
+        for row in rows:
+            if not (all(isinstance(row[n], str) for n in (0, 2, 3)) and isinstance(row[1], float)):
+                raise UserError(f"{self.path} holds a run that this program did not write. Move the file away.")
+        return rows
 
     def close(self) -> None:
         with self._lock:
@@ -135,29 +151,46 @@ class SearchStore:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             with self._errors():
-                connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version not in (0, _VERSION):
-                    raise UserError(
-                        f"{self.path} has store version {version}; this program reads {_VERSION}. Update it."
-                    )
-                if version == 0:
-                    self._create(connection)
+                connection = self._opened()
             self._local.connection = connection
             with self._lock:
                 self._open.append(connection)
         return connection
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        if connection.execute("SELECT count(*) FROM sqlite_master WHERE name NOT IN ('searches', 'runs')").fetchone()[
-            0
-        ]:
-            tables = {row[0] for row in connection.execute("SELECT tbl_name FROM sqlite_master")}
-            if tables - {"searches", "runs"}:
-                raise UserError(f"{self.path} is another program's database. Choose another file for the searches.")
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    def _opened(self) -> sqlite3.Connection:
+        """A new connection to a file whose schema is ours, whatever it was before."""
+        if self._read_only:
+            # A file that nobody writes to, in a directory that can't be written, has no place for SQLite's own files.
+            lone = (
+                not os.access(self.path.parent, os.W_OK) and not self.path.with_name(f"{self.path.name}-wal").exists()
+            )
+            target = f"{self.path.absolute().as_uri()}?mode=ro{'&immutable=1' if lone else ''}"
+        else:
+            target = self.path.absolute().as_uri()
+        connection = sqlite3.connect(target, timeout=60, isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            version = check_schema(connection, self.path)
+            if self._read_only:
+                if version == 0:
+                    raise UserError(f"{self.path} is no search store: it is empty.")
+                return connection
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if version == 0:
+                create(connection)
+            elif version < VERSION:
+                upgrade(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, row: tuple) -> StoredSearch:
+        search = _read(row)
+        if search is None:
+            raise UserError(f"{self.path} holds a row that this program did not write. Move the file away.")
+        return search
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -175,7 +208,31 @@ def _write(hits: tuple[SearchHit, ...]) -> str:
     return json.dumps([[hit.title, hit.content, hit.score, hit.url] for hit in hits], ensure_ascii=False)
 
 
-def _read(row: tuple) -> StoredSearch:
+def _row(search: StoredSearch) -> tuple[object, ...]:
+    return (
+        search.key,
+        search.engine,
+        search.tool,
+        search.query,
+        search.k,
+        _write(search.hits),
+        search.cost,
+        search.seconds,
+        search.created or time.time(),
+        search.run,
+    )
+
+
+def _read(row: tuple) -> StoredSearch | None:
+    """A row as a search; None where its values are of other kinds than we write."""
+    kinds = (bytes, str, str, str, int, str, float, float, float, str)
+    if len(row) != len(kinds) or not all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True)):
+        return None
     _, engine, tool, query, k, hits, cost, seconds, created, run = row
-    found = tuple(SearchHit(title, content, score, url) for title, content, score, url in json.loads(hits))
-    return StoredSearch(engine, tool, query, k, found, cost, seconds, created, run)
+    try:
+        found = parse_json(hits)
+    except ValueError:
+        return None
+    if not isinstance(found, list) or not all(isinstance(hit, list) and len(hit) == 4 for hit in found):
+        return None
+    return StoredSearch(engine, tool, query, k, tuple(SearchHit(*hit) for hit in found), cost, seconds, created, run)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hypereyes_jax.env.search.store import SearchStore, StoredSearch
 from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import draft_of, writing
 
 
 def inspect_store(path: str | Path) -> dict[str, Any]:
@@ -22,7 +26,7 @@ def inspect_store(path: str | Path) -> dict[str, Any]:
         "GROUP BY engine, tool ORDER BY engine, tool"
     )
     names = ("engine", "tool", "searches", "empty", "cost", "oldest", "newest")
-    runs = store.rows("SELECT id, ended, mode, summary FROM runs ORDER BY ended")
+    runs = store.runs()
     spent = dict(store.rows("SELECT run, sum(cost) FROM searches GROUP BY run"))
     store.close()
     return {
@@ -30,39 +34,71 @@ def inspect_store(path: str | Path) -> dict[str, Any]:
         "bytes": Path(path).stat().st_size,
         "groups": [dict(zip(names, row, strict=True)) for row in groups],
         "runs": [
-            {"id": i, "ended": e, "mode": m, "recorded_cost": spent.get(i, 0.0)} | json.loads(s) for i, e, m, s in runs
+            {"id": i, "ended": e, "mode": m, "recorded_cost": spent.get(i, 0.0)} | _summary(s) for i, e, m, s in runs
         ],
     }
 
 
 def export_store(path: str | Path, out: str | Path) -> int:
-    """Writes every search as one line of JSON, sorted by key, and returns how many."""
-    store = _existing(path)
-    count = 0
-    with open(out, "w", encoding="utf-8") as file:
-        for search in store.searches():
-            file.write(json.dumps(asdict(search), ensure_ascii=False) + "\n")
-            count += 1
-    store.close()
+    """Writes every search as one line of JSON, sorted by key, and returns how many. The file is whole or absent."""
+    store, target = _existing(path), Path(out)
+    count, draft = 0, draft_of(target)
+    try:
+        with writing(target):
+            with open(draft, "w", encoding="utf-8") as file:
+                for search in store.searches():
+                    file.write(json.dumps(asdict(search), ensure_ascii=False) + "\n")
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+        store.close()
     return count
 
 
 def import_store(path: str | Path, source: str | Path) -> int:
-    """Adds the searches of an export that the store does not hold yet; returns how many. Bad lines raise UserError."""
-    store, added = SearchStore(path), 0
+    """Adds the searches of an export that the store does not hold yet; returns how many. Bad lines raise UserError,
+    and then nothing is added."""
+    store = SearchStore(path)
+    try:
+        return store.add_all(_lines(Path(source)))
+    finally:
+        store.close()
+
+
+def _lines(source: Path) -> Iterator[StoredSearch]:
+    if not source.is_file():
+        raise UserError(f"there is no file {source}.")
     with open(source, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                fields = parse_json(line.decode())
-                hits = tuple(SearchHit(**hit) for hit in fields.pop("hits"))
-                search = StoredSearch(hits=hits, **fields)
+                yield _search(parse_json(line.decode()))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise UserError(f"{source}, line {number}, is not an exported search ({error}). Remove it.") from error
-            if store.get(search.key) is None:
-                store.put(search)
-                added += 1
-    store.close()
-    return added
+
+
+def _search(fields: Any) -> StoredSearch:
+    """An exported line. Raises ValueError, TypeError, KeyError or AttributeError for anything else."""
+    hits = tuple(SearchHit(**hit) for hit in fields.pop("hits"))
+    search = StoredSearch(hits=hits, **fields)
+    texts = (search.engine, search.tool, search.query, search.run)
+    numbers = (search.cost, search.seconds, search.created)
+    if not all(isinstance(text, str) for text in texts) or type(search.k) is not int or not 0 < search.k < 2**31:
+        raise TypeError("engine, tool, query and run must be texts, k a positive integer")
+    if not all(type(number) in (int, float) and math.isfinite(number) and number >= 0 for number in numbers):
+        raise TypeError("cost, seconds and created must be numbers of at least 0")
+    cost, seconds, created = map(float, numbers)
+    return replace(search, cost=cost, seconds=seconds, created=created)
+
+
+def _summary(text: str) -> dict[str, Any]:
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}
 
 
 def prune_store(
@@ -72,6 +108,8 @@ def prune_store(
 
     At least one condition is needed; `empty` selects searches that found nothing.
     """
+    if older_than_days is not None and not older_than_days >= 0:  # a negative age would select everything
+        raise UserError(f"an age is a number of days of at least 0, not {older_than_days:g}.")
     conditions: list[str] = []
     arguments: list[object] = []
     if engine is not None:
@@ -84,7 +122,8 @@ def prune_store(
         conditions.append("hits = '[]'")
     if not conditions:
         raise UserError("prune needs a condition: an engine, an age or empty results.")
-    store = _existing(path)
+    _existing(path).close()
+    store = SearchStore(path)
     gone = store.rows(f"DELETE FROM searches WHERE {' AND '.join(conditions)} RETURNING 1", tuple(arguments))
     store.rows("VACUUM")
     store.close()
@@ -92,22 +131,23 @@ def prune_store(
 
 
 def merge_stores(path: str | Path, sources: list[str | Path]) -> int:
-    """Adds what other stores hold and this one lacks; returns how many searches came in. Sources are not changed."""
-    for source in sources:
-        _existing(source).close()  # a clear error before anything is written
+    """Adds what other stores hold and this one lacks; returns how many searches came in. Sources are only read."""
+    opened = [_existing(source) for source in sources]  # a clear error before anything is written
     store = SearchStore(path)
-    before = store.rows("SELECT count(*) FROM searches")[0][0]
-    for source in sources:
-        store.rows("ATTACH ? AS other", (str(source),))
-        store.rows("INSERT OR IGNORE INTO searches SELECT * FROM other.searches")
-        store.rows("INSERT OR IGNORE INTO runs SELECT * FROM other.runs")
-        store.rows("DETACH other")
-    after: int = store.rows("SELECT count(*) FROM searches")[0][0]
-    store.close()
-    return after - before
+    try:
+        added = 0
+        for source in opened:
+            added += store.add_all(source.searches())
+            for run in source.runs():
+                store.rows("INSERT OR IGNORE INTO runs VALUES (?,?,?,?)", run)
+        return added
+    finally:
+        for each in (store, *opened):
+            each.close()
 
 
 def _existing(path: str | Path) -> SearchStore:
+    """A store that is there, opened for reading only."""
     if not Path(path).is_file():
         raise UserError(f"there is no search store {path}.")
-    return SearchStore(path)
+    return SearchStore(path, read_only=True)

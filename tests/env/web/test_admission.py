@@ -1,0 +1,78 @@
+"""Keys, Hosts and Origins at a server on loopback."""
+
+import base64
+
+import aiohttp
+import pytest
+
+from hypereyes_jax.env.search.backends import HttpWorldBackend
+from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.types import FatalSearchError
+from hypereyes_jax.env.web.admission import is_loopback
+
+PATHS = [
+    ("GET", "/health"),
+    ("POST", "/retrieve"),
+    ("POST", "/image_search"),
+    ("GET", "/search"),
+    ("GET", "/search.json"),
+    ("GET", "/nothing"),
+]
+
+
+async def status(url, method, path, **headers):
+    body = {"json": {"queries": ["chad"]}} if method == "POST" else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url + path, headers=headers, **body) as reply,
+    ):
+        return reply.status
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+async def test_a_key_guards_every_path(library, method, path):
+    async with serving(library, ServeConfig(api_key="k-12345")) as server:
+        assert await status(server.url, method, path) == 401
+        assert await status(server.url, method, path, **{"X-API-Key": "k-1234"}) == 401
+        for headers in (
+            {"X-API-Key": "k-12345"},
+            {"Authorization": "Bearer k-12345"},
+            {"Authorization": "Basic " + base64.b64encode(b"me:k-12345").decode()},
+        ):
+            assert await status(server.url, method, path, **headers) not in (401, 403)
+
+
+async def test_a_client_gives_the_key_in_its_url(library):
+    async with serving(library, ServeConfig(api_key="k-12345")) as server:
+        wrong, right = HttpWorldBackend(server.url), HttpWorldBackend(server.url.replace("//", "//me:k-12345@"))
+        with pytest.raises(FatalSearchError, match="key"):
+            await wrong.text_search("chad", 1)
+        assert len(await right.text_search("chad", 1)) == 1
+        await wrong.aclose()
+        await right.aclose()
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "①②⑦.evil", "[fe80::1]", ""]
+)
+async def test_a_name_made_to_resolve_to_this_machine_is_refused(library, host):
+    async with serving(library) as server:
+        assert await status(server.url, "GET", "/health", Host=host.encode("idna").decode() if host else "x") == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1:99", "[::1]:8000", "LOCALHOST."])
+async def test_own_names_are_answered(library, host):
+    async with serving(library) as server:
+        assert await status(server.url, "GET", "/health", Host=host) == 200
+
+
+async def test_another_sites_page_is_refused_and_the_servers_own_is_not(library):
+    async with serving(library) as server:
+        for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://"):
+            assert await status(server.url, "POST", "/retrieve", Origin=origin) == 403
+        assert await status(server.url, "POST", "/retrieve", Origin=server.url) == 200
+
+
+def test_what_is_loopback():
+    assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", ""]))
