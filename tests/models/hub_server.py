@@ -25,6 +25,8 @@ class Hub:
     summary: str = ""
     created: dict = field(default_factory=dict)
     endpoint: str = ""
+    kind: str = "models"  # or "datasets"
+    card: dict = field(default_factory=dict)
 
     SHA = "0123456789012345678901234567890123456789"
 
@@ -56,8 +58,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def do_GET(self):
             hub.tokens.append(self.headers.get("Authorization"))
             path = unquote(urlsplit(self.path).path).strip("/")
-            if path.startswith("api/models/"):
-                path, _, tree = path.removeprefix("api/models/").partition("/tree/")
+            if path.startswith(f"api/{hub.kind}/"):
+                path, _, tree = path.removeprefix(f"api/{hub.kind}/").partition("/tree/")
                 name, _, revision = path.partition("/revision/")
                 revision = tree or revision
                 if name != hub.repository:
@@ -68,8 +70,17 @@ def serving(hub: Hub) -> Iterator[Hub]:
                     sizes = hub.files.items()
                     return self.json([{"type": "file", "path": n, "size": len(b), "oid": n} for n, b in sizes])
                 siblings = [{"rfilename": name} for name in hub.files]
-                return self.json({"id": name, "modelId": name, "sha": hub.SHA, "siblings": siblings, "private": False})
-            repository, _, rest = path.partition("/resolve/")
+                return self.json(
+                    {
+                        "id": name,
+                        "modelId": name,
+                        "sha": hub.SHA,
+                        "siblings": siblings,
+                        "private": False,
+                        "cardData": hub.card,
+                    }
+                )
+            repository, _, rest = path.removeprefix("datasets/").partition("/resolve/")
             revision, _, name = rest.partition("/")
             if repository != hub.repository or name not in hub.files:
                 return self.failed(404, "EntryNotFound")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -146,7 +146,9 @@ class Media:
 
     def check(self, picture: Picture) -> None:
         """What is seen without reading the picture: that its path exists, that its URL may be asked. Raises BadRow."""
-        if picture.form == "path":
+        if picture.form == "path" and self._fetch is not None:
+            self._beside(str(picture.value))  # whether it is there is known once it is fetched
+        elif picture.form == "path":
             self._path(str(picture.value))
         elif picture.form == "url":
             self._guard(str(picture.value)[:8192])
@@ -184,10 +186,8 @@ class Media:
             raise BadRow("image of no known form", "an image is neither base64 nor a path that could exist")
         written = Path(text)
         if self._fetch is not None:
-            if written.is_absolute() or ".." in written.parts:
-                raise BadRow("image outside the folder", f"the image {text[:200]} leads out of the source's folder")
             try:
-                return self._fetch(written.as_posix())
+                return self._fetch(self._beside(text))
             except FileNotFoundError:
                 raise BadRow("image missing", f"there is no image {text[:200]} beside the source's file") from None
         # "set/images/1.jpg" in the file set/questions.jsonl is written from the folder above.
@@ -202,6 +202,14 @@ class Media:
                 return self._inside(folder / written, text)
         self._inside(candidates[0], text)
         raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}")
+
+    @staticmethod
+    def _beside(text: str) -> str:
+        """The path of a picture relative to a remote file. Raises BadRow for one that leads out of its folder."""
+        path = PurePosixPath(text)
+        if path.is_absolute() or ".." in path.parts:
+            raise BadRow("image outside the folder", f"the image {text[:200]} leads out of the source's folder")
+        return path.as_posix()
 
     @staticmethod
     def _is_file(path: Path) -> bool:

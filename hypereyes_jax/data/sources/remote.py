@@ -16,6 +16,7 @@ from hypereyes_jax.files import draft_of, writing
 
 _DATA = (".parquet", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json")
 _BLOCK = 8 << 20
+_ENDPOINT: str | None = None  # of the hub; None = what HF_ENDPOINT says
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def hub_files(repository: str, revision: str | None, split: str | None, cache: P
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        info = HfApi().dataset_info(repository, revision=revision)
+        info = HfApi(endpoint=_ENDPOINT).dataset_info(repository, revision=revision)
     except OfflineModeIsEnabled:
         return _hub_cached(repository, revision, split, cache)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -137,7 +138,10 @@ def _hub_cached(repository: str, revision: str | None, split: str | None, cache:
 def _hub_file(repository: str, revision: str, name: str, cache: Path | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision, cache_dir=_hub_cache(cache)))
+    path = hf_hub_download(
+        repository, name, repo_type="dataset", revision=revision, cache_dir=_hub_cache(cache), endpoint=_ENDPOINT
+    )
+    return Path(path)
 
 
 def _hub_cache(cache: Path | None) -> Path | None:
@@ -163,16 +167,10 @@ def _hub_problem(repository: str, error: Exception) -> UserError:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    import requests
+    """What the HTTP client raises that this version of huggingface_hub uses."""
+    from huggingface_hub import errors
 
-    kinds: list[type[Exception]] = [OSError, requests.RequestException]
-    try:
-        import httpx
-
-        kinds.append(httpx.HTTPError)
-    except ModuleNotFoundError:
-        pass
-    return tuple(kinds)
+    return OSError, getattr(errors, "HTTPError", OSError)
 
 
 def _card_files(card: Any, split: str | None) -> list[str] | None:
