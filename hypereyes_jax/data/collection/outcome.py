@@ -10,7 +10,7 @@ from typing import Any
 from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
 from hypereyes_jax.data.collection.types import Attempt, CollectConfig, Stage
 from hypereyes_jax.data.files import json_line, question_json
-from hypereyes_jax.data.selection import Try, initial_reference
+from hypereyes_jax.data.selection import LeftOut, Try, initial_reference
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.files import writing_atomic
@@ -47,10 +47,10 @@ def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | 
     return None
 
 
-def reference(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | None:
-    """(rounds, invocations) to begin TRACE with, of a question that RL can learn from; None for others."""
-    tries = log.of(key, Stage.SELECTION)[: config.selection]
-    return initial_reference([Try(each.rounds, each.invocations, each.correct) for each in tries])
+def selected(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | LeftOut:
+    """(rounds, invocations) to begin TRACE with, of a question that RL can learn from, or why it is left out."""
+    made = [log.made(key, Stage.SELECTION, number) for number in range(config.selection)]
+    return initial_reference([each and Try(each.rounds, each.invocations, each.correct) for each in made])
 
 
 def write_outcome(
@@ -60,7 +60,8 @@ def write_outcome(
     reasons: dict[str, Counter[str]] = {stage.value: Counter() for stage in Stage}
     named: dict[str, list[str]] = {}
     rounds: Counter[int] = Counter()
-    selected = 0
+    left_out: Counter[str] = Counter()
+    chosen = 0
     demonstrations = folder / DEMONSTRATIONS
     with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as asked:
         for question in questions:
@@ -77,18 +78,21 @@ def write_outcome(
             if stage is not None:
                 reasons[stage.value][why] += 1
                 named.setdefault(f"{stage.value}: {why}", []).append(question.id)
-            known = reference(key, log, config)
-            if known is not None:
-                selected += 1
+            known = selected(key, log, config) if config.selection else None
+            if isinstance(known, LeftOut):
+                left_out[known.value] += 1
+            elif known is not None:
+                chosen += 1
                 row = question_json(question)
                 row["meta"] = {**row["meta"], REFERENCE: list(known)}
-                asked.write(json_line(folder / RL_QUESTIONS, selected, row).encode())
+                asked.write(json_line(folder / RL_QUESTIONS, chosen, row).encode())
     return {
         "questions": len(questions),
         "stages": _funnel(len(questions), reasons, config),
         "demonstrations": sum(rounds.values()),
         "rounds": {str(n): rounds[n] for n in sorted(rounds)},
-        "rl_questions": selected,
+        "rl_questions": chosen,
+        "not_selected": dict(left_out),
         "examples": {reason: ids[:_EXAMPLES] for reason, ids in named.items()},
     }
 

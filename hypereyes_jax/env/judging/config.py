@@ -17,5 +17,7 @@ class JudgeConfig:
     """Environment variable that holds the endpoint's key."""
     max_tokens: int = 30
     """Of a verdict. A model that thinks first is given more by itself, once."""
+    object: str = ""
+    """Instead of an endpoint: module:object or file.py:object, a judge or a function of a question and an answer."""
     rule: str = "general"
     """How it is told to judge: general, short-fact, browse, visual-entity or multi-entity."""

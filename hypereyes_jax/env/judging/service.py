@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import ExactJudge, Judge
 from hypereyes_jax.env.judging.llm_judge import RULES, LlmJudge
+from hypereyes_jax.env.judging.own import own_judge
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.errors import UserError
@@ -26,6 +27,11 @@ async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
     Raises:
       UserError: a bad setting, a judge that gives no verdict on that answer, or one that later can't be asked.
     """
+    if config.object:
+        if config.url:
+            raise UserError("give --judge.url or --judge.object, not both.")
+        yield await own_judge(config.object)
+        return
     if not config.url:
         yield ExactJudge()
         return

@@ -10,7 +10,7 @@ from typing import Literal
 from hypereyes_jax.env.actions import TEXT_SEARCH
 
 Transport = Literal["http", "in-process"]
-Service = Literal["world", "serve-world", "retriever", "serpapi"]
+Service = Literal["world", "serve-world", "retriever", "serpapi", "mapping", "object"]
 ImageEngine = Literal["google_lens", "google_reverse_image"]
 
 
@@ -47,7 +47,12 @@ class CallPolicy:
 class SearchConfig:
     """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
 
-    service: Service = "world"  # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi
+    # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi | `mapping` below | `backend` below
+    service: Service = "world"
+    mapping: str = (
+        ""  # serper, tavily, brave, or a YAML file that says how a service is asked (docs/search_protocol.md)
+    )
+    backend: str = ""  # module:object or file.py:object: a SearchBackend of your own, or a class of one
     url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
     image_engine: ImageEngine = "google_reverse_image"  # SerpApi's; reverse image search is the paper's
     image_url: str = ""  # SerpApi: public address of a tunnel to the local image host

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from hypereyes_jax.configs.objects import instance, load_object
 from hypereyes_jax.env.search.backends import (
     HttpWorldBackend,
     LocalImageHost,
@@ -16,6 +17,7 @@ from hypereyes_jax.env.search.backends import (
     SerpApiConfig,
 )
 from hypereyes_jax.env.search.backends.image_host import ImageHost
+from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
@@ -67,9 +69,28 @@ def _service(config: SearchConfig, keys: SearchKeys) -> SearchBackend:
         if config.url:
             settings = SerpApiConfig(keys.serpapi, config.image_engine, url=config.url)
         return SerpApiBackend(settings, _image_host(config, keys))
+    if config.service == "mapping":
+        if not config.mapping:
+            raise UserError("the search service mapping needs one: --search.mapping serper, tavily, brave or a file.")
+        return MappedBackend(read_mapping(config.mapping), _image_host(config, keys))
+    if config.service == "object":
+        return _own(config.backend)
     if not config.url:
         raise UserError(f"the search service {config.service} needs a url.")
     return HttpWorldBackend(config.url) if config.service == "serve-world" else RetrieverBackend(config.url)
+
+
+def _own(name: str) -> SearchBackend:
+    """A user's backend. What it raises beside SearchError ends the run: it is a defect of it."""
+    if not name:
+        raise UserError("the search service object needs one: --search.backend module:object.")
+    loaded = load_object(name, "search backend")
+    backend: Any = instance(loaded)
+    if not isinstance(backend, SearchBackend):
+        raise UserError(f"{name} is no search backend: it needs async text_search(query, k) and image_search(image, k)")
+    if not hasattr(backend, "engine"):  # names the service in a store: another version of it may answer differently
+        backend.engine = f"{name}:{loaded.sha256[:12]}"
+    return backend
 
 
 def _image_host(config: SearchConfig, keys: SearchKeys) -> ImageHost | None:

@@ -172,6 +172,7 @@ def test_selection_keeps_what_fails_at_first_with_the_cheapest_success_as_refere
     settings = {"budgets": (), "selection": 5, "necessity": 0}
     funnel, _, _ = collect(tmp_path, [question(), easy], player, **settings)
     assert funnel["rl_questions"] == 1
+    assert funnel["not_selected"] == {"the first try is right": 1}
     (kept,) = read_questions(tmp_path / RL_QUESTIONS)
     assert kept.id == "one"
     assert kept.meta[REFERENCE] == [2, 2]

@@ -1,0 +1,51 @@
+"""A user's own judge, by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+
+from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+
+Verdict = bool | None
+_MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
+
+
+class FunctionJudge:
+    """A function of a question and an answer as a judge. It may be async; what it raises ends the run."""
+
+    def __init__(self, name: str, function: Callable[[Question, str], Verdict | Awaitable[Verdict]]):
+        self.name, self._function = name, function
+
+    async def judge(self, question: Question, answer: str | None) -> bool | None:
+        if answer is None:
+            return False
+        verdict = self._function(question, answer)
+        return await verdict if inspect.isawaitable(verdict) else verdict
+
+
+async def own_judge(name: str) -> Judge:
+    """The judge of that name (`module:object`), asked about a made-up answer.
+
+    Raises:
+      UserError: there is none, it is neither a judge nor a function of two arguments, or its verdict is none of True,
+        False and None.
+    """
+    loaded = load_object(name, "judge")
+    own = instance(loaded)
+    judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{loaded.sha256[:12]}", own)
+    if not isinstance(own, Judge):
+        try:
+            inspect.signature(own).bind(_MADE_UP, "Paris")
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{name} is no judge: it needs a name and async judge(question, answer), or to be a function of a "
+                f"question and an answer ({error})"
+            ) from None
+    verdict = await judge.judge(_MADE_UP, "Paris")
+    if verdict not in (True, False, None):
+        raise UserError(f"the judge {name} gave {verdict!r} on a made-up answer, where True, False or None is needed")
+    return judge

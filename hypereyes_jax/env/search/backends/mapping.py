@@ -1,0 +1,231 @@
+"""Any HTTP search service by a small YAML file: what is sent, and where the results stand in the reply."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from hypereyes_jax.env.media.images import encode_image
+from hypereyes_jax.env.search.backends.image_host import ImageHost
+from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
+from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.errors import UserError
+
+_SHIPPED = Path(__file__).parent / "mappings"
+_CALL_FIELDS = {"method", "url", "params", "body", "hits", "hit"}
+_HIT_FIELDS = {"title", "content", "url", "score"}
+_LARGEST = 1 << 16  # bytes of a mapping
+
+
+@dataclass(frozen=True)
+class MappedCall:
+    """One kind of search: the request, with {query}, {k}, {image_url} and {image_base64} to be filled in."""
+
+    method: str
+    url: str
+    hits: str  # dotted path of the list of results in the reply, such as web.results
+    hit: Mapping[str, str]  # title, content, url, score -> dotted path in one result
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+
+
+@dataclass(frozen=True)
+class SearchMapping:
+    """A service. `headers` may name environment variables: `X-API-KEY: $SERPER_API_KEY`."""
+
+    name: str
+    headers: Mapping[str, str]
+    text: MappedCall | None
+    image: MappedCall | None
+
+
+def shipped_mappings() -> list[str]:
+    """Names of the services whose mapping comes with the package."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def read_mapping(name: str) -> SearchMapping:
+    """A mapping of the package by its name, or a file's.
+
+    Raises:
+      UserError: there is none, or it is not one; names what is wrong.
+    """
+    path = _SHIPPED / f"{name}.yaml" if name in shipped_mappings() else Path(name)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        given = yaml.safe_load(text) if len(text) <= _LARGEST else None
+    except OSError as error:
+        known = ", ".join(shipped_mappings())
+        raise UserError(
+            f"there is no search mapping {name} ({error.strerror}). Known: {known}, or give a file."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if (
+        not isinstance(given, dict)
+        or not set(given) <= {"headers", "text", "image"}
+        or not {"text", "image"} & set(given)
+    ):
+        raise UserError(f"{path}: a search mapping holds `text` and/or `image`, and `headers`, and nothing else")
+    headers = given.get("headers") or {}
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise UserError(f"{path}: headers must be names with texts")
+    return SearchMapping(
+        path.stem, headers, _call(given.get("text"), path, "text"), _call(given.get("image"), path, "image")
+    )
+
+
+class MappedBackend:
+    """Searches as a mapping says.
+
+    Args:
+      image_host: gives crops a URL, for a mapping whose image search asks for {image_url}.
+      environment: where keys are read from.
+
+    Raises:
+      UserError: a key is not in the environment.
+    """
+
+    def __init__(
+        self,
+        mapping: SearchMapping,
+        image_host: ImageHost | None = None,
+        limits: HttpLimits | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ):
+        self._mapping, self._host = mapping, image_host
+        headers = {name: _from_environment(value, mapping.name, environment) for name, value in mapping.headers.items()}
+        self._http = JsonHttp(limits, headers)
+        self.engine = f"mapping:{mapping.name}"
+
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        return await self._search(self._mapping.text, "text search", {"query": query, "k": k})
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        call = self._mapping.image
+        values: dict[str, Any] = {"k": k}
+        wanted = "" if call is None else json.dumps([call.url, dict(call.params), call.body])
+        if "{image_url}" in wanted:
+            if self._host is None:
+                message = f"image search by {self._mapping.name} needs an image host that gives crops a public URL"
+                raise FatalSearchError(message, kind="no_image_host")
+            values["image_url"] = await self._host.put(image)
+        if "{image_base64}" in wanted:
+            values["image_base64"] = _base64(image)
+        return await self._search(call, "image search", values)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+        if self._host is not None:
+            await self._host.aclose()
+
+    async def _search(self, call: MappedCall | None, kind: str, values: Mapping[str, Any]) -> list[SearchHit]:
+        if call is None:
+            message = f"the search service {self._mapping.name} has no {kind}"
+            raise SearchError(message, transient=False, refused=True, kind="unsupported", sent=False)
+        params = {name: str(_filled(value, values)) for name, value in call.params.items()}
+        body = None if call.body is None else _filled(call.body, values)
+        reply = await self._http.request(call.method, call.url, params=params, body=body)
+        where = Address.of(call.url).where
+        rows = _at(check_status(reply, where), call.hits)
+        if rows is None:  # services leave the list out where they found nothing
+            return []
+        if not isinstance(rows, list):
+            raise SearchError(f"{where}: {call.hits} is no list in its reply", transient=True, kind="bad_reply")
+        return [_hit(row, call.hit) for row in rows if isinstance(row, dict)][: values["k"]]
+
+
+def _hit(row: Mapping[str, Any], paths: Mapping[str, str]) -> SearchHit:
+    score = _at(row, paths["score"]) if "score" in paths else None
+    numeric = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    texts = {name: _at(row, paths[name]) if name in paths else None for name in ("title", "content", "url")}
+    plain = {name: value if isinstance(value, str) else "" for name, value in texts.items()}
+    return SearchHit(plain["title"], plain["content"], float(score) if numeric else MISSING_SCORE, plain["url"])  # type: ignore[arg-type]
+
+
+def _at(value: Any, path: str) -> Any:
+    """What stands at a dotted path; None where it leads nowhere. A number is an index of a list."""
+    for part in path.split(".") if path else ():
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def _filled(template: Any, values: Mapping[str, Any]) -> Any:
+    """A template with its placeholders filled in; one that is a placeholder alone keeps the value's type."""
+    if isinstance(template, dict):
+        return {name: _filled(value, values) for name, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, values) for value in template]
+    if not isinstance(template, str):
+        return template
+    for name, value in values.items():
+        if template == f"{{{name}}}":
+            return value
+    # One pass: a query that spells out a placeholder stays a query.
+    pieces = [template]
+    for name, value in values.items():
+        mark = f"{{{name}}}"
+        split: list[Any] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                first, *rest = piece.split(mark)
+                split.append(first)
+                for part in rest:
+                    split += [(str(value),), part]
+            else:
+                split.append(piece)
+        pieces = split
+    return "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces)
+
+
+def _call(given: Any, path: Path, kind: str) -> MappedCall | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or not set(given) <= _CALL_FIELDS or not {"url", "hits", "hit"} <= set(given):
+        raise UserError(f"{path}: `{kind}` needs url, hits and hit, and may have method, params and body")
+    url, hits, hit = given["url"], given["hits"], given["hit"]
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise UserError(f"{path}: `{kind}.url` must be an http(s) URL")
+    if not isinstance(hits, str) or not isinstance(hit, dict) or not set(hit) <= _HIT_FIELDS:
+        raise UserError(
+            f"{path}: `{kind}.hits` must be a path, and `{kind}.hit` paths of {', '.join(sorted(_HIT_FIELDS))}"
+        )
+    method = str(given.get("method", "POST" if given.get("body") is not None else "GET")).upper()
+    if method not in ("GET", "POST"):
+        raise UserError(f"{path}: `{kind}.method` must be GET or POST")
+    params = given.get("params") or {}
+    if not isinstance(params, dict) or not all(isinstance(value, str) for value in (*params, *hit.values())):
+        raise UserError(f"{path}: names of `{kind}.params` and paths of `{kind}.hit` must be texts")
+    return MappedCall(method, url, hits, hit, params, given.get("body"))
+
+
+def _from_environment(value: str, name: str, environment: Mapping[str, str]) -> str:
+    """A header with its environment variables in place of `$NAME`."""
+    words = value.split(" ")
+    for number, word in enumerate(words):
+        if word.startswith("$"):
+            key = environment.get(word[1:], "")
+            if not key:
+                raise UserError(f"the search service {name} needs a key: set the environment variable {word[1:]}")
+            words[number] = key
+    return " ".join(words)
+
+
+def _base64(image: Image.Image) -> str:
+    return base64.b64encode(encode_image(image)).decode()

@@ -1,0 +1,163 @@
+"""Search services by a mapping: what is sent, what is read, and what is refused."""
+
+import base64
+import io
+
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from PIL import Image
+
+from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping, shipped_mappings
+from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
+from hypereyes_jax.errors import UserError
+
+KEYS = {"SERPER_API_KEY": "k1", "TAVILY_API_KEY": "k2", "BRAVE_API_KEY": "k3"}
+PICTURE = Image.new("RGB", (32, 24), "red")
+
+
+class Host:
+    async def put(self, image):
+        return "https://images.example/1.jpg"
+
+    async def aclose(self):
+        pass
+
+
+class Service:
+    """Keeps what it was asked, and answers with what it was given."""
+
+    def __init__(self, reply, status=200):
+        self.reply, self.status, self.requests = reply, status, []
+
+    async def handle(self, request):
+        body = await request.json() if request.can_read_body else None
+        self.requests.append((request.method, request.path, dict(request.query), body, dict(request.headers)))
+        return web.json_response(self.reply, status=self.status)
+
+
+async def asked(tmp_path, name, service, ask, host=None):
+    """A shipped mapping, pointed at a server of this machine."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", service.handle)
+    async with TestServer(app) as server:
+        mapping = read_mapping(name)
+        from dataclasses import replace
+        from urllib.parse import urlsplit
+
+        def local(call):
+            return None if call is None else replace(call, url=str(server.make_url(urlsplit(call.url).path)))
+
+        mapping = replace(mapping, text=local(mapping.text), image=local(mapping.image))
+        backend = MappedBackend(mapping, host, environment=KEYS)
+        try:
+            return await ask(backend)
+        finally:
+            await backend.aclose()
+
+
+async def test_serper_is_asked_and_read(tmp_path):
+    service = Service({"organic": [{"title": "Chad", "snippet": "A country", "link": "https://a"}, {"title": 5}]})
+    hits = await asked(tmp_path, "serper", service, lambda backend: backend.text_search("what {k} is", 3))
+    assert hits == [SearchHit("Chad", "A country", 0.8, "https://a"), SearchHit("", "", 0.8, "")]
+    method, path, _, body, headers = service.requests[0]
+    assert (method, path, body) == ("POST", "/search", {"q": "what {k} is", "num": 3})  # a query is only text
+    assert headers["X-API-KEY"] == "k1"
+
+
+async def test_serper_searches_images_by_their_url(tmp_path):
+    service = Service({"organic": [{"title": "Chad", "source": "Wiki", "link": "https://a"}]})
+    hits = await asked(tmp_path, "serper", service, lambda backend: backend.image_search(PICTURE, 3), Host())
+    assert hits == [SearchHit("Chad", "Wiki", 0.8, "https://a")]
+    assert service.requests[0][3] == {"url": "https://images.example/1.jpg"}
+
+
+async def test_an_image_without_a_host_ends_the_run(tmp_path):
+    with pytest.raises(FatalSearchError, match="image host"):
+        await asked(tmp_path, "serper", Service({}), lambda backend: backend.image_search(PICTURE, 3))
+
+
+async def test_tavily_is_asked_and_read_with_scores(tmp_path):
+    service = Service({"results": [{"title": "A", "content": "B", "url": "https://a", "score": 0.25}]})
+    hits = await asked(tmp_path, "tavily", service, lambda backend: backend.text_search("q", 2))
+    assert hits == [SearchHit("A", "B", 0.25, "https://a")]
+    assert service.requests[0][3] == {"query": "q", "max_results": 2}
+    assert service.requests[0][4]["Authorization"] == "Bearer k2"
+
+
+async def test_brave_is_asked_and_read(tmp_path):
+    rows = [{"title": str(n), "description": "d", "url": "https://a"} for n in range(5)]
+    service = Service({"web": {"results": rows}})
+    hits = await asked(tmp_path, "brave", service, lambda backend: backend.text_search("a b&c", 3))
+    assert [hit.title for hit in hits] == ["0", "1", "2"]
+    assert service.requests[0][:3] == ("GET", "/res/v1/web/search", {"q": "a b&c", "count": "3"})
+    assert service.requests[0][4]["X-Subscription-Token"] == "k3"
+
+
+@pytest.mark.parametrize("reply", [{}, {"web": None}, {"web": {"results": []}}])
+async def test_nothing_found_is_an_empty_list(tmp_path, reply):
+    assert await asked(tmp_path, "brave", Service(reply), lambda backend: backend.text_search("q", 3)) == []
+
+
+async def test_a_reply_of_another_shape_is_a_failure_and_not_an_empty_result(tmp_path):
+    with pytest.raises(SearchError, match="no list"):
+        await asked(tmp_path, "brave", Service({"web": {"results": "x"}}), lambda backend: backend.text_search("q", 3))
+
+
+async def test_an_unsupported_kind_is_refused_to_who_asked(tmp_path):
+    with pytest.raises(SearchError, match="has no image search") as refused:
+        await asked(tmp_path, "tavily", Service({}), lambda backend: backend.image_search(PICTURE, 3))
+    assert refused.value.refused
+
+
+async def test_a_file_may_send_images_as_base64_and_read_any_depth(tmp_path):
+    mapping = {
+        "image": {
+            "url": "http://127.0.0.1:1/look",
+            "body": {"images": [{"data": "{image_base64}"}], "note": "top {k}"},
+            "hits": "data.0.found",
+            "hit": {"title": "meta.name", "score": "s"},
+        }
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(mapping))
+    service = Service({"data": [{"found": [{"meta": {"name": "red"}, "s": float("1e3")}, {"s": True}]}]})
+    hits = await asked(tmp_path, str(tmp_path / "own.yaml"), service, lambda backend: backend.image_search(PICTURE, 2))
+    assert [(hit.title, hit.score) for hit in hits] == [("red", 1000.0), ("", 0.8)]
+    body = service.requests[0][3]
+    assert body["note"] == "top 2"
+    assert Image.open(io.BytesIO(base64.b64decode(body["images"][0]["data"]))).size == (32, 24)
+
+
+def test_the_shipped_services_are_listed_and_need_their_keys():
+    assert shipped_mappings() == ["brave", "serper", "tavily"]
+    for name in shipped_mappings():
+        with pytest.raises(UserError, match=f"{name.upper()}_API_KEY"):
+            MappedBackend(read_mapping(name), environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[1]", "holds `text`"),
+        ("other: 1", "holds `text`"),
+        ("{a: [}", "not YAML"),
+        ("text: {url: x, hits: a, hit: {}}", "http"),
+        ("text: {hits: a, hit: {}}", "needs url"),
+        ("text: {url: http://x, hits: a, hit: {name: b}}", "paths of"),
+        ("text: {url: http://x, hits: a, hit: {title: 5}}", "must be texts"),
+        ("text: {url: http://x, hits: a, hit: {}, method: DELETE}", "GET or POST"),
+        ("text: {url: http://x, hits: a, hit: {}}\nheaders: {A: 5}", "headers"),
+        ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("x" * 70000, "holds `text`"),
+    ],
+)
+def test_what_is_no_mapping_is_told(tmp_path, text, why):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UserError, match=why):
+        read_mapping(str(tmp_path / "own.yaml"))
+
+
+def test_a_mapping_that_is_not_there_names_those_that_are():
+    with pytest.raises(UserError, match="brave, serper, tavily"):
+        read_mapping("google")
