@@ -50,7 +50,8 @@ def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | 
 def selected(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | LeftOut:
     """(rounds, invocations) to begin TRACE with, of a question that RL can learn from, or why it is left out."""
     made = [log.made(key, Stage.SELECTION, number) for number in range(config.selection)]
-    return initial_reference([each and Try(each.rounds, each.invocations, each.correct) for each in made])
+    tries = [None if each is None else Try(each.rounds, each.invocations, each.correct) for each in made]
+    return initial_reference(tries)
 
 
 def write_outcome(
