@@ -67,7 +67,8 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
 
     from hypereyes_jax.configs.mesh import MeshConfig
     from hypereyes_jax.configs.training import LearnerConfig, PackConfig
-    from hypereyes_jax.learner.learner import batch_shardings, make_learner
+    from hypereyes_jax.learner.learner import make_learner
+    from hypereyes_jax.learner.on_mesh import batch_shardings
     from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
@@ -102,7 +103,8 @@ def overhead(devices: int) -> dict[str, float]:
 
     from hypereyes_jax.configs.mesh import MeshConfig
     from hypereyes_jax.configs.training import LearnerConfig, PackConfig
-    from hypereyes_jax.learner.learner import batch_shardings, make_learner
+    from hypereyes_jax.learner.learner import make_learner
+    from hypereyes_jax.learner.on_mesh import batch_shardings
     from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh

@@ -77,7 +77,7 @@ _SFT = LearnerConfig(
 _RL = LearnerConfig(
     optimizer=OptimizerConfig(
         learning_rate=1e-6, schedule="constant", warmup_steps=0, total_steps=400,
-        b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.1, clip_norm=1.0, first_moment_dtype="bfloat16",
+        b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.1, clip_norm=1.0, 
     ),
     train="full",  # the published script leaves the line that would freeze the vision tower commented out
     remat="full",

@@ -47,8 +47,8 @@ class LearnerConfig:
     clip_high: float = 0.28
     dual_clip: float | None = 3.0
     tis_cap: float = 2.0  # bound on the importance weight of the sampler against the trainer; 0 = no weight
-    # "full": the weight corrects the sampler's numerics only. "sampled": also the mass that top-p cut off.
-    tis_against: Literal["full", "sampled"] = "full"
+    # "full": the weight corrects the sampler's numerics only. "truncated": also the mass that top-p cut off.
+    tis_against: Literal["full", "truncated"] = "full"
     opd: Literal["advantage", "reverse-kl"] = "advantage"  # reverse-kl: a vocabulary-wide loss, needs teacher weights
     opd_coef: float = 0.05
 

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.training import PackConfig
-from hypereyes_jax.learner.learner import batch_shardings
+from hypereyes_jax.learner.on_mesh import batch_shardings
 from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.models.partition import DATA
 

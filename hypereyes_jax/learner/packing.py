@@ -48,8 +48,8 @@ class PackedBatch(NamedTuple):
     weight_MBT: Array  # float32; 0 = not trained on
     advantage_MBT: Array  # float32
     failed_MBT: Array  # float32, 1 on the trained tokens of failed samples
-    behaviour_logp_MBT: Array  # float32, the sampler's log-prob over the full vocabulary at its temperature
-    sampled_logp_MBT: Array  # float32, the sampler's log-prob under the truncated distribution it drew from
+    logp_full_MBT: Array  # float32, the sampler's log-prob over the full vocabulary at its temperature
+    logp_truncated_MBT: Array  # float32, the sampler's log-prob under the truncated distribution it drew from
     sample_MBT: Array  # int32, which sample a token is of; -1 = padding
     count: Array  # int32 scalar, micro-batches in use; the rest is padding and is never computed
     old_logp_MBT: Array = None  # float32 or None, under the weights before the first update on this data
@@ -68,7 +68,7 @@ class _Row(NamedTuple):
     positions: np.ndarray  # int32 [3, n]
     visual: np.ndarray  # int32 [n], index within `images`; -1 = text
     sampled: np.ndarray  # bool [n], the model wrote this token
-    behaviour: np.ndarray  # float32 [n]
+    full: np.ndarray  # float32 [n]
     truncated: np.ndarray  # float32 [n]
     images: tuple[PatchedImage, ...]
 
@@ -112,12 +112,12 @@ def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, 
             n = len(chunk.tokens)
             positions = np.broadcast_to(np.arange(start, start + n), (3, n))
             parts.append(
-                (chunk.tokens, positions, np.full(n, -1), np.ones(n, bool), chunk.logp_full, chunk.logp_behaviour)
+                (chunk.tokens, positions, np.full(n, -1), np.ones(n, bool), chunk.logp_full, chunk.logp_truncated)
             )
             start += n
     columns = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
-    tokens, positions, visual, sampled, full, behaviour = columns
-    return _Row(tokens, positions, visual, sampled, full, behaviour, tuple(images))
+    tokens, positions, visual, sampled, full, truncated = columns
+    return _Row(tokens, positions, visual, sampled, full, truncated, tuple(images))
 
 
 def _spread(rows: list[list[int]], patches: list[int], per_part: int) -> list[list[list[int]]]:
@@ -199,8 +199,8 @@ def pack(
         weight_MBT=arrays["weight"],
         advantage_MBT=arrays["advantage"],
         failed_MBT=arrays["failed"],
-        behaviour_logp_MBT=arrays["behaviour"],
-        sampled_logp_MBT=arrays["truncated"],
+        logp_full_MBT=arrays["full"],
+        logp_truncated_MBT=arrays["truncated"],
         sample_MBT=arrays["sample"],
         count=np.int32(needed),
         teacher_logp_MBT=arrays["teacher"] if teacher_given else None,
@@ -216,7 +216,7 @@ def _weight(sample: TrainingSample, pack_config: PackConfig) -> float:
 
 def _empty(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
     integers = {name: np.zeros(shape, np.int32) for name in ("tokens", "segment", "targets")}
-    floats = ("weight", "advantage", "failed", "behaviour", "truncated")
+    floats = ("weight", "advantage", "failed", "full", "truncated")
     return {
         **integers,
         **{name: np.zeros(shape, np.float32) for name in floats},
@@ -253,7 +253,7 @@ def _write(
     arrays["weight"][before] = trained * sample.weight * (1.0 / max(count, 1) if share is None else share)
     arrays["advantage"][before] = trained * sample.advantage
     arrays["failed"][before] = trained * float(sample.failed)
-    arrays["behaviour"][before] = row.behaviour[1:]
+    arrays["full"][before] = row.full[1:]
     arrays["truncated"][before] = row.truncated[1:]
     if sample.teacher_logp is not None:
         if len(sample.teacher_logp) != count:

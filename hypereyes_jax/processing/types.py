@@ -54,7 +54,7 @@ class SampledChunk:
     """Tokens the model wrote, as sampled; never re-tokenised."""
 
     tokens: np.ndarray  # int32 [n], includes the stop token if one was sampled
-    logp_behaviour: np.ndarray  # float32 [n], under the distribution really sampled (temperature, top-p, ...)
+    logp_truncated: np.ndarray  # float32 [n], under the distribution really sampled (temperature, top-p, ...)
     logp_full: np.ndarray  # float32 [n], at the sampling temperature over the full vocabulary
     version: np.ndarray  # int32 [n], version of the weights that sampled each token
 

@@ -19,14 +19,14 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     dual_clip: float | None = 3.0,
-    behaviour_logp_BT: jax.Array | None = None,
+    sampler_logp_BT: jax.Array | None = None,
     tis_cap: float = 2.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Computes the per-token clipped policy loss, unreduced.
 
       r    = exp(logp - old_logp)
       loss = max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high));  if A < 0: min(loss, -A dual_clip)
-      loss = loss * min(exp(old_logp - behaviour_logp), tis_cap)      if behaviour_logp is given
+      loss = loss * min(exp(old_logp - sampler_logp), tis_cap)      if sampler_logp is given
 
     Gradients flow through `logp_BT` only. Log-probs are natural logs, all at the same temperature. Masked positions may
     hold
@@ -39,14 +39,14 @@ def policy_loss(
       mask_BT: [B, T] mask, 1 on tokens that the model sampled, 0 on prompt, observations and padding.
       clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
       dual_clip: bound on the loss of a token with negative advantage, in units of |A|; > 1, or None for no bound.
-      behaviour_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from; None: no
+      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from; None: no
         correction. A token of which an engine does not tell it (NaN) is not corrected, either.
       tis_cap: upper bound of the importance weight of the engine against the learner.
 
     Returns:
       loss_BT: [B, T] floating, 0 where masked. Reduce it with `aggregate`.
       metrics: scalars over the unmasked tokens: `ratio` (mean), `approx_kl` (mean of old_logp - logp), `clip_fraction`,
-        `dual_clip_fraction`; with behaviour log-probs also `tis_weight` (mean) and `tis_capped_fraction`.
+        `dual_clip_fraction`; with sampler log-probs also `tis_weight` (mean) and `tis_capped_fraction`.
 
     Raises:
       ValueError, TypeError: shapes or dtypes do not fit, or a bound makes no sense.
@@ -54,13 +54,13 @@ def policy_loss(
     Source: PPO clip, arXiv 1707.06347; clip-higher, arXiv 2503.14476; dual clip, arXiv 1912.09729; values of arXiv
     2605.07177.
     """
-    logp, old_logp, advantage, mask, behaviour_logp = checked(
+    logp, old_logp, advantage, mask, sampler_logp = checked(
         "policy_loss",
         logp_BT=(logp_BT, "BT", "float"),
         old_logp_BT=(old_logp_BT, "BT", "float"),
         advantage_BT=(advantage_BT, "BT", "float"),
         mask_BT=(mask_BT, "BT", "mask"),
-        behaviour_logp_BT=(behaviour_logp_BT, "BT", "float"),
+        sampler_logp_BT=(sampler_logp_BT, "BT", "float"),
     )
     if dual_clip is not None and dual_clip <= 1:
         raise ValueError(f"policy_loss: dual_clip must be > 1 (or None), got {dual_clip}.")
@@ -83,9 +83,9 @@ def policy_loss(
         bound = -advantage * dual_clip
         metrics["dual_clip_fraction"] = _masked_mean((advantage < 0) & (loss > bound), mask)
         loss = jnp.where(advantage < 0, jnp.minimum(loss, bound), loss)
-    if behaviour_logp is not None:
-        known = mask & jnp.isfinite(behaviour_logp)
-        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(known, behaviour_logp, old_logp))
+    if sampler_logp is not None:
+        known = mask & jnp.isfinite(sampler_logp)
+        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(known, sampler_logp, old_logp))
         raw = jnp.exp(jnp.clip(log_weight, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
         weight = jnp.minimum(raw, tis_cap)
         metrics["tis_weight"] = _masked_mean(weight, mask)

@@ -43,7 +43,7 @@ class Sampled:
     """What a decode call added to one sequence."""
 
     tokens: np.ndarray  # int32 [n]
-    logp_behaviour: np.ndarray  # float32 [n]
+    logp_truncated: np.ndarray  # float32 [n]
     logp_full: np.ndarray  # float32 [n]
     stopped: bool  # the last token is a stop id
 
@@ -273,8 +273,8 @@ class Engine:
             count = int(count_R[row])
             tokens = tokens_KR[:count, row].copy()
             request.sequence.append_sampled(tokens)
-            behaviour, full = logp_2KR[:, :count, row].copy()
-            results.append(Sampled(tokens, behaviour, full, bool(stopped_R[row])))
+            truncated, full = logp_2KR[:, :count, row].copy()
+            results.append(Sampled(tokens, truncated, full, bool(stopped_R[row])))
         self.counts.decode_calls += 1
         self.counts.decode_tokens += int(count_R[: len(requests)].sum())
         return results
@@ -373,7 +373,7 @@ def join(parts: Items[Sampled]) -> Sampled:
     """What several decode calls added to one sequence, as one."""
     return Sampled(
         np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.logp_behaviour for part in parts]),
+        np.concatenate([part.logp_truncated for part in parts]),
         np.concatenate([part.logp_full for part in parts]),
         parts[-1].stopped,
     )

@@ -96,7 +96,7 @@ class Decoded(NamedTuple):
     """What a call sampled, K = max_steps. `Device.decode` gives it as numpy."""
 
     tokens_KR: HostArray  # int32
-    logp_2KR: HostArray  # float32: behaviour, full
+    logp_2KR: HostArray  # float32: truncated, full
     count_R: HostArray  # int32, how many of the K are real
     stopped_R: HostArray  # bool, the last one is a stop id
 
@@ -260,7 +260,7 @@ def decode_rows(
             stopped_R=carry.stopped_R | stops_R,
             count_R=count_R,
             tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
-            logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_behaviour_R, draw.logp_full_R])),
+            logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_truncated_R, draw.logp_full_R])),
         )
 
     start = Carry(

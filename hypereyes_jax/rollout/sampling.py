@@ -20,7 +20,7 @@ class Draw(NamedTuple):
     """One token for each row."""
 
     tokens_R: jax.Array  # int32
-    logp_behaviour_R: jax.Array  # float32, under the truncated distribution the token was drawn from
+    logp_truncated_R: jax.Array  # float32, under the truncated distribution the token was drawn from
     logp_full_R: jax.Array  # float32, at the sampling temperature over the full vocabulary
 
 
@@ -38,7 +38,7 @@ def sample(
     """Temperature, then top-k, then top-p of what is left, then min-p (relative to the most likely token).
 
     Tokens exactly as likely as the last one kept are kept, too. A temperature of 0 is greedy: the first token of
-    greatest logit, behaviour log-prob 0, and full log-prob at temperature 1.
+    greatest logit, truncated log-prob 0, and full log-prob at temperature 1.
 
     Args:
       logits_RV: float [R, V].
@@ -79,8 +79,8 @@ def sample(
     kept_RV = jnp.where(weight_RV >= threshold_R[:, None], weight_RV, 0.0)
     tokens_R, total_R = _drawn(kept_RV, jnp.where(greedy_R, 0.0, uniform_R))
     chosen_R = jnp.take_along_axis(scaled_RV, tokens_R[:, None], axis=-1)[:, 0]
-    behaviour_R = jnp.where(greedy_R, 0.0, chosen_R - top_R - jnp.log(total_R))
-    return Draw(tokens_R, behaviour_R, chosen_R - full_R)
+    truncated_R = jnp.where(greedy_R, 0.0, chosen_R - top_R - jnp.log(total_R))
+    return Draw(tokens_R, truncated_R, chosen_R - full_R)
 
 
 def uniforms(keys_R2: jax.Array, index_R: jax.Array) -> jax.Array:

@@ -396,7 +396,7 @@ class Scheduler:
             whole = join(session.parts)
             sizes = [len(part.tokens) for part in session.parts]
             stamps = np.repeat(np.array(session.versions, np.int32), sizes)
-            chunk = SampledChunk(whole.tokens, whole.logp_behaviour, whole.logp_full, stamps)
+            chunk = SampledChunk(whole.tokens, whole.logp_truncated, whole.logp_full, stamps)
         future = session.future
         self._withdraw(session)
         if future is not None and not future.done():

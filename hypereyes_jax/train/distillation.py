@@ -24,7 +24,7 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.learner.learner import reads_alike
+from hypereyes_jax.learner.forward import reads_alike
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.teacher import LocalTeacher, Teacher, Unscored
 from hypereyes_jax.processing import ChatFormat, SampledChunk

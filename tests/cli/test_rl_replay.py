@@ -41,7 +41,7 @@ def contents(played):
 
     def chunk(c):
         if isinstance(c, SampledChunk):
-            return c.tokens.tolist(), c.logp_full.tobytes(), c.logp_behaviour.tobytes()
+            return c.tokens.tolist(), c.logp_full.tobytes(), c.logp_truncated.tobytes()
         return c.tokens.tolist(), [image.tobytes() for image in c.images]
 
     return [

@@ -59,23 +59,23 @@ def assert_close(tree, wanted, tolerance=TOLERANCE):
 
 
 def alone(sample):
-    """(inputs, targets, trained, behaviour log-probs) of one sample in a batch of its own."""
+    """(inputs, targets, trained, truncated log-probs) of one sample in a batch of its own."""
     tokens = np.concatenate([chunk.tokens for chunk in sample.chunks])
     images = [image for chunk in sample.chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
     limits = PACK.min_pixels, PACK.max_pixels
     inputs = pack_inputs(CONFIG, [(tokens, images)], *limits, length=64, vision_pad_to=(2, 144))
-    trained, behaviour = np.zeros(64, bool), np.zeros(64, np.float32)
+    trained, full = np.zeros(64, bool), np.zeros(64, np.float32)
     end = int((inputs.segment_BT > 0).sum())
     for chunk in reversed(sample.chunks):
         if isinstance(chunk, SampledChunk):
             trained[end - len(chunk.tokens) : end] = True
-            behaviour[end - len(chunk.tokens) : end] = chunk.logp_full
+            full[end - len(chunk.tokens) : end] = chunk.logp_full
             end -= len(chunk.tokens)
         else:
             sizes = [pack_inputs(CONFIG, [([90], [image])], *limits) for image in chunk.images]
             end -= len(chunk.tokens) + sum(int((size.segment_BT > 0).sum()) - 1 for size in sizes)
     assert end == 0
-    return inputs, inputs.tokens_BT[:, 1:], trained[None, 1:], behaviour[None, 1:]
+    return inputs, inputs.tokens_BT[:, 1:], trained[None, 1:], full[None, 1:]
 
 
 @jax.jit
@@ -118,7 +118,7 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
 
     def loss(w, case, advantage):
         logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
-        loss_BT, _ = policy_loss(logp, logp, jnp.full(logp.shape, advantage), mask, behaviour_logp_BT=case[3])
+        loss_BT, _ = policy_loss(logp, logp, jnp.full(logp.shape, advantage), mask, sampler_logp_BT=case[3])
         return aggregate(loss_BT, mask)
 
     _, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])

@@ -77,8 +77,8 @@ def test_the_token_predicted_at_t_is_the_next_one_and_only_model_tokens_are_trai
         np.testing.assert_array_equal(batch.targets_MBT[m, b, trained], np.concatenate([c.tokens for c in turns]))
         np.testing.assert_array_equal(batch.inputs.tokens_BT[m, b, trained + 1], batch.targets_MBT[m, b, trained])
         logp = np.concatenate([c.logp_full for c in turns])
-        np.testing.assert_array_equal(batch.behaviour_logp_MBT[m, b, trained], logp)
-        np.testing.assert_array_equal(unpack(batch, batch.behaviour_logp_MBT)[index], logp)
+        np.testing.assert_array_equal(batch.logp_full_MBT[m, b, trained], logp)
+        np.testing.assert_array_equal(unpack(batch, batch.logp_full_MBT)[index], logp)
         assert np.isclose(batch.weight_MBT[m, b, t].sum(), 1.0)
         assert set(batch.advantage_MBT[m, b, trained]) == {np.float32(sample.advantage)}
         assert set(batch.failed_MBT[m, b, trained]) == {float(sample.failed)}

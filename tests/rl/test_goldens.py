@@ -35,7 +35,7 @@ def policy(inputs, mode, tis, rows=slice(None)):
 
     def loss(logp):
         per_token, metrics = policy_loss(
-            logp, x["old_logp"], x["advantage"], x["mask"], behaviour_logp_BT=x["behaviour_logp"] if tis else None
+            logp, x["old_logp"], x["advantage"], x["mask"], sampler_logp_BT=x["sampler_logp"] if tis else None
         )
         return aggregate(per_token, x["mask"], mode), metrics
 

@@ -44,11 +44,11 @@ def test_without_dual_clip_the_loss_of_a_bad_token_is_unbounded():
 )
 def test_importance_weight_is_truncated_at_two_and_has_no_gradient(gap, weight):
     old = -ONE
-    run = lambda logp, b: policy_loss(logp, old, ONE, ONE, behaviour_logp_BT=b)[0].sum()  # noqa: E731
-    loss, (d_logp, d_behaviour) = jax.jit(jax.value_and_grad(run, (0, 1)))(old, old - gap)
+    run = lambda logp, b: policy_loss(logp, old, ONE, ONE, sampler_logp_BT=b)[0].sum()  # noqa: E731
+    loss, (d_logp, d_sampler) = jax.jit(jax.value_and_grad(run, (0, 1)))(old, old - gap)
     assert loss == pytest.approx(-weight, abs=1e-5)
     assert d_logp[0, 0] == pytest.approx(-weight, abs=1e-5)
-    assert d_behaviour[0, 0] == 0
+    assert d_sampler[0, 0] == 0
 
 
 def test_only_the_present_log_prob_has_a_gradient():
@@ -66,7 +66,7 @@ def random_batch(seed=0):
 
 def test_gradient_agrees_with_finite_differences():
     logp, old, advantage, mask = random_batch()
-    run = lambda x: aggregate(policy_loss(x, old, advantage, mask, behaviour_logp_BT=old - 0.1)[0], mask)  # noqa: E731
+    run = lambda x: aggregate(policy_loss(x, old, advantage, mask, sampler_logp_BT=old - 0.1)[0], mask)  # noqa: E731
     check_grads(jax.jit(run), (logp,), order=1, modes=["rev"], atol=2e-3, rtol=2e-3, eps=1e-2)
 
 
@@ -75,7 +75,7 @@ def test_what_is_masked_reaches_neither_loss_nor_metrics_nor_gradient():
 
     def run(x, garbage):
         hide = lambda y: jnp.where(mask > 0, y, garbage)  # noqa: E731
-        loss, metrics = policy_loss(hide(x), hide(old), hide(advantage), mask, behaviour_logp_BT=hide(old))
+        loss, metrics = policy_loss(hide(x), hide(old), hide(advantage), mask, sampler_logp_BT=hide(old))
         return aggregate(loss, mask), (loss, metrics)
 
     run = jax.jit(jax.value_and_grad(run, has_aux=True))
@@ -95,7 +95,7 @@ def test_huge_log_ratios_stay_finite():
 
 
 def test_metrics_of_an_all_masked_batch_are_zero():
-    _, metrics = policy_loss(ONE, ONE, ONE, 0 * ONE, behaviour_logp_BT=ONE)
+    _, metrics = policy_loss(ONE, ONE, ONE, 0 * ONE, sampler_logp_BT=ONE)
     assert all(value == 0 for value in metrics.values())
 
 

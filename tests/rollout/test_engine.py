@@ -50,7 +50,7 @@ def read(engine, sequences):
 
 
 def decode(engine, sequences, count, sampling=SAMPLING):
-    """`count` tokens each, over several calls; list of (tokens, behaviour, full)."""
+    """`count` tokens each, over several calls; list of (tokens, truncated, full)."""
     parts = [[] for _ in sequences]
     left = count
     while left:
@@ -60,7 +60,7 @@ def decode(engine, sequences, count, sampling=SAMPLING):
             part.append(out)
         left -= step
     return [
-        tuple(np.concatenate([getattr(p, name) for p in part]) for name in ("tokens", "logp_behaviour", "logp_full"))
+        tuple(np.concatenate([getattr(p, name) for p in part]) for name in ("tokens", "logp_truncated", "logp_full"))
         for part in parts
     ]
 

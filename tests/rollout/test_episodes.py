@@ -65,7 +65,7 @@ async def test_log_probs_are_those_of_forward_with_images_in_observations(make_e
         if isinstance(chunk, SampledChunk):
             places = np.array(starts[at : at + len(chunk.tokens)]) - 1
             np.testing.assert_allclose(chunk.logp_full, logp_TV[places, chunk.tokens], atol=1e-4)
-            assert (chunk.logp_behaviour >= chunk.logp_full - 1e-5).all()
+            assert (chunk.logp_truncated >= chunk.logp_full - 1e-5).all()
         at += len(chunk.tokens)
 
 

@@ -61,7 +61,7 @@ def test_every_token_of_the_truncated_distribution_and_no_other_is_drawn_with_it
     out = draw(np.tile(row, (count, 1)), uniform, temperature, top_p, top_k, min_p)
     tokens = np.asarray(out.tokens_R)
     expected = reference(row, temperature, top_p, top_k, min_p)
-    np.testing.assert_allclose(out.logp_behaviour_R, expected[tokens], atol=2e-6)
+    np.testing.assert_allclose(out.logp_truncated_R, expected[tokens], atol=2e-6)
     # evenly spaced numbers hit each token as often as its share
     share = np.bincount(tokens, minlength=VOCAB) / count
     np.testing.assert_allclose(share, np.exp(expected), atol=1.5 / count)
@@ -69,11 +69,11 @@ def test_every_token_of_the_truncated_distribution_and_no_other_is_drawn_with_it
     np.testing.assert_allclose(out.logp_full_R, full[tokens], atol=2e-6)
 
 
-def test_temperature_zero_is_argmax_with_behaviour_log_prob_zero():
+def test_temperature_zero_is_argmax_with_truncated_log_prob_zero():
     values = logits(1)
     out = draw(values, np.linspace(0, 0.999, ROWS, dtype=np.float32), temperature=0.0, top_p=0.5)
     np.testing.assert_array_equal(out.tokens_R, values.argmax(-1))
-    np.testing.assert_array_equal(out.logp_behaviour_R, 0)
+    np.testing.assert_array_equal(out.logp_truncated_R, 0)
     np.testing.assert_allclose(out.logp_full_R, np.asarray(jax.nn.log_softmax(values)).max(-1), atol=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_rows_with_their_own_settings_do_not_touch_each_other():
     for row, setting in enumerate(settings):
         alone = draw(values[row : row + 1], uniform[:1], *setting)
         assert [int(x[0]) for x in alone[:1]] == [int(out.tokens_R[row])]
-        np.testing.assert_allclose(alone.logp_behaviour_R[0], out.logp_behaviour_R[row], atol=1e-6)
+        np.testing.assert_allclose(alone.logp_truncated_R[0], out.logp_truncated_R[row], atol=1e-6)
 
 
 def test_forbidden_tokens_are_never_drawn_but_count_in_the_full_log_prob():
@@ -102,7 +102,7 @@ def test_forbidden_tokens_are_never_drawn_but_count_in_the_full_log_prob():
 def test_the_largest_uniform_number_still_draws_a_kept_token():
     last = np.full(ROWS, np.nextafter(np.float32(1), np.float32(0)))
     out = draw(logits(4), last, top_p=0.9)
-    assert (np.asarray(out.logp_behaviour_R) > -20).all()
+    assert (np.asarray(out.logp_truncated_R) > -20).all()
 
 
 def test_a_requests_stream_depends_on_its_key_and_place_only():
@@ -124,7 +124,7 @@ def test_without_branches_the_same_tokens_are_drawn(top_p, top_k):
     limits = (temperature, f(top_p), np.full(ROWS, top_k, np.int32), f(0.0))
     one, other = (_sample(rows, uniform, *limits, forbidden=(3,), branchless=b) for b in (False, True))
     np.testing.assert_array_equal(one.tokens_R, other.tokens_R)
-    np.testing.assert_allclose(one.logp_behaviour_R, other.logp_behaviour_R, atol=1e-6)
+    np.testing.assert_allclose(one.logp_truncated_R, other.logp_truncated_R, atol=1e-6)
     np.testing.assert_array_equal(one.logp_full_R, other.logp_full_R)
 
 

@@ -91,5 +91,5 @@ def test_an_engine_in_place_gives_what_one_on_views_gives(config):
     assert [len(part.tokens) for part in plain] == list(budgets) * 2
     for one, other in zip(plain, in_place, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
-        np.testing.assert_allclose(one.logp_behaviour, other.logp_behaviour, atol=2e-5)
+        np.testing.assert_allclose(one.logp_truncated, other.logp_truncated, atol=2e-5)
         np.testing.assert_allclose(one.logp_full, other.logp_full, atol=2e-5)

@@ -45,7 +45,7 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
                 arrays.append(chunk.tokens)
                 chunks.append([images[id(image)] for image in chunk.images])
             else:
-                arrays += [chunk.tokens, chunk.logp_behaviour, chunk.logp_full, chunk.version]
+                arrays += [chunk.tokens, chunk.logp_truncated, chunk.logp_full, chunk.version]
                 chunks.append(None)
         if sample.teacher_logp is not None:
             arrays.append(sample.teacher_logp)
@@ -63,8 +63,8 @@ def from_message(message: Message) -> list[TrainingSample]:
         chunks: list[Chunk] = []
         for shown in spoken:
             if shown is None:
-                tokens, behaviour, full, version = (next(arrays) for _ in range(4))
-                chunks.append(SampledChunk(tokens, behaviour, full, version))
+                tokens, truncated, full, version = (next(arrays) for _ in range(4))
+                chunks.append(SampledChunk(tokens, truncated, full, version))
             else:
                 chunks.append(ContextChunk(next(arrays), tuple(images[number] for number in shown)))
         teacher = next(arrays) if taught else None

@@ -150,12 +150,16 @@ def _dense(
 
 
 def load_balancing_loss(load: RouterLoad) -> jax.Array:
-    """Switch Transformer loss (arXiv 2101.03961, equations 4-6), 0-d float32; k (experts a token) when perfectly even.
+    """How unevenly the routers spread tokens, 0-d float32: summed over layers, 1 a layer that is perfectly even.
+
+    A layer's is `E / k * sum_e share_e * probability_e` (Switch Transformer, arXiv 2101.03961, equations 4-6, for k
+    experts a token). Layers are judged one by one, as Megatron-LM does: one that overloads an expert is not excused by
+    another that spares it.
 
     Args:
-      load: of all layers, each field with a leading layer axis. Multiply the loss by `router_aux_loss_coef`.
+      load: fields with a leading layer axis. Multiply the loss by `router_aux_loss_coef`.
     """
-    total = jnp.maximum(jnp.sum(load.tokens), 1.0)
-    assigned = jnp.sum(load.assigned_E, axis=0) / total
-    probability = jnp.sum(load.probability_E, axis=0) / total
-    return load.assigned_E.shape[-1] * jnp.sum(assigned * probability)
+    tokens_L1 = jnp.maximum(load.tokens, 1.0)[:, None]
+    each = jnp.maximum(jnp.sum(load.assigned_E, axis=-1), 1.0) / tokens_L1[:, 0]  # k: experts a token
+    products = (load.assigned_E / tokens_L1) * (load.probability_E / tokens_L1)
+    return jnp.sum(load.assigned_E.shape[-1] / each * jnp.sum(products, axis=-1))

@@ -42,7 +42,7 @@ class Completion(NamedTuple):
     """What a server sampled."""
 
     tokens: list[int]
-    logp_behaviour: np.ndarray  # float32; NaN where the server does not tell it
+    logp_truncated: np.ndarray  # float32; NaN where the server does not tell it
     logp_full: np.ndarray  # float32; NaN where the server does not tell it
     stopped: bool  # by a stop id, which is the last token
 
@@ -336,9 +336,9 @@ class ServerSeat:
             raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
         talk.tokens += done.tokens
         versions = np.full(len(done.tokens), version, np.int32)
-        chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_behaviour, done.logp_full, versions)
+        chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_truncated, done.logp_full, versions)
         if on_sampled is not None:
-            on_sampled(Sampled(chunk.tokens, chunk.logp_behaviour, chunk.logp_full, done.stopped))
+            on_sampled(Sampled(chunk.tokens, chunk.logp_truncated, chunk.logp_full, done.stopped))
         if done.stopped:
             return Turn(chunk, TurnEnd.STOP)
         return Turn(chunk, TurnEnd.LENGTH if limit == sampling.max_new_tokens else TurnEnd.CONTEXT)

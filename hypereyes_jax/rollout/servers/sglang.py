@@ -27,7 +27,7 @@ class SGLangServer(GenerationServer):
     """SGLang. Use as `async with SGLangServer(...) as server:`; arguments are those of `GenerationServer`.
 
     It reports log-probs at the sampling temperature over the full vocabulary. Under truncation (top_p, top_k, min_p)
-    the behaviour log-prob is therefore unknown and recorded as NaN, which no loss can take for a number; without
+    the truncated log-prob is therefore unknown and recorded as NaN, which no loss can take for a number; without
     truncation the two are one.
     """
 

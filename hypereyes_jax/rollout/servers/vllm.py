@@ -30,9 +30,9 @@ from hypereyes_jax.rollout.servers.server import (
 class VLLMServer(GenerationServer):
     """vLLM. Use as `async with VLLMServer(...) as server:`; arguments are those of `GenerationServer`.
 
-    With processed log-probs it reports those of the distribution really sampled from, so the behaviour log-prob is
+    With processed log-probs it reports those of the distribution really sampled from, so the truncated log-prob is
     exact. Under truncation (top_p, top_k, min_p) the one over the full vocabulary is unknown and recorded as NaN: a
-    learner must then compare with the behaviour log-prob (`LearnerConfig(tis_against="sampled")`). Of greedy sampling
+    learner must then compare with the truncated log-prob (`LearnerConfig(tis_against="truncated")`). Of greedy sampling
     it tells neither. The first conversation checks the server's log-prob mode: vLLM's default leaves out the
     temperature.
     """

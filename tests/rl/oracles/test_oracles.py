@@ -32,7 +32,7 @@ def draw() -> dict[str, dict[str, Any]]:
     policy = {
         "logp": old + rng.uniform(-2.0, 2.0, old.shape),
         "old_logp": old,
-        "behaviour_logp": old + rng.normal(0, 0.6, old.shape),
+        "sampler_logp": old + rng.normal(0, 0.6, old.shape),
         "advantage": np.repeat([[0.9], [-1.3], [-0.6], [1.1], [0.4]], 9, axis=1),
         "mask": mask,
     }
@@ -75,13 +75,13 @@ def _verl_policy(case: dict[str, Any]) -> dict[str, Any]:
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
     from verl.workers.config import ActorConfig
 
-    old, behaviour, advantage = (torch.tensor(case[name]) for name in ("old_logp", "behaviour_logp", "advantage"))
+    old, truncated, advantage = (torch.tensor(case[name]) for name in ("old_logp", "sampler_logp", "advantage"))
     mask = torch.tensor(case["mask"], dtype=torch.float32)
     config = ActorConfig(
         strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1,
         clip_ratio_low=CLIP_LOW, clip_ratio_high=CLIP_HIGH, clip_ratio_c=DUAL_CLIP,
     )  # fmt: skip
-    weights, _ = compute_rollout_correction_weights(old - behaviour, mask, "token", TIS_CAP)
+    weights, _ = compute_rollout_correction_weights(old - truncated, mask, "token", TIS_CAP)
     out: dict[str, Any] = {"verl_tis_weight": weights.tolist()}
     for mode, name in (("seq-mean-token-mean", "sequence"), ("token-mean", "token")):
         for tis, suffix in ((None, ""), (weights, "_tis")):

@@ -35,13 +35,13 @@ async def test_episodes_run_on_a_server_with_images_and_exact_token_ids(mimic, c
     sampled = [chunk for chunk in out.chunks if isinstance(chunk, SampledChunk)]
     assert sampled[0].tokens[-1] in chat.stop_ids
     assert len(sampled[1].tokens) == 5
-    np.testing.assert_array_equal(sampled[0].logp_behaviour, sampled[0].logp_full)
+    np.testing.assert_array_equal(sampled[0].logp_truncated, sampled[0].logp_full)
 
 
-async def test_truncated_sampling_leaves_the_behaviour_log_prob_unknown(mimic, chat):
+async def test_truncated_sampling_leaves_the_truncated_log_prob_unknown(mimic, chat):
     seat = await mimic.client.open(0, SamplingConfig(top_p=0.7, max_new_tokens=3), ())
     turn = await seat.turn(chat.prompt("", ["a"]))
-    assert np.isnan(turn.sampled.logp_behaviour).all()
+    assert np.isnan(turn.sampled.logp_truncated).all()
     assert np.isfinite(turn.sampled.logp_full).all()
     assert mimic.requests[0]["sampling_params"]["top_k"] == -1
 

@@ -39,18 +39,18 @@ async def test_episodes_run_on_a_server_with_images_and_exact_token_ids(mimic, c
     (stopped, *_) = [chunk for chunk in sampled if len(chunk.tokens) == 3]
     assert stopped.tokens[-1] in chat.stop_ids
     for chunk in sampled:
-        np.testing.assert_array_equal(chunk.logp_behaviour, chunk.logp_full)
+        np.testing.assert_array_equal(chunk.logp_truncated, chunk.logp_full)
         np.testing.assert_allclose(chunk.logp_full, -0.5 - 0.01 * np.arange(len(chunk.tokens)), rtol=1e-6)
 
 
-async def test_truncated_sampling_keeps_the_behaviour_log_prob_and_greedy_sampling_none(mimic):
+async def test_truncated_sampling_keeps_the_truncated_log_prob_and_greedy_sampling_none(mimic):
     turn = await (await mimic.client.open(0, NUCLEUS, ())).turn(text(5))
-    assert np.isfinite(turn.sampled.logp_behaviour).all()
+    assert np.isfinite(turn.sampled.logp_truncated).all()
     assert np.isnan(turn.sampled.logp_full).all()
     assert mimic.requests[-1]["sampling_params"]["top_p"] == 0.9
     greedy = SamplingConfig(temperature=0.0, top_p=1.0, max_new_tokens=5)
     turn = await (await mimic.client.open(0, greedy, ())).turn(text(5))
-    assert np.isnan(turn.sampled.logp_behaviour).all()
+    assert np.isnan(turn.sampled.logp_truncated).all()
     assert np.isnan(turn.sampled.logp_full).all()
 
 
