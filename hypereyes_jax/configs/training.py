@@ -53,6 +53,9 @@ class LearnerConfig:
     opd_coef: float = 0.05
 
 
+Weighting = Literal["sequence-mean", "token-mean"]
+
+
 @dataclass(frozen=True)
 class PackConfig:
     """Shapes. Each distinct (row tokens, micro-batches, vision) triple compiles one program."""
@@ -65,7 +68,9 @@ class PackConfig:
     # Micro-batches that are not in use cost memory only.
     at_least: tuple[int, int, int] = (1, 0, 0)
     shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
-    weighting: Literal["sequence-mean", "token-mean"] = "sequence-mean"
+    # Over the whole step, all micro-batches and processes: each sample weighs alike, however many tokens it trains on,
+    # or each trained token does.
+    weighting: Weighting = "sequence-mean"
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
     # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them.

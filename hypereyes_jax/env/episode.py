@@ -83,7 +83,8 @@ class Episode:
 
         Args:
           text: the turn as sampled, without its stop token.
-          truncated: the turn hit its token limit.
+          truncated: the turn was cut, by its token limit or by the end of the context. It is answered all the same if
+            it already holds a closed answer; no search of it is made.
 
         Returns:
           The observation's user message (crops, then text), or None when the episode is over.
@@ -94,7 +95,7 @@ class Episode:
         """
         if self.stop_reason is not None:
             raise RuntimeError(f"step() on an episode that ended: {self.stop_reason}")
-        turn = parse_turn(text, tools=self._searching, plain_answers=self.config.prompt_style == "native")
+        turn = self._parsed(text)
         malformed = "; ".join(call.why for call in turn.calls if isinstance(call, Malformed))
         stop = self._stop_of(turn, truncated)
         if stop is not None:
@@ -132,6 +133,14 @@ class Episode:
         """Runs searches without a turn: for tools that search by themselves. Raises as `step` does."""
         return await self._search.search(calls)
 
+    def answers(self, text: str) -> bool:
+        """Whether a turn holds a closed answer, so that nothing that could follow it matters."""
+        action = self._parsed(text).action
+        return isinstance(action, Answer) and action.closed
+
+    def _parsed(self, text: str) -> ParsedTurn:
+        return parse_turn(text, tools=self._searching, plain_answers=self.config.prompt_style == "native")
+
     def end(self, stop: StopReason, why: str = "") -> None:
         """Ends the episode from outside (the context is full, say). The first reason given stays."""
         if self.stop_reason is None:
@@ -148,7 +157,7 @@ class Episode:
         return EpisodeResult(self.question, tuple(self._turns), self.stop_reason, self._answer, self._why)
 
     def _stop_of(self, turn: ParsedTurn, truncated: bool) -> StopReason | None:
-        if truncated:
+        if truncated and not (isinstance(turn.action, Answer) and turn.action.closed):
             return StopReason.TRUNCATED
         if isinstance(turn.action, Answer):
             return StopReason.ANSWERED

@@ -115,7 +115,8 @@ class StopReason(StrEnum):
     NO_ACTION = "no_action"  # neither an answer nor a tool call that parses
     TURN_LIMIT = "turn_limit"
     TRUNCATED = "truncated"  # a turn hit its token limit
-    CONTEXT_LIMIT = "context_limit"
+    CONTEXT_LIMIT = "context_limit"  # it outgrew the context: masked in training, for no rule of the method was broken
+    UNREADABLE = "unreadable"  # what it asked to see can't be shown: a sliver of a crop, say
     INFRASTRUCTURE = "infrastructure"  # the world failed, not the policy: masked, never scored
 
 

@@ -36,6 +36,7 @@ _STOP_NAMES = {
     "turn_limit": "out of turns",
     "truncated": "turn too long",
     "context_limit": "context full",
+    "unreadable": "crop unreadable",
 }
 
 

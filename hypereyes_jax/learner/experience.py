@@ -24,13 +24,14 @@ class Experience:
 
     trajectories: tuple[Trajectory, ...]
     accuracy_G: np.ndarray  # float32: 1 right, 0 wrong, -0.5 no readable answer
-    valid_G: np.ndarray  # bool: False where the world or the judge failed; such a rollout counts nowhere
+    valid_G: np.ndarray  # bool: False where world or judge failed, or the context was full; it counts nowhere then
     rounds_G: np.ndarray  # int32, t_c: turns in which a search was really sent
     invocations_G: np.ndarray  # int32, t_s: searches really sent
     format_G: np.ndarray  # float32, R_fmt of tool calls that could not be read, 0 or negative
     tool_G: np.ndarray  # float32, the tool part of the reward
     reward_G: np.ndarray  # float32
     advantage_G: np.ndarray  # float32
+    outgrown_G: np.ndarray  # bool: it needed a longer context than there is, and was masked
 
     @property
     def failed_G(self) -> np.ndarray:
@@ -60,7 +61,7 @@ class Experience:
     @classmethod
     def from_record(cls, record: dict[str, list]) -> Experience:
         """What `record` gave, exactly, without trajectories."""
-        kinds = {"valid_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
+        kinds = {"valid_G": bool, "outgrown_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
         return cls((), **{name: np.array(values, kinds.get(name, np.float32)) for name, values in record.items()})
 
 
@@ -82,9 +83,11 @@ def score_group(
     accuracy = np.array(
         [-0.5 if r.answer is None else float(bool(c)) for r, c in zip(results, correct, strict=True)], np.float32
     )
+    # A rollout that outgrew the slot broke no rule: the size of the slot is ours. It is no format failure, but masked.
+    outgrown = np.array([r.stop is StopReason.CONTEXT_LIMIT for r in results])
     valid = np.array(
         [
-            r.stop is not StopReason.INFRASTRUCTURE and (r.answer is None or c is not None)
+            r.stop not in (StopReason.INFRASTRUCTURE, StopReason.CONTEXT_LIMIT) and (r.answer is None or c is not None)
             for r, c in zip(results, correct, strict=True)
         ]
     )
@@ -121,6 +124,7 @@ def score_group(
         np.asarray(tool, np.float32),
         np.asarray(total, np.float32),
         np.asarray(advantage, np.float32),
+        outgrown,
     )
 
 
@@ -152,4 +156,5 @@ def summary(groups: Sequence[Experience]) -> dict[str, float]:
         "reward_tool": mean("tool_G"),
         "dead_groups": float(np.mean([group.is_dead for group in groups])),
         "masked": float(np.mean(~valid)),
+        "outgrown": float(np.mean(np.concatenate([group.outgrown_G for group in groups]))),
     }

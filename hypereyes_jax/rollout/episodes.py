@@ -170,10 +170,10 @@ async def _turns(
             chunks += [context, turn.sampled]
         elif not chunks:
             chunks.append(context)
-        if turn.end is TurnEnd.CONTEXT:
+        if turn.end is TurnEnd.CONTEXT and not _answers(episode, chat, turn):
             episode.end(StopReason.CONTEXT_LIMIT, "the context is full")
         if turn.end is TurnEnd.UNREADABLE and len(chunks) > 1:
-            episode.end(StopReason.CONTEXT_LIMIT, f"the observation can't be read: {turn.why}")  # the policy's own crop
+            episode.end(StopReason.UNREADABLE, f"the observation can't be read: {turn.why}")  # the policy's own crop
         elif turn.end is TurnEnd.UNREADABLE:
             episode.fail_infrastructure(f"the prompt can't be read: {turn.why}")
         if turn.end is TurnEnd.STALE:
@@ -181,14 +181,18 @@ async def _turns(
         if turn.sampled is None or episode.stop_reason is not None:
             return
         began = time.perf_counter()
-        observation = await _step(
-            episode, chat.decode(turn.sampled.tokens), turn.end is TurnEnd.LENGTH, limits.step_seconds
-        )
+        cut = turn.end in (TurnEnd.LENGTH, TurnEnd.CONTEXT)
+        observation = await _step(episode, chat.decode(turn.sampled.tokens), cut, limits.step_seconds)
         if timeline is not None:
             timeline.span(track, "search", began, time.perf_counter())
         if observation is None:
             return
         context = chat.observation(observation)
+
+
+def _answers(episode: Episode, chat: ChatFormat, turn: Turn) -> bool:
+    """Whether a turn that was cut already holds a closed answer."""
+    return turn.sampled is not None and episode.answers(chat.decode(turn.sampled.tokens))
 
 
 async def _step(episode: Episode, text: str, truncated: bool, seconds: float) -> tuple[Part, ...] | None:

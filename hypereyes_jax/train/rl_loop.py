@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypereyes_jax.train.finite import FiniteSteps
+
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -82,7 +84,7 @@ class RlLoop:
         optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
         learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
         self._train_mode = learn.train
-        self._watch = Watch(model, learn.train)
+        self._watch, self._finite = Watch(model, learn.train), FiniteSteps()
         teacher = teaching.local if learn.opd == "reverse-kl" else None
         self._learner = make_learner(model, learn, processes.mesh, teacher_config=teacher.model if teacher else None)
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
@@ -123,6 +125,7 @@ class RlLoop:
                         values |= await self._tried(self._trial.questions)
                     give_back()
                     log.log(step, values)
+                    self._finite.check(step, values)
                     stage.advance(
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
                     )

@@ -58,6 +58,8 @@ class SftSettings:
     epochs: int = 4
     batch: int = 32
     """Demonstrations a step."""
+    weighting: Literal["token", "trajectory"] = "token"
+    """What counts alike in the loss: every token of a step, as in the authors' training, or every demonstration."""
     learning_rate: float = 3e-3
     """Falls to a tenth by a cosine, as the paper's 1e-4 does; a model this small takes larger steps."""
     lora_rank: int = 8

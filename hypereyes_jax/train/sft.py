@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypereyes_jax.train.finite import FiniteSteps
+from hypereyes_jax.configs.training import Weighting
+
 import contextlib
 import os
 import time
@@ -75,10 +78,11 @@ def train(
     state = processes.state(
         learner, settings.seed, params, adapters=lambda key, params: init_lora(key, params, model, rules)
     )
-    watch = Watch(model, "lora")
+    watch, finite = Watch(model, "lora"), FiniteSteps()
     threads = settings.loader_threads or min(8, os.cpu_count() or 1)
     pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
-    packing = scale.pack(settings.batch // processes.count, processes.shards)
+    weighting: Weighting = "token-mean" if settings.weighting == "token" else "sequence-mean"
+    packing = replace(scale.pack(settings.batch // processes.count, processes.shards), weighting=weighting)
 
     def prepare(group: list[Sequence[Chunk]]) -> Any:
         samples = [sft_sample(chunks) for chunks in group]
@@ -116,6 +120,7 @@ def train(
                 seconds = time.perf_counter() - began
                 log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
+                finite.check(step, values)
                 # All do the same: the first process's clock, and whoever was asked to stop, decide for all.
                 decisions = processes.gather([schedule.is_due(step + 1), directory.stop.reason])
                 reason = next((reason for _, reason in decisions if reason), "")

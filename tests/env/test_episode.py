@@ -238,7 +238,8 @@ async def test_an_answer_beats_a_call_in_the_same_turn():
     [
         ("<answer>Chad", False, StopReason.ANSWERED),
         ("Chad", False, StopReason.NO_ACTION),
-        ("<answer>Chad</answer>", True, StopReason.TRUNCATED),
+        ("<answer>Chad", True, StopReason.TRUNCATED),
+        ("<reason>r</reason>" + text_call("Chad"), True, StopReason.TRUNCATED),
     ],
 )
 async def test_endings_without_an_answer_that_counts(text, truncated, stop):
@@ -246,6 +247,15 @@ async def test_endings_without_an_answer_that_counts(text, truncated, stop):
     assert await episode.step(text, truncated) is None
     assert episode.result().stop is stop
     assert episode.result().answer is None
+
+
+async def test_a_closed_answer_in_a_turn_that_was_cut_counts():
+    episode = Episode(QUESTION, Page())
+    text = "<reason>r</reason><answer>Chad</answer> and then som"
+    assert episode.answers(text)
+    assert not episode.answers(text[:30])
+    assert await episode.step(text, truncated=True) is None
+    assert (episode.result().stop, episode.result().answer) == (StopReason.ANSWERED, "Chad")
 
 
 async def test_a_broken_call_is_told_unless_the_published_rule_is_on():

@@ -54,6 +54,17 @@ def test_failures_of_the_world_and_of_the_judge_are_left_out():
     assert summary([scored])["accuracy"] == 0.5
 
 
+def test_a_rollout_that_outgrew_its_slot_is_masked_and_counted():
+    group = [rollout([1]), rollout([1], "B"), rollout([4], None, StopReason.CONTEXT_LIMIT)]
+    scored = score_group(group, [True, False, None], (1, 1))
+    assert scored.valid_G.tolist() == [True, True, False]
+    assert scored.advantage_G[2] == 0
+    assert not scored.failed_G[2]
+    assert len(scored.samples()) == 2
+    assert summary([scored])["outgrown"] == pytest.approx(1 / 3)
+    assert summary([scored])["format_failures"] == 0
+
+
 def test_references_learn_from_right_valid_rollouts_only():
     references = ReferenceStore({"q": (3, 6)})
     group = [rollout([1], "B"), rollout([2, 2]), rollout([], "A"), rollout([1], None, StopReason.INFRASTRUCTURE)]

@@ -112,6 +112,43 @@ def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, 
     assert metrics["tokens"] == sum(case[2].sum() for case in cases)
 
 
+def test_sft_gradient_by_tokens_is_the_mean_over_all_tokens_of_the_step(params, learner):
+    cases = [alone(sample) for sample in samples(5)]
+    tokens = sum(case[2].sum() for case in cases)
+
+    def loss(w, case):
+        return -jnp.sum(logp_alone(w, case) * case[2]) / tokens * len(cases)
+
+    value, wanted = mean_gradient(loss, params, cases)
+    layout = dataclasses.replace(PACK, weighting="token-mean")
+    state, metrics = step(learner, "sft_step", params, pack(CONFIG, samples(5), layout))
+    assert_close(gradient(state), wanted)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    by_sample, _ = step(learner, "sft_step", params, pack(CONFIG, samples(5), PACK))
+    with pytest.raises(AssertionError):  # the demonstrations differ in length, so the two means differ
+        assert_close(gradient(by_sample), wanted)
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_and_says_so(params, learner, fault):
+    batch = pack(CONFIG, samples(3), PACK)
+    spoilt = params
+    if fault == "loss":
+        batch = batch._replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(np.nan), 0))
+    else:  # overflows on its way back only
+        batch = batch._replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(3e38), 0))
+    good, _ = learner.rl_step(learner.init(jax.random.key(1), copy(spoilt)), pack(CONFIG, samples(3), PACK))
+    before = jax.tree.map(np.asarray, (good.trainable, good.opt_state))
+    after, figures = learner.rl_step(good, batch)
+    assert figures["refused"] == 1
+    assert int(after.step) == 2
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves((after.trainable, after.opt_state)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, figures = learner.rl_step(after, pack(CONFIG, samples(3), PACK))
+    assert figures["refused"] == 0
+    assert np.isfinite(figures["grad_norm"])
+
+
 def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner):
     group = samples(5)
     cases = [alone(sample) for sample in group]

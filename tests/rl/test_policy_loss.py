@@ -118,9 +118,9 @@ def test_a_sampler_log_prob_that_is_not_told_means_no_correction():
     logp = jnp.array([[-1.0, -2.0, -0.5]])
     advantage, mask = jnp.ones((1, 3)), jnp.ones((1, 3))
     told = jnp.array([[-1.5, jnp.nan, jnp.nan]])
-    loss, metrics = policy_loss(logp, logp, advantage, mask, behaviour_logp_BT=told)
+    loss, metrics = policy_loss(logp, logp, advantage, mask, sampler_logp_BT=told)
     # exp(-1.0 - -1.5) = 1.6487 where it is told, 1 elsewhere
     np.testing.assert_allclose(loss, [[-1.6487, -1.0, -1.0]], atol=1e-4)
     assert float(metrics["tis_weight"]) == pytest.approx((1.6487 + 2) / 3, abs=1e-4)
-    gradient = jax.grad(lambda x: policy_loss(x, logp, advantage, mask, behaviour_logp_BT=told)[0].sum())(logp)
+    gradient = jax.grad(lambda x: policy_loss(x, logp, advantage, mask, sampler_logp_BT=told)[0].sum())(logp)
     assert np.isfinite(gradient).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
+from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import GeneratorError, RolloutLimits, Scheduler, Timeline, TurnEnd, run_episodes
@@ -180,6 +182,22 @@ async def test_a_full_context_ends_a_rollout_with_what_it_has(make_engine, chat)
     assert len(out.chunks) == 1
 
 
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_closed_answer_counts_though_the_context_ended_in_its_turn(make_engine, chat, closed):
+    class Answering(PacedEpisode):
+        async def step(self, text, truncated=False):
+            return await Episode.step(self, "<answer>it</answer>", truncated)
+
+        def answers(self, text):
+            return closed
+
+    sampling = replace(SAMPLING, max_new_tokens=400)
+    async with Scheduler(make_engine()) as scheduler:
+        (out,) = await run_episodes(scheduler, [Answering(question(1))], chat, sampling, [0])
+    wanted = (StopReason.ANSWERED, "it") if closed else (StopReason.CONTEXT_LIMIT, None)
+    assert (out.result.stop, out.result.answer) == wanted
+
+
 async def test_a_turn_cut_by_the_end_of_the_context_is_not_called_truncated(make_engine, chat):
     async with Scheduler(make_engine()) as scheduler:
         sampling = SamplingConfig(max_new_tokens=400)
@@ -215,7 +233,7 @@ async def test_an_image_that_cannot_be_read_ends_one_rollout_only(make_engine, c
     broken.prompt = lambda: (Image.new("RGB", (2000, 3)), "what?")
     out, _ = await play(make_engine(), [Sliver(question(0)), broken, PacedEpisode(question(2))], chat)
     stops = [t.result.stop for t in out]
-    assert stops == [StopReason.CONTEXT_LIMIT, StopReason.INFRASTRUCTURE, StopReason.ANSWERED]
+    assert stops == [StopReason.UNREADABLE, StopReason.INFRASTRUCTURE, StopReason.ANSWERED]
     assert "aspect ratio" in out[0].result.why
 
 

@@ -3,7 +3,7 @@
 const TURN_COLOURS = ["#5b7cfa", "#f08c00", "#12a87b", "#e0457b", "#9b5de5", "#00a5cf", "#b8860b", "#e4572e", "#6c757d"];
 const STOPS = {
   no_action: "neither call nor answer", turn_limit: "out of turns", truncated: "turn too long",
-  context_limit: "context full", infrastructure: "search was down",
+  context_limit: "context full", unreadable: "crop unreadable", infrastructure: "search was down",
 };
 
 function verdict(run) {
