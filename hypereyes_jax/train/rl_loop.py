@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hypereyes_jax.train.finite import FiniteSteps
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -32,6 +30,7 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.distillation import Teaching
+from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
 from hypereyes_jax.train.samplers import Rollouts

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from hypereyes_jax.train.finite import FiniteSteps
-from hypereyes_jax.configs.training import Weighting
-
 import contextlib
 import os
 import time
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
@@ -30,6 +28,7 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.demonstrations import open_demonstrations
+from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
 from hypereyes_jax.train.step_monitor import Watch, profiled
