@@ -16,8 +16,7 @@ from PIL import Image
 
 from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
-from hypereyes_jax.env.search.backends.retriever import MISSING_SCORE
-from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
+from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 from hypereyes_jax.errors import UserError
 
