@@ -60,7 +60,8 @@ Weighting = Literal["sequence-mean", "token-mean"]
 class PackConfig:
     """Shapes. Each distinct (row tokens, micro-batches, vision) triple compiles one program."""
 
-    row_tokens: tuple[int, ...] = (1024,)  # the smallest that holds the longest sample is used
+    # Of those that hold the longest sample, the one with which a step computes the fewest positions is used.
+    row_tokens: tuple[int, ...] = (1024,)
     rows: int = 2  # B: rows a micro-batch, over all devices
     micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
     vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets

@@ -92,6 +92,22 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return bins
 
 
+def fewest_positions(lengths: Sequence[int], choices: Sequence[int], rows: int) -> tuple[int, list[list[int]]]:
+    """The row length with which a step computes the fewest positions, and its bins; the shorter one of two as good.
+
+    A step computes whole micro-batches. So a row longer than the longest sample may be better: a few rows more than one
+    micro-batch holds would cost a second one.
+
+    Args:
+      choices: row lengths, one of which holds the longest sample.
+      rows: of a micro-batch.
+    """
+    held = [length for length in sorted(choices) if length >= max(lengths)]
+    packed = {length: first_fit_decreasing(lengths, length) for length in held}
+    best = min(held, key=lambda length: -(-len(packed[length]) // rows) * length)
+    return best, packed[best]
+
+
 def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, PatchedImage]) -> _Row:
     # Chunk by chunk, as the engine placed them: an image token that the model itself sampled stays a text token.
     start, seen = 0, 0
@@ -153,17 +169,16 @@ def pack(
     laid = [_lay_out(config, sample.chunks, patched) for sample in samples]
     lengths = [len(row.tokens) for row in laid]
     longest = max(lengths)
-    length = next((t for t in sorted(pack_config.row_tokens) if t >= longest), None)
-    if length is None:
+    if longest > max(pack_config.row_tokens):
         raise ValueError(
             f"sample {lengths.index(longest)} has {longest} tokens, but the longest row of PackConfig.row_tokens="
             f"{pack_config.row_tokens} is {max(pack_config.row_tokens)}: add a longer row or drop the sample"
         )
+    length, rows = fewest_positions(lengths, pack_config.row_tokens, pack_config.rows)
     patch_counts = [sum(len(image.patches) for image in row.images) for row in laid]
     if pack_config.rows % pack_config.shards:
         raise ValueError(f"PackConfig.rows={pack_config.rows} must be a multiple of shards={pack_config.shards}")
     # A part is what one data shard of devices takes of a micro-batch: some rows, and their images.
-    rows = first_fit_decreasing(lengths, length)
     parts = _spread(rows, patch_counts, pack_config.rows // pack_config.shards)
     needed = -(-len(parts) // pack_config.shards)
     count = pack_config.micro_batches or max(bucket(needed), pack_config.at_least[0])

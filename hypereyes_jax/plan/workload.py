@@ -23,7 +23,7 @@ class Workload:
     """Of a rollout, the answer included; the paper's agents take 2.0 to 3.1."""
     images: float = 6.0
     """Of a rollout: the question's, its crops and those found."""
-    spread: float = 0.6
+    spread: float = 0.5
     """Standard deviation of the logarithm of a length."""
     search_seconds: float = 3.0
     """From a turn's end until all its searches are answered."""

@@ -49,6 +49,9 @@ class Scale:
     """Of rollouts; their temperature is the learner's."""
     eval_top_p: float = 0.7
     """Of evaluation, at the same temperature."""
+    row_choices: tuple[int, ...] = ()
+    """Further lengths of a training row. Each step takes the one with which it computes the fewest positions
+    (`benchmarks/packing.py`), and each that is taken compiles a program. Of one process: several need one length."""
     view_lengths: tuple[int, ...] = ()
     """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
     replica_devices: int = 0
@@ -85,7 +88,7 @@ class Scale:
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
         return PackConfig(
-            row_tokens=(self.row_tokens,),
+            row_tokens=(self.row_tokens, *self.row_choices),
             rows=rows,
             shards=shards,
             min_pixels=self.min_pixels,

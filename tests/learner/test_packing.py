@@ -4,7 +4,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hypereyes_jax.learner.packing import TrainingSample, first_fit_decreasing, pack, sft_sample, unpack
+from benchmarks.packing import CHOICES, LONGEST, drawn, share
+from hypereyes_jax.learner.packing import (
+    TrainingSample,
+    fewest_positions,
+    first_fit_decreasing,
+    pack,
+    sft_sample,
+    unpack,
+)
 from hypereyes_jax.processing import expand, patchify
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from tests.learner.small import CONFIG, PACK, context, sampled, samples, trajectory
@@ -176,3 +184,21 @@ def test_first_fit_decreasing_fills_rows_without_overflow():
     assert sorted(i for b in bins for i in b) == list(range(50))
     assert all(sum(lengths[i] for i in b) <= 64 for b in bins)
     assert len(bins) <= 11 / 9 * np.ceil(sum(lengths) / 64) + 1  # the bound of first-fit decreasing
+
+
+def test_a_step_takes_the_row_length_with_which_it_computes_the_fewest_positions():
+    """By hand: 4 rows a micro-batch."""
+    assert fewest_positions([10, 10, 10, 10], (10, 20), 4) == (10, [[0], [1], [2], [3]])
+    # Five samples of 10 take two micro-batches of rows of 10 (80 positions), or one of rows of 15 (60), if two of them
+    # share a row: 10 and 5.
+    assert fewest_positions([10, 10, 10, 10, 5], (10, 15), 4)[0] == 15
+    assert fewest_positions([10, 10, 10, 10, 5], (10, 25), 4)[0] == 10  # 100 positions are more than 80
+    assert fewest_positions([7, 3], (5, 10, 20), 4)[0] == 10  # a row of 5 does not hold the longest
+
+
+@pytest.mark.parametrize("mean", [6_000, 10_000, 14_000])
+def test_few_row_lengths_leave_little_padding(mean):
+    """`benchmarks/packing.py` over a few steps."""
+    shares = [share(drawn(mean, seed, spread=0.5), CHOICES) for seed in range(4)]
+    assert np.mean(shares) >= 0.88
+    assert np.mean([share(drawn(mean, seed, spread=0.5), (LONGEST,)) for seed in range(4)]) < 0.8
