@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hypereyes_jax import miniature
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -43,10 +44,14 @@ class SynthConfig:
     drop_one: bool = False
     """Visual questions that need every picture shown (rankings, totals, lists, medians), instead of the usual kinds.
     The shipped base model has learnt the usual ones."""
+    depths: tuple[Literal[1, 2, 3, 4], ...] = ()
+    """Rounds that questions need however wide one searches: chains from a flag or a named country over neighbors that
+    are found by a constraint. None = the usual kinds, which need one or two, and which the shipped base model knows."""
     seed: int = 0
 
 
 def run(config: SynthConfig) -> None:
+    _rules(config)  # refuses what contradicts itself, before anything is written
     directory = RunDirectory.open(config.out, "synth", config, may_differ=frozenset({"out"}))
     with Stages() as stages:
         make_data(directory, config, stages)
@@ -95,13 +100,17 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
 
 
 def _rules(config: SynthConfig) -> SynthesisConfig:
-    from hypereyes_jax.data import aggregation, textual
+    from hypereyes_jax.data import aggregation, chains, textual
     from hypereyes_jax.data.questions import SynthesisConfig
 
-    if not config.drop_one:
-        return SynthesisConfig(crowding=config.crowding)
-    kinds = (*aggregation.TEMPLATES, *textual.TEMPLATES)
-    return SynthesisConfig(crowding=config.crowding, kinds=kinds, drop_one=True)
+    if config.drop_one and config.depths:
+        raise UserError("--drop-one and --depths ask for different kinds of questions: give one of them.")
+    if config.depths:
+        return SynthesisConfig(crowding=config.crowding, kinds=chains.KINDS, depths=config.depths)
+    if config.drop_one:
+        kinds = (*aggregation.TEMPLATES, *textual.TEMPLATES)
+        return SynthesisConfig(crowding=config.crowding, kinds=kinds, drop_one=True)
+    return SynthesisConfig(crowding=config.crowding)
 
 
 def _seeds(config: SynthConfig) -> dict[str, int]:

@@ -103,7 +103,7 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     total = len(reasoned.names) + len(reasoned.figures)
     if total - named - len(figures) > config.unsupported_claims * total:
         return "ungrounded"
-    if read.words and not _cites(result.turns, asked, read):
+    if read.words and not _cites(result.turns, result.answer, asked, read):
         return "ungrounded"
     return None if _answer_stands(result.answer, figures, asked, read) else "ungrounded"
 
@@ -160,7 +160,7 @@ def _alike(page: frozenset[str], other: frozenset[str]) -> bool:
     return len(page & other) >= _SAME_RESULT * len(page | other)
 
 
-def _cites(turns: tuple[TurnRecord, ...], asked: Evidence, read: Evidence) -> bool:
+def _cites(turns: tuple[TurnRecord, ...], answer: str, asked: Evidence, read: Evidence) -> bool:
     """Whether a reason that was given after the first result holds something that only results have told."""
     after = False
     cited: set[str] = set()
@@ -173,7 +173,8 @@ def _cites(turns: tuple[TurnRecord, ...], asked: Evidence, read: Evidence) -> bo
                 return True
             cited |= {w for w in content_words(turn.reason) if w in read.words and not asked.has_word(w)}
         after = after or any(call.hits for call in turn.invocations)
-    return len(cited) >= _CITED_WORDS
+    # One word is chance, unless it is the answer: "the currency is the euro".
+    return len(cited) >= _CITED_WORDS or (bool(cited) and cited >= set(content_words(answer)))
 
 
 def _follow(said: Sequence[Figure], asked: Evidence, read: Evidence) -> list[Figure]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hypereyes_jax.data import aggregation, textual, visual
+from hypereyes_jax.data import aggregation, chains, textual, visual
 from hypereyes_jax.data.mosaics import LAYOUTS, draw_mosaic, places
 from hypereyes_jax.data.necessity import all_needed
 from hypereyes_jax.data.priors import blind, drop_majorities
@@ -23,7 +23,8 @@ from hypereyes_jax.env.world import Country, World
 from hypereyes_jax.env.world.world import held_out_keys
 
 _DISTRACTORS = 3
-_PICTURED = {**visual.TEMPLATES, **aggregation.TEMPLATES}
+_PICTURED = {**visual.TEMPLATES, **aggregation.TEMPLATES, **chains.PICTURED}
+_WORDED = {**textual.TEMPLATES, **chains.WORDED}
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ class SynthesisConfig:
     crowding: float = 0.0  # a mosaic of n flags is drawn with weight n**crowding; below 0, small ones are more frequent
     textual_share: float = 0.25
     kinds: tuple[str, ...] = (*visual.TEMPLATES, *textual.TEMPLATES)
+    depths: tuple[int, ...] = ()  # rounds that a question needs however wide one searches; () = any
     drop_one: bool = False  # leave out a visual question of which some picture is superfluous: see necessity.py
 
     def __post_init__(self) -> None:
         if any(side % 32 or side <= 0 for side in self.canvas):
             raise ValueError(f"canvas {self.canvas}: both sides must be positive multiples of 32 px")
-        unknown = set(self.kinds) - set(_PICTURED) - set(textual.TEMPLATES)
+        unknown = set(self.kinds) - set(_PICTURED) - set(_WORDED)
         if unknown or not self.kinds:
-            raise ValueError(f"kinds {sorted(unknown)} unknown; choose from {[*_PICTURED, *textual.TEMPLATES]}")
+            raise ValueError(f"kinds {sorted(unknown)} unknown; choose from {[*_PICTURED, *_WORDED]}")
         if self.drop_one and set(self.kinds) & set(_PICTURED) and not set(self.kinds) & set(aggregation.TEMPLATES):
             raise ValueError(f"drop_one leaves no visual kind of {self.kinds}; add some of {[*aggregation.TEMPLATES]}")
         if not 2 <= self.min_entities <= self.max_entities:
@@ -146,7 +148,7 @@ def _draw_visual(
 def _draw_textual(
     world: World, rng: np.random.Generator, kind: str, focus: Collection[str] | None
 ) -> SynthQuestion | None:
-    draft = textual.TEMPLATES[kind](textual.Walk(world, rng, focus))
+    draft = _WORDED[kind](textual.Walk(world, rng, focus))
     if draft is None:
         return None
     country = world.country(draft.deciding)
@@ -176,6 +178,7 @@ def _finish(
         "entities": list(oracle.entities),
         "matter": list(oracle.matter),
         "num_entities": len(oracle.entities),
+        "depth": bool(oracle.boxes) + len(oracle.rounds_from(oracle.true_names)),
         "held_out": [key for key in oracle.entities if key in held_out],
         "deciding_held_out": meta["deciding"] in held_out,
     }
@@ -194,7 +197,7 @@ def draw_question(
     Raises ValueError if the world is too small for any of the kinds.
     """
     pictured = [kind for kind in config.kinds if kind in _PICTURED]
-    worded = [kind for kind in config.kinds if kind in textual.TEMPLATES]
+    worded = [kind for kind in config.kinds if kind in _WORDED]
     for _ in range(200):
         use_text = bool(worded) and (not pictured or rng.random() < config.textual_share)
         kinds = worded if use_text else pictured
@@ -204,6 +207,8 @@ def draw_question(
                 _draw_textual(world, rng, kind, focus) if use_text else _draw_visual(world, rng, kind, config, focus)
             )
             if drawn is None or blind(drawn) or (config.drop_one and not all_needed(drawn)):
+                continue
+            if config.depths and chains.depth(drawn) not in config.depths:
                 continue
             return _named(drawn, question_id)
     raise ValueError(f"no question of the kinds {config.kinds} found in a world of {len(world.keys)} countries")

@@ -182,6 +182,7 @@ def test_the_same_text_on_another_page_is_nothing_new():
         ("The page puts it at the harbour of Oslo.", "It stands in the harbour of Oslo, Norway.", None),  # a sentence
         ("Oslo has 700 steps and Rome 250, in all 950.", "950 steps", None),  # a sum
         ("Oslo, says the page, has 700.", "Yes", None),
+        ("It has steps.", "steps", None),  # the one word cited is the answer
         ("That is enough to tell.", "Oslo", "ungrounded"),  # refers to nothing
         ("Bergen has 411 steps by Holm and Molde 302 by Lie, so Oslo.", "Oslo", "ungrounded"),
         ("Oslo has 700 steps.", "Trondheim", "ungrounded"),
