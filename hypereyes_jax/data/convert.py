@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from hypereyes_jax.data.files import json_line
 from hypereyes_jax.data.sources import Examples, Questions
 from hypereyes_jax.data.sources.example_rows import ExampleRow
-from hypereyes_jax.data.sources.media import Media
+from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.question_rows import QuestionRow
 from hypereyes_jax.data.sources.types import BadRow, RowError, SourceReport
 from hypereyes_jax.errors import UserError
@@ -84,13 +84,20 @@ def _rows(source: Questions | Examples) -> Iterator[dict[str, Any]]:
 
 
 def _question(row: QuestionRow, media: Media) -> dict[str, Any]:
+    images = [_image(part, media) for part in row.pictures]
+    captions = list(row.captions) or [""] * len(images)
+    for clip in row.clips:
+        frames = media.frames(clip)
+        images += [_image(Picture(frame), media) for frame in frames.images]
+        captions += frames.captions
     return {
         "id": row.id,
         "text": row.text,
         "answers": list(row.answers),
         "kind": row.kind,
         "meta": json.dumps(row.meta, ensure_ascii=False),
-        "images": [{"bytes": media.encoded(part), "path": None} for part in row.pictures],
+        "images": images,
+        "captions": captions if any(captions) else [],
     }
 
 
@@ -98,17 +105,27 @@ def _example(row: ExampleRow, media: Media) -> dict[str, Any]:
     return {
         "id": row.id,
         "system": row.system,
-        "observations": [
-            [
-                {"text": part, "image": None}
-                if isinstance(part, str)
-                else {"text": None, "image": {"bytes": media.encoded(part), "path": None}}
-                for part in parts
-            ]
-            for parts in row.observations
-        ],
+        "observations": [[cell for part in parts for cell in _cells(part, media)] for parts in row.observations],
         "turns": list(row.turns),
     }
+
+
+def _cells(part: str | Picture | Clip, media: Media) -> list[dict[str, Any]]:
+    """A part of a message as a table holds it; a video becomes its frames, each after its time."""
+    if isinstance(part, str):
+        return [{"text": part, "image": None}]
+    if isinstance(part, Picture):
+        return [{"text": None, "image": _image(part, media)}]
+    out = []
+    frames = media.frames(part)
+    for caption, frame in zip(frames.captions, frames.images, strict=True):
+        out += [{"text": caption, "image": None}] if caption else []
+        out.append({"text": None, "image": _image(Picture(frame), media)})
+    return out
+
+
+def _image(part: Picture, media: Media) -> dict[str, Any]:
+    return {"bytes": media.encoded(part), "path": None}
 
 
 class _Writer(Protocol):
@@ -214,5 +231,10 @@ def _schema(row: dict[str, Any]) -> Any:
             ]
         )
     texts = [(name, pa.string()) for name in ("id", "text")]
-    rest = [("kind", pa.string()), ("meta", pa.string()), ("images", pa.list_(picture))]
+    rest = [
+        ("kind", pa.string()),
+        ("meta", pa.string()),
+        ("images", pa.list_(picture)),
+        ("captions", pa.list_(pa.string())),
+    ]
     return pa.schema([*texts, ("answers", pa.list_(pa.string())), *rest])

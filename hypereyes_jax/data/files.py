@@ -55,7 +55,7 @@ def question_json(question: Question) -> dict[str, Any]:
         "kind": question.kind,
         "meta": question.meta,
         "images": [_encode(image) for image in question.images],
-    }
+    } | ({"captions": list(question.captions)} if question.captions else {})
 
 
 def example_json(example: Example, encode: Callable[[Image.Image], Any] | None = None) -> dict[str, Any]:

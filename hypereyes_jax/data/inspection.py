@@ -11,9 +11,10 @@ import numpy as np
 
 from hypereyes_jax.data.sources import Examples, Questions, SourceOptions, open_examples, open_questions
 from hypereyes_jax.data.sources.example_rows import ExampleRow
+from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.question_rows import QuestionRow
 from hypereyes_jax.data.sources.types import BadRow, RowError, SourceReport
-from hypereyes_jax.data.trajectories import RowLimits, picture_tokens, text_tokens
+from hypereyes_jax.data.trajectories import RowLimits, clip_tokens, picture_tokens, text_tokens
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.processing.chat import ChatFormat
@@ -94,7 +95,7 @@ def inspect_source(
             try:
                 row = opened.row(index)
                 try:
-                    visual = [picture_tokens(opened.media(index), part, limits) for part in row.pictures]
+                    visual = [_tokens(opened.media(index), part, limits) for part in _shown(row)]
                     opened[index]  # its pixels, too
                 except BadRow as error:
                     raise error.at(opened.place(index)) from None
@@ -115,8 +116,19 @@ def inspect_source(
 
 def question_tokens(row: QuestionRow, chat: ChatFormat) -> int:
     """Tokens of a question's prompt without its pictures', under the system prompt of the paper's episodes."""
-    chunk = chat.prompt(_system(), (*row.pictures, row.text))  # type: ignore[arg-type]  # only places of pictures count
+    chunk = chat.prompt(_system(), (*_shown(row), row.text))  # type: ignore[arg-type]  # only places of pictures count
     return len(chunk.tokens) - len(chunk.images)
+
+
+def _shown(row: QuestionRow | ExampleRow) -> list[Picture | Clip]:
+    """Pictures and videos in the order in which they are shown."""
+    if isinstance(row, QuestionRow):
+        return [*row.pictures, *row.clips]
+    return [part for parts in row.observations for part in parts if not isinstance(part, str)]
+
+
+def _tokens(media: Media, part: Picture | Clip, limits: RowLimits) -> int:
+    return clip_tokens(media, part, limits) if isinstance(part, Clip) else picture_tokens(media, part, limits)
 
 
 def _system() -> str:
@@ -129,7 +141,7 @@ def _prompt(row: QuestionRow | ExampleRow, chat: ChatFormat, visual: list[int]) 
     if isinstance(row, ExampleRow):
         chunk = chat.prompt(row.system, row.observations[0])  # type: ignore[arg-type]
     else:
-        chunk = chat.prompt(_system(), (*row.pictures, row.text))  # type: ignore[arg-type]
+        chunk = chat.prompt(_system(), (*_shown(row), row.text))  # type: ignore[arg-type]
     counts = iter(visual)
     return re.sub(r"<\|image_pad\|>", lambda _: f"[{next(counts):,} tokens of an image]", chat.decode(chunk.tokens))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from hypereyes_jax.data.sources.example_rows import ExampleRow
-from hypereyes_jax.data.sources.media import Media, Picture
+from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.source import Examples
 from hypereyes_jax.data.sources.types import BadRow, RowError
 from hypereyes_jax.processing.chat import ChatFormat
@@ -40,6 +40,8 @@ def check_fit(row: ExampleRow, media: Media, chat: ChatFormat, limits: RowLimits
     visual = 0
     for part in dict.fromkeys(row.pictures):
         visual += row.pictures.count(part) * picture_tokens(media, part, limits)
+    for clip in row.clips:
+        visual += clip_tokens(media, clip, limits)
     texts = [row.system, *row.turns, *(part for parts in row.observations for part in parts if isinstance(part, str))]
     # A token is at least a byte, so most rows need no tokenizing.
     if visual + sum(len(text.encode()) for text in texts) + _MARKS * 2 * (len(row.turns) + 1) <= limits.tokens:
@@ -61,12 +63,22 @@ def text_tokens(row: ExampleRow, chat: ChatFormat) -> int:
 
 def visual_tokens(row: ExampleRow, media: Media, limits: RowLimits) -> int:
     """Tokens of a demonstration's pictures. Raises BadRow for a picture that is broken or a strip."""
-    return sum(picture_tokens(media, part, limits) for part in row.pictures)
+    pictures = sum(picture_tokens(media, part, limits) for part in row.pictures)
+    return pictures + sum(clip_tokens(media, clip, limits) for clip in row.clips)
+
+
+def clip_tokens(media: Media, clip: Clip, limits: RowLimits) -> int:
+    """Tokens of a video's frames with the times before them, at most. Raises BadRow."""
+    count, (width, height) = media.video_shape(clip)
+    return count * (_size_tokens(width, height, limits) + _MARKS)
 
 
 def picture_tokens(media: Media, part: Picture, limits: RowLimits) -> int:
     """Tokens of a picture, from its header. Raises BadRow for one that is broken, or that no resizing makes fit."""
-    width, height = media.size(part)
+    return _size_tokens(*media.size(part), limits)
+
+
+def _size_tokens(width: int, height: int, limits: RowLimits) -> int:
     try:
         rows, columns = smart_resize(height, width, _SIDE, limits.min_pixels, limits.max_pixels)
     except ValueError as error:

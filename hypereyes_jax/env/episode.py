@@ -72,7 +72,7 @@ class Episode:
 
     def prompt(self) -> tuple[Part, ...]:
         """The first user message: the images, then the question."""
-        return (*self.question.images, self.question.text)
+        return self.question.parts
 
     def image(self, image_id: str) -> Image.Image:
         """An image of the question or a crop, by its id. Raises KeyError for an id that was never given."""

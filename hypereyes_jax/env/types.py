@@ -26,6 +26,16 @@ class Question:
     answers: tuple[str, ...]
     kind: str = ""  # template or benchmark category
     meta: dict[str, Any] = field(default_factory=dict)  # JSON-able
+    captions: tuple[str, ...] = ()  # text before each image, such as the time of a video's frame; () = none
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is shown of it: the images, each after its caption, then the text."""
+        captions = self.captions or ("",) * len(self.images)
+        shown: list[Part] = []
+        for caption, image in zip(captions, self.images, strict=True):
+            shown += [caption, image] if caption else [image]
+        return (*shown, self.text)
 
 
 # What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypereyes_jax.data.sources.fields import Fields, pictures_of
-from hypereyes_jax.data.sources.media import Picture, picture
+from hypereyes_jax.data.sources.fields import Fields, clips_of, pictures_of
+from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -32,14 +32,14 @@ _ROLES: dict[str, Role] = {
     "function_call": "assistant",
 }
 _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
-_TAG = re.compile(r"<image>\n?")
+_TAG = re.compile(r"<(image|video)>\n?")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Message:
     role: Role
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | Picture | Clip, ...]
     calls: tuple[Any, ...] = ()  # tool calls beside the text, as JSON values: {"name": ..., "arguments": ...}
 
 
@@ -52,19 +52,24 @@ class Conversation:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where the next of the row's pictures goes."""
+    """Where the next of the row's pictures goes, or of its videos."""
+
+    kind: str = "image"
+
+
+_Part = str | Picture | Clip | _Slot
 
 
 def conversation(row: Row, fields: Fields) -> Conversation:
     """The conversation of a row, its pictures at their places. Raises BadRow."""
     raw, shape = _messages(row, fields)
     system = fields.get(row, "system")
-    messages: list[tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]] = []
+    messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
     if isinstance(system, str) and system:
         messages.append(("system", [system], ()))
     for number, message in enumerate(raw, start=1):
         messages.append(_read(message, number))
-    placed = _place(messages, pictures_of(row, fields))
+    placed = _place(messages, pictures_of(row, fields), clips_of(row, fields))
     return Conversation(tuple(placed), bool(row.get("tools")), shape)
 
 
@@ -130,7 +135,7 @@ def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
     )
 
 
-def _read(message: Any, number: int) -> tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]:
+def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]]:
     if not isinstance(message, Mapping):
         raise BadRow("no message", f"message {number} must be an object with a role and a content")
     name = message.get("role", message.get("from"))
@@ -163,21 +168,21 @@ def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
     return tuple(out)
 
 
-def _parts(content: Any, number: int, slots: bool) -> list[str | Picture | _Slot]:
+def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
     if content is None:
         return []
     if isinstance(content, str):
         return _split(content) if slots else [content]
     if not isinstance(content, list):
         raise BadRow("no message", f"the content of message {number} must be a text or a list of parts")
-    out: list[str | Picture | _Slot] = []
+    out: list[_Part] = []
     for part in content:
         if isinstance(part, str):
             out += _split(part) if slots else [part]
             continue
         if not isinstance(part, Mapping):
             raise BadRow("no message", f"a part of message {number} must be a text or an object")
-        kind = part.get("type") or next((key for key in ("text", "image_url", "image") if part.get(key)), None)
+        kind = part.get("type") or next((key for key in ("text", "image_url", "image", "video") if part.get(key)), None)
         if kind in ("text", "input_text", "output_text"):
             text = part.get("text")
             if not isinstance(text, str):
@@ -187,32 +192,46 @@ def _parts(content: Any, number: int, slots: bool) -> list[str | Picture | _Slot
             held = {key: value for key, value in part.items() if key != "type" and value is not None and key != "text"}
             held.pop("detail", None)
             out.append(picture(held) if held else _Slot())
+        elif kind in ("video", "video_url"):
+            held = {key: part[key] for key in ("video", "video_url", "url", "path") if part.get(key)}
+            out.append(Clip(picture(next(iter(held.values())))) if held else _Slot("video"))
         else:
             raise BadRow("unknown part", f"a part of message {number} is of the type {str(kind)[:40]!r}")
     return out
 
 
-def _split(text: str) -> list[str | Picture | _Slot]:
-    out: list[str | Picture | _Slot] = []
+def _split(text: str) -> list[_Part]:
+    out: list[_Part] = []
     for number, piece in enumerate(_TAG.split(text)):
-        out += ([_Slot()] if number else []) + ([piece] if piece else [])
+        if number % 2:  # what the tag names
+            out.append(_Slot(piece))
+        elif piece:
+            out.append(piece)
     return out
 
 
 def _place(
-    messages: Sequence[tuple[Role, list[str | Picture | _Slot], tuple[Any, ...]]], pictures: Sequence[Picture]
+    messages: Sequence[tuple[Role, list[_Part], tuple[Any, ...]]],
+    pictures: Sequence[Picture],
+    clips: Sequence[Clip],
 ) -> list[Message]:
-    """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question."""
-    slots = sum(isinstance(part, _Slot) for _, parts, _ in messages for part in parts)
-    inside = any(isinstance(part, Picture) for _, parts, _ in messages for part in parts)
-    if slots and slots != len(pictures):
-        raise BadRow("images and tags differ", f"it has {slots} <image> tags and {len(pictures)} images")
-    rest = list(pictures)
-    lead = [] if slots or inside else rest
+    """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question.
+
+    So it is with <video> and the videos.
+    """
+    held: dict[str, list[Picture | Clip]] = {"image": list(pictures), "video": list(clips)}
+    lead: list[Picture | Clip] = []
+    for kind, rest in held.items():
+        slots = sum(isinstance(part, _Slot) and part.kind == kind for _, parts, _ in messages for part in parts)
+        there = Picture if kind == "image" else Clip
+        inside = any(isinstance(part, there) for _, parts, _ in messages for part in parts)
+        if slots and slots != len(rest):
+            raise BadRow(f"{kind}s and tags differ", f"it has {slots} <{kind}> tags and {len(rest)} {kind}s")
+        lead += [] if slots or inside else rest
     out = []
     for role, parts, calls in messages:
-        filled: list[str | Picture] = [rest.pop(0) if isinstance(part, _Slot) else part for part in parts]
-        if role in ("system", "assistant") and any(isinstance(part, Picture) for part in filled):
+        filled = [held[part.kind].pop(0) if isinstance(part, _Slot) else part for part in parts]
+        if role in ("system", "assistant") and any(isinstance(part, Picture | Clip) for part in filled):
             raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
         if role == "user" and lead:
             filled, lead = [*lead, *filled], []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.conversations import Conversation, Message, conversation
 from hypereyes_jax.data.sources.fields import Fields, id_of
-from hypereyes_jax.data.sources.media import Media, Picture, picture
+from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
 from hypereyes_jax.data.sources.tool_calls import ToolCalls
 from hypereyes_jax.data.sources.types import BadRow, Row, SourceOptions, SourceReport
 from hypereyes_jax.env.config import EpisodeConfig
@@ -22,7 +22,7 @@ class ExampleRow:
 
     id: str
     system: str
-    observations: tuple[tuple[str | Picture, ...], ...]
+    observations: tuple[tuple[str | Picture | Clip, ...], ...]
     turns: tuple[str, ...]
     shape: str = ""  # which of the known shapes the row had
 
@@ -30,6 +30,11 @@ class ExampleRow:
     def pictures(self) -> tuple[Picture, ...]:
         """All of them, in the order in which they are shown."""
         return tuple(part for parts in self.observations for part in parts if isinstance(part, Picture))
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """Its videos, in the order in which they are shown."""
+        return tuple(part for parts in self.observations for part in parts if isinstance(part, Clip))
 
     def decode(self, media: Media) -> Example:
         """Opens the pictures; one shown twice is one image. Raises BadRow."""
@@ -45,6 +50,10 @@ class ExampleRow:
                     if key is not None:
                         opened[key] = image
                     shown.append(image)
+                elif isinstance(part, Clip):
+                    frames = media.frames(part)
+                    for caption, frame in zip(frames.captions, frames.images, strict=True):
+                        shown += [caption, frame] if caption else [frame]
                 else:
                     shown.append(part)
             observations.append(tuple(shown))
@@ -52,7 +61,7 @@ class ExampleRow:
 
     def check(self, media: Media) -> None:
         """Raises BadRow for a picture that cannot be there."""
-        for part in self.pictures:
+        for part in (*self.pictures, *(clip.file for clip in self.clips)):
             media.check(part)
 
 
@@ -84,12 +93,12 @@ def _ours(row: Row) -> ExampleRow:
     return ExampleRow(id_of(name, ""), system, shown, tuple(turns), "ours")
 
 
-def _parts(parts: object) -> tuple[str | Picture, ...]:
+def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
     """A text is a text; a picture is an object with an image. A table has an object a part, with one of them in it."""
     problem = BadRow("no observations", "each of 'observations' must be a list of texts and of objects with an 'image'")
     if not isinstance(parts, list):
         raise problem
-    out: list[str | Picture] = []
+    out: list[str | Picture | Clip] = []
     for part in parts:
         if isinstance(part, str):
             out.append(part)
@@ -127,10 +136,10 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
     return ExampleRow(name, system, tuple(map(tuple, observations)), written, talk.shape)
 
 
-def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Picture]], list[list[Message]]]:
+def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Picture | Clip]], list[list[Message]]]:
     """System prompt, what the model is shown before each turn, and the messages of each turn. Raises BadRow."""
     system = "\n".join(part for m in messages if m.role == "system" for part in m.parts if isinstance(part, str))
-    observations: list[list[str | Picture]] = []
+    observations: list[list[str | Picture | Clip]] = []
     turns: list[list[Message]] = []
     for message in messages:
         if message.role == "system":
@@ -150,17 +159,17 @@ def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Pictur
     return system, observations, turns
 
 
-def _shown(message: Message) -> list[str | Picture]:
+def _shown(message: Message) -> list[str | Picture | Clip]:
     """A message's parts; the text of a tool's result stands in <tool_response>, after the pictures it came with."""
     if message.role != "tool":
         return list(message.parts)
     text = "".join(part for part in message.parts if isinstance(part, str)).strip()
     if "<tool_response>" not in text:
         text = f"<tool_response>\n{text}\n</tool_response>"
-    return [*(part for part in message.parts if isinstance(part, Picture)), text]
+    return [*(part for part in message.parts if not isinstance(part, str)), text]
 
 
-def _append(parts: list[str | Picture], more: list[str | Picture]) -> None:
+def _append(parts: list[str | Picture | Clip], more: list[str | Picture | Clip]) -> None:
     for number, part in enumerate(more):
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
             parts[-1] = f"{parts[-1]}{'' if number else chr(10)}{part}"

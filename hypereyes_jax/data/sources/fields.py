@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hypereyes_jax.data.sources.media import Picture, picture
+from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 
 NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is there counts
@@ -50,7 +50,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
     "searches": ("parallel", "searches", "ref_invocations"),
 }
 _NUMBERED = re.compile(r"(?:img|image)_(\d+)")
-_IMAGE_TAG = re.compile(r"<image>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
+_IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
 
 
 class Fields:
@@ -143,6 +143,12 @@ def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _unpacked(value)
     return tuple(picture(part) for part in _listed(value) if part is not None)
+
+
+def clips_of(row: Row, fields: Fields) -> tuple[Clip, ...]:
+    """All of a row's videos, in order. Raises BadRow."""
+    value = fields.get(row, "videos")
+    return tuple(Clip(picture(part)) for part in _listed(_unpacked(value)) if part is not None)
 
 
 def without_image_tags(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -28,7 +28,9 @@ from hypereyes_jax.env.media.images import (
     to_rgb,
     upright,
 )
+from hypereyes_jax.env.media.video import Frames, read_video, video_shape
 from hypereyes_jax.env.web.urls import UrlError, UrlGuard
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_atomic
 
 LIMITS = ImageLimits(trailing_data=True)  # a user's own files: some phones write data behind the image's end
@@ -36,6 +38,7 @@ LIMITS = ImageLimits(trailing_data=True)  # a user's own files: some phones writ
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # base64 of PNG, JPEG, GIF and WebP
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".jfif"))
+T = TypeVar("T")
 _KNOWN_SIZES = 100_000  # of files, kept
 
 
@@ -62,6 +65,13 @@ class Picture:
         if len(self.value) > 256 and _BASE64.fullmatch(self.value):
             return "base64"
         return "path"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video that is not opened yet, named as pictures are."""
+
+    file: Picture
 
 
 UNREAD = Picture(b"")  # bytes that a scan of texts left on the disk
@@ -118,6 +128,25 @@ class Media:
             return decode_image(self._bytes(picture), LIMITS)
         except ImageError as error:
             raise BadRow("broken image", f"an image can't be read ({error})") from None
+
+    def frames(self, clip: Clip) -> Frames:
+        """The frames of a video that are shown. Raises BadRow."""
+        return self._video(clip, read_video)
+
+    def video_shape(self, clip: Clip) -> tuple[int, tuple[int, int]]:
+        """(frames shown, (width, height)) of a video. Raises BadRow."""
+        return self._video(clip, video_shape)
+
+    def _video(self, clip: Clip, read: Callable[[Path | bytes], T]) -> T:
+        file = clip.file
+        try:
+            return read(self._path(str(file.value)) if file.form == "path" else self._bytes(file))
+        except (ImageError, ValueError) as error:
+            raise BadRow("broken video", f"a video can't be read ({error})") from None
+        except ModuleNotFoundError:
+            raise UserError(
+                "videos need PyAV, which is not installed: pip install 'hypereyes-jax[video]', or remove those rows."
+            ) from None
 
     def encoded(self, picture: Picture) -> bytes:
         """The picture's file as it is, once it is seen to be a whole picture. Raises BadRow."""

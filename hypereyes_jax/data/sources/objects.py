@@ -36,6 +36,7 @@ class ObjectRows:
                 "kind": row.kind,
                 "meta": row.meta,
                 "images": list(row.images),
+                "captions": list(row.captions),
             }
         if isinstance(row, Example):
             shown = [[p if isinstance(p, str) else {"image": p} for p in parts] for parts in row.observations]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.fields import (
     Fields,
     answers_of,
+    clips_of,
     first,
     id_of,
     pictures_of,
@@ -19,7 +20,7 @@ from hypereyes_jax.data.sources.fields import (
     text_of,
     without_image_tags,
 )
-from hypereyes_jax.data.sources.media import Media, Picture
+from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
 
@@ -39,15 +40,23 @@ class QuestionRow:
     kind: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
     shape: str = ""  # which of the known shapes the row had
+    clips: tuple[Clip, ...] = ()  # videos, whose frames are shown after the pictures
+    captions: tuple[str, ...] = ()  # of the pictures, see `Question`
 
     def decode(self, media: Media) -> Question:
         """Opens the pictures. Raises BadRow."""
-        images = tuple(media.open(part) for part in self.pictures)
-        return Question(self.id, self.text, images, self.answers, self.kind, self.meta)
+        images = [media.open(part) for part in self.pictures]
+        captions = list(self.captions) or [""] * len(images)
+        for clip in self.clips:
+            frames = media.frames(clip)
+            images += frames.images
+            captions += frames.captions
+        said = tuple(captions) if any(captions) else ()
+        return Question(self.id, self.text, tuple(images), self.answers, self.kind, self.meta, said)
 
     def check(self, media: Media) -> None:
         """Raises BadRow for a picture that cannot be there."""
-        for part in self.pictures:
+        for part in (*self.pictures, *(clip.file for clip in self.clips)):
             media.check(part)
 
 
@@ -82,7 +91,13 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
         raise BadRow("no id", "it needs 'id', a text or an integer")
     pictures = pictures_of({"images": row.get("images")}, fields)
     answers = answers_of(row["answers"], exact=True)
-    return QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), dict(meta or {}), "ours")
+    captions = row.get("captions") or ()
+    if not isinstance(captions, list | tuple) or not all(isinstance(part, str) for part in captions):
+        raise BadRow("no captions", "'captions' must be a list of texts")
+    if captions and len(captions) != len(pictures):
+        raise BadRow("no captions", f"{len(pictures)} images need as many captions, found {len(captions)}")
+    made = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), dict(meta or {}), "ours")
+    return replace(made, captions=tuple(captions), clips=clips_of(row, fields))
 
 
 def _plain(row: Row, fields: Fields, default_id: str) -> QuestionRow:
@@ -100,6 +115,7 @@ def _plain(row: Row, fields: Fields, default_id: str) -> QuestionRow:
         _kind(row, fields),
         meta,
         "question, answer, image",
+        clips_of(row, fields),
     )
 
 
@@ -129,6 +145,7 @@ def _verl(row: Row, fields: Fields, default_id: str) -> QuestionRow:
         _kind(row, fields) or str(row.get("data_source") or ""),
         {name: value for name, value in meta.items() if value is not None},
         "veRL",
+        clips_of(row, fields),
     )
 
 
@@ -165,6 +182,7 @@ def _conversation(row: Row, fields: Fields, default_id: str) -> QuestionRow:
     if prompt is None:
         raise BadRow("no question", "its conversation has no message of the user")
     pictures = tuple(part for part in prompt.parts if isinstance(part, Picture))
+    clips = tuple(part for part in prompt.parts if isinstance(part, Clip))
     text = "".join(part for part in prompt.parts if isinstance(part, str)).strip()
     value = fields.get(row, "answers")
     if value is None:
@@ -179,6 +197,7 @@ def _conversation(row: Row, fields: Fields, default_id: str) -> QuestionRow:
         _kind(row, fields),
         _rest(row, fields),
         talk.shape,
+        clips,
     )
 
 

@@ -1,0 +1,141 @@
+"""Videos as a few frames with their times, sampled as transformers' Qwen3-VL processor samples them. Needs PyAV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb
+
+_DEPTH = 2  # frames that the model sees as one temporal patch
+
+
+@dataclass(frozen=True)
+class VideoSampling:
+    """Which frames of a video are shown."""
+
+    fps: float = 2.0  # the processor's
+    min_frames: int = 4
+    max_frames: int = 64  # the processor's 768 would fill a context; each frame is shown as an image
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    max_bytes: int = 1 << 30
+    max_frames: int = 200_000  # of the whole video, which are decoded up to the last one shown
+    image: ImageLimits = field(default_factory=ImageLimits)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a video in order, as shown, and what the prompt says before each."""
+
+    images: tuple[Image.Image, ...]
+    captions: tuple[str, ...]  # "<1.2 seconds>" before the first of two frames, "" before the second
+
+
+def sample_indices(total: int, rate: float, sampling: VideoSampling = VideoSampling()) -> np.ndarray:
+    """Numbers of the frames shown, of `total` at `rate` frames a second: evenly from the first to the last.
+
+    The same as `Qwen3VLVideoProcessor.sample_frames`. Raises ValueError for no frames, or a rate that is not positive.
+    """
+    if total < 1 or not rate > 0:
+        raise ValueError(f"a video of {total} frames at {rate} a second has nothing to sample")
+    wanted = int(total / rate * sampling.fps)
+    wanted = min(max(wanted, sampling.min_frames), sampling.max_frames, total)
+    return np.linspace(0, total - 1, wanted).round().astype(int)
+
+
+def pair_seconds(indices: Sequence[int] | np.ndarray, rate: float) -> list[float]:
+    """Seconds that the prompt states before each two frames: the mean of their times. A last one counts twice."""
+    numbers = [int(index) for index in indices]
+    numbers += [numbers[-1]] * (-len(numbers) % _DEPTH)
+    return [(numbers[i] + numbers[i + _DEPTH - 1]) / (2 * rate) for i in range(0, len(numbers), _DEPTH)]
+
+
+def read_video(
+    source: Path | bytes, sampling: VideoSampling = VideoSampling(), limits: VideoLimits = VideoLimits()
+) -> Frames:
+    """The frames of a file that are shown, RGB and turned as its display matrix says.
+
+    Raises ImageError for what is no video, broken, or beyond the limits; ModuleNotFoundError without PyAV.
+    """
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size > limits.max_bytes:
+        raise ImageError(f"the video has {size:,} bytes; at most {limits.max_bytes:,} are allowed")
+    total, rate = _counted(source, limits)
+    indices = sample_indices(total, rate, sampling)
+    wanted, images = set(indices.tolist()), {}
+    with _opened(source) as container:
+        for number, frame in enumerate(_decoded(container)):
+            if number in wanted:
+                image = frame.to_image()
+                turn = int(getattr(frame, "rotation", 0) or 0)  # degrees counterclockwise
+                images[number] = to_rgb(image.rotate(turn, expand=True) if turn % 360 else image)
+            if len(images) == len(wanted):
+                break
+    if len(images) < len(wanted):
+        raise ImageError(f"the video is cut short: {len(images)} of {len(wanted)} frames could be read")
+    times = pair_seconds(indices, rate)
+    captions = [f"<{times[i // _DEPTH]:.1f} seconds>" if i % _DEPTH == 0 else "" for i in range(len(indices))]
+    return Frames(tuple(images[int(index)] for index in indices), tuple(captions))
+
+
+def video_shape(
+    source: Path | bytes, sampling: VideoSampling = VideoSampling(), limits: VideoLimits = VideoLimits()
+) -> tuple[int, tuple[int, int]]:
+    """(frames shown, (width, height)) without decoding them. Raises ImageError."""
+    total, rate = _counted(source, limits)
+    with _opened(source) as container:
+        context = container.streams.video[0].codec_context
+        return len(sample_indices(total, rate, sampling)), (context.width, context.height)
+
+
+def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
+    """(frames, frames a second) of a file; frames are counted where it does not say."""
+    with _opened(source) as container:
+        if not container.streams.video:
+            raise ImageError("the file holds no video")
+        stream = container.streams.video[0]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if not 0 < width * height <= limits.image.max_pixels or max(width, height) > limits.image.max_side:
+            raise ImageError(f"the video has frames of {width} x {height} pixels, which can't be used")
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        total = stream.frames
+        if not total:
+            with _as_image_error():
+                total = sum(1 for packet in container.demux(stream) if packet.size)
+        if not 0 < total <= limits.max_frames or not rate > 0:
+            raise ImageError(f"the video has {total} frames at {rate:g} a second, which can't be used")
+        return total, rate
+
+
+def _opened(source: Path | bytes) -> Any:
+    import av
+
+    with _as_image_error():
+        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r")
+
+
+def _decoded(container: Any) -> Any:
+    with _as_image_error():
+        yield from container.decode(video=0)
+
+
+class _as_image_error:
+    """PyAV's errors as ImageError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import av
+
+        if isinstance(error, av.FFmpegError | OSError | IndexError):
+            raise ImageError(f"not a readable video ({type(error).__name__})") from error

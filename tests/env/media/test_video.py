@@ -1,0 +1,81 @@
+"""Frames of videos and their times, against transformers' Qwen3-VL processor; files made by PyAV."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypereyes_jax.env.media.images import ImageError, ImageLimits
+from hypereyes_jax.env.media.video import (
+    VideoLimits,
+    VideoSampling,
+    pair_seconds,
+    read_video,
+    sample_indices,
+    video_shape,
+)
+
+av = pytest.importorskip("av")
+
+
+def video(frames=40, rate=8, size=(64, 48), container="mp4"):
+    """Frame n has the grey 6 n + 10, so a frame says its number."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        stream = file.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
+        for number in range(frames):
+            image = Image.new("RGB", size, (6 * number + 10,) * 3)
+            file.mux(stream.encode(av.VideoFrame.from_image(image)))
+        file.mux(stream.encode())
+    return out.getvalue()
+
+
+def numbers(frames):
+    return [round((int(np.asarray(image).mean()) - 10) / 6) for image in frames.images]
+
+
+@pytest.mark.parametrize(("total", "rate"), [(40, 8.0), (3, 30.0), (1, 25.0), (601, 29.97), (100_000, 24.0), (7, 0.5)])
+def test_frames_and_times_are_those_of_the_processor(total, rate):
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+    theirs = SimpleNamespace(fps=2, min_frames=4, max_frames=768, num_frames=None)
+    metadata = SimpleNamespace(total_num_frames=total, fps=rate)
+    expected = Qwen3VLVideoProcessor.sample_frames(theirs, metadata)
+    found = sample_indices(total, rate, VideoSampling(max_frames=768))
+    assert found.tolist() == expected.tolist()
+    times = Qwen3VLProcessor._calculate_timestamps(None, expected.tolist(), rate, 2)
+    assert pair_seconds(found, rate) == pytest.approx(times, abs=1e-12)
+
+
+def test_the_frames_shown_are_those_that_were_chosen_with_their_times():
+    frames = read_video(video(), VideoSampling(fps=2))
+    # 40 frames at 8 a second are 5 s, so 10 frames: 0, 4.33, 8.67, ... 39
+    assert numbers(frames) == [0, 4, 9, 13, 17, 22, 26, 30, 35, 39]
+    assert frames.captions[:4] == ("<0.2 seconds>", "", "<1.4 seconds>", "")  # means of 0 and 4, of 9 and 13, over 8
+    assert {image.size for image in frames.images} == {(64, 48)}
+    assert video_shape(video(), VideoSampling(fps=2)) == (10, (64, 48))
+    assert numbers(read_video(video(), VideoSampling(max_frames=3))) == [0, 20, 39]
+
+
+def test_a_container_that_does_not_say_how_many_frames_it_has_is_counted():
+    data = video(container="matroska")
+    with av.open(io.BytesIO(data)) as file:
+        assert not file.streams.video[0].frames
+    assert numbers(read_video(data, VideoSampling(max_frames=2))) == [0, 39]
+
+
+def test_what_is_no_video_or_too_large_is_refused():
+    for data in (b"", b"no video", video()[:300]):
+        with pytest.raises(ImageError):
+            read_video(data)
+    with pytest.raises(ImageError, match="40 frames at 8 a second, which can't be used"):
+        read_video(video(), limits=VideoLimits(max_frames=39))
+    with pytest.raises(ImageError, match="frames of 64 x 48 pixels"):
+        read_video(video(), limits=VideoLimits(image=ImageLimits(max_side=63)))
+    with pytest.raises(ImageError, match="at most 10 are allowed"):
+        read_video(video(), limits=VideoLimits(max_bytes=10))
