@@ -33,7 +33,7 @@ class CheckpointPlayer:
         return Spent(trajectory.context_tokens, trajectory.sampled_tokens)
 
     async def answer(self, question: Question, seed: int) -> DirectAnswer:
-        context = self._chat.prompt(DIRECT, (*question.images, question.text))
+        context = self._chat.prompt(DIRECT, question.parts)
         greedy = replace(self._sampling, temperature=0.0, top_p=1.0)
         seat = await self._generator.open(seed, greedy, self._chat.stop_ids)
         try:

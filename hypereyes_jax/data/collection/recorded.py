@@ -26,7 +26,7 @@ def example_of(result: EpisodeResult, system: str, rules: EpisodeConfig) -> Exam
     """
     question = result.question
     registry: dict[str, Image.Image] = {f"img_{number}": image for number, image in enumerate(question.images)}
-    observations: list[tuple[Part, ...]] = [(*question.images, question.text)]
+    observations: list[tuple[Part, ...]] = [question.parts]
     shown = len(question.images)
     for turn in result.turns[:-1]:
         crops = _crops(turn, registry, rules)
