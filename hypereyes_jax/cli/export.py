@@ -27,8 +27,8 @@ class ExportConfig:
     """Instead of a base model, the directory of a run of `hypereyes sft` or `hypereyes rl`."""
     step: int | None = None
     """Step of the run's checkpoint; none takes its newest."""
-    adapter: Path | None = None
-    """PEFT directory to merge; none = only convert."""
+    adapter: str | None = None
+    """PEFT adapter to merge: a directory, a hub id (org/name[@revision]) or a URL; none only converts."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of what is written; none keeps that of the base model, or that in which the run computes."""
     temperature: float = 1.0

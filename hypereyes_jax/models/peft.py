@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, adapted_weights
 from hypereyes_jax.models.peft_config import AdapterConfig, AdapterError, read_adapter_config
 from hypereyes_jax.models.qwen3_vl.weights import Weight
@@ -65,12 +66,12 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
     zeros, which no gradient reaches, and another scale is multiplied into `b`. A layer without factors gets zeros.
 
     Args:
-      path: a local directory, or the URL of a remote one.
+      path: a local directory, a hub id or a URL.
 
     Raises AdapterError for a variant of LoRA this does not implement, and for missing, surplus or misshapen tensors;
     CheckpointError for a damaged file.
     """
-    directory = open_directory(path)
+    directory = open_directory(locate(path))
     for name in (_CONFIG, _WEIGHTS):
         if not directory.exists(name):
             raise AdapterError(f"{directory} holds no {name}. Give the directory of an adapter that PEFT wrote.")

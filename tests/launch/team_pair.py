@@ -17,7 +17,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MeshConfig
-from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
@@ -30,22 +30,17 @@ from hypereyes_jax.rollout.replicas.layout import teams
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.samplers import Rollouts
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from tests import small_models
 
 DEVICES = 4
-_TEXT = TextConfig(
-    vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=4, head_dim=12, mrope_section=(2, 2, 2), initializer_range=0.3,
-)  # fmt: skip
+_TEXT = dataclasses.replace(small_models.TEXT, num_key_value_heads=4)
 _MODELS = {
     "dense": _TEXT,  # heads are cut over both processes
     "moe": dataclasses.replace(  # heads are cut within a process, experts are shared out over both
         _TEXT, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
     ),
 }
-_TOWER = VisionConfig(
-    depth=1, hidden_size=16, intermediate_size=24, num_heads=4, patch_size=8, num_position_embeddings=16,
-    deepstack_visual_indexes=(0,), out_hidden_size=32, initializer_range=0.3,
-)  # fmt: skip
+_TOWER = dataclasses.replace(small_models.VISION, num_heads=4)
 _ENGINE = EngineConfig(
     slots=2, length=96, max_steps=4, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,), view_lengths=(96,),
     image_shapes=((2, 64),), visual_tokens=32, min_pixels=1024, max_pixels=4096,

@@ -45,7 +45,7 @@ def inputs_of(name):
     return pack_inputs(config, [(words(4, 0) + image_tokens(config) + words(6, 1), [image])])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["dense tied", "moe", "merge 3", "no deepstack"])
 def test_init_has_the_tree_of_init_params(name):
     config = CONFIGS[name]
     made = nn.unbox(jax.eval_shape(Qwen3VL(config).init, jax.random.key(0), inputs_of(name)))["params"]
@@ -117,7 +117,7 @@ def test_partition_specs_are_those_of_the_sharding_table(name):
     assert table["layers"]["q"].spec == jax.sharding.PartitionSpec(None, ("fsdp", "expert"), "tensor")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["2b", "30b-a3b"])
 def test_tabulate_counts_what_is_published(name):
     config = PRESETS[name]
     text = pack_inputs(config, [(words(6, 0), [])])

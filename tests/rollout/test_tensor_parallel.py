@@ -15,20 +15,18 @@ _PROGRAM = """
 import asyncio, contextlib, dataclasses, sys
 import jax, numpy as np
 from hypereyes_jax.configs.mesh import MeshConfig
-from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Scheduler
 from hypereyes_jax.rollout.replicas.placement import Replicas
 from PIL import Image
+from tests import small_models
 
-text = TextConfig(vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                  num_key_value_heads=2, head_dim=12, mrope_section=(2, 2, 2), initializer_range=0.3)
+text, vision = small_models.TEXT, small_models.VISION
 if sys.argv[2] == "moe":
     text = dataclasses.replace(text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
-vision = VisionConfig(depth=1, hidden_size=16, intermediate_size=24, num_heads=2, patch_size=8,
-                      num_position_embeddings=16, deepstack_visual_indexes=(0,), out_hidden_size=32)
 config = Qwen3VLConfig(text, vision, image_token_id=1, video_token_id=2, vision_start_token_id=3, vision_end_token_id=4)
 params = init_params(jax.random.key(0), config)
 settings = EngineConfig(slots=2, length=64, max_steps=8, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,),
