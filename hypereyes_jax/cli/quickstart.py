@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import synth
-from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.memory import host_peak_gib
 from hypereyes_jax.runs.progress import Stages, duration
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -66,9 +66,11 @@ def run(config: QuickstartConfig) -> None:
 
 def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
     """Of this call and of those before it that came to their end; a call that was killed leaves no figures."""
+    from hypereyes_jax.eval.run_files import Cost, read_cost
+
     path = directory.file("cost.json")
-    before = read_json(path) if path.exists() else {"seconds": 0.0, "peak_gib": 0.0}
-    cost = {"seconds": before["seconds"] + seconds, "peak_gib": max(before["peak_gib"], host_peak_gib())}
+    before = read_cost(path) if path.exists() else Cost()
+    cost = {"seconds": before.seconds + seconds, "peak_gib": max(before.peak_gib, host_peak_gib())}
     write_json(path, cost)
     return cost
 

@@ -97,7 +97,7 @@ class StageSummary:
     kilo_tokens: float  # see `trajectory_tokens`, in thousands
     kilo_tokens_sampled: float  # the part the model wrote
     cas: float  # of the means above
-    seconds: float  # wall time of a trajectory from admission to its end, compilation included
+    seconds: float  # wall time of a trajectory from admission to its end, without compilation
     wall_seconds: float  # wall time of the whole evaluation, compilation included
     masked_infrastructure: int  # not scored: the search failed, not the policy
     masked_judge: int  # not scored: the judge could not be reached

@@ -38,6 +38,14 @@ class EngineUse:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a quickstart took so far."""
+
+    seconds: float = 0.0
+    peak_gib: float = 0.0
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """What `config.json` says of a run."""
 
@@ -82,6 +90,11 @@ def read_stages(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
             if "engine" in row:
                 _checked_part(EngineUse, row["engine"], path, f"{place}.engine")
     return rows
+
+
+def read_cost(path: Path) -> Cost:
+    """A quickstart's `cost.json`. Raises UserError if it can't be read or is another thing."""
+    return _checked(Cost, read_json_object(path), path)
 
 
 def _checked_part(kind: Any, value: Any, path: Path, place: str) -> None:

@@ -146,13 +146,23 @@ class ReferenceStore:
           ReferenceFileError: the file is damaged or is something else.
         """
         path = Path(path)
+        if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
+            raise ReferenceFileError(f"{path} is not a regular file. Give the path of a reference file.")
         try:
-            document = json.loads(path.read_bytes())
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ReferenceFileError(
+                f"{path} can't be read ({error.strerror}). Give a file that you may read."
+            ) from None
+        try:
+            document = json.loads(content)
             if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
                 raise ReferenceFileError(f'not a reference file (no "format": "{_FORMAT}")')
             if document.pop("sha256", None) != _digest(document):
                 raise ReferenceFileError("its contents do not match its checksum")
-        except ValueError as error:  # JSON and text decoding errors are ValueErrors too
+        except (ValueError, RecursionError) as error:  # JSON and text decoding errors are ValueErrors too
             raise ReferenceFileError(
                 f"{path}: damaged reference file ({error}). Restore it from a checkpoint's copy, or delete it to start "
                 "again from the references of the data."

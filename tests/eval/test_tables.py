@@ -1,8 +1,10 @@
 import io
 from dataclasses import dataclass
 
+import pytest
 from rich.console import Console
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval import Evaluation, Judged, summarise
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.tables import costs_table, evaluated, results_table, save_evaluation
@@ -57,3 +59,28 @@ def test_the_costs_fit_a_narrow_screen_and_tell_what_is_not_known():
     Console(file=screen, width=80).print(costs_table({"rl": {"heldout_serial": row, "seen": {"n": 3}}}))
     lines = [line.split() for line in screen.getvalue().splitlines() if "RL" in line]
     assert lines == [["RL", "held-out,", "serial", "1100", "99.1", "0.210", "-", "140", "1.50", "70", "25"]]
+
+
+def outage(scored, masked):
+    """An evaluation in which so many questions could not be scored."""
+    judged = [Judged(trajectory(f"q{i}", images=[mosaic()]), True, "", 900) for i in range(scored)]
+    judged += [Judged(trajectory(f"m{i}", images=[mosaic()]), None, "judge", 900) for i in range(masked)]
+    return Evaluation(summarise(judged), tuple(judged))
+
+
+@pytest.mark.parametrize(("scored", "masked", "is_filed"), [(40, 2, True), (40, 3, False), (3, 1, True), (0, 1, False)])
+def test_an_outage_is_never_filed_as_a_result(tmp_path, scored, masked, is_filed):
+    run = RunDirectory.open(tmp_path, "eval", Config())
+    if is_filed:
+        save_evaluation(run, "rl", "heldout", outage(scored, masked), judge="llm")
+    else:
+        with pytest.raises(UserError, match=rf"{masked} of {scored + masked} questions of rl, heldout could not be"):
+            save_evaluation(run, "rl", "heldout", outage(scored, masked), judge="llm")
+    assert evaluated(run, "rl", "heldout") == is_filed
+
+
+def test_a_smoke_run_says_that_its_figures_mean_nothing():
+    screen = io.StringIO()
+    stages = {"sft": {"heldout": evaluation(True, False).summary.to_json()}}
+    Console(file=screen, width=80).print(results_table(stages, smoke=True))
+    assert "its figures mean nothing" in " ".join(screen.getvalue().split())
