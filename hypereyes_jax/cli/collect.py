@@ -74,6 +74,8 @@ class CollectSettings:
     """The search service."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Who says whether an answer is right."""
+    judge_grounding: bool = False
+    """Let the judge's model say whether the reasoning rests on what was found, in place of a rule."""
 
 
 def run(config: CollectSettings) -> None:
@@ -84,6 +86,8 @@ def run(config: CollectSettings) -> None:
         raise UserError("give one of --model-url (with --model), --checkpoint and --trajectories.")
     if bool(config.model_url) != bool(config.model) or bool(config.filter_model_url) != bool(config.filter_model):
         raise UserError("an endpoint needs its URL and the name of a model there: --model-url with --model.")
+    if config.judge_grounding and not config.judge.url:
+        raise UserError("--judge-grounding needs a judge that is a chat model: --judge.url and --judge.model.")
     if config.miniature:
         from hypereyes_jax import miniature
 
@@ -99,6 +103,8 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.data.collection.types import Spent
+    from hypereyes_jax.data.grounding_judge import LlmGrounding
+    from hypereyes_jax.env.judging.llm_judge import LlmJudge
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, connected
     from hypereyes_jax.runs.progress import Stages
@@ -120,8 +126,16 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
                 tokens = (spent.read * config.prompt_price + spent.written * config.completion_price) / 1e6
                 return tokens + search.metrics.summary()["cost"]
 
+            model = judge.client if config.judge_grounding and isinstance(judge, LlmJudge) else None
             collection = Collection(
-                log, player, judge, search.backend, config.settings, filter_player=filter_player, dollars=dollars
+                log,
+                player,
+                judge,
+                search.backend,
+                config.settings,
+                filter_player=filter_player,
+                dollars=dollars,
+                grounding=None if model is None else LlmGrounding(model),
             )
             with stages.stage("questions", len(questions)) as stage:
                 capped = await collection.run(questions, stage.advance)

@@ -21,6 +21,7 @@ from hypereyes_jax.data.collection.types import (
 )
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.filters import fault
+from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
 from hypereyes_jax.errors import UserError
@@ -40,6 +41,7 @@ class Collection:
       player: the policy that is sampled, and tried for RL.
       filter_player: answers in the filters of necessity and difficulty; the paper's is a large open model.
       dollars: what models and searches have cost so far, given the tokens of this collection.
+      grounding: says whether a success's reasoning rests on what was found; None = the filters' own rule.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class Collection:
         *,
         filter_player: Player | None = None,
         dollars: Callable[[Spent], float] = lambda spent: 0.0,
+        grounding: Grounding | None = None,
     ):
         self._log, self._player, self._judge, self._backend, self._config = log, player, judge, backend, config
         self._filter = filter_player or player
-        self._dollars = dollars
+        self._dollars, self._grounding = dollars, grounding
         self._slots = asyncio.Semaphore(config.in_flight)
         self._spent = Spent(sum(a.read for a in log), sum(a.written for a in log))
         self._failed_in_a_row = 0
@@ -160,7 +163,12 @@ class Collection:
         made = replace(made, read=spent.read, written=spent.written)
         if stage is not Stage.SAMPLING or not correct:
             return made, None
-        made = replace(made, fault=fault(result, self._config.filters) or "")
+        filters = self._config.filters
+        if self._grounding is None:
+            why = fault(result, filters)
+        else:
+            why = await judged_fault(result, self._grounding, filters)
+        made = replace(made, fault=why or "")
         return made, self._example(episode, result)
 
     async def _verdict(self, question: Question, answer: str | None, spent: Spent) -> bool:

@@ -113,6 +113,19 @@ def test_a_success_with_a_fault_and_a_question_never_solved_are_dropped_by_name(
     assert read_lines(tmp_path / DEMONSTRATIONS) == []
 
 
+def test_a_model_may_say_whether_the_reasoning_is_grounded(tmp_path):
+    class Never:
+        async def grounded(self, result):
+            return False
+
+    config = CollectConfig(budgets=(1, 2, 3), episode=RULES)
+    with AttemptLog(tmp_path) as log:
+        player = Scripted({"one": [[LOOK, READ, RIGHT]] * 3})
+        asyncio.run(Collection(log, player, ExactJudge(), World(), config, grounding=Never()).run([question()]))
+        funnel = write_outcome(tmp_path, [question()], log, config)
+    assert funnel["stages"][-1]["dropped"] == {"filter: ungrounded": 1}
+
+
 def test_nothing_is_made_twice_and_what_told_nothing_is_made_again(tmp_path):
     player = Scripted({"one": [[LOOK, WRONG], PlayerError("503"), [LOOK, READ, RIGHT]]})
     funnel, collection, _ = collect(tmp_path, [question()], player)
