@@ -116,7 +116,7 @@ def _cells(part: str | Picture | Clip, media: Media) -> list[dict[str, Any]]:
         return [{"text": part, "image": None}]
     if isinstance(part, Picture):
         return [{"text": None, "image": _image(part, media)}]
-    out = []
+    out: list[dict[str, Any]] = []
     frames = media.frames(part)
     for caption, frame in zip(frames.captions, frames.images, strict=True):
         out += [{"text": caption, "image": None}] if caption else []

@@ -20,6 +20,7 @@ from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
+from hypereyes_jax.plan.loader import plan_loader
 from hypereyes_jax.plan.programs import (
     abstract_batch,
     engine_programs,
@@ -130,6 +131,7 @@ def plan(config: PlanConfig) -> Plan:
         teacher=teacher,
         step=plan_step(recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, scale)),
         largest=largest,
+        loader=plan_loader(recipe, model, mesh_config, train.step_seconds) if recipe.stage == "sft" else None,
     )
 
 

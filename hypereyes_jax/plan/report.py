@@ -7,6 +7,7 @@ from typing import Any
 
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.plan.compile import ProgramPlan
+from hypereyes_jax.plan.loader import LoaderPlan, loader_line
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Plan:
     refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
     teacher: TeacherPlan | None = None
     step: StepPlan | None = None
+    loader: LoaderPlan | None = None  # of SFT, whose batches are read from data
     # of `--search`: what -> the largest size that "fits", the next one tried that "fails"
     largest: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -157,6 +159,8 @@ def render(found: Plan) -> str:
         lines.append("rollout: no replica of this mesh holds the weights")
     if found.step is not None:
         lines += _step_lines(found.step)
+    if found.loader is not None:
+        lines.append(loader_line(found.loader))
     for what, ends in found.largest.items():
         name = {"row_tokens": "tokens a row", "rows": "rows of a micro-batch"}[what]
         lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
