@@ -35,6 +35,7 @@ class EpisodeConfig:
     content_limit: int = 1500  # characters of a result's content that are shown
     prompt_style: PromptStyle = "full"
     system: str | None = None  # replaces the built-in system prompt
+    tools: tuple[str, ...] = ()  # beside the two searches: zoom, visit, video_search, module:object or file.py:object
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):

@@ -15,6 +15,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.tools.calls import Called, call_tool
+from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.env.tools.types import Tool, by_name
 from hypereyes_jax.env.types import (
     EpisodeResult,
@@ -48,7 +49,7 @@ class Episode:
         self.question, self.backend = question, backend
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
-        self._tools = by_name(tools)
+        self._tools = by_name([*named_tools(self.config.tools), *tools])
         self._searching = {name: tool.is_search for name, tool in self._tools.items()}
         images = {f"img_{i}": image for i, image in enumerate(question.images)}
         self._search = GroundedSearch(images, backend, self.config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from PIL import Image
+
 from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found
@@ -30,6 +32,10 @@ class SearchingEpisode(Protocol):
     @property
     def config(self) -> EpisodeConfig:
         """The rules of the episode."""
+        ...
+
+    def image(self, image_id: str) -> Image.Image:
+        """An image of the question or a crop, by its id. Raises KeyError for an id that was never given."""
         ...
 
     async def search(self, calls: Sequence[Call]) -> Found:

@@ -62,6 +62,11 @@ class SerpApiBackend:
             hits = [_organic(row) for row in _rows(data, "image_results")]
         return [*_graph(data), *hits][:k]
 
+    async def video_search(self, query: str, k: int) -> list[tuple[SearchHit, str]]:
+        """Videos by Google, at most k, each with the address of its picture ("" where there is none)."""
+        data = await self._get({"engine": "google_videos", "q": query})
+        return [(_video(row), _text(row.get("thumbnail"))) for row in _rows(data, "video_results")][:k]
+
     async def aclose(self) -> None:
         await self._http.aclose()
         if self._host is not None:
@@ -121,6 +126,11 @@ def _graph(data: dict[str, Any]) -> list[SearchHit]:
 def _organic(row: dict[str, Any]) -> SearchHit:
     content = _join(row.get("snippet"), row.get("date"))
     return SearchHit(_text(row.get("title")), content, MISSING_SCORE, _text(row.get("link")))
+
+
+def _video(row: dict[str, Any]) -> SearchHit:
+    details = [row.get("snippet"), row.get("source"), row.get("channel"), row.get("duration"), row.get("date")]
+    return SearchHit(_text(row.get("title")), _join(*details), MISSING_SCORE, _text(row.get("link")))
 
 
 def _visual(row: dict[str, Any]) -> SearchHit:

@@ -1,0 +1,66 @@
+"""Looking closer at a part of an image, without a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.env.actions import ImageSearch, read_call
+from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
+from hypereyes_jax.env.tools.search import ImageSearchTool
+from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """Cuts regions out of an image, enlarged, and shows them. It is no search and costs nothing.
+
+    Args:
+      side: pixels that the longer side of a small region is enlarged to.
+      most: regions of one call.
+    """
+
+    side: int = 1000
+    most: int = 8
+    name: str = "zoom"
+    description: str = "shows regions of an image enlarged. It searches nothing."
+    is_search: bool = False
+    price: float = 0.0
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        searched = ImageSearchTool().parameters["properties"]
+        area = searched["area"] | {"description": "a list of boxes [x1, y1, x2, y2], one for each region to show."}
+        image = searched["image_id"] | {"description": "the image to look at."}
+        return {"type": "object", "properties": {"image_id": image, "area": area}, "required": ["image_id", "area"]}
+
+    async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
+        read = read_call({"name": "image_search", "arguments": dict(arguments)})
+        if not isinstance(read, ImageSearch):
+            raise ToolError(read.why if hasattr(read, "why") else "image_id and area are needed")
+        if not read.boxes:
+            raise ToolError('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]')
+        try:
+            image = episode.image(read.image_id)
+        except KeyError:
+            raise ToolError(f"there is no image {read.image_id}") from None
+        units, shown = episode.config.box_units, list[Image.Image]()
+        for box in read.boxes[: self.most]:
+            fractions = None if box is None else to_fractions(box, image.size, units)
+            cut = None if fractions is None else crop(image, fractions, self.side)
+            if cut is None:
+                raise ToolError(f"a box is empty or outside the image: give boxes in {UNITS_IN_WORDS[units]}")
+            shown.append(self._enlarged(cut))
+        left_out = len(read.boxes) + read.unread - len(shown)
+        text = f"{len(shown)} regions of {read.image_id}" + (f"; {left_out} more were left out" if left_out else "")
+        return ToolReply((*shown, text))
+
+    def _enlarged(self, image: Image.Image) -> Image.Image:
+        scale = min(self.side / max(image.size), 4.0)  # beyond four times there is nothing more to see
+        if scale <= 1:
+            return image
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.LANCZOS)
