@@ -87,7 +87,8 @@ class EvalConfig:
     """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`. Where
     it is not the miniature's world, the paper's episode rules and image sizes hold."""
     manner: Manner = "parallel"
-    """On benchmarks: search as the model likes (parallel), one search a turn (serial), or not at all (direct)."""
+    """On benchmarks: search as the model likes (parallel), one search a turn (serial), all pictures and then all
+    facts by instruction (workflow), or not at all (direct)."""
     search_store: Path | None = None
     """A file that searches are recorded to and replayed from; none = every search is made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE

@@ -9,8 +9,8 @@ from hypereyes_jax.env.media.crops import BoxUnits
 
 PromptStyle = Literal["full", "compact", "native"]
 
-# How an evaluation searches: as the model likes, one search a turn, or not at all.
-Manner = Literal["parallel", "serial", "direct"]
+# How an evaluation searches: as the model likes, one search a turn, by a fixed plan, or not at all.
+Manner = Literal["parallel", "serial", "workflow", "direct"]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
+from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -39,6 +40,10 @@ def _any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
 
 
 _QUESTIONS = BenchmarkSpec("questions", "questions", (), _any_row, "judge", JudgeConfig().rule, "", 0)
+_WORKFLOW = """
+
+Work in exactly three turns. First one image_search with a box around every entity that matters. Then one text_search \
+with every query that the answer needs. Then the answer."""
 _RECORDS = 200  # trajectories kept of a benchmark
 
 
@@ -100,9 +105,12 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
 
 
 def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
-    """The rules of an episode that searches as it likes, one search a turn, or not at all."""
+    """The rules of an episode that searches as it likes, one search a turn, by a fixed plan, or not at all."""
     if manner == "direct":
         return replace(episode, max_turns=1, max_rounds=0)
+    if manner == "workflow":
+        system = episode.system or system_prompt(episode.prompt_style, episode.box_units, 2)
+        return replace(episode, max_turns=3, max_rounds=2, system=system + _WORKFLOW)
     return replace(episode, serial=manner == "serial")
 
 

@@ -1,0 +1,57 @@
+"""The manners of an evaluation, and what may be asked."""
+
+import pytest
+
+from hypereyes_jax.env.actions import IMAGE_SEARCH
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.benchmark_play import in_manner, prepare_benchmark
+from tests.eval.trajectories import mosaic, question
+
+CALL = '{"name": "image_search", "arguments": {"area": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]}}'
+LOOK = f"<reason>look</reason><tool_call>{CALL}</tool_call>"
+
+
+async def rounds(manner, turns):
+    backend = WorldBackend(World.load(passages=False))
+    episode = Episode(question(images=[mosaic()]), backend, in_manner(EpisodeConfig(), manner))
+    for turn in turns:
+        if await episode.step(turn) is None:
+            break
+    return episode
+
+
+async def test_direct_ends_with_the_first_turn_and_searches_nothing():
+    episode = await rounds("direct", [LOOK, LOOK])
+    assert episode.result().invocations == 0
+    assert episode.result().stop is StopReason.TURN_LIMIT
+
+
+async def test_serial_sends_one_search_a_turn():
+    episode = await rounds("serial", [LOOK, "<reason>so</reason><answer>x</answer>"])
+    assert episode.result().invocations == 1
+
+
+async def test_workflow_leaves_two_rounds_and_says_what_each_is_for():
+    episode = await rounds("workflow", [LOOK, LOOK, LOOK, LOOK])
+    assert episode.result().rounds == 2
+    assert episode.result().stop is StopReason.TURN_LIMIT
+    assert "exactly three turns" in episode.system
+    assert IMAGE_SEARCH in episode.system
+    assert "exactly three turns" in in_manner(EpisodeConfig(system="Search."), "workflow").system
+
+
+async def test_parallel_leaves_the_rules_as_they_are():
+    assert in_manner(EpisodeConfig(), "parallel") == EpisodeConfig()
+    assert (await rounds("parallel", [LOOK, "<reason>so</reason><answer>x</answer>"])).result().invocations == 2
+
+
+def test_a_subset_of_imeb_mini_and_a_benchmark_without_data(tmp_path):
+    (tmp_path / "ids").write_text("imeb-mini-999\n")
+    with pytest.raises(UserError, match="imeb-mini-999"):
+        prepare_benchmark("imeb-mini", None, tmp_path / "ids")
+    with pytest.raises(UserError, match="needs --data"):
+        prepare_benchmark("fvqa", None)
