@@ -212,7 +212,7 @@ def open_directory(path: str | os.PathLike[str]) -> Directory:
     except (ImportError, ValueError) as error:
         raise StorageError(
             f"can't read {path}: {_first_line(error)}. Install what reads that scheme (for s3:// "
-            "`pip install 'hypereyes-jax[s3]'`), or copy the directory to this machine."
+            "`pip install 'hypereyes-jax[remote]'`), or copy the directory to this machine."
         ) from error
     return FsspecDirectory(system, inner, url)
 

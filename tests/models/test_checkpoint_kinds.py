@@ -342,6 +342,34 @@ class Opened:
         return self.value
 
 
+def test_a_checkpoint_in_a_bucket_of_s3_is_read(tmp_path, monkeypatch):
+    s3fs = pytest.importorskip("s3fs")
+    from moto.server import ThreadedMotoServer
+
+    config, params = written(tmp_path)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        system = s3fs.S3FileSystem()
+        system.mkdir("models")
+        for file in tmp_path.iterdir():
+            system.pipe_file(f"models/dense/{file.name}", file.read_bytes())
+        again, loaded = load_hf("s3://models/dense")
+        assert again == config
+        same(loaded, params)
+        with pytest.raises(FileNotFoundError, match=r"s3://models/none/config\.json"):
+            load_hf("s3://models/none")
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_a_remote_place_that_is_not_there_has_one_sentence():
     with pytest.raises(ValueError, match="nosuch") as caught:
         load_hf("nosuch://bucket/model")
