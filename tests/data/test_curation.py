@@ -316,3 +316,37 @@ def test_what_is_no_file_of_text_is_named(tmp_path, reads):
     (tmp_path / "latin").write_bytes(b"\xe9")
     with pytest.raises(UserError, match="latin is not a text file in UTF-8"):
         reads(tmp_path / "latin")
+
+
+def test_numbers_and_arrays_of_numpy_are_written_as_json_has_them(tmp_path):
+    meta = {"n": np.int64(3), "x": np.float32(0.5), "ok": np.bool_(True), "v": np.arange(3)}
+    write_questions(tmp_path / "q.jsonl", [Question("q", "?", (), ("a",), "", meta)])
+    assert read_questions(tmp_path / "q.jsonl")[0].meta == {"n": 3, "x": 0.5, "ok": True, "v": [0, 1, 2]}
+
+
+def test_what_json_cannot_hold_is_named_by_question_and_field(tmp_path):
+    asked = [Question("one", "?", (), ("a",)), Question("two", "?", (), ("a",), "", {"when": object()})]
+    with pytest.raises(UserError, match=r"q.jsonl, line 2 \('two'\): meta can't be written as JSON"):
+        write_questions(tmp_path / "q.jsonl", asked)
+    assert not list(tmp_path.iterdir())  # neither a part of it
+
+
+def test_writers_hold_one_row_at_a_time(tmp_path):
+    alive = 0
+    most = 0
+
+    class Counted(Question):
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    def asked():
+        nonlocal alive, most
+        for number in range(50):
+            alive += 1
+            most = max(most, alive)
+            yield Counted(str(number), "?", (), ("a",))
+
+    write_questions(tmp_path / "q.jsonl", asked())
+    assert most <= 3
+    assert len(read_questions(tmp_path / "q.jsonl")) == 50

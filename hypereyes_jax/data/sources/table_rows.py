@@ -32,9 +32,13 @@ class ParquetRows:
 
     format, unit = "parquet", "row"
 
-    def __init__(self, path: Path, max_row_bytes: int):
-        """Raises UserError for a file that is truncated or broken."""
+    def __init__(self, path: Path, max_row_bytes: int, original: Path | None = None):
+        """`original` is the file that this one is a copy of, and that must not change either.
+
+        Raises UserError for a file that is truncated or broken.
+        """
         self._file = LocalFile(path)
+        self._original = LocalFile(original) if original is not None else self._file
         self._max = max_row_bytes
         self._reader: Any = None
         self._groups: OrderedDict[int, pa.Table] = OrderedDict()
@@ -58,7 +62,7 @@ class ParquetRows:
 
     def read(self, index: int) -> Row:
         group = int(np.searchsorted(self._first, index, side="right")) - 1
-        self._file.check()
+        self._original.check()
         with self._lock:
             table = self._groups.get(group)
             if table is None:
@@ -71,7 +75,7 @@ class ParquetRows:
         return one_row(table, index - int(self._first[group]), self._max)
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
-        self._file.check()
+        self._original.check()
         index = 0
         with reading(self._file.path):
             reader = self._open()
@@ -79,8 +83,8 @@ class ParquetRows:
             unread = bytes_paths(schema)
             columns = [leaf for field in schema for leaf in _leaves(field.type, field.name)]
             for batch in reader.iter_batches(_SCAN_ROWS, columns=columns, use_threads=False):
-                for row in batch.to_pylist():
-                    yield index, marked(row, unread)
+                for row in _rows_of(batch, self._max):
+                    yield index, row if isinstance(row, BadRow) else marked(row, unread)
                     index += 1
 
     def close(self) -> None:
@@ -92,7 +96,7 @@ class ParquetRows:
             self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_file": self._file, "_max": self._max, "_first": self._first}
+        return {"_file": self._file, "_original": self._original, "_max": self._max, "_first": self._first}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_reader": None, "_groups": OrderedDict(), "_lock": threading.Lock()}
@@ -140,8 +144,8 @@ class ArrowRows:
             for batch in self._open():
                 kept, unread = _without_bytes(batch), bytes_paths(batch.schema)
                 for start in range(0, batch.num_rows, _SCAN_ROWS):
-                    for row in kept.slice(start, _SCAN_ROWS).to_pylist():
-                        yield index, marked(row, unread)
+                    for row in _rows_of(kept.slice(start, _SCAN_ROWS), self._max):
+                        yield index, row if isinstance(row, BadRow) else marked(row, unread)
                         index += 1
 
     def close(self) -> None:
@@ -200,6 +204,18 @@ def one_row(table: Any, offset: int, max_bytes: int) -> Row:
         return part.to_pylist()[0]
     except UnicodeDecodeError as error:
         raise BadRow("no text", f"a text in it is not in UTF-8 ({error})") from None
+
+
+def _rows_of(batch: Any, max_bytes: int) -> Iterator[dict[str, Any] | BadRow]:
+    """The rows of a few, one by one where together they are more than one may be."""
+    if batch.nbytes <= max_bytes:
+        yield from batch.to_pylist()
+        return
+    for offset in range(batch.num_rows):
+        try:
+            yield dict(one_row(batch, offset, max_bytes))
+        except BadRow as error:
+            yield error
 
 
 def bytes_paths(schema: Any) -> list[tuple[str, ...]]:
@@ -314,4 +330,4 @@ def regrouped(path: Path, max_row_bytes: int, cache: Path | None) -> ParquetRows
             draft.replace(copy)
         finally:
             draft.unlink(missing_ok=True)
-    return ParquetRows(copy, max_row_bytes)
+    return ParquetRows(copy, max_row_bytes, original=path)

@@ -109,6 +109,10 @@ def test_a_large_row_group_is_copied_once_into_small_ones(tmp_path, red, monkeyp
     (copy,) = (tmp_path / "cache" / "parquet").iterdir()
     assert pq.ParquetFile(copy).metadata.num_row_groups == 3
     assert capsys.readouterr().out.count("large row groups") == 1
+    questions = open_questions(path, cache=tmp_path / "cache")
+    pq.write_table(verl_table(red), path)
+    with pytest.raises(UserError, match=r"train.parquet changed while it was read"):
+        questions[0]
 
 
 def test_a_folder_saved_by_datasets_and_its_arrow_file(tmp_path, red):
@@ -228,6 +232,10 @@ def test_a_row_of_200_mb_is_refused_unread(tmp_path):
     assert open_questions(path, bad_rows="skip").report.bad == {"row too large": 1}
     table = pa.Table.from_pylist([{"question": "q?", "answer": "a", "note": "x" * 2000}])
     pq.write_table(table, tmp_path / "q.parquet")
+    with pytest.raises(UserError, match="row 1: it has"):
+        open_questions(tmp_path / "q.parquet", max_row_bytes=1000)
+    table = pa.Table.from_pylist([{"question": "q?", "answer": "a", "image": {"bytes": b"x" * 2000, "path": ""}}])
+    pq.write_table(table, tmp_path / "q.parquet")  # bytes are not read when it is opened
     with (
         open_questions(tmp_path / "q.parquet", max_row_bytes=1000) as questions,
         pytest.raises(UserError, match="row 1"),
