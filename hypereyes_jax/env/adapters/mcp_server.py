@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from hypereyes_jax.env.actions import ImageSearch, TextSearch
+from hypereyes_jax.env.actions import Call, Malformed, read_call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
 from hypereyes_jax.env.media.images import ImageError, encode_image, read_base64_image
 from hypereyes_jax.env.observations import response
 from hypereyes_jax.env.search.store import image_query
-from hypereyes_jax.env.types import Box, SearchBackend
+from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.errors import UserError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
-_KEEP = 4096  # crops and sent images that can still be named; the oldest go first
+_KEEP_BYTES = 256 << 20  # of crops and sent images that can still be named; the oldest go first
 
 
 def mcp_server(
@@ -46,6 +46,20 @@ def mcp_server(
     fixed = set(search.images)
     server = MCPServer("hypereyes-search")
 
+    def read(name: str, arguments: dict[str, Any]) -> Call:
+        call = read_call({"name": name, "arguments": arguments})
+        if isinstance(call, Malformed):
+            raise ToolError(call.why)
+        return call
+
+    def forget() -> None:
+        """Drops the oldest images, so that what is kept is bounded in bytes."""
+        kept = sum(_bytes(image) for name, image in search.images.items() if name not in fixed)
+        for name in [name for name in search.images if name not in fixed]:
+            if kept <= _KEEP_BYTES:
+                break
+            kept -= _bytes(search.images.pop(name))
+
     def content(found: Found) -> list[Any]:
         if found.outage:
             raise ToolError(f"every search failed: {found.outage}")
@@ -57,10 +71,7 @@ def mcp_server(
 
     async def text_search(input: list[str]) -> list[Any]:
         """Finds passages of text. `input` is a list of queries, all searched at once."""
-        queries = tuple(query.strip() for query in input if query.strip())
-        if not queries:
-            raise ToolError("input must hold at least one query")
-        return content(await search.search([TextSearch(queries)]))
+        return content(await search.search([read("text_search", {"input": input})]))
 
     async def image_search(image: str, area: list[list[float]] | None = None) -> list[Any]:
         """Finds pages that show what an image shows.
@@ -68,7 +79,6 @@ def mcp_server(
         `image` is an id this server has given or knows, or a data URI (data:image/...;base64,...). `area` is a list of
         boxes [x1, y1, x2, y2], each cut out and searched; without it the whole image is searched.
         """
-        boxes = tuple(_box(box) for box in area or [])
         if image.startswith("data:"):
             try:
                 picture = read_base64_image(image)
@@ -76,9 +86,8 @@ def mcp_server(
                 raise ToolError(str(error)) from error
             image = _content_name(0, picture)
             search.images[image] = picture
-        found = await search.search([ImageSearch(image, boxes)])
-        for name in [name for name in search.images if name not in fixed][:-_KEEP]:
-            del search.images[name]
+        found = await search.search([read("image_search", {"image_id": image, "area": area})])
+        forget()
         return content(found)
 
     for tool in (text_search, image_search):
@@ -92,8 +101,5 @@ def _content_name(number: int, image: Image.Image | None) -> str:
     return "img_" + image_query(image).removeprefix("sha256:")[:12]
 
 
-def _box(values: list[float]) -> Box | None:
-    if len(values) != 4:
-        return None
-    x1, y1, x2, y2 = values
-    return (x1, y1, x2, y2)
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * len(image.getbands())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import read_call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import GroundedSearch
-from hypereyes_jax.env.media.images import to_rgb
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image, to_rgb
 from hypereyes_jax.env.observations import response
 from hypereyes_jax.env.types import SearchBackend
 
@@ -30,9 +31,19 @@ class TrlSearchEnvironment:
         self.outage = ""
 
     def reset(self, **row: Any) -> None:
-        """Starts a rollout on a row of the data set: its `images` (or `image`) become img_0, img_1, ..."""
-        images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
-        named = {f"img_{i}": to_rgb(image) for i, image in enumerate(images) if isinstance(image, Image.Image)}
+        """Starts a rollout on a row of the data set: its `images` (or `image`) become img_0, img_1, ...
+
+        Each may be a PIL image, the bytes or the path of a file, or a dict of these two as `datasets` stores one.
+
+        Raises:
+          ImageError: one of them can't be read; a rollout without it would be asked about nothing.
+        """
+        images = row.get("images")
+        if images is None:
+            images = [row["image"]] if row.get("image") is not None else []
+        if isinstance(images, Image.Image | bytes | str | Mapping):
+            images = [images]
+        named = {f"img_{i}": read_image(image) for i, image in enumerate(images)}
         self._search = GroundedSearch(named, self._backend, self._config)
         self.calls = self.invocations = 0
         self.outage = ""
@@ -65,13 +76,29 @@ class TrlSearchEnvironment:
     async def _call(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         found = await self._search.search([read_call({"name": name, "arguments": arguments})])
         self.calls += 1
-        self.invocations += len(found.invocations)
+        self.invocations += sum(invocation.sent for invocation in found.invocations)
         self.outage = self.outage or found.outage
         text = response(found.invocations, found.notes, self._config.content_limit)
         # TRL's chat template puts its own tool_response tags around this.
         text = text.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
         crops = found.crops.values() if self._config.show_crops else ()
         return [*({"type": "image", "image": crop} for crop in crops), {"type": "text", "text": text}]
+
+
+def read_image(value: Any) -> Image.Image:
+    """An image as data sets hold them. Raises ImageError for anything that is none."""
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return decode_image(bytes(value), ImageLimits(trailing_data=True))
+    if isinstance(value, str | Path):
+        try:
+            return decode_image(Path(value).read_bytes(), ImageLimits(trailing_data=True))
+        except (OSError, ValueError) as error:
+            raise ImageError(f"the image {str(value)[:200]!r} can't be read ({type(error).__name__})") from error
+    raise ImageError(f"a {type(value).__name__} is no image: give a PIL image, bytes, a path, or a dict of them")
 
 
 def environment_factory(

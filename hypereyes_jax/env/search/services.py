@@ -88,8 +88,9 @@ def _own(name: str) -> SearchBackend:
     backend: Any = instance(loaded)
     if not isinstance(backend, SearchBackend):
         raise UserError(f"{name} is no search backend: it needs async text_search(query, k) and image_search(image, k)")
-    if not hasattr(backend, "engine"):  # names the service in a store: another version of it may answer differently
-        backend.engine = f"{name}:{loaded.sha256[:12]}"
+    named: Any = backend
+    if not hasattr(named, "engine"):  # names the service in a store: another version of it may answer differently
+        named.engine = f"{name}:{loaded.sha256[:12]}"
     return backend
 
 

@@ -18,10 +18,11 @@ from hypereyes_jax.env import (
     StopReason,
     tool_call,
 )
+from hypereyes_jax.env.adapters import mcp_server as mcp_module
 from hypereyes_jax.env.adapters.mcp_server import mcp_server
 from hypereyes_jax.env.adapters.trl import environment_factory
 from hypereyes_jax.env.adapters.verifiers import converse, environment
-from hypereyes_jax.env.media.images import data_uri
+from hypereyes_jax.env.media.images import ImageError, data_uri, encode_image
 
 FLAGS = Image.new("RGB", (400, 200), "red")
 FLAGS.paste("blue", (200, 0, 400, 200))
@@ -173,3 +174,62 @@ def test_verifiers_loads_the_environment(library):
     (task,) = taskset(vf.TasksetConfig(id="x"))
     assert task.data.question_id == "q"
     assert "image_search" in task.data.system_prompt
+
+
+@pytest.mark.parametrize("kind", ["dict", "bytes", "path", "dict of a path", "one image"])
+async def test_a_trl_row_holds_images_in_every_form(library, tmp_path, kind):
+    data = encode_image(FLAGS, "PNG")
+    (tmp_path / "flags.png").write_bytes(data)
+    first = {
+        "dict": {"bytes": data, "path": None},
+        "bytes": data,
+        "path": str(tmp_path / "flags.png"),
+        "dict of a path": {"bytes": None, "path": str(tmp_path / "flags.png")},
+        "one image": FLAGS,
+    }[kind]
+    environment = environment_factory(library)()
+    environment.reset(images=[first, Image.new("RGB", (8, 8), "green")])
+    blocks = await environment.image_search("img_0", HALVES)
+    assert [block["image"].size for block in blocks[:-1]] == [(200, 200)] * 2  # img_0 is the first
+    assert environment.invocations == 2
+    environment.reset(image=first)
+    await environment.image_search("img_0")
+    assert environment.invocations == 1
+
+
+@pytest.mark.parametrize("wrong", [{"bytes": b"no image"}, {}, 3, "/no/such/file.png", "a\0b", b"", None])
+def test_a_trl_row_with_an_image_that_cannot_be_read_is_refused(library, wrong):
+    with pytest.raises(ImageError):
+        environment_factory(library)().reset(images=[FLAGS, wrong])
+
+
+async def test_a_trl_call_that_sends_nothing_is_no_invocation(library):
+    environment = environment_factory(library)()
+    environment.reset(images=[FLAGS])
+    await environment.image_search("img_7")
+    await environment.image_search("img_0", [[1, 1, 0, 0]])
+    await environment.text_search([" "])
+    assert (environment.calls, environment.invocations) == (3, 0)
+
+
+async def test_mcp_arguments_are_read_as_a_models_are_and_bounded(client, library):
+    async with client(mcp_server(library, {"img_0": FLAGS})) as session:
+        arguments = {"image": "|".join(["img_0"] * 300), "area": [[0, 0, 1, 1]] * 300}
+        result = await session.call_tool("image_search", arguments)
+        assert "only the first 32 of 90000 searches were run" in texts(result)[0]
+        assert library.calls == 32
+        result = await session.call_tool("image_search", {"image": "img_0", "area": [[0, 0, 1]]})
+        assert "four numbers" in texts(result)[0]
+
+
+async def test_images_that_mcp_clients_send_are_kept_up_to_a_bound_of_bytes(client, library, monkeypatch):
+    monkeypatch.setattr(mcp_module, "_KEEP_BYTES", 3 * 30 * 30 * 3)
+    async with client(mcp_server(library, {"img_0": FLAGS})) as session:
+        names = []
+        for shade in range(6):
+            sent = data_uri(Image.new("RGB", (30, 30), (shade * 40, 0, 0)), "PNG")
+            text = texts(await session.call_tool("image_search", {"image": sent}))[0]
+            names.append(text.split("[")[1].split("]")[0])
+        for name in names[-2:]:
+            assert "there is no image" not in texts(await session.call_tool("image_search", {"image": name}))[0]
+        assert "there is no image" in texts(await session.call_tool("image_search", {"image": names[0]}))[0]

@@ -29,12 +29,21 @@ class LocalImageHost:
 
     Args:
       public_url: the tunnel's address; default the local one, which only services on this machine can reach.
-      keep: images kept; the longest unused goes first.
+      keep, keep_bytes: images kept and their bytes; the longest unused go first.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, public_url: str | None = None, keep: int = 4096):
-        self._address, self._public_url, self._keep = (host, port), public_url, keep
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        public_url: str | None = None,
+        keep: int = 4096,
+        keep_bytes: int = 512 << 20,
+    ):
+        self._address, self._public_url = (host, port), public_url
+        self._keep, self._keep_bytes = keep, keep_bytes
         self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._held = 0  # bytes
         self._runner: web.AppRunner | None = None
         self._starting = asyncio.Lock()
 
@@ -42,10 +51,11 @@ class LocalImageHost:
         await self._start()
         data = encode_image(image)
         name = image_name(data)
+        self._held += len(data) - len(self._images.get(name, b""))
         self._images[name] = data
         self._images.move_to_end(name)
-        while len(self._images) > self._keep:
-            self._images.popitem(last=False)
+        while len(self._images) > self._keep or (self._held > self._keep_bytes and len(self._images) > 1):
+            self._held -= len(self._images.popitem(last=False)[1])
         return f"{self._public_url}/{name}"
 
     async def aclose(self) -> None:
