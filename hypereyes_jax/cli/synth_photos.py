@@ -106,7 +106,8 @@ async def _make(config: SynthPhotosConfig, photos: PhotoSet, stages: Stages) -> 
 
     with writing(config.out):
         await asyncio.to_thread((config.out / "parts").mkdir, exist_ok=True)
-    fields = {name: (name, kind) for name, kind in config.fields.items()} or fields_of(photos.name)
+    chosen: dict[str, tuple[str, str]] = {name: (name, kind) for name, kind in config.fields.items()}
+    fields = chosen or fields_of(photos.name)
     client = None
     if config.llm.url:
         client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
