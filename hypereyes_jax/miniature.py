@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.recipes import MINIATURE
 from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
-CONTEXT = 1024  # tokens of an episode, visual tokens included
+CONTEXT = MINIATURE.row_tokens  # tokens of an episode, visual tokens included
 VIEW_LENGTHS = (256, 512, 640, 768)  # attention costs what the longest episode is long, and most are near 500 tokens
 CROWDING = -1.5  # of mosaics in training and evaluation: n flags have weight n**CROWDING, which is 3.2 on average
-PIXELS = MIN_PIXELS, MAX_PIXELS = 32 * 32, 256 * 192  # of an image the model is shown: 1 to 48 visual tokens
+PIXELS = MIN_PIXELS, MAX_PIXELS = MINIATURE.min_pixels, MINIATURE.max_pixels  # of an image: 1 to 48 visual tokens
 
 # Departures from the paper's episode, each to save tokens of a 1,024-token context: one result a search, small crops, a
 # short system prompt, and the question is not repeated after each response.

@@ -13,7 +13,7 @@ more devices than a process has is sampled by teams of processes: the first of a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,6 +130,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
     _refuse_reward(config.reward)
     _refuse_miniature_services(config)
+    _refuse_other_searches(config)
     if config.judge.url == EXACT:
         config = replace(config, judge=replace(config.judge, url=""))
     scale = sized_for(config.scale, config.recipe, config.mesh)
@@ -228,6 +229,26 @@ def _refuse_miniature_services(config: RlConfig) -> None:
             f"{config.recipe} needs {', '.join(missing)}. --accept-miniature trains it with what the miniature has: "
             "its world's searches, exact comparison, no distillation."
         )
+
+
+def _refuse_other_searches(config: RlConfig) -> None:
+    """Raises UserError for settings of searches that this run does not make, which would be ignored."""
+    if config.search.service == "world":
+        given, default = config.search, SearchConfig()
+        ignored = [f"--search.{field.name}" for field in fields(given) if field.name != "service"]
+        why = (
+            "of a search service, and the searches of this run are the miniature world's: name the service with "
+            "--search.service, or say how the world is searched with --settings.search, --settings.latency, "
+            "--settings.search-store and --settings.search-mode"
+        )
+    else:
+        given, default = config.settings, RlConfig.of(config.recipe).settings
+        ignored = [f"--settings.{name}" for name in ("search", "latency", "search_store", "search_mode")]
+        why = f"of the miniature world, and {config.search.service} is searched: give --search.store and --search.mode"
+    for option in ignored:
+        name = option.rpartition(".")[2]
+        if getattr(given, name) != getattr(default, name):
+            raise UserError(f"{option.replace('_', '-')} is a setting {why}")
 
 
 def _refuse_reward(reward: RewardConfig) -> None:

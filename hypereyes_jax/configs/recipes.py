@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hypereyes_jax.configs.images import MIN_PIXELS, PIXELS_A_TOKEN
 from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
 
 
@@ -56,12 +57,19 @@ class Recipe:
     rollout: RolloutConfig | None = None
     distill: bool = False  # OPD from the teacher on failed rollouts
     image_tokens: int = 1_200  # cap of one image
+    min_pixels: int = MIN_PIXELS  # an image is resized to an area between this and its cap
     shard_rows: int = 1  # rows of a micro-batch that a data shard takes
+    row_samples: int = 1  # trajectories that share a row, about
     row_images: int = 12  # images a row is planned for; the paper allows 50 a rollout, most of them small crops
     checkpoint_every: int = 100  # steps, beside one every ten minutes; the authors' 1,000 are more than a run has
     keep_checkpoints: int = 8
     eval_every: int = 1_000  # steps
     seed: int = 42
+
+    @property
+    def max_pixels(self) -> int:
+        """Area that a larger image is resized to: a visual token stands for 32 x 32 pixels."""
+        return self.image_tokens * PIXELS_A_TOKEN
 
 
 _SFT = LearnerConfig(
@@ -109,7 +117,7 @@ HYPEREYES_30B_RL = Recipe(
     checkpoint_every=20,
     eval_every=20,
 )
-# RL of the miniature, which `hypereyes rl` takes its defaults from; lengths and images are in `launch.miniature`.
+# RL of the miniature, which `hypereyes rl` takes its defaults from; the rules of its episodes are in `miniature`.
 MINIATURE_ROLLOUT = RolloutConfig(prompts=16, prompt_tokens=1_024, turn_tokens=256)
 MINIATURE = Recipe(
     name="miniature",
@@ -125,8 +133,10 @@ MINIATURE = Recipe(
     rollout=MINIATURE_ROLLOUT,
     distill=True,
     image_tokens=48,
+    min_pixels=32 * 32,
     shard_rows=8,
-    row_images=6,
+    row_samples=2,  # an episode takes up to half a row
+    row_images=2,
     checkpoint_every=4,
     keep_checkpoints=2,
     seed=0,

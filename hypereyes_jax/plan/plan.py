@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.configs.images import PIXELS_A_TOKEN
 from hypereyes_jax.configs.mesh import DEVICES, MESHES, MeshConfig
 from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
@@ -36,7 +37,7 @@ from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import PlanConfig, default_scale, known
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
-from hypereyes_jax.train.sizes import MINIATURE_RL, PIXELS_A_TOKEN, Scale
+from hypereyes_jax.train.sizes import MINIATURE_RL, Scale
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT
+from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
 from hypereyes_jax.env.search.config import StoreMode, Transport
 
 
@@ -62,9 +62,9 @@ class SftSettings:
     """What counts alike in the loss: every token of a step, as in the authors' training, or every demonstration."""
     learning_rate: float = 3e-3
     """Falls to a tenth by a cosine, as the paper's 1e-4 does; a model this small takes larger steps."""
-    lora_rank: int = 8
-    lora_alpha: float = 32.0
-    dropout: float = 0.05
+    lora_rank: int = AdapterConfig.rank
+    lora_alpha: float = AdapterConfig.alpha
+    dropout: float = AdapterConfig.dropout
     checkpoint_every: int = 5
     """A checkpoint is written every so many steps."""
     checkpoint_minutes: float = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from hypereyes_jax import miniature
-from hypereyes_jax.configs.images import MIN_PIXELS
+from hypereyes_jax.configs.images import PIXELS_A_TOKEN
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, MINIATURE, RECIPES, Recipe
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
@@ -18,8 +18,6 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing.lengths import episode_tokens
 from hypereyes_jax.processing.types import Chunk
-
-PIXELS_A_TOKEN = 32**2
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,10 @@ def scale_of(recipe: Recipe) -> Scale:
         learner=recipe.learner,
         row_tokens=recipe.row_tokens,
         shard_rows=recipe.shard_rows,
-        row_samples=1,
+        row_samples=recipe.row_samples,
         row_images=recipe.row_images,
-        min_pixels=MIN_PIXELS,
-        max_pixels=recipe.image_tokens * PIXELS_A_TOKEN,
+        min_pixels=recipe.min_pixels,
+        max_pixels=recipe.max_pixels,
         slots=rollout.slots if rollout else 1,
         prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
         turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
@@ -126,9 +124,6 @@ def scale_of(recipe: Recipe) -> Scale:
 
 MINIATURE_RL = replace(
     scale_of(MINIATURE),
-    row_samples=2,  # an episode takes up to half a row
-    row_images=2,
-    min_pixels=miniature.MIN_PIXELS,
     view_lengths=miniature.VIEW_LENGTHS,
     episode=miniature.EPISODE,
 )

@@ -110,6 +110,10 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
     ("words", "message"),
     [
         ("--reward.beta 0.1", "add --reward.kind cost-weighted"),
+        ("--search.store s.sqlite", "--search.store is a setting of a search service"),
+        ("--search.policy.in-flight 3", "--search.policy is a setting of a search service"),
+        ("--search.service retriever --search.url http://h --settings.search-store s", "give --search.store"),
+        ("--search.service serve-world --settings.latency 0.5", "--settings.latency is a setting of the miniature"),
         ("--reward.kind cost-weighted --reward.trace.band 2", "leave out --reward.kind cost-weighted"),
         ("--reward.kind cost-weighted --reward.alpha nan", "--reward.alpha must be positive"),
         ("--reward.kind cost-weighted --reward.beta -1", "--reward.beta at least 0"),
