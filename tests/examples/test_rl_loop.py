@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from hypereyes_jax.configs.rollout import EngineConfig
+
 PATH = Path(__file__).parents[2] / "examples" / "rl_loop.py"
 
 
@@ -20,6 +22,10 @@ async def test_two_steps_train_and_publish_what_they_trained(capsys, monkeypatch
         runs.append(real(*arguments))
         return runs[0]
 
+    def few_programs(slots, length, **pixels):
+        return EngineConfig(slots=4, length=length, image_shapes=((1, 64), (1, 256)), **pixels).exact()
+
+    monkeypatch.setattr(example, "EngineConfig", few_programs)  # compiling takes most of the test's time
     real = example.start
     monkeypatch.setattr(example, "start", start)
     history = await example.train(steps=2, prompts=1, group=4)
