@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 _TOKEN = re.compile(r"[^\W_]+(?:['’.&-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?:;\n\r•|]\s*[\"'“«(]*\s*$")
-_NUMBER = re.compile(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?\s*(%|[A-Za-z]+)?")
+# A letter in front makes it part of a name ("img_0"), but not a Chinese one: "高604米".
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?\s*(%|[A-Za-z]+)?")
 # Not "m": 154 m are metres.
 _SCALES = {
     "hundred": 1e2,
@@ -57,6 +58,9 @@ _BRACKETED = re.compile(r"\[[^\]]*\]")  # boxes: coordinates are no facts
 _SMALLEST_CLAIM = 10  # smaller whole numbers count the things in the picture
 _TOLERANCE = 0.005  # relative, of numbers that are rounded in running text
 _MOST_COMBINED = 12  # numbers that a sum may be made of
+_YEARS = range(1000, 2101)
+# Feet, miles, inches, pounds, seconds to years: factors between units that a number may be multiplied or divided by.
+_CONVERSIONS = (3.28084, 1.60934, 2.54, 2.20462, 1.8, 60.0, 3600.0, 24.0, 7.0, 12.0, 365.0, 1000.0)
 _PREFIX = 5  # letters that two forms of a word share: "Iceland", "Icelandic"
 
 
@@ -187,7 +191,7 @@ def derivable(figure: Figure, given: Sequence[Figure]) -> bool:
     product, ratio or percentage."""
     values = list(dict.fromkeys(each.value for each in given))[:_MOST_COMBINED]
     repeated = [each.value for each in given][:_MOST_COMBINED]
-    targets = itertools.chain(_sums(repeated), _of_two(values), (float(len(repeated)),))
+    targets = itertools.chain(_sums(repeated), _of_two(values), _converted(values), (float(len(repeated)),))
     # A quotient is written with a few digits: half a percent, or half of the last digit of a whole number.
     slack = max(_TOLERANCE * abs(figure.value), 0.0 if figure.rounded else 1e-9)
     return any(abs(target - figure.value) <= slack for target in targets)
@@ -204,12 +208,27 @@ def _sums(values: Sequence[float]) -> Iterable[float]:
 def _of_two(values: Sequence[float]) -> Iterable[float]:
     for a, b in itertools.permutations(values, 2):
         yield a - b
+        if a in _YEARS and b in _YEARS:
+            yield a - b - 1  # an age before the birthday
         yield a * b
         if b:
             yield a / b
             yield 100 * a / b
             yield 100 * (a - b) / b
         yield (a + b) / 2
+
+
+def _converted(values: Sequence[float]) -> Iterable[float]:
+    for value in values:
+        for factor in _CONVERSIONS:
+            yield value * factor
+            yield value / factor
+
+
+def is_conversion(figure: Figure) -> bool:
+    """Whether a number is a factor between two units, as it is usually rounded: 3.28 feet a metre."""
+    factors = [factor for each in _CONVERSIONS for factor in (each, 1 / each)]
+    return figure.rounded and any(abs(figure.value - factor) <= _TOLERANCE * factor for factor in factors)
 
 
 def _bare(token: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hypereyes_jax.data.claims import Claims, Evidence, Figure, claims, content_words, derivable
+from hypereyes_jax.data.claims import Claims, Evidence, Figure, claims, content_words, derivable, fold, is_conversion
 from hypereyes_jax.data.dependence import rounds_made, rounds_needed, same_region
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.types import EpisodeResult, Invocation, StopReason, TurnRecord
@@ -164,8 +164,12 @@ def _cites(turns: tuple[TurnRecord, ...], answer: str, asked: Evidence, read: Ev
     """Whether a reason that was given after the first result holds something that only results have told."""
     after = False
     cited: set[str] = set()
+    titles: set[str] = set()
     for turn in turns:
         if after:
+            said = fold(turn.reason)
+            if any(title in said for title in titles):  # also where a script has no capitals and no spaces
+                return True
             told = claims(turn.reason, hedged=False)
             if any(read.has_name(name) and not asked.has_name(name) for name in told.names):
                 return True
@@ -173,13 +177,17 @@ def _cites(turns: tuple[TurnRecord, ...], answer: str, asked: Evidence, read: Ev
                 return True
             cited |= {w for w in content_words(turn.reason) if w in read.words and not asked.has_word(w)}
         after = after or any(call.hits for call in turn.invocations)
+        found = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
+        titles |= {
+            title for title in found if len(title) > 1 and not asked.has_name(title) and not asked.has_word(title)
+        }
     # One word is chance, unless it is the answer: "the currency is the euro".
     return len(cited) >= _CITED_WORDS or (bool(cited) and cited >= set(content_words(answer)))
 
 
 def _follow(said: Sequence[Figure], asked: Evidence, read: Evidence) -> list[Figure]:
     """Those of the numbers that were read or asked, or follow from such numbers, directly or in steps."""
-    standing = [figure for figure in said if read.has_figure(figure) or asked.has_figure(figure)]
+    standing = [f for f in said if read.has_figure(f) or asked.has_figure(f) or is_conversion(f)]
     for figure in said:
         if figure not in standing and derivable(figure, standing):
             standing.append(figure)

@@ -89,6 +89,8 @@ def test_hedged_sentences_and_small_counts_claim_nothing():
         (30, (24, 37, 29), True),  # a mean
         (62, (24, 37), False),
         (1984, (24, 37), False),
+        (36, (1815, 1852), True),  # an age before the birthday
+        (1982, (604,), True),  # metres in feet
     ],
 )
 def test_a_number_may_follow_from_numbers_read(value, given, expected):
@@ -192,6 +194,16 @@ def test_the_same_text_on_another_page_is_nothing_new():
 def test_reasoning_must_rest_on_what_was_read(reason, answer, expected):
     found = [look("Tower of Oslo", "Tower of Rome"), ask(steps_of_both="Oslo: 700 steps in the harbour. Rome: 250.")]
     assert fault(episode(*found, reason=reason, answer=answer)) == expected
+
+
+def test_reasoning_in_a_script_without_capitals_is_read_by_its_numbers_and_titles():
+    found = [look("广州塔", "东方明珠"), ask(高度="广州塔总高度604米。塔高467.9米。")]
+    text = "这两座塔哪座更高？"
+    told = "广州塔高604米，东方明珠高467.9米，所以广州塔更高。"
+    assert fault(episode(*found, text=text, reason=told, answer="广州塔")) is None
+    assert fault(episode(*found, text=text, reason="东方明珠较低。", answer="广州塔")) is None
+    assert fault(episode(*found, text=text, reason="我已经知道了。", answer="广州塔")) == "ungrounded"
+    assert fault(episode(*found, text=text, reason="一座高812米，另一座高933米。", answer="广州塔")) == "ungrounded"
 
 
 def test_other_faults_are_found_as_before():
