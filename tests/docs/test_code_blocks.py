@@ -1,4 +1,4 @@
-"""Every Python block of the documentation runs. Blocks of a page share their names, in order, as a reader types them."""
+"""Every Python block of the documentation runs; the blocks of a page share their names, as a reader types them."""
 
 import ast
 import asyncio
@@ -18,7 +18,9 @@ PAGES = sorted(page for page in DOCS.rglob("*.md") if re.search(r"^```python$", 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "Qwen3-VL-2B-Instruct").symlink_to(BASE)  # where a page loads a checkpoint, the small one stands in
+    (tmp_path / "Qwen").mkdir()
+    for name in ("Qwen3-VL-2B-Instruct", "Qwen/Qwen3-VL-2B-Instruct"):
+        (tmp_path / name).symlink_to(BASE)  # where a page loads a checkpoint, the small one stands in
     names = {"__name__": "__main__"}
     for match in re.finditer(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S):
         line = page.read_text()[: match.start()].count("\n") + 1
