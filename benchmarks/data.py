@@ -7,8 +7,9 @@ It makes its own files (kept in --folder, used again): demonstrations of 5 pictu
 distinct files and as JSON lines with the pictures inside; and questions without pictures. Each part runs in a process
 of its own, which plays process 0 of --processes that share a batch of 64: it looks through its share of the rows, then
 reads, resizes, cuts and packs its share of each batch, as training does. The last line is JSON. Of each part: seconds
-to the first batch; resident memory (MiB) at the first batch, at the last and at most; rows opened, which must be those
-of its share; seconds a batch on this machine's cores; and how many cores a process needs to keep ahead of --step.
+to the first batch, and how many of them on a core (on a busy machine the two differ); resident memory (MiB) at the
+first batch, at the last and at most; rows opened, which must be those of its share; seconds a batch on this machine's
+cores; and how many cores a process needs to keep ahead of --step.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(str(resources.files("hypereyes_jax.assets") / "base"))
     chat = ChatFormat(tokenizer)
+    imported = time.perf_counter()
     names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
     names["vision_start_token_id"] = "<|vision_start|>"
     ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}
@@ -147,7 +149,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     batches = Batches(trajectories, prepare, config, 0, options.processes)
     batch = next(batches)
-    first = time.perf_counter()
+    first, first_cpu = time.perf_counter(), time.process_time()
     resident = [memory("VmRSS")]
     packed = sum(leaf.nbytes for leaf in batch.inputs.vision) / 2**20
     for _ in range(options.batches - 1):
@@ -162,9 +164,11 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": len(examples),
         "left_out": len(left_out),
-        "seconds_to_index": round(opened_at - began, 2),
+        "seconds_to_import": round(imported - began, 2),
+        "seconds_to_index": round(opened_at - imported, 2),
         "seconds_to_look_through_the_share": round(looked_at - opened_at, 2),
         "seconds_to_first_batch": round(first - began, 2),
+        "cpu_seconds_to_first_batch": round(first_cpu, 2),
         "batches": options.batches,
         "trajectories_a_batch": local,
         "packed_mib_a_batch": round(packed, 1),
@@ -188,13 +192,14 @@ def measure_index(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Opening questions, all looked through."""
     from hypereyes_jax.data import open_questions
 
-    before, began = memory("VmRSS"), time.perf_counter()
+    before, began, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
     questions = open_questions(path)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     asked = [questions[index].id for index in (0, len(questions) // 2, len(questions) - 1)]
     return {
         "rows": len(questions),
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "resident_mib_before": before,
         "resident_mib": memory("VmRSS"),
         "resident_mib_most": memory("VmHWM"),
