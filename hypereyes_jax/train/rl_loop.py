@@ -11,6 +11,7 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.outages import OutageWatch, SystematicFailure, mask_reason
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
@@ -89,6 +90,7 @@ class RlLoop:
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
         self._state = processes.state(self._learner, settings.seed, params)
         self._teaching, self._trial = teaching, trial
+        self._outages = OutageWatch()
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
     async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
@@ -116,6 +118,10 @@ class RlLoop:
                             values = await self._step(step, log)
                         except _StepDropped as dropped:
                             reason = str(dropped)
+                        except SystematicFailure:
+                            if saved < step:
+                                self._save(checkpoints)
+                            raise
                     if reason:
                         if saved < step:
                             self._save(checkpoints)
@@ -165,6 +171,9 @@ class RlLoop:
         playing = laps.lap("generation")
         laps.move(waited, "generation", "search")
         judged = await verdicts(self._judge, played)
+        reasons = [mask_reason(each.result, verdict) for each, verdict in zip(played, judged, strict=True)]
+        # All processes end together, before anything of the step counts.
+        self._outages.check([reason for own in self._processes.gather(reasons) for reason in own])
         played_groups: list[Experience] = []
         for number, question in enumerate(mine):
             own = slice(number * settings.group, (number + 1) * settings.group)

@@ -91,7 +91,7 @@ async def test_failed_samples_are_taught_where_the_server_scored_them_and_the_ot
     assert taught == [0, 9]
     assert [replace(sample, teacher_logp=None) for sample in out] == asked
     assert counts == {"distilled": 2, "teacher_failures": 1, "teacher_mismatches": 1}
-    assert "2 of 4 failed rollouts not scored: generate failed 1 times: _TransientError 500" in caplog.text
+    assert "2 of 4 failed rollouts not scored: generate failed 1 times: http_500" in caplog.text
 
 
 async def test_without_a_teacher_nothing_is_distilled():

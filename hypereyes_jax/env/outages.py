@@ -1,0 +1,76 @@
+"""When failures of the world are no longer occasional: a run that masks most of its rollouts learns nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypereyes_jax.env.types import EpisodeResult, StopReason
+from hypereyes_jax.errors import UserError
+
+
+class SystematicFailure(UserError):
+    """Most of what a run asks of the world fails. Its message counts the failures by their reasons."""
+
+
+@dataclass(frozen=True)
+class OutageLimits:
+    """How much of a run may fail for reasons that are not the policy's."""
+
+    share: float = 0.5  # of a step's rollouts; more ends the run
+    in_a_row: int = 64  # rollouts, in the order in which they are given; so many end the run
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or self.in_a_row < 1:
+            raise ValueError("OutageLimits: share lies in (0, 1], in_a_row is at least 1")
+
+
+class OutageWatch:
+    """Counts the masked rollouts of a run, step by step."""
+
+    def __init__(self, limits: OutageLimits | None = None):
+        self._limits = limits or OutageLimits()
+        self._row = 0
+        self._row_reasons: Counter[str] = Counter()
+
+    def check(self, reasons: Sequence[str]) -> None:
+        """Takes in a step.
+
+        Args:
+          reasons: one a rollout, as `mask_reason` gives it: "" = it counts.
+
+        Raises:
+          SystematicFailure: more than the allowed share of the step was masked, or too many rollouts in a row were.
+        """
+        for reason in reasons:
+            if not reason:
+                self._row = 0
+                self._row_reasons.clear()
+                continue
+            self._row += 1
+            self._row_reasons[reason] += 1
+            if self._row >= self._limits.in_a_row:
+                raise SystematicFailure(_message(f"the last {self._row} rollouts all failed", self._row_reasons))
+        masked = Counter(reason for reason in reasons if reason)
+        if masked.total() > self._limits.share * len(reasons):
+            raise SystematicFailure(_message(f"{masked.total()} of a step's {len(reasons)} rollouts failed", masked))
+
+
+def mask_reason(result: EpisodeResult, verdict: bool | None) -> str:
+    """Why a rollout counts nowhere: what failed, in words without numbers, so that equal failures are counted together.
+
+    "" where it counts. `verdict` is the judge's on its answer, if it has one.
+    """
+    if result.stop is StopReason.INFRASTRUCTURE:
+        return re.sub(r"\d+(\.\d+)?", "N", result.why)[:200] or "the world failed"
+    return "the judge gave no verdict" if result.answer is not None and verdict is None else ""
+
+
+def _message(what: str, reasons: Counter[str]) -> str:
+    counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    return (
+        f"{what}, for no fault of the policy: {counted}. Mend what failed and run the same command again; what was "
+        "trained before is kept."
+    )
