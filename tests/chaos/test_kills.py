@@ -1,0 +1,149 @@
+"""kill -9 and SIGTERM at random moments, over every command that writes: the same command again ends as undisturbed.
+
+`python -m tests.chaos.test_kills 100 20 [NAME ...]` does so many of each, prints the counts. `rl` and `sft` have tests of
+their own beside it, which compare weights after many kills of one run (tests/cli/test_rl_killed.py, test_stopped.py).
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from tests.eval.sample_run import write_run
+
+BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
+MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
+# What says when and how it ran, and not what came of it.
+_NOT_COMPARED = {"config.json", "starts.jsonl", ".lock", "cost.json"}
+_TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
+
+
+@dataclass(frozen=True)
+class Target:
+    """A command that writes to `{out}`."""
+
+    name: str
+    words: str
+    inputs: tuple[str, ...] = field(default=())  # folders that it reads, made once
+
+
+TARGETS = [
+    Target("synth", "synth --out {out} --sft-questions 6 --rl-candidates 4 --eval-questions 4"),
+    Target("export", f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8"),
+    Target("report", "report {run} --out {out}/report.html", ("run",)),
+    Target("eval", f"eval {BASE} --out {{out}} --splits heldout --questions 2 --slots 2 --search in-process"),
+    Target(
+        "sft",
+        f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}} --settings.batch 1 "
+        "--settings.epochs 1 --settings.checkpoint-every 2 --scale.shard-rows 1",
+        ("data",),
+    ),
+]
+
+
+def start(target: Target, folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    out.mkdir(exist_ok=True)
+    words = target.words.format(out=out, run=folder / "run", data=folder / "data").split()
+    return subprocess.Popen([*MAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(target: Target, folder: Path, out: Path) -> float:
+    """Run to the end. Returns the seconds it took."""
+    began = time.monotonic()
+    with start(target, folder, out) as process:
+        _, said = process.communicate(timeout=1800)
+    assert process.returncode == 0, said.decode()[-3000:]
+    return time.monotonic() - began
+
+
+def content(out: Path) -> dict[str, str]:
+    """What a command left: digests of its files by name; nothing half-written among them."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = str(path.relative_to(out))
+        if path.name in _NOT_COMPARED or not path.is_file() or "checkpoints" in name or "tensorboard" in name:
+            continue
+        assert not path.name.endswith(".part"), name
+        timed = path.name.startswith(_TIMED)
+        data = b"" if timed else path.read_bytes()
+        if path.suffix == ".jsonl" and path.name.startswith("trajectories"):
+            data = b""  # they hold seconds, too
+        found[name] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def prepare(folder: Path) -> None:
+    write_run(folder / "run", questions=1, steps=2)
+    finish(
+        Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"),
+        folder,
+        folder / "data",
+    )
+
+
+def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) -> tuple[Counter[str], list[str]]:
+    """Counts of what came of the kills and SIGTERMs, and the faults in words."""
+    draw, counts, faults = random.Random(seed), Counter[str](), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        wholes, seconds = {}, {}
+        for target in targets:
+            # Twice into one folder: an existing result is left or replaced, and a warm start takes its usual time.
+            finish(target, folder, folder / f"whole-{target.name}")
+            wholes[target.name] = content(folder / f"whole-{target.name}")
+            seconds[target.name] = finish(target, folder, folder / f"timed-{target.name}")
+        for number in range(kills + terms):
+            target = targets[number % len(targets)]
+            ending = signal.SIGKILL if number < kills else signal.SIGTERM
+            out = folder / f"out-{number}"
+            moment = draw.uniform(0, seconds[target.name])
+            with start(target, folder, out) as process:
+                time.sleep(moment)
+                process.send_signal(ending)
+                _, said = process.communicate(timeout=600)
+            what = f"{target.name}, {ending.name} after {moment:.2f} s of {seconds[target.name]:.2f}"
+            if ending is signal.SIGTERM and process.returncode not in (0, 75, -signal.SIGTERM):
+                faults.append(f"{what}: code {process.returncode}: {said.decode()[-300:]}")
+            if b"Traceback" in said:
+                faults.append(f"{what}: {said.decode()[-300:]}")
+            try:
+                finish(target, folder, out)
+            except AssertionError as error:
+                faults.append(f"{what}: the same command failed: {str(error)[-500:]}")
+                counts["failed"] += 1
+                continue
+            same = content(out) == wholes[target.name]
+            counts["same" if same else "different"] += 1
+            if not same:
+                other = content(out)
+                names = sorted(n for n in {*other, *wholes[target.name]} if other.get(n) != wholes[target.name].get(n))
+                faults.append(f"{what}: {names} differ")
+            shutil.rmtree(out)
+    return counts, faults
+
+
+@pytest.mark.chaos
+def test_a_hundred_kills_and_twenty_terms_change_nothing():
+    counts, faults = run(100, 20)
+    print(dict(counts))
+    assert faults == []
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    chosen = [target for target in TARGETS if not sys.argv[3:] or target.name in sys.argv[3:]]
+    total, wrong = run(int(sys.argv[1]), int(sys.argv[2]), targets=chosen)
+    print("\n".join(wrong))
+    print(f"{total.total()} kills and SIGTERMs: {dict(total)}")
