@@ -1,7 +1,7 @@
 """kill -9 and SIGTERM at random moments, over every command that writes: the same command again ends as undisturbed.
 
-`python -m tests.chaos.test_kills 100 20 [NAME ...]` does so many of each, prints the counts. `rl` and `sft` have tests of
-their own beside it, which compare weights after many kills of one run (tests/cli/test_rl_killed.py, test_stopped.py).
+`python -m tests.chaos.test_kills 100 20 [NAME ...]` does so many of each and prints the counts. Kills of one run of
+`rl` or `sft` again and again, with weights compared, are in tests/cli/test_rl_killed.py and test_stopped.py.
 """
 
 import hashlib
