@@ -20,8 +20,7 @@ import time
 from typing import Any
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
-from hypereyes_jax.plan import topology as target
-from hypereyes_jax.plan.launches import count_launches
+from hypereyes_jax.plan.platform import prepare
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 FORMS = {"cpu": ("xla", "flash"), "tpu": ("splash", "flash", "xla"), "gpu": ("triton", "flash", "cudnn", "xla")}
@@ -42,6 +41,7 @@ def compiled(form: str, length: int, gradient: bool, device: Any, mesh: MeshConf
 
     from hypereyes_jax.models.qwen3_vl import Kernels
     from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
+    from hypereyes_jax.plan import topology as target
 
     attend = segment_attention_for(Kernels(attention=form))
 
@@ -68,7 +68,10 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", help="default: all that the device has")
     args = parser.parse_args()
     mesh = mesh_of(args.device)
-    target.prepare(mesh)
+    prepare(mesh)  # before jax is imported
+    from hypereyes_jax.plan import topology as target
+    from hypereyes_jax.plan.launches import count_launches
+
     device = target.devices(mesh)[0]
     out: dict[str, dict[str, Any]] = {}
     for form in args.forms or FORMS[mesh.platform]:

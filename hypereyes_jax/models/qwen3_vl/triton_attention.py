@@ -1,9 +1,10 @@
-"""Attention within segments as three Triton kernels, for GPUs: forward, gradient of queries, gradient of keys.
+"""Attention within segments as two Triton kernels, for GPUs: forward and backward.
 
-FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). Each program of a grid takes one block of queries (or keys) of
-one head and meets only the blocks that hold its segments, so that several trajectories in a row cost what they cost
-alone; padding, of segment 0, meets nothing. Axis letters: B rows, T tokens, H query heads, K key heads, G query heads a
-key head, D values a head, N blocks.
+FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). Each program of a grid takes one block of queries (backward: of
+keys) of one head and meets only the blocks that hold its segments, so that several trajectories in a row cost what they
+cost alone; padding, of segment 0, meets nothing. The backward pass makes the scores once: programs add their parts of
+the queries' gradient to each other's in float32, in whatever order they come, so its last bits differ from run to run.
+Axis letters: B rows, T tokens, H query heads, K key heads, G query heads a key head, D values a head, N blocks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
 from hypereyes_jax.models.trip_counts import expected_trips
@@ -144,66 +146,7 @@ def _run_forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any,
         )  # fmt: skip
 
 
-def _run_backward(form: tuple[bool, float], *arrays: Any, interpret: bool) -> Any:
-    return (
-        _gradient_of_queries(form, *arrays, interpret=interpret),
-        *_gradient_of_keys(form, *arrays, interpret=interpret),
-    )
-
-
-def _gradient_of_queries(
-    form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, d_out: Any, normaliser: Any, delta: Any, *,
-    interpret: bool,
-) -> jax.Array:  # fmt: skip
-    causal, scale = form
-    batch, length, heads, size = q.shape
-    group = heads // k.shape[2]
-    block_q, block_k = _BACKWARD
-
-    def kernel(
-        q_ref: Any,
-        k_ref: Any,
-        v_ref: Any,
-        segment_ref: Any,
-        d_out_ref: Any,
-        normaliser_ref: Any,
-        delta_ref: Any,
-        meets_ref: Any,
-        d_q_ref: Any,
-    ) -> None:
-        number, head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
-        here = pl.ds(number * block_q, block_q)
-        place_q = number * block_q + jnp.arange(block_q)
-        block, d_block, segment_q = q_ref[row, here, head, :], d_out_ref[row, here, head, :], segment_ref[row, here]
-        top, mean = normaliser_ref[row, head, here], delta_ref[row, head, here]
-
-        def keys(other: Any, total: Any) -> Any:
-            there = pl.ds(other * block_k, block_k)
-            key = k_ref[row, there, head // group, :]
-            place_k = other * block_k + jnp.arange(block_k)
-            seen = _seen(segment_q, segment_ref[row, there], place_q, place_k, causal)
-            score = dot(block, key.T) * (scale * _LOG2_E)
-            weight = jnp.where(seen, jnp.exp2(score - top[:, None]), 0.0)
-            d_weight = dot(d_block, v_ref[row, there, head // group, :].T)
-            d_score = weight * (d_weight - mean[:, None])
-            return total + dot(d_score.astype(key.dtype), key)
-
-        total = jax.lax.fori_loop(
-            meets_ref[row, number, 0], meets_ref[row, number, 1], keys, jnp.zeros((block_q, size))
-        )
-        d_q_ref[row, here, head, :] = (total * scale).astype(d_q_ref.dtype)
-
-    with _expected(length, _BACKWARD, causal, batch * heads):
-        return launch(
-            kernel,
-            (length // block_q, heads, batch),
-            jax.ShapeDtypeStruct(q.shape, q.dtype),
-            q, k, v, segment, d_out, normaliser, delta, _visible(segment, block_q, block_k, causal, queries=True),
-            interpret=interpret, name="attention_backward_queries",
-        )  # fmt: skip
-
-
-def _gradient_of_keys(
+def _run_backward(
     form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, d_out: Any, normaliser: Any, delta: Any, *,
     interpret: bool,
 ) -> Any:  # fmt: skip
@@ -213,18 +156,9 @@ def _gradient_of_keys(
     group = heads // kv_heads
     block_q, block_k = _BACKWARD
 
-    def kernel(
-        q_ref: Any,
-        k_ref: Any,
-        v_ref: Any,
-        segment_ref: Any,
-        d_out_ref: Any,
-        normaliser_ref: Any,
-        delta_ref: Any,
-        meets_ref: Any,
-        d_k_ref: Any,
-        d_v_ref: Any,
-    ) -> None:
+    def kernel(*refs: Any) -> None:
+        q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, *refs = refs
+        _zeros_ref, d_q_ref, d_k_ref, d_v_ref = refs
         number, kv_head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         here = pl.ds(number * block_k, block_k)
         place_k = number * block_k + jnp.arange(block_k)
@@ -242,19 +176,22 @@ def _gradient_of_keys(
             weight = jnp.where(seen, jnp.exp2(score - normaliser_ref[row, head, there][:, None]), 0.0)
             d_v += dot(weight.astype(block.dtype).T, d_block)
             d_weight = dot(d_block, value.T)
-            d_score = weight * (d_weight - delta_ref[row, head, there][:, None])
-            return d_k + dot(d_score.astype(block.dtype).T, block), d_v
+            d_score = (weight * (d_weight - delta_ref[row, head, there][:, None])).astype(block.dtype)
+            triton.atomic_add(d_q_ref, (row, there, head, slice(None)), dot(d_score, key) * scale)
+            return d_k + dot(d_score.T, block), d_v
 
         zeros = jnp.zeros((block_k, size))
         d_k, d_v = jax.lax.fori_loop(0, (stop - first) * group, queries, (zeros, zeros))
         d_k_ref[row, here, kv_head, :] = (d_k * scale).astype(d_k_ref.dtype)
         d_v_ref[row, here, kv_head, :] = d_v.astype(d_v_ref.dtype)
 
+    meets = _visible(segment, block_k, block_q, causal, queries=False)
     with _expected(length, _BACKWARD, causal, batch * heads):
-        return launch(
+        d_q, d_k, d_v = launch(
             kernel,
             (length // block_k, kv_heads, batch),
-            [jax.ShapeDtypeStruct(k.shape, k.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)],
-            q, k, v, segment, d_out, normaliser, delta, _visible(segment, block_k, block_q, causal, queries=False),
-            interpret=interpret, name="attention_backward_keys",
+            [jax.ShapeDtypeStruct(q.shape, jnp.float32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k, v))],
+            q, k, v, segment, d_out, normaliser, delta, meets, jnp.zeros(q.shape, jnp.float32),
+            interpret=interpret, name="attention_backward", aliases={8: 0},
         )  # fmt: skip
+    return d_q.astype(q.dtype), d_k, d_v
