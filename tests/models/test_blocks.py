@@ -80,6 +80,31 @@ def test_a_kernel_gets_arguments_that_give_attention_and_its_gradients(attend, c
     close(found, wanted)
 
 
+@pytest.mark.usefixtures("kernels_here")
+def test_splash_leaves_out_blocks_without_a_segment_in_common():
+    """What is left out is read by nothing: values that are not finite would show. A last block is padding alone."""
+    length, size = 1100, 32
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (1, length, 2, size))
+    k, v = (jax.random.normal(key, (1, length, 1, size)) for key in keys[1:3])
+    direction = jax.random.normal(keys[3], (1, length, 2 * size))
+    segment = jnp.array([[1] * 512 + [2] * 300 + [0] * 288])
+
+    def loss(attend, q, k, v):
+        out = attend(q, k, v, segment, causal=True)
+        return jnp.sum(out[:, 512:812] * direction[:, 512:812]), out
+
+    grad = jax.jit(jax.grad(partial(loss, splash_attention), (0, 1, 2), has_aux=True))
+    broken = [x.at[:, :512].set(jnp.nan) for x in (k, v)]
+    (d_q, d_k, d_v), out = grad(q, *broken)
+    (wanted_q, wanted_k, wanted_v), wanted = jax.jit(
+        jax.grad(partial(loss, segment_attention), (0, 1, 2), has_aux=True)
+    )(q, k, v)
+    assert np.isfinite(out[:, 512:]).all()
+    for ours, theirs in ((out, wanted), (d_q, wanted_q), (d_k, wanted_k), (d_v, wanted_v)):
+        np.testing.assert_allclose(ours[:, 512:812], theirs[:, 512:812], atol=2e-5)
+
+
 CONFIG = TextConfig(vocab_size=64, hidden_size=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=12)
 
 

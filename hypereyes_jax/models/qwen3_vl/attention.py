@@ -11,11 +11,14 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hypereyes_jax.models.partition import dividing, local
+from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_OUT
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.row_attention import query_blocks, row_attention
+from hypereyes_jax.models.qwen3_vl.segment_blocks import blocks_meet
 from hypereyes_jax.models.qwen3_vl.triton_attention import triton_attention
 from hypereyes_jax.models.trip_counts import expected_trips
 
@@ -23,6 +26,8 @@ from hypereyes_jax.models.trip_counts import expected_trips
 _MASKED = -1e30
 _LANES = 128  # of a TPU's vector registers
 _SPLASH_BLOCK = 512  # the kernel's own default of 128 is too little work a step of its grid
+_SPLASH_KEYS = 3072  # of a block of the backward kernel: 4,096 do not fit the fast memory of a v5p
+_NONE = 2**30  # no block
 
 
 class SegmentAttention(Protocol):
@@ -104,25 +109,57 @@ def splash_attention(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
-    batch, length, heads, size = q_BTHD.shape
+    length, heads, size = q_BTHD.shape[1:]
     block = min(_SPLASH_BLOCK, -(-length // _LANES) * _LANES)
-    padded, lanes = -(-length // block) * block, -(-size // _LANES) * _LANES
+    # The backward kernel writes the queries' gradient once for each of its blocks of keys: few, long ones.
+    long = block if length <= _SPLASH_KEYS else _SPLASH_KEYS
+    padded, lanes = -(-length // long) * long, -(-size // _LANES) * _LANES
     pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
     q, k, v = (jnp.pad(x, pad).transpose(0, 2, 1, 3) for x in (q_BTHD * size**-0.5, k_BTKD, v_BTKD))
     segment = jnp.pad(segment_BT, ((0, 0), (0, padded - length)), constant_values=-1)
     shape = (padded, padded)
     head_mask = splash_mask.CausalMask(shape) if causal else splash_mask.FullMask(shape)
-    mask = splash_mask.MultiHeadMask([head_mask] * heads)
-    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    sizes: Any = {f"block_{name}": block for name in names}
     kernel = splash_kernel.make_splash_mha(
-        mask, head_shards=1, q_seq_shards=1, block_sizes=splash_kernel.BlockSizes(**sizes)
-    )
+        splash_mask.MultiHeadMask([head_mask] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=splash_kernel.BlockSizes(
+            block_q=block, block_kv=block, block_kv_compute=block,
+            block_q_dkv=block, block_kv_dkv=long, block_kv_dkv_compute=block, use_fused_bwd_kernel=True,
+        ),
+        residual_checkpoint_name=ATTENTION_OUT,
+    )  # fmt: skip
     blocks = padded // block
     met = blocks * (blocks + 1) / 2 if causal else blocks**2
-    with expected_trips(batch * heads * met):
-        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(s, s)))(q, k, v, segment)
-    return out.transpose(0, 2, 1, 3)[:, :length, :, :size].reshape(batch, length, heads * size)
+
+    def row(arrays: tuple[jax.Array, ...]) -> jax.Array:
+        q, k, v, segment = arrays
+        if causal:
+            kernel.fwd_mask_info = _only_met(fwd_mask, segment, block, block, axis=1)
+            kernel.dkv_mask_info = _only_met(dkv_mask, segment, block, long, axis=0)
+        with expected_trips(heads * met):
+            return kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(segment, segment))
+
+    fwd_mask, dkv_mask = kernel.fwd_mask_info, kernel.dkv_mask_info
+    out = row((q[0], k[0], v[0], segment[0]))[None] if q.shape[0] == 1 else jax.lax.map(row, (q, k, v, segment))
+    return out.transpose(0, 2, 1, 3)[:, :length, :, :size].reshape(-1, length, heads * size)
+
+
+def _only_met(info: Any, segment_T: jax.Array, block_q: int, block_k: int, axis: int) -> Any:
+    """A causal splash mask without the blocks that have no segment in common.
+
+    A block of padding alone meets itself: of queries that met nothing the kernel would make values that are no numbers.
+
+    Args:
+      axis: along which the kernel goes from block to block; it fetches the next one that it will compute.
+    """
+    meets_QS = blocks_meet(segment_T[None], block_q, block_k)[0]
+    own = np.arange(meets_QS.shape[0])[:, None] * block_q // block_k == np.arange(meets_QS.shape[1])
+    block_mask = jnp.where(meets_QS | own, info.block_mask, 0)
+    place = jax.lax.broadcasted_iota(jnp.int32, block_mask.shape, axis + 1)
+    following = jax.lax.cummin(jnp.where(block_mask > 0, place, _NONE), axis=axis + 1, reverse=True)
+    following = jnp.where(following == _NONE, 0, following)
+    return info._replace(block_mask=block_mask, data_next=following.astype(info.data_next.dtype))
 
 
 def masked_attention(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
+from hypereyes_jax.models.qwen3_vl.segment_blocks import blocks_meet
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
 
@@ -76,14 +77,8 @@ def _visible(segment: jax.Array, block: int, other: int, causal: bool, queries: 
     Args:
       queries: the blocks are of queries, and the others of keys.
     """
-
-    def ends(size: int) -> tuple[jax.Array, jax.Array]:
-        parts = segment.reshape(segment.shape[0], -1, size)
-        return jnp.min(jnp.where(parts > 0, parts, jnp.iinfo(jnp.int32).max), axis=-1), jnp.max(parts, axis=-1)
-
-    (low, high), (other_low, other_high) = ends(block), ends(other)
-    meets = (low[:, :, None] <= other_high[:, None]) & (other_low[:, None] <= high[:, :, None])
-    own, others = np.arange(low.shape[1])[:, None], np.arange(other_low.shape[1])
+    meets = blocks_meet(segment, block, other)
+    own, others = np.arange(meets.shape[1])[:, None], np.arange(meets.shape[2])
     if causal:
         meets &= others * other < (own + 1) * block if queries else (others + 1) * other > own * block
     first = jnp.min(jnp.where(meets, others, others.size), axis=-1)
