@@ -26,7 +26,7 @@ from hypereyes_jax.models.trip_counts import expected_trips
 _MASKED = -1e30
 _LANES = 128  # of a TPU's vector registers
 _SPLASH_BLOCK = 512  # the kernel's own default of 128 is too little work a step of its grid
-_SPLASH_KEYS = 3072  # of a block of the backward kernel: 4,096 do not fit the fast memory of a v5p
+_SPLASH_KEYS = 3072  # of a block; backward, 4,096 do not fit the fast memory of a v5p
 _NONE = 2**30  # no block
 
 
@@ -111,7 +111,7 @@ def splash_attention(
 
     length, heads, size = q_BTHD.shape[1:]
     block = min(_SPLASH_BLOCK, -(-length // _LANES) * _LANES)
-    # The backward kernel writes the queries' gradient once for each of its blocks of keys: few, long ones.
+    # The backward kernel writes the queries' gradient once for each block of keys: few, long ones.
     long = block if length <= _SPLASH_KEYS else _SPLASH_KEYS
     padded, lanes = -(-length // long) * long, -(-size // _LANES) * _LANES
     pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
@@ -124,18 +124,18 @@ def splash_attention(
         head_shards=1,
         q_seq_shards=1,
         block_sizes=splash_kernel.BlockSizes(
-            block_q=block, block_kv=block, block_kv_compute=block,
+            block_q=block, block_kv=long, block_kv_compute=block,
             block_q_dkv=block, block_kv_dkv=long, block_kv_dkv_compute=block, use_fused_bwd_kernel=True,
         ),
         residual_checkpoint_name=ATTENTION_OUT,
     )  # fmt: skip
     blocks = padded // block
-    met = blocks * (blocks + 1) / 2 if causal else blocks**2
+    met = sum(-(-(number + 1) * block // long) for number in range(blocks)) if causal else blocks * (padded // long)
 
     def row(arrays: tuple[jax.Array, ...]) -> jax.Array:
         q, k, v, segment = arrays
         if causal:
-            kernel.fwd_mask_info = _only_met(fwd_mask, segment, block, block, axis=1)
+            kernel.fwd_mask_info = _only_met(fwd_mask, segment, block, long, axis=1)
             kernel.dkv_mask_info = _only_met(dkv_mask, segment, block, long, axis=0)
         with expected_trips(heads * met):
             return kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(segment, segment))
