@@ -12,7 +12,7 @@ test: ## the tests; a second run is faster (compiled programs are kept in .cache
 	pytest
 
 test-all: ## also the tests that take minutes
-	pytest -m 'not oracle and not mutation'
+	pytest -m 'not oracle and not mutation and not chaos'
 
 lint: ## what CI checks besides the tests
 	ruff check .
