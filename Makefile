@@ -1,6 +1,6 @@
 # The few commands people use. `make` lists them.
 .DEFAULT_GOAL := help
- .PHONY: help install test test-all lint docs format quickstart ci
+.PHONY: help install test test-all lint docs format quickstart ci
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

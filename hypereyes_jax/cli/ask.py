@@ -94,7 +94,7 @@ async def _ask(config: AskConfig, console: Console) -> None:
         raise UserError(
             f"--out {config.out} is the trajectory file: end it in .jsonl, the boxes lie beside it as a PNG."
         )
-    check_outputs([config.out, drawn], [path for path in (Path(config.image), config.checkpoint) if path is not None])
+    check_outputs([config.out, drawn], [Path(path) for path in (config.image, config.checkpoint) if path is not None])
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -233,6 +233,8 @@ def _refuse_miniature_services(config: RlConfig) -> None:
 
 def _refuse_other_searches(config: RlConfig) -> None:
     """Raises UserError for settings of searches that this run does not make, which would be ignored."""
+    given: Any
+    default: Any
     if config.search.service == "world":
         given, default = config.search, SearchConfig()
         ignored = [f"--search.{field.name}" for field in fields(given) if field.name != "service"]

@@ -278,7 +278,9 @@ def _grouped(
     block_n, block_k = _width(columns), _width(terms)
     grid = (work.size_C.size, pl.cdiv(columns, block_n))
 
-    def kernel(order_ref, begin_ref, size_ref, expert_ref, x_ref, weights_ref, *refs):
+    def kernel(
+        order_ref: Any, begin_ref: Any, size_ref: Any, expert_ref: Any, x_ref: Any, weights_ref: Any, *refs: Any
+    ) -> Any:
         number = pl.program_id(0)
         begin, size, expert = begin_ref[number], size_ref[number], expert_ref[number]
         place = begin + jnp.arange(form.rows)
@@ -289,7 +291,7 @@ def _grouped(
         column = pl.program_id(1) * block_n + jnp.arange(block_n)
         inside = column < columns
 
-        def step(k, parts):
+        def step(k: Any, parts: Any) -> Any:
             term = k * block_k + jnp.arange(block_k)
             some = term < terms
             left = triton.load(x_ref.at[row[:, None], term[None]], mask=real[:, None] & some[None], other=0.0)
@@ -324,13 +326,13 @@ def _combined(
     each, width = gate_NK.shape[1], y_AD.shape[1]
     block = min(128, max(LEAST, int(pl.next_power_of_2(width))))
 
-    def kernel(place_ref, total_ref, gate_ref, y_ref, out_ref):
+    def kernel(place_ref: Any, total_ref: Any, gate_ref: Any, y_ref: Any, out_ref: Any) -> Any:
         token = pl.program_id(0) * _COMBINED + jnp.arange(_COMBINED)
         column = pl.program_id(1) * block + jnp.arange(block)
         mask = (token < tokens)[:, None] & (column < width)[None]
         total = total_ref[0]
 
-        def add(k, out):
+        def add(k: Any, out: Any) -> Any:
             place = triton.load(place_ref.at[token * each + k], mask=token < tokens, other=total)
             gate = triton.load(gate_ref.at[token * each + k], mask=token < tokens, other=0.0).astype(jnp.float32)
             here = mask & (place < total)[:, None]
@@ -363,13 +365,15 @@ def _weight_gradient(
     count, height, width = total_EDF.shape
     block_m, block_n, block_k = _width(height), _width(width), 64
 
-    def kernel(order_ref, begin_ref, size_ref, left_ref, right_ref, _total_ref, out_ref):
+    def kernel(
+        order_ref: Any, begin_ref: Any, size_ref: Any, left_ref: Any, right_ref: Any, _total_ref: Any, out_ref: Any
+    ) -> Any:
         expert = pl.program_id(2)
         begin, size = begin_ref[expert], size_ref[expert]
         row = pl.program_id(0) * block_m + jnp.arange(block_m)
         column = pl.program_id(1) * block_n + jnp.arange(block_n)
 
-        def step(k, out):
+        def step(k: Any, out: Any) -> Any:
             place = k * block_k + jnp.arange(block_k)
             real = place < size
             token = triton.load(order_ref.at[begin + place], mask=real, other=0) // each
