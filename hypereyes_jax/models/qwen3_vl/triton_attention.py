@@ -152,8 +152,8 @@ def _run_backward(
     block_q, block_k = _BACKWARD
 
     def kernel(*refs: Any) -> None:
-        q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, *refs = refs
-        _zeros_ref, d_q_ref, d_k_ref, d_v_ref = refs
+        q_ref, k_ref, v_ref, segment_ref, d_out_ref, normaliser_ref, delta_ref, meets_ref, *of_results = refs
+        _zeros_ref, d_q_ref, d_k_ref, d_v_ref = of_results
         number, kv_head, row = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         here = pl.ds(number * block_k, block_k)
         place_k = number * block_k + jnp.arange(block_k)
