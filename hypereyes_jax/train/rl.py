@@ -70,9 +70,9 @@ def train(
 
     async def whole() -> Any:
         async with (
-            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as taught,
+            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as distillation,
             _searching(settings, search or SearchConfig()) as backend,
-            judging(judge or JudgeConfig()) as asked,
+            judging(judge or JudgeConfig()) as answers_judge,
         ):
             most = rollouts.scale.prompt_tokens
 
@@ -88,7 +88,15 @@ def train(
                 short,
                 settings.prompts,
                 lambda: select(
-                    directory, rollouts, short, backend, asked, settings.seed, stages, processes, weights_digest(params)
+                    directory,
+                    rollouts,
+                    short,
+                    backend,
+                    answers_judge,
+                    settings.seed,
+                    stages,
+                    processes,
+                    weights_digest(params),
                 ),
             )
             loop = RlLoop(
@@ -98,10 +106,10 @@ def train(
                 params,
                 chosen,
                 references,
-                taught,
+                distillation,
                 settings,
                 backend,
-                asked,
+                answers_judge,
                 processes,
                 tried,
                 reward,

@@ -24,7 +24,7 @@ from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
-from hypereyes_jax.rollout import Timeline
+from hypereyes_jax.rollout import Timeline, Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
@@ -51,6 +51,13 @@ class Trial(NamedTuple):
 
 class _StepDropped(Exception):
     """The run is to stop, and the step under way has not changed the state; says why."""
+
+
+class _Scored(NamedTuple):
+    """What judging and ranking of a step's rollouts gave."""
+
+    samples: list[TrainingSample]  # of this process's rollouts
+    figures: dict[str, float]  # over all processes, alike in each
 
 
 class RlLoop:
@@ -148,55 +155,101 @@ class RlLoop:
         checkpoints.save(self._state, cursor)
 
     async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
-        """Play, score, distil, update, publish. Raises _StepDropped if the run is to stop, before anything changes."""
-        settings, timeline = self._settings, Timeline()
-        asked = [self._questions[index] for index in self._order(step)]
-        mine = self._processes.share(asked)
-        repeated = [question for question in mine for _ in range(settings.group)]
-        by_question = rollout_seeds(settings.seed, step + 1, len(asked) * settings.group).reshape(len(asked), -1)
-        seeds = [int(seed) for own in self._processes.share(list(by_question)) for seed in own]
-        laps = Laps(self._processes)
+        """Play, score, distil, update, publish. Raises _StepDropped if the run is to stop, before anything changes.
+
+        Every process makes these calls in this order, also one that has nothing to play: in each of them processes wait
+        for each other.
+        """
+        laps, timeline = Laps(self._processes), Timeline()
+        questions = [self._questions[index] for index in self._order(step)]
+        played, generation = await self._play(step, questions, timeline, laps)
+        scored = await self._score(step, questions, played, log, laps)
+        samples, distilled = await self._distil(scored.samples, laps)
+        updated, machine = self._update(samples, laps)
+        synced = self._publish(step + 1)
+        laps.lap("sync")
+        engine = {f"engine_{name}": share for name, share in timeline.utilisation().items()}
+        own = {**laps.seconds(), **machine, **synced, **engine}
+        over_all = over_processes(self._processes, own, len(played), generation, self._searches())
+        return {**updated, **scored.figures, **distilled, **over_all}
+
+    async def _play(
+        self, step: int, questions: Sequence[Question], timeline: Timeline, laps: Laps
+    ) -> tuple[list[Trajectory], float]:
+        """(this process's groups of rollouts, one after the other; seconds that it played)."""
+        settings, processes = self._settings, self._processes
+        repeated = [question for question in processes.share(questions) for _ in range(settings.group)]
+        by_question = rollout_seeds(settings.seed, step + 1, len(questions) * settings.group)
+        rows = list(by_question.reshape(len(questions), -1))
+        seeds = [int(seed) for row in processes.share(rows) for seed in row]
         play = self._rollouts.play(repeated, self._backend, seeds, group=settings.group, timeline=timeline)
         result = await unless_stopped(self._directory.stop, play)
         await self._rollouts.rest()
         # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
         # ends after it.
-        reason = self._processes.first_reason(self._directory.stop.reason)
+        reason = processes.first_reason(self._directory.stop.reason)
         if result is None or reason:
             raise _StepDropped(reason)
         played, waited = result
         self._rollouts.suspend()
-        if self._processes.leads:
-            timeline.write(self._directory.file(self._processes.own_name(TIMELINE)))
-        playing = laps.lap("generation")
+        if processes.leads:
+            timeline.write(self._directory.file(processes.own_name(TIMELINE)))
+        generation = laps.lap("generation")
         laps.move(waited, "generation", "search")
-        judged = await verdicts(self._judge, played)
-        reasons = [mask_reason(each.result, verdict) for each, verdict in zip(played, judged, strict=True)]
+        return played, generation
+
+    async def _score(
+        self,
+        step: int,
+        questions: Sequence[Question],
+        played: Sequence[Trajectory],
+        log: MetricsWriter | NoMetrics,
+        laps: Laps,
+    ) -> _Scored:
+        """Judges and ranks this process's rollouts; the references learn from the groups of all processes."""
+        group, processes, references = self._settings.group, self._processes, self._references
+        verdict = await verdicts(self._judge, played)
+        reasons = [mask_reason(each.result, correct) for each, correct in zip(played, verdict, strict=True)]
         # All processes end together, before anything of the step counts.
-        self._outages.check([reason for own in self._processes.gather(reasons) for reason in own])
-        played_groups: list[Experience] = []
-        for number, question in enumerate(mine):
-            own = slice(number * settings.group, (number + 1) * settings.group)
-            reference = self._references.get(question.id)
-            played_groups.append(score_group(played[own], judged[own], reference, self._reward))
-        self._keep(step, played_groups, log)
+        self._outages.check([reason for each in processes.gather(reasons) for reason in each])
+        own: list[Experience] = []
+        for number, question in enumerate(processes.share(questions)):
+            part = slice(number * group, (number + 1) * group)
+            own.append(score_group(played[part], verdict[part], references.get(question.id), self._reward))
+        self._keep(step, own, log)
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
-        shares = self._processes.gather([group.record() for group in played_groups])
-        groups = [Experience.from_record(record) for record in self._processes.merged(shares)]
-        held = [self._references.get(question.id) for question in asked]
-        for question, group in zip(asked, groups, strict=True):
-            observe(self._references, question.id, group)
-        tightened = sum(self._references.get(q.id) != before for q, before in zip(asked, held, strict=True))
-        tightened += self._references.commit() if self._ends_epoch(step) else 0
-        samples = [sample for group in played_groups for sample in group.samples()]
+        shares = processes.gather([each.record() for each in own])
+        groups = [Experience.from_record(record) for record in processes.merged(shares)]
+        before = [references.get(question.id) for question in questions]
+        for question, each in zip(questions, groups, strict=True):
+            observe(references, question.id, each)
+        tightened = sum(references.get(q.id) != old for q, old in zip(questions, before, strict=True))
+        tightened += references.commit() if self._ends_epoch(step) else 0
+        samples = [sample for each in own for sample in each.samples()]
         if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
         laps.lap("judging")
-        samples = await self._rollouts.handed_out(samples)
-        laps.lap("waiting")  # a follower for its leader
-        samples, taught = await self._teaching(samples)
+        figures = {
+            **summary(groups),
+            "reference_rounds": sum(r.rounds for r in before) / len(before),
+            "reference_invocations": sum(r.invocations for r in before) / len(before),
+            "references_tightened": float(tightened),
+        }
+        return _Scored(samples, figures)
+
+    async def _distil(
+        self, samples: Sequence[TrainingSample], laps: Laps
+    ) -> tuple[list[TrainingSample], dict[str, float]]:
+        """(what this process feeds to the learner, failed samples with the teacher's log-probs; counts)."""
+        own = await self._rollouts.handed_out(samples)
+        laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
+        scored, counts = await self._teaching(own)
         laps.lap("teacher")
+        return scored, counts
+
+    def _update(self, samples: Sequence[TrainingSample], laps: Laps) -> tuple[dict[str, float], dict[str, float]]:
+        """One optimiser step: (the learner's figures, this machine's)."""
         # In a dead group only failed rollouts, which the teacher scored, have a gradient: the others cost nothing.
         live = [sample for sample in samples if sample.advantage != 0 or sample.teacher_logp is not None]
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
@@ -206,25 +259,8 @@ class RlLoop:
         self._watch.check(batch, self._packing)
         laps.lap("packing")
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
-        values = {name: float(value) for name, value in metrics.items()}
-        trained = laps.lap("training")
-        synced = self._publish(step + 1)
-        laps.lap("sync")
-        figures = {
-            **laps.seconds(),
-            **self._watch.figures(batch, trained),
-            **synced,
-            **{f"engine_{name}": share for name, share in timeline.utilisation().items()},
-        }
-        return {
-            **values,
-            **summary(groups),
-            "reference_rounds": sum(r.rounds for r in held) / len(held),
-            "reference_invocations": sum(r.invocations for r in held) / len(held),
-            "references_tightened": float(tightened),
-            **taught,
-            **over_processes(self._processes, figures, len(played), playing, self._searches()),
-        }
+        figures = {name: float(value) for name, value in metrics.items()}
+        return figures, self._watch.figures(batch, laps.lap("training"))
 
     def _keep(self, step: int, groups: Sequence[Experience], log: MetricsWriter | NoMetrics) -> None:
         """Keep sampled groups of this step's rollouts for the report, and show the trackers some."""

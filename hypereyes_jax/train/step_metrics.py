@@ -74,8 +74,8 @@ def over_processes(
       rollouts: it played, in `playing` seconds.
       searches: all that were made in the run so far, of all processes (`searches_so_far`).
     """
-    told = processes.gather([dict(own), rollouts, playing])
-    figures: Sequence[Mapping[str, float]] = [each[0] for each in told]
+    everyone = processes.gather([dict(own), rollouts, playing])
+    figures: Sequence[Mapping[str, float]] = [each[0] for each in everyone]
     players = [figures[number] for number in processes.players]
     out = {}
     for name in sorted({name for each in figures for name in each}):
@@ -83,8 +83,8 @@ def over_processes(
         values = [each[name] for each in among if name in each]
         over = np.sum if name in _SUMMED else np.max if name in _HIGHEST else np.mean
         out[name] = float(over(values))
-    slowest = max(each[2] for each in told)
-    out["rollouts_per_second"] = sum(each[1] for each in told) / slowest
+    slowest = max(each[2] for each in everyone)
+    out["rollouts_per_second"] = sum(each[1] for each in everyone) / slowest
     return out | searches.numbers()
 
 

@@ -37,7 +37,7 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
                     images[id(image)] = len(images)
                     sizes.append(list(image.size))
                     arrays.append(np.frombuffer(image.convert("RGB").tobytes(), np.uint8))
-    told = []
+    described = []
     for sample in samples:
         chunks: list[Any] = []
         for chunk in sample.chunks:
@@ -49,24 +49,24 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
                 chunks.append(None)
         if sample.teacher_logp is not None:
             arrays.append(sample.teacher_logp)
-        told.append([sample.advantage, sample.failed, sample.weight, sample.teacher_logp is not None, chunks])
-    return Message("samples", [sizes, told], arrays)
+        described.append([sample.advantage, sample.failed, sample.weight, sample.teacher_logp is not None, chunks])
+    return Message("samples", [sizes, described], arrays)
 
 
 def from_message(message: Message) -> list[TrainingSample]:
     """What `to_message` was given."""
-    sizes, told = message.values
+    sizes, described = message.values
     arrays = iter(message.arrays)
     images = [Image.frombytes("RGB", tuple(size), next(arrays).tobytes()) for size in sizes]
     samples = []
-    for advantage, failed, weight, taught, spoken in told:
+    for advantage, failed, weight, has_teacher, kinds in described:
         chunks: list[Chunk] = []
-        for shown in spoken:
-            if shown is None:
+        for images_of in kinds:
+            if images_of is None:
                 tokens, truncated, full, version = (next(arrays) for _ in range(4))
                 chunks.append(SampledChunk(tokens, truncated, full, version))
             else:
-                chunks.append(ContextChunk(next(arrays), tuple(images[number] for number in shown)))
-        teacher = next(arrays) if taught else None
+                chunks.append(ContextChunk(next(arrays), tuple(images[number] for number in images_of)))
+        teacher = next(arrays) if has_teacher else None
         samples.append(TrainingSample(tuple(chunks), advantage, failed, weight, teacher))
     return samples
