@@ -26,10 +26,10 @@ class CompileClock:
     ) -> None:
         jax.monitoring.unregister_event_duration_listener(self._note)
 
-    def _note(self, event: str, seconds: float, **_: Any) -> None:
+    def _note(self, event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith(_COMPILING):  # it is told at the event's end
             end = time.perf_counter()
-            self._spans.append((end - seconds, end))
+            self._spans.append((end - duration_secs, end))
 
     def seconds_between(self, start: float, end: float) -> float:
         """Seconds of [start, end], on `time.perf_counter`'s clock, in which something was compiled."""
