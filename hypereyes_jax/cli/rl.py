@@ -117,6 +117,7 @@ def run(config: RlConfig) -> None:
 def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.learner.reward import load_rewards
     from hypereyes_jax.models.pretrained import save_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import teams
@@ -129,6 +130,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
     _refuse_reward(config.reward)
+    load_rewards(config.reward.functions)  # a wrong one is told before anything is spent
     _refuse_miniature_services(config)
     _refuse_other_searches(config)
     if config.judge.url == EXACT:
@@ -256,6 +258,8 @@ def _refuse_other_searches(config: RlConfig) -> None:
 def _refuse_reward(reward: RewardConfig) -> None:
     """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
     default, trace = RewardConfig(), reward.trace
+    if reward.functions and replace(reward, functions=()) != default:
+        raise UserError("--reward.functions take the place of the other rewards: leave out their settings")
     if reward.kind == "trace" and (reward.alpha, reward.beta) != (default.alpha, default.beta):
         raise UserError("--reward.alpha and --reward.beta are of another reward: add --reward.kind cost-weighted")
     if reward.kind == "cost-weighted" and trace != default.trace:

@@ -40,6 +40,9 @@ class RewardConfig:
     malformed_call: float = -0.1  # R_fmt of each turn with a tool call that can't be read; 0 = none
     format_floor: float = -0.5  # R_fmt of a rollout in all is never below this, what a reply without an answer gets
     trace: TraceConfig = field(default_factory=TraceConfig)
+    # module:object or file.py:object, with *weight behind if need be: functions of a group of rollouts
+    # (`learner.reward`) whose weighted sum is the reward instead. References tighten all the same.
+    functions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.malformed_call > 0 or self.format_floor > 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.learner.reward import RewardGroup, WeightedRewards
 from hypereyes_jax.rl.advantages import group_relative_advantage
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
 from hypereyes_jax.rl.references import ReferenceStore
@@ -32,6 +34,7 @@ class Experience:
     reward_G: np.ndarray  # float32
     advantage_G: np.ndarray  # float32
     outgrown_G: np.ndarray  # bool: it needed a longer context than there is, and was masked
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of a user's own rewards
 
     @property
     def failed_G(self) -> np.ndarray:
@@ -52,17 +55,18 @@ class Experience:
             if valid and trajectory.sampled_tokens
         ]
 
-    def record(self) -> dict[str, list]:
+    def record(self) -> dict[str, Any]:
         """The numbers without the trajectories, for JSON."""
-        return {
-            field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "trajectories"
-        }
+        arrays = [each.name for each in fields(self) if each.name not in ("trajectories", "metrics")]
+        return {name: getattr(self, name).tolist() for name in arrays} | {"metrics": dict(self.metrics)}
 
     @classmethod
-    def from_record(cls, record: dict[str, list]) -> Experience:
+    def from_record(cls, record: dict[str, Any]) -> Experience:
         """What `record` gave, exactly, without trajectories."""
         kinds = {"valid_G": bool, "outgrown_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
-        return cls((), **{name: np.array(values, kinds.get(name, np.float32)) for name, values in record.items()})
+        arrays = {name: values for name, values in record.items() if name != "metrics"}
+        made = {name: np.array(values, kinds.get(name, np.float32)) for name, values in arrays.items()}
+        return cls((), **made, metrics=record["metrics"])
 
 
 def score_group(
@@ -70,6 +74,7 @@ def score_group(
     correct: Sequence[bool | None],
     reference: tuple[int, int],
     config: RewardConfig = RewardConfig(),
+    own: WeightedRewards | None = None,
 ) -> Experience:
     """Scores the rollouts of one question.
 
@@ -78,6 +83,7 @@ def score_group(
       correct: the judge's verdicts; None = it could not be asked (or there was no answer to judge).
       reference: (rounds, invocations) in force for the question.
       config: which reward, with its constants.
+      own: a user's rewards, which take the place of it.
     """
     results = [trajectory.result for trajectory in trajectories]
     accuracy = np.array(
@@ -113,6 +119,13 @@ def score_group(
     floor = np.minimum(np.float32(config.format_floor) - spent, np.float32(0))
     formatted = np.where(valid, np.maximum(schema, floor), np.float32(0))
     total = jnp.asarray(total) + jnp.asarray(formatted)
+    metrics: Mapping[str, float] = {}
+    if own is not None:
+        group = RewardGroup(
+            results[0].question, accuracy, rounds, invocations, valid, tuple(results), (reference[0], reference[1])
+        )
+        paid, metrics = own(group)
+        total, tool = jnp.asarray(paid), jnp.zeros(len(paid))
     advantage = group_relative_advantage(total, valid_G)
     return Experience(
         tuple(trajectories),
@@ -125,6 +138,7 @@ def score_group(
         np.asarray(total, np.float32),
         np.asarray(advantage, np.float32),
         outgrown,
+        metrics,
     )
 
 
@@ -157,4 +171,5 @@ def summary(groups: Sequence[Experience]) -> dict[str, float]:
         "dead_groups": float(np.mean([group.is_dead for group in groups])),
         "masked": float(np.mean(~valid)),
         "outgrown": float(np.mean(np.concatenate([group.outgrown_G for group in groups]))),
+        **{name: float(np.mean([group.metrics[name] for group in groups])) for name in groups[0].metrics},
     }

@@ -16,11 +16,13 @@ from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
+from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import NoMetrics, Processes
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.learner.reward import load_rewards
 from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
@@ -85,6 +87,9 @@ class RlLoop:
         self._directory, self._rollouts, self._model = directory, rollouts, model
         self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
         self._questions, self._reward = questions, reward
+        self._own_reward = load_rewards(reward.functions)
+        if self._own_reward is not None and processes.first:
+            write_json(directory.file("rewards.json"), self._own_reward.record())
         self._references = ReferenceStore(references, tighten)
         samples = settings.prompts * settings.group // processes.count
         self._packing = scale.pack(samples, processes.shards)
@@ -215,7 +220,8 @@ class RlLoop:
         own: list[Experience] = []
         for number, question in enumerate(processes.share(questions)):
             part = slice(number * group, (number + 1) * group)
-            own.append(score_group(played[part], verdict[part], references.get(question.id), self._reward))
+            reference = references.get(question.id)
+            own.append(score_group(played[part], verdict[part], reference, self._reward, self._own_reward))
         self._keep(step, own, log)
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.

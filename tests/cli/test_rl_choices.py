@@ -70,6 +70,18 @@ def test_by_default_references_wait_for_the_end_of_the_epoch_and_rollouts_are_pa
     assert values["reward_tool"] > 0  # all right answers are within this reference
 
 
+def test_a_reward_of_one_s_own_ranks_the_rollouts_and_is_kept_with_the_run(tmp_path, monkeypatch):
+    own = tmp_path / "own.py"
+    own.write_text("def few_rounds(group):\n    return -group.rounds_G, {'groups': 1.0}\n")
+    values = first_step(tmp_path / "run", monkeypatch, True, reward=RewardConfig(functions=(f"{own}:few_rounds*0.5",)))
+    assert values["rounds"] > 0
+    assert values["reward"] == pytest.approx(-0.5 * values["rounds"], abs=1e-6)
+    assert values["reward_few_rounds_groups"] == 1.0
+    (kept,) = json.loads((tmp_path / "run" / "rewards.json").read_text())
+    assert kept["name"] == f"{own}:few_rounds"
+    assert len(kept["sha256"]) == 64
+
+
 @pytest.mark.slow
 def test_distillation_as_a_loss_takes_the_weights_of_a_wider_teacher(tmp_path, monkeypatch):
     learner = replace(MINIATURE_RL.learner, opd="reverse-kl")
