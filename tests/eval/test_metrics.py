@@ -69,3 +69,9 @@ def test_failure_kinds_are_counted():
 
 def test_the_summary_of_nothing_is_still_json():
     assert json.loads(json.dumps(summarise([]).to_json(), allow_nan=False))["n"] == 0
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 300])
+def test_the_bound_of_none_or_all_right_is_exact(n):
+    assert wilson_interval(0, n)[0] == 0.0
+    assert wilson_interval(n, n)[1] == 1.0

@@ -3,11 +3,13 @@ from __future__ import annotations
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import torch
 
+from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge, trainable_count
 from hypereyes_jax.models.peft import load_peft, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, load_hf
@@ -148,3 +150,25 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
     save_peft(tmp_path, config, init_lora(jax.random.key(0), params, config))
     with pytest.raises(ValueError, match=r"surplus|expected"):
         load_peft(tmp_path, CONFIGS["wide heads"])
+
+
+def test_dropout_keeps_the_mean_and_has_a_mask_of_its_own_for_every_map_and_key():
+    size, drop = 400, 0.25
+    lora = Lora({}, LoraConfig((LoraRule("layers/.*", rank=size, alpha=2 * size),), dropout=drop))
+    adapter = {"a": jnp.eye(size), "b": jnp.eye(size)}
+    x = jnp.ones((50, size))
+
+    def delta(path, key):
+        return np.asarray(lora.delta(path, adapter, x, key, jnp.matmul))
+
+    one = delta("layers/q", jax.random.key(0))
+    assert set(np.unique(one).round(5)) == {
+        0.0,
+        np.float32(2 / (1 - drop)).round(5),
+    }  # alpha / rank = 2, over what is kept
+    assert np.mean(one == 0) == pytest.approx(drop, abs=0.02)  # 20,000 draws: six standard deviations
+    assert np.mean(one) == pytest.approx(2.0, abs=0.06)
+    for other in (delta("layers/k", jax.random.key(0)), delta("layers/q", jax.random.key(1))):
+        assert np.mean((one == 0) & (other == 0)) == pytest.approx(drop**2, abs=0.02)  # independent masks
+    np.testing.assert_array_equal(one, delta("layers/q", jax.random.key(0)))
+    np.testing.assert_array_equal(delta("layers/q", None), 2.0)  # none without a key

@@ -53,3 +53,8 @@ def test_groups_on_leading_axes_are_independent():
 def test_a_misfitting_mask_is_named():
     with pytest.raises(ValueError, match="axis G of valid"):
         group_relative_advantage(np.ones(4), np.ones(3))
+
+
+def test_eps_is_added_to_the_standard_deviation():
+    # rewards 1 and 0: mean 0.5, unbiased std 0.70711; (1 - 0.5) / (0.70711 + 1)
+    np.testing.assert_allclose(group_relative_advantage(jnp.array([1.0, 0.0]), eps=1.0), [0.29289, -0.29289], atol=1e-5)

@@ -76,3 +76,9 @@ def test_box_units(box, units, expected):
 
 def test_pixels_are_told_from_thousandths_where_they_exceed_them():
     assert to_fractions((0, 0, 2000, 1000), (4000, 2000), "auto") == pytest.approx((0, 0, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(("largest", "fraction"), [(1.04, 1.04), (1.06, 0.00106), (1049.0, 1.049), (1051.0, 0.52550)])
+def test_units_are_told_by_a_range_that_only_rounding_may_exceed(largest, fraction):
+    x = to_fractions((0.0, 0.0, largest, 0.5), (2000, 2000), "auto")[2]
+    assert x == pytest.approx(fraction, abs=1e-9)
