@@ -139,8 +139,8 @@ async def _choose(
         references = selected.references
         chosen = _known(candidates, references)
         why = (
-            f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries "
-            f"({selected.reasons()})"
+            f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries"
+            f"{f' ({selected.reasons()})' if selected.left_out else ''}"
         )
     if len(chosen) < prompts:
         raise UserError(
