@@ -43,7 +43,7 @@ def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys
     scale = replace(MINIATURE_RL, prompt_tokens=shortest)
     (tmp_path / SELECTION).write_text("{}")
     settings = RlSettings(prompts=1, search="in-process")
-    with Stages() as stages, pytest.raises(UserError, match="only 0 of 1 candidates .* within 5 tries, fewer"):
+    with Stages() as stages, pytest.raises(UserError, match=r"only 0 of 1 candidates .* within 5 tries, fewer"):
         rl.train(
             RunDirectory(tmp_path), Rollouts(Engines([]), chat, scale), model, params, questions, None, settings, stages
         )
