@@ -38,7 +38,7 @@ class MakeTeacherConfig:
     """Times the MLP's units."""
     base_steps: int = 100
     """Of base training after it has grown."""
-    sft: SftSettings = field(default_factory=SftSettings)
+    sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))  # as the shipped one was made
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
     sft_questions: int = 800
     rl_candidates: int = 200

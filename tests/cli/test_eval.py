@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from hypereyes_jax import miniature
@@ -16,6 +17,7 @@ from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.report import collect
 from hypereyes_jax.files import read_json
 from hypereyes_jax.models.pretrained import load_model
+from tests.serving import served
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +147,15 @@ def test_a_judging_model_is_named_with_the_result(checkpoint, tmp_path, capsys):
     judge = ("--judge.url", "http://127.0.0.1:9/v1")
     assert cli.main(words(checkpoint, tmp_path / "no", *judge)) == 2
     assert "--judge.model" in capsys.readouterr().err
-    # a model with random weights gives no answer, so nobody needs to be asked
     more = ("--judge.model", "m", "--judge.rule", "short-fact", "--splits", "seen")
-    assert cli.main(words(checkpoint, tmp_path, *judge, *more)) == 0
+    assert cli.main(words(checkpoint, tmp_path / "out", *judge, *more)) == 2
+    assert "the judge can't be asked" in capsys.readouterr().err  # before anything is spent
+
+    async def reply(request):
+        return web.json_response({"choices": [{"message": {"content": "correct"}, "finish_reason": "stop"}]})
+
+    with served("/v1/chat/completions", reply) as url:
+        assert cli.main(words(checkpoint, tmp_path, "--judge.url", f"{url}/v1", *more)) == 0
     row = read_json(tmp_path / "metrics.json")["stages"]["model"]["seen"]
     assert (row["judge"], row["masked_judge"]) == ("llm:m:short-fact", 0)
 
