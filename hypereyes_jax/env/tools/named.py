@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from hypereyes_jax.configs.objects import instance, load_object
 from hypereyes_jax.env.tools.types import Tool
-from hypereyes_jax.env.tools.video_search import VideoSearch
-from hypereyes_jax.env.tools.visit import Visit
-from hypereyes_jax.env.tools.zoom import Zoom
 from hypereyes_jax.errors import UserError
 
-SHIPPED: dict[str, Callable[[], Tool]] = {"zoom": Zoom, "visit": Visit, "video_search": VideoSearch.of_environment}
+# What makes each; loaded when it is asked for, since their HTTP clients take long to import.
+SHIPPED = {
+    "zoom": "hypereyes_jax.env.tools.zoom:Zoom",
+    "visit": "hypereyes_jax.env.tools.visit:Visit",
+    "video_search": "hypereyes_jax.env.tools.video_search:VideoSearch.of_environment",
+}
 
 
 def named_tools(names: Sequence[str]) -> list[Tool]:
@@ -27,7 +29,8 @@ def named_tools(names: Sequence[str]) -> list[Tool]:
 @cache
 def _tool(name: str) -> Tool:
     if name in SHIPPED:
-        return SHIPPED[name]()
+        made: Tool = load_object(SHIPPED[name], "tool").value()
+        return made
     if ":" not in name:
         raise UserError(f"there is no tool {name!r}; there are: {', '.join(SHIPPED)}, or module:object of your own.")
     tool = instance(load_object(name, "tool"))
