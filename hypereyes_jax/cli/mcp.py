@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
 
 
@@ -46,6 +46,7 @@ def run(config: McpConfig) -> None:
 async def _serve(config: McpConfig) -> None:
     from hypereyes_jax.env.adapters.mcp_server import mcp_server
     from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image
+    from hypereyes_jax.env.search.services import connected
 
     images = {}
     for number, path in enumerate(config.images):

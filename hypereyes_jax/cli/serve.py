@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.search.services import SearchConfig, SearchKeys, connected
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
 
 
@@ -75,6 +75,7 @@ def run(config: ServeConfig) -> None:
 
 async def _serve(config: ServeConfig) -> None:
     from hypereyes_jax import miniature
+    from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
