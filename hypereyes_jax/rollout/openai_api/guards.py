@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+
+from hypereyes_jax.env.web.admission import is_loopback
 
 
 def error_response(message: str, status: int, code: str, param: str | None = None) -> web.Response:
@@ -42,12 +43,12 @@ def origin_guard(host: str, origins: tuple[str, ...]) -> Middleware:
       host: address that the server listens on.
       origins: whose pages may ask; they get CORS headers. Empty = none but pages served from this host.
     """
-    local = _is_loopback(host)
+    local = is_loopback(host)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         named = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-        if local and not _is_loopback(named):
+        if local and not is_loopback(named):
             return error_response(f"this server does not answer to the name {named[:100]!r}", 403, "forbidden_host")
         origin = request.headers.get("Origin")
         allowed = origin is None or origin in origins or urlsplit(origin).netloc == request.headers.get("Host", "")
@@ -74,12 +75,3 @@ def cors_headers(origin: str | None, origins: tuple[str, ...]) -> dict[str, str]
         "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
         "Vary": "Origin",
     }
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
