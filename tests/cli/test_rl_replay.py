@@ -159,7 +159,7 @@ def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
     settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 
-    prune_store(settings.search_store, older_than_days=-1)
+    prune_store(settings.search_store, older_than_days=0)
     with pytest.raises(FatalSearchError, match="was not recorded"):
         run(tmp_path / "pruned", monkeypatch, replace(settings, search_mode=StoreMode.REPLAY), engine)
     gone = replace(settings, search_mode=StoreMode.REPLAY, search_store=tmp_path / "gone.sqlite")

@@ -409,10 +409,11 @@ def test_a_group_is_told_to_the_others_exactly():
     reward = np.array([1 / 3, -0.5, 0.1], np.float32)
     group = Experience(
         (), reward, np.array([True, False, True]), np.arange(3, dtype=np.int32), np.arange(3, dtype=np.int32) * 2,
-        reward / 5, reward / 7, reward * 3, reward - 1, np.array([False, True, False]),
+        reward / 5, reward / 7, reward * 3, reward - 1, np.array([False, True, False]), {"own": 0.25},
     )  # fmt: skip
     again = Experience.from_record(json.loads(json.dumps(group.record())))
-    for name in group.record():
+    assert again.metrics == group.metrics == {"own": 0.25}
+    for name in group.record().keys() - {"metrics"}:
         np.testing.assert_array_equal(getattr(again, name), getattr(group, name))
         assert getattr(again, name).dtype == getattr(group, name).dtype
 

@@ -34,7 +34,7 @@ class Visit:
         try:
             import trafilatura  # noqa: F401 - only whether it is there
         except ImportError as error:
-            raise UserError("the tool visit needs: pip install 'hypereyes-jax[visit]'") from error
+            raise UserError(f"the tool visit needs: pip install 'hypereyes-jax[visit]' ({error}).") from error
 
     @property
     def parameters(self) -> Mapping[str, Any]:
