@@ -23,7 +23,7 @@ from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode, Transport
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode, Transport, WorldSearch
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -147,6 +147,7 @@ async def _benchmarks(
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval import benchmark_play
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
+    from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.processing.lengths import visual_tokens
 
     summaries = []
@@ -159,11 +160,9 @@ async def _benchmarks(
             async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
                 summaries.append(
                     await benchmark_play.play_benchmark(
-                        directory,
+                        EvaluationRun(directory, stages, config.name),
                         policy,
-                        config.name,
                         benchmark,
-                        stages,
                         backend=backend,
                         judge=judge,
                         episode=benchmark_play.in_manner(rules, config.manner),
@@ -186,9 +185,7 @@ async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBack
     from hypereyes_jax.env.world import World
 
     if ours:
-        async with searching(
-            World.load(), config.search, config.latency, config.search_store, config.search_mode
-        ) as backend:
+        async with searching(World.load(), _world_search(config)) as backend:
             yield backend
         return
     keys = SearchKeys(
@@ -210,24 +207,24 @@ async def _evaluate(
 ) -> None:
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.world import World
+    from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.eval.split import evaluate_split
 
     async with judging(config.judge) as judge:
         await evaluate_split(
-            directory,
+            EvaluationRun(directory, stages, config.name),
             policy,
-            config.name,
             split,
             world_questions(World.load(), split, int(config.questions), config.seed, config.crowding),
-            stages,
             sampling=sampling,
-            search=config.search,
-            latency=config.latency,
+            search=_world_search(config),
             seed=config.seed,
-            store=config.search_store,
-            mode=config.search_mode,
             judge=judge,
         )
+
+
+def _world_search(config: EvalConfig) -> WorldSearch:
+    return WorldSearch(config.search, config.latency, config.search_store, config.search_mode)
 
 
 def world_questions(

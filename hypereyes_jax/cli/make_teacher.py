@@ -53,7 +53,8 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.train import pretraining, rl, sft
-    from hypereyes_jax.train.samplers import Rollouts
+    from hypereyes_jax.train.samplers import RolloutEngines
+    from hypereyes_jax.train.types import RlQuestions, TrainingRun
 
     directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
     base = Path(str(resources.files(ASSETS) / "base"))
@@ -68,15 +69,16 @@ def run(config: MakeTeacherConfig) -> None:
     params = load_model(grown)[1]
     data = data_config(config)
     with Stages() as stages:
+        run = TrainingRun(directory, stages)
         with _timing(directory):
             synth.make_data(directory, data, stages)
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         with _timing(directory):
-            params = merge(*sft.train(directory, model, params, chat, demonstrations, config.sft, stages))
-        rollouts = Rollouts(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
-        candidates = read_questions(directory.file(synth.CANDIDATES))
+            params = merge(*sft.train(run, model, params, chat, demonstrations, config.sft))
+        rollouts = RolloutEngines(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
+        questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         with _timing(directory):
-            params = rl.train(directory, rollouts, model, params, candidates, None, config.rl, stages)
+            params = rl.train(run, rollouts, model, params, questions, config.rl)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16", pixels=miniature.PIXELS)
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",

@@ -97,7 +97,8 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.train import rl, sft
-    from hypereyes_jax.train.samplers import Rollouts
+    from hypereyes_jax.train.samplers import RolloutEngines
+    from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
     base = Path(str(resources.files(ASSETS) / "base"))
     teacher = Path(str(resources.files(ASSETS) / "teacher"))
@@ -108,6 +109,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         seed=config.seed,
     )
     synth.make_data(directory, data, stages)
+    run = TrainingRun(directory, stages)
     model, params, chat = load_model(base)
     policy = Policy(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat)
     _evaluate(directory, policy, "base", config, stages)
@@ -116,17 +118,18 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     if not tuned.exists():
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         seeded = replace(config.sft, seed=config.sft.seed + config.seed)
-        params = merge(*sft.train(directory, model, params, chat, demonstrations, seeded, stages))
+        params = merge(*sft.train(run, model, params, chat, demonstrations, seeded))
         save_model(tuned, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)
 
     trained = directory.file("rl-model")
     if not trained.exists():
-        candidates = read_questions(directory.file(synth.CANDIDATES))
+        questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
-        rollouts = Rollouts(policy.engines, chat, MINIATURE_RL)
-        params = rl.train(directory, rollouts, model, policy.engines.params, candidates, teacher, seeded_rl, stages)
+        rollouts = RolloutEngines(policy.engines, chat, MINIATURE_RL)
+        services = RlServices(teacher=teacher)
+        params = rl.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
         save_model(trained, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(trained)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
@@ -137,6 +140,7 @@ def _evaluate(
 ) -> None:
     """The held-out and the seen questions; after RL also with one search a turn, to show what parallel search buys."""
     from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.eval.split import SERIAL, evaluate_split
     from hypereyes_jax.eval.tables import evaluated
 
@@ -148,17 +152,12 @@ def _evaluate(
             continue
         asyncio.run(
             evaluate_split(
-                directory,
+                EvaluationRun(directory, stages, stage_name),
                 policy,
-                stage_name,
                 split,
                 read_questions(directory.file(file)),
-                stages,
                 sampling=MINIATURE_RL.sampling(evaluation=True),
-                search=config.rl.search,
-                latency=config.rl.latency,
+                search=config.rl.world_search(),
                 seed=1000,
-                store=config.rl.search_store,
-                mode=config.rl.search_mode,
             )
         )

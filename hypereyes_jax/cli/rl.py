@@ -122,11 +122,11 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import teams
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
-    from hypereyes_jax.train.distillation import choose
+    from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.question_selection import read_selection
     from hypereyes_jax.train.rl import train
-    from hypereyes_jax.train.rl_loop import Trial
-    from hypereyes_jax.train.samplers import Rollouts
+    from hypereyes_jax.train.samplers import RolloutEngines
+    from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, TrainingRun, Validation
 
     refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
     _refuse_reward(config.reward)
@@ -140,13 +140,13 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
-    teacher = choose(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
+    teacher = choose_teacher(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
     processes = Processes.start(config.distributed, config.mesh)
     questions = open_questions(config.questions, options=config.data.options())
-    trial = None
+    validation = None
     if config.eval_questions:
-        trial = Trial(open_questions(config.eval_questions, options=config.data.options()), config.eval_every)
-    for opened in (questions, *([trial.questions] if trial else [])):
+        validation = open_questions(config.eval_questions, options=config.data.options())
+    for opened in (questions, *([validation] if validation is not None else [])):
         if processes.first and opened.report.bad:
             print(opened.report.bad_in_words())
     if config.references is not None:
@@ -173,33 +173,29 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             if config.exact
             else Engines.on_one_device(model, params, engine)
         )
-        rollouts = Rollouts(engines, chat, scale)
+        rollouts = RolloutEngines(engines, chat, scale)
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
         copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
         processes = processes.in_teams(teams(copies.grid))
         at_once = config.settings.prompts * config.settings.group
-        rollouts = Rollouts.on_mesh(model, params, chat, scale, copies, processes, at_once)
+        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once)
     with rollouts, processes.stages() as stages:
+        training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
         params = train(
-            directory,
+            training,
             rollouts,
             model,
             params,
-            questions,
-            teacher,
+            RlQuestions(
+                questions,
+                SelectionRule(config.select == "yes", config.references),
+                None if validation is None else Validation(validation, config.eval_every),
+            ),
             config.settings,
-            stages,
-            processes,
-            search=config.search,
-            judge=config.judge,
-            trial=trial,
-            profile_step=config.profile_step,
-            resume_step=config.resume_step,
-            reward=config.reward,
-            tighten=config.tighten,
-            rule=SelectionRule(config.select == "yes", config.references),
+            RlServices(config.search, config.judge, teacher),
+            RlMethod(config.reward, config.tighten),
         )
     save_model(
         directory.file("model"),

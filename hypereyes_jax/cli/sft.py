@@ -81,6 +81,7 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     from hypereyes_jax.models.pretrained import save_model
     from hypereyes_jax.models.sharding import param_shardings
     from hypereyes_jax.train.sft import train
+    from hypereyes_jax.train.types import TrainingRun
 
     scale = config.scale
     refuse_settings(scale, SftConfig.of(config.recipe).scale)
@@ -91,19 +92,9 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     # frozen: kept as it is computed with
     model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)
     with processes.stages() as stages:
+        training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
         params, adapters = train(
-            directory,
-            model,
-            params,
-            chat,
-            config.demonstrations,
-            config.settings,
-            stages,
-            processes,
-            scale,
-            profile_step=config.profile_step,
-            resume_step=config.resume_step,
-            options=config.data.options(),
+            training, model, params, chat, config.demonstrations, config.settings, scale, config.data.options()
         )
     where = None if processes.mesh is None else param_shardings(model, processes.mesh)
     merged = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,15 @@ from hypereyes_jax.data.sources.types import Row
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
-from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.search.recorded import RecordedBackend
-from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_run import PART, BenchmarkSummary, evaluate_benchmark, published_score
+from hypereyes_jax.eval.benchmark_run import BenchmarkSummary, OpenBenchmark, evaluate_benchmark
 from hypereyes_jax.eval.benchmark_table import own_row, paper_rows, to_csv, to_html, to_latex
 from hypereyes_jax.eval.metrics import Judged, VisualTokens
-from hypereyes_jax.eval.policy import Policy, runner
+from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
 from hypereyes_jax.files import read_json, write_atomic, write_json
-from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 IMEB_MINI = "imeb-mini"  # made here, from the offline world
@@ -45,17 +42,6 @@ _WORKFLOW = """
 Work in exactly three turns. First one image_search with a box around every entity that matters. Then one text_search \
 with every query that the answer needs. Then the answer."""
 _RECORDS = 200  # trajectories kept of a benchmark
-
-
-@dataclass(frozen=True)
-class OpenBenchmark:
-    """Questions of a benchmark that are read as they are indexed."""
-
-    name: str
-    spec: BenchmarkSpec
-    ids: tuple[str, ...]
-    questions: Sequence[Question]
-    choices: bool
 
 
 def prepare_benchmark(
@@ -115,11 +101,9 @@ def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
 
 
 async def play_benchmark(
-    directory: RunDirectory,
+    run: EvaluationRun,
     policy: Policy,
-    name: str,
     benchmark: OpenBenchmark,
-    stages: Stages,
     *,
     backend: RecordedBackend,
     judge: Judge,
@@ -132,7 +116,7 @@ async def play_benchmark(
 
     Results lie in `benchmark-NAME-BENCHMARK.jsonl`, the first trajectories in `trajectories-NAME-BENCHMARK.jsonl`.
     """
-    client = judge.client if isinstance(judge, LlmJudge) else None
+    directory, name = run.directory, run.name
     results = directory.file(f"benchmark-{name}-{benchmark.name}.jsonl")
     trajectories = directory.file(f"trajectories-{name}-{benchmark.name}.jsonl")
     kept = 0
@@ -143,19 +127,14 @@ async def play_benchmark(
             append_record(trajectories, record_judged(judged, stage=name, split=benchmark.name, judge=judge.name))
             kept += 1
 
-    with stages.stage(f"{name} on {benchmark.spec.title}", len(benchmark.ids)) as stage:
-        play = runner(policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance())
+    with run.stages.stage(f"{name} on {benchmark.spec.title}", len(benchmark.ids)) as stage:
         summary = await evaluate_benchmark(
-            play,
-            benchmark.questions,
-            benchmark.ids,
+            runner(policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance()),
+            benchmark,
             judge,
             results,
-            benchmark=benchmark.name,
-            score=published_score(benchmark.spec, client, benchmark.choices),
             visual_tokens=visual_tokens,
             spent=lambda: float(backend.metrics.summary()["cost"] or 0.0),
-            part=PART,
             on_part=keep,
         )
     _file_summary(directory, name, summary)

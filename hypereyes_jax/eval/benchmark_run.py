@@ -12,6 +12,7 @@ from typing import Any
 
 from hypereyes_jax.data.benchmarks import BenchmarkSpec
 from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
@@ -62,6 +63,17 @@ class BenchmarkSummary:
     unscored: int  # the search or the judge failed: ask again with the same command
 
 
+@dataclass(frozen=True)
+class OpenBenchmark:
+    """Questions of a benchmark that are read as they are indexed."""
+
+    name: str
+    spec: BenchmarkSpec
+    ids: tuple[str, ...]
+    questions: Sequence[Question]
+    choices: bool
+
+
 Score = Callable[[Question, str | None], Any]  # an awaitable of float or None
 
 
@@ -97,13 +109,10 @@ def published_score(spec: BenchmarkSpec, client: ChatClient | None = None, choic
 
 async def evaluate_benchmark(
     run: Runner,
-    questions: Sequence[Question],
-    ids: Sequence[str],
+    benchmark: OpenBenchmark,
     judge: Judge,
     results: Path,
     *,
-    benchmark: str,
-    score: tuple[str, Score],
     visual_tokens: VisualTokens,
     spent: Callable[[], float] = lambda: 0.0,
     part: int = PART,
@@ -115,35 +124,39 @@ async def evaluate_benchmark(
     judge failed, is not: the same call asks it again.
 
     Args:
-      questions: indexed part by part, so a `Benchmark` opens the pictures of one part at a time.
-      ids: of the questions, known without reading them.
+      benchmark: its questions are indexed part by part, so that the pictures of one part are open at a time.
+      judge: where it asks a chat model, the benchmark's own score does, too.
       spent: dollars that searches have cost so far.
       on_part: called with each part's judged trajectories.
 
     Raises:
       UserError: `results` are of another judge, or damaged.
     """
+    score_name, score = published_score(
+        benchmark.spec, judge.client if isinstance(judge, LlmJudge) else None, benchmark.choices
+    )
     done = read_results(results)
     other = {row.judge for row in done.values()} - {judge.name}
     if other:
         raise UserError(
             f"{results} was judged by {min(other)}, now it is {judge.name}. Choose another --out or --name."
         )
-    open_places = [place for place, name in enumerate(ids) if name not in done]
+    open_places = [place for place, name in enumerate(benchmark.ids) if name not in done]
     unscored = 0
     for start in range(0, len(open_places), part):
         before = spent()
-        asked = [questions[place] for place in open_places[start : start + part]]
+        asked = [benchmark.questions[place] for place in open_places[start : start + part]]
         evaluation = await evaluate(run, asked, judge, visual_tokens=visual_tokens)
         cost = (spent() - before) / len(asked)
         rows = await asyncio.gather(
-            *(_result(judged, score[1], judge.name, cost) for judged in evaluation.judged if judged.correct is not None)
+            *(_result(judged, score, judge.name, cost) for judged in evaluation.judged if judged.correct is not None)
         )
         unscored += len(asked) - len(rows)
         _append(results, rows)
         done |= {row.id: row for row in rows}
         on_part(evaluation.judged)
-    return summarise_results(benchmark, [done[name] for name in ids if name in done], score[0], unscored)
+    results_in_order = [done[name] for name in benchmark.ids if name in done]
+    return summarise_results(benchmark.name, results_in_order, score_name, unscored)
 
 
 def summarise_results(

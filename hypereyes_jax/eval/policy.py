@@ -18,11 +18,21 @@ from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rollout import Timeline, Trajectory, run_episodes
 from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.runs.progress import Stages
+from hypereyes_jax.runs.run_directory import RunDirectory
 
 
 class Policy(NamedTuple):
     engines: Engines
     chat: ChatFormat
+
+
+class EvaluationRun(NamedTuple):
+    """Where the results of an evaluation go, and who sees its progress."""
+
+    directory: RunDirectory
+    stages: Stages
+    name: str  # of the policy: its results are filed under it
 
 
 def load_policy(checkpoint: str | Path, settings: EngineConfig, *, dtype: Any = "float32") -> Policy:

@@ -32,19 +32,20 @@ from hypereyes_jax.rollout.servers.scoring import score_conversations
 from hypereyes_jax.rollout.servers.server import GenerationServer, PromptMismatch
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import TeacherServerConfig
 from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.types import TeacherSource
 
 _LOG = logging.getLogger(__name__)
 
 
-def choose(
+def choose_teacher(
     directory: str | Path | None,
     server: TeacherServerConfig,
     temperature: float,
     opd: Literal["advantage", "reverse-kl"] = "advantage",
-) -> str | Path | TeacherServerConfig | None:
+) -> TeacherSource | None:
     """The teacher that the settings name, if any.
 
     Args:
@@ -79,7 +80,7 @@ def choose(
     return server
 
 
-class Teaching:
+class Distillation:
     """The distillation part of a training step. Every process must call it at every step.
 
     Args:
@@ -141,17 +142,17 @@ class TeacherServer:
 
 
 @contextlib.asynccontextmanager
-async def teaching(
-    teacher: str | Path | TeacherServerConfig | None,
+async def open_distillation(
+    teacher: TeacherSource | None,
     model: Qwen3VLConfig,
-    rollouts: Rollouts,
+    rollouts: RolloutEngines,
     samples: int,
     processes: Processes,
-) -> AsyncIterator[Teaching]:
+) -> AsyncIterator[Distillation]:
     """The teacher of a run, ready to score.
 
     Args:
-      teacher: what `choose` returned.
+      teacher: what `choose_teacher` returned.
       model: the policy's.
       rollouts: how the policy renders messages and samples.
       samples: of a step, over all processes; about half of them fail and are scored.
@@ -160,9 +161,9 @@ async def teaching(
     not score a first, made-up conversation. Later failures of a server only mask samples.
     """
     if teacher is None:
-        yield Teaching(None, processes)
+        yield Distillation(None, processes)
     elif not isinstance(teacher, TeacherServerConfig):
-        yield Teaching(_local(teacher, model, rollouts, samples, processes), processes)
+        yield Distillation(_local(teacher, model, rollouts, samples, processes), processes)
     else:
         async with _client(teacher, model, rollouts.scale) as server:
             scorer = TeacherServer(server, teacher.in_flight, teacher.deadline)
@@ -170,10 +171,12 @@ async def teaching(
             problems = [problem for problem in processes.gather(await _problem(scorer, rollouts.chat)) if problem]
             if problems:
                 raise UserError(f"the teacher at {teacher.url} ({teacher.kind}) does not score: {problems[0]}")
-            yield Teaching(scorer, processes)
+            yield Distillation(scorer, processes)
 
 
-def _local(path: str | Path, policy: Qwen3VLConfig, rollouts: Rollouts, samples: int, processes: Processes) -> Teacher:
+def _local(
+    path: str | Path, policy: Qwen3VLConfig, rollouts: RolloutEngines, samples: int, processes: Processes
+) -> Teacher:
     learn, scale = rollouts.scale.learner, rollouts.scale
     model, params, chat = processes.load(path, learn.compute_dtype)
     if learn.opd == "reverse-kl" and not reads_alike(model, policy):

@@ -28,10 +28,11 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.runs.run_directory import to_jsonable
 from hypereyes_jax.runs.stop import RunStopped, StopRequest
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.try_log import TryLog, question_key
+from hypereyes_jax.train.types import TrainingRun
 
 SELECTION = "rl_selection.json"  # what came of it: references of the chosen, and why the others are out
 TRIES = "rl_tries.jsonl"
@@ -59,14 +60,12 @@ class Selection:
 
 
 async def select(
-    directory: RunDirectory,
-    rollouts: Rollouts,
+    run: TrainingRun,
+    rollouts: RolloutEngines,
     candidates: Sequence[Question],
     backend: SearchBackend,
     judge: Judge,
     seed: int,
-    stages: Stages,
-    processes: Processes,
     policy: str = "",
 ) -> Selection:
     """The chosen questions with their initial references; from the run's directory if it was done there.
@@ -81,6 +80,7 @@ async def select(
       RunStopped: any process was asked to stop. What was tried is stored.
       UserError: more than a twentieth of the candidates is undecided; the same command tries those again.
     """
+    directory, stages, processes = run.directory, run.stages, run.processes
     path = directory.file(SELECTION)
     found = processes.gather(read_selection(path) if processes.first and path.exists() else None)[0]
     if found is not None:
@@ -263,7 +263,7 @@ def rollout_seeds(seed: int, step: int, count: int) -> np.ndarray:
     return np.random.SeedSequence([seed, step]).generate_state(count)
 
 
-def _policy_key(weights: str, rollouts: Rollouts, judge: Judge) -> str:
+def _policy_key(weights: str, rollouts: RolloutEngines, judge: Judge) -> str:
     """Digest of all that a try depends on beside its question: weights, sampling, rules of episodes, judge."""
     scale = rollouts.scale
     rules = [weights, to_jsonable(scale.sampling()), to_jsonable(scale.episode), scale.row_tokens, judge.name]

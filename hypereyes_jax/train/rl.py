@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.data.sources import question_ids, subset
-from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.recorded import RecordedBackend
@@ -21,103 +18,74 @@ from hypereyes_jax.env.search.world_service import searching
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.checkpoint import weights_digest
 from hypereyes_jax.models.qwen3_vl import Params
-from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.distillation import teaching
+from hypereyes_jax.train.distillation import open_distillation
 from hypereyes_jax.train.question_selection import PASSES, Selection, read_selection, select, short_enough
-from hypereyes_jax.train.rl_loop import RlLoop, Trial
-from hypereyes_jax.train.samplers import Rollouts
-from hypereyes_jax.train.settings import RlSettings, SelectionRule, TeacherServerConfig
+from hypereyes_jax.train.rl_loop import OpenServices, RlLoop
+from hypereyes_jax.train.samplers import RolloutEngines
+from hypereyes_jax.train.settings import RlSettings, SelectionRule
+from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, SelectedQuestions, TrainingRun
 
 
 def train(
-    directory: RunDirectory,
-    rollouts: Rollouts,
+    run: TrainingRun,
+    rollouts: RolloutEngines,
     model: Qwen3VLConfig,
     params: Params,
-    candidates: Sequence[Question],
-    teacher: str | Path | TeacherServerConfig | None,
+    questions: RlQuestions,
     settings: RlSettings,
-    stages: Stages,
-    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
-    *,
-    search: SearchConfig | None = None,
-    judge: JudgeConfig | None = None,
-    trial: Trial | None = None,
-    profile_step: int | None = None,
-    resume_step: int | None = None,
-    reward: RewardConfig = RewardConfig(),
-    tighten: Literal["epoch", "step"] = "epoch",
-    rule: SelectionRule = SelectionRule(),  # noqa: B008 - frozen
+    services: RlServices = RlServices(),  # noqa: B008 - frozen
+    method: RlMethod = RlMethod(),  # noqa: B008 - frozen
 ) -> Params:
     """Select, train, and return the trained weights; the engines hold them, too.
 
     Args:
       params: the policy's, which the engines sample from. They are used up.
-      teacher: what `teaching.choose` returned.
-      search: None = the miniature world's, as the settings say.
-      reward: what ranks the rollouts of a question.
-      tighten: when better references come in force, as `rl.references.ReferenceStore`.
-      rule: which candidates are trained on.
 
     Raises:
       RunStopped: the run was asked to stop; all that was done is saved.
       UserError: too few candidates are left, or the services that the selection needs do not work.
     """
+    return asyncio.run(_train(run, rollouts, model, params, questions, settings, services, method))
 
-    async def whole() -> Any:
-        async with (
-            teaching(teacher, model, rollouts, settings.prompts * settings.group, processes) as distillation,
-            _searching(settings, search or SearchConfig()) as backend,
-            judging(judge or JudgeConfig()) as answers_judge,
-        ):
-            most = rollouts.scale.prompt_tokens
 
-            def tokens(question: Question) -> int:
-                return rollouts.prompt_tokens(question, backend)
+async def _train(
+    run: TrainingRun,
+    rollouts: RolloutEngines,
+    model: Qwen3VLConfig,
+    params: Params,
+    questions: RlQuestions,
+    settings: RlSettings,
+    services: RlServices,
+    method: RlMethod,
+) -> Params:
+    """As `train`, with the services open."""
+    samples = settings.prompts * settings.group
+    async with (
+        open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
+        _searching(settings, services.search) as backend,
+        judging(services.judge) as judge,
+    ):
+        longest = rollouts.scale.prompt_tokens
 
-            short = short_enough(candidates, tokens, most, processes, stages)
-            tried = trial
-            if trial is not None:  # those that can be read; their prompts may have any length
-                tried = trial._replace(questions=short_enough(trial.questions, lambda _: 0, most, processes, stages))
-            chosen, references = await _choose(
-                rule,
-                short,
-                settings.prompts,
-                lambda: select(
-                    directory,
-                    rollouts,
-                    short,
-                    backend,
-                    answers_judge,
-                    settings.seed,
-                    stages,
-                    processes,
-                    weights_digest(params),
-                ),
-            )
-            loop = RlLoop(
-                directory,
-                rollouts,
-                model,
-                params,
-                chosen,
-                references,
-                distillation,
-                settings,
-                backend,
-                answers_judge,
-                processes,
-                tried,
-                reward,
-                tighten,
-            )
-            return await loop.train(stages, profile_step, resume_step)
+        def tokens(question: Question) -> int:
+            return rollouts.prompt_tokens(question, backend)
 
-    return asyncio.run(whole())
+        candidates = short_enough(questions.candidates, tokens, longest, run.processes, run.stages)
+        validation = questions.validation
+        if validation is not None:  # those that can be read; their prompts may have any length
+            readable = short_enough(validation.questions, lambda _: 0, longest, run.processes, run.stages)
+            validation = replace(validation, questions=readable)
+
+        async def selection() -> Selection:
+            policy = weights_digest(params)
+            return await select(run, rollouts, candidates, backend, judge, settings.seed, policy)
+
+        chosen, references = await _choose(questions.rule, candidates, settings.prompts, selection)
+        selected = SelectedQuestions(chosen, references, validation)
+        opened = OpenServices(backend, judge, distillation)
+        return await RlLoop(run, rollouts, model, params, selected, settings, opened, method).train()
 
 
 async def _choose(
@@ -169,7 +137,5 @@ async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterato
         return
     world = World.load()
     seen = world.restrict(world.split()[0], passages=True)
-    async with searching(
-        seen, settings.search, settings.latency, settings.search_store, settings.search_mode
-    ) as backend:
+    async with searching(seen, settings.world_search()) as backend:
         yield backend

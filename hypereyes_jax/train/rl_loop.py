@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.outages import OutageWatch, SystematicFailure, mask_reason
 from hypereyes_jax.env.search.metrics import SearchMetrics
@@ -17,7 +16,7 @@ from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
 from hypereyes_jax.files import write_json
-from hypereyes_jax.launch.processes import NoMetrics, Processes
+from hypereyes_jax.launch.processes import NoMetrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
 from hypereyes_jax.learner.learner import make_learner
@@ -29,26 +28,26 @@ from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout import Timeline, Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.metrics_file import MetricsWriter
-from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped
-from hypereyes_jax.train.distillation import Teaching
+from hypereyes_jax.train.distillation import Distillation
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
-from hypereyes_jax.train.step_monitor import Watch, profiled
+from hypereyes_jax.train.step_monitor import StepMonitor, profiled
+from hypereyes_jax.train.types import RlMethod, SelectedQuestions, TrainingRun
 
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 
 
-class Trial(NamedTuple):
-    """Other questions that the policy is tried on as it trains."""
+class OpenServices(NamedTuple):
+    """What the loop asks outside of the policy."""
 
-    questions: Sequence[Question]
-    every: int  # steps
+    backend: RecordedBackend
+    judge: Judge
+    distillation: Distillation
 
 
 class _StepDropped(Exception):
@@ -67,50 +66,50 @@ class RlLoop:
 
     def __init__(
         self,
-        directory: RunDirectory,
-        rollouts: Rollouts,
+        run: TrainingRun,
+        rollouts: RolloutEngines,
         model: Qwen3VLConfig,
         params: Params,
-        questions: Sequence[Question],
-        references: dict[str, tuple[int, int]],
-        teaching: Teaching,
+        questions: SelectedQuestions,
         settings: RlSettings,
-        backend: RecordedBackend,
-        judge: Judge,
-        processes: Processes,
-        trial: Trial | None = None,
-        reward: RewardConfig = RewardConfig(),
-        tighten: Literal["epoch", "step"] = "epoch",
+        services: OpenServices,
+        method: RlMethod,
     ):
-        """`params` are used up: the state takes their buffers. `tighten`: when better references come in force."""
+        """`params` are used up: the state takes their buffers."""
         scale = rollouts.scale
-        self._directory, self._rollouts, self._model = directory, rollouts, model
-        self._settings, self._backend, self._judge, self._processes = settings, backend, judge, processes
-        self._questions, self._reward = questions, reward
-        self._own_reward = load_rewards(reward.functions)
-        if self._own_reward is not None and processes.first:
-            write_json(directory.file("rewards.json"), self._own_reward.record())
-        self._references = ReferenceStore(references, tighten)
-        samples = settings.prompts * settings.group // processes.count
-        self._packing = scale.pack(samples, processes.shards)
+        self._run, self._rollouts, self._model, self._settings = run, rollouts, model, settings
+        self._directory, self._processes = run.directory, run.processes
+        self._backend, self._judge, self._distillation = services
+        self._questions, self._validation = questions.questions, questions.validation
+        self._reward = method.reward
+        self._own_reward = load_rewards(method.reward.functions)
+        if self._own_reward is not None and run.processes.first:
+            write_json(run.directory.file("rewards.json"), self._own_reward.record())
+        self._references = ReferenceStore(questions.references, method.tighten)
+        samples = settings.prompts * settings.group // run.processes.count
+        self._packing = scale.pack(samples, run.processes.shards)
         optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
         learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
         self._train_mode = learn.train
-        self._watch, self._finite = Watch(model, learn.train), FiniteSteps()
-        teacher = teaching.local if learn.opd == "reverse-kl" else None
-        self._learner = make_learner(model, learn, processes.mesh, teacher_config=teacher.model if teacher else None)
+        self._monitor, self._finite = StepMonitor(model, learn.train), FiniteSteps()
+        teacher = services.distillation.local if learn.opd == "reverse-kl" else None
+        teacher_model = teacher.model if teacher else None
+        self._learner = make_learner(model, learn, run.processes.mesh, teacher_config=teacher_model)
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
-        self._state = processes.state(self._learner, settings.seed, params)
-        self._teaching, self._trial = teaching, trial
+        self._state = run.processes.state(self._learner, settings.seed, params)
         self._outages = OutageWatch()
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
-    async def train(self, stages: Stages, profile_step: int | None, resume_step: int | None) -> Any:
+    async def train(self) -> Params:
+        """The trained weights, after all steps that the settings ask for.
+
+        Raises RunStopped if the run was asked to stop, once what was done is saved.
+        """
         settings, processes = self._settings, self._processes
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
         keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
-            restored = checkpoints.restore(self._state, resume_step)
+            restored = checkpoints.restore(self._state, self._run.resume_step)
             if restored is not None:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])
@@ -121,11 +120,11 @@ class RlLoop:
             self._publish(done)
             give_back()  # what the selection held
             metrics = processes.metrics(self._directory, "rl", done)
-            with stages.stage("RL", settings.steps) as stage, metrics as log:
+            with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
                 for step in range(done, settings.steps):
                     reason = ""
-                    with profiled(self._directory.file("profile"), step == profile_step):
+                    with profiled(self._directory.file("profile"), step == self._run.profile_step):
                         try:
                             values = await self._step(step, log)
                         except _StepDropped as dropped:
@@ -138,8 +137,8 @@ class RlLoop:
                         if saved < step:
                             self._save(checkpoints)
                         raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
-                    if self._trial is not None and (step + 1) % self._trial.every == 0:
-                        values |= await self._tried(self._trial.questions)
+                    if self._validation is not None and (step + 1) % self._validation.every == 0:
+                        values |= await self._validate(self._validation.questions)
                     give_back()
                     log.log(step, values)
                     self._finite.check(step, values)
@@ -250,7 +249,7 @@ class RlLoop:
         """(what this process feeds to the learner, failed samples with the teacher's log-probs; counts)."""
         own = await self._rollouts.handed_out(samples)
         laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
-        scored, counts = await self._teaching(own)
+        scored, counts = await self._distillation(own)
         laps.lap("teacher")
         return scored, counts
 
@@ -262,11 +261,11 @@ class RlLoop:
         if not live:  # a step with nothing to learn has the shape of any other
             live, left_out = left_out[:1], left_out[1:]
         batch = self._processes.batch(self._model, live, self._packing, left_out)
-        self._watch.check(batch, self._packing)
+        self._monitor.check(batch, self._packing)
         laps.lap("packing")
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         figures = {name: float(value) for name, value in metrics.items()}
-        return figures, self._watch.figures(batch, laps.lap("training"))
+        return figures, self._monitor.figures(batch, laps.lap("training"))
 
     def _keep(self, step: int, groups: Sequence[Experience], log: MetricsWriter | NoMetrics) -> None:
         """Keep sampled groups of this step's rollouts for the report, and show the trackers some."""
@@ -280,7 +279,7 @@ class RlLoop:
         if step % settings.checkpoint_every == 0:
             log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(picked))])
 
-    async def _tried(self, questions: Sequence[Question]) -> dict[str, float]:
+    async def _validate(self, questions: Sequence[Question]) -> dict[str, float]:
         """One rollout of each question, always with the same seeds; failures of the world are left out."""
         mine = self._processes.part(range(len(questions)))
         play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)

@@ -34,7 +34,7 @@ class Played(NamedTuple):
     waiting_seconds: float  # an engine stood still because every rollout was searching; the mean of the engines
 
 
-class Rollouts:
+class RolloutEngines:
     """Engines with the same weights. A `with` statement around their use tells the others of a team how it ended.
 
     Args:
@@ -71,7 +71,7 @@ class Rollouts:
         copies: ReplicaWeights,
         processes: Processes,
         at_once: int,
-    ) -> Rollouts:
+    ) -> RolloutEngines:
         """Engines on replicas' devices, with copies of weights that lie on the learner's mesh.
 
         Args:
@@ -92,7 +92,7 @@ class Rollouts:
         engines = [Engine(model, own, settings, mesh=replica, announced=announced) for own, replica in placed]
         return cls(Engines(engines), chat, scale, copies, link)
 
-    def __enter__(self) -> Rollouts:
+    def __enter__(self) -> RolloutEngines:
         return self
 
     def __exit__(

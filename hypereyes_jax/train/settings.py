@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
-from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class RlSettings:
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
     seed: int = MINIATURE.seed
+
+    def world_search(self) -> WorldSearch:
+        """How the miniature world is searched."""
+        return WorldSearch(self.search, self.latency, self.search_store, self.search_mode)
 
 
 @dataclass(frozen=True)

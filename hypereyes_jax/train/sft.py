@@ -15,7 +15,6 @@ from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, sft_sample
@@ -24,29 +23,23 @@ from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.types import Chunk
-from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
-from hypereyes_jax.train.step_monitor import Watch, profiled
+from hypereyes_jax.train.step_monitor import StepMonitor, profiled
+from hypereyes_jax.train.types import TrainingRun
 
 
 def train(
-    directory: RunDirectory,
+    run: TrainingRun,
     model: Qwen3VLConfig,
     params: Params,
     chat: ChatFormat,
     demonstrations: str | Path,
     settings: SftSettings,
-    stages: Stages,
-    processes: Processes = Processes(),  # noqa: B008 - holds nothing that changes
     scale: Scale = MINIATURE_SFT,
-    *,
-    profile_step: int | None = None,
-    resume_step: int | None = None,
     options: SourceOptions | None = None,
 ) -> tuple[Params, Lora]:
     """The base weights as they were, and the trained adapters.
@@ -58,7 +51,8 @@ def train(
     """
     if scale.learner.train != "lora":
         raise UserError(f"SFT trains adapters: --scale.learner.train must be lora, not {scale.learner.train}")
-    trajectories = open_demonstrations(demonstrations, chat, model, scale, processes, stages.console, options)
+    processes, directory = run.processes, run.directory
+    trajectories = open_demonstrations(demonstrations, chat, model, scale, processes, run.stages.console, options)
     steps = len(trajectories) * settings.epochs // settings.batch
     if not steps:
         raise UserError(
@@ -77,7 +71,7 @@ def train(
     state = processes.state(
         learner, settings.seed, params, adapters=lambda key, params: init_lora(key, params, model, rules)
     )
-    watch, finite = Watch(model, "lora"), FiniteSteps()
+    monitor, finite = StepMonitor(model, "lora"), FiniteSteps()
     threads = settings.loader_threads or min(8, os.cpu_count() or 1)
     pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
     weighting: Weighting = "token-mean" if settings.weighting == "token" else "sequence-mean"
@@ -94,7 +88,7 @@ def train(
         contextlib.closing(batches),
         Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints,
     ):
-        restored = checkpoints.restore(state, resume_step)
+        restored = checkpoints.restore(state, run.resume_step)
         if restored is not None:
             state, cursor = restored
             if cursor.get("source", trajectories.fingerprint()) != trajectories.fingerprint():
@@ -105,19 +99,19 @@ def train(
             batches.restore(cursor["data"])
         done = int(state.step)
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, steps)
-        with stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
+        with run.stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
             stage.skip_to(done)
             for step in range(done, steps):
                 batch = next(batches)
                 began = time.perf_counter()
-                with profiled(directory.file("profile"), step == profile_step):
+                with profiled(directory.file("profile"), step == run.profile_step):
                     if processes.mesh is not None:
                         batch = processes.batch(model, batch, packing)
-                    watch.check(batch, packing)
+                    monitor.check(batch, packing)
                     state, metrics = learner.sft_step(state, batch)
                     values = {name: float(value) for name, value in metrics.items()}
                 seconds = time.perf_counter() - began
-                log.log(step, {**values, "seconds": seconds, **watch.figures(batch, seconds)})
+                log.log(step, {**values, "seconds": seconds, **monitor.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
                 finite.check(step, values)
                 # All do the same: the first process's clock, and whoever was asked to stop, decide for all.

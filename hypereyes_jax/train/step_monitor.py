@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 _TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
 
 
-class Watch:
+class StepMonitor:
     """Figures of each step of a training.
 
     Args:

@@ -22,9 +22,10 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train import rl, rl_loop
 from hypereyes_jax.train.question_selection import SELECTION
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, TrainingRun
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
 SETTINGS = RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
@@ -32,7 +33,7 @@ ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64)
 GENEROUS = [9, 99]  # a reference that any right answer betters
 
 
-def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.learner, **choices):
+def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.learner, **method):
     """Logged values of the first step of an epoch of two, with every answer judged as told."""
 
     async def verdicts(judge, played):
@@ -46,8 +47,9 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     scale = replace(MINIATURE_RL, learner=learner)
     engine = replace(replace(scale, slots=4, row_tokens=512).engine(), **ENGINE)
     with Stages() as stages:
-        rollouts = Rollouts(Engines([Engine(model, params, engine)]), chat, scale)
-        rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages, **choices)
+        rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, scale)
+        run, services = TrainingRun(directory, stages), RlServices(teacher=teacher)
+        rl.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
     return {
         name.removeprefix("rl/"): value
         for name, value in json.loads(directory.file("metrics.jsonl").read_text()).items()
@@ -104,10 +106,10 @@ def test_a_teacher_that_cuts_images_in_another_way_is_refused_as_a_loss(tmp_path
 
 
 def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
-    given = {}
+    given = []
 
-    def train(*arguments, **options):
-        given.update(options)
+    def train(*arguments):
+        given.extend(arguments)
         raise UserError("seen enough")
 
     monkeypatch.setattr(rl, "train", train)
@@ -115,7 +117,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
     words = f"rl --checkpoint {ASSETS / 'base'} --questions {tmp_path / 'questions.jsonl'} --out {tmp_path / 'run'}"
     chosen = "--tighten step --reward.kind cost-weighted --reward.alpha 2 --reward.beta 0.1"
     assert main(f"{words} {chosen}".split()) == 2
-    assert (given["tighten"], given["reward"]) == ("step", RewardConfig("cost-weighted", alpha=2.0, beta=0.1))
+    assert given[-1] == RlMethod(RewardConfig("cost-weighted", alpha=2.0, beta=0.1), "step")
 
 
 @pytest.mark.parametrize(

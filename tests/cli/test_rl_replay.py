@@ -28,9 +28,10 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train import rl
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.rl_loop import TIMELINE, RlLoop
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.types import RlQuestions, TrainingRun
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
@@ -60,7 +61,7 @@ def contents(played):
 def run(path, monkeypatch, settings, engine):
     """(contents of the rollouts of each step, logged values of each step, final weights)"""
     steps = []
-    play = Rollouts.play
+    play = RolloutEngines.play
 
     async def playing(*arguments, **options):
         played = await play(*arguments, **options)
@@ -72,10 +73,10 @@ def run(path, monkeypatch, settings, engine):
     questions = world_questions(World.load(), "seen", settings.prompts, 5)
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(BASE)
-    rollouts = Rollouts(Engines([Engine(model, params, engine.exact())]), chat, MINIATURE_RL)
+    rollouts = RolloutEngines(Engines([Engine(model, params, engine.exact())]), chat, MINIATURE_RL)
     with monkeypatch.context() as patched, Stages() as stages:
-        patched.setattr(Rollouts, "play", playing)
-        params = rl.train(directory, rollouts, model, params, questions, None, settings, stages)
+        patched.setattr(RolloutEngines, "play", playing)
+        params = rl.train(TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings)
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert (path / TIMELINE).exists()
     return steps, rows, params

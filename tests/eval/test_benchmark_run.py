@@ -9,7 +9,7 @@ import pytest
 from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_run import evaluate_benchmark, published_score, read_results
+from hypereyes_jax.eval.benchmark_run import OpenBenchmark, evaluate_benchmark, published_score, read_results
 from hypereyes_jax.eval.benchmark_table import (
     PAPER,
     Cell,
@@ -48,12 +48,9 @@ class Model:
 async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch"):
     return await evaluate_benchmark(
         model,
-        [question(name) for name in ids],
-        list(ids),
+        OpenBenchmark(spec, BENCHMARKS[spec], tuple(ids), [question(name) for name in ids], False),
         judge or Judge(),
         results,
-        benchmark=spec,
-        score=published_score(BENCHMARKS[spec]),
         visual_tokens=lambda image: 1,
         spent=lambda: model.spent,
         part=part,

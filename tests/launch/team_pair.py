@@ -28,7 +28,7 @@ from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import Scheduler
 from hypereyes_jax.rollout.replicas.layout import teams
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests import small_models
 
@@ -67,7 +67,7 @@ def read(rng: np.random.Generator, words: int, size: tuple[int, int]) -> Context
     return ContextChunk(np.array(ids, np.int32), (image,))
 
 
-async def play(rollouts: Rollouts, count: int = 5) -> tuple[list[SampledChunk], dict[str, int]]:
+async def play(rollouts: RolloutEngines, count: int = 5) -> tuple[list[SampledChunk], dict[str, int]]:
     """Rollouts of two turns at more seats than there are slots: those that wait for an observation are evicted."""
     (engine,) = rollouts.engines.all
 
@@ -88,7 +88,7 @@ async def play(rollouts: Rollouts, count: int = 5) -> tuple[list[SampledChunk], 
     return [chunk for chunks in out for chunk in chunks], counts
 
 
-def befall(rollouts: Rollouts, fate: str) -> None:
+def befall(rollouts: RolloutEngines, fate: str) -> None:
     """What happens to a follower at its third decode call."""
     if rollouts._following is None or not fate:
         return
@@ -140,7 +140,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
     check_copies(copies, learned[0], params[0])
     scale = SmallScale(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
     found: dict[str, list] = {"tokens": [], "logp": []}
-    with Rollouts.on_mesh(config, learned[0], None, scale, copies, processes, at_once=8) as rollouts:
+    with RolloutEngines.on_mesh(config, learned[0], None, scale, copies, processes, at_once=8) as rollouts:
         befall(rollouts, fate)
         for version, weights in enumerate(learned):
             if version:

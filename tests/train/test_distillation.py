@@ -29,12 +29,12 @@ from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train import rl
-from hypereyes_jax.train.distillation import TeacherServer, Teaching, choose
+from hypereyes_jax.train.distillation import Distillation, TeacherServer, choose_teacher
 from hypereyes_jax.train.question_selection import SELECTION
-from hypereyes_jax.train.rl_loop import Trial
-from hypereyes_jax.train.samplers import Rollouts
+from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun, Validation
 from tests.learner.small import CONFIG, PACK, samples
 from tests.serving import SGLangMimic, VLLMMimic, mimicked, model_scores, served
 
@@ -85,8 +85,8 @@ async def test_failed_samples_are_taught_where_the_server_scored_them_and_the_ot
 
     async with mimicked(SGLangMimic(CONFIG, PIXELS), SGLangServer, attempts=1) as mimic:
         mimic.before, mimic.spoil = before, spoil
-        teaching = Teaching(TeacherServer(mimic.client, in_flight=1, deadline=60), Processes())
-        out, counts = await teaching(asked)
+        distillation = Distillation(TeacherServer(mimic.client, in_flight=1, deadline=60), Processes())
+        out, counts = await distillation(asked)
     taught = [number for number, sample in enumerate(out) if sample.teacher_logp is not None]
     assert taught == [0, 9]
     assert [replace(sample, teacher_logp=None) for sample in out] == asked
@@ -96,7 +96,7 @@ async def test_failed_samples_are_taught_where_the_server_scored_them_and_the_ot
 
 async def test_without_a_teacher_nothing_is_distilled():
     asked = samples(4)
-    out, counts = await Teaching(None, Processes())(asked)
+    out, counts = await Distillation(None, Processes())(asked)
     assert out == asked
     assert counts["distilled"] == counts["teacher_failures"] == counts["teacher_mismatches"] == 0
 
@@ -106,9 +106,9 @@ def test_the_command_line_names_one_teacher():
     config = tyro.cli(RlConfig, args=f"{words} --teacher-server.temperature 0.8".split())
     server = TeacherServerConfig("http://host:8000", "vllm", temperature=0.8)
     assert config.teacher_server == server
-    assert choose(None, config.teacher_server, 0.8) == server
-    assert choose(Path("t"), TeacherServerConfig(), 0.8) == Path("t")
-    assert choose(None, TeacherServerConfig(), 0.8) is None
+    assert choose_teacher(None, config.teacher_server, 0.8) == server
+    assert choose_teacher(Path("t"), TeacherServerConfig(), 0.8) == Path("t")
+    assert choose_teacher(None, TeacherServerConfig(), 0.8) is None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_command_line_names_one_teacher():
 )
 def test_settings_that_can_not_be_meant_are_refused(directory, server, message):
     with pytest.raises(UserError, match=message):
-        choose(directory, server, 0.8)
+        choose_teacher(directory, server, 0.8)
 
 
 SETTINGS = RlSettings(steps=1, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=9)
@@ -139,10 +139,11 @@ def one_step(path, teacher):
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(ASSETS / "base")
     engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **ENGINE).exact()
-    rollouts = Rollouts(Engines([Engine(model, params, engine)]), chat, MINIATURE_RL)
+    rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, MINIATURE_RL)
     with Stages() as stages:
-        trial = Trial(questions, 1)
-        rl.train(directory, rollouts, model, params, questions, teacher, SETTINGS, stages, trial=trial)
+        asked = RlQuestions(questions, validation=Validation(questions, 1))
+        services = RlServices(teacher=teacher)
+        rl.train(TrainingRun(directory, stages), rollouts, model, params, asked, SETTINGS, services)
     return json.loads(directory.file("metrics.jsonl").read_text())
 
 

@@ -18,6 +18,7 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.question_selection import select, short_enough
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.types import TrainingRun
 
 
 @pytest.fixture
@@ -71,5 +72,5 @@ async def test_questions_that_state_their_reference_are_chosen_with_it_untried(s
         stated = questions[::3]
         assert question_ids(stated) == ["1", "4"]
         directory = RunDirectory.open(tmp_path / "run", "rl", {})
-        found = await select(directory, NoRollouts(), stated, None, ExactJudge(), 0, stages(), Processes())
+        found = await select(TrainingRun(directory, stages()), NoRollouts(), stated, None, ExactJudge(), 0)
     assert found.references == {"1": (2, 4), "4": (1, 1)}

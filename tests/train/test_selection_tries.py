@@ -12,7 +12,6 @@ from rich.console import Console
 from hypereyes_jax.data.selection import LeftOut
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -20,6 +19,7 @@ from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.question_selection import PASSES, SELECTION, TRIES, read_selection, select
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.try_log import TryLog, question_key
+from hypereyes_jax.train.types import TrainingRun
 
 QUESTIONS = [Question(f"q{n}", f"question {n}?", (Image.new("RGB", (4, 4), (n, 0, 0)),), ("yes",)) for n in range(6)]
 
@@ -65,9 +65,8 @@ class Rollouts:
 
 def run(path, rollouts, judge=None, questions=QUESTIONS, policy="weights"):
     directory = RunDirectory.open(path, "rl", {"a": 1})
-    stages = Stages(Console(quiet=True))
-    selecting = select(directory, rollouts, questions, None, judge or Judge(), 0, stages, Processes(), policy)
-    return asyncio.run(selecting)
+    training = TrainingRun(directory, Stages(Console(quiet=True)))
+    return asyncio.run(select(training, rollouts, questions, None, judge or Judge(), 0, policy))
 
 
 ANSWERS = {
@@ -143,9 +142,9 @@ def test_a_stop_is_obeyed_at_once_and_loses_no_try(tmp_path):
     directory = RunDirectory.open(tmp_path, "rl", {"a": 1})
     rollouts = Rollouts(ANSWERS)
     rollouts.during = lambda number: directory.stop.request("SIGTERM") if number == 8 else None
-    stages = Stages(Console(quiet=True))
+    training = TrainingRun(directory, Stages(Console(quiet=True)))
     with pytest.raises(RunStopped, match="SIGTERM"):
-        asyncio.run(select(directory, rollouts, QUESTIONS, None, Judge(), 0, stages, Processes(), "weights"))
+        asyncio.run(select(training, rollouts, QUESTIONS, None, Judge(), 0, "weights"))
     assert len(rollouts.played) < 12
     assert rollouts.rested == 1
     assert len((tmp_path / TRIES).read_text().splitlines()) >= 7

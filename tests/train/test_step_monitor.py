@@ -15,7 +15,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.processing.types import SampledChunk
-from hypereyes_jax.train.step_monitor import Watch, profiled, published
+from hypereyes_jax.train.step_monitor import StepMonitor, profiled, published
 from tests.learner.small import CONFIG, PACK, samples
 
 KINDS = {
@@ -46,7 +46,7 @@ def test_useful_work_counts_tokens_and_no_padding():
     model = Qwen3VLConfig(text, VisionConfig(depth=1, out_hidden_size=8, deepstack_visual_indexes=()))
     chunks = [SampledChunk(np.arange(1, n), *np.zeros((2, n - 1), np.float32), np.zeros(n - 1, int)) for n in (11, 31)]
     batch = pack(model, [sft_sample([chunk]) for chunk in chunks], PackConfig(row_tokens=(64,), rows=4))
-    found = Watch(model, "language").figures(batch, seconds=2.0)
+    found = StepMonitor(model, "language").figures(batch, seconds=2.0)
     # by hand: q, k, v, o of 8 x (8 + 4 + 4 + 8), three of 8 x 16, in two layers, and a head of 8 x 50; 6 a weight and
     # token; attention 6 a head dim and position looked at, which are half of the mean 20, times 2 for scores and values
     weights = 2 * (8 * 24 + 3 * 8 * 16) + 8 * 50
@@ -60,18 +60,18 @@ def test_useful_work_counts_tokens_and_no_padding():
 def test_a_step_larger_than_planned_is_told_of_once_a_shape(caplog, monkeypatch, platform, level):
     caplog.set_level(logging.INFO)
     usual = dataclasses.replace(PACK, at_least=(2, 4, 256))
-    watch = Watch(CONFIG, "language")
-    monkeypatch.setattr(watch, "_devices", [SimpleNamespace(platform=platform)])
-    watch.check(pack(CONFIG, samples(2), usual), usual)
+    monitor = StepMonitor(CONFIG, "language")
+    monkeypatch.setattr(monitor, "_devices", [SimpleNamespace(platform=platform)])
+    monitor.check(pack(CONFIG, samples(2), usual), usual)
     assert not caplog.records
     larger = pack(CONFIG, samples(2), dataclasses.replace(usual, vision=(6, 256)))
-    watch.check(larger, usual)
-    watch.check(larger, usual)
+    monitor.check(larger, usual)
+    monitor.check(larger, usual)
     (record,) = caplog.records
     assert record.levelno == level
     assert "2 micro-batches of 2 rows with 6 rows of 256 patches, planned 2 micro-batches" in record.message
     assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --scale.row-images 3`" in record.message
-    watch.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
+    monitor.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
     assert len(caplog.records) == 2
 
 

@@ -66,6 +66,16 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class WorldSearch:
+    """How the miniature world is searched."""
+
+    transport: Transport = "http"  # over a real HTTP server on loopback, or in this process
+    latency: float = 0.0  # seconds that a search takes; real ones take 0.2 to 2
+    store: Path | None = None  # file to record to and replay from as `mode` says; None = every search is made
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE
+
+
+@dataclass(frozen=True)
 class SearchKeys:
     serpapi: str = field(default="", repr=False)
     s3_access: str = field(default="", repr=False)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
-from hypereyes_jax.env.search.config import StoreMode, Transport
+from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
@@ -20,28 +20,18 @@ from hypereyes_jax.errors import UserError
 
 
 @contextlib.asynccontextmanager
-async def searching(
-    world: World,
-    transport: Transport,
-    latency: float,
-    store: Path | None = None,
-    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE,
-) -> AsyncIterator[RecordedBackend]:
+async def searching(world: World, search: WorldSearch) -> AsyncIterator[RecordedBackend]:
     """A backend for the time of the block: 64 searches in flight, retries, and metrics of what became of them.
 
     Identical searches in flight are sent once. In mode replay-strict nothing is served and nothing is asked: every
     result comes from the store.
 
-    Args:
-      latency: seconds that a search takes; real ones take 0.2 to 2.
-      store: a file to record to and replay from as `mode` says; None = every search is made.
-
     Raises:
       UserError: a strict replay of no store, or of one that is not there.
     """
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_name(world, transport)
-        opened = _open(store, mode)
+        engine, mode = engine_name(world, search.transport), search.mode
+        opened = _open(search.store, mode)
         if opened is None:
             mode = StoreMode.LIVE
         else:
@@ -49,7 +39,7 @@ async def searching(
         if mode is StoreMode.REPLAY:
             backend = RecordedBackend(None, opened, mode, engine=engine)
         else:
-            service = ResilientBackend(stack.enter_context(_service(world, transport, latency)))
+            service = ResilientBackend(stack.enter_context(_service(world, search)))
             backend = RecordedBackend(service, opened, mode, engine=engine, metrics=service.metrics)
         try:
             yield backend
@@ -72,10 +62,10 @@ def _open(store: Path | None, mode: StoreMode) -> SearchStore | None:
 
 
 @contextlib.contextmanager
-def _service(world: World, transport: Transport, latency: float) -> Iterator[SearchBackend]:
+def _service(world: World, search: WorldSearch) -> Iterator[SearchBackend]:
     world.prepare()
-    if transport == "in-process":
-        yield WorldBackend(world, latency=latency)
+    if search.transport == "in-process":
+        yield WorldBackend(world, latency=search.latency)
         return
-    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=latency))) as server:
+    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=search.latency))) as server:
         yield HttpWorldBackend(server.url)
