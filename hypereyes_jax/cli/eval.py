@@ -89,7 +89,7 @@ class EvalConfig:
     manner: Manner = "parallel"
     """On benchmarks: search as the model likes (parallel), one search a turn (serial), all pictures and then all
     facts by instruction (workflow), or not at all (direct)."""
-    search_store: Path | None = None
+    search_store: str | Path | None = None
     """A file that searches are recorded to and replayed from; none = every search is made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""

@@ -1,4 +1,4 @@
-"""Look into recorded searches, and export, import, prune or merge them."""
+"""Look into recorded searches, and export, import, prune or merge them. A store is a file, or postgresql://..."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tyro.conf import OmitArgPrefixes, Positional, subcommand
 class Inspect:
     """Counts, cost and age of what a store holds, as JSON."""
 
-    store: Positional[Path]
+    store: Positional[str]
 
 
 @dataclass(frozen=True)
 class Export:
     """Write every search as a line of JSON."""
 
-    store: Positional[Path]
+    store: Positional[str]
     out: Positional[Path]
 
 
@@ -28,7 +28,7 @@ class Export:
 class Import:
     """Add the searches of an export that the store does not hold yet."""
 
-    store: Positional[Path]
+    store: Positional[str]
     source: Positional[Path]
 
 
@@ -36,7 +36,7 @@ class Import:
 class Prune:
     """Delete the searches that meet all the conditions given (at least one)."""
 
-    store: Positional[Path]
+    store: Positional[str]
     engine: str | None = None
     """Of this engine."""
     older_than_days: float | None = None
@@ -48,8 +48,8 @@ class Prune:
 class Merge:
     """Add what other stores hold and this one lacks."""
 
-    store: Positional[Path]
-    sources: Positional[tuple[Path, ...]]
+    store: Positional[str]
+    sources: Positional[tuple[str, ...]]
 
 
 Action = (
@@ -70,18 +70,20 @@ def run(config: SearchStoreConfig) -> None:
     import json
 
     from hypereyes_jax.env.search import store_tools as tools
+    from hypereyes_jax.env.search.stores import is_postgres
+    from hypereyes_jax.env.web.logins import without_login
     from hypereyes_jax.runs.outputs import check_outputs
 
     match config.action:
         case Inspect(store):
             print(json.dumps(tools.inspect_store(store), indent=2))
         case Export(store, out):
-            check_outputs([out], [store])
+            check_outputs([out], [] if is_postgres(store) else [Path(store)])
             print(f"{tools.export_store(store, out)} searches written to {out}")
         case Import(store, source):
-            print(f"{tools.import_store(store, source)} searches added to {store}")
+            print(f"{tools.import_store(store, source)} searches added to {without_login(store)}")
         case Prune(store, engine, days, empty):
             gone = tools.prune_store(store, engine=engine, older_than_days=days, empty=empty)
-            print(f"{gone} searches deleted from {store}")
+            print(f"{gone} searches deleted from {without_login(store)}")
         case Merge(store, sources):
-            print(f"{tools.merge_stores(store, list(sources))} searches added to {store}")
+            print(f"{tools.merge_stores(store, list(sources))} searches added to {without_login(store)}")

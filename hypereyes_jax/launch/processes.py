@@ -44,7 +44,7 @@ from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 _MAY_DIFFER = frozenset(
     "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
     "search.image_url search.image_port search.bucket search.bucket_endpoint search.bucket_public_url search.policy "
-    "search.store search.mode settings.search_store settings.search_mode settings.latency settings.steps "
+    "search.store search.mode search.budget settings.search_store settings.search_mode settings.latency settings.steps "
     "settings.checkpoint_every settings.checkpoint_minutes eval_questions eval_every scale.replica_devices "
     "scale.slots scale.extend_rows scale.keep_checkpoints scale.learner.optimizer.moments_on_host".split()
 )

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.env.web.logins import without_login
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_object, remove_dead_drafts, write_json, writing
 from hypereyes_jax.runs.content import input_digests
@@ -154,7 +155,10 @@ class RunDirectory:
 
 
 def to_jsonable(value: Any) -> Any:
-    """A configuration as plain JSON values: dataclasses as objects, paths and enums as text, tuples as lists."""
+    """A configuration as plain JSON values: dataclasses as objects, paths and enums as text, tuples as lists.
+
+    Logins in URLs are left out: what is printed and kept holds none.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -163,7 +167,9 @@ def to_jsonable(value: Any) -> Any:
         return [to_jsonable(v) for v in value]
     if isinstance(value, (set, frozenset)):
         return sorted(to_jsonable(v) for v in value)
-    if isinstance(value, (str, int, float, bool)) or value is None:  # a StrEnum is a str
+    if isinstance(value, str):  # a StrEnum is one, too
+        return without_login(value) if "://" in value else value
+    if isinstance(value, (int, float, bool)) or value is None:
         return value
     if isinstance(value, Path):
         return str(value)

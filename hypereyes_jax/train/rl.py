@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.data.sources import question_ids, subset
 from hypereyes_jax.env.judging.service import judging
+from hypereyes_jax.env.search.budget import RunShare
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.services import connected
@@ -18,6 +21,7 @@ from hypereyes_jax.env.search.world_service import searching
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json_object, write_json
 from hypereyes_jax.learner.checkpoint import weights_digest
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.train.distillation import open_distillation
@@ -64,7 +68,7 @@ async def _train(
     samples = settings.prompts * settings.group
     async with (
         open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
-        _searching(settings, services.search) as backend,
+        _searching(settings, services.search, _share(run)) as backend,
         judging(services.judge) as judge,
     ):
         longest = rollouts.scale.prompt_tokens
@@ -123,8 +127,33 @@ def _known(candidates: Sequence[Question], references: dict[str, tuple[int, int]
     return subset(candidates, [number for number, key in enumerate(question_ids(candidates)) if key in references])
 
 
+def _share(run: TrainingRun) -> RunShare:
+    """The process's place among those that play. The run's name is kept in its directory: continued, it goes on with
+    what it has spent. Raises UserError in all processes if the first can't keep it."""
+    processes, name, problem = run.processes, "", ""
+    if processes.first:
+        try:
+            name = _budget_name(run.directory.file("search_budget.json"))
+        except UserError as error:
+            problem = str(error)
+    name, problem = processes.gather([name, problem])[0]
+    if problem:
+        raise UserError(problem)
+    players = processes.players
+    return RunShare(players.index(processes.index) if processes.leads else 0, len(players), name)
+
+
+def _budget_name(path: Path) -> str:
+    kept = read_json_object(path).get("name") if path.exists() else None
+    if isinstance(kept, str) and kept:
+        return kept
+    name = uuid.uuid4().hex
+    write_json(path, {"name": name})
+    return name
+
+
 @contextlib.asynccontextmanager
-async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterator[RecordedBackend]:
+async def _searching(settings: RlSettings, search: SearchConfig, share: RunShare) -> AsyncIterator[RecordedBackend]:
     """The seen part of the miniature world, or the service of real searches."""
     if search.service != "world":
         keys = SearchKeys(
@@ -132,7 +161,7 @@ async def _searching(settings: RlSettings, search: SearchConfig) -> AsyncIterato
             s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
             s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
         )
-        async with connected(search, keys) as (backend, _):
+        async with connected(search, keys, share) as (backend, _):
             yield backend
         return
     world = World.load()

@@ -114,6 +114,7 @@ class RlLoop:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])
                 self._earlier_searches = cursor["searches"]
+                self._searches()
             done = saved = int(self._state.step)
             if processes.first:
                 drop_rollouts(self._directory.path, done)
@@ -299,7 +300,10 @@ class RlLoop:
         return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
 
     def _searches(self) -> SearchMetrics:
-        return searches_so_far(self._processes, self._backend.metrics, self._earlier_searches)
+        """Of all processes since the run began, alike in each; the spending cap is over these."""
+        searches = searches_so_far(self._processes, self._backend.metrics, self._earlier_searches)
+        self._backend.settle(searches.cost)
+        return searches
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""

@@ -36,8 +36,8 @@ class RlSettings:
     """Seconds a search of the miniature world takes."""
     search: Transport = "http"
     """In the miniature world: over a real HTTP server on loopback, or in this process."""
-    search_store: Path | None = None
-    """A file that its searches are recorded to and replayed from; none = every search is made."""
+    search_store: str | Path | None = None
+    """A file, or postgresql://..., that its searches are recorded to and replayed from; none = every search is made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
     seed: int = MINIATURE.seed

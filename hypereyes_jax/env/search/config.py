@@ -25,7 +25,7 @@ class StoreMode(StrEnum):
 class CallPolicy:
     """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
 
-    in_flight: int = 64
+    in_flight: int = 64  # this, `rate` and `spending_cap` are of the whole run, whatever its number of processes
     timeout: float = 60.0  # seconds, one attempt
     attempts: int = 3
     backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
@@ -60,8 +60,10 @@ class SearchConfig:
     bucket: str = ""  # SerpApi: host crops in this S3 bucket instead
     bucket_endpoint: str = ""  # of an S3-compatible service; "" = AWS
     bucket_public_url: str = ""  # "" = presigned URLs
-    store: Path | None = None  # file to record to and replay from
+    # what is recorded to and replayed from: a file of this machine, or postgresql://user@host/database for several
+    store: str | Path | None = None
     mode: StoreMode = StoreMode.REPLAY_THEN_LIVE  # only with a store
+    budget: str = ""  # with a store in PostgreSQL: commands that name the same budget share rate and spending cap
     policy: CallPolicy = field(default_factory=CallPolicy)
 
 
@@ -71,7 +73,7 @@ class WorldSearch:
 
     transport: Transport = "http"  # over a real HTTP server on loopback, or in this process
     latency: float = 0.0  # seconds that a search takes; real ones take 0.2 to 2
-    store: Path | None = None  # file to record to and replay from as `mode` says; None = every search is made
+    store: str | Path | None = None  # what is recorded to and replayed from as `mode` says; None = every search is made
     mode: StoreMode = StoreMode.REPLAY_THEN_LIVE
 
 

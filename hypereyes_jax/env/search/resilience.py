@@ -7,12 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiolimiter import AsyncLimiter
 from PIL import Image
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
+from hypereyes_jax.env.search.budget import Budget, OwnBudget
 from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
@@ -26,12 +26,22 @@ class ResilientBackend:
     Only transient SearchErrors are tried again. While the circuit is open, searches fail at once (kind "circuit_open").
     A request is paid for when it is sent; the price is given back when it fails, except on a timeout, where the service
     may have charged it. Raises FatalSearchError (kind "spending_cap") rather than exceed the cap.
+
+    Args:
+      budget: what it may ask of the service beside others of its run; default this policy's rate and cap alone.
     """
 
-    def __init__(self, inner: SearchBackend, policy: CallPolicy | None = None, metrics: SearchMetrics | None = None):
+    def __init__(
+        self,
+        inner: SearchBackend,
+        policy: CallPolicy | None = None,
+        metrics: SearchMetrics | None = None,
+        budget: Budget | None = None,
+    ):
         self.inner = inner
         self.policy = policy or CallPolicy()
         self.metrics = metrics or SearchMetrics()
+        self.budget = budget or OwnBudget(self.policy)
         self.engine = getattr(inner, "engine", type(inner).__name__)
         self._gates = PerLoop(lambda: _Gate(self.policy))
 
@@ -67,17 +77,14 @@ class ResilientBackend:
             breaker = await gate.breaker()
             try:
                 async with breaker:
-                    if gate.limiter is not None:
-                        await gate.limiter.acquire()
                     return await self._send(tool, search)
             except OpenedState:
                 message = "the search service failed too often just now and is left alone for a while"
                 raise SearchError(message, transient=False, kind="circuit_open", sent=False) from None
 
     async def _send(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
-        price, cap = self.policy.price(tool), self.policy.spending_cap
-        if cap is not None and self.metrics.cost + price > cap + 1e-9:
-            raise FatalSearchError(f"the spending cap of ${cap:.2f} is reached", kind="spending_cap")
+        price = self.policy.price(tool)
+        payment = await self.budget.pay(price)
         self.metrics.cost += price
         self.metrics.attempts += 1
         try:
@@ -89,6 +96,7 @@ class ResilientBackend:
         except SearchError as error:
             if error.kind != "timeout":
                 self.metrics.cost -= price
+                await self.budget.refund(payment, price)
             raise
 
 
@@ -97,10 +105,6 @@ class _Gate:
 
     def __init__(self, policy: CallPolicy):
         self.slots = asyncio.Semaphore(policy.in_flight)
-        self.limiter = None
-        if policy.rate is not None:
-            bucket = max(1.0, policy.rate * policy.burst)  # requests
-            self.limiter = AsyncLimiter(bucket, bucket / policy.rate)
         self._factory = AsyncCircuitBreakerFactory(policy.breaker_failures, policy.breaker_seconds)
         self._breaker: Any = None
 

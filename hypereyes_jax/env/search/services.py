@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from hypereyes_jax.env.search.backends import (
 )
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping
+from hypereyes_jax.env.search.budget import Budget, OwnBudget, RunShare, StoreBudget
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.postgres import PostgresStore
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.store import SearchStore
+from hypereyes_jax.env.search.stores import is_postgres, open_store
 from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
@@ -34,17 +37,31 @@ class Connected(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def connected(config: SearchConfig, keys: SearchKeys | None = None) -> AsyncIterator[Connected]:
+async def connected(
+    config: SearchConfig,
+    keys: SearchKeys | None = None,
+    share: RunShare = RunShare(),  # noqa: B008 - frozen
+) -> AsyncIterator[Connected]:
     """A backend for the length of the block, on the running event loop; its connections and files are closed after it.
+
+    Args:
+      share: of a run with several processes. Requests in flight are shared out; rate and spending, too, or counted
+        together in a store in PostgreSQL.
 
     Raises:
       UserError: a setting or key is missing, or the store can't be used.
     """
     metrics = SearchMetrics()
-    service = _service(config, keys or SearchKeys())
-    store = None if config.store is None or config.mode is StoreMode.LIVE else SearchStore(config.store)
+    policy = share.policy(config.policy)
+    if config.budget and (config.store is None or not is_postgres(config.store)):
+        raise UserError("--search.budget is shared in a store in PostgreSQL: give --search.store postgresql://...")
+    service = _service(config, keys or SearchKeys(), share)
+    store = None if config.store is None or config.mode is StoreMode.LIVE else open_store(config.store)
+    budget: Budget = OwnBudget(policy, share)
+    if isinstance(store, PostgresStore):
+        budget = StoreBudget(store, config.budget or share.run or uuid.uuid4().hex, policy)
     backend = RecordedBackend(
-        ResilientBackend(service, config.policy, metrics),
+        ResilientBackend(service, policy, metrics, budget),
         store,
         config.mode if store is not None else StoreMode.LIVE,
         prices=(config.policy.text_price, config.policy.image_price),
@@ -54,11 +71,13 @@ async def connected(config: SearchConfig, keys: SearchKeys | None = None) -> Asy
         yield Connected(backend, metrics)
     finally:
         await backend.aclose()
+        if isinstance(budget, StoreBudget):
+            budget.close()
         if store is not None:
             store.close()
 
 
-def _service(config: SearchConfig, keys: SearchKeys) -> SearchBackend:
+def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchBackend:
     if config.service == "world":
         return WorldBackend(World.load())
     if config.service == "serpapi":
@@ -68,11 +87,11 @@ def _service(config: SearchConfig, keys: SearchKeys) -> SearchBackend:
         settings = SerpApiConfig(keys.serpapi, config.image_engine)
         if config.url:
             settings = SerpApiConfig(keys.serpapi, config.image_engine, url=config.url)
-        return SerpApiBackend(settings, _image_host(config, keys))
+        return SerpApiBackend(settings, _image_host(config, keys, share))
     if config.service == "mapping":
         if not config.mapping:
             raise UserError("the search service mapping needs one: --search.mapping serper, tavily, brave or a file.")
-        return MappedBackend(read_mapping(config.mapping), _image_host(config, keys))
+        return MappedBackend(read_mapping(config.mapping), _image_host(config, keys, share))
     if config.service == "object":
         return _own(config.backend)
     if not config.url:
@@ -94,7 +113,7 @@ def _own(name: str) -> SearchBackend:
     return backend
 
 
-def _image_host(config: SearchConfig, keys: SearchKeys) -> ImageHost | None:
+def _image_host(config: SearchConfig, keys: SearchKeys, share: RunShare) -> ImageHost | None:
     if config.bucket:
         if not (keys.s3_access and keys.s3_secret):
             raise UserError("the bucket needs the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
@@ -107,5 +126,13 @@ def _image_host(config: SearchConfig, keys: SearchKeys) -> ImageHost | None:
         )
         return S3ImageHost(s3)
     if config.image_url:
-        return LocalImageHost(port=config.image_port, public_url=config.image_url.rstrip("/"))
+        # Each process serves the crops that it asks about; a service that is told an address must find them there.
+        if share.count > 1 and "{process}" not in config.image_url:
+            raise UserError(
+                f"{share.count} processes search, and each hosts its own images: write {{process}} in "
+                "--search.image-url, which becomes the process's number (0 ...; --search.image-port is the first's and "
+                "counts up), or use --search.bucket."
+            )
+        url = config.image_url.replace("{process}", str(share.index)).rstrip("/")
+        return LocalImageHost(port=config.image_port and config.image_port + share.index, public_url=url)
     return None

@@ -1,4 +1,4 @@
-"""What was searched and found, on disk: one SQLite file that many processes read and write at once.
+"""What was searched and found, on disk: one SQLite file that many processes of one machine read and write at once.
 
 Each write is a transaction of its own in WAL mode, so a kill -9 loses at most the searches in flight and can't corrupt
 the file. Failures are never stored; an empty result is stored as one.
@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -62,11 +63,34 @@ def image_query(image: Image.Image) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+class StoreGroup(NamedTuple):
+    """The searches of one engine and tool: how many, how many of them found nothing, dollars, Unix times."""
+
+    engine: str
+    tool: str
+    searches: int
+    empty: int
+    cost: float
+    oldest: float
+    newest: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Which searches are deleted: those that meet all that is given."""
+
+    engine: str | None = None
+    before: float | None = None  # Unix time
+    empty: bool = False  # that found nothing
+
+
 _MARKS = ",".join("?" * 10)
 
 
 class SearchStore:
     """A store file. Safe for threads and processes; each thread has its own connection.
+
+    It is one of the two kinds of `stores.Store`; the other is `postgres.PostgresStore`, for several machines.
 
     Args:
       read_only: nothing is written, not even an upgrade: for a store of somebody else's.
@@ -76,8 +100,12 @@ class SearchStore:
         is on a network file system, or the disk is full.
     """
 
+    remote = False  # a look into it takes microseconds, and no wait
+    connections = 1
+
     def __init__(self, path: str | Path, *, read_only: bool = False):
         self.path, self._read_only = Path(path), read_only
+        self.name = str(self.path)
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -93,7 +121,7 @@ class SearchStore:
         """Stores a search and returns what the store now holds: where another process was first, its result stays."""
         verb = "REPLACE" if replace else "IGNORE"
         with self._errors():
-            cursor = self._connection().execute(f"INSERT OR {verb} INTO searches VALUES ({_MARKS})", _row(search))
+            cursor = self._connection().execute(f"INSERT OR {verb} INTO searches VALUES ({_MARKS})", row_of(search))
         if cursor.rowcount:
             return search
         return self.get(search.key) or search
@@ -124,7 +152,7 @@ class SearchStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for search in searches:
-                    cursor = connection.execute(f"INSERT OR IGNORE INTO searches VALUES ({_MARKS})", _row(search))
+                    cursor = connection.execute(f"INSERT OR IGNORE INTO searches VALUES ({_MARKS})", row_of(search))
                     added += cursor.rowcount
                 connection.execute("COMMIT")
             except BaseException:
@@ -139,6 +167,49 @@ class SearchStore:
             if not (all(isinstance(row[n], str) for n in (0, 2, 3)) and isinstance(row[1], float)):
                 raise UserError(f"{self.path} holds a run that this program did not write. Move the file away.")
         return rows
+
+    def add_runs(self, runs: Iterable[tuple[str, float, str, str]]) -> None:
+        """Adds the runs, as `runs` gives them, that the store does not hold."""
+        for run in runs:
+            self.rows("INSERT OR IGNORE INTO runs VALUES (?,?,?,?)", run)
+
+    def groups(self) -> list[StoreGroup]:
+        rows = self.rows(
+            "SELECT engine, tool, count(*), sum(hits = '[]'), sum(cost), min(created), max(created) FROM searches "
+            "GROUP BY engine, tool ORDER BY engine, tool"
+        )
+        return [StoreGroup(*row) for row in rows]
+
+    def cost_of_runs(self) -> dict[str, float]:
+        """Dollars of the searches that each run recorded."""
+        return dict(self.rows("SELECT run, sum(cost) FROM searches GROUP BY run"))
+
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+    def delete(self, condition: Condition) -> int:
+        """Deletes searches, shrinks the file, and returns how many went."""
+        where: list[str] = ["1 = 1"]
+        values: list[object] = []
+        if condition.engine is not None:
+            where.append("engine = ?")
+            values.append(condition.engine)
+        if condition.before is not None:
+            where.append("created < ?")
+            values.append(condition.before)
+        if condition.empty:
+            where.append("hits = '[]'")
+        gone = self.rows(f"DELETE FROM searches WHERE {' AND '.join(where)} RETURNING 1", tuple(values))
+        self.rows("VACUUM")
+        return len(gone)
+
+    def claim(self, key: bytes, token: str) -> bool:
+        """Always true: processes do not wait for each other's searches here. Of two equal ones the first stays."""
+        return True
+
+    def release(self, token: str) -> None:
+        """Nothing was claimed."""
 
     def close(self) -> None:
         with self._lock:
@@ -187,7 +258,7 @@ class SearchStore:
         return connection
 
     def _read(self, row: tuple) -> StoredSearch:
-        search = _read(row)
+        search = search_of(row)
         if search is None:
             raise UserError(f"{self.path} holds a row that this program did not write. Move the file away.")
         return search
@@ -208,7 +279,8 @@ def _write(hits: tuple[SearchHit, ...]) -> str:
     return json.dumps([[hit.title, hit.content, hit.score, hit.url] for hit in hits], ensure_ascii=False)
 
 
-def _row(search: StoredSearch) -> tuple[object, ...]:
+def row_of(search: StoredSearch) -> tuple[object, ...]:
+    """A search as a row of a store: key, engine, tool, query, k, hits as JSON, cost, seconds, created, run."""
     return (
         search.key,
         search.engine,
@@ -223,7 +295,7 @@ def _row(search: StoredSearch) -> tuple[object, ...]:
     )
 
 
-def _read(row: tuple) -> StoredSearch | None:
+def search_of(row: tuple) -> StoredSearch | None:
     """A row as a search; None where its values are of other kinds than we write."""
     kinds = (bytes, str, str, str, int, str, float, float, float, str)
     if len(row) != len(kinds) or not all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True)):

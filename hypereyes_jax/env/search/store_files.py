@@ -34,7 +34,8 @@ def refuse_network_file_system(path: Path) -> None:
     if kind.startswith(_NETWORK):
         raise UserError(
             f"{path} is on a network file system ({kind}), where SQLite loses or corrupts searches. Put the store on a "
-            "disk of this machine, and bring stores of several machines together with `hypereyes search-store merge`."
+            "disk of this machine and bring stores of several machines together with `hypereyes search-store merge`, "
+            "or share one in PostgreSQL: postgresql://user@host/database."
         )
 
 

@@ -6,40 +6,40 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.env.search.store import Condition, StoredSearch
+from hypereyes_jax.env.search.stores import Store, is_postgres, open_store
 from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
 
+Address = str | Path  # of a store: a file, or postgresql://...
 
-def inspect_store(path: str | Path) -> dict[str, Any]:
+
+def inspect_store(path: Address) -> dict[str, Any]:
     """Counts, cost and age of what a store holds, by engine and tool, and the runs that used it."""
     store = _existing(path)
-    groups = store.rows(
-        "SELECT engine, tool, count(*), sum(hits = '[]'), sum(cost), min(created), max(created) FROM searches "
-        "GROUP BY engine, tool ORDER BY engine, tool"
-    )
-    names = ("engine", "tool", "searches", "empty", "cost", "oldest", "newest")
-    runs = store.runs()
-    spent = dict(store.rows("SELECT run, sum(cost) FROM searches GROUP BY run"))
-    store.close()
-    return {
-        "path": str(path),
-        "bytes": Path(path).stat().st_size,
-        "groups": [dict(zip(names, row, strict=True)) for row in groups],
-        "runs": [
-            {"id": i, "ended": e, "mode": m, "recorded_cost": spent.get(i, 0.0)} | _summary(s) for i, e, m, s in runs
-        ],
-    }
+    try:
+        spent = store.cost_of_runs()
+        return {
+            "path": store.name,
+            "bytes": store.size(),
+            "groups": [group._asdict() for group in store.groups()],
+            "runs": [
+                {"id": i, "ended": e, "mode": m, "recorded_cost": spent.get(i, 0.0)} | _summary(s)
+                for i, e, m, s in store.runs()
+            ],
+        }
+    finally:
+        store.close()
 
 
-def export_store(path: str | Path, out: str | Path) -> int:
+def export_store(path: Address, out: str | Path) -> int:
     """Writes every search as one line of JSON, sorted by key, and returns how many. The file is whole or absent."""
     store, target = _existing(path), Path(out)
     count, draft = 0, draft_of(target)
@@ -58,10 +58,10 @@ def export_store(path: str | Path, out: str | Path) -> int:
     return count
 
 
-def import_store(path: str | Path, source: str | Path) -> int:
+def import_store(path: Address, source: str | Path) -> int:
     """Adds the searches of an export that the store does not hold yet; returns how many. Bad lines raise UserError,
     and then nothing is added."""
-    store = SearchStore(path)
+    store = open_store(path)
     try:
         return store.add_all(_lines(Path(source)))
     finally:
@@ -102,52 +102,47 @@ def _summary(text: str) -> dict[str, Any]:
 
 
 def prune_store(
-    path: str | Path, *, engine: str | None = None, older_than_days: float | None = None, empty: bool = False
+    path: Address, *, engine: str | None = None, older_than_days: float | None = None, empty: bool = False
 ) -> int:
-    """Deletes the searches that meet all the conditions given, shrinks the file, and returns how many went.
+    """Deletes the searches that meet all the conditions given, and returns how many went.
 
-    At least one condition is needed; `empty` selects searches that found nothing.
+    At least one condition is needed; `empty` selects searches that found nothing. A file shrinks; PostgreSQL uses the
+    space again.
     """
     if older_than_days is not None and not older_than_days >= 0:  # a negative age would select everything
         raise UserError(f"an age is a number of days of at least 0, not {older_than_days:g}.")
-    conditions: list[str] = []
-    arguments: list[object] = []
-    if engine is not None:
-        conditions.append("engine = ?")
-        arguments.append(engine)
-    if older_than_days is not None:
-        conditions.append("created < ?")
-        arguments.append(time.time() - 86_400 * older_than_days)
-    if empty:
-        conditions.append("hits = '[]'")
-    if not conditions:
+    before = None if older_than_days is None else time.time() - 86_400 * older_than_days
+    condition = Condition(engine, before, empty)
+    if condition == Condition():
         raise UserError("prune needs a condition: an engine, an age or empty results.")
     _existing(path).close()
-    store = SearchStore(path)
-    gone = store.rows(f"DELETE FROM searches WHERE {' AND '.join(conditions)} RETURNING 1", tuple(arguments))
-    store.rows("VACUUM")
-    store.close()
-    return len(gone)
+    store = open_store(path)
+    try:
+        return store.delete(condition)
+    finally:
+        store.close()
 
 
-def merge_stores(path: str | Path, sources: list[str | Path]) -> int:
-    """Adds what other stores hold and this one lacks; returns how many searches came in. Sources are only read."""
+def merge_stores(path: Address, sources: Sequence[Address]) -> int:
+    """Adds what other stores hold and this one lacks; returns how many searches came in. Sources are only read.
+
+    Files and PostgreSQL databases can be brought together in any direction.
+    """
     opened = [_existing(source) for source in sources]  # a clear error before anything is written
-    store = SearchStore(path)
+    store = open_store(path)
     try:
         added = 0
         for source in opened:
             added += store.add_all(source.searches())
-            for run in source.runs():
-                store.rows("INSERT OR IGNORE INTO runs VALUES (?,?,?,?)", run)
+            store.add_runs(source.runs())
         return added
     finally:
         for each in (store, *opened):
             each.close()
 
 
-def _existing(path: str | Path) -> SearchStore:
+def _existing(path: Address) -> Store:
     """A store that is there, opened for reading only."""
-    if not Path(path).is_file():
+    if not is_postgres(path) and not Path(path).is_file():
         raise UserError(f"there is no search store {path}.")
-    return SearchStore(path, read_only=True)
+    return open_store(path, read_only=True)

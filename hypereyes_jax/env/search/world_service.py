@@ -13,7 +13,7 @@ from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
-from hypereyes_jax.env.search.store import SearchStore
+from hypereyes_jax.env.search.stores import Store, is_postgres, open_store
 from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
@@ -54,11 +54,11 @@ def engine_name(world: World, transport: Transport) -> str:
     return f"world:{hashlib.sha256(repr(pages).encode()).hexdigest()[:12]}:{transport}"
 
 
-def _open(store: Path | None, mode: StoreMode) -> SearchStore | None:
-    if mode is StoreMode.REPLAY and (store is None or not store.is_file()):
+def _open(store: str | Path | None, mode: StoreMode) -> Store | None:
+    if mode is StoreMode.REPLAY and (store is None or not (is_postgres(store) or Path(store).is_file())):
         missing = "name it" if store is None else f"there is no {store}"
         raise UserError(f"a strict replay needs the store of a recorded run: {missing}.")
-    return None if store is None or mode is StoreMode.LIVE else SearchStore(store)
+    return None if store is None or mode is StoreMode.LIVE else open_store(store)
 
 
 @contextlib.contextmanager

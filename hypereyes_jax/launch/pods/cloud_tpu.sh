@@ -7,7 +7,8 @@
 #   hypereyes launch tpu --name my-v5p --zone us-east5-a stop      # SIGTERM: the run saves and ends
 #
 # What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that is mounted alike on
-# all hosts, Filestore for one (docs/clusters.md, Storage): paths like gs://... are refused.
+# all hosts, Filestore for one (docs/clusters.md, Storage): paths like gs://... are refused. Hosts share recorded searches
+# by --search.store postgresql://user@host/searches; each reads the password from its ~/.pgpass.
 #
 # The command goes on when this terminal is closed: on each host it runs in a session of its own, writes to
 # ~/hypereyes.log, and is started again when it dies, --restarts times at most. A host that was rebooted (maintenance)

@@ -6,6 +6,8 @@
 #     -- rl --out /shared/run ...
 #
 # What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that all nodes share.
+# Your environment goes along: API keys, and PGPASSWORD of a --search.store postgresql://user@host/searches, which all
+# nodes may share (an SQLite file they can't).
 # --setup is run in the shell of every task first: "source /shared/venv/bin/activate", "module load cuda".
 #
 # --grace seconds before the time limit, and at a preemption, Slurm sends SIGTERM: the run saves, ends with code 75, and
