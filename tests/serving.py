@@ -21,7 +21,7 @@ from PIL import Image
 
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import ContextChunk, pack_inputs, patchify
-from hypereyes_jax.rollout.servers.server import GenerationServer
+from hypereyes_jax.rollout.servers.server import GenerationServer, PromptLimits
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -193,11 +193,12 @@ class VLLMMimic(Mimic):
 
 
 @contextlib.asynccontextmanager
-async def mimicked(mimic: Mimic, client: type[GenerationServer], **options) -> AsyncIterator[Mimic]:
+async def mimicked(mimic: Mimic, client: type[GenerationServer], context=32768, **options) -> AsyncIterator[Mimic]:
     """The mimic, served; its `client` is open."""
     server = TestServer(mimic.app)
     await server.start_server()
-    async with client(str(server.make_url("")), mimic.config, **options, **mimic.pixels) as mimic.client:
+    prompts = PromptLimits(context, **mimic.pixels)
+    async with client(str(server.make_url("")), mimic.config, prompts=prompts, **options) as mimic.client:
         yield mimic
     await server.close()
 

@@ -117,10 +117,11 @@ def run(config: RlConfig) -> None:
 def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.learner.reward import load_rewards
-    from hypereyes_jax.models.pretrained import save_model
+    from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
-    from hypereyes_jax.rollout.replicas.layout import teams
+    from hypereyes_jax.rollout.replicas.layout import replica_groups
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.question_selection import read_selection
@@ -161,11 +162,11 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     }
     check_replaced_directories([config.out / "model"], [path for path in inputs.values() if path is not None])
     # as asked for: sizes are the mesh's
-    directory = processes.open(config.out, "rl", config, inputs, config.tracking, stop)
+    directory = open_run(processes, config.out, "rl", config, inputs, config.tracking, stop)
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
         print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
-    model, params, chat = processes.load(config.checkpoint)
+    model, params, chat = load_model(config.checkpoint, mesh=processes.mesh)
     if processes.mesh is None:
         engine = scale.engine()
         engines = (
@@ -178,10 +179,10 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
         copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
-        processes = processes.in_teams(teams(copies.grid))
+        processes = processes.sharing_replicas(replica_groups(copies.grid))
         at_once = config.settings.prompts * config.settings.group
         rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once)
-    with rollouts, processes.stages() as stages:
+    with rollouts, open_stages(processes) as stages:
         training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
         params = train(
             training,

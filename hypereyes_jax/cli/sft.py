@@ -75,10 +75,12 @@ def run(config: SftConfig) -> None:
 def _run(config: SftConfig, stop: StopRequest) -> None:
     import jax
 
+    from hypereyes_jax.launch.global_arrays import fetch_whole
     from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.peft import save_peft
-    from hypereyes_jax.models.pretrained import save_model
+    from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.models.sharding import param_shardings
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
@@ -88,10 +90,10 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     processes = Processes.start(config.distributed, config.mesh)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())
-    directory = processes.open(config.out, "sft", config, inputs, config.tracking, stop)
+    directory = open_run(processes, config.out, "sft", config, inputs, config.tracking, stop)
     # frozen: kept as it is computed with
-    model, params, chat = processes.load(config.checkpoint, scale.learner.compute_dtype)
-    with processes.stages() as stages:
+    model, params, chat = load_model(config.checkpoint, scale.learner.compute_dtype, processes.mesh)
+    with open_stages(processes) as stages:
         training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
         params, adapters = train(
             training, model, params, chat, config.demonstrations, config.settings, scale, config.data.options()
@@ -101,7 +103,7 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     dtype = scale.learner.compute_dtype
     pixels = scale.min_pixels, scale.max_pixels
     save_model(directory.file("model"), model, merged, config.checkpoint, dtype, pixels=pixels, write=processes.first)
-    adapters = processes.whole(adapters)
+    adapters = fetch_whole(processes.mesh, adapters)
     if processes.first:
         save_peft(directory.file("adapter"), model, adapters, base_model=str(config.checkpoint))
         print(f"wrote {directory.file('model')} and {directory.file('adapter')}")

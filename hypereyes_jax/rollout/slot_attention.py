@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,16 @@ def _put(
         )  # fmt: skip
 
 
+class _Form(NamedTuple):
+    """What is known of `_attend_kernel` when a program is traced."""
+
+    layer: int
+    group: int  # query heads of a key head
+    queries: int  # of a row and a key head
+    block: int  # queries of a program
+    split_blocks: int  # blocks of keys of a split
+
+
 def _attend(
     layer: int, q: Any, slots_k: Any, slots_v: Any, slots_R: Any, offset_R: Any, count_R: Any, *, interpret: bool
 ) -> jax.Array:
@@ -116,7 +126,7 @@ def _attend(
     split_blocks = pl.cdiv(pl.cdiv(length, _BLOCK_KEYS), splits)
     # At most: each row reads its slot up to its own last position, once for every block of queries.
     reads = 2 * rows * blocks * kv_heads * length * size * slots_k.dtype.itemsize
-    kernel = partial(_attend_kernel, layer=layer, group=group, queries=count, block=block, split_blocks=split_blocks)
+    kernel = partial(_attend_kernel, _Form(layer, group, count, block, split_blocks))
     with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * pl.cdiv(length, _BLOCK_KEYS)):
         out, normaliser = launch(
             kernel,
@@ -135,9 +145,8 @@ def _attend(
     return out.reshape(rows, steps, heads * size)
 
 
-def _attend_kernel(
-    slots, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref, *, layer, group, queries, block, split_blocks
-):
+def _attend_kernel(form, slots, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref):
+    layer, group, queries, block, split_blocks = form
     row, split = pl.program_id(0), pl.program_id(2)
     blocks = pl.cdiv(queries, block)
     head, begin = pl.program_id(1) // blocks, pl.program_id(1) % blocks * block

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -23,13 +24,15 @@ import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.forward import reads_alike
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.teacher import LocalTeacher, Teacher, Unscored
+from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.processing import ChatFormat, SampledChunk
 from hypereyes_jax.rollout.servers.scoring import score_conversations
-from hypereyes_jax.rollout.servers.server import GenerationServer, PromptMismatch
+from hypereyes_jax.rollout.servers.server import GenerationServer, PromptLimits, PromptMismatch
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.train.samplers import RolloutEngines
@@ -178,7 +181,7 @@ def _local(
     path: str | Path, policy: Qwen3VLConfig, rollouts: RolloutEngines, samples: int, processes: Processes
 ) -> Teacher:
     learn, scale = rollouts.scale.learner, rollouts.scale
-    model, params, chat = processes.load(path, learn.compute_dtype)
+    model, params, chat = load_model(path, learn.compute_dtype, processes.mesh)
     if learn.opd == "reverse-kl" and not reads_alike(model, policy):
         raise UserError(
             f"{path} cuts images or embeds tokens in another way than the policy, so the two can't read one batch, as "
@@ -193,7 +196,7 @@ def _local(
         packing,
         learn.temperature,
         processes.mesh,
-        processes.batch,
+        partial(pack_for_all, processes),
         compute_dtype=learn.compute_dtype,
     )
 
@@ -207,8 +210,7 @@ def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> 
         concurrency=config.in_flight,
         timeout=config.timeout,
         attempts=config.attempts,
-        min_pixels=scale.min_pixels,
-        max_pixels=scale.max_pixels,
+        prompts=PromptLimits(min_pixels=scale.min_pixels, max_pixels=scale.max_pixels),
     )
     server.adapter = config.model or None
     return server

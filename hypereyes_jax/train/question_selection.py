@@ -90,9 +90,9 @@ async def select(
         stages.console.print(f"{len(stated)} questions state the rounds and searches they need, and are not tried")
     all_ids = question_ids(candidates)
     candidates = subset(candidates, [number for number, key in enumerate(all_ids) if key not in stated])
-    mine = processes.part(candidates)
+    mine = processes.replicas.part(candidates)
     ids = question_ids(mine)
-    seeds = processes.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
+    seeds = processes.replicas.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
     keys = [question_key(question) for question in mine]
     stem, dot, ending = TRIES.rpartition(".")
     log = TryLog(

@@ -139,8 +139,9 @@ def _share(run: TrainingRun) -> RunShare:
     name, problem = processes.gather([name, problem])[0]
     if problem:
         raise UserError(problem)
-    players = processes.players
-    return RunShare(players.index(processes.index) if processes.leads else 0, len(players), name)
+    replicas = processes.replicas
+    place = replicas.drivers.index(processes.index) if replicas.drives else 0
+    return RunShare(place, len(replicas.drivers), name)
 
 
 def _budget_name(path: Path) -> str:

@@ -16,7 +16,8 @@ from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
 from hypereyes_jax.files import write_json
-from hypereyes_jax.launch.processes import NoMetrics
+from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
+from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
 from hypereyes_jax.learner.learner import make_learner
@@ -96,7 +97,7 @@ class RlLoop:
         teacher_model = teacher.model if teacher else None
         self._learner = make_learner(model, learn, run.processes.mesh, teacher_config=teacher_model)
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
-        self._state = run.processes.state(self._learner, settings.seed, params)
+        self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params)
         self._outages = OutageWatch()
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
@@ -120,7 +121,7 @@ class RlLoop:
                 drop_rollouts(self._directory.path, done)
             self._publish(done)
             give_back()  # what the selection held
-            metrics = processes.metrics(self._directory, "rl", done)
+            metrics = open_metrics(processes, self._directory, "rl", done)
             with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
                 for step in range(done, settings.steps):
@@ -183,10 +184,10 @@ class RlLoop:
     ) -> tuple[list[Trajectory], float]:
         """(this process's groups of rollouts, one after the other; seconds that it played)."""
         settings, processes = self._settings, self._processes
-        repeated = [question for question in processes.share(questions) for _ in range(settings.group)]
+        repeated = [question for question in processes.replicas.share(questions) for _ in range(settings.group)]
         by_question = rollout_seeds(settings.seed, step + 1, len(questions) * settings.group)
         rows = list(by_question.reshape(len(questions), -1))
-        seeds = [int(seed) for row in processes.share(rows) for seed in row]
+        seeds = [int(seed) for row in processes.replicas.share(rows) for seed in row]
         play = self._rollouts.play(repeated, self._backend, seeds, group=settings.group, timeline=timeline)
         result = await unless_stopped(self._directory.stop, play)
         await self._rollouts.rest()
@@ -197,7 +198,7 @@ class RlLoop:
             raise _StepDropped(reason)
         played, waited = result
         self._rollouts.suspend()
-        if processes.leads:
+        if processes.replicas.drives:
             timeline.write(self._directory.file(processes.own_name(TIMELINE)))
         generation = laps.lap("generation")
         laps.move(waited, "generation", "search")
@@ -218,7 +219,7 @@ class RlLoop:
         # All processes end together, before anything of the step counts.
         self._outages.check([reason for each in processes.gather(reasons) for reason in each])
         own: list[Experience] = []
-        for number, question in enumerate(processes.share(questions)):
+        for number, question in enumerate(processes.replicas.share(questions)):
             part = slice(number * group, (number + 1) * group)
             reference = references.get(question.id)
             own.append(score_group(played[part], verdict[part], reference, self._reward, self._own_reward))
@@ -226,7 +227,7 @@ class RlLoop:
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
         shares = processes.gather([each.record() for each in own])
-        groups = [Experience.from_record(record) for record in processes.merged(shares)]
+        groups = [Experience.from_record(record) for record in processes.replicas.merge(shares)]
         before = [references.get(question.id) for question in questions]
         for question, each in zip(questions, groups, strict=True):
             observe(references, question.id, each)
@@ -261,7 +262,7 @@ class RlLoop:
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
         if not live:  # a step with nothing to learn has the shape of any other
             live, left_out = left_out[:1], left_out[1:]
-        batch = self._processes.batch(self._model, live, self._packing, left_out)
+        batch = pack_for_all(self._processes, self._model, live, self._packing, left_out)
         self._monitor.check(batch, self._packing)
         laps.lap("packing")
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
@@ -282,7 +283,7 @@ class RlLoop:
 
     async def _validate(self, questions: Sequence[Question]) -> dict[str, float]:
         """One rollout of each question, always with the same seeds; failures of the world are left out."""
-        mine = self._processes.part(range(len(questions)))
+        mine = self._processes.replicas.part(range(len(questions)))
         play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
         result = await unless_stopped(self._directory.stop, play)
         await self._rollouts.rest()

@@ -10,11 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
+from hypereyes_jax.launch.run_output import open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, sft_sample
@@ -68,9 +72,11 @@ def train(
     )
     learner = make_learner(model, replace(scale.learner, optimizer=optimizer), processes.mesh)
     rules = LoraConfig((LoraRule("layers/.*", settings.lora_rank, settings.lora_alpha),), settings.dropout)
-    state = processes.state(
-        learner, settings.seed, params, adapters=lambda key, params: init_lora(key, params, model, rules)
-    )
+
+    def adapters_of(key: jax.Array, params: Params) -> Lora:
+        return init_lora(key, params, model, rules)
+
+    state = initial_state(processes.mesh, learner, settings.seed, params, adapters_of)
     monitor, finite = StepMonitor(model, "lora"), FiniteSteps()
     threads = settings.loader_threads or min(8, os.cpu_count() or 1)
     pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
@@ -99,14 +105,14 @@ def train(
             batches.restore(cursor["data"])
         done = int(state.step)
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, steps)
-        with run.stages.stage("SFT", steps) as stage, processes.metrics(directory, "sft", done) as log:
+        with run.stages.stage("SFT", steps) as stage, open_metrics(processes, directory, "sft", done) as log:
             stage.skip_to(done)
             for step in range(done, steps):
                 batch = next(batches)
                 began = time.perf_counter()
                 with profiled(directory.file("profile"), step == run.profile_step):
                     if processes.mesh is not None:
-                        batch = processes.batch(model, batch, packing)
+                        batch = pack_for_all(processes, model, batch, packing)
                     monitor.check(batch, packing)
                     state, metrics = learner.sft_step(state, batch)
                     values = {name: float(value) for name, value in metrics.items()}

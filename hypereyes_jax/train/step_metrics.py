@@ -76,7 +76,7 @@ def over_processes(
     """
     everyone = processes.gather([dict(own), rollouts, playing])
     figures: Sequence[Mapping[str, float]] = [each[0] for each in everyone]
-    players = [figures[number] for number in processes.players]
+    players = [figures[number] for number in processes.replicas.drivers]
     out = {}
     for name in sorted({name for each in figures for name in each}):
         among = players if name.startswith(_OF_PLAYERS) else figures

@@ -6,10 +6,12 @@ Arguments: coordinator, process number, output file. Process 1 has samples in th
 import asyncio
 import json
 import sys
+from functools import partial
 
 import jax
 
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher
 from hypereyes_jax.models.qwen3_vl import init_params
@@ -24,7 +26,7 @@ def params():
 
 def main(coordinator: str, process: int, out: str) -> None:
     processes = Processes.start(DistributedConfig(True, coordinator, 2, process))
-    teacher = LocalTeacher(CONFIG, params(), PACK, 0.8, processes.mesh, processes.batch)
+    teacher = LocalTeacher(CONFIG, params(), PACK, 0.8, processes.mesh, partial(pack_for_all, processes))
     asked = samples(5)
     found = [
         [logp.tolist() for logp in asyncio.run(teacher.score([asked[number] for number in share[process]]))]

@@ -26,7 +26,7 @@ from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import Scheduler
-from hypereyes_jax.rollout.replicas.layout import teams
+from hypereyes_jax.rollout.replicas.layout import replica_groups
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.sizes import MINIATURE_RL
@@ -135,8 +135,8 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
 
     learned = [jax.tree.map(placed, each, where) for each in params]
     copies = ReplicaWeights(config, mesh, "float32", DEVICES)
-    processes = Processes(jax.process_index(), jax.process_count(), mesh).in_teams(teams(copies.grid))
-    assert processes.players == [0]
+    processes = Processes(jax.process_index(), jax.process_count(), mesh).sharing_replicas(replica_groups(copies.grid))
+    assert processes.replicas.drivers == [0]
     check_copies(copies, learned[0], params[0])
     scale = SmallScale(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
     found: dict[str, list] = {"tokens": [], "logp": []}
@@ -145,7 +145,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
         for version, weights in enumerate(learned):
             if version:
                 rollouts.publish(weights, version)
-            if processes.leads:
+            if processes.replicas.drives:
                 chunks, counts = await play(rollouts)
                 assert counts["restored"] > 0, "nothing was evicted and came back"
                 assert counts["shared"] > 0, "no prompt was shared"
@@ -158,7 +158,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
             rollouts.suspend()
             own = await rollouts.handed_out(samples)
             sizes = processes.gather([[chunk.tokens.tolist() for chunk in sample.chunks] for sample in own])
-            if processes.leads:
+            if processes.replicas.drives:
                 everyone = sorted(tokens for part in sizes for tokens in part)
                 assert everyone == sorted([c.tokens.tolist() for c in sample.chunks] for sample in samples)
                 assert max(map(len, sizes)) - min(map(len, sizes)) <= 1

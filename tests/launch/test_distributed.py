@@ -396,11 +396,11 @@ def test_the_training_commands_take_what_the_cluster_scripts_add(command):
 
 
 def test_what_processes_share_out_is_put_together_in_its_order():
-    everyone = [Processes(index, 3) for index in range(3)]
+    everyone = [Processes(index, 3).replicas for index in range(3)]
     items = list(range(12))
     shares = [each.share(items) for each in everyone]
     assert sorted(item for share in shares for item in share) == items
-    assert everyone[0].merged(shares) == items
+    assert everyone[0].merge(shares) == items
     with pytest.raises(UserError, match="11 items a step do not divide among 3 processes"):
         everyone[1].share(items[:11])
 

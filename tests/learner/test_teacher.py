@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
@@ -35,7 +38,7 @@ async def test_local_weights_score_the_sampled_tokens_of_each_sample_at_the_temp
 async def test_a_teacher_on_a_mesh_gives_the_scores_of_one_on_a_device(params):
     mesh = make_mesh(MeshConfig("one", "cpu", fsdp=1), jax.devices()[:1])
     placed = jax.device_put(params, param_shardings(CONFIG, mesh))
-    there = LocalTeacher(CONFIG, placed, PACK, 0.8, mesh, Processes(mesh=mesh).batch)
+    there = LocalTeacher(CONFIG, placed, PACK, 0.8, mesh, partial(pack_for_all, Processes(mesh=mesh)))
     here = LocalTeacher(CONFIG, params, PACK, 0.8)
     asked = samples(5)
     for found, wanted in zip(await there.score(asked), await here.score(asked), strict=True):

@@ -16,7 +16,7 @@ from hypereyes_jax.models.qwen3_vl.attention import cudnn_attention, segment_att
 from hypereyes_jax.models.qwen3_vl.flash import flash_attention
 from hypereyes_jax.models.qwen3_vl.layers import dense
 from hypereyes_jax.models.qwen3_vl.moe import mixture
-from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
+from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
 
 
 def close(found, wanted):
@@ -164,7 +164,9 @@ def test_nothing_is_dropped_however_uneven_the_router_is():
     x, gate = jnp.ones((50, 4)), jnp.full((50, 2), 0.5)
     expert = jnp.stack([jnp.full(50, 5), jnp.arange(50) % 3], axis=1)
     weights = jnp.arange(8.0)
-    out = blocked_experts(lambda frozen, w, x, key: w * x, (), weights, x, gate, expert, 8, None, block=8)
+    out = blocked_experts(
+        lambda frozen, w, x, key: w * x, ExpertWeights((), weights), x, gate, expert, 8, None, block=8
+    )
     np.testing.assert_allclose(out[:, 0], 0.5 * (5 + np.arange(50) % 3))
 
 

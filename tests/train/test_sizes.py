@@ -20,6 +20,7 @@ from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.run_output import open_run
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, scale_of, sized_for
@@ -107,7 +108,7 @@ def test_a_weight_of_distillation_beside_the_settings_is_refused():
 
 def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
-    Processes.start(DistributedConfig()).open(config.out, "rl", config)
+    open_run(Processes.start(DistributedConfig()), config.out, "rl", config)
     shown = " ".join(capsys.readouterr().out.split())
     settings, started, versions = shown.partition(" started=")
     assert settings == " ".join(settings_text(config).split())
@@ -121,7 +122,7 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
 def begun(config: RlConfig) -> Processes:
     """The processes of a run that has done some work."""
     processes = Processes()
-    processes.open(config.out, "rl", config).file("metrics.jsonl").touch()
+    open_run(processes, config.out, "rl", config).file("metrics.jsonl").touch()
     return processes
 
 
@@ -131,7 +132,7 @@ def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path):
     )
     assert sized_for(asked.scale, asked.recipe, "v6e_64") != asked.scale
     processes = begun(replace(asked, mesh="v6e_64"))
-    processes.open(asked.out, "rl", replace(asked, mesh="h20_8x8"))
+    open_run(processes, asked.out, "rl", replace(asked, mesh="h20_8x8"))
     saved = read_json(asked.out / "config.json")
     assert saved["config"]["scale"] == to_jsonable(asked.scale)
     starts = [json.loads(line) for line in (asked.out / "starts.jsonl").read_text().splitlines()]
@@ -161,22 +162,22 @@ def test_a_run_goes_on_with_what_changes_no_number_made_so_far_and_with_nothing_
         settings=replace(config.settings, steps=1000, checkpoint_every=7),
         scale=replace(scale, learner=replace(scale.learner, optimizer=optimizer)),
     )
-    processes.open(config.out, "rl", moved)
+    open_run(processes, config.out, "rl", moved)
     different = json.loads((config.out / "starts.jsonl").read_text().splitlines()[-1])["different"]
     assert different["settings.steps"] == 1000
     assert different["judge.model"] == "other"
     other = replace(config, scale=replace(config.scale, learner=replace(config.scale.learner, clip_high=0.5)))
     with pytest.raises(UserError, match=r"other settings \(scale\.learner\.clip_high was 0\.28, is 0\.5\)"):
-        processes.open(config.out, "rl", other)
+        open_run(processes, config.out, "rl", other)
     with pytest.raises(UserError, match=r"settings\.group was"):
-        processes.open(config.out, "rl", replace(config, settings=replace(config.settings, group=2)))
+        open_run(processes, config.out, "rl", replace(config, settings=replace(config.settings, group=2)))
 
 
 def test_a_run_that_needs_a_missing_package_ends_before_it_has_a_directory(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run", tracking=TrackingConfig(wandb="project"))
     with pytest.raises(UserError, match=r"pip install 'hypereyes-jax\[wandb\]'"):
-        Processes().open(config.out, "rl", config, tracking=config.tracking)
+        open_run(Processes(), config.out, "rl", config, tracking=config.tracking)
     assert not config.out.exists()
 
 

@@ -5,14 +5,15 @@ import pytest
 
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
 
 
 class Told(Processes):
     """One of three processes; the others say what they are made to say."""
 
-    def __init__(self, others, teams=None):
-        super().__init__(0, 3, teams=teams)
+    def __init__(self, others, groups=((0,), (1,), (2,))):
+        super().__init__(0, 3, replicas=ReplicaGroups(0, groups))
         self.others = others
 
     def gather(self, own):
@@ -33,7 +34,7 @@ def test_figures_are_those_of_all_processes():
         [{"seconds_generation": 90.0, "seconds_sync": 0.6, "host_peak_gib": 1.0, "sync_gib": 2.0}, 0, 0.5],
     ]
     own = {"seconds_generation": 1.0, "seconds_sync": 0.0, "host_peak_gib": 4.0, "sync_gib": 1.0}
-    found = over_processes(Told(others, [(0,), (1, 2)]), own, 12, 2.0, searched("result", 3))
+    found = over_processes(Told(others, ((0,), (1, 2))), own, 12, 2.0, searched("result", 3))
     assert found["seconds_generation"] == 2.0
     assert found["seconds_sync"] == pytest.approx(0.3)
     assert (found["host_peak_gib"], found["sync_gib"]) == (9.0, 5.0)

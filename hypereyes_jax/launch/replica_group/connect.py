@@ -30,10 +30,10 @@ def connect(processes: Processes, lost: Callable[[str], None]) -> Announcer | Li
 
     Raises UserError if they can't reach each other.
     """
-    if len(processes.players) == processes.count:
+    if len(processes.replicas.groups) == processes.count:
         return None
-    leader, *followers = processes.team
-    if not processes.leads:
+    leader, *followers = processes.replicas.own
+    if not processes.replicas.drives:
         addresses, port, word = processes.gather(None)[leader]
         return Listener(_call(leader, addresses, port, word.encode(), processes.index), lost)
     with socket.create_server(("", 0), backlog=len(followers)) as listening:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
-from hypereyes_jax.models.qwen3_vl.moe_blocks import blocked_experts
+from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 
 MoeImpl = Literal["ragged", "blocks", "dense", "grouped"]
@@ -61,7 +61,7 @@ def mixture(
     if impl not in ("ragged", "blocks", "dense", "grouped"):
         raise ValueError(f"moe={impl!r} is not one of ragged, blocks, dense, grouped")
     own = {name: w[name] for name in ("expert_gate_up", "expert_down")}
-    run = partial(_experts, config, impl, lora, dropout_key)
+    run = partial(_experts, impl, lora, dropout_key)
     out = sharded_experts(run, own, adapter, x_BTD, gate_BTK, expert_BTK)
     valid = valid_BT.astype(jnp.float32)
     chosen = jnp.sum(jax.nn.one_hot(expert_BTK, config.num_experts, dtype=jnp.float32), axis=2)
@@ -70,7 +70,6 @@ def mixture(
 
 
 def _experts(
-    config: TextConfig,
     impl: MoeImpl,
     lora: Lora | None,
     dropout_key: jax.Array | None,
@@ -94,8 +93,8 @@ def _experts(
     if impl in ("blocks", "grouped"):
         expert = partial(_expert, lora)
         # under LoRA the base weights never see a gradient
-        frozen, trained = ((), (w, adapter)) if lora is None else (w, adapter)
-        return blocked_experts(expert, frozen, trained, x_ND, gate_NK, expert_NK, count, dropout_key, share)
+        weights = ExpertWeights((), (w, adapter)) if lora is None else ExpertWeights(w, adapter)
+        return blocked_experts(expert, weights, x_ND, gate_NK, expert_NK, count, dropout_key, share)
     feed_forward = partial(_feed_forward, lora, w, adapter, dropout_key)
     if impl == "ragged":
         return _ragged(feed_forward, x_ND, gate_NK, expert_NK, count)

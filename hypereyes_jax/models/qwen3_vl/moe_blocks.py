@@ -31,10 +31,25 @@ class _Work(NamedTuple):
     done_E: jax.Array  # blocks of it and all before it
 
 
+class _Blocks(NamedTuple):
+    """What is known when a program is traced."""
+
+    expert: Expert
+    experts: int  # that are here
+    rows: int  # assignments of a block
+    trips: float  # blocks that are expected
+
+
+class ExpertWeights(NamedTuple):
+    """Weights of all experts, each leaf with a leading E."""
+
+    frozen: Any
+    trained: Any  # gets a gradient
+
+
 def blocked_experts(
     expert: Expert,
-    frozen: Any,
-    trained: Any,
+    weights: ExpertWeights,
     x_ND: jax.Array,
     gate_NK: jax.Array,
     expert_NK: jax.Array,
@@ -45,23 +60,20 @@ def blocked_experts(
 ) -> jax.Array:
     """[N, D]: sum over a token's experts of gate * expert(x). Ids outside of 0 .. count - 1 add nothing.
 
-    Differentiable in `trained`, x and gate; the backward pass computes each block again.
+    Differentiable in the trained weights, x and gate; the backward pass computes each block again.
 
     Args:
-      frozen, trained: weights of all experts, each leaf with a leading E.
       share: of the assignments that are expected to be of these experts. It changes no result.
     """
     block = min(block, expert_NK.size)
     trips = expert_NK.size * share / block + count / 2  # an expert's last block is half full on average
-    return _run(expert, count, block, trips, frozen, trained, x_ND, gate_NK, expert_NK, dropout_key)
+    blocks = _Blocks(expert, count, block, trips)
+    return _run(blocks, weights.frozen, weights.trained, x_ND, gate_NK, expert_NK, dropout_key)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _run(
-    expert: Expert, count: int, block: int, trips: float,
-    frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any,
-) -> jax.Array:  # fmt: skip
-    return _forward(expert, count, block, trips, frozen, trained, x_ND, gate_NK, expert_NK, key)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any) -> jax.Array:
+    return _forward(blocks, frozen, trained, x_ND, gate_NK, expert_NK, key)[0]
 
 
 def _plan(expert_NK: jax.Array, count: int, block: int) -> _Work:
@@ -99,10 +111,8 @@ def _members(work: _Work, number: jax.Array, block: int, each: int, tokens: int)
     return which, assignment_b, token_b, mine_b
 
 
-def _forward(
-    expert: Expert, count: int, block: int, trips: float,
-    frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any,
-) -> Any:  # fmt: skip
+def _forward(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any) -> Any:
+    expert, count, block, trips = blocks
     work = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
 
@@ -118,7 +128,8 @@ def _forward(
     return out_ND, (frozen, trained, x_ND, gate_NK, expert_NK, key)
 
 
-def _backward(expert: Expert, count: int, block: int, trips: float, saved: Any, d_out_ND: jax.Array) -> Any:
+def _backward(blocks: _Blocks, saved: Any, d_out_ND: jax.Array) -> Any:
+    expert, count, block, trips = blocks
     frozen, trained, x_ND, gate_NK, expert_NK, key = saved
     work = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)

@@ -68,6 +68,24 @@ class _Form(NamedTuple):
     share: float  # of the assignments that are expected to be of these experts
 
 
+class _Factor(NamedTuple):
+    """The part of each expert's matrix that rows are multiplied with."""
+
+    weights: jax.Array  # [E, terms, columns of all parts], or [E, columns, terms] if `turned`
+    columns: int  # of a part
+    starts: tuple[int, ...] = (0,)  # where each part's columns begin
+    turned: bool = False
+
+
+class _End(NamedTuple):
+    """What a kernel makes of its products."""
+
+    # (a float32 block of each part, where it lies, references to `more` and the results)
+    make: Callable[..., None]
+    results: list[Any]
+    more: tuple[jax.Array, ...] = ()
+
+
 def grouped_experts(
     gate_up_EDF: jax.Array, down_EFD: jax.Array, x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, share: float
 ) -> jax.Array:
@@ -165,11 +183,13 @@ def _chunk_forward(
 
     size, dtype = work.order_A.size, x_ND.dtype
     act_AF = _grouped(
-        form, work, x_ND, gate_up, inner, activate, [jax.ShapeDtypeStruct((size, inner), dtype)],
-        each=gate_NK.shape[1], starts=(0, inner), interpret=interpret, name="experts_gate_up",
+        form, work, x_ND, _Factor(gate_up, inner, (0, inner)),
+        _End(activate, [jax.ShapeDtypeStruct((size, inner), dtype)]),
+        each=gate_NK.shape[1], interpret=interpret, name="experts_gate_up",
     )[0]  # fmt: skip
     y_AD = _grouped(
-        form, work, act_AF, down, x_ND.shape[1], _keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)],
+        form, work, act_AF, _Factor(down, x_ND.shape[1]),
+        _End(_keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
         interpret=interpret, name="experts_down",
     )[0]  # fmt: skip
     return _combined(form, work, y_AD, gate_NK, x_ND.shape[0], interpret=interpret)
@@ -185,8 +205,8 @@ def _chunk_backward(
 
     half = jax.ShapeDtypeStruct((size, inner), dtype)
     gate_AF, up_AF = _grouped(
-        form, work, x_ND, gate_up, inner, _keep, [half, half],
-        each=each, starts=(0, inner), interpret=interpret, name="experts_gate_up_again",
+        form, work, x_ND, _Factor(gate_up, inner, (0, inner)), _End(_keep, [half, half]),
+        each=each, interpret=interpret, name="experts_gate_up_again",
     )  # fmt: skip
 
     def through_activation(parts: Any, block: _Block, *refs: Any) -> None:
@@ -209,13 +229,15 @@ def _chunk_backward(
         jax.ShapeDtypeStruct((pl.cdiv(inner, _width(inner)), size), jnp.float32),
     ]
     d_both_AF, act_AF, d_gate_parts = _grouped(
-        form, work, d_out_ND, down, inner, through_activation, results, (gate_AF, up_AF, gate_A),
-        each=each, turned=True, interpret=interpret, name="experts_back_to_activation",
+        form, work, d_out_ND, _Factor(down, inner, turned=True),
+        _End(through_activation, results, (gate_AF, up_AF, gate_A)),
+        each=each, interpret=interpret, name="experts_back_to_activation",
     )  # fmt: skip
 
     d_x_AD = _grouped(
-        form, work, d_both_AF, gate_up, x_ND.shape[1], _keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)],
-        turned=True, interpret=interpret, name="experts_back_to_tokens",
+        form, work, d_both_AF, _Factor(gate_up, x_ND.shape[1], turned=True),
+        _End(_keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
+        interpret=interpret, name="experts_back_to_tokens",
     )[0]  # fmt: skip
     d_x_ND = _combined(form, work, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
     d_gate_up, d_down = sums
@@ -253,15 +275,10 @@ def _grouped(
     form: _Form,
     work: _Work,
     x: jax.Array,
-    weights: jax.Array,
-    columns: int,
-    end: Callable[..., None],
-    results: list[Any],
-    more: tuple[jax.Array, ...] = (),
+    factor: _Factor,
+    end: _End,
     *,
     each: int | None = None,
-    starts: tuple[int, ...] = (0,),
-    turned: bool = False,
     interpret: bool,
     name: str,
 ) -> list[jax.Array]:
@@ -269,11 +286,9 @@ def _grouped(
 
     Args:
       x: rows of assignments in their order, or rows of tokens.
-      weights: [E, terms, columns of all parts], or [E, columns, terms] if `turned`.
-      end: (a float32 block of each part, where it lies, references to `more` and the results).
       each: experts a token, if x holds tokens.
-      starts: where each part's columns begin.
     """
+    weights, columns, starts, turned = factor
     terms = x.shape[1]
     block_n, block_k = _width(columns), _width(terms)
     grid = (work.size_C.size, pl.cdiv(columns, block_n))
@@ -309,12 +324,12 @@ def _grouped(
         start = tuple(jnp.zeros((form.rows, block_n)) for _ in starts)
         steps = jnp.minimum(size, 1) * pl.cdiv(terms, block_k)
         parts = jax.lax.fori_loop(0, steps, step, start)
-        end(parts, _Block(place, column, real, inside), *refs)
+        end.make(parts, _Block(place, column, real, inside), *refs)
 
     steps = _blocks(form, work) * grid[1] * pl.cdiv(terms, block_k)
     with _scope(form, work, terms, columns * len(starts), weights, steps):
         return launch(
-            kernel, grid, results, work.order_A, work.begin_C, work.size_C, work.expert_C, x, weights, *more,
+            kernel, grid, end.results, work.order_A, work.begin_C, work.size_C, work.expert_C, x, weights, *end.more,
             interpret=interpret, name=name, warps=8 if form.rows == _ROWS else 4, stages=3,
         )  # fmt: skip
 

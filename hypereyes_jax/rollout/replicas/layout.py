@@ -67,8 +67,8 @@ def replica_mesh(grid: np.ndarray) -> Mesh:
     return Mesh(grid[:, None], SAMPLER_AXES, axis_types=(AxisType.Auto,) * len(SAMPLER_AXES))
 
 
-def teams(grid: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """The processes that share a replica, for each process or group of them; the first of a team leads it."""
+def replica_groups(grid: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """The processes that share a replica, for each process or group of them; the first of a group drives it."""
     found = {tuple(sorted({device.process_index for device in replica.flat})) for replica in grid}
     return tuple(sorted(found))
 

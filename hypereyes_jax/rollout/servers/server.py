@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -36,6 +37,16 @@ ROUNDING = 1e-3  # a log-prob may be so far above 0: float32's logit - log-sum-e
 
 class PromptMismatch(GeneratorError):
     """The server read another prompt than it was sent."""
+
+
+@dataclass(frozen=True)
+class PromptLimits:
+    """What a conversation may hold, and the areas that its images are resized to: as the server was started with."""
+
+    context: int = 32768  # tokens, visual ones counted one by one
+    max_images: int = 50
+    min_pixels: int = MIN_PIXELS
+    max_pixels: int = MAX_PIXELS
 
 
 class Completion(NamedTuple):
@@ -82,7 +93,6 @@ class GenerationServer(abc.ABC):
       url: like "http://host:30000".
       config: the model that the server runs; prompts are checked to have the length there that they have here.
       api_key: sent as a bearer token; none = no login but that of the URL, if it has one.
-      context: tokens a conversation may have.
       concurrency: requests under way at a time.
       timeout: seconds for one request, in which an answer that is not streamed shows no progress.
       attempts: tries of a request before it counts as failed. A server that says when to come back is waited for.
@@ -98,21 +108,17 @@ class GenerationServer(abc.ABC):
         config: Qwen3VLConfig,
         *,
         api_key: str = "",
-        context: int = 32768,
+        prompts: PromptLimits = PromptLimits(),
         concurrency: int = 64,
         timeout: float = 600.0,
         attempts: int = 3,
         kept_adapters: int = 2,
-        min_pixels: int = MIN_PIXELS,
-        max_pixels: int = MAX_PIXELS,
-        max_images: int = 50,
     ):
         address = Address.of(url.rstrip("/"))
         self.url, self._where = address.url, address.where
-        self.config, self.context, self.max_images = config, context, max_images
+        self.config, self.prompts = config, prompts
         self.version = 0
         self.adapter: str | None = None
-        self._pixels = min_pixels, max_pixels
         self._gate = asyncio.Semaphore(concurrency)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else dict(address.headers)
         self._http = JsonHttp(HttpLimits(idle=timeout, reply_bytes=_REPLY_BYTES), headers)
@@ -247,8 +253,8 @@ class GenerationServer(abc.ABC):
 
     def visual_tokens(self, image: Image.Image) -> int:
         """Visual tokens of an image after resizing. Raises ValueError for one that can't be used."""
-        multiple = self.config.vision.pixel_multiple
-        height, width = smart_resize(image.height, image.width, multiple, *self._pixels)
+        prompts, multiple = self.prompts, self.config.vision.pixel_multiple
+        height, width = smart_resize(image.height, image.width, multiple, prompts.min_pixels, prompts.max_pixels)
         return (height // multiple) * (width // multiple)
 
     def check_length(self, conversation: Conversation, prompt_tokens: int) -> None:
@@ -325,10 +331,10 @@ class ServerSeat:
         except ValueError as error:
             return Turn(None, TurnEnd.UNREADABLE, str(error))
         expanded = talk.expanded + len(context.tokens) + sum(visual) - len(visual)
-        if expanded >= server.context or len(talk.images) + len(visual) > server.max_images:
+        if expanded >= server.prompts.context or len(talk.images) + len(visual) > server.prompts.max_images:
             return Turn(None, TurnEnd.CONTEXT)
         talk.read(context, visual)
-        limit = min(sampling.max_new_tokens, server.context - expanded)
+        limit = min(sampling.max_new_tokens, server.prompts.context - expanded)
         version = server.version
         try:
             done = await server.sample(talk, sampling, self._stop_ids, limit)

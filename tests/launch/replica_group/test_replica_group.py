@@ -17,11 +17,11 @@ from PIL import Image
 
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
-from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.launch.replica_group import connect as teams
+from hypereyes_jax.launch.replica_group import connect
 from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
 from hypereyes_jax.launch.replica_group.messages import Message, receive
 from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
+from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.sharding import neighbours
@@ -202,13 +202,13 @@ def test_who_gets_no_sample_gets_one_that_weighs_nothing():
         spread([], 2)
 
 
-def test_only_leaders_play_and_all_their_questions_are_played_once():
-    everyone = [Processes(index, 6).in_teams([(0, 3), (1, 4), (2, 5)]) for index in range(6)]
-    assert [each.leads for each in everyone] == [True] * 3 + [False] * 3
+def test_only_drivers_play_and_all_their_questions_are_played_once():
+    everyone = [ReplicaGroups(index, ((0, 3), (1, 4), (2, 5))) for index in range(6)]
+    assert [each.drives for each in everyone] == [True] * 3 + [False] * 3
     items = list(range(9))
     shares = [each.share(items) for each in everyone]
     assert shares[3:] == [[], [], []]
-    assert everyone[4].merged(shares) == items
+    assert everyone[4].merge(shares) == items
     assert sorted(n for each in everyone for n in each.part(range(7))) == list(range(7))
     with pytest.raises(Exception, match=r"10 items a step do not divide among 3 processes that play \(of 6\)"):
         everyone[0].share([*items, 9])
@@ -218,12 +218,12 @@ def test_a_caller_that_does_not_know_the_word_is_sent_away():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         found = []
-        answering = threading.Thread(target=lambda: found.extend(teams._answer(listening, b"w" * 32, [5])))
+        answering = threading.Thread(target=lambda: found.extend(connect._answer(listening, b"w" * 32, [5])))
         answering.start()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
             stranger.sendall(b"x" * 36)
             assert stranger.recv(1) == b""
-        peer = teams._call(0, ["127.0.0.1"], port, b"w" * 32, 5)
+        peer = connect._call(0, ["127.0.0.1"], port, b"w" * 32, 5)
         answering.join()
     assert (peer.number, found[0].number) == (0, 5)
     for each in (peer, *found):
@@ -280,7 +280,7 @@ def test_a_replica_on_tpus_is_a_block_of_the_slice_made_of_whole_hosts(preset, s
         assert tuple(places.max(0) - places.min(0) + 1) == block
         assert all(len({device.process_index for device in row}) == 1 for row in replica)  # heads within a host
     assert sorted(device.id for device in grid.flat) == list(range(len(devices)))
-    found = layout.teams(grid)
+    found = layout.replica_groups(grid)
     assert sorted(process for team in found for process in team) == list(range(len(devices) // 4))
     assert all(len(team) == size // 4 for team in found)
 

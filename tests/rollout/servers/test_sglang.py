@@ -10,6 +10,7 @@ from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.types import FatalSearchError, StopReason
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import GeneratorError, TurnEnd, run_episodes
+from hypereyes_jax.rollout.servers.server import PromptLimits
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.weight_check import EchoError
 from tests.rollout.paced import SETTINGS, PacedEpisode, question
@@ -123,7 +124,9 @@ async def test_a_push_after_a_restart_or_by_another_run_is_of_these_weights(mimi
 
 
 async def test_the_key_goes_out_as_a_bearer_token_and_a_refused_one_ends_the_run(mimic, chat):
-    async with SGLangServer(mimic.client.url, mimic.config, api_key="k-12345", context=400, **PIXELS) as client:
+    async with SGLangServer(
+        mimic.client.url, mimic.config, api_key="k-12345", prompts=PromptLimits(400, **PIXELS)
+    ) as client:
 
         async def before(body):
             return web.json_response({"error": {"message": "key k-12345 is not known"}}, status=401)
@@ -135,7 +138,7 @@ async def test_the_key_goes_out_as_a_bearer_token_and_a_refused_one_ends_the_run
 
 async def test_an_endless_reply_is_bounded(mimic, monkeypatch):
     monkeypatch.setattr("hypereyes_jax.rollout.servers.server._REPLY_BYTES", 1000)
-    async with SGLangServer(mimic.client.url, mimic.config, context=400, attempts=1, **PIXELS) as client:
+    async with SGLangServer(mimic.client.url, mimic.config, prompts=PromptLimits(400, **PIXELS), attempts=1) as client:
         mimic.spoil = lambda reply: reply.update(text="x" * 10_000)
         seat = await client.open(0, UNTRUNCATED, ())
         with pytest.raises(GeneratorError, match="more than 1,000 bytes"):
