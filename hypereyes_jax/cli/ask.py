@@ -102,11 +102,7 @@ async def _ask(config: AskConfig, console: Console) -> None:
     except (ImageError, UrlError, OSError) as error:
         raise UserError(f"can't open {config.image}: {error}") from error
     question = Question("ask", config.question, (image,), ())
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, metrics):
         play = _play_endpoint if config.checkpoint is None else _play_checkpoint
         asked = await play(config, question, backend, console)

@@ -109,11 +109,7 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
     from hypereyes_jax.env.search.services import SearchKeys, connected
     from hypereyes_jax.runs.progress import Stages
 
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     async with (
         connected(config.search, keys) as search,
         judging(config.judge) as judge,

@@ -188,11 +188,7 @@ async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBack
         async with searching(World.load(), _world_search(config)) as backend:
             yield backend
         return
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     async with connected(config.web, keys) as (backend, _):
         yield backend
 

@@ -18,6 +18,7 @@ import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.errors import UserError
 
 
@@ -38,7 +39,7 @@ class McpConfig:
 
 
 def run(config: McpConfig) -> None:
-    if config.transport == "http" and not (config.host in ("localhost", "::1") or config.host.startswith("127.")):
+    if config.transport == "http" and not is_loopback(config.host):
         raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
     asyncio.run(_serve(config))
 
@@ -54,11 +55,7 @@ async def _serve(config: McpConfig) -> None:
             images[f"img_{number}"] = decode_image(path.read_bytes(), ImageLimits(trailing_data=True))
         except (OSError, ImageError) as error:
             raise UserError(f"can't open {path}: {error}") from error
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _):
         server = mcp_server(backend, images, config.episode)
         if config.transport == "stdio":

@@ -21,6 +21,7 @@ import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.errors import UserError
 
 
@@ -65,8 +66,7 @@ class ServeConfig:
 
 
 def run(config: ServeConfig) -> None:
-    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
-    if not local and not os.environ.get(config.key_env):
+    if not is_loopback(config.host) and not os.environ.get(config.key_env):
         raise UserError(
             f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"
         )
@@ -98,11 +98,7 @@ async def _serve(config: ServeConfig) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
         rules = miniature.EPISODE if config.miniature else config.episode
         agent = Agent(backend, rules) if config.mode == "agent" else None

@@ -161,11 +161,7 @@ async def _knowledge(
         return dictionary_knowledge(value, str(config.facts.name)), {}
     assert client is not None
     folder = config.out / "knowledge"
-    keys = SearchKeys(
-        serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-        s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
+    keys = SearchKeys.of(os.environ)
     openers = {label: partial(photos.open, found[0]) for label, found in photos.by_class.items()}
     async with connected(config.search, keys) as (backend, metrics):
         with stages.stage("knowledge", len(openers)) as stage:

@@ -157,11 +157,7 @@ def _budget_name(path: Path) -> str:
 async def _searching(settings: RlSettings, search: SearchConfig, share: RunShare) -> AsyncIterator[RecordedBackend]:
     """The seen part of the miniature world, or the service of real searches."""
     if search.service != "world":
-        keys = SearchKeys(
-            serpapi=os.environ.get("SERPAPI_API_KEY", ""),
-            s3_access=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-            s3_secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-        )
+        keys = SearchKeys.of(os.environ)
         async with connected(search, keys, share) as (backend, _):
             yield backend
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -82,3 +83,12 @@ class SearchKeys:
     serpapi: str = field(default="", repr=False)
     s3_access: str = field(default="", repr=False)
     s3_secret: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> SearchKeys:
+        """The keys among environment variables; those that are not set are empty."""
+        return cls(
+            serpapi=environment.get("SERPAPI_API_KEY", ""),
+            s3_access=environment.get("AWS_ACCESS_KEY_ID", ""),
+            s3_secret=environment.get("AWS_SECRET_ACCESS_KEY", ""),
+        )

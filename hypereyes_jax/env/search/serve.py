@@ -20,7 +20,8 @@ from hypereyes_jax.env.media.images import ImageError, read_base64_image
 from hypereyes_jax.env.search.faults import FaultInjector, FaultPlan
 from hypereyes_jax.env.search.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
-from hypereyes_jax.env.web.admission import admission, is_loopback
+from hypereyes_jax.env.web.admission import Admission
+from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
@@ -165,7 +166,7 @@ def _application(backend: SearchBackend, config: ServeConfig, injector: FaultInj
     # a door into the private network.
     guard = UrlGuard(allow_private=True, ports=None) if is_loopback(config.host) else UrlGuard()
 
-    admit = admission(config.api_key, config.host)
+    admit = Admission(config.host, config.api_key).middleware()
     app = web.Application(middlewares=[admit, faults, _search_errors], client_max_size=config.max_request_bytes)
     app.router.add_get("/health", health)
     app.router.add_post("/retrieve", retrieve)

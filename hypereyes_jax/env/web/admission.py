@@ -1,4 +1,4 @@
-"""Who may use a local server: its own key on every path, and no web page in a browser on the same machine."""
+"""Who may use a local server: who has its key, and no stranger's web page in a browser on the same machine."""
 
 from __future__ import annotations
 
@@ -6,61 +6,90 @@ import base64
 import binascii
 import contextlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 from yarl import URL
 
+from hypereyes_jax.env.web.loopback import is_loopback
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refusal = Callable[[str, int, str], web.StreamResponse]  # (message, HTTP status, code) -> the reply
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def admission(api_key: str, host: str) -> Middleware:
-    """Middleware that answers 403 or 401 before anything else looks at the request.
+@dataclass(frozen=True)
+class Admission:
+    """Whom a server answers.
 
     A page that a browser shows may send requests to this machine. Its Origin tells it from the server's own; a name of
-    its own that it makes resolve to loopback (DNS rebinding) stands in Host.
-
-    Args:
-      api_key: must come with every request: as a bearer token, as `X-API-Key`, as the password of a basic login, or as
-        the parameter `api_key`; "" = none is needed.
-      host: what the server listens on.
+    its own that it makes resolve to loopback (DNS rebinding) stands in Host. Programs send no Origin.
     """
 
-    @web.middleware
-    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if is_loopback(host) and not is_loopback(_host(f"//{request.headers.get('Host', '')}")):
-            return web.json_response({"error": "this server answers requests to this machine's own names"}, status=403)
-        origin = request.headers.get("Origin")
-        if origin is not None and _authority(origin) != request.headers.get("Host", "").lower():
-            return web.json_response({"error": "this server does not answer other sites' pages"}, status=403)
-        if api_key and not any(hmac.compare_digest(api_key.encode(), key.encode()) for key in _keys(request)):
-            return web.json_response({"error": "Invalid API key."}, status=401, headers={"WWW-Authenticate": "Bearer"})
-        return await handler(request)
+    host: str  # what the server listens on
+    api_key: str = ""  # comes with every request: `keys`; "" = none is needed
+    origins: tuple[str, ...] = ()  # whose pages may ask from a browser, beside the server's own; they get CORS headers
+    open_paths: tuple[str, ...] = ()  # answered without the key
 
-    return admit
+    def middleware(self, refusal: Refusal | None = None) -> Middleware:
+        """Answers 403 or 401 before anything else looks at a request, in the form of `refusal`: {"error": message}."""
+        refuse = refusal or _refusal
+
+        @web.middleware
+        async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+            named, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+            if is_loopback(self.host) and not is_loopback(_host(f"//{named}")):
+                return refuse(f"this server does not answer to the name {named[:100]!r}", 403, "forbidden_host")
+            if origin is not None and origin not in self.origins and _authority(origin) != named.lower():
+                return refuse("this server does not answer pages of this origin", 403, "forbidden_origin")
+            if request.method == "OPTIONS" and origin in self.origins:  # what a browser asks before it sends a request
+                response: web.StreamResponse = web.Response(status=204)
+            elif request.path in self.open_paths or self._has_key(request):
+                response = await handler(request)
+            else:
+                response = refuse("Invalid API key.", 401, "invalid_api_key")
+                response.headers["WWW-Authenticate"] = "Bearer"
+            if not response.prepared:  # a stream has sent its headers by itself
+                response.headers.update(self.cors_headers(origin))
+            return response
+
+        return admit
+
+    def cors_headers(self, origin: str | None) -> dict[str, str]:
+        """What lets pages of `origin` read a reply, if it is one of those that may."""
+        if origin is None or origin not in self.origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Vary": "Origin",
+        }
+
+    def _has_key(self, request: web.Request) -> bool:
+        return not self.api_key or any(
+            hmac.compare_digest(self.api_key.encode(), key.encode()) for key in keys(request)
+        )
 
 
-def _keys(request: web.Request) -> list[str]:
+def keys(request: web.Request) -> list[str]:
+    """The keys that a request gives.
+
+    They stand in a bearer token, in `X-API-Key`, as the password of a basic login, or in the parameter `api_key`.
+    """
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    keys = [request.headers.get("X-API-Key", ""), request.query.get("api_key", "")]
+    found = [request.headers.get("X-API-Key", ""), request.query.get("api_key", "")]
     if kind.lower() == "bearer":
-        keys.append(token.strip())
+        found.append(token.strip())
     elif kind.lower() == "basic":
         with contextlib.suppress(binascii.Error):
-            keys.append(base64.b64decode(token).decode("utf-8", "replace").partition(":")[2])
-    return keys
+            found.append(base64.b64decode(token).decode("utf-8", "replace").partition(":")[2])
+    return found
+
+
+def _refusal(message: str, status: int, code: str) -> web.StreamResponse:
+    return web.json_response({"error": message}, status=status)
 
 
 def _host(url: str) -> str:

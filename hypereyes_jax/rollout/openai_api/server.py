@@ -17,13 +17,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend
+from hypereyes_jax.env.web.admission import Admission
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rollout.episodes import Generator, GeneratorError
 from hypereyes_jax.rollout.openai_api.choices import Choices, agent_choices, policy_choices
-from hypereyes_jax.rollout.openai_api.guards import cors_headers, error_response, key_guard, origin_guard
+from hypereyes_jax.rollout.openai_api.errors import error_response
 from hypereyes_jax.rollout.openai_api.requests import (
     BadRequest,
     ChatRequest,
@@ -77,14 +78,15 @@ class ChatServer:
 
     def __init__(self, generator: Generator, chat: ChatFormat, config: ServerConfig, agent: Agent | None = None):
         self._generator, self._chat, self._config, self._agent = generator, chat, config, agent
+        self._admission = Admission(config.host, config.api_key, config.cors_origins, open_paths=("/health",))
         self._metrics = _Metrics()
         self._created = int(time.time())
         self._running = 0
 
     def application(self) -> web.Application:
         config = self._config
-        guards = [origin_guard(config.host, config.cors_origins), key_guard(config.api_key), _faults]
-        app = web.Application(middlewares=guards, client_max_size=config.max_request_bytes)
+        admit = self._admission.middleware(error_response)
+        app = web.Application(middlewares=[admit, _faults], client_max_size=config.max_request_bytes)
         app.router.add_post("/v1/chat/completions", self._chat_completions)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{name:.+}", self._model)
@@ -168,7 +170,7 @@ class ChatServer:
         except StopAsyncIteration:
             raise BadRequest("there is nothing to answer", "messages") from None
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        cors = cors_headers(http.headers.get("Origin"), self._config.cors_origins)
+        cors = self._admission.cors_headers(http.headers.get("Origin"))
         response = web.StreamResponse(headers=headers | cors)
         await response.prepare(http)
 

@@ -4,11 +4,14 @@ import base64
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from hypereyes_jax.env.search.backends import HttpWorldBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving
 from hypereyes_jax.env.types import FatalSearchError
-from hypereyes_jax.env.web.admission import is_loopback
+from hypereyes_jax.env.web.admission import Admission
+from hypereyes_jax.env.web.loopback import is_loopback
 
 PATHS = [
     ("GET", "/health"),
@@ -71,6 +74,27 @@ async def test_another_sites_page_is_refused_and_the_servers_own_is_not(library)
         for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://"):
             assert await status(server.url, "POST", "/retrieve", Origin=origin) == 403
         assert await status(server.url, "POST", "/retrieve", Origin=server.url) == 200
+
+
+async def test_named_pages_read_replies_and_open_paths_need_no_key():
+    admission = Admission("127.0.0.1", "k-12345", origins=("http://app.example",), open_paths=("/health",))
+    app = web.Application(middlewares=[admission.middleware()])
+
+    async def answer(request):
+        return web.Response()
+
+    for path in ("/health", "/ask"):
+        app.router.add_get(path, answer)
+    page = {"Origin": "http://app.example"}
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        assert await status(url, "GET", "/health") == 200
+        assert await status(url, "GET", "/ask") == 401
+        assert await status(url, "OPTIONS", "/ask", **page) == 204  # a browser asks so, without a key
+        assert await status(url, "OPTIONS", "/ask") == 401
+        assert await status(url, "OPTIONS", "/ask", Origin="http://evil.example") == 403
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/ask", headers=page) as reply:
+            assert (reply.status, reply.headers["Access-Control-Allow-Origin"]) == (401, "http://app.example")
 
 
 def test_what_is_loopback():
