@@ -35,30 +35,32 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AskConfig:
     image: tyro.conf.Positional[str]
-    """A file, or an http(s) URL on the public internet."""
+    """The image to ask about: a file, or an http(s) URL on the public internet."""
     question: tyro.conf.Positional[str]
+    """The question about the image."""
     model_url: str = ""
-    """Base of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
+    """Base address of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
     model: str = ""
-    """Its name there."""
+    """Name of the model at that endpoint."""
     checkpoint: str | None = None
-    """Instead of an endpoint, a model that is run here: a directory in Hugging Face layout, a hub id
+    """A model that is run here instead of an endpoint: a directory in Hugging Face layout, a hub id
     (org/name[@revision]) or a URL."""
     miniature: bool = False
     """The checkpoint is one of the miniature world's: use its episode settings and image sizes."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     out: Path = Path("ask.jsonl")
-    """Trajectory file; each question asked is added to it. The drawn boxes lie beside it as a PNG."""
+    """The trajectory file, to which each question asked is added. The drawn boxes lie beside it as a PNG."""
     temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
     max_new_tokens: int = 1524
-    """A turn."""
+    """Number of tokens that one turn may have."""
     context: int = 16_384
-    """Tokens of the episode, for a checkpoint run here."""
+    """Number of tokens that the episode may have, for a checkpoint run here."""
     prompt_price: float = 0.0
-    """Dollars a million tokens read, for the cost shown."""
+    """Dollars that a million tokens read cost, for the cost shown."""
     completion_price: float = 0.0
-    """Dollars a million tokens written."""
+    """Dollars that a million tokens written cost, for the cost shown."""
 
 
 @dataclass(frozen=True)

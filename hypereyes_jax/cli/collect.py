@@ -41,21 +41,22 @@ class CollectSettings:
     questions: tyro.conf.Positional[str]
     """Questions in any format that `hypereyes data check` reads."""
     model_url: str = ""
-    """Base of an OpenAI-compatible endpoint whose model is sampled. Its key is read from OPENAI_API_KEY."""
+    """Base address of an OpenAI-compatible endpoint whose model is sampled. Its key is read from OPENAI_API_KEY."""
     model: str = ""
-    """Its name there."""
+    """Name of the model at that endpoint."""
     checkpoint: Path | None = None
-    """Instead of an endpoint: directory of a checkpoint in Hugging Face layout, sampled here."""
+    """The directory of a checkpoint in Hugging Face layout that is sampled here instead of an endpoint."""
     miniature: bool = False
     """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
     filter_model_url: str = ""
-    """Endpoint whose model is asked in the filters of necessity and difficulty; none = the model that is sampled."""
+    """Endpoint whose model is asked in the filters of necessity and difficulty; without one, the model that is sampled
+    is."""
     filter_model: str = ""
-    """Its name there. Its key is read from FILTER_API_KEY."""
+    """Name of the model at that endpoint. Its key is read from FILTER_API_KEY."""
     trajectories: tuple[Path, ...] = ()
-    """Instead of sampling: files of recorded trajectories, whose right answers go through the quality filters."""
+    """Files of recorded trajectories whose right answers go through the quality filters, instead of sampling."""
     out: Path = Path("runs/collect")
-    """Directory of attempts.jsonl, demonstrations.jsonl, rl_questions.jsonl and funnel.json."""
+    """The directory of attempts.jsonl, demonstrations.jsonl, rl_questions.jsonl and funnel.json."""
     temperature: float = 0.8
     """Sampling temperature of episodes."""
     max_new_tokens: int = 1524
@@ -67,13 +68,13 @@ class CollectSettings:
     completion_price: float = 0.0
     """Dollars that a million tokens written cost."""
     settings: CollectConfig = field(default_factory=CollectConfig)
-    """The stages."""
+    """The stages that a question goes through."""
     source: SourceSettings = field(default_factory=SourceSettings)
-    """How rows are read."""
+    """The way in which rows are read."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
-    """The search service."""
+    """The search service that episodes use."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    """Who says whether an answer is right."""
+    """The judge that says whether an answer is right."""
     judge_grounding: bool = False
     """Let the judge's model say whether the reasoning rests on what was found, in place of a rule."""
 

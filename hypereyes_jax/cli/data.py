@@ -35,15 +35,17 @@ class Check:
     """Say what a source is, how many rows it has, how long they are, and what is wrong with them."""
 
     source: Positional[str]
+    """The data to look at, as described above."""
     hold: Literal["auto", "questions", "demonstrations"] = "auto"
-    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    """What the rows are read as; auto takes demonstrations if they have turns of a model."""
     checkpoint: Path | None = None
-    """Model whose tokenizer counts; none = the miniature's, which needs more tokens for a text."""
+    """Model whose tokenizer counts; without one the miniature's does, which needs more tokens for a text."""
     rows: int = 1000
-    """So many rows, spread evenly, have their images opened and their lengths counted; 0 = all."""
+    """Number of rows, spread evenly, whose images are opened and whose lengths are counted; 0 takes all."""
     min_pixels: int = MIN_PIXELS
+    """Smallest area of an image as the model sees it."""
     max_pixels: int = MAX_PIXELS
-    """Area of an image as the model sees it."""
+    """Largest area of an image as the model sees it."""
     reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
 
 
@@ -52,13 +54,15 @@ class Convert:
     """Write a source as shards with its pictures inside, for access row by row."""
 
     source: Positional[str]
+    """The data to read, as described above."""
     out: Positional[Path]
-    """A new folder."""
+    """The folder to write, which must be new."""
     format: Literal["parquet", "array_record"] = "parquet"
+    """Kind of the shards that are written."""
     hold: Literal["auto", "questions", "demonstrations"] = "auto"
-    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    """What the rows are read as; auto takes demonstrations if they have turns of a model."""
     shard_mib: int = 256
-    """Size of a shard, about."""
+    """Size of one shard in MiB, about."""
     reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
 
 
@@ -67,11 +71,13 @@ class Show:
     """Write a page with some rows of a source: images, boxes, turns."""
 
     source: Positional[str]
+    """The data to look at, as described above."""
     out: Path = Path("data.html")
+    """The HTML page to write."""
     rows: int = 20
-    """Spread evenly over the source."""
+    """Number of rows that are shown, spread evenly over the source."""
     hold: Literal["auto", "questions", "demonstrations"] = "auto"
-    """What its rows are read as; auto = demonstrations if they have turns of a model."""
+    """What the rows are read as; auto takes demonstrations if they have turns of a model."""
     reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
 
 

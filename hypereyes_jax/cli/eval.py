@@ -46,39 +46,40 @@ class EvalConfig:
     checkpoint: tyro.conf.Positional[str]
     """Model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     out: Path = Path("runs/eval")
-    """Run directory. The same command again continues; results of other checkpoints belong in other directories."""
+    """The run directory. The same command again continues; results of other checkpoints belong in other directories."""
     name: str = "model"
-    """Stage under which the results are filed."""
+    """Name of the stage under which the results are filed."""
     splits: tuple[Split, ...] = ("heldout", "seen", "heldout_serial")
     """Questions about held-out countries, about seen ones, and held-out ones with one search a turn."""
     questions: int | str = 200
-    """Of each split; or a source of other questions to ask: a file, folder, glob, hub id, URL or module:object."""
+    """Number of questions of each split; or a source of other questions to ask: a file, folder, glob, hub id, URL or
+    module:object."""
     crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
     search: Transport = "http"
-    """Over a real server on loopback, or in process."""
+    """How the miniature world is searched: over a real server on loopback, or in this process."""
     latency: float = 0.0
-    """Seconds a search takes; real ones take 0.2 to 2."""
+    """Seconds that a search takes; real ones take 0.2 to 2."""
     temperature: float = 0.8
-    """As in training; 0 = greedy."""
+    """Sampling temperature, by default as in training; 0 is greedy."""
     top_p: float = 0.7
-    """The paper's; in training it is 0.95."""
+    """Nucleus of sampling, by default the paper's; in training it is 0.95."""
     max_new_tokens: int = 256
-    """A turn."""
+    """Number of tokens that one turn may have."""
     context: int = miniature.CONTEXT
-    """Tokens of an episode."""
+    """Number of tokens that one episode may have."""
     slots: int = 32
-    """Episodes the engine generates for at a time."""
+    """Number of episodes that the engine generates for at a time."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 1000
-    """Of questions and sampling."""
+    """Seed of the questions and of sampling."""
     benchmark: tuple[str, ...] = ()
     """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
     published files, or imeb-mini, which is made here."""
     data: Path | None = None
-    """Folder of a benchmark's published files, or one file of them."""
+    """The folder of a benchmark's published files, or one file of them."""
     subset: Path | None = None
-    """File with the ids of the questions to ask, one a line; none = all."""
+    """A file with the ids of the questions to ask, one a line; without one all are asked."""
     choices: bool = False
     """Show a benchmark's options in the question, where it has some."""
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
@@ -87,12 +88,14 @@ class EvalConfig:
     """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`. Where
     it is not the miniature's world, the paper's episode rules and image sizes hold."""
     manner: Manner = "parallel"
-    """On benchmarks: search as the model likes (parallel), one search a turn (serial), all pictures and then all
+    """How benchmarks are searched: as the model likes (parallel), one search a turn (serial), all pictures and then all
     facts by instruction (workflow), or not at all (direct)."""
     search_store: str | Path | None = None
-    """A file that searches are recorded to and replayed from; none = every search is made."""
+    """A file, or postgresql://..., that searches are recorded to and replayed from; without one every search is made.
+    """
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
-    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
+    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
+    then-live."""
 
 
 def run(config: EvalConfig) -> None:

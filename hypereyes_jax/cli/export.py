@@ -20,7 +20,7 @@ from hypereyes_jax.runs.outputs import check_outputs, check_replaced_directories
 @dataclass(frozen=True)
 class ExportConfig:
     out: Path
-    """Directory to write."""
+    """The directory to write."""
     checkpoint: str | None = None
     """Base model: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     run: Path | None = None
@@ -32,7 +32,7 @@ class ExportConfig:
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of what is written; none keeps that of the base model, or that in which the run computes."""
     temperature: float = 1.0
-    """Other than 1: a teacher for a server that scores at temperature 1, with its logits already divided by this."""
+    """Divide the logits by this, which makes a teacher for a server that scores at temperature 1."""
 
 
 def run(config: ExportConfig) -> None:

@@ -33,17 +33,19 @@ _MINUTES = "minutes.json"
 @dataclass(frozen=True)
 class MakeTeacherConfig:
     out: Path = Path("runs/teacher")
-    """Run directory; the teacher goes to `model/` in it."""
+    """The run directory; the teacher goes to `model/` in it."""
     widening: int = 2
-    """Times the MLP's units."""
+    """How many times as many units the MLP gets."""
     base_steps: int = 100
-    """Of base training after it has grown."""
+    """Number of steps of base training after it has grown."""
     sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))  # as the shipped one was made
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
     sft_questions: int = 800
+    """Number of questions that demonstrations are made for."""
     rl_candidates: int = 200
+    """Number of questions that RL may select from."""
     seed: int = 100
-    """Other questions than a student's."""
+    """Seed of the questions, which are others than a student's."""
 
 
 def run(config: MakeTeacherConfig) -> None:

@@ -31,31 +31,35 @@ class PretrainConfig:
     """Make a base checkpoint of the miniature world's model."""
 
     out: Path = Path("runs/base")
-    """Directory for the checkpoint (HF layout)."""
+    """The directory for the checkpoint, in Hugging Face layout."""
     reading_steps: int = 700
-    """On the text of small episodes. Alone: mixed with pictures, copying had not appeared after three times as many."""
+    """Number of steps on the text of small episodes. They come alone: mixed with pictures, copying had not appeared
+    after three times as many."""
     reading_entities: int = 4
-    """Flags of an episode at most in that lesson."""
+    """Number of flags of an episode at most in that lesson."""
     looking_steps: int = 700
-    """On where to place boxes, every fourth on reading, every fourth on deciding what fits."""
+    """Number of steps on where to place boxes, every fourth of them on reading, every fourth on deciding what fits."""
     clean_steps: int = 1200
-    """On episodes without waste, every third on deciding what fits."""
+    """Number of steps on episodes without waste, every third of them on deciding what fits."""
     steps: int = 600
-    """On wasteful episodes, every fourth on deciding what fits."""
+    """Number of steps on wasteful episodes, every fourth of them on deciding what fits."""
     again_clean_steps: int = 1100
-    """A second round, on all that comes before waste: half on episodes, a quarter each on looking and deciding."""
+    """Number of steps of a second round on all that comes before waste: half on episodes, a quarter each on looking and
+    deciding."""
     again_steps: int = 300
-    """On wasteful episodes in the second round."""
+    """Number of steps on wasteful episodes in the second round."""
     again_rate: float = 0.5
     """Learning rates of the second round, as a share of the first one's."""
     seed: int = 0
+    """Seed of the weights and of the corpus."""
     rows_of_512: int = 12
-    """Rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
+    """Number of rows of a step for episodes of up to 512 tokens; longer ones go in half as many rows of 1,024."""
     learning_rate: float = 3e-3
-    """Adam's, for embeddings and norms."""
+    """Learning rate of Adam, for embeddings and norms."""
     muon_learning_rate: float = 0.02
-    """Of the layers' matrices."""
+    """Learning rate of Muon, for the layers' matrices."""
     report_every: int = 100
+    """Number of steps between two lines of progress."""
 
 
 def run(config: PretrainConfig) -> None:

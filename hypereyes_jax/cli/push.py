@@ -26,7 +26,7 @@ class PushConfig:
     step: int | None = None
     """Step of the checkpoint whose weights are pushed; none pushes the run's finished `model/`."""
     private: bool = True
-    """A new repository is private."""
+    """Make a new repository private."""
     message: str = ""
     """Commit message; none names the run and the step."""
 

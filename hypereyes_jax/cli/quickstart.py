@@ -32,16 +32,20 @@ S = TypeVar("S", "QuickstartConfig", SftSettings, RlSettings)
 @dataclass(frozen=True)
 class QuickstartConfig:
     out: Path = Path("runs/quickstart")
-    """Run directory; the report is `report.html` in it."""
+    """The run directory; the report is `report.html` in it."""
     smoke: bool = False
-    """The same path with few questions and steps, in two minutes: it shows that all works, not that it learns. Settings
-    given beside it are kept."""
+    """Run the same path with few questions and steps, in minutes: it shows that everything works, not that it learns.
+    Settings that are given beside it are kept."""
     seed: int = 0
+    """Seed of the data, and added to the seeds of both trainings."""
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
     sft_questions: int = synth.SynthConfig.sft_questions
+    """Number of questions that demonstrations are made for."""
     rl_candidates: int = synth.SynthConfig.rl_candidates
+    """Number of questions that RL may select from."""
     eval_questions: int = synth.SynthConfig.eval_questions
+    """Number of questions about held-out countries, and as many about seen ones."""
 
 
 def run(config: QuickstartConfig) -> None:

@@ -40,40 +40,43 @@ class RlConfig:
     """Policy after SFT, with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a
     URL."""
     questions: str
-    """Candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
+    """The candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
-    """What the defaults of settings and scale are of: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
+    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
     mesh: str = ""
-    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; none = FSDP over all."""
+    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; without one, FSDP over all."""
     teacher: str | None = None
-    """Frozen teacher, given as the checkpoint is; neither this nor a teacher's server = no distillation."""
+    """The frozen teacher, given as the checkpoint is; with neither this nor a teacher's server nothing is distilled."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     eval_questions: str | None = None
-    """Other questions that the policy is tried on as it trains, once each; none = it is not."""
+    """Other questions that the policy answers once each while it trains; without any, it is not evaluated."""
     eval_every: int = 20
-    """Steps."""
+    """Number of steps between two such evaluations."""
     out: Path = Path("runs/rl")
-    """Run directory; the trained model goes to `model/` in it."""
+    """The run directory; the trained model goes to `model/` in it."""
     exact: bool = False
-    """One shape a device program: repeatable to the bit where every rollout has a slot of its own; slower."""
+    """Use one shape for each device program: slower, but repeatable to the bit where every rollout has a slot of its
+    own."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
-    """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
+    """Go back to the checkpoint of this step and remove those after it; without one, go on from the newest."""
     select: Literal["yes", "no"] = "yes"
-    """Train on the candidates that the policy fails at first and solves within five tries, or with `no` on all."""
+    """Train on the candidates that the policy fails at first and solves within five tries, or with `no` on all of them.
+    """
     references: Path | None = None
     """A file of initial references, {id: [rounds, invocations]} or another run's rl_selection.json. The questions in it
-    are trained on, and nothing is tried."""
+    are trained on, and no candidate is tried."""
     accept_miniature: bool = False
     """Train a recipe of the paper with the miniature's searches and with answers compared exactly, and no teacher."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     settings: RlSettings = field(default_factory=RlSettings)
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """What ranks the rollouts of a question."""
+    """The rule that ranks the rollouts of a question."""
     tighten: Literal["epoch", "step"] = "epoch"
-    """When better references of TRACE come in force: after each pass over the questions (the paper), or each step."""
+    """When better references of TRACE come into force: after each pass over the questions (the paper), or after each
+    step."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     scale: Scale = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)

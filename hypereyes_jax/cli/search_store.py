@@ -14,6 +14,7 @@ class Inspect:
     """Counts, cost and age of what a store holds, as JSON."""
 
     store: Positional[str]
+    """The recorded searches: a file, or a postgresql:// address."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Export:
     """Write every search as a line of JSON."""
 
     store: Positional[str]
+    """The recorded searches: a file, or a postgresql:// address."""
     out: Positional[Path]
+    """The file of JSON lines to write."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Import:
     """Add the searches of an export that the store does not hold yet."""
 
     store: Positional[str]
+    """The store to add to: a file, or a postgresql:// address."""
     source: Positional[Path]
+    """The file of JSON lines to read."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class Prune:
     """Delete the searches that meet all the conditions given (at least one)."""
 
     store: Positional[str]
+    """The recorded searches: a file, or a postgresql:// address."""
     engine: str | None = None
-    """Of this engine."""
+    """Delete only searches of this engine."""
     older_than_days: float | None = None
+    """Delete only searches that are older than so many days."""
     empty: bool = False
-    """That found nothing."""
+    """Delete only searches that found nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class Merge:
     """Add what other stores hold and this one lacks."""
 
     store: Positional[str]
+    """The store to add to: a file, or a postgresql:// address."""
     sources: Positional[tuple[str, ...]]
+    """The stores whose searches are added."""
 
 
 Action = (

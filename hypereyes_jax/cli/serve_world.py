@@ -12,15 +12,15 @@ class ServeWorldConfig:
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
-    """0 takes any free one."""
+    """Port to listen on; 0 takes any free one."""
     latency: float = 0.0
     """Seconds before each reply."""
     latency_jitter: float = 0.0
-    """Seconds; a uniform addition of 0 to this."""
+    """Seconds of which a uniform part is added to the latency."""
     faults: dict[str, float] = field(default_factory=dict)
     """Faults and their shares of requests, as in `--faults error_500 0.05 hang 0.01`. A wrong name lists them all."""
     seed: int = 0
-    """Of the faults."""
+    """Seed of the faults."""
     api_key: str = ""
     """If set, every request must carry it: as a bearer token, X-API-Key, a password in the URL, or api_key."""
 

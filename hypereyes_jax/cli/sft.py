@@ -29,17 +29,18 @@ class SftConfig:
     checkpoint: str
     """Base model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     demonstrations: str
-    """A file, folder, glob, hub id, URL or module:object with conversations; see `hypereyes data check`."""
+    """The conversations to learn from: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`.
+    """
     recipe: tyro.conf.Positional[str] = "miniature"
-    """What the defaults of settings and scale are of: miniature, hypereyes_30b_sft or hypereyes_235b_sft."""
+    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_30b_sft or hypereyes_235b_sft."""
     mesh: str = ""
-    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; none = FSDP over all."""
+    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; without one, FSDP over all."""
     out: Path = Path("runs/sft")
-    """Run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
+    """The run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
-    """Go back to the checkpoint of this step, and remove those after it; none = go on from the newest."""
+    """Go back to the checkpoint of this step and remove those after it; without one, go on from the newest."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     settings: SftSettings = field(default_factory=SftSettings)

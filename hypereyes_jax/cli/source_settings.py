@@ -17,23 +17,26 @@ class SourceSettings:
     """How rows are read. The defaults read what each format's own tools write."""
 
     columns: tuple[str, ...] = ()
-    """Fields in columns of other names, as field=column: `text=q answers=gt images=pics id=uid kind=topic`."""
+    """Fields that stand in columns of other names, as field=column: `text=q answers=gt images=pics id=uid kind=topic`.
+    """
     bad_rows: Literal["skip", "refuse"] = "skip"
-    """A row that can't be used: leave it out, counted by kind, or end with its file, number and cure."""
+    """What is done with a row that can't be used: leave it out, counted by kind, or end with its file, number and cure.
+    """
     image_root: Path | None = None
-    """Folder that paths of images are relative to; none = that of the file they stand in."""
+    """The folder that paths of images are relative to; without one, that of the file they stand in."""
     outside_images: bool = False
     """Allow paths of images that lead out of that folder; for files whose author is trusted."""
     private_urls: bool = False
     """Allow image URLs of loopback and private networks, on any port."""
     data_cache: Path | None = None
-    """Where downloads are kept; none = hypereyes in $XDG_CACHE_HOME or ~/.cache."""
+    """The folder that downloads are kept in; without one, hypereyes in $XDG_CACHE_HOME or ~/.cache."""
     box_units: Literal["auto", "unit", "permille", "pixel"] = "auto"
-    """Of boxes in foreign tool calls; auto = told by each conversation's largest coordinate."""
+    """Units of boxes in foreign tool calls; auto tells them by each conversation's largest coordinate."""
     tools: tuple[str, ...] = ()
-    """Foreign tools beside those known, as name=image_search or name=text_search."""
+    """Foreign tools that are read beside those known, as name=image_search or name=text_search."""
     data_system: str | None = None
-    """System prompt of demonstrations; none = the row's own where its tool calls are ours, else the built-in one."""
+    """System prompt of demonstrations; without one, the row's own where its tool calls are ours, else the built-in one.
+    """
 
     def options(self, **changed: Any) -> SourceOptions:
         """As `open_questions` and `open_examples` take them. Raises UserError for a pair without "="."""

@@ -32,22 +32,24 @@ SUMMARY = "synth.json"  # written last: its presence says that the others are wh
 @dataclass(frozen=True)
 class SynthConfig:
     out: Path = Path("runs/data")
-    """Directory for the files."""
+    """The directory that the files are written to."""
     sft_questions: int = 800
-    """Questions that demonstrations are sought for."""
+    """Number of questions that demonstrations are sought for."""
     rl_candidates: int = 1000
-    """Questions that RL may select from."""
+    """Number of questions that RL may select from."""
     eval_questions: int = 200
-    """Questions about held-out countries, and as many about seen ones."""
+    """Number of questions about held-out countries, and as many about seen ones."""
     crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
     drop_one: bool = False
-    """Visual questions that need every picture shown (rankings, totals, lists, medians), instead of the usual kinds.
-    The shipped base model has learnt the usual ones."""
+    """Make visual questions that need every picture shown (rankings, totals, lists, medians) instead of the usual
+    kinds, which the shipped base model has learnt."""
     depths: tuple[Literal[1, 2, 3, 4], ...] = ()
-    """Rounds that questions need however wide one searches: chains from a flag or a named country over neighbors that
-    are found by a constraint. None = the usual kinds, which need one or two, and which the shipped base model knows."""
+    """Numbers of rounds that questions need however wide one searches: chains from a flag or a named country over
+    neighbors that are found by a constraint. Without any, the usual kinds are made, which need one or two and which the
+    shipped base model knows."""
     seed: int = 0
+    """Seed of what is drawn."""
 
 
 def run(config: SynthConfig) -> None:

@@ -39,36 +39,40 @@ class LlmConfig:
     """The chat model that structures pages, writes questions and solves them."""
 
     url: str = ""
-    """Base of an OpenAI-compatible endpoint; none = templates write, from facts that are there."""
+    """Base address of an OpenAI-compatible endpoint; without one, templates write the questions from facts that are
+    there."""
     model: str = ""
-    """Its name there. The key is read from OPENAI_API_KEY."""
+    """Name of the model at that endpoint. The key is read from OPENAI_API_KEY."""
     looks: bool = True
-    """The model sees pictures: a question that it answers from the picture alone is dropped."""
+    """Whether the model sees pictures, so that a question that it answers from the picture alone is dropped."""
 
 
 @dataclass(frozen=True)
 class SynthPhotosConfig:
     photos: tyro.conf.Positional[Literal["cub", "flowers", "cars", "aircraft", "pets", "folders"]]
-    """The set; folders = any folder with a folder a class."""
+    """Name of the photo set; `folders` takes any folder that has a folder for each class."""
     root: tyro.conf.Positional[Path]
-    """Where it was unpacked, or its parquet files."""
+    """The directory that the set was unpacked to, or that holds its parquet files."""
     out: Path = Path("runs/photos")
-    """Folder for questions.jsonl, the knowledge base and a summary."""
+    """The folder for questions.jsonl, the knowledge base and a summary."""
     count: int = 100
-    """Questions to make."""
+    """Number of questions to make."""
     facts: Path | None = None
-    """JSON file {class: {field: value}} instead of searches: a knowledge base for work offline."""
+    """A JSON file {class: {field: value}} that is used instead of searches: a knowledge base for work offline."""
     fields: dict[str, Literal["number", "text"]] = field(default_factory=dict)
-    """Fields to ask for instead of the set's own, each a number or a text."""
+    """Fields that are asked for instead of the set's own, each a number or a text."""
     min_entities: int = 2
+    """Fewest photos that one question shows."""
     max_entities: int = 8
+    """Most photos that one question shows."""
     drop_one: bool = True
-    """Only questions that need every photo."""
+    """Make only questions that need every photo."""
     splits: tuple[str, ...] = ()
-    """Of the photos to use: train, val, test; none = all."""
+    """Which of the set's photos are used: train, val or test; without any, all are."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     llm: LlmConfig = field(default_factory=LlmConfig)
     seed: int = 0
+    """Seed of what is drawn."""
 
 
 def run(config: SynthPhotosConfig) -> None:

@@ -37,27 +37,28 @@ class SynthWikidataConfig:
     dump: tyro.conf.Positional[tuple[Path, ...]]
     """A JSON dump (plain, gz or bz2) or, with --sparql, files of saved query results."""
     out: Path = Path("runs/wikidata")
-    """Folder for the graph, questions.jsonl and a summary."""
+    """The folder for the graph, questions.jsonl and a summary."""
     count: int = 100
-    """Questions to make."""
+    """Number of questions to make."""
     sparql: bool = False
     """The files are SPARQL results in JSON, with the variables s, p, o, sLabel, pLabel and oLabel."""
     classes: tuple[str, ...] = ()
-    """Of a dump, items that are an instance of one of these, such as Q5; none = all."""
+    """Only items of a dump that are instances of one of these classes, such as Q5, are read; without any, all are."""
     min_sitelinks: int = 0
-    """Of a dump, items with so many Wikipedia pages or more."""
+    """Only items of a dump with so many Wikipedia pages or more are read."""
     language: str = "en"
-    """Of labels."""
+    """Language of the labels that are read."""
     hops: int = 3
-    """Steps of the walk that collects candidates."""
+    """Number of steps of the walk that collects candidates."""
     constraints: tuple[int, int] = (2, 4)
-    """Fewest and most constraints of a question."""
+    """Fewest and most constraints that one question states."""
     answers: int = 1
-    """Entities that may meet them all."""
+    """Number of entities that may meet all constraints."""
     closed: bool = False
     """Refuse a question that another entity might meet of which the graph lacks a statement."""
     llm: LlmConfig = field(default_factory=LlmConfig)
     seed: int = 0
+    """Seed of what is drawn."""
 
 
 def run(config: SynthWikidataConfig) -> None:

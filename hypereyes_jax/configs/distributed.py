@@ -12,10 +12,11 @@ class DistributedConfig:
     join: bool = False
     """Run as one of several processes."""
     coordinator: str | None = None
-    """host:port of process 0, the same for all."""
+    """Address of process 0 as host:port, which is the same for all."""
     processes: int | None = None
+    """Number of processes of the run."""
     process: int | None = None
-    """This process's number, from 0."""
+    """Number of this process, counted from 0."""
     start_timeout: int = 300
     """Seconds to wait for the others at the start."""
     heartbeat_timeout: int = 60

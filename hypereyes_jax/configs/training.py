@@ -13,21 +13,33 @@ class OptimizerConfig:
     """Defaults are the paper's SFT (see `configs.recipes` for RL)."""
 
     learning_rate: float = 1e-4
-    # Muon's, for the layers' matrices, which alone decay then; the rest is trained by Adam. None = Adam for all.
+    """Peak learning rate of Adam."""
     muon_learning_rate: float | None = None
-    final_learning_rate: float = 1e-5  # of the cosine; unused when constant
+    """Learning rate of Muon for the layers' matrices, which alone decay then; the rest is trained by Adam. Without one
+    Adam trains all."""
+    final_learning_rate: float = 1e-5
+    """Learning rate at the end of a cosine; a constant schedule does not use it."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
     warmup_steps: int = 0
-    total_steps: int = 1000  # where the cosine ends
+    """Number of steps in which the learning rate rises from 0."""
+    total_steps: int = 1000
+    """Number of the step at which the cosine ends."""
     b1: float = 0.9
+    """Decay of Adam's first moment."""
     b2: float = 0.95
+    """Decay of Adam's second moment."""
     eps: float = 1e-8
+    """What Adam adds to the root of the second moment."""
     weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; vectors do not decay."""
     clip_norm: float = 1.0
-    first_moment_dtype: str = "float32"  # "bfloat16" halves it; the second moment stays float32
-    # Moments rest in the host's pinned memory and are on the device for the update alone, when activations are gone.
-    # On a mesh only.
+    """Global norm that gradients are clipped to."""
+    first_moment_dtype: str = "float32"
+    """Type of the first moment: bfloat16 halves it. The second one stays float32."""
     moments_on_host: bool = False
+    """Keep moments in the host's pinned memory, and on the device for the update alone, when activations are gone. It
+    needs a mesh."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +47,34 @@ class LearnerConfig:
     """What is trained, and how. The defaults of the RL loss are the paper's."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: Literal["full", "language", "lora"] = "full"  # all; all but the vision tower; adapters only
-    remat: Literal["none", "dots", "attention", "full"] = "none"  # what the backward pass keeps of a layer
-    compute_dtype: str = "float32"  # weights are cast to it for each pass; gradients accumulate in float32
-    # SFT of a mixture of experts: what the router's load-balancing loss is taken over. "micro-batch": each in itself,
-    # so the gradient depends a little on how a step is split. "step": all of them together, as in arXiv 2501.11873, and
-    # the split does not matter; with several micro-batches it costs one more forward pass, which counts the loads.
+    train: Literal["full", "language", "lora"] = "full"
+    """What is trained: all weights, all but the vision tower (`language`), or adapters only (`lora`)."""
+    remat: Literal["none", "dots", "attention", "full"] = "none"
+    """What the backward pass keeps of a layer; `full` recomputes most and keeps least."""
+    compute_dtype: str = "float32"
+    """Type that weights are cast to for each pass; gradients accumulate in float32."""
     router_balance: Literal["micro-batch", "step"] = "micro-batch"
-    temperature: float = 0.8  # RL: logits are divided by it, as in sampling; the teacher's too
+    """What the router's load-balancing loss is taken over in SFT of a mixture of experts. With `micro-batch` the
+    gradient depends a little on how a step is split. With `step` all are taken together, as in arXiv 2501.11873, and
+    the split does not matter; with several micro-batches it costs one more forward pass, which counts the loads."""
+    temperature: float = 0.8
+    """Temperature that logits are divided by in RL, as in sampling; the teacher's, too."""
     clip_low: float = 0.2
+    """A probability ratio is clipped below 1 minus this."""
     clip_high: float = 0.28
+    """A probability ratio is clipped above 1 plus this."""
     dual_clip: float | None = 3.0
-    tis_cap: float = 2.0  # bound on the importance weight of the sampler against the trainer; 0 = no weight
-    # "full": the weight corrects the sampler's numerics only. "truncated": also the mass that top-p cut off.
+    """Where an advantage is negative, its loss is bounded at so many times the advantage; none sets no bound."""
+    tis_cap: float = 2.0
+    """Largest importance weight of the trainer's against the sampler's log-probs; 0 gives no weight."""
     tis_against: Literal["full", "truncated"] = "full"
-    opd: Literal["advantage", "reverse-kl"] = "advantage"  # reverse-kl: a vocabulary-wide loss, needs teacher weights
+    """What the importance weight corrects: the sampler's numerics only (`full`), or also the mass that top-p cut off
+    (`truncated`)."""
+    opd: Literal["advantage", "reverse-kl"] = "advantage"
+    """Form of distillation: a term of the advantage, or a loss over the whole vocabulary (`reverse-kl`), which needs
+    the teacher's weights here."""
     opd_coef: float = 0.05
+    """Weight of distillation on failed rollouts."""
 
 
 Weighting = Literal["sequence-mean", "token-mean"]

@@ -17,25 +17,44 @@ Manner = Literal["parallel", "serial", "workflow", "direct"]
 class EpisodeConfig:
     """Rules of an episode. Defaults are the paper's (arXiv 2605.07177) and, where it is silent, the authors' code."""
 
-    max_turns: int = 9  # turns of the model
-    max_rounds: int = 8  # turns with searches
-    text_request: int = 10  # results asked for, of which ...
-    text_min_score: float = 0.6  # ... those below are dropped, and ...
-    text_k: int = 3  # ... the first so many are shown
-    image_k: int = 3  # asked for and shown, best first; no threshold
-    width_cap: int = 32  # searches of one turn that are sent, over three times the most entities of a benchmark's image
-    serial: bool = False  # only the first box or query of a turn is run: what parallel search is compared with
-    one_call: bool = False  # only the first call of a turn is run (the authors' code); False = all calls together
-    broken_json_ends: bool = False  # a call that is no JSON ends the episode (the authors' code); False = it is told so
+    max_turns: int = 9
+    """Number of turns that the model has."""
+    max_rounds: int = 8
+    """Number of turns that may send searches."""
+    text_request: int = 10
+    """Number of results that a text search asks for."""
+    text_min_score: float = 0.6
+    """Results of a text search with a lower score are dropped."""
+    text_k: int = 3
+    """Number of the remaining text results that are shown."""
+    image_k: int = 3
+    """Number of results of an image search that are asked for and shown, best first, whatever their score."""
+    width_cap: int = 32
+    """Number of searches of one turn that are sent: over three times the most entities of a benchmark's image."""
+    serial: bool = False
+    """Run only the first box or query of a turn: what parallel search is compared with."""
+    one_call: bool = False
+    """Run only the first call of a turn, as the authors' code does, and not all calls together."""
+    broken_json_ends: bool = False
+    """End the episode at a call that is not JSON, as the authors' code does, and do not let the model try again."""
     box_units: BoxUnits = "unit"
-    show_crops: bool = True  # crops are attached to the observation, before its text
-    crop_max_side: int = 1000  # pixels
-    max_images: int = 50  # images shown to the model in an episode; later crops are searched but not shown
-    repeat_question: bool = True  # after each tool response
-    content_limit: int = 1500  # characters of a result's content that are shown
+    """Units of the boxes that the model writes."""
+    show_crops: bool = True
+    """Attach the crops to the observation, before its text."""
+    crop_max_side: int = 1000
+    """Longest side of a crop in pixels."""
+    max_images: int = 50
+    """Number of images that the model is shown in an episode; later crops are searched but not shown."""
+    repeat_question: bool = True
+    """Repeat the question after each tool response."""
+    content_limit: int = 1500
+    """Number of characters of a result's content that are shown."""
     prompt_style: PromptStyle = "full"
-    system: str | None = None  # replaces the built-in system prompt
-    tools: tuple[str, ...] = ()  # beside the two searches: zoom, visit, video_search, module:object or file.py:object
+    """Which of the built-in system prompts the model gets."""
+    system: str | None = None
+    """A system prompt that replaces the built-in one."""
+    tools: tuple[str, ...] = ()
+    """Tools beside the two searches: zoom, visit, video_search, module:object or file.py:object."""
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):

@@ -19,15 +19,15 @@ class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """What the defaults of `scale` are of."""
+    """Recipe that sets the defaults of `scale`."""
     mesh: str
-    """Preset of `configs.mesh`."""
+    """Name of the mesh preset in `configs.mesh`."""
     scale: Scale = MINIATURE_RL
-    """As the training command takes it. The engine's sizes (replica devices, slots, extend rows) are looked for unless
-    one of them is given."""
+    """Sizes as the training command takes them. The engine's (replica devices, slots, extend rows) are looked for
+    unless one of them is given."""
     teacher: str = ""
-    """Of RL: a frozen teacher on the same mesh, as in `hypereyes rl --teacher`. A preset like 235b-a22b, or a directory
-    with a config.json; none = no teacher, or one behind a server."""
+    """Frozen teacher of RL on the same mesh, as in `hypereyes rl --teacher`: a preset like 235b-a22b, or a directory
+    with a config.json. Without one there is no teacher, or one behind a server."""
     workload: Workload = field(default_factory=Workload)
     """What a step's rollouts are taken to be like, for the time of a whole step."""
     search: bool = False
@@ -35,7 +35,7 @@ class PlanConfig:
     rollout: bool = True
     """Also compile the rollout engine's programs, for RL."""
     out: Path | None = None
-    """Where to write the plan as JSON."""
+    """The JSON file that the plan is written to."""
 
     @classmethod
     def of(cls, name: str) -> PlanConfig:

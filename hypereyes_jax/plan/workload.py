@@ -14,19 +14,19 @@ class Workload:
     """Rollouts of a step. Their lengths are log-normal; searches of a turn run at once."""
 
     prompt_tokens: float = 2_000.0
-    """Of a question with its tools and its image; those of a group are read once."""
+    """Number of tokens of a question with its tools and its image; those of a group are read once."""
     sampled_tokens: float = 1_800.0
-    """Of all turns of a rollout, on average."""
+    """Number of tokens of all turns of a rollout, on average."""
     observation_tokens: float = 6_200.0
-    """Of all results and crops of a rollout, on average."""
+    """Number of tokens of all results and crops of a rollout, on average."""
     turns: float = 3.0
-    """Of a rollout, the answer included; the paper's agents take 2.0 to 3.1."""
+    """Number of turns of a rollout, the answer included; the paper's agents take 2.0 to 3.1."""
     images: float = 6.0
-    """Of a rollout: the question's, its crops and those found."""
+    """Number of images of a rollout: the question's, its crops and those found."""
     spread: float = 0.5
     """Standard deviation of the logarithm of a length."""
     search_seconds: float = 3.0
-    """From a turn's end until all its searches are answered."""
+    """Seconds from the end of a turn until all its searches are answered."""
 
     @property
     def tokens(self) -> float:

@@ -31,11 +31,11 @@ class TrackingConfig:
     tensorboard: bool = True
     """Write TensorBoard's event files to `tensorboard/` in the run's directory."""
     wandb: str = ""
-    """Project of Weights & Biases (needs the extra `wandb`)."""
+    """Project of Weights & Biases that is written to (needs the extra `wandb`)."""
     trackio: str = ""
-    """Project of trackio (needs the extra `trackio`)."""
+    """Project of trackio that is written to (needs the extra `trackio`)."""
     mlflow: str = ""
-    """Experiment of MLflow (needs the extra `mlflow`); the server is MLFLOW_TRACKING_URI's."""
+    """Experiment of MLflow that is written to (needs the extra `mlflow`); MLFLOW_TRACKING_URI names the server."""
 
 
 @dataclass(frozen=True)

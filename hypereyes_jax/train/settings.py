@@ -17,30 +17,35 @@ class RlSettings:
     """What is tuned from run to run. Defaults are the miniature's; its group size, TRACE and OPD are the paper's."""
 
     steps: int = MINIATURE.steps
+    """Number of optimiser steps."""
     prompts: int = MINIATURE_ROLLOUT.prompts
-    """Questions a step."""
+    """Number of questions in one step."""
     group: int = MINIATURE_ROLLOUT.group
-    """Rollouts a question."""
+    """Number of rollouts of each question."""
     learning_rate: float = MINIATURE.learner.optimizer.learning_rate
-    """Constant. The paper's is 1e-6; a model this small takes larger steps."""
+    """The learning rate, which stays constant. The paper's is 1e-6; a model this small takes larger steps."""
     opd_coef: float = MINIATURE.learner.opd_coef
+    """Weight of on-policy distillation on failed rollouts; 0 leaves it out."""
     checkpoint_every: int = MINIATURE.checkpoint_every
-    """A checkpoint is written every so many steps."""
+    """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is also written when the last one is so many minutes old; 0 = by steps only."""
+    """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
     keep_groups: int = 2
-    """Groups of rollouts that are kept of each step, to be looked at in the report; 0 = none."""
+    """Number of groups of rollouts of each step that are kept for the report; 0 keeps none."""
     keep_mib: int = 256
-    """Space that the kept rollouts may take; beyond it, steps between others are thinned out."""
+    """MiB that the kept rollouts may take; beyond it, steps between others are thinned out."""
     latency: float = 0.2
-    """Seconds a search of the miniature world takes."""
+    """Seconds that a search of the miniature world takes."""
     search: Transport = "http"
-    """In the miniature world: over a real HTTP server on loopback, or in this process."""
+    """How the miniature world is searched: over a real HTTP server on loopback, or in this process."""
     search_store: str | Path | None = None
-    """A file, or postgresql://..., that its searches are recorded to and replayed from; none = every search is made."""
+    """A file, or postgresql://..., that its searches are recorded to and replayed from; without one every search is
+    made."""
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
-    """With a store: live (leave it alone), record (ask always), replay-strict (never ask), replay-then-live."""
+    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
+    then-live."""
     seed: int = MINIATURE.seed
+    """Seed of the order of questions and of all sampling."""
 
     def world_search(self) -> WorldSearch:
         """How the miniature world is searched."""
@@ -60,22 +65,28 @@ class SftSettings:
     """What is tuned from run to run. Defaults are the miniature's."""
 
     epochs: int = 4
+    """Number of passes over the demonstrations."""
     batch: int = 32
-    """Demonstrations a step."""
+    """Number of demonstrations in one step."""
     weighting: Literal["token", "trajectory"] = "token"
     """What counts alike in the loss: every token of a step, as in the authors' training, or every demonstration."""
     learning_rate: float = 3e-3
-    """Falls to a tenth by a cosine, as the paper's 1e-4 does; a model this small takes larger steps."""
+    """Peak learning rate; it falls to a tenth by a cosine, as the paper's 1e-4 does. A model this small takes larger
+    steps."""
     lora_rank: int = AdapterConfig.rank
+    """Rank of the adapters on every linear map of the decoder."""
     lora_alpha: float = AdapterConfig.alpha
+    """The adapters' output is scaled by this over the rank."""
     dropout: float = AdapterConfig.dropout
+    """Share of an adapter's inputs that are dropped in training."""
     checkpoint_every: int = 5
-    """A checkpoint is written every so many steps."""
+    """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is also written when the last one is so many minutes old; 0 = by steps only."""
+    """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
     loader_threads: int = 0
-    """Threads that read and resize the images of a batch ahead of its step; 0 = as many as there are cores, up to 8."""
+    """Number of threads that read and resize the images of a batch ahead of its step; 0 takes one a core, up to 8."""
     seed: int = 42
+    """Seed of the order of demonstrations, of the adapters and of their dropout."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +97,23 @@ class TeacherServerConfig:
     """
 
     url: str = ""
-    """Like http://host:30000; none = no server."""
+    """Address of the server, like http://host:30000; without one there is no server."""
     kind: Literal["sglang", "vllm"] = "sglang"
     """What serves: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
     model: str = ""
-    """SGLang: a LoRA adapter that it holds. vLLM: a name it serves. None = the model it was started with."""
+    """Name of a LoRA adapter that SGLang holds, or of a model that vLLM serves; without one, the model that it was
+    started with."""
     key_env: str = "TEACHER_API_KEY"
-    """Environment variable that holds its key, if it wants one."""
+    """Name of the environment variable that holds the server's key, if it wants one."""
     temperature: float = 1.0
-    """Of the server's log-probs; must be the student's. `hypereyes export --temperature` makes such a model."""
+    """Temperature of the server's log-probs, which must be the student's. `hypereyes export --temperature` makes such a
+    model."""
     in_flight: int = 16
-    """Samples sent at a time."""
+    """Number of samples that are sent at a time."""
     timeout: float = 120.0
-    """Seconds for one request."""
+    """Seconds that one request may take."""
     attempts: int = 3
-    """Tries of a request that fails (no connection, 5xx, 429, too slow, no JSON), with growing pauses up to 5 s."""
+    """Number of tries of a request that fails (no connection, 5xx, 429, too slow, not JSON), with growing pauses of up
+    to 5 s."""
     deadline: float = 300.0
-    """Seconds for all samples of a step; those not scored by then are not distilled."""
+    """Seconds that all samples of a step may take; those not scored by then are not distilled."""

@@ -25,39 +25,43 @@ class Scale:
     """Sizes that a training's programs are compiled for, and the rules of its episodes."""
 
     learner: LearnerConfig
-    """What trains, how, in which precision. Its learning rate, its schedule's ends and `opd_coef` are the settings'."""
+    """What trains, how and in which precision. Its learning rate, the ends of its schedule and `opd_coef` follow from
+    the settings."""
     row_tokens: int
-    """Of the longest trajectory, and of a slot; visual tokens count one by one."""
+    """Number of tokens of the longest trajectory, and of a slot; visual tokens count one by one."""
     shard_rows: int
-    """Rows of a micro-batch that a data shard takes."""
+    """Number of rows of a micro-batch that one data shard takes."""
     row_samples: int
-    """Trajectories that share a row, about: sets how many micro-batches a step is compiled for."""
+    """Number of trajectories that share a row, about: it sets how many micro-batches a step is compiled for."""
     row_images: int
-    """Images of the largest size that a row has room for before a step needs a larger program."""
+    """Number of images of the largest size that a row has room for before a step needs a larger program."""
     min_pixels: int
+    """Smallest area that an image is resized to."""
     max_pixels: int
-    """An image is resized to an area between these."""
+    """Largest area that an image is resized to."""
     slots: int
-    """Of one rollout engine."""
+    """Number of slots in one rollout engine."""
     prompt_tokens: int
-    """Questions with longer prompts are left out."""
+    """Number of tokens of the longest prompt; questions with longer ones are left out."""
     turn_tokens: int
-    """Sampled in one turn at most."""
+    """Number of tokens that are sampled in one turn at most."""
     top_p: float = 0.95
-    """Of rollouts; their temperature is the learner's."""
+    """Nucleus of sampling in rollouts; their temperature is the learner's."""
     eval_top_p: float = 0.7
-    """Of evaluation, at the same temperature."""
+    """Nucleus of sampling in evaluation, at the same temperature."""
     row_choices: tuple[int, ...] = ()
-    """Further lengths of a training row. Each step takes the one with which it computes the fewest positions
-    (`benchmarks/packing.py`), and each that is taken compiles a program. Of one process: several need one length."""
+    """Further lengths that a training row may have. Each step takes the one with which it computes the fewest positions
+    (`benchmarks/packing.py`), and each that is taken compiles a program. They are for one process: several need one
+    length."""
     view_lengths: tuple[int, ...] = ()
-    """Positions a decode call attends to; none = a quarter of a slot, a half, and all."""
+    """Numbers of positions that a decode call may attend to; without any, a quarter of a slot, a half, and all."""
     replica_devices: int = 0
-    """That share one rollout engine's weights, of one host or of several whole ones; 0 = as many of a host's as KV
-    heads divide among. `hypereyes plan` tells how many it takes."""
+    """Number of devices that share one rollout engine's weights, of one host or of several whole ones; 0 takes as many
+    of a host's as KV heads divide among. `hypereyes plan` tells how many it takes."""
     extend_rows: tuple[int, ...] = (1, 4)
-    """Slots that a call may read given tokens into; fewer take less memory."""
+    """Numbers of slots that one call may read given tokens into; fewer take less memory."""
     keep_checkpoints: int = 2
+    """Number of checkpoints that are kept, counted from the newest."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
 
     def engine(self) -> EngineConfig:

@@ -63,28 +63,29 @@ class CollectConfig:
     """What is tried, and how often. The paper states the stages, not these numbers (arXiv 2605.07177)."""
 
     necessity: int = 1
-    """Tries without tools; a question that one of them answers is dropped. 0 = not asked."""
+    """Number of tries without tools; a question that one of them answers is dropped. 0 does not ask."""
     difficulty: int = 0
-    """Tries of a single pass; a question that one of them solves is dropped. 0 = not asked. The paper asks its largest
-    open model; asked of the sampling model itself, it would drop what is about to be learnt."""
+    """Number of tries of a single pass; a question that one of them solves is dropped. 0 does not ask. The paper asks
+    its largest open model; asked of the sampling model itself, it would drop what is about to be learnt."""
     budgets: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
-    """Rounds allowed, ascending; the first success is kept. Empty = no sampling."""
+    """Numbers of rounds allowed, ascending; the first success is kept. Without any, nothing is sampled."""
     trials: int = 1
-    """Tries at each budget."""
+    """Number of tries at each budget."""
     selection: int = 0
-    """Tries for RL: kept is what fails at first and is solved later, with its reference. The paper's is 5. 0 = none."""
+    """Number of tries for RL: a question is kept that fails at first and is solved later, with its reference. The
+    paper's is 5; 0 selects none."""
     in_flight: int = 64
-    """Attempts under way at a time, over all stages."""
+    """Number of attempts that are under way at a time, over all stages."""
     most_dollars: float = float("inf")
     """No attempt is begun once tokens (of all runs) and searches (of this one) have cost so much."""
     failures: int = 20
-    """Attempts in a row that could not be made, after which the run ends in the last one's words."""
+    """Number of attempts in a row that could not be made, after which the run ends in the last one's words."""
     seed: int = 0
     """Seed of sampling; each attempt has a number of its own."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     """The rules of episodes. Demonstrations carry its system prompt, whatever budget they were found under."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Thresholds of the quality filters."""
+    """Thresholds that the quality filters use."""
 
     def __post_init__(self) -> None:
         if list(self.budgets) != sorted(set(self.budgets)) or any(budget < 1 for budget in self.budgets):

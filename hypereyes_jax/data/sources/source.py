@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,12 +134,13 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
     def _default_id(self, file: _File, index: int) -> str:
         return f"{file.stem}-{file.rows.number(index)}"
 
+    @abc.abstractmethod
     def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ItemRow]:
         """The items of a row. Raises BadRow."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _decode(self, row: ItemRow, media: Media) -> Item:
-        raise NotImplementedError
+        """The item that a row holds, with its pictures. Raises BadRow."""
 
     def _scanned(self) -> Iterator[tuple[int, int, list[ItemRow]]]:
         """File, row and items of every row, in order. What is bad ends it, or is counted, as the options say."""

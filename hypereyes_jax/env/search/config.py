@@ -26,19 +26,33 @@ class StoreMode(StrEnum):
 class CallPolicy:
     """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
 
-    in_flight: int = 64  # this, `rate` and `spending_cap` are of the whole run, whatever its number of processes
-    timeout: float = 60.0  # seconds, one attempt
+    in_flight: int = 64
+    """Number of requests that are under way at a time. This, `rate` and `spending_cap` hold for the whole run, however
+    many processes it has."""
+    timeout: float = 60.0
+    """Seconds that one attempt may take."""
     attempts: int = 3
-    backoff: tuple[float, float] = (0.5, 3.0)  # before retry n: uniform(low * n, high * n) seconds
-    retry_after_cap: float = 60.0  # seconds; a service may ask for a longer wait than the backoff, up to this
-    patience: float = 600.0  # seconds; a service that only ever asks to wait has failed after so long
-    rate: float | None = None  # requests a second; None = no limit
-    burst: float = 1.0  # seconds' worth of `rate` that may go out at once
-    text_price: float = 0.0  # dollars a request
+    """Number of attempts at one request."""
+    backoff: tuple[float, float] = (0.5, 3.0)
+    """Seconds to wait before retry n: a uniform draw between n times each of these two."""
+    retry_after_cap: float = 60.0
+    """Seconds: a service may ask for a longer wait than the backoff, up to this."""
+    patience: float = 600.0
+    """Seconds after which a service that only ever asks to wait has failed."""
+    rate: float | None = None
+    """Number of requests a second at most; none sets no limit."""
+    burst: float = 1.0
+    """Seconds' worth of `rate` that may go out at once."""
+    text_price: float = 0.0
+    """Dollars that a text request costs."""
     image_price: float = 0.0
-    spending_cap: float | None = None  # dollars; the request that would exceed it is not sent
-    breaker_failures: int = 20  # failed requests in a row that open the circuit ...
-    breaker_seconds: float = 30.0  # ... for so long
+    """Dollars that an image request costs."""
+    spending_cap: float | None = None
+    """Dollars that may be spent in all; the request that would exceed it is not sent."""
+    breaker_failures: int = 20
+    """Number of failed requests in a row that open the circuit."""
+    breaker_seconds: float = 30.0
+    """Seconds for which an open circuit sends nothing."""
 
     def price(self, tool: str) -> float:
         return self.text_price if tool == TEXT_SEARCH else self.image_price
@@ -48,23 +62,35 @@ class CallPolicy:
 class SearchConfig:
     """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
 
-    # in process | a server of `hypereyes serve-world` | Search-R1 style | SerpApi | `mapping` below | `backend` below
     service: Service = "world"
-    mapping: str = (
-        ""  # serper, tavily, brave, or a YAML file that says how a service is asked (docs/search_protocol.md)
-    )
-    backend: str = ""  # module:object or file.py:object: a SearchBackend of your own, or a class of one
-    url: str = ""  # of serve-world or the retriever; of SerpApi only to use another address
-    image_engine: ImageEngine = "google_reverse_image"  # SerpApi's; reverse image search is the paper's
-    image_url: str = ""  # SerpApi: public address of a tunnel to the local image host
-    image_port: int = 0  # SerpApi: port of the local image host; 0 = any
-    bucket: str = ""  # SerpApi: host crops in this S3 bucket instead
-    bucket_endpoint: str = ""  # of an S3-compatible service; "" = AWS
-    bucket_public_url: str = ""  # "" = presigned URLs
-    # what is recorded to and replayed from: a file of this machine, or postgresql://user@host/database for several
+    """What is searched: the miniature's world in this process, a server of `hypereyes serve-world`, a retriever in
+    Search-R1's style, SerpApi, a service that `mapping` describes, or the `backend` named below."""
+    mapping: str = ""
+    """How the service `mapping` is asked: serper, tavily, brave, or a YAML file (docs/search_protocol.md)."""
+    backend: str = ""
+    """A SearchBackend of your own, or a class of one: module:object or file.py:object."""
+    url: str = ""
+    """Address of the server, or of SerpApi where it is not the usual one."""
+    image_engine: ImageEngine = "google_reverse_image"
+    """Engine that SerpApi searches images with; the paper's is reverse image search."""
+    image_url: str = ""
+    """Public address of a tunnel to the local image host, for SerpApi."""
+    image_port: int = 0
+    """Port of the local image host, for SerpApi; 0 takes any free one."""
+    bucket: str = ""
+    """S3 bucket that crops are hosted in instead, for SerpApi."""
+    bucket_endpoint: str = ""
+    """Address of an S3-compatible service; without one, AWS is used."""
+    bucket_public_url: str = ""
+    """Public address of the bucket; without one, URLs are presigned."""
     store: str | Path | None = None
-    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE  # only with a store
-    budget: str = ""  # with a store in PostgreSQL: commands that name the same budget share rate and spending cap
+    """What searches are recorded to and replayed from: a file of this machine, or postgresql://user@host/database for
+    several."""
+    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE
+    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
+    then-live."""
+    budget: str = ""
+    """Name of a budget, with a store in PostgreSQL: commands that name the same one share rate and spending cap."""
     policy: CallPolicy = field(default_factory=CallPolicy)
 
 
