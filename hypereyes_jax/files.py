@@ -156,6 +156,13 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"can't read {path} ({error.strerror or error}). Give a file that you may read.") from None
 
 
+def refuse_irregular(path: Path) -> None:
+    """Raises UserError for what is there and is no regular file: reading a FIFO would wait for ever. What is not there
+    is left to whoever reads it."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file. Give the path of a file.")
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     """Opening a FIFO would wait for a writer. On regular files O_NONBLOCK has no effect."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -242,8 +249,10 @@ def mend_last_line(path: Path) -> None:
     Raises:
       UserError: the file can't be read or written.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
+    with open_regular(path):  # refused by name, unless it is a file
+        pass
     with writing(path), open(path, "r+b") as file:
         size = file.seek(0, os.SEEK_END)
         start, tail = size, b""

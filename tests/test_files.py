@@ -1,6 +1,7 @@
 """The reader of JSON files: every fault is a sentence that names the file."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,13 @@ def test_a_torn_last_line_is_left_out_and_cut_off_before_more_is_written(tmp_pat
     mend_last_line(path)
     assert path.read_bytes() == b""
     mend_last_line(tmp_path / "gone.jsonl")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_is_not_mended_and_not_waited_for(tmp_path, make):
+    make(tmp_path / "lines.jsonl")
+    with pytest.raises(UserError, match=r"lines\.jsonl"):
+        mend_last_line(tmp_path / "lines.jsonl")
 
 
 def test_a_damaged_line_before_the_last_is_named(tmp_path):

@@ -22,7 +22,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import write_atomic, writing
+from hypereyes_jax.files import refuse_irregular, write_atomic, writing
 from hypereyes_jax.runs.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ async def _open(source: str) -> Image.Image:
 
     if source.startswith(("http://", "https://")):
         return decode_image(await UrlGuard().fetch(source))
+    refuse_irregular(Path(source))
     return decode_image(await asyncio.to_thread(Path(source).read_bytes), ImageLimits(trailing_data=True))
 
 

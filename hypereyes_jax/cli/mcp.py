@@ -20,6 +20,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ async def _serve(config: McpConfig) -> None:
 
     images = {}
     for number, path in enumerate(config.images):
+        refuse_irregular(path)
         try:
             images[f"img_{number}"] = decode_image(path.read_bytes(), ImageLimits(trailing_data=True))
         except (OSError, ImageError) as error:

@@ -16,7 +16,7 @@ from typing import Any
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import write_json
+from hypereyes_jax.files import refuse_irregular, write_json
 
 NUMBER, TEXT = "number", "text"
 
@@ -113,6 +113,7 @@ def write_entry(path: Path, entry: Entry) -> None:
 
 def read_entry(path: Path) -> Entry:
     """A class from its file, also one that a person has edited. Raises UserError, which names file and fault."""
+    refuse_irregular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or not isinstance(value.get("label"), str):

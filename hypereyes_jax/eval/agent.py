@@ -23,6 +23,7 @@ from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import Part, Question, SearchBackend
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.storage import open_directory
@@ -83,7 +84,7 @@ class Agent:
         search can work any more.
         """
         pictures = [image] if isinstance(image, Image.Image | str | os.PathLike) else list(image)
-        asked = Question("ask", question, tuple(_opened(picture) for picture in pictures), ())
+        asked = Question("ask", question, tuple(read_picture(picture) for picture in pictures), ())
         sampling = SamplingConfig(temperature=temperature, max_new_tokens=min(max_new_tokens, self.context))
 
         async def play(backend: SearchBackend) -> Trajectory:
@@ -119,7 +120,7 @@ class Agent:
 
         Raises UserError if the message does not fit the context, or an image can't be used.
         """
-        parts: list[Part] = [*(_opened(image) for image in images), prompt]
+        parts: list[Part] = [*(read_picture(image) for image in images), prompt]
         sampling = SamplingConfig(temperature, top_p, max_new_tokens=min(max_new_tokens, self.context))
 
         async def reply() -> str:
@@ -196,9 +197,11 @@ def _pixels(checkpoint: str | os.PathLike) -> tuple[int, int]:
     return min(areas[0], largest), largest
 
 
-def _opened(picture: Picture) -> Image.Image:
+def read_picture(picture: Picture) -> Image.Image:
+    """A picture, from its file if it is a path. Raises UserError for what is no image."""
     if isinstance(picture, Image.Image):
         return picture
+    refuse_irregular(Path(picture))
     try:
         return decode_image(Path(picture).read_bytes(), ImageLimits(trailing_data=True))
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, evaluate
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
-from hypereyes_jax.files import writing
+from hypereyes_jax.files import refuse_irregular, writing
 
 PART = 128  # questions in flight, whose pictures are open, at a time
 
@@ -197,6 +197,7 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
     if not path.exists():
         return {}
     found: dict[str, QuestionResult] = {}
+    refuse_irregular(path)
     text = path.read_text(encoding="utf-8", errors="replace")
     whole, _, _ = text.rpartition("\n")
     for number, line in enumerate(whole.split("\n") if whole else (), start=1):

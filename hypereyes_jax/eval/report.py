@@ -292,7 +292,9 @@ def _add_costs(report: Report, steps: Sequence[Mapping[str, Any]]) -> None:
     for row in report.stages:
         if "search" in row and "engine" in row:
             report.costs.append({**{k: row[k] for k in ("stage", "key", "split")}, **row["search"], **row["engine"]})
-    trained = [row for row in steps if "rl/engine_decode" in row and "rl/search_searches" in row]
+    searches = [f"rl/search_{name}" for name in ("searches", "cache_hits", "cost")]
+    needed = [*(f"rl/engine_{kind}" for kind in ENGINE_KINDS), *searches]
+    trained = [row for row in steps if all(row.get(name) is not None for name in needed)]
     if not trained:
         return
     last = trained[-1]

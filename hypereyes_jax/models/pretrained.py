@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import draft_of, writing
+from hypereyes_jax.files import draft_of, refuse_irregular, writing
 from hypereyes_jax.models.companions import TOKENIZER_FILES, Pixels, write_companions
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
@@ -64,6 +64,7 @@ def load_chat_format(directory: Directory) -> ChatFormat:
         try:
             for name in TOKENIZER_FILES:
                 if (path / name).exists():
+                    refuse_irregular(path / name)
                     text = (path / name).read_text(encoding="utf-8")
                     if name.endswith(".json") and not isinstance(json.loads(text), dict):
                         raise TypeError("it is no JSON object")

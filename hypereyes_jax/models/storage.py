@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 # Companion files are a few megabytes at most; a remote file that claims to be larger is not read into memory whole.
@@ -78,6 +79,7 @@ class LocalDirectory:
         return (self.path / name).exists()
 
     def read_bytes(self, name: str) -> bytes:
+        refuse_irregular(self.path / name)
         return (self.path / name).read_bytes()
 
     def file(self, name: str) -> LocalFile:

@@ -20,9 +20,9 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
     Raises:
       UserError: names the output and the input it would replace, or what stands in the output's way.
     """
-    read = [(path, path.resolve()) for path in inputs]
+    read = [(path, Path(os.path.realpath(path))) for path in inputs]
     for output in outputs:
-        target = output.resolve()
+        target = Path(os.path.realpath(output))
         for path, real in read:
             if target == real or _same(target, real):
                 raise UserError(f"{output} would replace the input {path}. Give another --out.")
@@ -37,9 +37,9 @@ def check_replaced_directories(outputs: Iterable[Path], inputs: Iterable[Path]) 
     Raises:
       UserError: names the directory and the input.
     """
-    read = [(path, path.resolve()) for path in inputs]
+    read = [(path, Path(os.path.realpath(path))) for path in inputs]
     for output in outputs:
-        target = output.resolve()
+        target = Path(os.path.realpath(output))
         for path, real in read:
             if target == real or target in real.parents:
                 raise UserError(f"{output} would replace the input {path}. Give another --out.")

@@ -23,8 +23,13 @@ from hypereyes_jax.data import open_examples, open_questions
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import write_examples, write_questions
 from hypereyes_jax.data.selection import Try
+from hypereyes_jax.env.search.backends.mapping import read_mapping
+from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.env.search.store_tools import export_store, import_store
+from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.agent import read_picture
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.report import collect, render
 from hypereyes_jax.eval.rollout_files import read_rollouts, rollout_steps, write_rollouts
@@ -40,6 +45,7 @@ from tests.chaos.damage import damage
 from tests.eval.sample_run import write_run
 
 SECONDS = 120.0  # for one file, on a machine that is very busy; what waits for ever is found by any bound
+MAPPING = Path(str(resources.files("hypereyes_jax.env.search.backends") / "mappings" / "serper.yaml"))
 MODEL = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 
 
@@ -83,6 +89,24 @@ def tries(folder: Path) -> None:
     TryLog("policy", folder / TRIES, [folder / TRIES])
 
 
+def stored(folder: Path) -> None:
+    store = SearchStore(folder / "searches.sqlite")
+    try:
+        list(store.searches())
+        store.runs()
+    finally:
+        store.close()
+        for name in ("searches.sqlite-wal", "searches.sqlite-shm"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def imported(folder: Path) -> None:
+    try:
+        import_store(folder / "imported.sqlite", folder / "searches.jsonl")
+    finally:
+        (folder / "imported.sqlite").unlink(missing_ok=True)
+
+
 SUBJECTS = [
     Subject("config.json", report),
     Subject("config.json", opened),
@@ -99,6 +123,10 @@ SUBJECTS = [
     Subject("cost.json", lambda folder: read_cost(folder / "cost.json")),
     Subject("questions.jsonl", questions, lines=True),
     Subject("demonstrations.jsonl", examples, lines=True),
+    Subject("searches.sqlite", stored, text=False),
+    Subject("searches.jsonl", imported, lines=True),
+    Subject("search.yaml", lambda folder: read_mapping(str(folder / "search.yaml")), text=False),
+    Subject("picture.png", lambda folder: read_picture(folder / "picture.png"), text=False),
     Subject("model/config.json", lambda folder: load_model(folder / "model"), weight=0.03),
     Subject("model/model.safetensors", lambda folder: load_model(folder / "model"), text=False, weight=0.03),
     Subject("model/tokenizer.json", lambda folder: load_model(folder / "model"), weight=0.03),
@@ -123,6 +151,14 @@ def whole(folder: Path) -> Path:
     asked = world_questions(World.load(), "seen", 2, 0)
     write_questions(folder / "questions.jsonl", asked)
     write_examples(folder / "demonstrations.jsonl", [Example("e", "system", (("look", *asked[0].images),), ("done",))])
+    store = SearchStore(folder / "searches.sqlite")
+    for query in ("Oslo", "Lima"):
+        store.put(StoredSearch("engine", "text_search", query, 3, (SearchHit("Title", "text", 0.5, "https://x"),)))
+    store.end_run("run", "record", {"sent": 2})
+    store.close()
+    export_store(folder / "searches.sqlite", folder / "searches.jsonl")
+    shutil.copyfile(MAPPING, folder / "search.yaml")
+    asked[0].images[0].save(folder / "picture.png")
     shutil.copytree(MODEL, folder / "model")
     return folder
 

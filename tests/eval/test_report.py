@@ -160,6 +160,21 @@ def test_each_stage_tells_how_its_searches_went_and_what_the_engine_did(run):
     assert "99.1 %" in page
 
 
+@pytest.mark.parametrize("name", ["rl/engine_idle", "rl/engine_decode", "rl/search_cost"])
+@pytest.mark.parametrize("value", [None, "gone"])
+def test_a_step_without_some_of_the_engines_figures_costs_no_report(run, tmp_path, name, value):
+    folder = shutil.copytree(run, tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = rows[-1]
+    last |= {name: None}
+    if value == "gone":
+        del last[name]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    costs = collect(folder).costs
+    whole = [row for row in rows if row["phase"] == "rl" and row.get(name) is not None]
+    assert [row["split"] for row in costs if row["key"] == "rl"][-1].startswith(f"{len(whole)} steps")
+
+
 def test_nothing_to_report_on_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="nothing to report on"):
         write_report(tmp_path)

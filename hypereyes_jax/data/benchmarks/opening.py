@@ -12,6 +12,7 @@ from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, Entry,
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _FILES = 256  # data files of one benchmark at most
 
@@ -139,6 +140,7 @@ def open_benchmark(
 
 def read_subset(path: Path) -> tuple[str, ...]:
     """Ids of questions: one a line, or a JSON list of texts or numbers. Raises UserError."""
+    refuse_irregular(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, PixelBox
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 _BANNER = 20  # pixels, at the bottom of every aircraft photo
@@ -148,6 +149,7 @@ def _base(root: Path, file: str, title: str) -> Path:
 
 
 def _text_lines(path: Path, missing: bool = False) -> list[str]:
+    refuse_irregular(path)
     try:
         if path.stat().st_size > _LARGEST_LIST:
             raise UserError(f"{path} has more than {_LARGEST_LIST:,} bytes, too many for a list. Fetch the file anew.")

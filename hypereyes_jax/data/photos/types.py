@@ -14,6 +14,7 @@ from hypereyes_jax.data.sources.media import LIMITS, Media, picture
 from hypereyes_jax.data.sources.types import BadRow, Rows
 from hypereyes_jax.env.media.images import ImageError, decode_image
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 PixelBox = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the photo
 
@@ -63,6 +64,7 @@ class PhotoSet:
                 row = self.files[photo.source.file].read(photo.source.row)
                 image = Media(None).open(picture(row.get("image")))
             else:
+                refuse_irregular(photo.source)
                 image = decode_image(photo.source.read_bytes(), LIMITS)
         except (ImageError, BadRow, OSError) as error:
             raise UserError(f"the photo {photo.source} can't be read ({error}). Fetch the set anew.") from None

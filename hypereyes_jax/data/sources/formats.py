@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from hypereyes_jax.data.sources.json_rows import JsonRows
@@ -10,6 +11,7 @@ from hypereyes_jax.data.sources.record_rows import SIGNATURE, RecordRows
 from hypereyes_jax.data.sources.table_rows import GROUP_BYTES, ArrowRows, ParquetRows, regrouped
 from hypereyes_jax.data.sources.types import Rows, SourceOptions
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import open_regular
 
 DATA_SUFFIXES = frozenset((".parquet", ".pq", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json"))
 _REFUSED = {  # first bytes -> what it is, what to do
@@ -63,10 +65,7 @@ def _is_array(head: bytes) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_HEAD)
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}. Give the file, or make one with `hypereyes synth`.") from None
-    except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror}). Give a file that you may read.") from None
+    if not os.path.lexists(path):
+        raise UserError(f"there is no {path}. Give the file, or make one with `hypereyes synth`.")
+    with open_regular(path) as file:  # reading a FIFO would wait for ever
+        return file.read(_HEAD)

@@ -20,6 +20,7 @@ from typing import IO
 from hypereyes_jax.data.wikidata.graph import Graph, Named
 from hypereyes_jax.data.wikidata.statements import Entity, read_entity
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _BATCH = 5_000  # entities a transaction
 _NOTED = 200_000  # lines after which progress is noted even if nothing was kept
@@ -158,6 +159,7 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _opened(path: Path) -> IO[bytes]:
+    refuse_irregular(path)
     with open(path, "rb") as file:
         head = file.read(3)
     if head[:2] == b"\x1f\x8b":

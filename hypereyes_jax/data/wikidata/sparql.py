@@ -16,6 +16,7 @@ from typing import Any
 from hypereyes_jax.data.wikidata.graph import Graph, Named
 from hypereyes_jax.data.wikidata.statements import Entity, year_of
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _ITEM = re.compile(r"https?://www\.wikidata\.org/entity/Q(\d{1,10})")
 _PROPERTY = re.compile(r"https?://www\.wikidata\.org/(?:prop/direct|entity)/P(\d{1,10})")
@@ -32,6 +33,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
       UserError: the file is no table of results, or has no variable of these names.
     """
     names = {name: (columns or {}).get(name, name) for name in _NAMES}
+    refuse_irregular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         rows = value["results"]["bindings"]

@@ -14,6 +14,8 @@ from hypereyes_jax.env.grounded_search import GroundedSearch
 from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image, to_rgb
 from hypereyes_jax.env.observations import response
 from hypereyes_jax.env.types import SearchBackend
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 
 class TrlSearchEnvironment:
@@ -95,8 +97,9 @@ def read_image(value: Any) -> Image.Image:
         return decode_image(bytes(value), ImageLimits(trailing_data=True))
     if isinstance(value, str | Path):
         try:
+            refuse_irregular(Path(value))
             return decode_image(Path(value).read_bytes(), ImageLimits(trailing_data=True))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, UserError) as error:
             raise ImageError(f"the image {str(value)[:200]!r} can't be read ({type(error).__name__})") from error
     raise ImageError(f"a {type(value).__name__} is no image: give a PIL image, bytes, a path, or a dict of them")
 

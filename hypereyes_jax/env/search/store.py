@@ -271,7 +271,7 @@ class SearchStore:
             raise UserError(
                 f"can't use the search store {self.path}: {error}. Free the disk or choose another file."
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(f"{self.path} is not a search store or is damaged ({error}). Move it away.") from error
 
 

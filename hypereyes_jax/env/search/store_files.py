@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def refuse_network_file_system(path: Path) -> None:
 
 def file_system(path: Path) -> str:
     """The type of the file system that a path is, or will be, on; "" where this system does not tell."""
-    real, best, kind = path.absolute().resolve(), -1, ""
+    real, best, kind = Path(os.path.realpath(path)), -1, ""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -18,7 +18,9 @@ from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.untrusted import one_line
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
 
 _SHIPPED = Path(__file__).parent / "mappings"
 _CALL_FIELDS = {"method", "url", "params", "body", "hits", "hit"}
@@ -60,6 +62,7 @@ def read_mapping(name: str) -> SearchMapping:
       UserError: there is none, or it is not one; names what is wrong.
     """
     path = _SHIPPED / f"{name}.yaml" if name in shipped_mappings() else Path(name)
+    refuse_irregular(path)
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
@@ -69,8 +72,8 @@ def read_mapping(name: str) -> SearchMapping:
         raise UserError(
             f"there is no search mapping {name} ({error.strerror}). Known: {known}, or give a file."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month
+        raise UserError(f"{path} is not YAML: {one_line(str(error), 200)}") from None
     if (
         not isinstance(given, dict)
         or not set(given) <= {"headers", "text", "image"}
