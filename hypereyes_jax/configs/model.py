@@ -42,7 +42,7 @@ def parse_config(data: bytes, where: str) -> dict[str, Any]:
     try:
         raw = json.loads(data.decode("utf-8"), parse_constant=refuse)
         if not isinstance(raw, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is damaged ({error}). Fetch or make that checkpoint anew.") from error
     return raw

@@ -42,7 +42,7 @@ def load_object(name: str, what: str) -> NamedObject:
     """
     place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
-        raise UserError(f"{name!r} is no {what}: name one as module:object, or as file.py:object")
+        raise UserError(f"{name!r} is not a valid {what}: name one as module:object, or as file.py:object")
     module = _file(Path(place), what) if place.endswith(".py") else _module(place, what)
     value: Any = module
     for part in attribute.split("."):

@@ -81,7 +81,7 @@ def json_line(path: Path, number: int, row: dict[str, Any]) -> str:
         return line
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{path}, line {number} ({row['id']!r}): half of a surrogate pair is no text ({error})"
+            f"{path}, line {number} ({row['id']!r}): half of a surrogate pair is not text ({error})"
         ) from None
     except (TypeError, ValueError) as error:
         fields = [name for name in row if not _writable(row[name])]
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     """For `json.dumps`: a numpy scalar or array as JSON has it."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
 def _writable(value: Any) -> bool:

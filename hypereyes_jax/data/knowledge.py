@@ -132,7 +132,7 @@ def read_entry(path: Path) -> Entry:
         )
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is no entry of a knowledge base ({error}). Mend it, or remove it to have it built anew."
+            f"{path} is not an entry of a knowledge base ({error}). Mend it, or remove it to have it built anew."
         ) from None
 
 
@@ -145,7 +145,7 @@ def _read_fact(row: Any) -> Fact:
         raise ValueError("each of 'facts' needs a 'name' and a 'value'")
     number = row.get("number")
     if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-        raise ValueError(f"the number of {row['name']!r} is none")
+        raise ValueError(f"the number of {row['name']!r} is not a number")
     source, quote = row.get("source", ""), row.get("quote", "")
     if not isinstance(source, str) or not isinstance(quote, str):
         raise ValueError(f"source and quote of {row['name']!r} must be texts")

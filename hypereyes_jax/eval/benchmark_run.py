@@ -205,7 +205,7 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
             row = _read(json.loads(line))
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{path}, line {number} is no result ({error}). Remove the line, and it is asked again."
+                f"{path}, line {number} is not a result ({error}). Remove the line, and it is asked again."
             ) from None
         found[row.id] = row
     return found

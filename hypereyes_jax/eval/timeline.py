@@ -86,7 +86,7 @@ def _seconds(value: Any, least: float = 0.0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError("'ts' and 'dur' must be numbers")
     if not least <= value <= _CENTURY:
-        raise ValueError(f"a time of {value} microseconds is none")
+        raise ValueError(f"a time of {value} microseconds is not a valid one")
     return value / 1e6
 
 

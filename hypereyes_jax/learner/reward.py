@@ -123,5 +123,5 @@ def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mappin
     if not np.all(np.isfinite(rewards[group.valid_G])):
         raise ValueError(f"{loaded.name} gave a reward that is not finite: {rewards.tolist()}")
     if not isinstance(metrics, Mapping):
-        raise ValueError(f"{loaded.name} gave metrics that are no dict: {metrics!r}")
+        raise ValueError(f"{loaded.name} gave metrics that are not a dict: {metrics!r}")
     return np.where(group.valid_G, rewards, np.float32(0)), metrics

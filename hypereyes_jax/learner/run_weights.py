@@ -45,7 +45,7 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
     saved = read_json_object(run / "config.json")
     command, settings = saved.get("command"), saved.get("config")
     if command not in _CHECKPOINTS or not isinstance(settings, dict):
-        raise UserError(f"{run} is no run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.")
+        raise UserError(f"{run} is not a run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.")
     base = _setting(run, settings, "checkpoint", str)
     train = _setting(run, settings, "scale.learner.train", str)
     dtype = _setting(run, settings, "scale.learner.compute_dtype", str)

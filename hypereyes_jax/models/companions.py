@@ -82,7 +82,7 @@ def _read(base: Directory, name: str) -> dict[str, Any] | None:
     try:
         content = json.loads(base.read_bytes(name).decode("utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{base}/{name} is damaged ({error}). Fetch or make that checkpoint anew.") from error
     return content

@@ -67,7 +67,7 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                     refuse_irregular(path / name)
                     text = (path / name).read_text(encoding="utf-8")
                     if name.endswith(".json") and not isinstance(json.loads(text), dict):
-                        raise TypeError("it is no JSON object")
+                        raise TypeError("it is not a JSON object")
             name = "tokenizer.json"
             tokenizer = load_tokenizer(path)
         except ImportError:

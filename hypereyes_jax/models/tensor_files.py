@@ -139,7 +139,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
             raise ValueError("the header is cut off")
         entries = json.loads(raw)
         if not isinstance(entries, dict):
-            raise ValueError("the header is no JSON object")
+            raise ValueError("the header is not a JSON object")
         entries.pop("__metadata__", None)
         position = 0
         found = [(name, _entry(name, entry)) for name, entry in entries.items()]

@@ -345,7 +345,9 @@ def _model(name: str) -> Qwen3VLConfig:
     try:
         return Qwen3VLConfig.from_hf(path)
     except OSError as error:
-        raise UserError(f"{name} is no model: give {', '.join(PRESETS)}, or a directory with a config.json") from error
+        raise UserError(
+            f"{name} is not a model: give {', '.join(PRESETS)}, or a directory with a config.json"
+        ) from error
 
 
 def _capacity(mesh: MeshConfig) -> float:

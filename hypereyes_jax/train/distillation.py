@@ -69,7 +69,7 @@ def choose_teacher(
     if directory is not None:
         raise UserError(f"two teachers: {directory} and {server.url}. Give either --teacher or --teacher-server.url.")
     if urlsplit(server.url).scheme not in ("http", "https") or not urlsplit(server.url).netloc:
-        raise UserError(f"--teacher-server.url {server.url} is no address like http://host:30000")
+        raise UserError(f"--teacher-server.url {server.url} is not a valid URL like http://host:30000")
     for name in ("in_flight", "timeout", "attempts", "deadline"):
         if not getattr(server, name) > 0:
             raise UserError(f"--teacher-server.{name.replace('_', '-')} must be positive")

@@ -73,7 +73,7 @@ class TryLog:
                 key, made = _from_row(row)
             except ValueError as error:
                 raise UserError(
-                    f"{path}, line {number} is no try of a question ({error}). Remove that line and run the command "
+                    f"{path}, line {number} is not a try of a question ({error}). Remove that line and run the command "
                     "again."
                 ) from None
             if row["policy"] == self._policy:

@@ -196,10 +196,10 @@ def png_whose_second_chunk_of_pixels_has_no_name() -> str:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("9" * 5_000, "no JSON"),
-        (json.dumps({**GOOD, "text": "\ud800"}), "no JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("9" * 5_000, "not JSON"),
+        (json.dumps({**GOOD, "text": "\ud800"}), "not JSON"),
         ("[]", "JSON object"),
         (json.dumps({**GOOD, "id": [3]}), "'id'"),
         (json.dumps({**GOOD, "answers": []}), "'answers'"),

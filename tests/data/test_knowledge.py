@@ -174,7 +174,7 @@ def test_a_person_may_correct_a_file_and_is_told_what_is_wrong(tmp_path):
         "{",
     ):
         path.write_text(broken)
-        with pytest.raises(UserError, match=r"laysan-albatross.json is no entry"):
+        with pytest.raises(UserError, match=r"laysan-albatross.json is not an entry"):
             read_entry(path)
     path.write_text('{"label": "x", "facts": [{"name": "a", "value": 1, "number": "two"}]}')
     with pytest.raises(UserError, match="number of 'a'"):

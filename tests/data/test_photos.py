@@ -88,13 +88,13 @@ def test_damage_is_told_with_its_place(tmp_path):
     base = photo_folders.cub(tmp_path / "a") / "CUB_200_2011"
     boxes = base / "bounding_boxes.txt"
     boxes.write_text(boxes.read_text().replace("5.0", "five", 1))
-    with pytest.raises(UserError, match=r"bounding_boxes.txt, line 1.*no numbers"):
+    with pytest.raises(UserError, match=r"bounding_boxes.txt, line 1.*not numbers"):
         open_photos("cub", tmp_path / "a")
     boxes.write_text("1 2 3\n")
     with pytest.raises(UserError, match=r"line 1: 3 fields, where 5"):
         open_photos("cub", tmp_path / "a")
     (photo_folders.flowers(tmp_path / "b") / "imagelabels.mat").write_bytes(b"not a mat file")
-    with pytest.raises(UserError, match=r"imagelabels.mat is no MATLAB file"):
+    with pytest.raises(UserError, match=r"imagelabels.mat is not a MATLAB file"):
         open_photos("flowers", tmp_path / "b")
     with pytest.raises(UserError, match="no photo set 'birds'"):
         open_photos("birds", tmp_path)

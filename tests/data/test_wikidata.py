@@ -151,7 +151,7 @@ def test_damage_is_told_and_what_was_read_is_kept(tmp_path, rows):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cut short or damaged"):
         read_dump(path, Graph(tmp_path / "a.sqlite"))
-    for text, message in (('[\n{"id": "Q1",\n]', "line 2 is no JSON"), ("hello\n", "line 1 is no entity")):
+    for text, message in (('[\n{"id": "Q1",\n]', "line 2 is not JSON"), ("hello\n", "line 1 is not an entity")):
         (tmp_path / "b.json").write_text(text)
         with pytest.raises(UserError, match=message):
             read_dump(tmp_path / "b.json", Graph(tmp_path / "b.sqlite"))
@@ -211,7 +211,7 @@ def test_saved_sparql_results_are_a_graph(tmp_path):
         assert graph.property_label(19) == "place of birth"
         assert graph.property_label(2048) == "P2048"
     path.write_text('{"head": {}, "boolean": true}')
-    with pytest.raises(UserError, match="no table of SPARQL results"):
+    with pytest.raises(UserError, match="not a table of SPARQL results"):
         read_sparql(path, Graph(tmp_path / "h.sqlite"))
     path.write_text('{"head": {"vars": ["item"]}, "results": {"bindings": []}}')
     with pytest.raises(UserError, match="no variable s, p, o"):

@@ -57,7 +57,9 @@ async def test_a_backend_of_one_s_own_is_searched(own):
             await backend.image_search(Image.new("RGB", (8, 8)), 3)
 
 
-@pytest.mark.parametrize(("name", "why"), [("", "needs one"), (":Judge", "no search backend"), (":Nothing", "has no")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("", "needs one"), (":Judge", "not a search backend"), (":Nothing", "has no")]
+)
 async def test_what_is_no_backend_is_told(own, name, why):
     config = SearchConfig(service="object", backend=f"{own}{name}" if name else "")
     with pytest.raises(UserError, match=why):
@@ -78,7 +80,7 @@ async def test_a_judge_of_one_s_own_judges(own, name, answer, verdict):
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"object": "{own}:of_one"}, "no judge"),
+        ({"object": "{own}:of_one"}, "not a judge"),
         ({"object": "{own}:talkative"}, "gave 'correct'"),
         ({"object": "{own}:SOURCE_OF_NOTHING"}, "has no"),
         ({"object": "{own}:Judge", "url": "http://x"}, "not both"),

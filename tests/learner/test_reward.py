@@ -75,7 +75,7 @@ def test_no_name_is_no_reward():
         ("wrong_shape", r"gave shape \(3,\) for 4 rollouts"),
         ("not_finite", "not finite"),
         ("no_arguments", "positional argument"),
-        ("bad_metrics", "no dict"),
+        ("bad_metrics", "not a dict"),
         ("right*heavy", "weight behind"),
         ("missing", "has no missing"),
     ],

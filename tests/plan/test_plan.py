@@ -107,7 +107,7 @@ def test_unknown_names_are_refused_with_those_there_are():
     ("words", "message"),
     [
         ("hypereyes_30b_sft --mesh cpu --teacher 30b-a3b", "--teacher is for RL"),
-        ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is no model: give 2b,"),
+        ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is not a model: give 2b,"),
         ("hypereyes_30b_rl --mesh cpu --scale.learner.train lora", "--scale.learner.train must be full or language"),
         ("hypereyes_30b_sft --mesh cpu --scale.learner.train full", "--scale.learner.train must be lora"),
         ("--mesh cpu hypereyes_30b_rl --scale.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),

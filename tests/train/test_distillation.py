@@ -118,7 +118,7 @@ def test_the_command_line_names_one_teacher():
         (None, TeacherServerConfig("http://h:1"), r"at temperature 1, .* at 0.8.*hypereyes export --temperature 0.8"),
         (None, TeacherServerConfig("http://h:1", temperature=float("nan")), "scores at temperature nan"),
         (None, TeacherServerConfig(kind="vllm"), "add --teacher-server.url"),
-        (None, TeacherServerConfig("host:8000", temperature=0.8), "no address"),
+        (None, TeacherServerConfig("host:8000", temperature=0.8), "not a valid URL"),
         (None, TeacherServerConfig("http://h:1", temperature=0.8, in_flight=0), "in-flight must be positive"),
         (None, TeacherServerConfig("http://h:1", temperature=0.8, deadline=float("nan")), "deadline must be positive"),
     ],

@@ -207,5 +207,5 @@ def test_a_file_of_references_is_checked(tmp_path, content, why):
 
 def test_a_damaged_try_is_named(tmp_path):
     (tmp_path / TRIES).write_text('{"question": "a", "policy": "p", "attempt": -1}\n')
-    with pytest.raises(UserError, match=rf"{TRIES}, line 1 is no try"):
+    with pytest.raises(UserError, match=rf"{TRIES}, line 1 is not a try"):
         run(tmp_path, Rollouts(ANSWERS))

@@ -123,7 +123,7 @@ def open_benchmark(
                 found = spec.convert(row, default_id(file, index), options)
             except BadRow as error:
                 raise UserError(
-                    f"{place} is no question of {spec.title}: {error.why}. Give the published file."
+                    f"{place} is not a question of {spec.title}: {error.why}. Give the published file."
                 ) from None
             for part, asked in enumerate(found):
                 if asked.id in places:
@@ -149,7 +149,7 @@ def read_subset(path: Path) -> tuple[str, ...]:
         try:
             value = json.loads(text)
         except ValueError as error:
-            raise UserError(f"the subset {path} is no JSON ({error}). Give a list of ids, or an id a line.") from None
+            raise UserError(f"the subset {path} is not JSON ({error}). Give a list of ids, or an id a line.") from None
         if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
             raise UserError(f"the subset {path} must list ids: texts or whole numbers.")
         ids = [str(item) for item in value]

@@ -190,7 +190,7 @@ def _numbers(where: str, fields: Sequence[str]) -> list[float]:
     try:
         return [float(field) for field in fields]
     except ValueError:
-        raise UserError(f"{where}: {' '.join(fields)!r} are no numbers. Fetch the file anew.") from None
+        raise UserError(f"{where}: {' '.join(fields)!r} are not numbers. Fetch the file anew.") from None
 
 
 def _known(names: dict[str, str], labels: dict[str, str], number: str, base: Path) -> str:
@@ -212,7 +212,7 @@ def _mat(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"there is no {path}. Unpack the whole set.") from None
     except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-        raise UserError(f"{path} is no MATLAB file of version 5 ({error}). Fetch it anew.") from None
+        raise UserError(f"{path} is not a MATLAB file of version 5 ({error}). Fetch it anew.") from None
 
 
 def _voc_box(path: Path) -> PixelBox | None:
@@ -227,7 +227,7 @@ def _voc_box(path: Path) -> PixelBox | None:
             [float(box.findtext(name) or "") for name in ("xmin", "ymin", "xmax", "ymax")] if box is not None else []
         )
     except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(f"{path} is no annotation ({error}). Fetch the set anew.") from None
+        raise UserError(f"{path} is not an annotation ({error}). Fetch the set anew.") from None
     return (corners[0], corners[1], corners[2], corners[3]) if corners else None
 
 

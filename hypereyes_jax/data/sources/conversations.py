@@ -243,4 +243,4 @@ def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise BadRow("no tool call" if "call" in what else "no conversation", f"{what} is no JSON") from None
+        raise BadRow("no tool call" if "call" in what else "no conversation", f"{what} is not JSON") from None

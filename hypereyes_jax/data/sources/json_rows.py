@@ -149,7 +149,7 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
             json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadRow("no JSON", f"it is no JSON ({error})") from None
+        raise BadRow("no JSON", f"it is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise BadRow("no JSON object", "it must be a JSON object")
     return row

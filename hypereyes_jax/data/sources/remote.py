@@ -92,8 +92,8 @@ def hub_files(repository: str, revision: str | None, split: str | None, cache: P
         raise _hub_problem(repository, error) from None
     except _network_errors() as error:
         raise UserError(
-            f"{repository} is no file or folder here, and the hub was not reached to look for a data set of this name "
-            f"({type(error).__name__}). Check the name and the network, or give a local path."
+            f"{repository} is not a file or folder here, and the hub was not reached to look for a data set of this "
+            f"name ({type(error).__name__}). Check the name and the network, or give a local path."
         ) from None
     names = sorted(sibling.rfilename for sibling in info.siblings or ())
     chosen = _of_split(names, _card_files(info.card_data, split), split, repository)
@@ -160,8 +160,8 @@ def _hub_problem(repository: str, error: Exception) -> UserError:
         return UserError(f"the data set {repository} has no such revision. Give one that its page lists.")
     if isinstance(error, RepositoryNotFoundError):
         return UserError(
-            f"{repository} is no file or folder here, and no data set of the hub that your token may see. Check the "
-            "name, or set HF_TOKEN for a private one."
+            f"{repository} is neither a file or folder here nor a data set of the hub that your token may see. Check "
+            "the name, or set HF_TOKEN for a private one."
         )
     return UserError(f"the hub did not give {repository} ({type(error).__name__}). Try again, or give a local path.")
 

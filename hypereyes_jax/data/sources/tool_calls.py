@@ -131,7 +131,7 @@ class ToolCalls:
 
     def _read(self, value: Any) -> _Call:
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise BadRow("no tool call", "a tool call in it has no name, or is no JSON")
+            raise BadRow("no tool call", "a tool call in it has no name, or is not JSON")
         name = value["name"]
         tool = self._tools.get(name) or self._tools.get(name.rpartition(".")[2])
         if tool is None:
@@ -145,7 +145,7 @@ class ToolCalls:
         if isinstance(arguments, str):
             arguments = _loads(arguments)
         if not isinstance(arguments, Mapping):
-            raise BadRow("no tool call", f"the arguments of its call of {name[:60]!r} are no object")
+            raise BadRow("no tool call", f"the arguments of its call of {name[:60]!r} are not an object")
         return self._arguments(name, tool, arguments, value)
 
     def _arguments(self, name: str, tool: str, arguments: Mapping[str, Any], value: Any) -> _Call:

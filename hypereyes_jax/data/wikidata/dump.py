@@ -153,7 +153,9 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                 if text.startswith(b"{"):
                     yield number, text
                 elif text not in (b"[", b"]", b""):
-                    raise UserError(f"{path}, line {number} is no entity. Give a JSON dump, an array with one a line.")
+                    raise UserError(
+                        f"{path}, line {number} is not an entity. Give a JSON dump, an array with one a line."
+                    )
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is cut short or damaged ({error}). Fetch it anew; what was read is kept.") from None
 
@@ -173,7 +175,7 @@ def _parsed(path: Path, number: int, line: bytes) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {number} is no JSON ({error}). Fetch the dump anew.") from None
+        raise UserError(f"{path}, line {number} is not JSON ({error}). Fetch the dump anew.") from None
 
 
 def _size(path: Path) -> int:

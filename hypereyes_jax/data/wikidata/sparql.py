@@ -39,7 +39,9 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
         rows = value["results"]["bindings"]
         known = set(value["head"]["vars"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no table of SPARQL results in JSON ({error!r}). Save a SELECT query's.") from None
+        raise UserError(
+            f"{path} is not a table of SPARQL results in JSON ({error!r}). Save a SELECT query's."
+        ) from None
     missing = [names[name] for name in ("s", "p", "o") if names[name] not in known]
     if missing or not isinstance(rows, list):
         raise UserError(f"{path} has no variable {', '.join(missing)}; it has {', '.join(sorted(map(str, known)))}.")
@@ -48,7 +50,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     labels: dict[int, str] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}: result {number} is no object. Save the query's results anew.")
+            raise UserError(f"{path}: result {number} is not an object. Save the query's results anew.")
         subject, prop = _number(row, names["s"], _ITEM), _number(row, names["p"], _PROPERTY)
         if subject is None or prop is None:
             continue  # a value that is no item, such as an unknown one

@@ -101,7 +101,7 @@ def read_image(value: Any) -> Image.Image:
             return decode_image(Path(value).read_bytes(), ImageLimits(trailing_data=True))
         except (OSError, ValueError, UserError) as error:
             raise ImageError(f"the image {str(value)[:200]!r} can't be read ({type(error).__name__})") from error
-    raise ImageError(f"a {type(value).__name__} is no image: give a PIL image, bytes, a path, or a dict of them")
+    raise ImageError(f"a {type(value).__name__} is not an image: give a PIL image, bytes, a path, or a dict of them")
 
 
 def environment_factory(

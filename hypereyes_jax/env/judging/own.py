@@ -42,7 +42,7 @@ async def own_judge(name: str) -> Judge:
             inspect.signature(own).bind(_MADE_UP, "Paris")
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{name} is no judge: it needs a name and async judge(question, answer), or to be a function of a "
+                f"{name} is not a judge: it needs a name and async judge(question, answer), or to be a function of a "
                 f"question and an answer ({error})"
             ) from None
     verdict = await judge.judge(_MADE_UP, "Paris")

@@ -51,7 +51,7 @@ class PostgresLink:
             given = psycopg.conninfo.conninfo_to_dict(address)
         except psycopg.Error:
             raise UserError(
-                f"{self.name} is no address of a PostgreSQL database. One is postgresql://user@host:5432/database"
+                f"{self.name} is not an address of a PostgreSQL database. One is postgresql://user@host:5432/database"
             ) from None
         self._secrets = [str(given[name]) for name in ("password", "user") if given.get(name)]
         self._options = {name: value for name, value in _KEEPALIVE.items() if name not in given}

@@ -106,7 +106,9 @@ def _own(name: str) -> SearchBackend:
     loaded = load_object(name, "search backend")
     backend: Any = instance(loaded)
     if not isinstance(backend, SearchBackend):
-        raise UserError(f"{name} is no search backend: it needs async text_search(query, k) and image_search(image, k)")
+        raise UserError(
+            f"{name} is not a search backend: it needs async text_search(query, k) and image_search(image, k)"
+        )
     named: Any = backend
     if not hasattr(named, "engine"):  # names the service in a store: another version of it may answer differently
         named.engine = f"{name}:{loaded.sha256[:12]}"

@@ -244,7 +244,7 @@ class SearchStore:
             version = check_schema(connection, self.path)
             if self._read_only:
                 if version == 0:
-                    raise UserError(f"{self.path} is no search store: it is empty.")
+                    raise UserError(f"{self.path} is not a search store: it is empty.")
                 return connection
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")

@@ -36,7 +36,7 @@ def _tool(name: str) -> Tool:
     tool = instance(load_object(name, "tool"))
     if not isinstance(tool, Tool):
         raise UserError(
-            f"{name} is no tool: it needs name, description, parameters, is_search, price and async "
+            f"{name} is not a tool: it needs name, description, parameters, is_search, price and async "
             "call(arguments, episode)."
         )
     return tool

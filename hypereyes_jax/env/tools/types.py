@@ -96,10 +96,10 @@ def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     for tool in tools:
         if not isinstance(tool, Tool):
             raise ValueError(
-                f"{tool!r} is no tool: it needs name, description, parameters, is_search, price and an async call"
+                f"{tool!r} is not a tool: it needs name, description, parameters, is_search, price and an async call"
             )
         if not tool.name or not tool.name.replace("_", "").replace("-", "").isalnum() or not tool.name.isascii():
-            raise ValueError(f"{tool.name!r} is no name of a tool: use letters, digits, _ and -")
+            raise ValueError(f"{tool.name!r} is not a valid name of a tool: use letters, digits, _ and -")
         if tool.name in named:
             raise ValueError(f"two tools are named {tool.name}")
         if tool.parameters.get("type") != "object":

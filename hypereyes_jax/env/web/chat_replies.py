@@ -81,7 +81,7 @@ class StreamReader:
     def feed(self, event: Any) -> str:
         """The text that an event adds. Raises ChatError for an event that tells of a failure or is none."""
         if not isinstance(event, dict):
-            raise ChatError(f"{self._where} sent an event that is no object", transient=True)
+            raise ChatError(f"{self._where} sent an event that is not an object", transient=True)
         if event.get("error") or event.get("object") == "error":
             raise error_of(event, self._where)
         self._usage = event.get("usage") or self._usage
@@ -172,7 +172,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                     if value is None:
                         return
             elif not line.strip() and data:
-                raise ChatError(f"{where} sent an event that is no JSON", transient=True)
+                raise ChatError(f"{where} sent an event that is not JSON", transient=True)
     if rest.startswith(b"data:"):
         data.append(rest.removeprefix(b"data:").strip())
     if data and (value := _value(data)) is not _PARTIAL:

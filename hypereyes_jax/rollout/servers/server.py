@@ -281,7 +281,7 @@ def read_log_probs(values: list[Any]) -> np.ndarray:
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not LOWEST_LOG_PROB <= value <= ROUNDING:  # NaN is in no range
-            raise GeneratorError(f"{str(value)[:20]} is no log-prob")
+            raise GeneratorError(f"{str(value)[:20]} is not a log-prob")
     return np.minimum(np.array(values, np.float32), np.float32(0))
 
 

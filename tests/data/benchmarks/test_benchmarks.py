@@ -377,7 +377,7 @@ def test_a_subset_chooses_and_orders(mmsearch, tmp_path):
         ("", "names no id"),
         ("s9\n", "does not have"),
         ("[1.5]", "texts or whole"),
-        ("[", "no JSON"),
+        ("[", "not JSON"),
     ],
 )
 def test_a_wrong_subset_is_refused(mmsearch, tmp_path, text, message):
@@ -394,7 +394,7 @@ def test_what_is_no_benchmark_is_told(tmp_path):
     with pytest.raises(UserError, match="Give the folder"):
         open_benchmark("fvqa", tmp_path / "none")
     lines(tmp_path / "bc_vl_level1.jsonl", [{"question": "x"}])
-    with pytest.raises(UserError, match="line 1 is no question of BrowseComp-VL"):
+    with pytest.raises(UserError, match="line 1 is not a question of BrowseComp-VL"):
         open_benchmark("browsecomp-vl", tmp_path)
     lines(tmp_path / "mmsearch.jsonl", [{"prompt": "?", "file_path": "a", "answers": ["x"], "question_id": 1}] * 2)
     with pytest.raises(UserError, match="stands at"):

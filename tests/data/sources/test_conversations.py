@@ -264,7 +264,7 @@ def test_an_unknown_tool_is_refused_unless_it_is_named(lines):
         ({"messages": [{"role": "robot", "content": "Q"}]}, "the role 'robot'"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "of the type 'audio'"),
         ({"messages": ["Q"]}, "message 1 must be an object"),
-        ({"messages": [{"role": "user", "content": "Q"}, {"role": "tool_call", "content": "{"}]}, "is no JSON"),
+        ({"messages": [{"role": "user", "content": "Q"}, {"role": "tool_call", "content": "{"}]}, "is not JSON"),
         ({"question": "Q", "answer": "A"}, "no conversation to learn from"),
     ],
 )

@@ -101,7 +101,7 @@ async def test_nothing_found_is_an_empty_list(tmp_path, reply):
 
 
 async def test_a_reply_of_another_shape_is_a_failure_and_not_an_empty_result(tmp_path):
-    with pytest.raises(SearchError, match="no list"):
+    with pytest.raises(SearchError, match="not a list"):
         await asked(tmp_path, "brave", Service({"web": {"results": "x"}}), lambda backend: backend.text_search("q", 3))
 
 

@@ -342,7 +342,7 @@ def test_what_goes_wrong_is_told_in_one_sentence_without_the_login(url, server, 
         PostgresStore(login)
     assert "wrong-secret" not in str(told_so.value)
     assert "hypereyes@" not in str(told_so.value)
-    with pytest.raises(UserError, match="no address of a PostgreSQL"):
+    with pytest.raises(UserError, match="not an address of a PostgreSQL"):
         PostgresStore("postgresql://h:x:y/?nonsense=1")
     with pytest.raises(UserError, match="there is no search store"):
         inspect_store(url)

@@ -155,6 +155,6 @@ async def test_a_tool_of_a_users_own_by_name(library, tmp_path):
     episode = Episode(QUESTION, library, EpisodeConfig(tools=(f"{tmp_path}/mine.py:Shop",)))
     (text,) = await episode.step(call("shop"))
     assert "Tea costs 3." in text
-    for name, words in ((f"{tmp_path}/mine.py:nothing", "no tool"), ("fly", "zoom, visit, video_search")):
+    for name, words in ((f"{tmp_path}/mine.py:nothing", "not a tool"), ("fly", "zoom, visit, video_search")):
         with pytest.raises(UserError, match=words):
             Episode(QUESTION, library, EpisodeConfig(tools=(name,)))

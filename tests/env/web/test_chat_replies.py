@@ -198,8 +198,8 @@ async def read(client):
         ([DONE], "empty"),
         ([], "broke off"),
         (['event: error\ndata: {"object": "error", "message": "too long", "code": 400}'], "too long"),
-        (["data: {broken", DONE], "no JSON"),
-        (["data: [1, 2]", DONE], "no object"),
+        (["data: {broken", DONE], "not JSON"),
+        (["data: [1, 2]", DONE], "not an object"),
     ],
 )
 async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):

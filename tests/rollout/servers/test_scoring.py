@@ -160,12 +160,12 @@ async def test_scores_of_other_tokens_are_a_mismatch_of_that_conversation_alone(
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        *((fault, "nan is no log-prob") for fault in put(float("nan"))),
-        *((fault, "0.5 is no log-prob") for fault in put(0.5)),
-        *((fault, "-9999.0 is no log-prob") for fault in put(-9999.0)),  # vLLM's minus infinity
-        *((fault, "-1 is no log-prob") for fault in put("-1")),
-        *((fault, "None is no log-prob") for fault in put(None)),
-        *((fault, "False is no log-prob") for fault in put(False)),
+        *((fault, "nan is not a log-prob") for fault in put(float("nan"))),
+        *((fault, "0.5 is not a log-prob") for fault in put(0.5)),
+        *((fault, "-9999.0 is not a log-prob") for fault in put(-9999.0)),  # vLLM's minus infinity
+        *((fault, "-1 is not a log-prob") for fault in put("-1")),
+        *((fault, "None is not a log-prob") for fault in put(None)),
+        *((fault, "False is not a log-prob") for fault in put(False)),
         (("sglang", lambda reply: reply["meta_info"].pop("input_token_logprobs")), "another form"),
         (("sglang", lambda reply: reply["meta_info"].update(input_token_logprobs=7)), "another form"),
         (("sglang", lambda reply: reply.update(meta_info=[])), "another form"),

@@ -144,7 +144,7 @@ class MappedBackend:
         if rows is None:  # services leave the list out where they found nothing
             return []
         if not isinstance(rows, list):
-            raise SearchError(f"{where}: {call.hits} is no list in its reply", transient=True, kind="bad_reply")
+            raise SearchError(f"{where}: {call.hits} is not a list in its reply", transient=True, kind="bad_reply")
         return [_hit(row, call.hit) for row in rows if isinstance(row, dict)][: values["k"]]
 
 
