@@ -172,3 +172,15 @@ def test_dropout_keeps_the_mean_and_has_a_mask_of_its_own_for_every_map_and_key(
         assert np.mean((one == 0) & (other == 0)) == pytest.approx(drop**2, abs=0.02)  # independent masks
     np.testing.assert_array_equal(one, delta("layers/q", jax.random.key(0)))
     np.testing.assert_array_equal(delta("layers/q", None), 2.0)  # none without a key
+
+
+def test_fresh_adapters_are_drawn_within_one_over_the_root_of_their_inputs():
+    config = CONFIGS["moe"]
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    lora = init_lora(jax.random.key(3), shapes, config)
+    for name, adapter in lora.weights["layers"].items():
+        bound = 1 / np.sqrt(adapter["a"].shape[-2])
+        # of some hundred uniform numbers the largest is close to the bound
+        assert 0.9 * bound < np.abs(adapter["a"]).max() <= bound, name
+        assert not np.any(adapter["b"])
+    assert not np.array_equal(*(lora.weights["layers"][name]["a"].ravel()[:64] for name in ("q", "o")))

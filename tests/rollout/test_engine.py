@@ -232,3 +232,84 @@ def test_misuse_is_refused_by_name(config, make_engine):
         engine.decode([DecodeRequest(sequence, SAMPLING, (1, 2, 3, 4, 5), 1)])
     with pytest.raises(ValueError, match="image_shapes"):
         make_engine(image_shapes=((1, 4),)).prepare(context(config, 12))
+
+
+def logits_of(config, params, chunks, sequence):
+    """float32 [T, V] of the whole record by the plain forward pass."""
+    tokens = np.concatenate([chunk if isinstance(chunk, np.ndarray) else chunk.tokens for chunk in chunks])
+    images = [image for chunk in chunks for image in getattr(chunk, "images", ())]
+    inputs = pack_inputs(config, [(tokens, images)], SETTINGS.min_pixels, SETTINGS.max_pixels)
+    np.testing.assert_array_equal(inputs.tokens_BT[0, : sequence.length], sequence.tokens[: sequence.length])
+    return np.array(_forward(params, config, inputs)[0])
+
+
+def test_the_random_stream_goes_on_over_calls_and_turns_as_an_independent_draw_says(config, params, make_engine):
+    """Number i of a request is `uniform(fold_in(key(seed), i))`; the token is where the running sum passes it."""
+    engine, sampling = make_engine(), replace(SAMPLING, top_p=0.9)
+    seeds = [11, 2_000_000_000]
+    firsts, seconds = ([context(config, seed + n, (12, 5), images=0) for n in range(2)] for seed in (20, 30))
+    sequences = start(engine, firsts, seeds)
+    read(engine, sequences)
+    turns = [decode(engine, sequences, 10, sampling)]  # three calls, the last of two steps
+    for sequence, chunk in zip(sequences, seconds, strict=True):
+        sequence.append_context(engine.prepare(chunk))
+    read(engine, sequences)
+    turns.append(decode(engine, sequences, 6, sampling))
+
+    for row, (sequence, seed) in enumerate(zip(sequences, seeds, strict=True)):
+        chunks = [firsts[row], turns[0][row][0], seconds[row], turns[1][row][0]]
+        logits_TV = logits_of(config, params, chunks, sequence).astype(np.float64) / sampling.temperature
+        logits_TV[:, list(engine.device.forbidden)] = -np.inf
+        first, second = len(firsts[row].tokens), sequence.length - 6
+        places = [*range(first - 1, first + 9), *range(second - 1, second + 5)]
+        for number, place in enumerate(places):
+            p = np.exp(logits_TV[place] - logits_TV[place].max())
+            p /= p.sum()
+            order = np.argsort(-p)
+            p[order[np.searchsorted(np.cumsum(p[order]), sampling.top_p) + 1 :]] = 0
+            uniform = float(jax.random.uniform(jax.random.fold_in(jax.random.key(seed), number)))
+            drawn = int(np.argmax(np.cumsum(p) > uniform * p.sum()))
+            assert drawn == sequence.tokens[place + 1], f"row {row}, number {number}"
+
+
+def test_what_lies_at_the_end_of_a_full_slot_is_what_was_read_and_sampled(config, params, make_engine):
+    """An extend call of 32 and a decode call of 4 both reach past the end of the slot, beside a row that does not."""
+    engine = make_engine()
+    firsts = [context(config, 40, (90, 70), images=0), context(config, 41, (8, 3), images=0)]
+    sequences = start(engine, firsts)
+    read(engine, sequences)
+    turns = [decode(engine, sequences, 5, GREEDY)]
+    seconds = [context(config, 42, (12, 8), images=0), context(config, 43, (4, 8), images=0)]
+    for sequence, chunk in zip(sequences, seconds, strict=True):
+        sequence.append_context(engine.prepare(chunk))
+    assert sequences[0].filled + SETTINGS.extend_tokens[-1] > SETTINGS.length
+    read(engine, sequences)
+    left = sequences[0].room
+    assert left % SETTINGS.max_steps  # the last call is wider than what is left
+    turns.append(decode(engine, sequences, left, GREEDY))
+    assert sequences[0].room == 0
+    for row, sequence in enumerate(sequences):
+        chunks = [firsts[row], turns[0][row][0], seconds[row], turns[1][row][0]]
+        logp_TV = np.asarray(jax.nn.log_softmax(logits_of(config, params, chunks, sequence)))
+        tokens, _, full = turns[1][row]
+        places = np.arange(sequence.length - left, sequence.length) - 1
+        np.testing.assert_allclose(full, logp_TV[places, tokens], atol=2e-5)
+
+
+def test_an_image_that_old_weights_encoded_is_encoded_anew_for_new_ones(config, params, make_engine):
+    engine, chunk = make_engine(), context(config, 50, (6, 4), images=1)
+    (before,) = start(engine, [chunk])
+    read(engine, [before])
+    vision = jax.tree.map(lambda x: x * 1.2, params["vision"])
+    engine.set_weights(params | {"vision": vision}, None, 1)  # the decoder is the same: features alone may differ
+    (after,) = start(engine, [chunk])
+    read(engine, [after])
+    ((tokens, _, full),) = decode(engine, [after], 4, GREEDY)
+    assert engine.images.encoded == 2
+    places = np.arange(after.length - 4, after.length) - 1
+    logp_TV, old_TV = (
+        np.asarray(jax.nn.log_softmax(logits_of(config, weights, [chunk, tokens], after)))
+        for weights in (params | {"vision": vision}, params)
+    )
+    np.testing.assert_allclose(full, logp_TV[places, tokens], atol=2e-5)
+    assert np.abs(full - old_TV[places, tokens]).max() > 1e-3
