@@ -35,6 +35,7 @@ from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rl import ReferenceStore
 from hypereyes_jax.rollout import Engine, Trajectory, run_episodes
+from hypereyes_jax.rollout.servers.weight_check import echo_check
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
 PIXELS = {"min_pixels": miniature.MIN_PIXELS, "max_pixels": miniature.MAX_PIXELS}
@@ -118,9 +119,13 @@ def update(run: Run, samples: Sequence[TrainingSample]) -> dict[str, float]:
 
 
 def publish(run: Run, version: int) -> None:
-    """The engine samples from the new weights. The state keeps its arrays until the next update: a copy goes over."""
+    """The engine samples from the new weights, and proves it: of a short text it gives the log-probs that they give.
+
+    The state keeps its arrays until the next update, so a copy goes over.
+    """
     params, _ = weights(run.state, LEARN.train)
     run.engine.set_weights(jax.tree.map(lambda x: x.copy(), params), None, version)
+    echo_check(run.engine, params, None, run.chat.prompt("", ["Which city is the capital?"]).tokens)
 
 
 async def train(steps: int, prompts: int, group: int) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.data.demonstration import Example
-from hypereyes_jax.data.sources import open_examples, open_questions
+from hypereyes_jax.data.sources import open_questions
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing_atomic
@@ -38,12 +38,6 @@ def read_questions(path: Path) -> list[Question]:
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
     """One demonstration a line: id, system prompt, and its messages in turn. One at a time is in memory."""
     _write(path, (example_json(example) for example in examples))
-
-
-def read_examples(path: Path) -> list[Example]:
-    """All demonstrations of a file, decoded. Raises UserError naming the file, the row and what is wrong with it."""
-    with open_examples(path) as examples:
-        return list(examples)
 
 
 def question_json(question: Question) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -144,8 +143,3 @@ def _prompt(row: QuestionRow | ExampleRow, chat: ChatFormat, visual: list[int]) 
         chunk = chat.prompt(_system(), (*_shown(row), row.text))  # type: ignore[arg-type]
     counts = iter(visual)
     return re.sub(r"<\|image_pad\|>", lambda _: f"[{next(counts):,} tokens of an image]", chat.decode(chunk.tokens))
-
-
-def mapped_lines(mapped: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
-    """(theirs, ours, how often), the most frequent first."""
-    return [(theirs, ours, count) for (theirs, ours), count in mapped.most_common()]

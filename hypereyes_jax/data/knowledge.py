@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.env.judging.judges import normalise
-from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular, write_json
 
@@ -177,16 +176,4 @@ def dictionary_knowledge(facts: Mapping[str, Mapping[str, Any]], source: str = "
                 )
             )
         found[label] = Entry(label, (), tuple(made))
-    return found
-
-
-def world_knowledge(world: World) -> dict[str, Entry]:
-    """The miniature's countries as a knowledge base: the facts of their cards."""
-    found = {}
-    for country in world.countries:
-        facts = []
-        for name, value in country.facts.items():
-            number = {"population": country.population, "area": country.area}.get(name)
-            facts.append(Fact(name, value, f"world://{country.key}", "", None if number is None else float(number)))
-        found[country.name] = Entry(country.name, country.aliases, tuple(facts))
     return found

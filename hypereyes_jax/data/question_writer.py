@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,14 +73,6 @@ Answer this question from the picture and what you know by yourself. If you can'
 {question}
 
 Reply with one JSON object and nothing else: {{"answers": [texts]}}"""
-
-
-@dataclass
-class Writing:
-    """What writing came to: how many were accepted, and why the others were not."""
-
-    accepted: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -116,11 +116,6 @@ class ParsedTurn:
     invocations: int
 
     @property
-    def calls_tools(self) -> bool:
-        """Whether the turn calls a tool, well or badly, and does not answer."""
-        return bool(self.calls) and not isinstance(self.action, Answer)
-
-    @property
     def is_round(self) -> bool:
         """Whether the turn asks for a search. An empty list, or a call that nobody can read, asks for none."""
         return self.invocations > 0 and not isinstance(self.action, Answer)

@@ -56,10 +56,6 @@ class PackedBatch(NamedTuple):
     teacher_logp_MBT: Array = None  # float32 or None
     left_out: Array = np.float32(0)  # float32 scalar, weight of the step's samples that are not here
 
-    @property
-    def mask_MBT(self) -> np.ndarray:
-        return self.weight_MBT > 0
-
 
 class _Row(NamedTuple):
     """A sample laid out as one run of tokens, before it has a place."""

@@ -9,8 +9,8 @@ from typing import Any
 from hypereyes_jax.models.companions import write_companions
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, merge
-from hypereyes_jax.models.peft import load_peft, save_peft
-from hypereyes_jax.models.qwen3_vl import Params, Qwen3VLConfig, load_hf, save_hf
+from hypereyes_jax.models.peft import load_peft
+from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.storage import open_directory
 
 
@@ -52,9 +52,3 @@ def cooled(params: Params, temperature: float) -> Params:
         return params
     norm = params["norm"]
     return {**params, "norm": (norm.astype("float32") / temperature).astype(norm.dtype)}
-
-
-def export_adapter(base: str | os.PathLike[str], out: str | os.PathLike[str], lora: Lora) -> Path:
-    """Write adapters as a PEFT directory that names `base` as its model."""
-    save_peft(out, Qwen3VLConfig.from_hf(base), lora, base_model=str(base))
-    return Path(out)

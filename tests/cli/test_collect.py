@@ -13,13 +13,13 @@ from PIL import Image
 
 from hypereyes_jax.cli.collect import CollectSettings, run
 from hypereyes_jax.data.collection.types import CollectConfig
-from hypereyes_jax.data.files import read_examples
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import append_record, record_episode
+from tests.data.demonstrations import read_examples
 from tests.serving import served
 
 LOOK = (

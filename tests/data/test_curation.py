@@ -18,7 +18,7 @@ from hypereyes_jax import miniature
 from hypereyes_jax.data.base_corpus import BaseCorpusConfig, base_corpus, seen_world
 from hypereyes_jax.data.demonstration import Demonstration, Example
 from hypereyes_jax.data.exercises import exercises
-from hypereyes_jax.data.files import read_examples, read_questions, write_examples, write_questions
+from hypereyes_jax.data.files import read_questions, write_examples, write_questions
 from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.data.rejection import progressive_rejection_sampling
@@ -28,6 +28,7 @@ from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
+from tests.data.demonstrations import read_examples
 
 RULES = EpisodeConfig(text_k=1, image_k=1)
 

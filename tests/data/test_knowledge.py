@@ -14,13 +14,11 @@ from hypereyes_jax.data.knowledge import (
     fields_of,
     read_entry,
     read_knowledge,
-    world_knowledge,
     write_entry,
 )
 from hypereyes_jax.data.knowledge_build import build_knowledge, read_facts
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
-from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 
 PAGES = [
@@ -183,10 +181,7 @@ def test_a_person_may_correct_a_file_and_is_told_what_is_wrong(tmp_path):
         read_knowledge(tmp_path / "none")
 
 
-def test_offline_a_dictionary_or_the_world_stands_in():
+def test_offline_a_dictionary_stands_in():
     known = dictionary_knowledge({"Rook": {"wingspan": 90, "diet": "worms"}})
     assert known["Rook"].fact("wingspan") == Fact("wingspan", "90", "dictionary", "", 90.0)
     assert known["Rook"].fact("diet").number is None
-    chad = world_knowledge(World.load(passages=False))["Chad"]
-    assert chad.fact("capital").value == "N'Djamena"
-    assert chad.fact("population").number > 1e7

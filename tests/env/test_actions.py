@@ -86,7 +86,7 @@ def test_a_wrong_call_is_malformed_and_no_round(text):
     assert isinstance(turn.action, Malformed)
     assert turn.action.is_call
     assert turn.action.why
-    assert turn.calls_tools
+    assert turn.calls
     assert not turn.is_round
     assert turn.invocations == 0
 
@@ -188,7 +188,7 @@ JSON_VALUE = st.recursive(
 )
 def test_any_json_arguments_parse(name, arguments):
     turn = parse_turn(f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>")
-    assert turn.calls_tools
+    assert turn.calls
     assert turn.is_round == (turn.invocations > 0)
     for query in getattr(turn.action, "queries", ()):
         assert isinstance(query, str)
@@ -277,7 +277,7 @@ def test_other_tools_are_read_where_they_exist():
     assert "image_search and text_search" in parse_turn(text).action.why
     turn = parse_turn(text, tools={"visit": False, "shop": True})
     assert turn.action == ToolCall("visit", {"url": "https://example.org"})
-    assert (turn.invocations, turn.is_round, turn.calls_tools) == (0, False, True)
+    assert (turn.invocations, turn.is_round, len(turn.calls)) == (0, False, 1)
     assert parse_turn(call("shop"), tools={"shop": True}).is_round
     assert (
         "image_search, text_search, visit and shop"

@@ -81,7 +81,7 @@ def test_the_token_predicted_at_t_is_the_next_one_and_only_model_tokens_are_trai
     for index, sample in enumerate(batch_samples):
         turns = [chunk for chunk in sample.chunks if isinstance(chunk, SampledChunk)]
         m, b, t = places(batch, index)
-        trained = t[batch.mask_MBT[m, b, t]]
+        trained = t[(batch.weight_MBT > 0)[m, b, t]]
         np.testing.assert_array_equal(batch.targets_MBT[m, b, trained], np.concatenate([c.tokens for c in turns]))
         np.testing.assert_array_equal(batch.inputs.tokens_BT[m, b, trained + 1], batch.targets_MBT[m, b, trained])
         logp = np.concatenate([c.logp_full for c in turns])
@@ -96,8 +96,8 @@ def test_a_masked_sample_keeps_its_place_and_trains_nothing():
     batch_samples = samples(3)
     batch_samples[1] = dataclasses.replace(batch_samples[1], weight=0.0)
     batch = pack(CONFIG, batch_samples, PACK)
-    assert not batch.mask_MBT[batch.sample_MBT == 1].any()
-    assert batch.mask_MBT[batch.sample_MBT == 2].any()
+    assert not (batch.weight_MBT > 0)[batch.sample_MBT == 1].any()
+    assert (batch.weight_MBT > 0)[batch.sample_MBT == 2].any()
 
 
 def test_token_mean_weighs_every_trained_token_the_same():

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypereyes_jax.models.export import export_adapter, export_merged
+from hypereyes_jax.models.export import export_merged
 from hypereyes_jax.models.lora import LoraConfig, init_lora, merge
+from hypereyes_jax.models.peft import save_peft
 from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
 from hypereyes_jax.processing import pack_inputs
 from tests.models.torch_reference import CONFIGS
@@ -29,9 +30,9 @@ def test_merged_weights_are_written_with_the_tokenizer_beside(trained):
     assert (path / "out" / "tokenizer.json").exists()
 
 
-def test_an_exported_adapter_merges_to_the_same(trained):
+def test_an_adapter_from_a_directory_merges_to_the_same(trained):
     path, merged, lora = trained
-    export_adapter(path / "base", path / "adapter", lora)
+    save_peft(path / "adapter", CONFIGS["moe"], lora)
     export_merged(path / "base", path / "out", path / "adapter")
     jax.tree.map(np.testing.assert_array_equal, load_hf(path / "out")[1], merged)
 

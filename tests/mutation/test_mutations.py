@@ -45,27 +45,39 @@ def copy(tmp_path_factory):
     return root
 
 
-def run_test(copy, test):
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", test]
+@pytest.fixture(scope="module")
+def run_test(copy):
+    """Runs a test on the copy as it is then: (exit status, end of its output)."""
+    command = [sys.executable, "-m", "tests.mutation.warm_pytest", str(SECONDS)]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    with subprocess.Popen(
+        command, cwd=copy, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+
+        def run(test):
+            process.stdin.write(f"{test}\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.mark.mutation
 @pytest.mark.parametrize("test", sorted({mutation["test"] for mutation in MUTATIONS}))
-def test_a_named_test_passes_unchanged(copy, test):
-    done = run_test(copy, test)
-    assert done.returncode == 0, done.stdout[-2000:]
+def test_a_named_test_passes_unchanged(run_test, test):
+    status, output = run_test(test)
+    assert status == 0, output
 
 
 @pytest.mark.mutation
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=name_of)
-def test_a_mutation_is_noticed(copy, mutation):
+def test_a_mutation_is_noticed(copy, run_test, mutation):
     file = copy / "hypereyes_jax" / mutation["file"]
     source = file.read_text()
     file.write_text(source.replace(mutation["text"], mutation["change"]))
     try:
-        done = run_test(copy, mutation["test"])
+        status, output = run_test(mutation["test"])
     finally:
         file.write_text(source)
-    assert done.returncode == 1, f"the mutation survives\n{done.stdout[-2000:]}"
+    assert status == pytest.ExitCode.TESTS_FAILED, f"the mutation survives, or breaks more than it changes\n{output}"

@@ -142,11 +142,6 @@ def decrypt(text: str, canary: str = _CANARY) -> str | None:
         return None
 
 
-def encrypt(text: str, canary: str = _CANARY) -> str:
-    """The inverse of `decrypt`."""
-    return base64.b64encode(_xor(text.encode(), canary)).decode("ascii")
-
-
 def _xor(data: bytes, canary: str) -> bytes:
     key = hashlib.sha256(canary.encode()).digest()
     return bytes(byte ^ key[place % len(key)] for place, byte in enumerate(data))

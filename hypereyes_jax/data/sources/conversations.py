@@ -73,15 +73,6 @@ def conversation(row: Row, fields: Fields) -> Conversation:
     return Conversation(tuple(placed), bool(row.get("tools")), shape)
 
 
-def has_conversation(row: Row, fields: Fields) -> bool:
-    """Whether a row holds turns of a model, as far as its columns tell."""
-    try:
-        _messages(row, fields)
-    except BadRow:
-        return False
-    return True
-
-
 def last_user_text(messages: Any) -> str:
     """Text of the last message of the user; what veRL's `prompt` asks. Raises BadRow."""
     if not isinstance(messages, list):

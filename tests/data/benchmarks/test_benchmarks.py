@@ -1,5 +1,7 @@
 """Readers of benchmarks on small files in each published format, written here."""
 
+import base64
+import hashlib
 import io
 import json
 import tarfile
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS, ReadOptions, open_benchmark, read_subset
-from hypereyes_jax.data.benchmarks.formats import decrypt, encrypt
+from hypereyes_jax.data.benchmarks.formats import decrypt
 from hypereyes_jax.env.judging.llm_judge import RULES
 from hypereyes_jax.env.judging.published import LetterMatch
 from hypereyes_jax.errors import UserError
@@ -287,6 +289,12 @@ def test_a_broken_tar_file_and_a_missing_image_are_told(tmp_path):
 # MMSearch-Plus
 
 
+def encrypt(text):
+    """Base64 of the UTF-8 bytes XOR SHA-256("MMSearch-Plus"), repeated, as its authors publish the cipher."""
+    key = hashlib.sha256(b"MMSearch-Plus").digest()
+    return base64.b64encode(bytes(byte ^ key[n % 32] for n, byte in enumerate(text.encode()))).decode()
+
+
 def mmsearch_plus(folder, change=lambda text: encrypt(text), images=2):
     schema = pa.schema(
         [
@@ -324,12 +332,8 @@ def test_mmsearch_plus_is_decrypted_from_its_canary(tmp_path):
 
 
 def test_the_cipher_by_hand():
-    # SHA-256("MMSearch-Plus") begins with the byte that hashlib gives; "A" XOR that byte, in base64.
-    import base64
-    import hashlib
-
     first = hashlib.sha256(b"MMSearch-Plus").digest()[0]
-    assert encrypt("A") == base64.b64encode(bytes([ord("A") ^ first])).decode()
+    assert decrypt(base64.b64encode(bytes([ord("A") ^ first])).decode()) == "A"
     assert decrypt(encrypt("é" * 50)) == "é" * 50  # longer than the key
     assert decrypt("What is this?") is None
 

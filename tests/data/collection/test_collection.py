@@ -11,13 +11,14 @@ from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, RL_QUESTIONS, 
 from hypereyes_jax.data.collection.pipeline import Collection
 from hypereyes_jax.data.collection.recorded import example_of
 from hypereyes_jax.data.collection.types import CollectConfig, DirectAnswer, PlayerError, Spent, Stage
-from hypereyes_jax.data.files import read_examples, read_questions
+from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import Question, SearchHit
 from hypereyes_jax.errors import UserError
+from tests.data.demonstrations import read_examples
 
 RULES = EpisodeConfig(text_min_score=0.0, system="Search.")
 CROP = '<tool_call>{"name": "image_search", "arguments": {"image_id": "img_0", "area": [[0, 0, 0.5, 1]]}}</tool_call>'
