@@ -112,7 +112,7 @@ def _timing(directory: RunDirectory) -> Iterator[None]:
 
 
 def data_config(config: MakeTeacherConfig) -> synth.SynthConfig:
-    """Of the questions and demonstrations that the teacher is trained on."""
+    """The sizes and seed of the questions and demonstrations that the teacher is trained on."""
     return synth.SynthConfig(
         sft_questions=config.sft_questions, rl_candidates=config.rl_candidates, eval_questions=100, seed=config.seed
     )

@@ -39,7 +39,7 @@ class SourceSettings:
     """
 
     def options(self, **changed: Any) -> SourceOptions:
-        """As `open_questions` and `open_examples` take them. Raises UserError for a pair without "="."""
+        """The options that `open_questions` and `open_examples` take. Raises UserError for a pair without "="."""
         from hypereyes_jax.data.sources import SourceOptions
 
         values: dict[str, Any] = {

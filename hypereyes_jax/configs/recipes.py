@@ -163,7 +163,7 @@ RECIPES: dict[str, Recipe] = {
 
 @dataclass(frozen=True)
 class EngineSizes:
-    """Of rollout engines, where those of the recipe do not fit."""
+    """Sizes of rollout engines, where those of the recipe do not fit."""
 
     replica_devices: int
     slots: int

@@ -27,14 +27,15 @@ from hypereyes_jax.env.world import Country, World
 
 @dataclass(frozen=True)
 class Hop:
-    """To one neighbour: that with the most (least) of `attribute`, or the only one that has the value `wanted`."""
+    """A step to one neighbour: that with the most (least) of `attribute`, or the only one that has the value
+    `wanted`."""
 
     attribute: str
     largest: bool = True
     wanted: str = ""
 
     def choose(self, neighbours: list[Country]) -> Country | None:
-        """None if there is none, or several have the value."""
+        """The neighbour that the hop leads to; None if there is none, or several have the value."""
         if not self.wanted:
             return extreme(neighbours, self.attribute, self.largest)
         fitting = [country for country in neighbours if matches(country, self.attribute, self.wanted)]
@@ -55,7 +56,8 @@ class Hop:
 
 @dataclass(frozen=True)
 class Chain:
-    """From a country (of the flag that matters, or with `of` one that is named) over hops to a country, or its fact."""
+    """A way from a country (of the flag that matters, or with `of` one that is named) over hops to a country, or its
+    fact."""
 
     hops: tuple[Hop, ...]
     then: str = ""  # a fact of the last one; "" = its name

@@ -170,7 +170,7 @@ class SharedValue:
 
 @dataclass(frozen=True)
 class SameAs:
-    """Which of the others has the same currency (language, region) as the first entity that matters."""
+    """Asks which of the others has the same currency (language, region) as the first entity that matters."""
 
     attribute: str
 
@@ -217,7 +217,7 @@ class OnlyOne:
 
 @dataclass(frozen=True)
 class BorderOf:
-    """Which of the other entities borders the first that matters, or, with `of`, a country the question names."""
+    """Asks which of the other entities borders the first that matters, or, with `of`, a country the question names."""
 
     of: str = ""  # key
 

@@ -85,7 +85,7 @@ def answer_turn(reason: str, answer: str) -> str:
 
 
 def snap(box: Box) -> Box:
-    """To the grid, outwards never below one step wide."""
+    """Moves a box to the grid, outwards never below one step wide."""
     x1, y1, x2, y2 = (round(edge * GRID) / GRID for edge in box)
     step = 1 / GRID
     return x1, y1, min(1.0, max(x2, x1 + step)), min(1.0, max(y2, y1 + step))

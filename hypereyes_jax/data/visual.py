@@ -313,7 +313,7 @@ def only_one(pool: Pool, count: int) -> Draft | None:
 
 
 def border_of(pool: Pool, count: int) -> Draft | None:
-    """Which one of the others borders the anchor, itself shown or (every second time) named in the question."""
+    """Asks which one of the others borders the anchor, itself shown or (every second time) named in the question."""
     world = pool.world
     answer = pool.deciding(lambda k: bool(world.country(k).borders))
     if answer is None:

@@ -154,7 +154,7 @@ def write_tables(directory: RunDirectory) -> list[Path]:
 
 
 def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]:
-    """By model, what `play_benchmark` filed. Raises UserError for a damaged file."""
+    """What `play_benchmark` filed, by model. Raises UserError for a damaged file."""
     path = directory.file(SUMMARIES)
     saved: Any = read_json(path) if path.exists() else {}
     names = {field.name for field in fields(BenchmarkSummary)}

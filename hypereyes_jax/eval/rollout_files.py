@@ -80,7 +80,7 @@ def read_rollouts(path: Path) -> Iterator[TrajectoryRecord]:
 
 
 def sampled_steps(steps: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """At most so many of the steps, spread evenly, first and last included."""
+    """A sample of the steps, at most so many, spread evenly, first and last included."""
     if len(steps) <= most:
         return list(steps)
     if most < 2:

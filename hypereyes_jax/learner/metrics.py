@@ -24,7 +24,7 @@ Metrics = dict[str, Mean]
 
 
 def mean(values: jax.Array, mask: jax.Array) -> Mean:
-    """Of the values where the mask holds. What lies elsewhere may be anything, NaN included."""
+    """The mean of the values where the mask holds. What lies elsewhere may be anything, NaN included."""
     return Mean(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask).astype(jnp.float32))
 
 

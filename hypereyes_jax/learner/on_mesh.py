@@ -44,7 +44,7 @@ class StepOnMesh:
             return program(*arguments)
 
     def trace(self, *arguments: Any) -> Any:
-        """As `jax.jit(...).trace`, with ShapeDtypeStructs. The devices need not exist."""
+        """Traces the step as `jax.jit(...).trace` does, with ShapeDtypeStructs. The devices need not exist."""
         program, arguments = self._program(arguments)
         with jax.set_mesh(self.mesh):
             return program.trace(*arguments)
@@ -83,7 +83,8 @@ class ScoreOnMesh:
             return self.scored(params, placed, lora, temperature, count)
 
     def trace(self, params: Params, batch: PackedBatch) -> Any:
-        """As `jax.jit(...).trace`, with ShapeDtypeStructs that need no shardings. The devices need not exist."""
+        """Traces the scoring as `jax.jit(...).trace` does, with ShapeDtypeStructs that need no shardings. The
+        devices need not exist."""
 
         def put(x: Any, where: Any) -> Any:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

@@ -76,7 +76,7 @@ class LocalTeacher:
         self._learner = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
-        """As `Teacher.score`. Raises ValueError where `pack` does."""
+        """Scores as `Teacher.score` says. Raises ValueError where `pack` does."""
         if self._mesh is None and not samples:
             return []
         # a process without samples takes its part in the others' program with one that nobody reads

@@ -17,7 +17,7 @@ def active_parameters(text: TextConfig) -> int:
 
 
 def useful_flops(config: Qwen3VLConfig, tokens: int, row_tokens: int, patches: int, train: str) -> float:
-    """Of one training pass over `tokens`: 2 a weight and token forward, as much again for each gradient.
+    """FLOPs of one training pass over `tokens`: 2 a weight and token forward, as much again for each gradient.
 
     Adapters need no weight gradients of the base: 4 a weight instead of 6. Attention counts half the score matrix. A
     vision tower that does not train (`train` other than "full") runs forward only.

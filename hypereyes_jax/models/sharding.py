@@ -93,7 +93,8 @@ def param_shardings(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple
 
 
 def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:
-    """As the maps they adapt: a [..., in, rank] by its input axis, b [..., rank, out] by its output axis."""
+    """Shardings like those of the maps that adapters change: a [..., in, rank] by its input axis, b [..., rank, out]
+    by its output axis."""
     table = weights(config)
 
     def walk(weight: Any, adapter: Any, path: str) -> Any:

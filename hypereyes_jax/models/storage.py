@@ -31,7 +31,7 @@ class RangeFile(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name within its directory."""
+        """The name of the file within its directory."""
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start..stop-1; fewer where the file ends before."""

@@ -43,7 +43,7 @@ class Tensor(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what `rows` gives."""
+        """The type of what `rows` gives."""
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """Rows first..last-1 of the leading dimension."""

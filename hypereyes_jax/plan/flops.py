@@ -18,7 +18,7 @@ from hypereyes_jax.models.trip_counts import ON_CHIP, read_bytes, read_trips
 
 @dataclass(frozen=True)
 class Work:
-    """Of a whole program over all devices, or of one device: see `work_a_device`."""
+    """The work of a whole program over all devices, or of one device: see `work_a_device`."""
 
     flops: float = 0.0  # of matmuls: 2 a multiply-add
     traffic: float = 0.0  # bytes, if each matmul, gather and scatter reads its operands and writes its result once
@@ -31,7 +31,7 @@ class Work:
 
 
 def work_a_device(jaxpr: Any, devices: int) -> Work:
-    """Of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
+    """The work of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
 
     What the compiler shards by itself is taken to be shared out evenly; what `jax.shard_map` runs is counted as each
     device's own. A conditional counts as its costliest branch.

@@ -41,7 +41,7 @@ class Loop:
 
 
 def parse(hlo: str) -> Module:
-    """Of `compiled.as_text()`."""
+    """The module that `compiled.as_text()` describes."""
     computations: dict[str, list[str]] = {}
     entry = current = ""
     for line in hlo.splitlines():
@@ -55,7 +55,7 @@ def parse(hlo: str) -> Module:
 
 
 def opcode(line: str) -> str | None:
-    """Of an instruction, like "fusion" or "all-gather-start"; None for a line that is none."""
+    """The opcode of an instruction, like "fusion" or "all-gather-start"; None for a line that is none."""
     assigned = _ASSIGNED.match(line)
     if assigned is None:
         return None
@@ -77,8 +77,8 @@ def _closing(line: str, begin: int) -> int:
 
 
 def loop(line: str, module: Module) -> Loop:
-    """Of a `while` instruction. GPU programs state the trip count; in TPU programs the condition compares the counter
-    with a constant."""
+    """The loop of a `while` instruction. GPU programs state the trip count; in TPU programs the condition compares
+    the counter with a constant."""
     condition, body = _CONDITION.search(line), _BODY.search(line)
     if condition is None or body is None:
         raise ValueError(f"not a while loop: {line.strip()[:200]}")

@@ -24,7 +24,8 @@ _FREE = frozenset(
 
 @dataclass(frozen=True)
 class Launches:
-    """Of one run of a program on one device. Loops of unknown length run as often as `models.trip_counts` expects."""
+    """What one run of a program launches on one device. Loops of unknown length run as often as `models.trip_counts`
+    expects."""
 
     kernels: float = 0.0
     host_synced_loops: float = 0.0  # iterations that wait for the host to read the loop's predicate
@@ -42,13 +43,13 @@ class Launches:
 
     @property
     def seconds(self) -> float:
-        """That launches and waits alone take, at the stated cost of each."""
+        """Seconds that launches and waits alone take, at the stated cost of each."""
         waits = self.host_synced_loops + self.host_synced_branches
         return self.kernels * LAUNCH_SECONDS + waits * SYNC_SECONDS
 
 
 def count_launches(hlo: str) -> Launches:
-    """Of `compiled.as_text()`.
+    """Counts what a program of `compiled.as_text()` launches.
 
     A `while` counts its body and condition as often as it runs, a conditional as its costliest branch, a call as what
     it calls. A fusion, custom call, copy, sort or collective is one kernel.

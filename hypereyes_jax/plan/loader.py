@@ -19,7 +19,7 @@ _BYTES = 2  # of a patch's value, in bfloat16
 
 @dataclass(frozen=True)
 class LoaderPlan:
-    """For one host, whose process feeds all its devices. Every image is taken to be of the largest size."""
+    """The work of one host, whose process feeds all its devices. Every image is taken to be of the largest size."""
 
     images: int  # a step
     memory_gib: float  # of the batch in use, those packed ahead, the one being packed and its images

@@ -162,7 +162,7 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
 
 
 def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
-    """Of the sampler's copy, in the precision that training computes in."""
+    """Bytes of the sampler's copy of the weights, in the precision that training computes in."""
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 

@@ -67,7 +67,7 @@ class EnginePace:
     extend_tokens: int  # that an extend call reads
 
     def seconds(self, name: str) -> float:
-        """Of the program whose name begins so, at the roofline."""
+        """Seconds of the program whose name begins so, at the roofline."""
         program = next(each for each in self.engine.programs if each.name.startswith(name))
         return max(roofline_seconds(self.replica, program).values())
 
@@ -80,7 +80,7 @@ def plan_step(
     teacher: TeacherPlan | None,
     pace: EnginePace | None,
 ) -> StepPlan | None:
-    """Of a step of `recipe.batch` trajectories; None on a CPU, which has no published figures.
+    """The plan of a step of `recipe.batch` trajectories; None on a CPU, which has no published figures.
 
     Without an engine (SFT, or an engine that does not fit) a step is training and what the host prepares for it.
     """

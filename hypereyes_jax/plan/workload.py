@@ -30,7 +30,7 @@ class Workload:
 
     @property
     def tokens(self) -> float:
-        """Of a trajectory, on average."""
+        """Tokens of a trajectory, on average."""
         return self.prompt_tokens + self.sampled_tokens + self.observation_tokens
 
     def within(self, row_tokens: int) -> Workload:

@@ -112,7 +112,7 @@ class Engine:
 
     @property
     def params(self) -> Any:
-        """None while it is suspended."""
+        """The weights that it samples from; None while it is suspended."""
         return self.device.params
 
     @property

@@ -89,7 +89,7 @@ class RunningEngines(Replicas):
 
     @property
     def counts(self) -> list[SchedulerCounts]:
-        """Of each engine's scheduler."""
+        """The counts of each engine's scheduler."""
         return [scheduler.counts for scheduler in self._schedulers]
 
 

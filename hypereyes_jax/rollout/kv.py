@@ -72,7 +72,8 @@ def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtyp
 
 
 def take_layers(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> list[View]:
-    """As `take_rows`, a view without a layer axis for each layer. Taken from one of all layers, it would be copied."""
+    """What `take_rows` gives, as a view without a layer axis for each layer. Taken from one of all layers, it would
+    be copied."""
     views = [_take_rows(store, slots_R, length, dtype, layer, 1) for layer in range(store.k.shape[0])]
     return [View(view.k[0], view.v[0]) for view in views]
 

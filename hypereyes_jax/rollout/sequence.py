@@ -49,7 +49,7 @@ class Prepared:
     key: bytes  # digest of tokens and images: equal prompts share a prefill
 
     def as_prompt(self) -> Prompt:
-        """Of a rollout that begins with this chunk."""
+        """The prompt of a rollout that begins with this chunk."""
         visual = np.flatnonzero(self.expanded.visual_index_T >= 0)
         tokens = self.expanded.tokens_T
         return Prompt(self.key, len(tokens) - 1, tokens[: visual[0] if len(visual) else len(tokens)])
@@ -112,7 +112,7 @@ class Sequence:
 
     @property
     def held_slot(self) -> int:
-        """Its slot. Raises ValueError if it has none."""
+        """The slot that it holds. Raises ValueError if it has none."""
         if self.slot is None:
             raise ValueError("the sequence has no slot")
         return self.slot

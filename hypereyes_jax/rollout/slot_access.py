@@ -122,7 +122,7 @@ def _updated(columns: kv.Columns, fresh: kv.Columns, step: jax.Array) -> kv.Colu
 
 
 def stacked(new: Any) -> kv.Columns:
-    """Of all layers, where there is a list of them."""
+    """One array of all layers, where there is a list of them."""
     return jax.tree.map(lambda *layers: jnp.stack(layers), *new) if isinstance(new, list) else new
 
 

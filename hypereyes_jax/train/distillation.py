@@ -134,7 +134,7 @@ class TeacherServer:
         self._server, self._in_flight, self._deadline = server, in_flight, deadline
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
-        """As `Teacher.score`."""
+        """Scores as `Teacher.score` says."""
         found = await score_conversations(
             self._server, [sample.chunks for sample in samples], in_flight=self._in_flight, deadline=self._deadline
         )

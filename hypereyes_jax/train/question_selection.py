@@ -249,7 +249,7 @@ async def unless_stopped(stop: StopRequest, work: Coroutine[Any, Any, T]) -> T |
 
 
 async def verdicts(judge: Judge, played: Sequence[Trajectory]) -> list[bool | None]:
-    """None where there is nothing to judge, or the judge could not be asked."""
+    """The judge's verdicts; None where there is nothing to judge, or the judge could not be asked."""
 
     async def verdict(trajectory: Trajectory) -> bool | None:
         result = trajectory.result
@@ -259,7 +259,7 @@ async def verdicts(judge: Judge, played: Sequence[Trajectory]) -> list[bool | No
 
 
 def rollout_seeds(seed: int, step: int, count: int) -> np.ndarray:
-    """Of `count` rollouts, over all processes; step 0 is the selection."""
+    """The seeds of `count` rollouts, over all processes; step 0 is the selection."""
     return np.random.SeedSequence([seed, step]).generate_state(count)
 
 

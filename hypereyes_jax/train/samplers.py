@@ -104,7 +104,7 @@ class RolloutEngines:
                 end.close(why)
 
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
-        """Of a question as an episode begins, visual tokens counted one by one."""
+        """The length of a question as an episode begins, visual tokens counted one by one."""
         episode = Episode(question, backend, self.scale.episode)
         return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
 

@@ -54,7 +54,7 @@ class RlSettings:
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """Which candidates are trained on."""
+    """The rule by which candidates are selected to be trained on."""
 
     select: bool = True  # those that the policy fails at first and solves within five tries; False = all of them
     references: Path | None = None  # a file that names them and their initial references, instead of trying

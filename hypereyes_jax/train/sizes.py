@@ -135,7 +135,7 @@ MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
 
 
 def sized_for(scale: Scale, recipe: str, mesh: str) -> Scale:
-    """With engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
+    """The scale with engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
     if (recipe, mesh) not in ENGINE_SIZES:
         return scale
     known, default = asdict(ENGINE_SIZES[recipe, mesh]), scale_of(RECIPES[recipe])

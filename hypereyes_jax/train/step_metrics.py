@@ -55,12 +55,12 @@ class Laps:
         return seconds
 
     def move(self, seconds: float, source: str, target: str) -> None:
-        """Of the seconds of `source`, so many were `target`."""
+        """Counts so many of the seconds of `source` as `target`."""
         self._seconds[f"seconds_{source}"] -= seconds
         self._seconds[f"seconds_{target}"] = self._seconds.get(f"seconds_{target}", 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
-        """By their names in the log."""
+        """The seconds of each phase, by its name in the log."""
         return dict(self._seconds)
 
 

@@ -67,7 +67,7 @@ class StepMonitor:
         )  # fmt: skip
 
     def figures(self, batch: PackedBatch, seconds: float) -> dict[str, float]:
-        """Of a step that took so long, from the batch to the finished update.
+        """Figures of a step that took so long, from the batch to the finished update.
 
         useful_tflops: TFLOP/s a device, of the passes that the method asks for (`roofline.useful_flops`): padding and
         rematerialisation do not count. mfu: its share of the published bf16 peak; only of devices whose peak is known.
@@ -95,7 +95,7 @@ def published(device_kind: str) -> DeviceKind | None:
 
 @contextlib.contextmanager
 def profiled(folder: Path, wanted: bool) -> Iterator[None]:
-    """With `wanted`, writes a profile of what runs inside to `folder`, for XProf or Perfetto."""
+    """Writes, with `wanted`, a profile of what runs inside to `folder`, for XProf or Perfetto."""
     if not wanted:
         yield
         return

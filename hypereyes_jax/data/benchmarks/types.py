@@ -101,5 +101,5 @@ class Benchmark(Sequence[Question]):
 
 
 def default_id(file: File, row: int) -> str:
-    """Of a row that carries no id: the file's name and the row's number."""
+    """The id of a row that carries none: the file's name and the row's number."""
     return f"{file.path.stem}-{file.rows.number(row)}"

@@ -37,7 +37,7 @@ class Player(Protocol):
 
     @property
     def name(self) -> str:
-        """Which model, for the record."""
+        """The name of the model, for the record."""
         ...
 
     async def play(self, episode: Episode, seed: int) -> Spent:

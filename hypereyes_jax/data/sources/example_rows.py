@@ -33,7 +33,7 @@ class ExampleRow:
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Its videos, in the order in which they are shown."""
+        """The videos of the row, in the order in which they are shown."""
         return tuple(part for parts in self.observations for part in parts if isinstance(part, Clip))
 
     def decode(self, media: Media) -> Example:

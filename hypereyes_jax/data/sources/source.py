@@ -99,7 +99,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         return part
 
     def fingerprint(self) -> str:
-        """Of which rows there are, by their files' sizes and numbers: a run that goes on must find the same."""
+        """A digest of which rows there are, by their files' sizes and numbers: a run that goes on must find the
+        same."""
         digest = hashlib.sha256()
         for file in self._files:
             digest.update(f"{Path(file.name).name}\0{len(file.rows)}\0".encode())

@@ -32,7 +32,7 @@ _LETTER = re.compile(
 
 
 def squad_normalise(text: str) -> str:
-    """As SQuAD's program: lower case, without ASCII punctuation and articles, single spaces."""
+    """The text as SQuAD's program normalises it: lower case, without ASCII punctuation and articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 

@@ -92,7 +92,7 @@ class SearchMetrics:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> SearchMetrics:
-        """Of what `state` gave."""
+        """The metrics that `state` described."""
         out = cls()
         out.outcomes.update({(tool, outcome): count for tool, outcome, count in state["outcomes"]})
         out.attempts, out.cache_hits, out.shared = state["attempts"], state["cache_hits"], state["shared"]

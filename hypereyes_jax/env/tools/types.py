@@ -59,7 +59,7 @@ class Tool(Protocol):
 
     @property
     def description(self) -> str:
-        """For the model: what it does, in a sentence or two."""
+        """What the tool does, told to the model, in a sentence or two."""
         ...
 
     @property

@@ -42,7 +42,7 @@ class VideoSearch:
 
     @classmethod
     def of_environment(cls) -> VideoSearch:
-        """With the key of SERPAPI_API_KEY. Raises UserError without one."""
+        """The tool with the key of SERPAPI_API_KEY. Raises UserError without one."""
         key = os.environ.get("SERPAPI_API_KEY", "")
         if not key:
             raise UserError("the tool video_search needs a key: set the environment variable SERPAPI_API_KEY.")

@@ -27,7 +27,7 @@ class RetryPolicy:
 
 
 def retrying(policy: RetryPolicy) -> AsyncRetrying:
-    """For one request: calls until it succeeds, fails for good, or fails too often. The last failure is raised."""
+    """Calls for one request until it succeeds, fails for good, or fails too often. The last failure is raised."""
     return AsyncRetrying(
         stop=_Stop(policy),
         wait=lambda state: _wait(policy, state),

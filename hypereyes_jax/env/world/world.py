@@ -153,7 +153,7 @@ def _load(passages: bool) -> World:
 
 @lru_cache(maxsize=1)
 def held_out_keys() -> tuple[str, ...]:
-    """From split.json, which tools/make_split.py writes."""
+    """The keys of held-out countries, from split.json, which tools/make_split.py writes."""
     text = (resources.files("hypereyes_jax.env.world") / "split.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)["held_out"])
 

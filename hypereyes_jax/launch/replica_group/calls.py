@@ -126,7 +126,7 @@ class Listener:
         return message
 
     def close(self, why: str = "") -> None:
-        """As `Announcer.close`."""
+        """Ends the connection, as `Announcer.close` does."""
         if not why:
             self._closed.set()
         _part(self._leader, why)

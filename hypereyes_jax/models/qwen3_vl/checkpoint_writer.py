@@ -104,7 +104,7 @@ class _Outgoing:
         return (*shape[:-2], shape[-1], shape[-2]) if self.out_in else shape
 
     def fetch(self) -> np.ndarray:
-        """On the host, whole; where processes share it out, each must ask for it."""
+        """The whole array on the host; where processes share it out, each must ask for it."""
         tensor = self.weight.to_hf(_whole(self.array[self.layer] if self.weight.stacked else self.array))
         return np.ascontiguousarray(tensor.swapaxes(1, 2) if self.out_in else tensor)
 

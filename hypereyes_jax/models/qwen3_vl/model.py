@@ -54,7 +54,7 @@ def hidden_states_and_load(
     dropout_key: jax.Array | None = None,
     kernels: Kernels = Kernels(),
 ) -> tuple[jax.Array, RouterLoad | None]:
-    """As `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model)."""
+    """The result of `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model)."""
     visual = None
     if inputs.vision.segment_RL.shape[0]:
         visual = encode_images(

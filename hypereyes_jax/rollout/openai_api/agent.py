@@ -118,7 +118,7 @@ def trajectory_record(result: EpisodeResult) -> dict[str, Any]:
 
 
 def finish_reason(result: EpisodeResult) -> str:
-    """In the API's words: "length" where a limit ended the episode before an answer."""
+    """Why the episode ended in the API's words: "length" where a limit ended the episode before an answer."""
     limits = (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT, StopReason.TURN_LIMIT)
     return "length" if result.stop in limits else "stop"
 

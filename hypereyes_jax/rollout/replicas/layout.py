@@ -63,7 +63,7 @@ def replica_grid(text: TextConfig, devices: Sequence[Any], size: int = 0) -> np.
 
 
 def replica_mesh(grid: np.ndarray) -> Mesh:
-    """Of some replicas' devices, [replicas, expert, tensor]; along its first axis, every weight is repeated."""
+    """A mesh of some replicas' devices, [replicas, expert, tensor]; along its first axis, every weight is repeated."""
     return Mesh(grid[:, None], SAMPLER_AXES, axis_types=(AxisType.Auto,) * len(SAMPLER_AXES))
 
 

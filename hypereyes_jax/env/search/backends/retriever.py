@@ -36,7 +36,7 @@ class RetrieverBackend:
         self.engine = f"retriever:{self._where}{urlsplit(address.url).path}"
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:
-        """At most k hits. Scores are the retriever's own: set EpisodeConfig.text_min_score to its scale."""
+        """The best hits, at most k. Scores are the retriever's own: set EpisodeConfig.text_min_score to its scale."""
         body: dict[str, Any] = {"queries": [query]} if self._form == "plural" else {"query": query}
         if self._send_options:
             body |= {"topk": k, "return_scores": True}
