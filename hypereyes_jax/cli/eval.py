@@ -3,6 +3,8 @@
 hypereyes eval CHECKPOINT                             # on the miniature world
 hypereyes eval CHECKPOINT --questions FILE            # on any source of questions, a question at a time
 hypereyes eval CHECKPOINT --benchmark fvqa --data DIR # on a published benchmark
+hypereyes eval CHECKPOINT --recipe hypereyes_8b_rl --mesh gpu_8 --questions FILE   # of another size
+hypereyes eval http://127.0.0.1:8000/v1 --model NAME --questions FILE              # served elsewhere
 """
 
 from __future__ import annotations
@@ -14,20 +16,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
-from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode, Transport, WorldSearch
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, scale_of
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
@@ -36,15 +37,31 @@ if TYPE_CHECKING:
     from hypereyes_jax.env.world import World
     from hypereyes_jax.eval.benchmark_play import OpenBenchmark
     from hypereyes_jax.eval.policy import Policy
+    from hypereyes_jax.eval.served import ServedPolicy
 
-PAPER_PIXELS = MIN_PIXELS, MAX_PIXELS
+PAPER_RECIPE = "hypereyes_30b_rl"
+# Where it runs and how much at a time changes no answer that is there.
+_MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"})
 Split = Literal["heldout", "seen", "heldout_serial"]
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     checkpoint: tyro.conf.Positional[str]
-    """Model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
+    """Model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL. With
+    --model, the base of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1; its key is OPENAI_API_KEY."""
+    model: str = ""
+    """Name of the model at an endpoint; none means a checkpoint that is run here."""
+    recipe: str = ""
+    """Recipe whose sizes of engine, images and turns hold: miniature, or one of RL like hypereyes_8b_rl. None means the
+    miniature's where its world is searched, and else the paper's."""
+    mesh: str = ""
+    """How the weights are shared out over this process's devices: a preset, axes like fsdp=8, or auto. None means one
+    device."""
+    replica_devices: int = 0
+    """Number of devices of the mesh that share one engine; 0 takes as many as the KV heads divide among."""
+    dtype: str = ""
+    """Type of weights and caches: float32 or bfloat16; none takes the recipe's."""
     out: Path = Path("runs/eval")
     """The run directory. The same command again continues; results of other checkpoints belong in other directories."""
     name: str = "model"
@@ -64,15 +81,24 @@ class EvalConfig:
     """Sampling temperature, by default as in training; 0 is greedy."""
     top_p: float = 0.7
     """Nucleus of sampling, by default the paper's; in training it is 0.95."""
-    max_new_tokens: int = 256
-    """Number of tokens that one turn may have."""
-    context: int = miniature.CONTEXT
-    """Number of tokens that one episode may have."""
-    slots: int = 32
-    """Number of episodes that the engine generates for at a time."""
+    max_new_tokens: int | None = None
+    """Number of tokens that one turn may have; none takes the recipe's."""
+    context: int | None = None
+    """Number of tokens that one episode may have; none takes the recipe's."""
+    slots: int | None = None
+    """Number of episodes that an engine generates for at a time; none takes 32 in the miniature, else the recipe's."""
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    """Rules of an episode; the defaults give way to the recipe's. The paper evaluates with --episode.max-turns 19
+    --episode.max-rounds 18."""
+    in_flight: int = 64
+    """Number of requests that are under way at an endpoint at a time."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 1000
-    """Seed of the questions and of sampling."""
+    """Seed of the questions that are drawn."""
+    sampling_seed: int | None = None
+    """Seed of the sampling; none takes the questions' seed. A served model draws its own."""
+    samples: int = 1
+    """Number of answers to each question of a source or a benchmark."""
     benchmark: tuple[str, ...] = ()
     """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
     published files, or imeb-mini, which is made here."""
@@ -101,24 +127,81 @@ class EvalConfig:
 def run(config: EvalConfig) -> None:
     from rich.console import Console
 
+    from hypereyes_jax.env.web.chat_api import ChatEndpoint
+    from hypereyes_jax.eval.benchmark_run import several_samples
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.eval.run_files import METRICS, read_stages
+    from hypereyes_jax.eval.served import ServedPolicy
     from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
 
-    opened = _open_benchmarks(config)
-    directory = RunDirectory.open(config.out, "eval", config, may_differ=frozenset({"out"}))
-    scale = replace(MINIATURE_RL, slots=config.slots, row_tokens=config.context, turn_tokens=config.max_new_tokens)
-    policy = load_policy(config.checkpoint, scale.engine())
+    scale = _scale(config)
+    _refuse_settings(config)
+    opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
+    directory = RunDirectory.open(
+        config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
+    )
     sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
+    policy: Policy | ServedPolicy
+    if config.model:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        policy = ServedPolicy(ChatEndpoint(config.checkpoint, config.model, key, in_flight=config.in_flight))
+    else:
+        policy = load_policy(
+            config.checkpoint,
+            scale.engine(),
+            dtype=scale.learner.compute_dtype,
+            mesh=config.mesh,
+            replica_devices=config.replica_devices,
+        )
     if opened:
-        asyncio.run(_benchmarks(config, opened, directory, policy, sampling))
+        asyncio.run(_benchmarks(config, opened, directory, policy, sampling, scale))
         return
+    assert not isinstance(policy, ServedPolicy)  # `_refuse_settings`
     with Stages() as stages:
         for split in config.splits:
             if not evaluated(directory, config.name, split):
                 asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
     stages_done = read_stages(directory.file(METRICS))
     Console().print(results_table(stages_done), costs_table(stages_done))
+
+
+def _scale(config: EvalConfig) -> Scale:
+    """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
+    recipe = config.recipe or ("miniature" if config.web.service == "world" else PAPER_RECIPE)
+    small = recipe == "miniature"
+    scale = replace(MINIATURE_RL, slots=32) if small else scale_of(known_recipe(recipe, "rl"))
+    given: dict[str, Any] = {"slots": config.slots, "row_tokens": config.context, "turn_tokens": config.max_new_tokens}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{'slots' if name == 'slots' else name.replace('_', '-')} must be at least 1")
+    scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
+    if config.dtype and config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
+    learner = replace(scale.learner, compute_dtype=config.dtype or scale.learner.compute_dtype)
+    episode = config.episode if config.episode != EpisodeConfig() else scale.episode
+    prompt = min(scale.prompt_tokens, scale.row_tokens)
+    return replace(scale, learner=learner, episode=episode, prompt_tokens=prompt)
+
+
+def _refuse_settings(config: EvalConfig) -> None:
+    """Raises UserError for settings that this evaluation would ignore."""
+    asked = bool(config.benchmark) or isinstance(config.questions, str)
+    if not asked and config.samples != 1:
+        raise UserError(
+            "--samples is of a source of questions or a benchmark: name one with --questions or --benchmark"
+        )
+    if config.model:
+        if not config.checkpoint.startswith(("http://", "https://")):
+            raise UserError(f"--model is the name of a model at an endpoint, and {config.checkpoint} is no URL of one")
+        if not asked:
+            raise UserError(
+                "a served model is asked a source of questions or a benchmark: give --questions or --benchmark"
+            )
+        for name in ("mesh", "replica_devices", "dtype", "slots", "context", "sampling_seed"):
+            if getattr(config, name) != getattr(EvalConfig, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is of a checkpoint that is run here, and {config.model} is not"
+                )
 
 
 def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
@@ -142,8 +225,9 @@ async def _benchmarks(
     config: EvalConfig,
     opened: Sequence[OpenBenchmark],
     directory: RunDirectory,
-    policy: Policy,
+    policy: Policy | ServedPolicy,
     sampling: SamplingConfig,
+    scale: Scale,
 ) -> None:
     from rich.console import Console
 
@@ -157,7 +241,6 @@ async def _benchmarks(
     with Stages() as stages:
         for benchmark in opened:
             ours = config.web.service == "world"
-            rules, (low, high) = (miniature.EPISODE, miniature.PIXELS) if ours else (EpisodeConfig(), PAPER_PIXELS)
             # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
             rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
             async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
@@ -168,10 +251,10 @@ async def _benchmarks(
                         benchmark,
                         backend=backend,
                         judge=judge,
-                        episode=benchmark_play.in_manner(rules, config.manner),
+                        episode=benchmark_play.in_manner(scale.episode, config.manner),
                         sampling=sampling,
-                        visual_tokens=partial(visual_tokens, min_pixels=low, max_pixels=high),
-                        seed=config.seed,
+                        visual_tokens=partial(visual_tokens, min_pixels=scale.min_pixels, max_pixels=scale.max_pixels),
+                        seed=config.seed if config.sampling_seed is None else config.sampling_seed,
                     )
                 )
     files = benchmark_play.write_tables(directory)
@@ -217,7 +300,7 @@ async def _evaluate(
             world_questions(World.load(), split, int(config.questions), config.seed, config.crowding),
             sampling=sampling,
             search=_world_search(config),
-            seed=config.seed,
+            seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             judge=judge,
         )
 

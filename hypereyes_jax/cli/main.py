@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax import __version__
+from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
 from hypereyes_jax.cli.streams import prepare_streams
 from hypereyes_jax.errors import UserError
@@ -154,15 +155,24 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if hasattr(module, "run_words"):  # its words are another program's
         return int(module.run_words(words))
     settings = getattr(module, command.config)
-    only_checked = "--dry-run" in words
-    words = [word for word in words if word != "--dry-run"]
+    only_checked, only_printed = "--dry-run" in words, "--print-config" in words
+    words, file = take_option([word for word in words if word not in ("--dry-run", "--print-config")], "config")
+    if hasattr(settings, "with_recipe"):
+        words = settings.with_recipe(words)
     # A recipe is named first, and decides what the other settings are by default.
     named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
     with _reader_may_leave():
-        default = tyro.MISSING_NONPROP if named is None else settings.of(named)
+        default = tyro.MISSING_NONPROP
+        if named is not None or file is not None or only_printed:
+            default = defaults(settings, name, named, file)
+        if only_printed:
+            default = printable(default)
         config = tyro.cli(
             settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
+    if only_printed:
+        print(config_text(name, config), end="")
+        return 0
     refuse_urls(config)
     if only_checked:
         return dry_run(config)
@@ -217,7 +227,9 @@ def _print_help() -> None:
     console.print(table)
     console.print(
         "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints "
-        "the settings and checks\nthe inputs. [dim]hypereyes --version[/dim] prints the version. Compiled programs are "
+        "the settings and checks\nthe inputs; [dim]--print-config[/dim] prints them as YAML, which "
+        "[dim]--config FILE[/dim] reads, as it does a run's config.json.\n"
+        "[dim]hypereyes --version[/dim] prints the version. Compiled programs are "
         "kept in the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and "
         "[dim]off[/dim] in place of DIR nowhere."
     )

@@ -80,7 +80,7 @@ def run(config: MakeTeacherConfig) -> None:
         rollouts = RolloutEngines(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         with _timing(directory):
-            params = rl.train(run, rollouts, model, params, questions, config.rl)
+            params, _ = rl.train(run, rollouts, model, params, questions, config.rl)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16", pixels=miniature.PIXELS)
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",

@@ -13,18 +13,17 @@ published peak of the device.
 
 from __future__ import annotations
 
-from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.mesh_text import read_mesh
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.files import write_json
 from hypereyes_jax.plan.platform import prepare
-from hypereyes_jax.plan.settings import PlanConfig, known
+from hypereyes_jax.plan.settings import PlanConfig, known, planned_model
 
 
 def run(config: PlanConfig) -> int:
     """Print the plan, write it as JSON if asked to; the exit code is 0 if it fits and can be run, and 1 if not."""
-    mesh = known(config.mesh, MESHES, "mesh")
-    known(config.recipe, RECIPES, "recipe")
-    prepare(mesh)
+    recipe = known(config.recipe, RECIPES, "recipe")
+    prepare(read_mesh(config.mesh, planned_model(config.model or recipe.model)))
     from hypereyes_jax.plan.plan import plan
     from hypereyes_jax.plan.report import as_json, render
 

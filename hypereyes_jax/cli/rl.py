@@ -2,6 +2,7 @@
 
     hypereyes rl --checkpoint SFT --questions FILE                                      # the miniature
     hypereyes rl hypereyes_30b_rl --mesh h20_8x8 --checkpoint SFT --questions FILE     # a recipe of the paper
+    hypereyes rl hypereyes_8b_rl_lora --mesh gpu --checkpoint SFT --questions FILE     # adapters, on one GPU
 
 First the questions are selected: those that the policy fails at once and solves within five tries. Then each step plays
 groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
@@ -21,6 +22,7 @@ import tyro
 
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
@@ -28,8 +30,16 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
-from hypereyes_jax.train.settings import RlSettings, SelectionRule, TeacherServerConfig
-from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, refuse_settings, scale_of, sized_for
+from hypereyes_jax.train.settings import RlSettings, SamplerServerConfig, SelectionRule, TeacherServerConfig
+from hypereyes_jax.train.sizes import (
+    MINIATURE_RL,
+    Scale,
+    known_recipe,
+    refuse_adapter_settings,
+    refuse_settings,
+    scale_of,
+    sized_for,
+)
 
 EXACT = "none"  # as a judge's URL: answers are compared exactly
 
@@ -42,18 +52,22 @@ class RlConfig:
     questions: str
     """The candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
-    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_30b_rl or hypereyes_235b_rl."""
+    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_SIZE_rl (all weights) or
+    hypereyes_SIZE_rl_lora (adapters), like hypereyes_8b_rl_lora."""
     mesh: str = ""
-    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; without one, FSDP over all."""
+    """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
+    fsdp=8,expert=2, or auto. Without one, it is FSDP over all."""
     teacher: str | None = None
-    """The frozen teacher, given as the checkpoint is; with neither this nor a teacher's server nothing is distilled."""
+    """The frozen teacher, given as the checkpoint is; with neither this nor a teacher's server nothing is distilled.
+    Where adapters train and it is the checkpoint itself, its weights are held once."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
+    sampler_server: SamplerServerConfig = field(default_factory=SamplerServerConfig)
     eval_questions: str | None = None
     """Other questions that the policy answers once each while it trains; without any, it is not evaluated."""
     eval_every: int = 20
     """Number of steps between two such evaluations."""
     out: Path = Path("runs/rl")
-    """The run directory; the trained model goes to `model/` in it."""
+    """The run directory; the trained model goes to `model/` in it, adapters also by themselves to `adapter/`."""
     exact: bool = False
     """Use one shape for each device program: slower, but repeatable to the bit where every rollout has a slot of its
     own."""
@@ -97,6 +111,8 @@ class RlConfig:
             group=recipe.rollout.group,
             learning_rate=recipe.learner.optimizer.learning_rate,
             opd_coef=recipe.learner.opd_coef,
+            lora_rank=(recipe.lora or AdapterConfig()).rank,
+            lora_alpha=(recipe.lora or AdapterConfig()).alpha,
             checkpoint_every=recipe.checkpoint_every,
             search="in-process",
             latency=0.0,
@@ -121,18 +137,24 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
+    from hypereyes_jax.learner.optimizer import make_optimizer
     from hypereyes_jax.learner.reward import load_rewards
-    from hypereyes_jax.models.pretrained import load_model, save_model
+    from hypereyes_jax.models.pretrained import load_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import replica_groups
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+    from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.question_selection import read_selection
     from hypereyes_jax.train.rl import train
     from hypereyes_jax.train.samplers import RolloutEngines
+    from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
     from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, TrainingRun, Validation
 
-    refuse_settings(config.scale, RlConfig.of(config.recipe).scale)
+    default = RlConfig.of(config.recipe)
+    refuse_settings(config.scale, default.scale)
+    make_optimizer(config.scale.learner.optimizer)  # a wrong one is told before anything is spent
+    refuse_adapter_settings(config.scale, config.settings, default.settings)
     _refuse_reward(config.reward)
     load_rewards(config.reward.functions)  # a wrong one is told before anything is spent
     _refuse_miniature_services(config)
@@ -140,12 +162,13 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     if config.judge.url == EXACT:
         config = replace(config, judge=replace(config.judge, url=""))
     scale = sized_for(config.scale, config.recipe, config.mesh)
-    if scale.learner.train == "lora":
-        raise UserError("RL trains the weights themselves: --scale.learner.train must be full or language")
+    check_sampler_server(config.sampler_server, scale)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
-    teacher = choose_teacher(config.teacher, config.teacher_server, scale.learner.temperature, scale.learner.opd)
-    processes = Processes.start(config.distributed, config.mesh)
+    base = config.checkpoint if scale.learner.train == "lora" else ""
+    learn = scale.learner
+    teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
+    processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     questions = open_questions(config.questions, options=config.data.options())
     validation = None
     if config.eval_questions:
@@ -163,19 +186,27 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         "teacher": None if config.teacher is None else Path(config.teacher),
         "references": config.references,
     }
-    check_replaced_directories([config.out / "model"], [path for path in inputs.values() if path is not None])
+    written = [config.out / "model", config.out / "adapter"]
+    check_replaced_directories(written, [path for path in inputs.values() if path is not None])
     # as asked for: sizes are the mesh's
     directory = open_run(processes, config.out, "rl", config, inputs, config.tracking, stop)
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
         print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
-    model, params, chat = load_model(config.checkpoint, mesh=processes.mesh)
-    if processes.mesh is None:
+    model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
+    lora = None
+    if scale.learner.train == "lora":
+        rules = adapter_rules(config.settings.lora_rank, config.settings.lora_alpha)
+        lora = fresh_adapters(model, params, rules, processes)
+    if config.sampler_server.url:
+        server = ServerEngines(config.sampler_server, model, scale, directory, processes)
+        rollouts = RolloutEngines(server, chat, scale)
+    elif processes.mesh is None:
         engine = scale.engine()
         engines = (
-            Engines.on_one_device(model, params, engine.exact(), count=1)
+            Engines.on_one_device(model, params, engine.exact(), count=1, lora=lora)
             if config.exact
-            else Engines.on_one_device(model, params, engine)
+            else Engines.on_one_device(model, params, engine, lora=lora)
         )
         rollouts = RolloutEngines(engines, chat, scale)
     elif config.exact:
@@ -184,10 +215,10 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
         processes = processes.sharing_replicas(replica_groups(copies.grid))
         at_once = config.settings.prompts * config.settings.group
-        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once)
+        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once, lora)
     with rollouts, open_stages(processes) as stages:
         training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
-        params = train(
+        params, adapters = train(
             training,
             rollouts,
             model,
@@ -201,17 +232,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             RlServices(config.search, config.judge, teacher),
             RlMethod(config.reward, config.tighten),
         )
-    save_model(
-        directory.file("model"),
-        model,
-        params,
-        config.checkpoint,
-        scale.learner.compute_dtype,
-        pixels=(scale.min_pixels, scale.max_pixels),
-        write=processes.first,
-    )
-    if processes.first:
-        print(f"wrote {directory.file('model')}")
+    save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)
 
 
 def _refuse_miniature_services(config: RlConfig) -> None:

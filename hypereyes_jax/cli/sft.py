@@ -1,7 +1,8 @@
-"""Supervised fine-tuning on demonstrations: LoRA on the decoder, as in the paper; the result is merged.
+"""Supervised fine-tuning on demonstrations: LoRA on the decoder, as in the paper, merged in the end; or all weights.
 
     hypereyes sft --checkpoint BASE --demonstrations FILE                                      # the miniature
     hypereyes sft hypereyes_30b_sft --mesh h20_8x8 --checkpoint BASE --demonstrations FILE     # a recipe of the paper
+    hypereyes sft hypereyes_2b_sft_full --mesh gpu --checkpoint BASE --demonstrations FILE     # all weights
 
 Loss on the model's own tokens only. Killed at any moment, the same command continues from its last checkpoint. With
 several devices, or several processes (`--distributed.join` in each), weights and batch are shared out over all of them.
@@ -17,11 +18,19 @@ import tyro
 
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import SftSettings
-from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale, known_recipe, refuse_settings, scale_of
+from hypereyes_jax.train.sizes import (
+    MINIATURE_SFT,
+    Scale,
+    known_recipe,
+    refuse_adapter_settings,
+    refuse_settings,
+    scale_of,
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,13 @@ class SftConfig:
     """The conversations to learn from: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`.
     """
     recipe: tyro.conf.Positional[str] = "miniature"
-    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_30b_sft or hypereyes_235b_sft."""
+    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_SIZE_sft (adapters) or
+    hypereyes_SIZE_sft_full (all weights), like hypereyes_8b_sft."""
     mesh: str = ""
-    """Preset that shares weights and batch out over the devices, as in `hypereyes plan`; without one, FSDP over all."""
+    """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
+    fsdp=8,expert=2, or auto. Without one, it is FSDP over all."""
     out: Path = Path("runs/sft")
-    """The run directory; the adapter goes to `adapter/` in it, the model it is merged into to `model/`."""
+    """The run directory; the trained model goes to `model/` in it, adapters also by themselves to `adapter/`."""
     profile_step: int | None = None
     """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
@@ -54,14 +65,14 @@ class SftConfig:
         if name == "miniature":
             return cls(tyro.MISSING, tyro.MISSING)
         recipe = known_recipe(name, "sft")
-        assert recipe.lora is not None
+        adapters = recipe.lora or AdapterConfig()
         settings = SftSettings(
             epochs=1,
             batch=recipe.batch,
             learning_rate=recipe.learner.optimizer.learning_rate,
-            lora_rank=recipe.lora.rank,
-            lora_alpha=recipe.lora.alpha,
-            dropout=recipe.lora.dropout,
+            lora_rank=adapters.rank,
+            lora_alpha=adapters.alpha,
+            dropout=adapters.dropout,
             checkpoint_every=recipe.checkpoint_every,
             seed=recipe.seed,
         )
@@ -74,37 +85,27 @@ def run(config: SftConfig) -> None:
 
 
 def _run(config: SftConfig, stop: StopRequest) -> None:
-    import jax
-
-    from hypereyes_jax.launch.global_arrays import fetch_whole
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
-    from hypereyes_jax.models.lora import merge
-    from hypereyes_jax.models.peft import save_peft
-    from hypereyes_jax.models.pretrained import load_model, save_model
-    from hypereyes_jax.models.sharding import param_shardings
+    from hypereyes_jax.learner.optimizer import make_optimizer
+    from hypereyes_jax.models.pretrained import load_model
+    from hypereyes_jax.train.adapters import save_trained
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
 
     scale = config.scale
-    refuse_settings(scale, SftConfig.of(config.recipe).scale)
-    processes = Processes.start(config.distributed, config.mesh)
+    default = SftConfig.of(config.recipe)
+    refuse_settings(scale, default.scale)
+    make_optimizer(scale.learner.optimizer)  # a wrong one is told before anything is spent
+    refuse_adapter_settings(scale, config.settings, default.settings)
+    processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())
     directory = open_run(processes, config.out, "sft", config, inputs, config.tracking, stop)
-    # frozen: kept as it is computed with
-    model, params, chat = load_model(config.checkpoint, scale.learner.compute_dtype, processes.mesh)
+    model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
     with open_stages(processes) as stages:
         training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
         params, adapters = train(
             training, model, params, chat, config.demonstrations, config.settings, scale, config.data.options()
         )
-    where = None if processes.mesh is None else param_shardings(model, processes.mesh)
-    merged = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
-    dtype = scale.learner.compute_dtype
-    pixels = scale.min_pixels, scale.max_pixels
-    save_model(directory.file("model"), model, merged, config.checkpoint, dtype, pixels=pixels, write=processes.first)
-    adapters = fetch_whole(processes.mesh, adapters)
-    if processes.first:
-        save_peft(directory.file("adapter"), model, adapters, base_model=str(config.checkpoint))
-        print(f"wrote {directory.file('model')} and {directory.file('adapter')}")
+    save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)

@@ -92,6 +92,8 @@ DEVICES = {
     "h20": DeviceKind(140, 148, 4000, 450, 50),
     "h100": DeviceKind(79, 989, 3350, 450, 50),
     "h200": DeviceKind(140, 989, 4800, 450, 50),
+    # The card of 24 GB; no NVLink: PCIe 4.0 x16 one way, and what a workstation has for a network.
+    "rtx4090": DeviceKind(24, 165, 1008, 32, 1.25),
 }
 
 
@@ -103,13 +105,20 @@ MESHES = _presets(
     MeshConfig("cpu", "cpu"),
     MeshConfig("cpu_8", "cpu", fsdp=2, expert=2, tensor=2),
     MeshConfig("gpu", "gpu", device="h100", topology="1x1x1"),
+    MeshConfig("gpu_24g", "gpu", device="rtx4090", topology="1x1x1"),
+    MeshConfig("gpu_141g", "gpu", device="h200", topology="1x1x1"),
     MeshConfig("gpu_8", "gpu", fsdp=8, device="h100", topology="1x1x8"),
+    MeshConfig("gpu_141g_8", "gpu", fsdp=8, device="h200", topology="1x1x8"),
     # The paper trains with TP 4, EP 8 and pipeline 8 on 8 nodes x 8 H20. Pipelining exists there to fit the weights;
     # here FSDP shares them out. `h20_8x8_paper` keeps TP 4 (one KV head a device) and EP 8.
     MeshConfig("h20_8x8", "gpu", fsdp=8, expert=8, tensor=1, hosts=8, device="h20", topology="1x8x8"),
     MeshConfig("h20_8x8_paper", "gpu", fsdp=2, expert=8, tensor=4, hosts=8, device="h20", topology="1x8x8"),
     MeshConfig("h100_8x8", "gpu", fsdp=8, expert=8, hosts=8, device="h100", topology="1x8x8"),
     MeshConfig("h200_8x8", "gpu", fsdp=8, expert=8, hosts=8, device="h200", topology="1x8x8"),
+    # Eight chips count as two hosts of four, as the compiler has them; a cloud may put them on one.
+    MeshConfig("v5e_8", "tpu", fsdp=8, hosts=2, device="v5e", topology="v5e:2x4"),
+    MeshConfig("v6e_8", "tpu", fsdp=8, hosts=2, device="v6e", topology="v6e:2x4"),
+    MeshConfig("v5p_8", "tpu", fsdp=8, hosts=2, device="v5p", topology="v5p:2x2x2"),
     MeshConfig("v5e_16", "tpu", fsdp=4, expert=4, hosts=4, device="v5e", topology="v5e:4x4"),
     MeshConfig("v5p_64", "tpu", fsdp=8, expert=8, hosts=16, device="v5p", topology="v5p:4x4x4"),
     MeshConfig("v5p_256", "tpu", fsdp=32, expert=8, hosts=64, device="v5p", topology="v5p:4x8x8"),

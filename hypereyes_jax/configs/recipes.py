@@ -141,10 +141,46 @@ MINIATURE = Recipe(
     keep_checkpoints=2,
     seed=0,
 )
+
+
+def _sized(model: str) -> tuple[Recipe, ...]:
+    """The paper's method on a dense model that the paper does not train; a comment marks what is not the paper's.
+
+    SFT trains adapters and RL all weights, as in the paper; `_full` and `_lora` are the other way round.
+    """
+    sft = replace(HYPEREYES_30B_SFT, name=f"hypereyes_{model}_sft", model=model)
+    rl = replace(HYPEREYES_30B_RL, name=f"hypereyes_{model}_rl", model=model, distill=False)  # the teacher is one's own
+    return sft, full_weights(sft), rl, adapters_only(rl)
+
+
+def full_weights(recipe: Recipe) -> Recipe:
+    """A recipe of SFT that trains all weights, at a tenth of the learning rate of adapters."""
+    optimizer = recipe.learner.optimizer
+    slower = replace(
+        optimizer,
+        learning_rate=optimizer.learning_rate / 10,
+        final_learning_rate=optimizer.final_learning_rate / 10,
+    )
+    learner = replace(recipe.learner, train="full", optimizer=slower)
+    return replace(recipe, name=f"{recipe.name}_full", learner=learner, lora=None)
+
+
+def adapters_only(recipe: Recipe) -> Recipe:
+    """A recipe of RL that trains adapters, at ten times the learning rate of all weights, without decay of them."""
+    optimizer = recipe.learner.optimizer
+    faster = replace(optimizer, learning_rate=10 * optimizer.learning_rate, weight_decay=0.0)
+    learner = replace(recipe.learner, train="lora", optimizer=faster)
+    # no dropout: it would make the trainer's policy another one than the sampler's
+    return replace(recipe, name=f"{recipe.name}_lora", learner=learner, lora=AdapterConfig(dropout=0.0))
+
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         MINIATURE,
+        *(recipe for model in ("2b", "4b", "8b", "32b") for recipe in _sized(model)),
+        full_weights(HYPEREYES_30B_SFT),
+        adapters_only(HYPEREYES_30B_RL),
         HYPEREYES_30B_SFT,
         HYPEREYES_30B_RL,
         replace(HYPEREYES_30B_SFT, name="hypereyes_235b_sft", model="235b-a22b", eval_every=600),

@@ -19,8 +19,16 @@ class OptimizerConfig:
     Adam trains all."""
     final_learning_rate: float = 1e-5
     """Learning rate at the end of a cosine; a constant schedule does not use it."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    schedule: str = "cosine"
+    """How the learning rate goes on after the warm-up: cosine, constant, a schedule of optax like linear_schedule, or
+    one's own as module:object."""
+    schedule_options: tuple[str, ...] = ()
+    """Options of a schedule of optax, like power=2, which go before the settings."""
+    name: str = "adamw"
+    """The optimiser: adamw as the paper trains, one of optax like lion, or one's own as module:object. Gradients are
+    clipped before all of them; those of optax take of these settings what they have a parameter for."""
+    options: tuple[str, ...] = ()
+    """Options of an optimiser of optax, like b2=0.99, which go before the settings."""
     warmup_steps: int = 0
     """Number of steps in which the learning rate rises from 0."""
     total_steps: int = 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Part
@@ -18,6 +19,7 @@ class Played:
     result: EpisodeResult
     prompt_tokens: int  # summed over the turns, as an endpoint bills them
     completion_tokens: int
+    conversation_tokens: int  # read and written, each once: of the last turn, which holds the earlier ones
 
 
 async def play(
@@ -25,6 +27,7 @@ async def play(
     client: ChatClient,
     *,
     temperature: float = 0.0,
+    top_p: float | None = None,
     max_tokens: int = 1524,
     on_text: Callable[[str], None] | None = None,
     on_observation: Callable[[tuple[Part, ...]], None] | None = None,
@@ -32,6 +35,7 @@ async def play(
     """Plays `episode` to its end.
 
     Args:
+      top_p: None = the server's own.
       max_tokens: of one turn; the paper's limit.
       on_text: called with each piece of text as the model writes it (the reply is then streamed).
       on_observation: called with what the model is shown after each turn.
@@ -41,13 +45,14 @@ async def play(
       FatalSearchError: no search can work any more.
     """
     messages: list[tuple[str, tuple[Part, ...]]] = [("system", (episode.system,)), ("user", episode.prompt())]
-    prompt_tokens = completion_tokens = 0
+    prompt_tokens = completion_tokens = conversation_tokens = 0
+    sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "stop": _STOP, "top_p": top_p}
     while episode.stop_reason is None:
         reply = None
         if on_text is None:
-            reply = await client.complete(messages, temperature=temperature, max_tokens=max_tokens, stop=_STOP)
+            reply = await client.complete(messages, **sampling)
         else:
-            async for piece in client.stream(messages, temperature=temperature, max_tokens=max_tokens, stop=_STOP):
+            async for piece in client.stream(messages, **sampling):
                 if isinstance(piece, ChatReply):
                     reply = piece
                 else:
@@ -55,9 +60,11 @@ async def play(
         assert reply is not None  # a stream ends with its reply or raises
         prompt_tokens += reply.prompt_tokens
         completion_tokens += reply.completion_tokens
+        # The last prompt holds the earlier turns again; what a template drops of them counts once, too.
+        conversation_tokens = max(conversation_tokens, reply.prompt_tokens + reply.completion_tokens)
         observation = await episode.step(reply.text, truncated=reply.finish_reason == "length")
         if observation is not None:
             messages += [("assistant", (reply.text,)), ("user", observation)]
             if on_observation is not None:
                 on_observation(observation)
-    return Played(episode.result(), prompt_tokens, completion_tokens)
+    return Played(episode.result(), prompt_tokens, completion_tokens, conversation_tokens)

@@ -6,13 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.metrics import Judged, StageSummary, VisualTokens, summarise, trajectory_tokens
 from hypereyes_jax.rollout.types import Trajectory
 
-Runner = Callable[[Sequence[Question]], Awaitable[Sequence["Trajectory"]]]
+OnEnd = Callable[[int, Trajectory], None]  # called with the place of a question and what became of it, as it ends
+
+
+class Runner(Protocol):
+    """Answers questions, one trajectory each, in their order."""
+
+    def __call__(
+        self, questions: Sequence[Question], on_end: OnEnd | None = None
+    ) -> Awaitable[Sequence[Trajectory]]: ...
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,18 @@ async def evaluate(
     gate = asyncio.Semaphore(judge_concurrency)
 
     async def judged(trajectory: Trajectory) -> Judged:
-        correct, masked = await _verdict(trajectory, judge, gate)
-        return Judged(trajectory, correct, masked, trajectory_tokens(trajectory, visual_tokens))
+        return await judge_trajectory(trajectory, judge, gate, visual_tokens)
 
     rows = tuple(await asyncio.gather(*map(judged, trajectories)))
     return Evaluation(summarise(rows, wall_seconds), rows)
+
+
+async def judge_trajectory(
+    trajectory: Trajectory, judge: Judge, gate: asyncio.Semaphore, visual_tokens: VisualTokens
+) -> Judged:
+    """What became of a trajectory. `gate` holds as many as the judge is asked about at a time."""
+    correct, masked = await _verdict(trajectory, judge, gate)
+    return Judged(trajectory, correct, masked, trajectory_tokens(trajectory, visual_tokens))
 
 
 async def _verdict(trajectory: Trajectory, judge: Judge, gate: asyncio.Semaphore) -> tuple[bool | None, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+import zlib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import BenchmarkSummary, OpenBenchmark, evaluate_benchmark
 from hypereyes_jax.eval.benchmark_table import own_row, paper_rows, to_csv, to_html, to_latex
 from hypereyes_jax.eval.metrics import Judged, VisualTokens
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
+from hypereyes_jax.eval.served import ServedPolicy, served_runner
 from hypereyes_jax.files import read_json, write_atomic, write_json
 from hypereyes_jax.runs.run_directory import RunDirectory
 
@@ -102,7 +105,7 @@ def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
 
 async def play_benchmark(
     run: EvaluationRun,
-    policy: Policy,
+    policy: Policy | ServedPolicy,
     benchmark: OpenBenchmark,
     *,
     backend: RecordedBackend,
@@ -114,6 +117,9 @@ async def play_benchmark(
 ) -> BenchmarkSummary:
     """Asks what is open and files the summary; the same call goes on where an earlier one was stopped.
 
+    Args:
+      seed: of the sampling; each question's stream depends on this and its id alone.
+
     Results lie in `benchmark-NAME-BENCHMARK.jsonl`, the first trajectories in `trajectories-NAME-BENCHMARK.jsonl`.
     """
     directory, name = run.directory, run.name
@@ -121,21 +127,27 @@ async def play_benchmark(
     trajectories = directory.file(f"trajectories-{name}-{benchmark.name}.jsonl")
     kept = 0
 
-    def keep(rows: Sequence[Judged]) -> None:
+    def keep(judged: Judged) -> None:
         nonlocal kept
-        for judged in rows[: max(0, _RECORDS - kept)]:
+        stage.advance()
+        if kept < _RECORDS:
             append_record(trajectories, record_judged(judged, stage=name, split=benchmark.name, judge=judge.name))
             kept += 1
 
+    def sampling_seed(question: Question) -> int:
+        return (seed + zlib.crc32(question.id.encode())) % 2**31
+
     with run.stages.stage(f"{name} on {benchmark.spec.title}", len(benchmark.ids)) as stage:
         summary = await evaluate_benchmark(
-            runner(policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance()),
+            served_runner(policy, backend, episode, sampling)
+            if isinstance(policy, ServedPolicy)
+            else runner(policy, backend, episode, sampling, seeds=sampling_seed),
             benchmark,
             judge,
             results,
             visual_tokens=visual_tokens,
             spent=lambda: float(backend.metrics.summary()["cost"] or 0.0),
-            on_part=keep,
+            on_judged=keep,
         )
     _file_summary(directory, name, summary)
     return summary
@@ -157,10 +169,14 @@ def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]
     """What `play_benchmark` filed, by model. Raises UserError for a damaged file."""
     path = directory.file(SUMMARIES)
     saved: Any = read_json(path) if path.exists() else {}
+    needed = {field.name for field in fields(BenchmarkSummary) if field.default is MISSING}
     names = {field.name for field in fields(BenchmarkSummary)}
     try:
         return {
-            model: [BenchmarkSummary(**{key: row[key] for key in names}) for row in rows.values()]
+            model: [
+                BenchmarkSummary(**{key: row[key] for key in names if key in needed or key in row})
+                for row in rows.values()
+            ]
             for model, rows in saved.items()
         }
     except (AttributeError, KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,10 +17,12 @@ from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMat
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark import Runner, evaluate
+from hypereyes_jax.eval.benchmark import Runner, judge_trajectory
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
-from hypereyes_jax.files import refuse_irregular, writing
+from hypereyes_jax.files import mend_last_line, refuse_irregular, writing
+from hypereyes_jax.rollout.types import Trajectory
 
+_JUDGED_AT_ONCE = 16
 PART = 128  # questions in flight, whose pictures are open, at a time
 
 
@@ -61,6 +63,8 @@ class BenchmarkSummary:
     cost: float  # dollars a question
     seconds: float
     unscored: int  # the search or the judge failed: ask again with the same command
+    samples: int = 1  # answers to a question; then `n` counts answers, and the interval is of so many questions
+    any_correct: float | None = None  # share of the questions that at least one of several answers is right of
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,41 @@ class OpenBenchmark:
     ids: tuple[str, ...]
     questions: Sequence[Question]
     choices: bool
+    samples: int = 1  # of each question, one after the other: `several_samples`
+
+
+class _SeveralTimes(Sequence[Question]):
+    """Each question so many times in a row, under ids of their own; read as they are indexed."""
+
+    def __init__(self, questions: Sequence[Question], samples: int):
+        self._questions, self._samples = questions, samples
+
+    def __len__(self) -> int:
+        return len(self._questions) * self._samples
+
+    def __getitem__(self, place: Any) -> Any:
+        number, sample = divmod(range(len(self))[place], self._samples)
+        question = self._questions[number]
+        return replace(question, id=_sample_id(question.id, sample))
+
+
+def several_samples(benchmark: OpenBenchmark, samples: int) -> OpenBenchmark:
+    """The benchmark with every question asked so many times. Raises UserError for fewer than one."""
+    if samples < 1:
+        raise UserError("--samples must be at least 1")
+    if samples == 1:
+        return benchmark
+    ids = tuple(_sample_id(name, sample) for name in benchmark.ids for sample in range(samples))
+    return replace(benchmark, ids=ids, questions=_SeveralTimes(benchmark.questions, samples), samples=samples)
+
+
+def _sample_id(question: str, sample: int) -> str:
+    return f"{question}#{sample}"
+
+
+def question_of(sample: str) -> str:
+    """The id of the question that an id of `several_samples` is of."""
+    return sample.rpartition("#")[0]
 
 
 Score = Callable[[Question, str | None], Any]  # an awaitable of float or None
@@ -116,18 +155,19 @@ async def evaluate_benchmark(
     visual_tokens: VisualTokens,
     spent: Callable[[], float] = lambda: 0.0,
     part: int = PART,
-    on_part: Callable[[Sequence[Judged]], None] = lambda rows: None,
+    on_judged: Callable[[Judged], None] = lambda judged: None,
 ) -> BenchmarkSummary:
     """Asks what `results` does not hold yet, and sums all of it up.
 
-    A question is written to `results` (JSON lines) once it is scored. One that could not be, because the search or the
+    A question is written to `results` (JSON lines) as soon as it is scored, and what it cost is what searches have cost
+    since the one before. One that could not be, because the search or the
     judge failed, is not: the same call asks it again.
 
     Args:
       benchmark: its questions are indexed part by part, so that the pictures of one part are open at a time.
       judge: where it asks a chat model, the benchmark's own score does, too.
       spent: dollars that searches have cost so far.
-      on_part: called with each part's judged trajectories.
+      on_judged: called with each trajectory once it is judged.
 
     Raises:
       UserError: `results` are of another judge, or damaged.
@@ -142,29 +182,51 @@ async def evaluate_benchmark(
             f"{results} was judged by {min(other)}, now it is {judge.name}. Choose another --out or --name."
         )
     open_places = [place for place, name in enumerate(benchmark.ids) if name not in done]
-    unscored = 0
+    mend_last_line(results)  # of a kill
+    unscored, paid, gate = 0, spent(), asyncio.Semaphore(_JUDGED_AT_ONCE)
+
+    async def finish(trajectory: Trajectory) -> None:
+        nonlocal unscored, paid
+        judged = await judge_trajectory(trajectory, judge, gate, visual_tokens)
+        if judged.correct is None:
+            unscored += 1
+            on_judged(judged)
+            return
+        row = await _result(judged, score, judge.name, 0.0)
+        now = spent()
+        row, paid = replace(row, cost=now - paid), now
+        _append(results, row)
+        done[row.id] = row
+        on_judged(judged)
+
     for start in range(0, len(open_places), part):
-        before = spent()
         asked = [benchmark.questions[place] for place in open_places[start : start + part]]
-        evaluation = await evaluate(run, asked, judge, visual_tokens=visual_tokens)
-        cost = (spent() - before) / len(asked)
-        rows = await asyncio.gather(
-            *(_result(judged, score, judge.name, cost) for judged in evaluation.judged if judged.correct is not None)
-        )
-        unscored += len(asked) - len(rows)
-        _append(results, rows)
-        done |= {row.id: row for row in rows}
-        on_part(evaluation.judged)
+        ends: list[asyncio.Task[None]] = []
+
+        def ended(number: int, trajectory: Trajectory, ends: list[asyncio.Task[None]] = ends) -> None:
+            ends.append(asyncio.ensure_future(finish(trajectory)))
+
+        try:
+            await run(asked, ended)
+        finally:  # what was played is kept, also of a part that ends early
+            await asyncio.gather(*ends)
     results_in_order = [done[name] for name in benchmark.ids if name in done]
-    return summarise_results(benchmark.name, results_in_order, score_name, unscored)
+    return summarise_results(benchmark.name, results_in_order, score_name, unscored, benchmark.samples)
 
 
 def summarise_results(
-    benchmark: str, rows: Sequence[QuestionResult], published_score: str = "", unscored: int = 0
+    benchmark: str, rows: Sequence[QuestionResult], published_score: str = "", unscored: int = 0, samples: int = 1
 ) -> BenchmarkSummary:
-    """Means over the questions, with n and interval."""
+    """Means over the answers, with n and interval.
+
+    Several answers to one question are no independent tries: the interval is as wide as one answer a question gives.
+    """
     n, right = len(rows), sum(row.correct for row in rows)
-    low, high = wilson_interval(right, n)
+    by_question: dict[str, list[bool]] = {}
+    for row in rows:
+        by_question.setdefault(question_of(row.id) if samples > 1 else row.id, []).append(row.correct)
+    questions = len(by_question)
+    low, high = wilson_interval(round(right / n * questions) if n else 0, questions)
     published = [row.published for row in rows if row.published is not None]
 
     def mean(values: Sequence[float]) -> float:
@@ -189,6 +251,8 @@ def summarise_results(
         cost=mean([row.cost for row in rows]),
         seconds=mean([row.seconds for row in rows]),
         unscored=unscored,
+        samples=samples,
+        any_correct=mean([float(any(each)) for each in by_question.values()]) if samples > 1 else None,
     )
 
 
@@ -242,11 +306,6 @@ async def _result(judged: Judged, score: Score, judge: str, cost: float) -> Ques
     )
 
 
-def _append(path: Path, rows: Sequence[QuestionResult]) -> None:
-    """Adds whole lines; what a kill left of a line before is cut off first."""
-    with writing(path), open(path, "ab+") as file:
-        file.seek(0)
-        data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
-        for row in rows:
-            file.write((json.dumps(asdict(row), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+def _append(path: Path, row: QuestionResult) -> None:
+    with writing(path), open(path, "ab") as file:
+        file.write((json.dumps(asdict(row), ensure_ascii=False) + "\n").encode("utf-8", "replace"))

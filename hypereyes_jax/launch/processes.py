@@ -36,14 +36,14 @@ class Processes:
         self.waited_seconds = 0.0  # in `gather`, for the slowest, since this process began
 
     @classmethod
-    def start(cls, config: DistributedConfig, preset: str = "") -> Processes:
+    def start(cls, config: DistributedConfig, mesh: str = "", checkpoint: str = "") -> Processes:
         """Join the others if told to, and lay the mesh over all devices there are: `mesh_of_all_devices`.
 
         Call before anything asks jax for devices. Raises UserError as `initialize.join` and `mesh_of_all_devices`.
         """
-        refuse_unknown_mesh(preset)
+        refuse_unknown_mesh(mesh)
         join(config)
-        return cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(preset))
+        return cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(mesh, checkpoint))
 
     def sharing_replicas(self, groups: Sequence[tuple[int, ...]]) -> Processes:
         """The same process, with those that share a rollout replica named: `rollout.replicas.layout.replica_groups`."""

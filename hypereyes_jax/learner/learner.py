@@ -202,9 +202,15 @@ def _state_shardings(steps: _Steps, mesh: Mesh, by_weight: Params, state: TrainS
     lora = lora_shardings(steps.forward.config, state.trainable, mesh) if learn.train == "lora" else None
     trainable, frozen = split(by_weight, learn.train, lora)
     on_host = learn.optimizer.moments_on_host
+
+    def place(moment: Any, where: NamedSharding) -> NamedSharding:
+        # some optimisers factor their moments: what has another rank than its weight has no axis to cut
+        where = where if len(where.spec) <= moment.ndim else everywhere
+        return where.with_memory_kind("pinned_host") if on_host else where
+
     moments = optax.tree.map_params(
         steps.optimizer,
-        lambda _, where: where.with_memory_kind("pinned_host") if on_host else where,
+        place,
         state.opt_state,
         trainable,
         transform_non_params=lambda _: everywhere,

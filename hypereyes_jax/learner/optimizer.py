@@ -10,17 +10,25 @@ import optax
 import optax.contrib
 
 from hypereyes_jax.configs.training import OptimizerConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.learner.optax_pieces import has_own_warmup, named_optimizer, named_schedule
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    """Step -> learning rate. Warm-up is linear from 1/warmup of the peak, so that the first step already moves."""
-    if config.schedule not in ("cosine", "constant"):
-        raise ValueError(f"schedule {config.schedule!r}: expected 'cosine' or 'constant'")
+    """Step -> learning rate. Warm-up is linear from 1/warmup of the peak, so that the first step already moves.
+
+    Raises UserError for a schedule that there isn't.
+    """
     peak, warmup = config.learning_rate, config.warmup_steps
+    named = None if config.schedule in ("cosine", "constant") else named_schedule(config)
+    if named is not None and has_own_warmup(config):
+        return named
 
     def schedule(step: jax.Array) -> jax.Array:
         rising = peak * (step + 1) / max(warmup, 1)
-        if config.schedule == "constant":
+        if named is not None:
+            after = jnp.asarray(named(step - warmup), jnp.float32)
+        elif config.schedule == "constant":
             after = jnp.asarray(peak, jnp.float32)
         else:
             done = jnp.clip((step - warmup) / max(config.total_steps - warmup, 1), 0.0, 1.0)
@@ -62,7 +70,19 @@ def matrices(params: Any) -> Any:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, Adam (or Muon), decoupled weight decay, learning rate. Gradients arrive in float32."""
+    """Clip by global norm, Adam (or Muon), decoupled weight decay, learning rate. Gradients arrive in float32.
+
+    Raises UserError for a schedule or an optimiser that there isn't, or options that it does not take.
+    """
+    if config.name != "adamw":
+        if config.muon_learning_rate is not None:
+            raise UserError(f"the optimizer is {config.name}: leave --scale.learner.optimizer.muon-learning-rate out")
+        named = named_optimizer(config, learning_rate(config), decayed)
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), named)
+    if config.options:
+        raise UserError("adamw takes its options from the settings: leave --scale.learner.optimizer.options out")
+    if config.schedule_options and config.schedule in ("cosine", "constant"):
+        raise UserError(f"the schedule {config.schedule} takes no --scale.learner.optimizer.schedule-options")
     if config.muon_learning_rate is not None:
         rate, ratio = learning_rate(config), config.muon_learning_rate / config.learning_rate
         return optax.chain(

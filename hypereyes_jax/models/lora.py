@@ -85,12 +85,18 @@ def init_lora(
     return Lora(tree, lora_config)
 
 
-def merge(params: Params, lora: Lora) -> Params:
-    """Parameters with the adapters added in: W + alpha / rank * a @ b, summed in float32, in W's dtype."""
+def merge(params: Params, lora: Lora | None) -> Params:
+    """Parameters with the adapters added in: W + alpha / rank * a @ b, summed in float32, in W's dtype.
+
+    Without adapters they are what they were.
+    """
+    if lora is None:
+        return params
+    rules = lora.config
 
     def walk(prefix: str, base: Any, adapter: Any) -> Any:
         if not isinstance(base, dict):
-            rule = lora.config.rule_for(prefix)
+            rule = rules.rule_for(prefix)
             assert rule is not None, prefix
             delta = jnp.matmul(adapter["a"].astype(jnp.float32), adapter["b"].astype(jnp.float32)) * rule.scale
             return (base.astype(jnp.float32) + delta.reshape(base.shape)).astype(base.dtype)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
-from hypereyes_jax.configs.mesh import DEVICES, MESHES, MeshConfig
-from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
-from hypereyes_jax.configs.recipes import RECIPES, Recipe
+from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
+from hypereyes_jax.configs.mesh_text import read_mesh
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.recipes import RECIPES, AdapterConfig, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.global_batch import shards_by_process
 from hypereyes_jax.models.flops import useful_flops
@@ -34,7 +33,7 @@ from hypereyes_jax.plan.programs import (
 )
 from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import PlanConfig, default_scale, known
+from hypereyes_jax.plan.settings import PlanConfig, default_scale, known, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
 from hypereyes_jax.train.sizes import MINIATURE_RL, Scale
@@ -49,7 +48,9 @@ def plan(config: PlanConfig) -> Plan:
     Raises UserError for an unknown recipe, mesh or teacher, settings that training would refuse, a mesh that does not
     divide a model, a search without a limit of memory, or a missing compiler.
     """
-    recipe, mesh_config = known(config.recipe, RECIPES, "recipe"), known(config.mesh, MESHES, "mesh")
+    recipe = known(config.recipe, RECIPES, "recipe")
+    model = planned_model(config.model or recipe.model)
+    mesh_config = read_mesh(config.mesh, model)
     scale = _scale(config, recipe)
     if config.teacher and recipe.stage == "sft":
         raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
@@ -63,9 +64,9 @@ def plan(config: PlanConfig) -> Plan:
         row_images=scale.row_images,
         image_tokens=scale.max_pixels // PIXELS_A_TOKEN,
         distill=recipe.distill or bool(config.teacher),
+        lora=(recipe.lora or AdapterConfig(dropout=0.0)) if scale.learner.train == "lora" else None,
     )
-    model = _model(recipe.model)
-    taught = _model(config.teacher) if config.teacher else None
+    taught = planned_model(config.teacher) if config.teacher else None
     try:
         mesh = make_mesh(mesh_config, topology.devices(mesh_config)[: mesh_config.size])
         steps = {
@@ -82,10 +83,12 @@ def plan(config: PlanConfig) -> Plan:
     capacity = _capacity(mesh_config)
     room = capacity - (scoring.weights / GIB if scoring is not None else 0.0)
 
-    def trained(rows: int, row_tokens: int) -> TrainPlan:
+    def trained(rows: int, row_tokens: int, beside: float = 0.0) -> TrainPlan:
+        """`beside`: GiB of a device that an engine keeps during the step."""
         found = None
         for remat, step in steps.items():
-            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, row_tokens, room)
+            left = room - beside
+            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, row_tokens, left)
             if found.fits:
                 break
         assert found is not None
@@ -101,8 +104,11 @@ def plan(config: PlanConfig) -> Plan:
             return None
         return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, scale, capacity, train)
 
+    # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
+    keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
+
     def all_fit(rows: int, row_tokens: int) -> bool:
-        train = trained(rows, row_tokens)
+        train = trained(rows, row_tokens, engine.weights_gib if keeps_base and engine is not None else 0.0)
         if not train.fits:
             return False
         teacher = scored(train)
@@ -113,6 +119,8 @@ def plan(config: PlanConfig) -> Plan:
 
     train = trained(rows, row_tokens)
     teacher, engine = scored(train), sampled(train)
+    if keeps_base and engine is not None and engine.weights_gib:
+        train = trained(rows, row_tokens, engine.weights_gib)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.search:
@@ -147,10 +155,6 @@ def _scale(config: PlanConfig, recipe: Recipe) -> Scale:
                 f"these settings are not {recipe.name}'s: name the recipe first (hypereyes plan {recipe.name} ...), it "
                 "decides the others' defaults; and leave learning rates out, they change no plan"
             )
-    train = config.scale.learner.train
-    if (recipe.stage == "sft") != (train == "lora"):
-        wanted = "lora" if recipe.stage == "sft" else "full or language"
-        raise UserError(f"{recipe.name} does not train {train}: --scale.learner.train must be {wanted}")
     return config.scale
 
 
@@ -334,20 +338,6 @@ def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any
     if count % players:
         return f"{count} {what} a step do not divide among {players} processes that play: choose a multiple of them"
     return ""
-
-
-def _model(name: str) -> Qwen3VLConfig:
-    """Of a preset, a folder of `assets`, or a directory with a config.json. Raises UserError if it is none of them."""
-    if name in PRESETS:
-        return PRESETS[name]
-    shipped = Path(str(resources.files("hypereyes_jax.assets") / name))
-    path = shipped if (shipped / "config.json").exists() else Path(name)
-    try:
-        return Qwen3VLConfig.from_hf(path)
-    except OSError as error:
-        raise UserError(
-            f"{name} is not a model: give {', '.join(PRESETS)}, or a directory with a config.json"
-        ) from error
 
 
 def _capacity(mesh: MeshConfig) -> float:

@@ -22,7 +22,7 @@ from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
-from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import STORE_SPEC
@@ -201,6 +201,11 @@ def engine_programs(
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=everywhere)
 
     params = put(params, param_shardings(model, mesh))
+    lora = None
+    if recipe.lora is not None:
+        rules = LoraConfig((LoraRule("layers/.*", recipe.lora.rank, recipe.lora.alpha),))
+        lora = jax.eval_shape(lambda key: init_lora(key, params, model, rules), jax.random.key(0))
+        lora = put(lora, lora_shardings(model, lora, mesh))
     if kernels.slots == "in_place":  # as `rollout.Device` keeps them
         params = _layer_by_layer(params, mesh)
     store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
@@ -233,16 +238,16 @@ def engine_programs(
 
     yield EngineProgram(
         f"encode an image of {image_tokens} tokens",
-        traced(programs.encode_into, params, None, pool, vision, host(image_tokens)),
+        traced(programs.encode_into, params, lora, pool, vision, host(image_tokens)),
     )
     yield EngineProgram(
         f"extend {count} x {chunk} tokens",
-        traced(programs.extend_rows, params, None, store, pool, rows, view_length=length),
+        traced(programs.extend_rows, params, lora, store, pool, rows, view_length=length),
     )
     yield EngineProgram(
         f"decode {settings.max_steps} tokens in {slots} slots",
         traced(
-            programs.decode_rows, params, None, store, packed,
+            programs.decode_rows, params, lora, store, packed,
             view_length=length, max_steps=settings.max_steps,
             forbidden=(model.image_token_id, model.video_token_id),
         ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.plan.workload import Workload
@@ -19,9 +21,11 @@ class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """Recipe that sets the defaults of `scale`."""
+    """Recipe that sets the defaults of `scale`. It may be left out if a model is named: then it is that model's RL."""
     mesh: str
-    """Name of the mesh preset in `configs.mesh`."""
+    """A mesh preset; or axes and a device, like fsdp=8,device=h100; or auto,device=h100,devices=8."""
+    model: str = ""
+    """Another model than the recipe's: a preset like 8b, or a directory with a config.json."""
     scale: Scale = MINIATURE_RL
     """Sizes as the training command takes them. The engine's (replica devices, slots, extend rows) are looked for
     unless one of them is given."""
@@ -37,10 +41,47 @@ class PlanConfig:
     out: Path | None = None
     """The JSON file that the plan is written to."""
 
+    @staticmethod
+    def with_recipe(words: list[str]) -> list[str]:
+        """The words of a command, with the recipe in front that is meant where only a model is named.
+
+        Raises UserError for a model that no recipe trains.
+        """
+        named = [word for word in words if word == "--model" or word.startswith("--model=")]
+        if not named or not words[0].startswith("-"):
+            return words
+        place = words.index(named[0])
+        _, equals, model = named[0].partition("=")
+        if not equals:
+            model = words[place + 1] if place + 1 < len(words) else ""
+        return [recipe_of_model(model), *words]
+
     @classmethod
     def of(cls, name: str) -> PlanConfig:
         """The defaults of a recipe; the mesh is missing. Raises UserError if there is no such recipe."""
-        return cls(name, tyro.MISSING, default_scale(known(name, RECIPES, "recipe")))
+        return cls(name, tyro.MISSING, scale=default_scale(known(name, RECIPES, "recipe")))
+
+
+def recipe_of_model(model: str) -> str:
+    """The recipe that is meant where only a model is named. Raises UserError for a model that no recipe trains."""
+    name = f"hypereyes_{model.split('-')[0]}_rl"
+    if model not in PRESETS or name not in RECIPES:
+        raise UserError(f"name a recipe, too: there is none for the model {model!r} alone. Known: {', '.join(RECIPES)}")
+    return name
+
+
+def planned_model(name: str) -> Qwen3VLConfig:
+    """Of a preset, a folder of `assets`, or a directory with a config.json. Raises UserError if it is none of them."""
+    if name in PRESETS:
+        return PRESETS[name]
+    shipped = Path(str(resources.files("hypereyes_jax.assets") / name))
+    path = shipped if (shipped / "config.json").exists() else Path(name)
+    try:
+        return Qwen3VLConfig.from_hf(path)
+    except OSError as error:
+        raise UserError(
+            f"{name} is not a model: give {', '.join(PRESETS)}, or a directory with a config.json"
+        ) from error
 
 
 def known(name: str, table: dict[str, Any], what: str) -> Any:

@@ -44,6 +44,7 @@ EFFICIENCY = {
     "v5e": Efficiency(0.5, 0.5),
     "v5p": Efficiency(0.5, 0.5),
     "v6e": Efficiency(0.4, 0.5),
+    "rtx4090": Efficiency(0.4, 0.5),  # as v6e: nothing public for such a model
 }
 PARTS = ("prefill", "generation", "search", "teacher", "training", "sync", "host")
 

@@ -6,7 +6,7 @@ must run before jax is imported.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -14,11 +14,24 @@ from jax.experimental import topologies
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
 from hypereyes_jax.errors import UserError
 
-# What XLA's GPU compiler asks of a card: streaming multiprocessors, clock, level-2 cache. NVIDIA's data sheets.
+
+class _Card(NamedTuple):
+    """What XLA's GPU compiler asks of a card, from NVIDIA's data sheets and CUDA's table of compute capabilities."""
+
+    name: str
+    processors: int  # streaming multiprocessors
+    clock_ghz: float
+    cache: int  # bytes, level 2
+    capability: tuple[int, int] = (9, 0)
+    shared_memory: int = 233_472  # bytes of a multiprocessor; a block may have 1 KiB less
+    threads: int = 2048  # of a multiprocessor
+
+
 _CARDS = {
-    "h20": ("NVIDIA H20", 78, 1.98, 60 << 20),
-    "h100": ("NVIDIA H100 80GB HBM3", 132, 1.98, 50 << 20),
-    "h200": ("NVIDIA H200", 132, 1.98, 60 << 20),
+    "h20": _Card("NVIDIA H20", 78, 1.98, 60 << 20),
+    "h100": _Card("NVIDIA H100 80GB HBM3", 132, 1.98, 50 << 20),
+    "h200": _Card("NVIDIA H200", 132, 1.98, 60 << 20),
+    "rtx4090": _Card("NVIDIA GeForce RTX 4090", 128, 2.52, 72 << 20, (8, 9), 102_400, 1536),
 }
 
 
@@ -49,29 +62,29 @@ def compiler_options(mesh: MeshConfig) -> dict[str, Any]:
 
 
 def _card(device: str) -> str:
-    name, processors, clock, cache = _CARDS[device]
-    kind = DEVICES[device]
+    card, kind = _CARDS[device], DEVICES[device]
     info = {
         "threads_per_block_limit": 1024,
         "threads_per_warp": 32,
         "shared_memory_per_block": 49152,
-        "shared_memory_per_core": 233472,
-        "threads_per_core_limit": 2048,
-        "core_count": processors,
+        "shared_memory_per_core": card.shared_memory,
+        "threads_per_core_limit": card.threads,
+        "core_count": card.processors,
         "fpus_per_core": 128,
         "block_dim_limit_x": 2147483647,
         "block_dim_limit_y": 65535,
         "block_dim_limit_z": 65535,
         "memory_bandwidth": int(kind.memory_gbps * 1e9),
-        "l2_cache_size": cache,
-        "clock_rate_ghz": clock,
+        "l2_cache_size": card.cache,
+        "clock_rate_ghz": card.clock_ghz,
         "device_memory_size": int(kind.memory_gib * 2**30),
-        "shared_memory_per_block_optin": 232448,
+        "shared_memory_per_block_optin": card.shared_memory - 1024,
         "registers_per_core_limit": 65536,
         "registers_per_block_limit": 65536,
     }
     fields = " ".join(f"{key}: {value}" for key, value in info.items())
     return (
-        f"gpu_device_info {{ {fields} cuda_compute_capability {{ major: 9 }} }} "
-        f'platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 8 }} device_description_str: "{name}"'
+        f"gpu_device_info {{ {fields} cuda_compute_capability {{ major: {card.capability[0]} "
+        f"minor: {card.capability[1]} }} }} "
+        f'platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 8 }} device_description_str: "{card.name}"'
     )

@@ -152,9 +152,27 @@ class Device:
         if self.store is None:
             self._allocate()
 
-    def suspend(self) -> None:
-        """Gives back the memory of weights, slots and encoded images, until `set_weights`."""
-        self.params = self.lora = self.store = self.pool = None
+    def set_adapters(self, lora: Any) -> None:
+        """Swaps the adapters beside weights that stay, and allocates slots and images if they were given back.
+
+        Raises ValueError if the weights were given back, or the new adapters differ in structure, shape or dtype.
+        """
+        if self.params is None:
+            raise ValueError("the weights were given back: set them, too, with `set_weights`")
+        if self._shapes[1] != jax.tree.map(_shape, lora):
+            raise ValueError("the new lora differ from the engine's in structure, shape or dtype")
+        self.lora = lora
+        if self.store is None:
+            self._allocate()
+
+    def suspend(self, weights: bool = True) -> None:
+        """Gives back the memory of slots, encoded images and adapters, and of the weights unless told not to.
+
+        `set_weights` takes it again; `set_adapters` does where the weights stayed.
+        """
+        if weights:
+            self.params = None
+        self.lora = self.store = self.pool = None
 
     def block_until_ready(self) -> None:
         """Waits until the device has done all it was told."""

@@ -325,14 +325,22 @@ class Engine:
         self.version = version
         self.images.clear()
 
-    def suspend(self) -> None:
-        """Gives back the memory of weights, slots and encoded images, until `set_weights`.
+    def set_adapters(self, lora: Any, version: int) -> None:
+        """As `set_weights`, of the adapters alone: the weights beside them stay."""
+        if self.in_use and self.device.spans_processes:
+            raise ValueError("a replica over several processes gets new weights between plays, not while it is in use")
+        self.device.set_adapters(lora)
+        self.version = version
+        self.images.clear()
+
+    def suspend(self, weights: bool = True) -> None:
+        """Gives back the memory of weights (unless told not to), slots and encoded images, until they are set again.
 
         Raises ValueError if a sequence holds a slot: its cache would be lost.
         """
         if len(self._free) != self.settings.slots:
             raise ValueError(f"{self.settings.slots - len(self._free)} slots are in use; release them first")
-        self.device.suspend()
+        self.device.suspend(weights)
         self.images.clear()
 
     def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:

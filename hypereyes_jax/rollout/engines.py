@@ -33,7 +33,9 @@ class Engines:
         self.all = list(engines)
 
     @classmethod
-    def on_one_device(cls, config: Qwen3VLConfig, params: Any, settings: EngineConfig, count: int = 0) -> Engines:
+    def on_one_device(
+        cls, config: Qwen3VLConfig, params: Any, settings: EngineConfig, count: int = 0, lora: Any = None
+    ) -> Engines:
         """Engines that divide `settings.slots` among them, and share the device and the arrays of the weights.
 
         On a CPU a decode step of a small model is hundreds of operations too short to be worth dividing among cores:
@@ -42,12 +44,13 @@ class Engines:
 
         Args:
           count: of engines; 0 = two on a CPU of at least two cores where each has eight slots or more, else one.
+          lora: adapters, which later ones must be shaped like; None = there are never any.
         """
         if count == 0:
             pays = jax.default_backend() == "cpu" and (os.cpu_count() or 1) > 1 and settings.slots >= 2 * _FEWEST_SLOTS
             count = 2 if pays else 1
         shares = [settings.slots // count + (number < settings.slots % count) for number in range(count)]
-        return cls([Engine(config, params, _with_slots(settings, slots)) for slots in shares if slots])
+        return cls([Engine(config, params, _with_slots(settings, slots), lora=lora) for slots in shares if slots])
 
     @property
     def params(self) -> Any:
@@ -59,10 +62,10 @@ class Engines:
         for engine in self.all:
             engine.set_weights(params, lora, version)
 
-    def suspend(self) -> None:
+    def suspend(self, weights: bool = True) -> None:
         """`Engine.suspend` of each."""
         for engine in self.all:
-            engine.suspend()
+            engine.suspend(weights)
 
     @contextlib.asynccontextmanager
     async def running(self, group: int = 1, timeline: Timeline | None = None) -> AsyncIterator[RunningEngines]:

@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from hypereyes_jax.files import json_kind
@@ -23,8 +24,9 @@ class ShapeError(ValueError):
 def from_json(kind: type[T], value: Any, place: str = "") -> T:
     """`value` as `kind`: what `dataclasses.asdict` and JSON made of it, undone.
 
-    Knows dataclasses (fields with defaults may be missing, others may not; unknown ones are refused), texts, numbers,
-    booleans, enums of texts, None, unions, lists, tuples and dictionaries with text keys. Numbers are finite.
+    Knows dataclasses (fields with defaults may be missing, others may not; unknown ones are refused), texts, paths,
+    numbers, booleans, enums and literals, None, unions, lists, tuples and dictionaries with text keys. Numbers are
+    finite.
 
     Args:
       place: where the value stands, for errors: "turns[3].box".
@@ -45,6 +47,15 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, str) or value not in {each.value for each in kind}:
             raise _error(place, f"one of {', '.join(str(each.value) for each in kind)}", value)
         return kind(value)
+    if origin is typing.Literal:
+        words = typing.get_args(kind)
+        if value not in words:
+            raise _error(place, f"one of {', '.join(map(str, words))}", value)
+        return value
+    if kind is Path:
+        if not isinstance(value, str):
+            raise _error(place, "a path", value)
+        return Path(value)
     if origin in (Union, types.UnionType):
         return _union(typing.get_args(kind), value, place)
     if origin in (list, tuple):

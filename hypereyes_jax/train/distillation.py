@@ -28,6 +28,7 @@ from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.forward import reads_alike
 from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.learner.state import Params
 from hypereyes_jax.learner.teacher import LocalTeacher, Teacher, Unscored
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.processing import ChatFormat, SampledChunk
@@ -38,7 +39,7 @@ from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import TeacherServerConfig
 from hypereyes_jax.train.sizes import Scale
-from hypereyes_jax.train.types import TeacherSource
+from hypereyes_jax.train.types import OwnBase, TeacherSource
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ def choose_teacher(
     server: TeacherServerConfig,
     temperature: float,
     opd: Literal["advantage", "reverse-kl"] = "advantage",
+    base: str = "",
 ) -> TeacherSource | None:
     """The teacher that the settings name, if any.
 
     Args:
       temperature: the student's, at which the two are compared.
       opd: the form of distillation, as `LearnerConfig.opd`.
+      base: the policy's checkpoint, where it stays frozen beside adapters that train.
 
     Raises UserError for two teachers, a server that can't be one, or no weights for a form that needs them.
     """
@@ -65,7 +68,9 @@ def choose_teacher(
     if not server.url:
         if server != TeacherServerConfig():
             raise UserError("settings of a teacher's server are given, but not where it is: add --teacher-server.url")
-        return directory
+        # A step takes its frozen weights' buffers, so the loss that runs a teacher inside of it needs others.
+        same = directory is not None and base != "" and Path(directory).resolve() == Path(base).resolve()
+        return OwnBase() if same and opd == "advantage" else directory
     if directory is not None:
         raise UserError(f"two teachers: {directory} and {server.url}. Give either --teacher or --teacher-server.url.")
     if urlsplit(server.url).scheme not in ("http", "https") or not urlsplit(server.url).netloc:
@@ -88,15 +93,21 @@ class Distillation:
 
     Args:
       teacher: None = no distillation.
+      shares_base: its weights are those that `share_base` is given.
     """
 
-    def __init__(self, teacher: Teacher | None, processes: Processes):
-        self._teacher, self._processes = teacher, processes
+    def __init__(self, teacher: Teacher | None, processes: Processes, shares_base: bool = False):
+        self._teacher, self._processes, self._shares_base = teacher, processes, shares_base
 
     @property
     def local(self) -> LocalTeacher | None:
         """The teacher, if its weights are here."""
         return self._teacher if isinstance(self._teacher, LocalTeacher) else None
+
+    def share_base(self, params: Params) -> None:
+        """The policy's present frozen weights, whose buffers each step takes anew."""
+        if self._shares_base and self.local is not None:
+            self.local.params = params
 
     async def __call__(self, samples: Sequence[TrainingSample]) -> tuple[list[TrainingSample], dict[str, float]]:
         """Gives failed samples the teacher's log-probs of their tokens, where it has any.
@@ -165,6 +176,8 @@ async def open_distillation(
     """
     if teacher is None:
         yield Distillation(None, processes)
+    elif isinstance(teacher, OwnBase):
+        yield Distillation(_scorer(model, None, rollouts.scale, samples, processes), processes, shares_base=True)
     elif not isinstance(teacher, TeacherServerConfig):
         yield Distillation(_local(teacher, model, rollouts, samples, processes), processes)
     else:
@@ -189,6 +202,13 @@ def _local(
         )
     if chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
         raise UserError(f"{path} has another vocabulary than the policy: it can't score the policy's tokens.")
+    return _scorer(model, params, scale, samples, processes)
+
+
+def _scorer(
+    model: Qwen3VLConfig, params: Params | None, scale: Scale, samples: int, processes: Processes
+) -> LocalTeacher:
+    learn = scale.learner
     packing = scale.pack(samples // processes.count // 2, processes.shards)
     return LocalTeacher(
         model,

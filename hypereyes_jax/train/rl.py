@@ -23,6 +23,7 @@ from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_json
 from hypereyes_jax.learner.checkpoint import weights_digest
+from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.train.distillation import open_distillation
 from hypereyes_jax.train.question_selection import PASSES, Selection, read_selection, select, short_enough
@@ -41,8 +42,10 @@ def train(
     settings: RlSettings,
     services: RlServices = RlServices(),  # noqa: B008 - frozen
     method: RlMethod = RlMethod(),  # noqa: B008 - frozen
-) -> Params:
-    """Select, train, and return the trained weights; the engines hold them, too.
+) -> tuple[Params, Lora | None]:
+    """Select, train, and return the weights; the engines hold them, too.
+
+    Where adapters train, the weights are as they were, and the adapters come beside them.
 
     Args:
       params: the policy's, which the engines sample from. They are used up.
@@ -63,7 +66,7 @@ async def _train(
     settings: RlSettings,
     services: RlServices,
     method: RlMethod,
-) -> Params:
+) -> tuple[Params, Lora | None]:
     """As `train`, with the services open."""
     samples = settings.prompts * settings.group
     async with (

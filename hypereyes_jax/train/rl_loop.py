@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,18 @@ from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
 from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.reward import load_rewards
 from hypereyes_jax.learner.state import weights
+from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout import Timeline, Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.stop import RunStopped
+from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.distillation import Distillation
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
@@ -89,7 +93,14 @@ class RlLoop:
         self._references = ReferenceStore(questions.references, method.tighten)
         samples = settings.prompts * settings.group // run.processes.count
         self._packing = scale.pack(samples, run.processes.shards)
-        optimizer = replace(scale.learner.optimizer, learning_rate=settings.learning_rate)
+        optimizer = replace(
+            scale.learner.optimizer,
+            learning_rate=settings.learning_rate,
+            final_learning_rate=settings.learning_rate / 10,
+            total_steps=settings.steps,
+        )
+        if (own_pieces := records(optimizer)) and run.processes.first:
+            write_json(run.directory.file(OPTIMIZER_RECORD), own_pieces)
         learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
         self._train_mode = learn.train
         self._monitor, self._finite = StepMonitor(model, learn.train), FiniteSteps()
@@ -97,12 +108,14 @@ class RlLoop:
         teacher_model = teacher.model if teacher else None
         self._learner = make_learner(model, learn, run.processes.mesh, teacher_config=teacher_model)
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
-        self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params)
+        rules = adapter_rules(settings.lora_rank, settings.lora_alpha) if learn.train == "lora" else None
+        adapters = None if rules is None else partial(init_lora, config=model, lora_config=rules)
+        self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params, adapters)
         self._outages = OutageWatch()
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
-    async def train(self) -> Params:
-        """The trained weights, after all steps that the settings ask for.
+    async def train(self) -> tuple[Params, Lora | None]:
+        """The weights after all steps that the settings ask for; where adapters train, those beside them, and these.
 
         Raises RunStopped if the run was asked to stop, once what was done is saved.
         """
@@ -153,7 +166,7 @@ class RlLoop:
                         self._save(checkpoints)
                         schedule.written()
                         saved = step + 1
-        return weights(self._state, self._train_mode)[0]
+        return weights(self._state, self._train_mode)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         # The search store has no position: see docs/environment.md.
@@ -308,7 +321,9 @@ class RlLoop:
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
-        return self._rollouts.publish(weights(self._state, self._train_mode)[0], version)
+        params, lora = weights(self._state, self._train_mode)
+        self._distillation.share_base(params)
+        return self._rollouts.publish(params, version, lora)
 
     def _epoch_steps(self) -> int:
         return len(self._questions) // self._settings.prompts

@@ -21,11 +21,13 @@ from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
 from hypereyes_jax.launch.replica_group.connect import connect
 from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
 from hypereyes_jax.learner.packing import TrainingSample
+from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rollout import Engine, Timeline, Trajectory, run_episodes
 from hypereyes_jax.rollout.device import Device
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+from hypereyes_jax.train.server_engines import ServerEngines
 from hypereyes_jax.train.sizes import Scale
 
 
@@ -38,7 +40,7 @@ class RolloutEngines:
     """Engines with the same weights. A `with` statement around their use tells the others of a team how it ended.
 
     Args:
-      engines: those of this process's devices; none in a process that follows.
+      engines: those of this process's devices, or a server; none in a process that follows.
       chat: renders messages to tokens.
       scale: the rules of episodes and sampling.
       copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
@@ -48,7 +50,7 @@ class RolloutEngines:
 
     def __init__(
         self,
-        engines: Engines,
+        engines: Engines | ServerEngines,
         chat: ChatFormat,
         scale: Scale,
         copies: ReplicaWeights | None = None,
@@ -60,6 +62,7 @@ class RolloutEngines:
         self.scale = scale
         self._copies = copies
         self._followers, self._following = followers, following
+        self._keeps_base = False  # engines keep weights that do not train, while a step is computed
 
     @classmethod
     def on_mesh(
@@ -71,6 +74,7 @@ class RolloutEngines:
         copies: ReplicaWeights,
         processes: Processes,
         at_once: int,
+        lora: Lora | None = None,
     ) -> RolloutEngines:
         """Engines on replicas' devices, with copies of weights that lie on the learner's mesh.
 
@@ -78,19 +82,29 @@ class RolloutEngines:
           copies: makes them.
           processes: in the teams of the replicas.
           at_once: rollouts that all processes play at a time; no engine gets more slots than its share of them.
+          lora: adapters on the learner's mesh, where adapters train. Engines then keep the weights beside them, if
+            they have a copy of their own, and `publish` sends adapters alone.
 
         Raises UserError if the processes of a team can't reach each other.
         """
         link = connect(processes, _end)
         slots = min(scale.slots, -(-at_once // len(copies.grid)))
         settings = replace(scale, slots=slots).engine()
-        placed = list(zip(copies(params), copies.meshes, strict=True))
+        adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
+        placed = list(zip(copies(params), adapters, copies.meshes, strict=True))
         if isinstance(link, Listener):
-            (own, replica), *_ = placed
-            return cls(Engines([]), chat, scale, copies, following=(Device(model, own, settings, mesh=replica), link))
-        announced = None if link is None else link.announced
-        engines = [Engine(model, own, settings, mesh=replica, announced=announced) for own, replica in placed]
-        return cls(Engines(engines), chat, scale, copies, link)
+            (own, own_lora, replica), *_ = placed
+            device = Device(model, own, settings, lora=own_lora, mesh=replica)
+            made = cls(Engines([]), chat, scale, copies, following=(device, link))
+        else:
+            announced = None if link is None else link.announced
+            engines = [
+                Engine(model, own, settings, lora=own_lora, mesh=replica, announced=announced)
+                for own, own_lora, replica in placed
+            ]
+            made = cls(Engines(engines), chat, scale, copies, link)
+        made._keeps_base = lora is not None and not copies.shares(params)
+        return made
 
     def __enter__(self) -> RolloutEngines:
         return self
@@ -112,26 +126,40 @@ class RolloutEngines:
         """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
         if self._copies is None:
             return
-        self.engines.suspend()
+        self.engines.suspend(weights=not self._keeps_base)
         if self._following is not None:
-            self._following[0].suspend()
+            self._following[0].suspend(weights=not self._keeps_base)
 
-    def publish(self, params: Any, version: int) -> dict[str, float]:
+    def publish(self, params: Any, version: int, lora: Lora | None = None) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on.
+
+        Args:
+          lora: where adapters train; then `params` are the weights beside them, which never change.
 
         Returns, on a mesh, sync_gib: what this process's devices received.
         """
         if self._copies is None:
-            self.engines.set_weights(params, None, version)
+            self.engines.set_weights(params, lora, version)
             return {}
         self.suspend()  # there may be no room for old and new
+        adapters = [None] * len(self._copies.meshes) if lora is None else self._copies.adapters(lora)
+        if self._keeps_base:
+            self._set_adapters(adapters, version)
+            return {"sync_gib": self._copies.received_bytes(lora) / 2**30}
         copies = self._copies(params)
         if self._following is not None:
-            self._following[0].set_weights(copies[0], None)
+            self._following[0].set_weights(copies[0], adapters[0])
         else:
-            for engine, own in zip(self.engines.all, copies, strict=True):
-                engine.set_weights(own, None, version)
-        return {"sync_gib": self._copies.received_bytes(params) / 2**30}
+            for engine, own, own_lora in zip(self.engines.all, copies, adapters, strict=True):
+                engine.set_weights(own, own_lora, version)
+        return {"sync_gib": self._copies.received_bytes(params if lora is None else lora) / 2**30}
+
+    def _set_adapters(self, adapters: Sequence[Any], version: int) -> None:
+        if self._following is not None:
+            self._following[0].set_adapters(adapters[0])
+            return
+        for engine, own in zip(self.engines.all, adapters, strict=True):
+            engine.set_adapters(own, version)
 
     async def rest(self) -> None:
         """Every process calls it after its plays: those that follow have worked for their leader until then."""

@@ -26,6 +26,10 @@ class RlSettings:
     """The learning rate, which stays constant. The paper's is 1e-6; a model this small takes larger steps."""
     opd_coef: float = MINIATURE.learner.opd_coef
     """Weight of on-policy distillation on failed rollouts; 0 leaves it out."""
+    lora_rank: int = AdapterConfig.rank
+    """Rank of the adapters, where --scale.learner.train is lora."""
+    lora_alpha: float = AdapterConfig.alpha
+    """Alpha of the adapters: what they add is multiplied with alpha / rank."""
     checkpoint_every: int = MINIATURE.checkpoint_every
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
@@ -117,3 +121,24 @@ class TeacherServerConfig:
     to 5 s."""
     deadline: float = 300.0
     """Seconds that all samples of a step may take; those not scored by then are not distilled."""
+
+
+@dataclass(frozen=True)
+class SamplerServerConfig:
+    """A server that runs the checkpoint and samples the rollouts in place of engines here. Each step it is sent the
+    adapter, which it reads from the run's directory.
+    """
+
+    url: str = ""
+    """Address of the server, like http://host:30000; without one, engines of this run sample."""
+    kind: Literal["sglang", "vllm"] = "sglang"
+    """What serves: SGLang, started with --enable-lora, or vLLM, with --enable-lora, --logprobs-mode processed_logprobs
+    and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+    key_env: str = "SAMPLER_API_KEY"
+    """Name of the environment variable that holds the server's key, if it wants one."""
+    in_flight: int = 64
+    """Number of requests that are sent at a time."""
+    timeout: float = 600.0
+    """Seconds that one turn may take."""
+    attempts: int = 3
+    """Number of tries of a request that fails, with growing pauses."""

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of adapters on demonstrations."""
+"""Supervised fine-tuning on demonstrations, of adapters or of the weights themselves."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.learner.state import weights
-from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.types import Chunk
 from hypereyes_jax.runs.stop import RunStopped
+from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.settings import SftSettings
@@ -45,16 +47,14 @@ def train(
     settings: SftSettings,
     scale: Scale = MINIATURE_SFT,
     options: SourceOptions | None = None,
-) -> tuple[Params, Lora]:
-    """The base weights as they were, and the trained adapters.
+) -> tuple[Params, Lora | None]:
+    """The base weights as they were, and the trained adapters; or trained weights and None, as the scale says.
 
     Args:
       demonstrations: any source of them; rows that can't be used are left out and named unless `options` refuse them.
 
-    Raises UserError for a scale that does not train adapters, and for too few demonstrations.
+    Raises UserError for too few demonstrations.
     """
-    if scale.learner.train != "lora":
-        raise UserError(f"SFT trains adapters: --scale.learner.train must be lora, not {scale.learner.train}")
     processes, directory = run.processes, run.directory
     trajectories = open_demonstrations(demonstrations, chat, model, scale, processes, run.stages.console, options)
     steps = len(trajectories) * settings.epochs // settings.batch
@@ -70,14 +70,15 @@ def train(
         warmup_steps=max(1, steps // 20),
         total_steps=steps,
     )
+    if (own_pieces := records(optimizer)) and processes.first:
+        write_json(directory.file(OPTIMIZER_RECORD), own_pieces)
     learner = make_learner(model, replace(scale.learner, optimizer=optimizer), processes.mesh)
-    rules = LoraConfig((LoraRule("layers/.*", settings.lora_rank, settings.lora_alpha),), settings.dropout)
-
-    def adapters_of(key: jax.Array, params: Params) -> Lora:
-        return init_lora(key, params, model, rules)
-
-    state = initial_state(processes.mesh, learner, settings.seed, params, adapters_of)
-    monitor, finite = StepMonitor(model, "lora"), FiniteSteps()
+    mode, make_adapters = scale.learner.train, None
+    if mode == "lora":
+        rules = adapter_rules(settings.lora_rank, settings.lora_alpha, settings.dropout)
+        make_adapters = partial(init_lora, config=model, lora_config=rules)
+    state = initial_state(processes.mesh, learner, settings.seed, params, make_adapters)
+    monitor, finite = StepMonitor(model, mode), FiniteSteps()
     threads = settings.loader_threads or min(8, os.cpu_count() or 1)
     pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
     weighting: Weighting = "token-mean" if settings.weighting == "token" else "sequence-mean"
@@ -128,6 +129,4 @@ def train(
                     schedule.written()
                 if reason and step + 1 < steps:
                     raise RunStopped(f"stopped after step {step + 1} of {steps} ({reason}); it is saved.")
-    base, adapters = weights(state, "lora")
-    assert adapters is not None
-    return base, adapters
+    return weights(state, mode)

@@ -18,6 +18,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing.lengths import episode_tokens
 from hypereyes_jax.processing.types import Chunk
+from hypereyes_jax.train.settings import RlSettings, SftSettings
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,12 @@ class Scale:
             patch_dtype="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
         )
 
+    def weights_dtype(self) -> str:
+        """Of a checkpoint's weights as they are held: those that train are kept in float32, since a small step would be
+        rounded away; frozen ones as they are computed with.
+        """
+        return self.learner.compute_dtype if self.learner.train == "lora" else "float32"
+
     def tokens(self, chunks: Sequence[Chunk]) -> int:
         """Length of a trajectory or a part of one, visual tokens counted one by one."""
         return episode_tokens(chunks, self.min_pixels, self.max_pixels)
@@ -149,6 +156,18 @@ def known_recipe(name: str, stage: str) -> Recipe:
     if name not in names:
         raise UserError(f"there is no recipe {name!r} for {stage}. Known: {', '.join(names)}")
     return RECIPES[name]
+
+
+def refuse_adapter_settings(scale: Scale, given: SftSettings | RlSettings, default: SftSettings | RlSettings) -> None:
+    """Raises UserError for settings of adapters where none train."""
+    if scale.learner.train == "lora":
+        return
+    for name in ("lora_rank", "lora_alpha", "dropout"):
+        if getattr(given, name, None) != getattr(default, name, None):
+            raise UserError(
+                f"--settings.{name.replace('_', '-')} is of adapters, and the weights themselves are trained: give "
+                "--scale.learner.train lora, too"
+            )
 
 
 def refuse_settings(scale: Scale, default: Scale) -> None:

@@ -16,7 +16,12 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.settings import SelectionRule, TeacherServerConfig
 
-TeacherSource = str | Path | TeacherServerConfig  # a checkpoint, or a server that scores
+
+class OwnBase:
+    """As a teacher: the frozen weights beside the policy's adapters, which are held once."""
+
+
+TeacherSource = str | Path | TeacherServerConfig | OwnBase  # a checkpoint, or a server that scores
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def run(path, monkeypatch, settings, engine):
     rollouts = RolloutEngines(Engines([Engine(model, params, engine.exact())]), chat, MINIATURE_RL)
     with monkeypatch.context() as patched, Stages() as stages:
         patched.setattr(RolloutEngines, "play", playing)
-        params = rl.train(TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings)
+        params, _ = rl.train(TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings)
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert (path / TIMELINE).exists()
     return steps, rows, params

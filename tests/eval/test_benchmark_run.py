@@ -1,5 +1,6 @@
 """Benchmarks asked in parts, stored as they are made, and shown beside the paper's rows."""
 
+import asyncio
 import csv
 import io
 import json
@@ -9,7 +10,13 @@ import pytest
 from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_run import OpenBenchmark, evaluate_benchmark, published_score, read_results
+from hypereyes_jax.eval.benchmark_run import (
+    OpenBenchmark,
+    evaluate_benchmark,
+    published_score,
+    read_results,
+    several_samples,
+)
 from hypereyes_jax.eval.benchmark_table import (
     PAPER,
     Cell,
@@ -39,10 +46,13 @@ class Model:
     def __init__(self, **told):
         self.told, self.parts, self.spent = told, [], 0.0
 
-    async def __call__(self, questions):
+    async def __call__(self, questions, on_end):
         self.parts.append([q.id for q in questions])
         self.spent += 0.5
-        return [trajectory(q.id, **self.told.get(q.id, {})) for q in questions]
+        played = [trajectory(q.id, **self.told.get(q.id, {})) for q in questions]
+        for number, each in enumerate(played):
+            on_end(number, each)
+        return played
 
 
 async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch"):
@@ -82,6 +92,39 @@ async def test_the_same_call_asks_only_what_is_open(tmp_path):
     second = await run(again, results)
     assert again.parts == [["b", "d"]]
     assert (second.n, second.unscored, second.accuracy) == (5, 0, 1.0)
+
+
+async def test_a_question_is_stored_as_it_ends_also_when_the_rest_of_its_part_does_not(tmp_path):
+    class Killed(Model):
+        async def __call__(self, questions, on_end):
+            on_end(0, trajectory(questions[0].id))
+            await asyncio.sleep(0)
+            raise KeyboardInterrupt
+
+    results = tmp_path / "r.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        await run(Killed(), results, part=5)
+    assert set(read_results(results)) == {"a"}
+    again = Model()
+    summary = await run(again, results, part=5)
+    assert again.parts == [["b", "c", "d", "e"]]
+    assert summary.n == 5
+
+
+async def test_several_answers_to_a_question_are_means_over_all_and_intervals_over_questions(tmp_path):
+    told = {f"{name}#{sample}": {"answer": "Sweden"} for name, sample in (("a", 0), ("a", 1), ("a", 2), ("b", 1))}
+    questions = [question(name) for name in "ab"]
+    opened = OpenBenchmark("mmsearch", BENCHMARKS["mmsearch"], ("a", "b"), questions, False)
+    asked = several_samples(opened, 3)
+    model = Model(**told)
+    summary = await evaluate_benchmark(model, asked, Judge(), tmp_path / "r.jsonl", visual_tokens=lambda image: 1)
+    assert model.parts == [["a#0", "a#1", "a#2", "b#0", "b#1", "b#2"]]
+    assert (summary.n, summary.samples, summary.any_correct) == (6, 3, 0.5)
+    assert summary.accuracy == pytest.approx(2 / 6)
+    assert (summary.accuracy_low, summary.accuracy_high) == wilson_interval(1, 2)  # of two questions
+    assert several_samples(opened, 1) is opened
+    with pytest.raises(UserError, match="at least 1"):
+        several_samples(opened, 0)
 
 
 async def test_a_torn_last_line_is_asked_again_and_a_damaged_one_is_told(tmp_path):

@@ -30,6 +30,14 @@ class ChatEndpoint:
     image_side: int = 2048  # pixels; images are scaled down to it before they are sent
 
 
+@dataclass(frozen=True)
+class _Sampling:
+    temperature: float
+    max_tokens: int
+    stop: tuple[str, ...]
+    top_p: float | None
+
+
 class ChatClient:
     """Messages are (role, parts) pairs, where parts are texts and images in order.
 
@@ -57,10 +65,13 @@ class ChatClient:
         temperature: float = 0.0,
         max_tokens: int = 1024,
         stop: Sequence[str] = (),
+        top_p: float | None = None,
     ) -> ChatReply:
         """One whole reply; transient failures are tried again. Raises ChatError."""
         try:
-            reply: ChatReply = await retrying(self._policy)(self._ask, messages, temperature, max_tokens, stop)
+            reply: ChatReply = await retrying(self._policy)(
+                self._ask, messages, _Sampling(temperature, max_tokens, tuple(stop), top_p)
+            )
         except SearchError as error:
             raise _chat_error(error) from None
         return reply
@@ -72,9 +83,10 @@ class ChatClient:
         temperature: float = 0.0,
         max_tokens: int = 1024,
         stop: Sequence[str] = (),
+        top_p: float | None = None,
     ) -> AsyncIterator[str | ChatReply]:
         """Yields pieces of text as they are written, then the whole ChatReply. Not tried again. Raises ChatError."""
-        body = self._body(messages, temperature, max_tokens, stop)
+        body = self._body(messages, _Sampling(temperature, max_tokens, tuple(stop), top_p))
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         reader = StreamReader(self._where)
         try:
@@ -101,11 +113,9 @@ class ChatClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _ask(
-        self, messages: Sequence[tuple[str, Sequence[Part]]], temperature: float, max_tokens: int, stop: Sequence[str]
-    ) -> ChatReply:
+    async def _ask(self, messages: Sequence[tuple[str, Sequence[Part]]], sampling: _Sampling) -> ChatReply:
         while True:
-            body = self._body(messages, temperature, max_tokens, stop)
+            body = self._body(messages, sampling)
             async with self._slots.get():
                 reply = await self._http.request("POST", self._url, body=body)
             if not self._adapts_to(reply, body):
@@ -128,22 +138,26 @@ class ChatClient:
         if "max_completion_tokens" in reply.words and "max_tokens" in body:
             self._limit_name = "max_completion_tokens"
             return True
-        if "temperature" in reply.words and "support" in reply.words and "temperature" in body:
+        if (
+            ("temperature" in reply.words or "top_p" in reply.words)
+            and "support" in reply.words
+            and "temperature" in body
+        ):
             self._sends_temperature = False
             return True
         return False
 
-    def _body(
-        self, messages: Sequence[tuple[str, Sequence[Part]]], temperature: float, max_tokens: int, stop: Sequence[str]
-    ) -> dict[str, Any]:
+    def _body(self, messages: Sequence[tuple[str, Sequence[Part]]], sampling: _Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": [{"role": role, "content": self._content(parts)} for role, parts in messages],
-            self._limit_name: max_tokens,
+            self._limit_name: sampling.max_tokens,
         }
-        if self._sends_temperature:
-            body["temperature"] = temperature
-        return body | {"stop": list(stop)} if stop else body
+        if self._sends_temperature:  # models that take the one at its default only take the other so, too
+            body["temperature"] = sampling.temperature
+            if sampling.top_p is not None:
+                body["top_p"] = sampling.top_p
+        return body | {"stop": list(sampling.stop)} if sampling.stop else body
 
     def _content(self, parts: Sequence[Part]) -> str | list[dict[str, Any]]:
         if all(isinstance(part, str) for part in parts):

@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.sharding import param_shardings
+from hypereyes_jax.models.lora import Lora
+from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.rollout.replicas.layout import own_replicas, replica_grid, replica_mesh
 
 
@@ -36,8 +37,9 @@ class ReplicaWeights:
 
     def __init__(self, model: Qwen3VLConfig, mesh: Mesh, dtype: Any, devices: int = 0):
         self.grid = replica_grid(model.text, list(mesh.devices.flat), devices)
-        self._dtype = dtype
-        self._together = param_shardings(model, replica_mesh(self.grid))
+        self._model, self._dtype = model, dtype
+        self._all = replica_mesh(self.grid)
+        self._together = param_shardings(model, self._all)
         self.meshes = [replica_mesh(replica[None]) for replica in own_replicas(self.grid)]
         self._apart = [param_shardings(model, one) for one in self.meshes]
         self._cast = jax.jit(lambda x: x.astype(dtype))
@@ -45,13 +47,32 @@ class ReplicaWeights:
     def __call__(self, params: Any) -> list[Any]:
         """The weights of each of this process's replicas, as they are now. Waits until they are there.
 
-        Of a replica over several processes, each of them gets its part of the same arrays.
+        Of a replica over several processes, each of them gets its part of the same arrays. Weights that lie where a
+        replica has them already, in its precision, are not copied: it then holds the learner's own arrays.
         """
+        return self._copied(params, self._together, self._apart)
 
+    def adapters(self, lora: Lora) -> list[Lora]:
+        """As calling it, for adapters."""
+        return self._copied(lora, *self._places_of(lora))
+
+    def shares(self, params: Any) -> bool:
+        """Whether replicas hold these weights' own arrays."""
+        where = zip(jax.tree.leaves(params), jax.tree.leaves(self._together), strict=True)
+        return all(x.dtype == self._dtype and x.sharding.is_equivalent_to(place, x.ndim) for x, place in where)
+
+    def _places_of(self, lora: Lora) -> tuple[Lora, list[Lora]]:
+        """Of adapters on all replicas together, and on each of this process's."""
+        return (
+            lora_shardings(self._model, lora, self._all),
+            [lora_shardings(self._model, lora, one) for one in self.meshes],
+        )
+
+    def _copied(self, tree: Any, together: Any, each: list[Any]) -> list[Any]:
         def copied(x: jax.Array, together: NamedSharding, *apart: NamedSharding) -> list[jax.Array]:
             # One at a time: programs in flight together may run in another order in another process, and CPU devices
             # then wait for each other for ever.
-            copies = jax.block_until_ready(jax.device_put(self._cast(x), together))
+            copies = jax.block_until_ready(jax.device_put(x if x.dtype == self._dtype else self._cast(x), together))
             by_device = {shard.device: shard.data for shard in copies.addressable_shards}
             # A replica's arrays are the pieces that lie on its devices: nothing is copied again.
             return [
@@ -61,15 +82,20 @@ class ReplicaWeights:
                 for place in apart
             ]
 
-        lists = jax.tree.map(copied, params, self._together, *self._apart)
-        outer, inner = jax.tree.structure(params), jax.tree.structure([0] * len(self.meshes))
+        lists = jax.tree.map(copied, tree, together, *each)
+        outer, inner = jax.tree.structure(tree), jax.tree.structure([0] * len(self.meshes))
         return jax.tree.transpose(outer, inner, lists)
 
-    def received_bytes(self, params: Any) -> int:
-        """What this process's devices need of a copy and did not hold a share of already, all together."""
+    def received_bytes(self, tree: Any) -> int:
+        """What this process's devices need of a copy and did not hold a share of already, all together.
+
+        Args:
+          tree: weights, or adapters.
+        """
         total = 0
         size = np.dtype(self._dtype).itemsize
-        for x, together in zip(jax.tree.leaves(params), jax.tree.leaves(self._together), strict=True):
+        places = self._places_of(tree)[0] if isinstance(tree, Lora) else self._together
+        for x, together in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True):
             held = x.sharding.addressable_devices_indices_map(x.shape)
             for device, wanted in together.addressable_devices_indices_map(x.shape).items():
                 needed = _overlap(wanted, wanted, x.shape)

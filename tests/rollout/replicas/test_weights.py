@@ -11,10 +11,11 @@ import pytest
 _PROGRAM = """
 import sys
 import jax, numpy as np
-from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.qwen3_vl import init_params
-from hypereyes_jax.models.sharding import make_mesh, param_shardings
+from hypereyes_jax.models.sharding import lora_shardings, make_mesh, param_shardings
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from tests.learner.sharded_steps import MODELS
 
@@ -38,6 +39,24 @@ for order in orders.values():
             held = sum(shard.data.size for leaf in jax.tree.leaves(placed) for shard in leaf.addressable_shards)
             whole = sum(leaf.size for leaf in jax.tree.leaves(params))
             assert copies.received_bytes(placed) == 2 * (8 * whole - held)
+
+# Adapters go where the weights that they adapt lie; weights that lie in their places already are not copied.
+lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), init_lora(
+    jax.random.key(1), params, config, LoraConfig((LoraRule("layers/.*", 2, 4.0),))))
+copies = ReplicaWeights(config, mesh, "float32", 2)
+on_mesh = jax.device_put(lora, lora_shardings(config, lora, mesh))
+for replica in copies.adapters(on_mesh):
+    for found, wanted in zip(jax.tree.leaves(replica), jax.tree.leaves(lora), strict=True):
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+assert 0 < copies.received_bytes(on_mesh) < copies.received_bytes(placed) / 5
+assert not copies.shares(placed)
+one = make_mesh(MeshConfig("one", "cpu"), devices[:1])
+alone = jax.device_put(params, param_shardings(config, one))
+assert ReplicaWeights(config, one, "float32").shares(alone)
+assert not ReplicaWeights(config, one, "bfloat16").shares(alone)
+where = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(alone)]
+(held,) = ReplicaWeights(config, one, "float32")(alone)
+assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(held)] == where
 
 refused = {3: "3 devices does not divide a process's 8"}
 if not config.text.moe:

@@ -1,0 +1,140 @@
+"""`--config FILE` and `--print-config`: the settings of a command as YAML or JSON, out and in again.
+
+A file holds all settings or a few of them, by the names of the options (`settings: {learning_rate: 1e-5}`); what it
+leaves out is as the recipe that it names has it, so that a recipe of one's own is a file. A run's `config.json` is such
+a file, too. Options beside `--config` go before what stands in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_file
+from hypereyes_jax.runs.run_directory import to_jsonable
+from hypereyes_jax.runs.typed_json import ShapeError, from_json
+
+_MISSING = "?"  # of what has no default, while settings are printed
+_MOST_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, which is what PyYAML reads, takes `1e-5` for a text; 1.2 takes it for the number it is."""
+
+
+_NUMBER = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+
+
+def take_option(words: Sequence[str], name: str) -> tuple[list[str], str | None]:
+    """(the words without `--name VALUE` or `--name=VALUE`, the value; None without it).
+
+    Raises UserError if the option is given twice, or without a value.
+    """
+    left, value = [], None
+    rest = iter(words)
+    for word in rest:
+        option, equals, after = word.partition("=")
+        if option != f"--{name}":
+            left.append(word)
+            continue
+        given = after if equals else next(rest, None)
+        if not given or value is not None:
+            raise UserError(f"--{name} {'is given twice' if value is not None else 'needs a file'}")
+        value = given
+    return left, value
+
+
+def defaults(settings: type, command: str, recipe: str | None, file: str | None) -> Any:
+    """The settings that options of the command line are laid over.
+
+    Args:
+      settings: the command's dataclass.
+      recipe: named on the command line.
+      file: of `--config`.
+
+    Raises UserError for a file that can't be read, or holds what is no setting of the command.
+    """
+    given = {} if file is None else _read(Path(file), command)
+    named = given.get("recipe", recipe)
+    if recipe is not None and named != recipe:
+        raise UserError(f"{file} is of the recipe {named}, and {recipe} is named beside it: name one of them")
+    if hasattr(settings, "of") and (named is not None or file is not None):
+        base = typing.cast(Any, settings).of("miniature" if named is None else named)
+    else:
+        base = _without_values(settings)
+    return _laid_over(base, given, "", command, str(file))
+
+
+def printable(settings: Any) -> Any:
+    """The settings with a mark for each value that is missing, so that they can be printed without it."""
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    absent = {name: _MISSING for name, value in fields.items() if value is tyro.MISSING}
+    return dataclasses.replace(settings, **absent)
+
+
+def config_text(command: str, settings: Any) -> str:
+    """Settings as YAML that `--config` reads. What is missing stands in a comment."""
+    values = json.loads(json.dumps(to_jsonable(settings)))  # enums as plain texts
+    missing = [name for name, value in values.items() if value == _MISSING]
+    shown = {name: value for name, value in values.items() if name not in missing}
+    text = yaml.safe_dump({"command": command, "config": shown}, sort_keys=False, allow_unicode=True, width=120)
+    return text + "".join(f"  # {name}: to be given\n" for name in missing)
+
+
+def _read(path: Path, command: str) -> dict[str, Any]:
+    try:
+        read = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"--config {path} is no YAML or JSON: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(read, Mapping):
+        raise UserError(f"--config {path} must hold an object of settings, like `settings: {{steps: 100}}`")
+    of = read.get("command", command)
+    if of != command:
+        raise UserError(f"--config {path} holds settings of `hypereyes {of}`, not of `hypereyes {command}`")
+    given = read.get("config", read)
+    if not isinstance(given, Mapping):
+        raise UserError(f"--config {path}: `config` must hold an object of settings")
+    return {str(name): value for name, value in given.items() if given is not read or name != "command"}
+
+
+def _without_values(settings: type) -> Any:
+    """The command's defaults, with tyro's mark for what has none."""
+    required = {
+        field.name: tyro.MISSING
+        for field in dataclasses.fields(settings)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    return settings(**required)
+
+
+def _laid_over(base: Any, given: Mapping[str, Any], place: str, command: str, file: str) -> Any:
+    """`base` with the values that are given in it, at any depth."""
+    hints = typing.get_type_hints(type(base))
+    names = [field.name for field in dataclasses.fields(base)]
+    values = {}
+    for name, value in given.items():
+        where = f"{place}{name}"
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f" Did you mean {place}{close[0]}?" if close else f" There are: {', '.join(names)}."
+            raise UserError(f"--config {file}: {where} is no setting of `hypereyes {command}`.{hint}")
+        now = getattr(base, name)
+        if dataclasses.is_dataclass(now) and isinstance(value, Mapping):
+            values[name] = _laid_over(now, value, f"{where}.", command, file)
+            continue
+        try:
+            values[name] = from_json(hints[name], value, where)
+        except ShapeError as error:
+            raise UserError(f"--config {file}: {error}") from error
+    return dataclasses.replace(base, **values)

@@ -1,0 +1,114 @@
+"""A mesh as it is typed: the name of a preset, `auto`, or its axes like `fsdp=8,expert=2`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import replace
+
+from hypereyes_jax.configs.mesh import AXES, DEVICES, MESHES, MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.errors import UserError
+
+AUTO = "auto"
+_TPU_HOST = 4  # chips of a host
+_GPU_HOST = 8
+_TPU_SLICES = {
+    2: {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"},
+    3: {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"},
+}
+_CUBES = ("v5p",)  # generations whose slices have three sides
+_WORDS = (*AXES, "hosts", "device", "devices")
+
+
+def read_mesh(text: str, model: Qwen3VLConfig | None = None, devices: int = 0, hosts: int = 1) -> MeshConfig:
+    """The mesh that `text` names.
+
+    Args:
+      text: a preset; or axes like "fsdp=8,expert=2", each 1 unless given; or "auto", which shares out `model` over the
+        devices. Behind either, "device=h100" and "hosts=2" say what a plan compiles for, and "devices=8" how many
+        devices "auto" has there.
+      model: whom "auto" is for.
+      devices, hosts: those that there are, for "auto".
+
+    Raises UserError for a name, axis or device that there isn't, a number below 1, or a slice that isn't made.
+    """
+    if text in MESHES:
+        return MESHES[text]
+    words = [word.strip() for word in text.split(",")]
+    automatic = is_auto(text)
+    values = _values(text, words[1:] if automatic else words)
+    device = str(values.pop("device", ""))
+    hosts = int(values.pop("hosts", 0)) or (hosts if device == "" else 0)
+    count = int(values.pop("devices", 0)) or devices
+    axes = {name: int(value) for name, value in values.items()}
+    if automatic:
+        if axes:
+            raise UserError(f"--mesh {text}: auto chooses the axes itself; leave {next(iter(axes))} out")
+        if count < 1 or model is None:
+            raise UserError(f"--mesh {text}: say how many devices there are, like auto,device=h100,devices=8")
+        axes = auto_axes(model, count, max(1, count // hosts) if hosts else min(count, _a_host(device)))
+    elif values.keys() and count and count != math.prod(axes.values()):
+        raise UserError(f"--mesh {text}: its axes make {math.prod(axes.values())} devices, not {count}")
+    mesh = replace(MeshConfig(text, "cpu", hosts=max(1, hosts)), **axes)  # type: ignore[arg-type]
+    return _compiled_for(mesh, device, hosts) if device else mesh
+
+
+def is_auto(text: str) -> bool:
+    """Whether the axes are to be chosen for a model."""
+    return text.split(",")[0].strip() == AUTO
+
+
+def auto_axes(model: Qwen3VLConfig, devices: int, a_host: int) -> dict[str, int]:
+    """Axes that share out a model over any number of devices: experts within a host, weights over as many devices as
+    divide them, and copies of that over what is left, like three copies over two of six devices.
+    """
+    expert = math.gcd(model.text.num_experts, a_host, devices) if model.text.moe else 1
+    rest = devices // expert
+    # `models.partition.RULES`: what these two axes cut
+    width = math.gcd(model.text.hidden_size, model.vision.hidden_size)
+    fsdp = max(size for size in range(1, rest + 1) if rest % size == 0 and width % (size * expert) == 0)
+    return {"replica": rest // fsdp, "fsdp": fsdp, "expert": expert}
+
+
+def _values(text: str, words: list[str]) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for word in words:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals:
+            close = difflib.get_close_matches(text, [*MESHES, AUTO], n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"there is no mesh {text!r}.{hint} Known: {', '.join(MESHES)}; or auto, or axes like fsdp=8,expert=2"
+            )
+        if name not in _WORDS:
+            raise UserError(f"--mesh {text}: there is no {name!r}. Known: {', '.join(_WORDS)}")
+        if name in found:
+            raise UserError(f"--mesh {text} gives {name} twice")
+        if name == "device":
+            if value not in DEVICES:
+                raise UserError(f"--mesh {text}: there is no device {value!r}. Known: {', '.join(DEVICES)}")
+            found[name] = value
+        else:
+            if not value.isdecimal() or int(value) < 1:
+                raise UserError(f"--mesh {text}: {name} must be a whole number from 1 on, not {value!r}")
+            found[name] = int(value)
+    return found
+
+
+def _a_host(device: str) -> int:
+    return _TPU_HOST if device.startswith("v") else _GPU_HOST
+
+
+def _compiled_for(mesh: MeshConfig, device: str, hosts: int) -> MeshConfig:
+    """The mesh with what compiling for its devices takes. `hosts`: 0 = as many as they usually fill."""
+    size, tpu = mesh.size, device.startswith("v")
+    hosts = hosts or max(1, size // _a_host(device))
+    if size % hosts:
+        raise UserError(f"--mesh {mesh.name}: {size} devices do not divide among {hosts} hosts")
+    if not tpu:
+        return replace(mesh, platform="gpu", device=device, hosts=hosts, topology=f"1x{hosts}x{size // hosts}")
+    sides = _TPU_SLICES[3 if device in _CUBES else 2]
+    if size not in sides:
+        raise UserError(f"--mesh {mesh.name}: there is no {device} slice of {size} chips; there are {list(sides)}")
+    return replace(mesh, platform="tpu", device=device, hosts=size // _TPU_HOST, topology=f"{device}:{sides[size]}")

@@ -1,0 +1,153 @@
+"""Schedules and optimisers that are named: a function of optax, or one's own as `module:object`.
+
+A function of optax is called with those of our settings that it has a parameter for, and with `name=value` options,
+which go before them. One's own is called as
+
+    schedule(config: OptimizerConfig) -> optax.Schedule                                    # step -> learning rate
+    optimizer(learning_rate: optax.Schedule, config: OptimizerConfig) -> optax.GradientTransformation
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import optax
+
+from hypereyes_jax.configs.objects import NamedObject, load_object
+from hypereyes_jax.configs.training import OptimizerConfig
+from hypereyes_jax.errors import UserError
+
+OPTIMIZER_RECORD = "optimizer.json"  # in a run's directory: pieces of one's own, with hashes of their files
+_OPTION = "--scale.learner.optimizer"
+
+
+def named_schedule(config: OptimizerConfig) -> optax.Schedule:
+    """The schedule after the warm-up, from its step 0 on; one with a warm-up of its own has it in front.
+
+    Of an optax schedule's parameters, the value it begins with, or its peak, is the learning rate, the one it ends with
+    the final learning rate, and the steps are those that the run has left after the warm-up.
+
+    Raises UserError if there is no such schedule, or an option is missing or unknown.
+    """
+    if ":" in config.schedule:
+        made = _own(config.schedule, "schedule").value(config)
+        if not callable(made):
+            raise UserError(f"{config.schedule} returned a {type(made).__name__}: a schedule is a function of the step")
+        return made
+    function = _of_optax(config.schedule, "schedule", _is_schedule)
+    own_warmup = has_own_warmup(config)
+    steps = config.total_steps if own_warmup else max(config.total_steps - config.warmup_steps, 1)
+    peaks = "peak_value" in inspect.signature(function).parameters
+    known = {
+        "value": config.learning_rate,
+        "init_value": 0.0 if peaks else config.learning_rate,
+        "peak_value": config.learning_rate,
+        "end_value": config.final_learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "transition_steps": steps,
+        "decay_steps": steps,
+    }
+    return _called(function, known, config.schedule_options, f"{_OPTION}.schedule-options")
+
+
+def has_own_warmup(config: OptimizerConfig) -> bool:
+    """Whether the named schedule makes the warm-up itself: all of one's own do, and those of optax that say so."""
+    if ":" in config.schedule:
+        return True
+    function = _of_optax(config.schedule, "schedule", _is_schedule)
+    return "warmup_steps" in inspect.signature(function).parameters
+
+
+def named_optimizer(
+    config: OptimizerConfig, learning_rate: optax.Schedule, decayed: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """The optimiser that `config.name` names, without clipping.
+
+    Args:
+      decayed: which leaves weight decay applies to, where the optimiser takes a mask of them.
+
+    Raises UserError if there is no such optimiser, or an option is missing or unknown.
+    """
+    if ":" in config.name:
+        if config.options:
+            raise UserError(f"{_OPTION}.options are of optimisers of optax, and {config.name} is none: leave them out")
+        made = _own(config.name, "optimizer").value(learning_rate, config)
+        if not isinstance(made, optax.GradientTransformation):
+            raise UserError(
+                f"{config.name} returned a {type(made).__name__}: an optimizer is an optax.GradientTransformation"
+            )
+        return made
+    function = _of_optax(config.name, "optimizer", _is_optimizer)
+    known = {
+        "learning_rate": learning_rate,
+        "b1": config.b1,
+        "b2": config.b2,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+        "mask": decayed,
+        "weight_decay_mask": decayed,
+        "mu_dtype": config.first_moment_dtype,
+    }
+    return _called(function, known, config.options, f"{_OPTION}.options")
+
+
+def records(config: OptimizerConfig) -> dict[str, dict[str, str]]:
+    """What a run's record says of the pieces that are one's own."""
+    named = {"schedule": config.schedule, "optimizer": config.name}
+    return {what: _own(name, what).record() for what, name in named.items() if ":" in name}
+
+
+def _own(name: str, what: str) -> NamedObject:
+    loaded = load_object(name, what)
+    if not callable(loaded.value):
+        raise UserError(f"{name} is no function, which was named as the {what}")
+    return loaded
+
+
+def _of_optax(name: str, what: str, suits: Callable[[Any], bool]) -> Callable[..., Any]:
+    function = getattr(optax, name, None)
+    if inspect.isfunction(function) and suits(function):
+        return function
+    names = [each for each, value in vars(optax).items() if inspect.isfunction(value) and suits(value)]
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UserError(f"optax has no {what} {name!r}.{hint} Name one of optax's, or one of your own as module:object.")
+
+
+def _is_schedule(function: Any) -> bool:
+    first = next(iter(inspect.signature(function).parameters), "")
+    return first in ("value", "init_value") and not function.__name__.startswith("scale")
+
+
+def _is_optimizer(function: Any) -> bool:
+    return "learning_rate" in inspect.signature(function).parameters and not function.__name__.startswith("scale")
+
+
+def _called(function: Callable[..., Any], known: dict[str, Any], options: Sequence[str], option: str) -> Any:
+    """The function's result, from what is known and is one of its parameters, and from options like "power=2"."""
+    parameters = inspect.signature(function).parameters
+    arguments = {name: value for name, value in known.items() if name in parameters}
+    for each in options:
+        name, equals, text = each.partition("=")
+        if not equals or name not in parameters:
+            raise UserError(
+                f"{option}: {function.__name__} takes no {each!r}. It takes name=value of: {', '.join(parameters)}"
+            )
+        try:
+            arguments[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            raise UserError(f"{option}: {text!r} is no value of {name}: give a number, True, False or None") from error
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in arguments
+    ]
+    if missing:
+        raise UserError(f"optax.{function.__name__} needs {missing[0]}: add {option} {missing[0]}=VALUE")
+    return function(**arguments)

@@ -1,0 +1,136 @@
+"""`hypereyes eval` of checkpoints of other sizes, and of models that are served elsewhere."""
+
+import json
+
+import pytest
+from aiohttp import web
+
+from hypereyes_jax.cli import main as cli
+from hypereyes_jax.cli.eval import EvalConfig, _scale
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.search.config import SearchConfig
+from hypereyes_jax.eval.metrics import cost_aware_score
+from hypereyes_jax.files import read_json
+from tests.serving import served
+
+CALL = '<reason>look</reason><tool_call>{"name": "text_search", "arguments": {"input": ["Norway"]}}</tool_call>'
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"id": f"q{n}", "question": f"Number {n}?", "answer": "Oslo"} for n in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class Endpoint:
+    """Searches once, then answers; counts 100 tokens a message that it is sent, and 7 that it writes."""
+
+    def __init__(self, usage=True, fails=0):
+        self.bodies, self.usage, self.fails = [], usage, fails
+
+    async def __call__(self, request):
+        body = await request.json()
+        self.bodies.append(body)
+        if self.fails:
+            self.fails -= 1
+            return web.json_response({"error": {"message": "no such request"}}, status=422)
+        count = len(body["messages"])
+        text = CALL if count == 2 else "<reason>so</reason><answer>Oslo</answer>"
+        reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+        if self.usage:
+            reply["usage"] = {"prompt_tokens": 100 * count, "completion_tokens": 7}
+        return web.json_response(reply)
+
+
+def asked(endpoint, out, questions, *words):
+    with served("/v1/chat/completions", endpoint) as url:
+        command = ["eval", f"{url}/v1", "--model", "m", "--questions", str(questions), "--out", str(out)]
+        return cli.main([*command, "--search", "in-process", *words])
+
+
+def test_a_served_model_has_a_cost_aware_score_of_tokens_that_count_once(tmp_path, questions):
+    endpoint = Endpoint()
+    assert asked(endpoint, tmp_path / "out", questions, "--samples", "2", "--top-p", "0.5") == 0
+    summary = read_json(tmp_path / "out" / "benchmarks.json")["model"]["questions"]
+    assert (summary["n"], summary["samples"], summary["accuracy"], summary["any_correct"]) == (6, 2, 1.0, 1.0)
+    # The second prompt, of 4 messages, holds the first turn; 7 tokens were written after it.
+    assert summary["kilo_tokens"] == pytest.approx(0.407)
+    assert summary["turns"] == 1
+    assert summary["cas"] == pytest.approx(cost_aware_score(1.0, 0.407, 1.0))
+    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in endpoint.bodies} == {(0.8, 0.5, 256)}
+    assert len(endpoint.bodies) == 12
+    (first, *_) = (tmp_path / "out" / "trajectories-model-questions.jsonl").read_text().splitlines()
+    assert json.loads(first)["tokens"] == 407
+    assert json.loads(first)["sampled_tokens"] == 14
+
+
+def test_what_a_served_model_failed_at_is_asked_again_and_nothing_else(tmp_path, questions):
+    assert asked(Endpoint(fails=1), tmp_path / "out", questions, "--in-flight", "1") == 0
+    results = tmp_path / "out" / "benchmark-model-questions.jsonl"
+    before = results.read_text()
+    assert len(before.splitlines()) == 2
+    again = Endpoint()
+    with served("/v1/chat/completions", again) as url:
+        command = ["eval", f"{url}/v1", "--model", "m", "--questions", str(questions), "--search", "in-process"]
+        assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert len(again.bodies) == 2
+    assert results.read_text().startswith(before)
+
+
+def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions, capsys):
+    assert asked(Endpoint(usage=False), tmp_path / "out", questions) == 2
+    assert "tells no token counts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("here --model m --questions f", "is no URL of one"),
+        ("http://h/v1 --model m", "a served model is asked a source of questions"),
+        ("http://h/v1 --model m --questions f --mesh gpu", "--mesh is of a checkpoint that is run here"),
+        ("here --samples 2", "--samples is of a source of questions"),
+        ("here --recipe hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl' for rl"),
+        ("here --dtype float16", "must be float32 or bfloat16"),
+        ("here --slots 0", "--slots must be at least 1"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(words, message, capsys):
+    assert cli.main(["eval", *words.split()]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_sizes_are_the_recipes_unless_given():
+    small = _scale(EvalConfig("c"))
+    assert (small.slots, small.row_tokens, small.turn_tokens, small.learner.compute_dtype) == (32, 1024, 256, "float32")
+    paper = _scale(EvalConfig("c", web=SearchConfig(service="retriever")))
+    assert (paper.row_tokens, paper.turn_tokens, paper.max_pixels) == (38_912, 1_524, 1_200 * 32**2)
+    assert (paper.learner.compute_dtype, paper.episode.max_turns) == ("bfloat16", 9)
+    given = EvalConfig(
+        "c", recipe="hypereyes_2b_rl", context=4096, slots=3, dtype="float32", max_new_tokens=9,
+        episode=EpisodeConfig(max_turns=19, max_rounds=18),
+    )  # fmt: skip
+    found = _scale(given)
+    engine = found.engine()
+    assert (engine.slots, engine.length, engine.kv, engine.max_prompt_tokens) == (3, 4096, "float32", 4096)
+    assert (found.turn_tokens, found.episode.max_turns, found.episode.max_rounds) == (9, 19, 18)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_with_a_recipes_images_and_turns_on_a_mesh(tmp_path, questions):
+    from importlib import resources
+
+    base = resources.files("hypereyes_jax.assets") / "base"
+    sizes = "--recipe hypereyes_2b_rl --mesh auto --context 2048 --slots 2 --max-new-tokens 8 --dtype float32"
+    words = f"eval {base} --questions {questions} --out {tmp_path / 'out'} --search in-process {sizes}".split()
+    assert cli.main(words) == 0
+    first = (tmp_path / "out" / "benchmark-model-questions.jsonl").read_text()
+    assert len(first.splitlines()) == 3
+    assert cli.main([*words, "--out", str(tmp_path / "other"), "--slots", "1", "--sampling-seed", "1000"]) == 0
+
+    def answers(text):
+        return {row["id"]: (row["answer"], row["tokens"]) for row in map(json.loads, text.splitlines())}
+
+    # the seed is a question's, whoever is asked with it
+    assert answers((tmp_path / "other" / "benchmark-model-questions.jsonl").read_text()) == answers(first)
