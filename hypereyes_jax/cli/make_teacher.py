@@ -54,7 +54,7 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
-    from hypereyes_jax.train import pretraining, rl, sft
+    from hypereyes_jax.train import pretraining, rl_run, sft
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.types import RlQuestions, TrainingRun
 
@@ -80,7 +80,7 @@ def run(config: MakeTeacherConfig) -> None:
         rollouts = RolloutEngines(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         with _timing(directory):
-            params, _ = rl.train(run, rollouts, model, params, questions, config.rl)
+            params, _ = rl_run.train(run, rollouts, model, params, questions, config.rl)
     save_model(directory.file("model"), model, params, base, dtype="bfloat16", pixels=miniature.PIXELS)
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",

@@ -100,7 +100,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     from hypereyes_jax.models.lora import merge
     from hypereyes_jax.models.pretrained import load_model, save_model
     from hypereyes_jax.rollout.engines import Engines
-    from hypereyes_jax.train import rl, sft
+    from hypereyes_jax.train import rl_run, sft
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
@@ -133,7 +133,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
         rollouts = RolloutEngines(policy.engines, chat, MINIATURE_RL)
         services = RlServices(teacher=teacher)
-        params, _ = rl.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
+        params, _ = rl_run.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
         save_model(trained, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(trained)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)

@@ -24,6 +24,7 @@ from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
@@ -138,25 +139,28 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.learner.optimizer import make_optimizer
-    from hypereyes_jax.learner.reward import load_rewards
     from hypereyes_jax.models.pretrained import load_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import replica_groups
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
     from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
+    from hypereyes_jax.train.method import RlMethod, load_method
     from hypereyes_jax.train.question_selection import read_selection
-    from hypereyes_jax.train.rl import train
+    from hypereyes_jax.train.rl_run import train
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
-    from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, TrainingRun, Validation
+    from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun, Validation
 
     default = RlConfig.of(config.recipe)
     refuse_settings(config.scale, default.scale)
     make_optimizer(config.scale.learner.optimizer)  # a wrong one is told before anything is spent
     refuse_adapter_settings(config.scale, config.settings, default.settings)
     _refuse_reward(config.reward)
-    load_rewards(config.reward.functions)  # a wrong one is told before anything is spent
+    _refuse_unused_losses(config.scale.learner)
+    method = RlMethod(config.reward, config.tighten)
+    # what is wrong with a user's own objects is told before anything is spent
+    load_method(method, config.scale.learner, config.scale.episode, config.settings.metrics)
     _refuse_miniature_services(config)
     _refuse_other_searches(config)
     if config.judge.url == EXACT:
@@ -230,7 +234,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             ),
             config.settings,
             RlServices(config.search, config.judge, teacher),
-            RlMethod(config.reward, config.tighten),
+            method,
         )
     save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)
 
@@ -242,7 +246,7 @@ def _refuse_miniature_services(config: RlConfig) -> None:
     missing = []
     if config.search.service == "world":
         missing.append("a search service (--search.service serpapi, retriever or serve-world)")
-    if not config.judge.url:
+    if not config.judge.url and not config.judge.object:
         missing.append(f"a judge (--judge.url and --judge.model; --judge.url {EXACT} compares answers exactly)")
     distils = known_recipe(config.recipe, "rl").distill and config.settings.opd_coef != 0
     if distils and config.teacher is None and not config.teacher_server.url:
@@ -279,11 +283,15 @@ def _refuse_other_searches(config: RlConfig) -> None:
 def _refuse_reward(reward: RewardConfig) -> None:
     """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
     default, trace = RewardConfig(), reward.trace
-    if reward.functions and replace(reward, functions=()) != default:
-        raise UserError("--reward.functions take the place of the other rewards: leave out their settings")
-    if reward.kind == "trace" and (reward.alpha, reward.beta) != (default.alpha, default.beta):
-        raise UserError("--reward.alpha and --reward.beta are of another reward: add --reward.kind cost-weighted")
-    if reward.kind == "cost-weighted" and trace != default.trace:
+    weighted = reward.kind == "cost-weighted"
+    replaced = (trace, reward.malformed_call, reward.format_floor)
+    if reward.functions and replaced != (default.trace, default.malformed_call, default.format_floor):
+        raise UserError("--reward.functions take the place of TRACE and R_fmt: leave out their settings")
+    if not weighted and (reward.alpha, reward.beta, reward.prices) != (default.alpha, default.beta, default.prices):
+        raise UserError(
+            "--reward.alpha, --reward.beta and --reward.prices are of another reward: add --reward.kind cost-weighted"
+        )
+    if weighted and trace != default.trace:
         raise UserError("--reward.trace.* are constants of another reward: leave out --reward.kind cost-weighted")
     if not (0 < reward.alpha < math.inf and 0 <= reward.beta < math.inf):
         raise UserError("--reward.alpha must be positive and --reward.beta at least 0: accuracy pays, rounds cost")
@@ -293,3 +301,18 @@ def _refuse_reward(reward: RewardConfig) -> None:
         raise UserError("--reward.trace.*: fewer searches must not pay less, so a set's high is at least its low")
     if not -0.5 <= trace.format_failure < 0:
         raise UserError("--reward.trace.format-failure must lie in [-0.5, 0): no readable answer counts -0.5")
+
+
+def _refuse_unused_losses(learn: LearnerConfig) -> None:
+    """Raises UserError for bounds of a loss that was not chosen, which would be ignored."""
+    default = LearnerConfig()
+    bounds = {"clipped": ("clip_low", "clip_high", "dual_clip"), "gspo": ("gspo_clip",), "cispo": ("cispo_clip",)}
+    for loss, names in bounds.items():
+        for name in names:
+            if loss != learn.loss and getattr(learn, name) != getattr(default, name):
+                option = f"--scale.learner.{name}".replace("_", "-")
+                raise UserError(f"{option} is of the loss {loss}, and --scale.learner.loss is {learn.loss}")
+    if learn.kl == "none" and learn.kl_coef != default.kl_coef:
+        raise UserError("--scale.learner.kl-coef is of a penalty: choose one with --scale.learner.kl k1, k2 or k3")
+    if learn.kl != "none" and not 0 <= learn.kl_coef < math.inf:
+        raise UserError("--scale.learner.kl-coef must be at least 0 and finite")

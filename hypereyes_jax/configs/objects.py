@@ -1,4 +1,4 @@
-"""A user's own object by name: `module:object` or `file.py:object`, wherever a setting takes one."""
+"""A user's own object: `module:object` or `file.py:object` where a setting names one, in Python the object itself."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ class NamedObject:
     name: str  # as it was asked for
     file: str  # "" for an object without a source file
     sha256: str  # of that file; "" without one
+
+    @classmethod
+    def of_file(cls, name: str, path: Path, text: str) -> NamedObject:
+        """A text that a setting named by its file."""
+        return cls(text, name, str(path), hashlib.sha256(text.encode()).hexdigest())
+
+    @property
+    def label(self) -> str:
+        """The object's own name, without that of its module, file or surrounding function."""
+        return self.name.rpartition(":")[2].rpartition("<locals>.")[2]
 
     def record(self) -> dict[str, str]:
         """What a run's record says of it."""
@@ -54,8 +64,30 @@ def load_object(name: str, what: str) -> NamedObject:
     return NamedObject(value, name, file, digest)
 
 
+def named_object(given: Any, what: str) -> NamedObject:
+    """A user's object with where it came from: a name is loaded, an object is taken as it is.
+
+    What is known of an object given in Python is its qualified name, its source file, and the hash of its own source:
+    a notebook's cells share no file. Without source (made by a C extension, typed at a prompt) there is no hash.
+
+    Raises:
+      UserError: as `load_object`.
+    """
+    if isinstance(given, NamedObject):
+        return given
+    if isinstance(given, str):
+        return load_object(given, what)
+    thing = given if inspect.isclass(given) or inspect.isroutine(given) else type(given)
+    name = f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', repr(thing))}"
+    try:
+        file, source = inspect.getsourcefile(thing) or "", inspect.getsource(thing)
+    except (OSError, TypeError):
+        return NamedObject(given, name, "", "")
+    return NamedObject(given, name, file, hashlib.sha256(source.encode()).hexdigest())
+
+
 def instance(loaded: NamedObject) -> Any:
-    """The object itself, or what it makes if it is a class or a function without required arguments."""
+    """The object itself, or an instance of it if it is a class."""
     value = loaded.value
     if inspect.isclass(value):
         return value()

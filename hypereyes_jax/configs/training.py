@@ -7,6 +7,8 @@ from typing import Literal
 
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 
+Weighting = Literal["sequence-mean", "token-mean", "constant-length"]
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -67,12 +69,28 @@ class LearnerConfig:
     the split does not matter; with several micro-batches it costs one more forward pass, which counts the loads."""
     temperature: float = 0.8
     """Temperature that logits are divided by in RL, as in sampling; the teacher's, too."""
+    loss: str = "clipped"
+    """Policy loss of RL: clipped (the paper's: PPO's clip, clip-higher, dual clip), gspo, cispo, or module:object or
+    file.py:object, a function of `learner.token_loss.LossTokens`."""
     clip_low: float = 0.2
-    """A probability ratio is clipped below 1 minus this."""
+    """A probability ratio of the clipped loss is clipped below 1 minus this."""
     clip_high: float = 0.28
-    """A probability ratio is clipped above 1 plus this."""
+    """A probability ratio of the clipped loss is clipped above 1 plus this."""
     dual_clip: float | None = 3.0
     """Where an advantage is negative, its loss is bounded at so many times the advantage; none sets no bound."""
+    gspo_clip: tuple[float, float] = (3e-4, 4e-4)
+    """A sequence's ratio of the gspo loss is clipped below 1 minus the first and above 1 plus the second."""
+    cispo_clip: tuple[float, float] = (1.0, 4.0)
+    """A token's weight of the cispo loss is clipped below 1 minus the first and above 1 plus the second."""
+    reduction: Weighting = "sequence-mean"
+    """How the loss of RL is summed up: each rollout weighs alike (`sequence-mean`, the paper's), each token does
+    (`token-mean`), or each token weighs 1 / longest row, so that a long answer pays for its length (`constant-length`,
+    Dr. GRPO's)."""
+    kl: Literal["none", "k1", "k2", "k3"] = "none"
+    """Estimator of a penalty in RL on the distance from the policy that the run began with, on the sampled tokens. With
+    adapters that policy is the model without them, so that no second model is kept; else its weights are kept twice."""
+    kl_coef: float = 0.001
+    """Weight of that penalty, for each nat."""
     tis_cap: float = 2.0
     """Largest importance weight of the trainer's against the sampler's log-probs; 0 gives no weight."""
     tis_against: Literal["full", "truncated"] = "full"
@@ -83,9 +101,6 @@ class LearnerConfig:
     the teacher's weights here."""
     opd_coef: float = 0.05
     """Weight of distillation on failed rollouts."""
-
-
-Weighting = Literal["sequence-mean", "token-mean"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,8 @@ class PackConfig:
     at_least: tuple[int, int, int] = (1, 0, 0)
     shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
     # Over the whole step, all micro-batches and processes: each sample weighs alike, however many tokens it trains on,
-    # or each trained token does.
+    # or each trained token does; "constant-length": a token weighs 1 / (longest of `row_tokens`), summed over a sample
+    # and averaged over samples.
     weighting: Weighting = "sequence-mean"
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image

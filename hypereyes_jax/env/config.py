@@ -52,9 +52,12 @@ class EpisodeConfig:
     prompt_style: PromptStyle = "full"
     """Which of the built-in system prompts the model gets."""
     system: str | None = None
-    """A system prompt that replaces the built-in one."""
+    """A system prompt that replaces the built-in one: a text, @FILE with one, or @module:object (@file.py:object), a
+    function of `env.own_prompt.PromptFacts`. In a text {tools}, {schemas}, {rounds} and {boxes} are filled in."""
     tools: tuple[str, ...] = ()
-    """Tools beside the two searches: zoom, visit, video_search, module:object or file.py:object."""
+    """Tools beside the two searches: zoom, visit, video_search, module:object, file.py:object, or those of an MCP
+    server that are named in mcp:ADDRESS#NAME,NAME=search (a URL or a command line; =search marks those that count as
+    searches)."""
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):

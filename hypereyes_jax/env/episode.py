@@ -13,6 +13,7 @@ from hypereyes_jax.env.actions import Answer, Call, Malformed, ParsedTurn, ToolC
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
+from hypereyes_jax.env.own_prompt import PromptFunction, own_prompt
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.tools.calls import Called, call_tool
 from hypereyes_jax.env.tools.named import named_tools
@@ -37,6 +38,7 @@ class Episode:
 
     Args:
       tools: further tools that the model may call beside image_search and text_search.
+      prompt: writes the system prompt; None = as the rules say.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Episode:
         backend: SearchBackend,
         config: EpisodeConfig | None = None,
         tools: Sequence[Tool] = (),
+        prompt: PromptFunction | None = None,
     ):
         self.question, self.backend = question, backend
+        self._prompt = prompt
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
         self._tools = by_name([*named_tools(self.config.tools), *tools])
@@ -61,10 +65,12 @@ class Episode:
 
     @property
     def system(self) -> str:
-        config = self.config
-        if config.system is not None:
-            return config.system
-        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tuple(self._tools.values()))
+        """The system prompt. Raises UserError where a user's own can't be written."""
+        config, tools = self.config, tuple(self._tools.values())
+        own = self._prompt or config.system
+        if own is not None:
+            return own_prompt(own, self.question, config, tools)
+        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tools)
 
     @property
     def last_turn(self) -> TurnRecord:

@@ -74,8 +74,12 @@ def system_prompt(style: PromptStyle, box_units: BoxUnits, rounds: int, tools: S
     if style == "native":
         lines = "\n".join(json.dumps(schema(tool), ensure_ascii=False) for tool in listed)
         return _NATIVE.format(task=_TASK, rounds=rounds, tools=lines)
-    entries = "\n".join(_entry(number, tool) for number, tool in enumerate(listed, start=1))
-    return _FULL.format(task=_TASK, rounds=rounds, tools=entries)
+    return _FULL.format(task=_TASK, rounds=rounds, tools=tool_list(listed))
+
+
+def tool_list(tools: Sequence[Tool]) -> str:
+    """Tools as the paper's format lists them: what each does, its arguments, and how it is called."""
+    return "\n".join(_entry(number, tool) for number, tool in enumerate(tools, start=1))
 
 
 def _entry(number: int, tool: Tool) -> str:

@@ -120,6 +120,19 @@ class SearchBackend(Protocol):
     async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]: ...
 
 
+@runtime_checkable
+class Account(Protocol):
+    """A backend that keeps the account of its run: tools with a price are paid from it, too."""
+
+    async def charge(self, dollars: float) -> str:
+        """Pays. Returns the payment's name. Raises FatalSearchError where a spending cap would be exceeded."""
+        ...
+
+    async def refund(self, payment: str, dollars: float) -> None:
+        """Takes a payment back."""
+        ...
+
+
 class StopReason(StrEnum):
     ANSWERED = "answered"
     NO_ACTION = "no_action"  # neither an answer nor a tool call that parses

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.panels import charts
 from hypereyes_jax.eval.records import TrajectoryRecord, read_records
 from hypereyes_jax.eval.rollout_files import TRAINING, read_rollouts, rollout_steps, sampled_steps
 from hypereyes_jax.eval.run_files import CONFIG, METRICS, RunConfig, read_run_config, read_stages
@@ -26,6 +27,8 @@ from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.runs.outputs import check_outputs
+from hypereyes_jax.runs.own_objects import read_objects
+from hypereyes_jax.runs.run_directory import OBJECTS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL", TRAINING: "rollout"}
@@ -43,67 +46,6 @@ _STOP_NAMES = {
 ENGINE_KINDS = ("decode", "extend", "waiting", "idle")  # what an engine's time goes to
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A chart of series over steps; shown when at least one of its series was logged."""
-
-    title: str
-    series: Mapping[str, str]  # metric -> label
-    note: str
-    unit: str = ""  # "%" multiplies by 100
-    stacked: bool = False
-
-
-PANELS = (
-    Panel("Accuracy", {"rl/accuracy": "training rollouts", "rl/heldout_accuracy": "held-out"}, "share right", "%"),
-    Panel("Tool rounds", {"rl/rounds": "a rollout", "rl/reference_rounds": "TRACE reference"}, "turns that searched"),
-    Panel(
-        "Searches",
-        {"rl/invocations": "a rollout", "rl/reference_invocations": "TRACE reference"},
-        "images and queries looked up",
-    ),
-    Panel("Reward", {"rl/reward": "total", "rl/reward_tool": "tool efficiency"}, "mean of the rollouts of a step"),
-    Panel(
-        "References tightened",
-        {"rl/references_tightened": "questions tightened"},
-        "references only ever move down",
-    ),
-    Panel(
-        "Where a step's time goes",
-        {
-            "rl/seconds_generation": "generation",
-            "rl/seconds_search": "waiting for search",
-            "rl/seconds_judging": "judging",
-            "rl/seconds_waiting": "waiting for other processes",
-            "rl/seconds_teacher": "teacher",
-            "rl/seconds_packing": "packing",
-            "rl/seconds_training": "training",
-            "rl/seconds_sync": "weight sync",
-        },
-        "seconds",
-        stacked=True,
-    ),
-    Panel(
-        "The engine's time",
-        {
-            "rl/engine_decode": "decoding",
-            "rl/engine_extend": "reading",
-            "rl/engine_waiting": "waiting for search",
-            "rl/engine_idle": "idle",
-        },
-        "share of the generation of a step",
-        "%",
-        stacked=True,
-    ),
-    Panel(
-        "Search latency",
-        {"rl/search_latency_p50": "median", "rl/search_latency_p90": "p90", "rl/search_latency_p99": "p99"},
-        "seconds, of all searches sent so far",
-    ),
-    Panel("SFT loss", {"sft/loss": "training", "sft/validation_loss": "validation"}, "nats a token"),
-)
-
-
 @dataclass
 class Report:
     """All that the page shows, as JSON-able values."""
@@ -111,6 +53,7 @@ class Report:
     title: str
     run: RunConfig | None = None
     smoke: bool = False  # a run of so few steps and questions that its figures mean nothing
+    objects: list[dict[str, Any]] = field(default_factory=list)  # a user's own reward, tools, ... with their hashes
     stages: list[dict[str, Any]] = field(default_factory=list)  # rows of the headline table
     cards: list[dict[str, Any]] = field(default_factory=list)
     panels: list[dict[str, Any]] = field(default_factory=list)
@@ -153,7 +96,8 @@ def collect(source: Path, questions: int = 40) -> Report:
     if (source / METRICS).exists():
         _add_stages(report, read_stages(source / METRICS))
     steps = read_metrics(source / "metrics.jsonl")
-    _add_panels(report, steps)
+    report.panels, report.further = charts(steps)
+    report.objects = read_objects(source / OBJECTS)
     _add_costs(report, steps)
     # training first: the others are folded away
     paths = sorted(source.glob("timeline*.json"), key=lambda path: (path.name != "timeline-rl.json", path.name))
@@ -265,26 +209,6 @@ def _failures(row: Mapping[str, Any]) -> dict[str, Any]:
         "parts": [part for part in parts if part["count"]],
         "notes": [f"{row[name]} {text}" for name, text in notes.items() if row.get(name)],
     }
-
-
-def _add_panels(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
-    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            if "/" in name and isinstance(value, (int, float)):
-                series[name].append((row["step"], value))
-    taken: set[str] = set()
-    for panel in PANELS:
-        found = [name for name in panel.series if name in series]
-        taken.update(found)
-        if found:
-            lines = [{"label": panel.series[name], "points": series[name]} for name in found]
-            report.panels.append(
-                {"title": panel.title, "note": panel.note, "unit": panel.unit, "stacked": panel.stacked, "lines": lines}
-            )
-    for name in sorted(series.keys() - taken):
-        lines = [{"label": name, "points": series[name]}]
-        report.further.append({"title": name, "note": "", "unit": "", "stacked": False, "lines": lines})
 
 
 def _add_costs(report: Report, steps: Sequence[Mapping[str, Any]]) -> None:

@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.learner.advantage import Advantage
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.reward import RewardGroup, WeightedRewards
+from hypereyes_jax.learner.spending import Spending, cost, spending
 from hypereyes_jax.rl.advantages import group_relative_advantage
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
+from hypereyes_jax.rl.overlong import overlong_penalty
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rl.trace import trace_reward
 from hypereyes_jax.rollout.types import Trajectory
@@ -35,6 +39,7 @@ class Experience:
     advantage_G: np.ndarray  # float32
     outgrown_G: np.ndarray  # bool: it needed a longer context than there is, and was masked
     metrics: Mapping[str, float] = field(default_factory=dict)  # of a user's own rewards
+    spent: tuple[Spending, ...] = ()  # by each rollout
 
     @property
     def failed_G(self) -> np.ndarray:
@@ -57,16 +62,17 @@ class Experience:
 
     def record(self) -> dict[str, Any]:
         """The numbers without the trajectories, for JSON."""
-        arrays = [each.name for each in fields(self) if each.name not in ("trajectories", "metrics")]
-        return {name: getattr(self, name).tolist() for name in arrays} | {"metrics": dict(self.metrics)}
+        arrays = [each.name for each in fields(self) if each.name not in ("trajectories", "metrics", "spent")]
+        told = {"metrics": dict(self.metrics), "spent": [dict(each) for each in self.spent]}
+        return {name: getattr(self, name).tolist() for name in arrays} | told
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Experience:
         """What `record` gave, exactly, without trajectories."""
         kinds = {"valid_G": bool, "outgrown_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
-        arrays = {name: values for name, values in record.items() if name != "metrics"}
+        arrays = {name: values for name, values in record.items() if name not in ("metrics", "spent")}
         made = {name: np.array(values, kinds.get(name, np.float32)) for name, values in arrays.items()}
-        return cls((), **made, metrics=record["metrics"])
+        return cls((), **made, metrics=record["metrics"], spent=tuple(record["spent"]))
 
 
 def score_group(
@@ -75,6 +81,8 @@ def score_group(
     reference: tuple[int, int],
     config: RewardConfig = RewardConfig(),
     own: WeightedRewards | None = None,
+    advantage: Advantage = group_relative_advantage,
+    prices: Mapping[str, float] | None = None,
 ) -> Experience:
     """Scores the rollouts of one question.
 
@@ -83,7 +91,9 @@ def score_group(
       correct: the judge's verdicts; None = it could not be asked (or there was no answer to judge).
       reference: (rounds, invocations) in force for the question.
       config: which reward, with its constants.
-      own: a user's rewards, which take the place of it.
+      own: a user's rewards, which take the place of it, or of the accuracy in a cost-weighted one.
+      advantage: what makes advantages of the rewards [G] of the valid rollouts.
+      prices: of a budget, in reward units a unit of each resource; taken from whatever the reward is.
     """
     results = [trajectory.result for trajectory in trajectories]
     accuracy = np.array(
@@ -99,34 +109,24 @@ def score_group(
     )
     rounds = np.array([r.rounds for r in results], np.int32)
     invocations = np.array([r.invocations for r in results], np.int32)
-    valid_G = jnp.asarray(valid)
-    if config.kind == "trace":
-        tool, total = trace_reward(
-            jnp.asarray(accuracy),
-            jnp.asarray(rounds),
-            jnp.asarray(invocations),
-            reference[0],
-            reference[1],
-            config.trace,
-            valid_G,
-        )
-    else:
-        total = cost_weighted_reward(jnp.asarray(accuracy), jnp.asarray(rounds, jnp.float32), config.alpha, config.beta)
-        tool = total - config.alpha * accuracy
+    group = RewardGroup(
+        results[0].question, accuracy, rounds, invocations, valid, tuple(results), (reference[0], reference[1])
+    )
+    spent = tuple(spending(trajectory) for trajectory in trajectories)
+    tool, total, metrics = _paid(group, spent, config, own)
     schema = np.array([config.malformed_call * r.schema_failures for r in results], np.float32)
     # A rollout without an answer has its R_fmt in the accuracy already.
-    spent = np.where(accuracy <= config.trace.format_failure, accuracy, np.float32(0))
-    floor = np.minimum(np.float32(config.format_floor) - spent, np.float32(0))
+    failure = np.where(accuracy <= config.trace.format_failure, accuracy, np.float32(0))
+    floor = np.minimum(np.float32(config.format_floor) - failure, np.float32(0))
     formatted = np.where(valid, np.maximum(schema, floor), np.float32(0))
-    total = jnp.asarray(total) + jnp.asarray(formatted)
-    metrics: Mapping[str, float] = {}
-    if own is not None:
-        group = RewardGroup(
-            results[0].question, accuracy, rounds, invocations, valid, tuple(results), (reference[0], reference[1])
-        )
-        paid, metrics = own(group)
-        total, tool = jnp.asarray(paid), jnp.zeros(len(paid))
-    advantage = group_relative_advantage(total, valid_G)
+    if own is None:  # a user's reward is told of malformed calls, and says itself what they cost
+        total = total + jnp.asarray(formatted)
+    if config.overlong.limit:
+        written = jnp.asarray([trajectory.sampled_tokens for trajectory in trajectories], jnp.float32)
+        total = total + overlong_penalty(written, config.overlong.limit, config.overlong.buffer, config.overlong.scale)
+    if prices:
+        total = total - jnp.asarray(cost(spent, prices))
+    ranked = np.asarray(advantage(total, jnp.asarray(valid)), np.float32)
     return Experience(
         tuple(trajectories),
         accuracy,
@@ -136,10 +136,35 @@ def score_group(
         formatted,
         np.asarray(tool, np.float32),
         np.asarray(total, np.float32),
-        np.asarray(advantage, np.float32),
+        ranked,
         outgrown,
         metrics,
+        spent,
     )
+
+
+def _paid(
+    group: RewardGroup, spent: Sequence[Spending], config: RewardConfig, own: WeightedRewards | None
+) -> tuple[jax.Array, jax.Array, Mapping[str, float]]:
+    """(tool part of the reward, the reward, metrics of a user's own), before R_fmt, length and a budget's prices."""
+    paid, metrics = (group.accuracy_G, {}) if own is None else own(group)
+    if config.kind == "cost-weighted":
+        prices = config.price_list()
+        costs = cost(spent, prices) if prices else group.rounds_G.astype(np.float32)
+        total = cost_weighted_reward(jnp.asarray(paid), jnp.asarray(costs), config.alpha, config.beta)
+        return total - config.alpha * paid, total, metrics
+    if own is not None:
+        return jnp.zeros(len(paid)), jnp.asarray(paid), metrics
+    tool, total = trace_reward(
+        jnp.asarray(group.accuracy_G),
+        jnp.asarray(group.rounds_G),
+        jnp.asarray(group.invocations_G),
+        group.reference[0],
+        group.reference[1],
+        config.trace,
+        jnp.asarray(group.valid_G),
+    )
+    return tool, total, metrics
 
 
 def observe(references: ReferenceStore, key: str, experience: Experience) -> None:

@@ -28,6 +28,7 @@ from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.learner.rl_loss import TeacherWeights, rl_loss
 from hypereyes_jax.learner.sft_loss import sft_loss
 from hypereyes_jax.learner.state import Params, TrainState, join, split
+from hypereyes_jax.learner.token_loss import TokenLoss, chosen_loss
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
@@ -60,6 +61,7 @@ class _Steps:
     teacher: Forward
     learn: LearnerConfig
     optimizer: optax.GradientTransformation
+    token_loss: TokenLoss
 
     def init(self, key: jax.Array, params: Params, lora: Params | None = None) -> TrainState:
         """Step 0. `lora`: the adapters to train, in "lora" mode."""
@@ -84,7 +86,7 @@ class _Steps:
 
         def loss(trainable: Params, micro: PackedBatch, m: Any, weight: jax.Array) -> tuple[jax.Array, Metrics]:
             params, lora = join(trainable, state.frozen, self.learn.train)
-            return rl_loss(params, lora, micro, weight, self.forward, self.learn, scorer)
+            return rl_loss(params, lora, micro, weight, self.forward, self.learn, self.token_loss, scorer)
 
         return self._update(loss, state, batch)
 
@@ -142,11 +144,13 @@ def make_learner(
     mesh: Mesh | None = None,
     kernels: Kernels | None = None,
     teacher_config: Qwen3VLConfig | None = None,
+    token_loss: TokenLoss | None = None,
 ) -> Learner:
     """Jit the functions for a model and a training configuration.
 
     `teacher_config` is of the weights that `rl_step` is given as `teacher`; None = the model's own. Both read the same
-    batch, so their images must be cut alike: see `forward.reads_alike`.
+    batch, so their images must be cut alike: see `forward.reads_alike`. `token_loss` is a user's policy loss
+    (`token_loss.load_loss`); None = the one that `learn.loss` names.
 
     On a mesh, states and batches live as `models.partition` says: put a state there with `jax.device_put(state,
     learner.shardings(state))`; a host's numpy batch may be given as it is (several processes: see `global_batch`). The
@@ -161,7 +165,7 @@ def make_learner(
     vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
     forward = Forward(config, kernels, learn.compute_dtype, learn.remat, vocab_shards)
     teacher = Forward(teacher_config or config, kernels, learn.compute_dtype, vocab_shards=vocab_shards)
-    steps = _Steps(forward, teacher, learn, make_optimizer(learn.optimizer))
+    steps = _Steps(forward, teacher, learn, make_optimizer(learn.optimizer), token_loss or chosen_loss(learn))
     if mesh is None:
         return Learner(
             init=steps.init,

@@ -54,6 +54,7 @@ class PackedBatch(NamedTuple):
     count: Array  # int32 scalar, micro-batches in use; the rest is padding and is never computed
     old_logp_MBT: Array = None  # float32 or None, under the weights before the first update on this data
     teacher_logp_MBT: Array = None  # float32 or None
+    reference_logp_MBT: Array = None  # float32 or None, under the policy that the run began with
     left_out: Array = np.float32(0)  # float32 scalar, weight of the step's samples that are not here
 
 
@@ -191,7 +192,7 @@ def pack(
             offset = 0
             for segment, index in enumerate(members, start=1):
                 where = _visual_tokens(config, laid[index], first_token, images[-1])
-                share = 1.0 if pack_config.weighting == "token-mean" else None
+                share = _token_share(pack_config)
                 _write(arrays, (m, b, offset), segment, index, samples[index], laid[index], where, share)
                 offset += lengths[index]
     vision, tokens_a_part = _vision(config, images, count * pack_config.shards, pack_config)
@@ -215,8 +216,24 @@ def pack(
         sample_MBT=arrays["sample"],
         count=np.int32(needed),
         teacher_logp_MBT=arrays["teacher"] if teacher_given else None,
-        left_out=np.float32(sum(_weight(sample, pack_config) for sample in left_out)),
+        left_out=np.float32(_absent(samples, left_out, arrays["weight"], pack_config)),
     )
+
+
+def _token_share(pack_config: PackConfig) -> float | None:
+    """What a token of a sample weighs; None = 1 / the sample's trained tokens."""
+    shares = {"token-mean": 1.0, "constant-length": 1.0 / max(pack_config.row_tokens)}
+    return shares.get(pack_config.weighting)
+
+
+def _absent(
+    samples: Sequence[TrainingSample], left_out: Sequence[TrainingSample], weight_MBT: np.ndarray, packs: PackConfig
+) -> float:
+    """What belongs into the step's sum of weights, the loss's denominator, beside the packed tokens."""
+    if packs.weighting != "constant-length":
+        return sum(_weight(sample, packs) for sample in left_out)
+    # The denominator is the number of samples, whatever their tokens weigh.
+    return sum(_weight(sample, packs) for sample in (*samples, *left_out)) - float(weight_MBT.sum())
 
 
 def _weight(sample: TrainingSample, pack_config: PackConfig) -> float:

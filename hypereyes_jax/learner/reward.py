@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, load_object
+from hypereyes_jax.configs.objects import NamedObject, named_object
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 
@@ -50,7 +50,7 @@ class WeightedRewards:
         for loaded, weight in self.parts:
             rewards, told = _called(loaded, group)
             total += np.float32(weight) * rewards
-            label = loaded.name.rpartition(":")[2]
+            label = loaded.label
             metrics[f"reward_{label}"] = float(rewards[group.valid_G].mean()) if group.valid_G.any() else 0.0
             metrics |= {f"reward_{label}_{name}": float(value) for name, value in told.items()}
         return total, metrics
@@ -60,8 +60,8 @@ class WeightedRewards:
         return [{**loaded.record(), "weight": weight} for loaded, weight in self.parts]
 
 
-def load_rewards(names: Sequence[str]) -> WeightedRewards | None:
-    """Rewards by name, each `module:object` or `module:object*weight`; None for no name.
+def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
+    """Rewards, each a function, `module:object` or `module:object*weight`; None for none.
 
     Each is called once on a made-up group, so that a wrong signature or result is told before anything is spent.
 
@@ -69,12 +69,12 @@ def load_rewards(names: Sequence[str]) -> WeightedRewards | None:
       UserError: a name that can't be loaded, or a function that does not give one finite number a rollout.
     """
     parts = []
-    for name in names:
-        place, star, weight = name.rpartition("*")
+    for given in own:
+        place, star, weight = given.rpartition("*") if isinstance(given, str) else ("", "", "")
         try:
-            parts.append((load_object(place if star else name, "reward"), float(weight) if star else 1.0))
+            parts.append((named_object(place if star else given, "reward"), float(weight) if star else 1.0))
         except ValueError:
-            raise UserError(f"{name!r}: the weight behind * must be a number") from None
+            raise UserError(f"{given!r}: the weight behind * must be a number") from None
     if not parts:
         return None
     rewards = WeightedRewards(tuple(parts))

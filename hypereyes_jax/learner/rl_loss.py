@@ -12,10 +12,11 @@ from hypereyes_jax.learner.forward import Forward
 from hypereyes_jax.learner.metrics import Mean, Metrics, mean, total
 from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.learner.state import Params
+from hypereyes_jax.learner.token_loss import LossTokens, TokenLoss
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.rl.distill import opd_advantage
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
-from hypereyes_jax.rl.policy_loss import policy_loss
+from hypereyes_jax.rl.kl_penalty import kl_penalty
 
 
 class TeacherWeights(NamedTuple):
@@ -32,9 +33,12 @@ def rl_loss(
     total_weight: jax.Array,
     forward: Forward,
     learn: LearnerConfig,
+    token_loss: TokenLoss,
     teacher: TeacherWeights | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Clipped policy loss of arXiv 2605.07177, and distillation on failed samples; the losses of micro-batches add up.
+    """Policy loss (the clipped one of arXiv 2605.07177, or another), distillation on failed samples, and a KL penalty.
+
+    The losses of micro-batches add up.
 
     There is no dropout: it would make the trainer's policy another one than the sampler's.
 
@@ -44,6 +48,7 @@ def rl_loss(
       total_weight: float32 scalar, sum of the weights of the whole step, over all processes.
       forward: how the policy's pass is made.
       learn: the constants of the loss.
+      token_loss: the policy loss of each token, as `learner.token_loss.chosen_loss` makes it.
       teacher: needed by `learn.opd == "reverse-kl"` alone.
 
     Returns:
@@ -51,7 +56,7 @@ def rl_loss(
       where a teacher scored).
 
     Raises:
-      ValueError: reverse KL without a teacher's weights.
+      ValueError: reverse KL without a teacher's weights, or a KL penalty without a reference.
     """
     hidden_BTD, _ = forward.hidden(params, lora, micro.inputs)
     head_DV = forward.head(params)
@@ -67,19 +72,24 @@ def rl_loss(
             # by token, not by row: a packed row holds several samples
             advantage_BT = opd_advantage(advantage_BT, old_BT, micro.teacher_logp_MBT, micro.failed_MBT, learn.opd_coef)
     sampler_BT = {"full": micro.logp_full_MBT, "truncated": micro.logp_truncated_MBT}[learn.tis_against]
-    loss_BT, stats = policy_loss(
-        logp_BT, old_BT, advantage_BT, mask_BT, learn.clip_low, learn.clip_high, learn.dual_clip,
-        sampler_logp_BT=sampler_BT if learn.tis_cap else None, tis_cap=learn.tis_cap or 1.0,
-    )  # fmt: skip
+    tokens = LossTokens(
+        logp_BT, old_BT, advantage_BT, mask_BT, micro.inputs.segment_BT, sampler_BT if learn.tis_cap else None
+    )
+    loss_BT, stats = token_loss(tokens)
+    if learn.kl != "none":
+        reference_BT = _reference(params, lora, micro, forward, head_DV, learn.temperature)
+        kl_BT = kl_penalty(logp_BT, reference_BT, mask_BT, learn.kl)
+        metrics["kl_to_reference"] = mean(kl_BT, mask_BT)
+        loss_BT += learn.kl_coef * kl_BT
     if learn.opd == "reverse-kl":
         if teacher is None:
             raise ValueError('opd="reverse-kl" needs the teacher\'s weights: rl_step(state, batch, teacher)')
         teacher_hidden_BTD, _ = teacher.forward.hidden(teacher.params, None, micro.inputs)
-        kl_BT = chunked_reverse_kl(
+        distilled_BT = chunked_reverse_kl(
             hidden_BTD, head_DV, teacher_hidden_BTD, teacher.forward.head(teacher.params),
             micro.failed_MBT * mask_BT, learn.temperature,
         )  # fmt: skip
-        loss_BT += learn.opd_coef * kl_BT
+        loss_BT += learn.opd_coef * distilled_BT
     # A server does not tell all log-probs of a truncated distribution: NaN, which is no gap.
     known_BT = jnp.where(jnp.isfinite(micro.logp_full_MBT), micro.logp_full_MBT, old_BT)
     loss = jnp.sum(micro.weight_MBT * loss_BT) / total_weight
@@ -93,3 +103,21 @@ def rl_loss(
         "sampler_gap": mean(jnp.abs(old_BT - known_BT), mask_BT),
     }
     return loss, metrics
+
+
+def _reference(
+    params: Params,
+    lora: Lora | None,
+    micro: PackedBatch,
+    forward: Forward,
+    head_DV: jax.Array,
+    temperature: float,
+) -> jax.Array:
+    """Log-probs [B, T] under the policy that the run began with: given, or those of the model without its adapters."""
+    if micro.reference_logp_MBT is not None:
+        return micro.reference_logp_MBT
+    if lora is None:
+        raise ValueError("a KL penalty needs a reference: PackedBatch.reference_logp_MBT, where there are no adapters")
+    hidden_BTD, _ = forward.hidden(params, None, micro.inputs)
+    logp_BT, _ = forward.logprobs(hidden_BTD, head_DV, micro.targets_MBT, temperature)
+    return jax.lax.stop_gradient(logp_BT)

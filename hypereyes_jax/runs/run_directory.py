@@ -2,6 +2,7 @@
 
     run/
       config.json       the command, every setting, digests of its inputs, versions and git revision
+      objects.json      a user's own parts of it, with the hashes of their source
       starts.jsonl      a line each time it was started or continued: versions, git revision, settings that now differ
       metrics.json      the results (`StageSummary` rows and what a command adds)
       metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
@@ -51,8 +52,8 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
-CONFIG, STARTS = "config.json", "starts.jsonl"
-_NO_WORK = frozenset({CONFIG, STARTS, LOCK})  # what a directory holds in which nothing has been done yet
+CONFIG, STARTS, OBJECTS = "config.json", "starts.jsonl", "objects.json"
+_NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK})  # what a directory holds in which nothing has been done yet
 
 
 class RunDirectory:
@@ -129,7 +130,7 @@ class RunDirectory:
         saved = path / CONFIG
         start = provenance() | ({"devices": devices} if devices else {})
         different: dict[str, Any] = {}
-        if saved.exists() and _work_was_done(path):
+        if saved.exists() and work_was_done(path):
             different = _differences(saved, read_json_object(saved), command, settings, digests, may_differ)
         else:
             write_json(saved, {"command": command, "config": settings, "inputs": digests, **start})
@@ -226,7 +227,7 @@ def git_revision() -> str | None:
         return None
 
 
-def _work_was_done(path: Path) -> bool:
+def work_was_done(path: Path) -> bool:
     """Whether a run has left more in its directory than what each start notes."""
     with writing(path):
         names = set(os.listdir(path))

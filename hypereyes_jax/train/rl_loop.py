@@ -24,7 +24,6 @@ from hypereyes_jax.learner.experience import Experience, observe, score_group, s
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
 from hypereyes_jax.learner.packing import TrainingSample
-from hypereyes_jax.learner.reward import load_rewards
 from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
@@ -34,15 +33,18 @@ from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.adapters import adapter_rules
+from hypereyes_jax.train.budget import BudgetController
 from hypereyes_jax.train.distillation import Distillation
 from hypereyes_jax.train.finite import FiniteSteps
+from hypereyes_jax.train.kl_reference import KlReference
+from hypereyes_jax.train.method import LoadedMethod, RlMethod
 from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
-from hypereyes_jax.train.types import RlMethod, SelectedQuestions, TrainingRun
+from hypereyes_jax.train.types import SelectedQuestions, TrainingRun
 
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 
@@ -78,7 +80,7 @@ class RlLoop:
         questions: SelectedQuestions,
         settings: RlSettings,
         services: OpenServices,
-        method: RlMethod,
+        method: tuple[RlMethod, LoadedMethod],
     ):
         """`params` are used up: the state takes their buffers."""
         scale = rollouts.scale
@@ -86,13 +88,11 @@ class RlLoop:
         self._directory, self._processes = run.directory, run.processes
         self._backend, self._judge, self._distillation = services
         self._questions, self._validation = questions.questions, questions.validation
-        self._reward = method.reward
-        self._own_reward = load_rewards(method.reward.functions)
-        if self._own_reward is not None and run.processes.first:
-            write_json(run.directory.file("rewards.json"), self._own_reward.record())
-        self._references = ReferenceStore(questions.references, method.tighten)
+        chosen, self._method = method
+        self._reward, self._budget = chosen.reward, BudgetController(chosen.reward.budget)
+        self._references = ReferenceStore(questions.references, chosen.tighten)
         samples = settings.prompts * settings.group // run.processes.count
-        self._packing = scale.pack(samples, run.processes.shards)
+        self._packing = replace(scale.pack(samples, run.processes.shards), weighting=scale.learner.reduction)
         optimizer = replace(
             scale.learner.optimizer,
             learning_rate=settings.learning_rate,
@@ -106,8 +106,11 @@ class RlLoop:
         self._monitor, self._finite = StepMonitor(model, learn.train), FiniteSteps()
         teacher = services.distillation.local if learn.opd == "reverse-kl" else None
         teacher_model = teacher.model if teacher else None
-        self._learner = make_learner(model, learn, run.processes.mesh, teacher_config=teacher_model)
+        self._learner = make_learner(
+            model, learn, run.processes.mesh, teacher_config=teacher_model, token_loss=self._method.loss
+        )
         self._learner_takes = (teacher.params,) if teacher else ()  # beside state and batch
+        self._kl_reference = KlReference.of(learn, self._learner, params)
         rules = adapter_rules(settings.lora_rank, settings.lora_alpha) if learn.train == "lora" else None
         adapters = None if rules is None else partial(init_lora, config=model, lora_config=rules)
         self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params, adapters)
@@ -129,6 +132,7 @@ class RlLoop:
                 self._references = ReferenceStore.from_state(cursor["references"])
                 self._earlier_searches = cursor["searches"]
                 self._searches()
+                self._budget.restore(cursor.get("budget", {}))
             done = saved = int(self._state.step)
             if processes.first:
                 drop_rollouts(self._directory.path, done)
@@ -170,7 +174,11 @@ class RlLoop:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         # The search store has no position: see docs/environment.md.
-        cursor = {"references": self._references.state(), "searches": self._searches().state()}
+        cursor = {
+            "references": self._references.state(),
+            "searches": self._searches().state(),
+            "budget": self._budget.state(),
+        }
         checkpoints.save(self._state, cursor)
 
     async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
@@ -235,7 +243,11 @@ class RlLoop:
         for number, question in enumerate(processes.replicas.share(questions)):
             part = slice(number * group, (number + 1) * group)
             reference = references.get(question.id)
-            own.append(score_group(played[part], verdict[part], reference, self._reward, self._own_reward))
+            scored = score_group(
+                played[part], verdict[part], reference, self._reward,
+                self._method.rewards, self._method.advantage, self._budget.prices,
+            )  # fmt: skip
+            own.append(scored)
         self._keep(step, own, log)
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
@@ -252,11 +264,28 @@ class RlLoop:
         laps.lap("judging")
         figures = {
             **summary(groups),
+            **self._budget.update(groups),
+            **self._own_metrics(played, verdict, own),
             "reference_rounds": sum(r.rounds for r in before) / len(before),
             "reference_invocations": sum(r.invocations for r in before) / len(before),
             "references_tightened": float(tightened),
         }
         return _Scored(samples, figures)
+
+    def _own_metrics(
+        self, played: Sequence[Trajectory], verdict: Sequence[bool | None], groups: Sequence[Experience]
+    ) -> dict[str, float]:
+        """The means of a user's metrics over the valid rollouts of all processes, alike in each."""
+        if not self._method.metrics.parts:
+            return {}
+        valid = [bool(each) for group in groups for each in group.valid_G]
+        rows = [
+            self._method.metrics.of(trajectory.result, correct)
+            for trajectory, correct, counts in zip(played, verdict, valid, strict=True)
+            if counts
+        ]
+        everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]
+        return {name: float(np.mean([row[name] for row in everyone])) for name in (everyone[0] if everyone else ())}
 
     async def _distil(
         self, samples: Sequence[TrainingSample], laps: Laps
@@ -278,6 +307,8 @@ class RlLoop:
         batch = pack_for_all(self._processes, self._model, live, self._packing, left_out)
         self._monitor.check(batch, self._packing)
         laps.lap("packing")
+        if self._kl_reference is not None:
+            batch = self._kl_reference.score(batch)
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         figures = {name: float(value) for name, value in metrics.items()}
         return figures, self._monitor.figures(batch, laps.lap("training"))

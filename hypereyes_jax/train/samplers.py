@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.own_prompt import PromptFunction
+from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
@@ -63,6 +65,8 @@ class RolloutEngines:
         self._copies = copies
         self._followers, self._following = followers, following
         self._keeps_base = False  # engines keep weights that do not train, while a step is computed
+        self._tools: tuple[Tool, ...] = ()
+        self._prompt: PromptFunction | None = None
 
     @classmethod
     def on_mesh(
@@ -117,9 +121,17 @@ class RolloutEngines:
             if end is not None:
                 end.close(why)
 
+    def equip(self, tools: Sequence[Tool], prompt: PromptFunction | None) -> None:
+        """Gives the episodes tools and a system prompt beside those that the scale's rules name."""
+        self._tools, self._prompt = tuple(tools), prompt
+
+    def episode(self, question: Question, backend: SearchBackend) -> Episode:
+        """A question as it is played."""
+        return Episode(question, backend, self.scale.episode, self._tools, self._prompt)
+
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
         """The length of a question as an episode begins, visual tokens counted one by one."""
-        episode = Episode(question, backend, self.scale.episode)
+        episode = self.episode(question, backend)
         return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
 
     def suspend(self) -> None:
@@ -208,7 +220,7 @@ class RolloutEngines:
         """
         if not questions:
             return Played([], 0.0)
-        episodes = [Episode(question, backend, self.scale.episode) for question in questions]
+        episodes = [self.episode(question, backend) for question in questions]
         sampling = self.scale.sampling(evaluation)
         async with self.engines.running(group, timeline) as generator:
             trajectories = await run_episodes(

@@ -34,6 +34,9 @@ class RlSettings:
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
     """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of the rollouts that are logged: module:object or file.py:object, functions of an episode's
+    result and the judge's verdict."""
     keep_groups: int = 2
     """Number of groups of rollouts of each step that are kept for the report; 0 keeps none."""
     keep_mib: int = 256

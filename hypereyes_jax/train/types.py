@@ -1,13 +1,11 @@
-"""What a training is given: a run, its questions, the services that it asks, and the method's choices."""
+"""What a training is given: a run, its questions, and the services that it asks; `train.method` has the method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
@@ -62,14 +60,6 @@ class RlServices:
     search: SearchConfig = field(default_factory=SearchConfig)  # service "world": as `RlSettings` says
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     teacher: TeacherSource | None = None  # None = no distillation
-
-
-@dataclass(frozen=True)
-class RlMethod:
-    """What of the method a run may choose."""
-
-    reward: RewardConfig = RewardConfig()  # ranks the rollouts of a question
-    tighten: Literal["epoch", "step"] = "epoch"  # when better references come in force: `rl.references.ReferenceStore`
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl, rl_loop
+from hypereyes_jax.train import rl_loop, rl_run
+from hypereyes_jax.train.method import RlMethod
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
-from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, TrainingRun
+from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
 SETTINGS = RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
@@ -49,7 +50,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     with Stages() as stages:
         rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, scale)
         run, services = TrainingRun(directory, stages), RlServices(teacher=teacher)
-        rl.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
+        rl_run.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
     return {
         name.removeprefix("rl/"): value
         for name, value in json.loads(directory.file("metrics.jsonl").read_text()).items()
@@ -79,8 +80,8 @@ def test_a_reward_of_one_s_own_ranks_the_rollouts_and_is_kept_with_the_run(tmp_p
     assert values["rounds"] > 0
     assert values["reward"] == pytest.approx(-0.5 * values["rounds"], abs=1e-6)
     assert values["reward_few_rounds_groups"] == 1.0
-    (kept,) = json.loads((tmp_path / "run" / "rewards.json").read_text())
-    assert kept["name"] == f"{own}:few_rounds"
+    (kept,) = json.loads((tmp_path / "run" / "objects.json").read_text())
+    assert (kept["role"], kept["name"], kept["weight"]) == ("reward", f"{own}:few_rounds", 0.5)
     assert len(kept["sha256"]) == 64
 
 
@@ -112,7 +113,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         given.extend(arguments)
         raise UserError("seen enough")
 
-    monkeypatch.setattr(rl, "train", train)
+    monkeypatch.setattr(rl_run, "train", train)
     (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "Which?", "answer": "This"}) + "\n")
     words = f"rl --checkpoint {ASSETS / 'base'} --questions {tmp_path / 'questions.jsonl'} --out {tmp_path / 'run'}"
     chosen = "--tighten step --reward.kind cost-weighted --reward.alpha 2 --reward.beta 0.1"

@@ -25,7 +25,7 @@ from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl
+from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.rl_loop import TIMELINE, RlLoop
 from hypereyes_jax.train.samplers import RolloutEngines
@@ -76,7 +76,9 @@ def run(path, monkeypatch, settings, engine):
     rollouts = RolloutEngines(Engines([Engine(model, params, engine.exact())]), chat, MINIATURE_RL)
     with monkeypatch.context() as patched, Stages() as stages:
         patched.setattr(RolloutEngines, "play", playing)
-        params, _ = rl.train(TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings)
+        params, _ = rl_run.train(
+            TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings
+        )
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert (path / TIMELINE).exists()
     return steps, rows, params

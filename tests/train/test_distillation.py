@@ -28,7 +28,7 @@ from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl
+from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.distillation import Distillation, TeacherServer, choose_teacher
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.samplers import RolloutEngines
@@ -143,7 +143,7 @@ def one_step(path, teacher):
     with Stages() as stages:
         asked = RlQuestions(questions, validation=Validation(questions, 1))
         services = RlServices(teacher=teacher)
-        rl.train(TrainingRun(directory, stages), rollouts, model, params, asked, SETTINGS, services)
+        rl_run.train(TrainingRun(directory, stages), rollouts, model, params, asked, SETTINGS, services)
     return json.loads(directory.file("metrics.jsonl").read_text())
 
 

@@ -14,7 +14,7 @@ from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.sequence import digest, prepare
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl
+from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
@@ -48,5 +48,7 @@ def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys
     settings = RlSettings(prompts=1, search="in-process")
     rollouts = RolloutEngines(Engines([]), chat, scale)
     with Stages() as stages, pytest.raises(UserError, match=r"only 0 of 1 candidates .* within 5 tries, fewer"):
-        rl.train(TrainingRun(RunDirectory(tmp_path), stages), rollouts, model, params, RlQuestions(questions), settings)
+        rl_run.train(
+            TrainingRun(RunDirectory(tmp_path), stages), rollouts, model, params, RlQuestions(questions), settings
+        )
     assert f"2 questions have prompts of more than {shortest} tokens" in capsys.readouterr().err

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 
-from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.configs.objects import instance, named_object
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 
 Verdict = bool | None
+OwnJudge = Callable[[Question, str], Verdict | Awaitable[Verdict]]
 _MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
 
 
 class FunctionJudge:
     """A function of a question and an answer as a judge. It may be async; what it raises ends the run."""
 
-    def __init__(self, name: str, function: Callable[[Question, str], Verdict | Awaitable[Verdict]]):
+    def __init__(self, name: str, function: OwnJudge):
         self.name, self._function = name, function
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
@@ -27,15 +28,15 @@ class FunctionJudge:
         return await verdict if inspect.isawaitable(verdict) else verdict
 
 
-async def own_judge(name: str) -> Judge:
-    """The judge of that name (`module:object`), asked about a made-up answer.
+async def own_judge(given: str | Judge | OwnJudge) -> Judge:
+    """The judge of that name (`module:object`), or a judge or function itself, asked about a made-up answer.
 
     Raises:
       UserError: there is none, it is neither a judge nor a function of two arguments, or its verdict is none of True,
         False and None.
     """
-    loaded = load_object(name, "judge")
-    own = instance(loaded)
+    loaded = named_object(given, "judge")
+    own, name = instance(loaded), loaded.name
     judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{loaded.sha256[:12]}", own)
     if not isinstance(own, Judge):
         try:

@@ -66,7 +66,8 @@ class SearchConfig:
     """What is searched: the miniature's world in this process, a server of `hypereyes serve-world`, a retriever in
     Search-R1's style, SerpApi, a service that `mapping` describes, or the `backend` named below."""
     mapping: str = ""
-    """How the service `mapping` is asked: serper, tavily, brave, or a YAML file (docs/search_protocol.md)."""
+    """How the service `mapping` is asked: serper, tavily, brave, a YAML file (docs/search_protocol.md), or such a
+    mapping as a dict by module:object or file.py:object."""
     backend: str = ""
     """A SearchBackend of your own, or a class of one: module:object or file.py:object."""
     url: str = ""

@@ -17,7 +17,7 @@ from hypereyes_jax.env.search.config import StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.store import StoredSearch, image_query, normal_query, search_key
 from hypereyes_jax.env.search.stores import Store
-from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchHit
+from hypereyes_jax.env.types import Account, FatalSearchError, SearchBackend, SearchHit
 from hypereyes_jax.env.web.per_loop import PerLoop
 
 T = TypeVar("T")
@@ -83,6 +83,23 @@ class RecordedBackend:
         budget = getattr(self.inner, "budget", None)
         if budget is not None:
             budget.settle(spent)
+
+    async def charge(self, dollars: float) -> str:
+        """Pays for what a tool beside the searches takes. Returns the payment's name, for `refund`.
+
+        Raises FatalSearchError where the backend that is asked keeps a cap which this would exceed.
+        """
+        if isinstance(self.inner, Account):
+            return await self.inner.charge(dollars)
+        self.metrics.cost += dollars
+        return ""
+
+    async def refund(self, payment: str, dollars: float) -> None:
+        """Takes back what was paid for something that was not charged."""
+        if isinstance(self.inner, Account):
+            await self.inner.refund(payment, dollars)
+        else:
+            self.metrics.cost -= dollars
 
     async def aclose(self) -> None:
         """Writes the run's summary into the store and closes the inner backend; the store stays open."""

@@ -56,6 +56,20 @@ class ResilientBackend:
         if close is not None:
             await close()
 
+    async def charge(self, dollars: float) -> str:
+        """Pays for what a tool beside the searches takes, as for a request. Returns the payment's name, for `refund`.
+
+        Raises FatalSearchError (kind "spending_cap") rather than exceed the cap.
+        """
+        payment = await self.budget.pay(dollars)
+        self.metrics.cost += dollars
+        return payment
+
+    async def refund(self, payment: str, dollars: float) -> None:
+        """Takes back what was paid for something that was not charged."""
+        self.metrics.cost -= dollars
+        await self.budget.refund(payment, dollars)
+
     async def _call(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
         started = time.perf_counter()
         outcome = "cancelled"
@@ -84,8 +98,7 @@ class ResilientBackend:
 
     async def _send(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
         price = self.policy.price(tool)
-        payment = await self.budget.pay(price)
-        self.metrics.cost += price
+        payment = await self.charge(price)
         self.metrics.attempts += 1
         try:
             async with asyncio.timeout(self.policy.timeout):
@@ -95,8 +108,7 @@ class ResilientBackend:
             raise SearchError(message, transient=True, kind="timeout") from None
         except SearchError as error:
             if error.kind != "timeout":
-                self.metrics.cost -= price
-                await self.budget.refund(payment, price)
+                await self.refund(payment, price)
             raise
 
 

@@ -41,12 +41,14 @@ async def connected(
     config: SearchConfig,
     keys: SearchKeys | None = None,
     share: RunShare = RunShare(),  # noqa: B008 - frozen
+    own: SearchBackend | None = None,
 ) -> AsyncIterator[Connected]:
     """A backend for the length of the block, on the running event loop; its connections and files are closed after it.
 
     Args:
       share: of a run with several processes. Requests in flight are shared out; rate and spending, too, or counted
         together in a store in PostgreSQL.
+      own: a backend that is asked in place of the service that `config` names.
 
     Raises:
       UserError: a setting or key is missing, or the store can't be used.
@@ -55,7 +57,7 @@ async def connected(
     policy = share.policy(config.policy)
     if config.budget and (config.store is None or not is_postgres(config.store)):
         raise UserError("--search.budget is shared in a store in PostgreSQL: give --search.store postgresql://...")
-    service = _service(config, keys or SearchKeys(), share)
+    service = own or _service(config, keys or SearchKeys(), share)
     store = None if config.store is None or config.mode is StoreMode.LIVE else open_store(config.store)
     budget: Budget = OwnBudget(policy, share)
     if isinstance(store, PostgresStore):

@@ -11,7 +11,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import ToolCall
 from hypereyes_jax.env.grounded_search import told
 from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError
-from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchError
+from hypereyes_jax.env.types import Account, FatalSearchError, Invocation, SearchError
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,30 @@ class Called:
 
 
 async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Called:
-    """Runs a call.
+    """Runs a call, and charges the tool's price where the episode's backend keeps an account.
+
+    A call that failed is not paid for, except one that was too slow, which the service may have charged.
 
     Raises:
-      FatalSearchError: the tool says that no later call can work.
+      FatalSearchError: the tool says that no later call can work, or the spending cap is reached.
       Exception: whatever else the tool raises but ToolError and SearchError, which is a defect of it.
     """
     started = time.perf_counter()
     query = json.dumps(dict(call.arguments), ensure_ascii=False)
     said = Invocation(call.name, query if len(query) <= 300 else f"{query[:299]}…", sent=tool.is_search)
+    account = episode.backend if tool.price and isinstance(episode.backend, Account) else None
+    payment = "" if account is None else await account.charge(tool.price)
     try:
         reply = await tool.call(call.arguments, episode)
     except ToolError as error:
+        if account is not None:
+            await account.refund(payment, tool.price)
         return Called((replace(said, error=str(error) or "the call failed", sent=False),))
     except FatalSearchError:
         raise
     except SearchError as error:
+        if account is not None and error.kind != "timeout":
+            await account.refund(payment, tool.price)
         failed = replace(said, error=told(error), sent=tool.is_search and error.sent)
         return Called((replace(failed, seconds=time.perf_counter() - started),), failure=error)
     texts = [part for part in reply.parts if isinstance(part, str)]

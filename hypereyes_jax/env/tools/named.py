@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.configs.objects import NamedObject, instance, load_object
+from hypereyes_jax.env.tools.mcp_setting import MCP, mcp_setting
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.errors import UserError
 
@@ -21,18 +22,35 @@ def named_tools(names: Sequence[str]) -> list[Tool]:
     """The tools that `EpisodeConfig.tools` names. Each is made once, so that episodes share its connections.
 
     Raises:
-      UserError: there is no such tool, or an object is none.
+      UserError: there is no such tool, an object is none, or an MCP server can't be reached.
     """
-    return [_tool(name) for name in names]
+    return [tool for name in names for tool in _tools(name)]
+
+
+def tool_objects(names: Sequence[str]) -> list[NamedObject]:
+    """Where the tools of a user's own came from, for a run's record; those shipped and MCP's have no source file.
+
+    Raises UserError as `named_tools`.
+    """
+    own = [name for name in names if ":" in name and not name.startswith(MCP)]
+    return [load_object(name, "tool") for name in own]
 
 
 @cache
+def _tools(name: str) -> tuple[Tool, ...]:
+    if name.startswith(MCP):
+        return tuple(mcp_setting(name))
+    return (_tool(name),)
+
+
 def _tool(name: str) -> Tool:
     if name in SHIPPED:
         made: Tool = load_object(SHIPPED[name], "tool").value()
         return made
     if ":" not in name:
-        raise UserError(f"there is no tool {name!r}; there are: {', '.join(SHIPPED)}, or module:object of your own.")
+        raise UserError(
+            f"there is no tool {name!r}; there are: {', '.join(SHIPPED)}, your own module:object, or mcp:ADDRESS#NAME."
+        )
     tool = instance(load_object(name, "tool"))
     if not isinstance(tool, Tool):
         raise UserError(

@@ -10,7 +10,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found
-from hypereyes_jax.env.types import Invocation, Part
+from hypereyes_jax.env.types import Invocation, Part, SearchBackend
 
 
 class ToolError(Exception):
@@ -32,6 +32,11 @@ class SearchingEpisode(Protocol):
     @property
     def config(self) -> EpisodeConfig:
         """The rules of the episode."""
+        ...
+
+    @property
+    def backend(self) -> SearchBackend:
+        """What its searches go to. One that is an `env.types.Account` keeps the account of the run."""
         ...
 
     def image(self, image_id: str) -> Image.Image:
@@ -74,7 +79,7 @@ class Tool(Protocol):
 
     @property
     def price(self) -> float:
-        """Dollars a call."""
+        """Dollars a call. It is added to the cost of the run's searches and counts towards their spending cap."""
         ...
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply: ...

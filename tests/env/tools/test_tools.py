@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.env import Episode, EpisodeConfig, Question, SearchError, SearchHit, StopReason
+from hypereyes_jax.env.search.config import CallPolicy, StoreMode
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.tools.search import ImageSearchTool, TextSearchTool
 from hypereyes_jax.env.tools.types import Tool, ToolError, ToolReply, by_name
 from hypereyes_jax.env.types import FatalSearchError
@@ -159,3 +162,29 @@ async def test_a_tool_may_search_through_the_episode():
     await episode.step(call("shop", thing="x"))
     episode.end(StopReason.CONTEXT_LIMIT)
     assert (episode.result().rounds, episode.result().invocations) == (1, 2)
+
+
+async def test_the_price_of_a_tool_counts_towards_the_spending_cap(library):
+    backend = ResilientBackend(library, CallPolicy(text_price=0.5, spending_cap=1.2))
+    recorded = RecordedBackend(backend, None, StoreMode.LIVE, metrics=backend.metrics)
+
+    episode = Episode(QUESTION, recorded, None, [Shop(price=0.6)])
+    await episode.step(call("shop", thing="x"))
+    assert recorded.metrics.cost == pytest.approx(0.6)
+    await episode.step(call("text_search", input=["Chad"]))
+    assert recorded.metrics.cost == pytest.approx(1.1)
+    with pytest.raises(FatalSearchError, match="spending cap of"):
+        await episode.step(call("shop", thing="y"))
+
+
+async def test_a_call_that_failed_is_not_paid_for_but_a_slow_one_is(library):
+    backend = ResilientBackend(library)
+
+    class Failing(Shop):
+        async def call(self, arguments, episode):
+            kind = arguments["thing"]
+            raise ToolError("no") if kind == "wrong" else SearchError("down", transient=True, kind=kind)
+
+    for kind, cost in (("wrong", 0.0), ("http_503", 0.0), ("timeout", 0.6)):
+        await Episode(QUESTION, backend, None, [Failing(price=0.6)]).step(call("shop", thing=kind))
+        assert backend.metrics.cost == pytest.approx(cost)

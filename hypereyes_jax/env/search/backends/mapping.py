@@ -1,4 +1,4 @@
-"""Any HTTP search service by a small YAML file: what is sent, and where the results stand in the reply."""
+"""Any HTTP search service by a small mapping: what is sent, and where the results stand in the reply."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from hypereyes_jax.configs.objects import NamedObject, load_object
 from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
@@ -56,12 +57,15 @@ def shipped_mappings() -> list[str]:
 
 
 def read_mapping(name: str) -> SearchMapping:
-    """A mapping of the package by its name, or a file's.
+    """A mapping of the package by its name, a YAML file's, or a dict of a user's own by `module:object`.
 
     Raises:
       UserError: there is none, or it is not one; names what is wrong.
     """
-    path = _SHIPPED / f"{name}.yaml" if name in shipped_mappings() else Path(name)
+    if ":" in name:
+        own = load_object(name, "search mapping")
+        return _mapping(own.value, name, f"{name}:{own.sha256[:12]}")
+    path = _path(name)
     refuse_irregular(path)
     try:
         with path.open("rb") as file:
@@ -70,21 +74,43 @@ def read_mapping(name: str) -> SearchMapping:
     except OSError as error:
         known = ", ".join(shipped_mappings())
         raise UserError(
-            f"there is no search mapping {name} ({error.strerror}). Known: {known}, or give a file."
+            f"there is no search mapping {name} ({error.strerror}). Known: {known}, or give a file or module:object."
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month
         raise UserError(f"{path} is not YAML: {one_line(str(error), 200)}") from None
+    return _mapping(given, str(path), path.stem)
+
+
+def mapping_object(name: str) -> NamedObject | None:
+    """Where a user's own mapping came from, for a run's record; None for one of the package.
+
+    Raises UserError as `read_mapping`.
+    """
+    read_mapping(name)
+    if ":" in name:
+        return load_object(name, "search mapping")
+    if name in shipped_mappings():
+        return None
+    return NamedObject.of_file(name, _path(name), _path(name).read_text(encoding="utf-8"))
+
+
+def _path(name: str) -> Path:
+    return _SHIPPED / f"{name}.yaml" if name in shipped_mappings() else Path(name)
+
+
+def _mapping(given: Any, where: str, name: str) -> SearchMapping:
+    """A mapping that was read at `where`, checked. Raises UserError."""
     if (
         not isinstance(given, dict)
         or not set(given) <= {"headers", "text", "image"}
         or not {"text", "image"} & set(given)
     ):
-        raise UserError(f"{path}: a search mapping holds `text` and/or `image`, and `headers`, and nothing else")
+        raise UserError(f"{where}: a search mapping holds `text` and/or `image`, and `headers`, and nothing else")
     headers = given.get("headers") or {}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-        raise UserError(f"{path}: headers must be names with texts")
+        raise UserError(f"{where}: headers must be names with texts")
     return SearchMapping(
-        path.stem, headers, _call(given.get("text"), path, "text"), _call(given.get("image"), path, "image")
+        name, headers, _call(given.get("text"), where, "text"), _call(given.get("image"), where, "image")
     )
 
 
@@ -196,24 +222,24 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     return "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces)
 
 
-def _call(given: Any, path: Path, kind: str) -> MappedCall | None:
+def _call(given: Any, where: str, kind: str) -> MappedCall | None:
     if given is None:
         return None
     if not isinstance(given, dict) or not set(given) <= _CALL_FIELDS or not {"url", "hits", "hit"} <= set(given):
-        raise UserError(f"{path}: `{kind}` needs url, hits and hit, and may have method, params and body")
+        raise UserError(f"{where}: `{kind}` needs url, hits and hit, and may have method, params and body")
     url, hits, hit = given["url"], given["hits"], given["hit"]
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise UserError(f"{path}: `{kind}.url` must be an http(s) URL")
+        raise UserError(f"{where}: `{kind}.url` must be an http(s) URL")
     if not isinstance(hits, str) or not isinstance(hit, dict) or not set(hit) <= _HIT_FIELDS:
         raise UserError(
-            f"{path}: `{kind}.hits` must be a path, and `{kind}.hit` paths of {', '.join(sorted(_HIT_FIELDS))}"
+            f"{where}: `{kind}.hits` must be a path, and `{kind}.hit` paths of {', '.join(sorted(_HIT_FIELDS))}"
         )
     method = str(given.get("method", "POST" if given.get("body") is not None else "GET")).upper()
     if method not in ("GET", "POST"):
-        raise UserError(f"{path}: `{kind}.method` must be GET or POST")
+        raise UserError(f"{where}: `{kind}.method` must be GET or POST")
     params = given.get("params") or {}
     if not isinstance(params, dict) or not all(isinstance(value, str) for value in (*params, *hit.values())):
-        raise UserError(f"{path}: names of `{kind}.params` and paths of `{kind}.hit` must be texts")
+        raise UserError(f"{where}: names of `{kind}.params` and paths of `{kind}.hit` must be texts")
     return MappedCall(method, url, hits, hit, params, given.get("body"))
 
 

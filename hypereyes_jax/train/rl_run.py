@@ -12,25 +12,28 @@ from pathlib import Path
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.data.sources import question_ids, subset
+from hypereyes_jax.env.judging.own import own_judge
 from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.search.budget import RunShare
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.search.world_service import searching
-from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_json
 from hypereyes_jax.learner.checkpoint import weights_digest
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.runs.own_objects import keep_own_objects
 from hypereyes_jax.train.distillation import open_distillation
+from hypereyes_jax.train.method import LoadedMethod, RlMethod, load_method, own_records
 from hypereyes_jax.train.question_selection import PASSES, Selection, read_selection, select, short_enough
 from hypereyes_jax.train.rl_loop import OpenServices, RlLoop
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
-from hypereyes_jax.train.types import RlMethod, RlQuestions, RlServices, SelectedQuestions, TrainingRun
+from hypereyes_jax.train.types import RlQuestions, RlServices, SelectedQuestions, TrainingRun
 
 
 def train(
@@ -52,9 +55,16 @@ def train(
 
     Raises:
       RunStopped: the run was asked to stop; all that was done is saved.
-      UserError: too few candidates are left, or the services that the selection needs do not work.
+      UserError: too few candidates are left, the services that the selection needs do not work, or a user's own part
+        of the method can't be used, or is not what it was when the run was begun.
     """
-    return asyncio.run(_train(run, rollouts, model, params, questions, settings, services, method))
+    scale = rollouts.scale
+    loaded = load_method(method, scale.learner, scale.episode, settings.metrics)
+    if run.processes.first:
+        records = own_records(method, scale.learner, scale.episode, services.search, services.judge, settings.metrics)
+        keep_own_objects(run.directory, records)
+    rollouts.equip(method.own.tools, method.own.prompt)
+    return asyncio.run(_train(run, rollouts, model, params, questions, settings, services, (method, loaded)))
 
 
 async def _train(
@@ -65,15 +75,17 @@ async def _train(
     questions: RlQuestions,
     settings: RlSettings,
     services: RlServices,
-    method: RlMethod,
+    chosen_method: tuple[RlMethod, LoadedMethod],
 ) -> tuple[Params, Lora | None]:
     """As `train`, with the services open."""
+    own = chosen_method[0].own
     samples = settings.prompts * settings.group
     async with (
         open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
-        _searching(settings, services.search, _share(run)) as backend,
-        judging(services.judge) as judge,
+        _searching(settings, services.search, _share(run), own.search) as backend,
+        judging(services.judge) as named_judge,
     ):
+        judge = named_judge if own.judge is None else await own_judge(own.judge)
         longest = rollouts.scale.prompt_tokens
 
         def tokens(question: Question) -> int:
@@ -92,7 +104,7 @@ async def _train(
         chosen, references = await _choose(questions.rule, candidates, settings.prompts, selection)
         selected = SelectedQuestions(chosen, references, validation)
         opened = OpenServices(backend, judge, distillation)
-        return await RlLoop(run, rollouts, model, params, selected, settings, opened, method).train()
+        return await RlLoop(run, rollouts, model, params, selected, settings, opened, chosen_method).train()
 
 
 async def _choose(
@@ -157,11 +169,13 @@ def _budget_name(path: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _searching(settings: RlSettings, search: SearchConfig, share: RunShare) -> AsyncIterator[RecordedBackend]:
-    """The seen part of the miniature world, or the service of real searches."""
-    if search.service != "world":
+async def _searching(
+    settings: RlSettings, search: SearchConfig, share: RunShare, own: SearchBackend | None
+) -> AsyncIterator[RecordedBackend]:
+    """The seen part of the miniature world, the service of real searches, or a user's own backend."""
+    if search.service != "world" or own is not None:
         keys = SearchKeys.of(os.environ)
-        async with connected(search, keys, share) as (backend, _):
+        async with connected(search, keys, share, own) as (backend, _):
             yield backend
         return
     world = World.load()

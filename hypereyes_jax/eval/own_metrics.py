@@ -1,0 +1,70 @@
+"""A user's metrics: functions of what happened in an episode, by `module:object`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from hypereyes_jax.configs.objects import NamedObject, named_object
+from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
+from hypereyes_jax.errors import UserError
+
+# A function of an episode and of the judge's verdict (None = it could not be asked), which gives a number.
+Metric = Callable[[EpisodeResult, bool | None], float]
+
+
+@dataclass(frozen=True)
+class OwnMetrics:
+    """A user's metrics under their functions' names."""
+
+    parts: tuple[NamedObject, ...] = ()
+
+    def of(self, result: EpisodeResult, correct: bool | None) -> dict[str, float]:
+        """`metric_NAME` by metric. Raises ValueError for what is no finite number, naming the metric."""
+        told = {}
+        for loaded in self.parts:
+            value = float(loaded.value(result, correct))
+            if not math.isfinite(value):
+                raise ValueError(f"the metric {loaded.name} gave {value}, which is no finite number")
+            told[f"metric_{loaded.label}"] = value
+        return told
+
+    def means(self, judged: Sequence[tuple[EpisodeResult, bool | None]]) -> dict[str, float]:
+        """The mean of each metric over episodes; nothing without an episode."""
+        rows = [self.of(result, correct) for result, correct in judged] if self.parts else []
+        return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
+
+    def record(self) -> list[dict[str, Any]]:
+        return [loaded.record() for loaded in self.parts]
+
+
+def load_metrics(own: Sequence[str | Metric]) -> OwnMetrics:
+    """Metrics by name or as functions. Each is called once on a made-up episode.
+
+    Raises:
+      UserError: one can't be loaded, or gives no finite number.
+    """
+    metrics = OwnMetrics(tuple(named_object(each, "metric") for each in own))
+    try:
+        metrics.of(_made_up_episode(), True)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"a metric failed on a made-up episode: {error}. It must take an EpisodeResult (hypereyes_jax.env.types) "
+            "and the verdict (True, False or None), and return a number"
+        ) from error
+    return metrics
+
+
+def _made_up_episode() -> EpisodeResult:
+    question = Question("made-up", "Which city is the capital?", (Image.new("RGB", (8, 8)),), ("Paris",))
+    hit = SearchHit("Paris", "Paris is the capital of France.", 0.9, "https://example.org")
+    search = Invocation("text_search", "capital of France", hits=(hit,))
+    turns = (
+        TurnRecord("<reason>I search.</reason>", "I search.", (search,), is_round=True),
+        TurnRecord("<answer>Paris</answer>", "", (), is_round=False),
+    )
+    return EpisodeResult(question, turns, StopReason.ANSWERED, "Paris")

@@ -1,0 +1,119 @@
+"""A run of RL as a Python call, with the user's own reward, loss, tools, search or judge as the objects themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.data.sources import open_questions
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.launch.run_output import open_run, open_stages
+from hypereyes_jax.models.pretrained import load_model
+from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.runs.metrics_file import read_metrics
+from hypereyes_jax.train.adapters import save_trained
+from hypereyes_jax.train.method import OwnObjects, RlMethod
+from hypereyes_jax.train.rl_run import train
+from hypereyes_jax.train.samplers import RolloutEngines
+from hypereyes_jax.train.settings import RlSettings, SelectionRule
+from hypereyes_jax.train.sizes import MINIATURE_RL, Scale
+from hypereyes_jax.train.try_log import question_key
+from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """What came of a run."""
+
+    model: Path  # directory in Hugging Face layout: give it to `hypereyes_jax.load` or `hypereyes eval`
+    steps: list[dict[str, Any]]  # the figures of each step, as `metrics.jsonl` has them
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What `config.json` says of a call; the objects are in `objects.json`."""
+
+    checkpoint: str
+    questions: str
+    settings: RlSettings
+    reward: RewardConfig
+    services: RlServices
+    scale: Scale
+    rule: SelectionRule = field(default_factory=SelectionRule)
+
+
+def rl(
+    checkpoint: str | os.PathLike,
+    questions: str | os.PathLike | Sequence[Question],
+    out: str | os.PathLike,
+    *,
+    own: OwnObjects = OwnObjects(),  # noqa: B008 - frozen
+    settings: RlSettings = RlSettings(),  # noqa: B008 - frozen
+    reward: RewardConfig = RewardConfig(),
+    services: RlServices = RlServices(),  # noqa: B008 - frozen
+    scale: Scale = MINIATURE_RL,
+    rule: SelectionRule = SelectionRule(),  # noqa: B008 - frozen
+) -> TrainedPolicy:
+    """Trains a policy as `hypereyes rl` does, on the default device; for meshes and hosts there is the command.
+
+    The same call goes on where an earlier one was stopped, if its objects have the same source.
+
+    Args:
+      checkpoint: the policy after SFT: a directory in Hugging Face layout, a hub id or a URL.
+      questions: candidates: questions, or a source as `hypereyes_jax.data.open_questions` takes it.
+      out: the run's directory; the trained model goes to `model/` in it.
+      own: a user's own parts of the method, each called once on made-up rollouts before anything is spent.
+      settings: what is tuned from run to run; the defaults are the miniature's.
+      reward: what ranks the rollouts of a question, where `own.rewards` do not.
+      services: settings of searches, judge and teacher; by default the miniature's world and exact comparison.
+      scale: sizes, and the rules of episodes; the default is the miniature's.
+      rule: which candidates are trained on.
+
+    Raises:
+      UserError: what the command would tell, in the same words.
+    """
+    given = open_questions(os.fspath(questions)) if isinstance(questions, str | os.PathLike) else list(questions)
+    call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, scale, rule)
+    out = Path(out)
+    processes = Processes()
+    with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
+        model, params, chat = load_model(checkpoint)
+        engines = Engines.on_one_device(model, params, scale.engine())
+        with RolloutEngines(engines, chat, scale) as rollouts, open_stages(processes) as stages:
+            run = TrainingRun(directory, stages, processes)
+            method = RlMethod(reward, own=own)
+            asked = RlQuestions(given, rule)
+            trained, adapters = _outside_of_loops(
+                lambda: train(run, rollouts, model, params, asked, settings, services, method)
+            )
+        save_trained(directory, model, trained, adapters, os.fspath(checkpoint), scale, processes)
+        steps = [row for row in read_metrics(directory.file("metrics.jsonl")) if row["phase"] == "rl"]
+    return TrainedPolicy(out / "model", steps)
+
+
+def _named(questions: str | os.PathLike | Sequence[Question]) -> str:
+    """A source by its name, questions by a hash of their content."""
+    if isinstance(questions, str | os.PathLike):
+        return os.fspath(questions)
+    digest = hashlib.sha256("".join(f"{question.id} {question_key(question)}\n" for question in questions).encode())
+    return f"{len(questions)} questions, sha256 {digest.hexdigest()}"
+
+
+def _outside_of_loops(work: Callable[[], T]) -> T:
+    """What `work` returns. Where an event loop runs already, as in a notebook, it runs in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(1, "hypereyes-rl") as threads:
+        return threads.submit(work).result()
