@@ -27,9 +27,9 @@ from hypereyes_jax.runs.outputs import check_outputs
 
 if TYPE_CHECKING:
     from PIL import Image
-    from rich.console import Console
 
     from hypereyes_jax.env.types import Part
+    from hypereyes_jax.runs.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,18 @@ class Asked:
 
 
 def run(config: AskConfig) -> None:
-    from rich.console import Console
-
     from hypereyes_jax.env.web.chat_api import ChatError
+    from hypereyes_jax.runs.terminal import Terminal
 
     if bool(config.model_url) == (config.checkpoint is not None):
         raise UserError("give either --model-url (with --model) or --checkpoint.")
     try:
-        asyncio.run(_ask(config, Console(highlight=False)))
+        asyncio.run(_ask(config, Terminal()))
     except ChatError as error:
         raise UserError(f"the model gave no answer: {error}") from error
 
 
-async def _ask(config: AskConfig, console: Console) -> None:
+async def _ask(config: AskConfig, console: Terminal) -> None:
     from hypereyes_jax.env.media.images import ImageError
     from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.env.web.urls import UrlError
@@ -112,10 +111,11 @@ async def _ask(config: AskConfig, console: Console) -> None:
 
     console.print()
     if asked.result.answer is None:
-        console.print(f"[bold red]no answer[/] ({asked.result.stop}) {asked.result.why}", markup=True)
+        console.print("no answer ", style="bold red", end="")
+        console.print(f"({asked.result.stop}) {asked.result.why}")
     else:
         console.print("answer: ", style="bold green", end="")
-        console.print(_visible(asked.result.answer), markup=False)
+        console.print(asked.result.answer)
     tokens_cost = (asked.read * config.prompt_price + asked.written * config.completion_price) / 1e6
     console.print(
         f"{asked.result.rounds} rounds, {asked.result.invocations} searches ({searches['cache_hits']} from the store), "
@@ -135,7 +135,7 @@ async def _ask(config: AskConfig, console: Console) -> None:
     picture = io.BytesIO()
     draw_boxes(image, asked.result.turns).save(picture, "PNG")
     write_atomic(drawn, picture.getvalue())
-    console.print(f"boxes: {drawn}   trajectory: {config.out} (hypereyes report {config.out})", markup=False)
+    console.print(f"boxes: {drawn}   trajectory: {config.out} (hypereyes report {config.out})")
 
 
 async def _open(source: str) -> Image.Image:
@@ -148,7 +148,7 @@ async def _open(source: str) -> Image.Image:
     return decode_image(await asyncio.to_thread(Path(source).read_bytes), ImageLimits(trailing_data=True))
 
 
-async def _play_endpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Console) -> Asked:
+async def _play_endpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Terminal) -> Asked:
     from hypereyes_jax.env.chat_policy import play
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
@@ -160,7 +160,7 @@ async def _play_endpoint(config: AskConfig, question: Question, backend: SearchB
             client,
             temperature=config.temperature,
             max_tokens=config.max_new_tokens,
-            on_text=lambda text: console.print(_visible(text), end="", markup=False, style="cyan", soft_wrap=True),
+            on_text=lambda text: console.print(text, end="", style="cyan", soft_wrap=True),
             on_observation=lambda parts: _show(console, parts),
         )
     finally:
@@ -168,7 +168,7 @@ async def _play_endpoint(config: AskConfig, question: Question, backend: SearchB
     return Asked(played.result, played.prompt_tokens, played.completion_tokens)
 
 
-async def _play_checkpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Console) -> Asked:
+async def _play_checkpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Terminal) -> Asked:
     from hypereyes_jax import miniature
     from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.env.episode import Episode
@@ -178,7 +178,7 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
 
     class Shown(Episode):
         async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
-            console.print(_visible(text), markup=False, style="cyan", soft_wrap=True)
+            console.print(text, style="cyan", soft_wrap=True)
             parts = await super().step(text, truncated)
             if parts is not None:
                 _show(console, parts)
@@ -195,11 +195,6 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
     return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
 
 
-def _visible(text: str) -> str:
-    """A model's text without control characters: an escape sequence would steer the terminal."""
-    return "".join(char for char in text if char == "\n" or char.isprintable())
-
-
-def _show(console: Console, parts: tuple[Part, ...]) -> None:
+def _show(console: Terminal, parts: tuple[Part, ...]) -> None:
     crops = len(parts) - 1
-    console.print(f"\n{f'[{crops} crops] ' if crops else ''}{parts[-1]}\n", markup=False, style="dim", soft_wrap=True)
+    console.print(f"\n{f'[{crops} crops] ' if crops else ''}{parts[-1]}\n", style="dim", soft_wrap=True)

@@ -187,11 +187,11 @@ async def _endpoint(url: str, model: str, key: str, config: CollectSettings) -> 
 
 
 def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLog) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL, RL_QUESTIONS, write_outcome
     from hypereyes_jax.files import write_json
+    from hypereyes_jax.runs.terminal import Terminal
 
     funnel = write_outcome(config.out, questions, log, config.settings)
     write_json(config.out / FUNNEL, funnel)
@@ -199,7 +199,7 @@ def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLo
     for row in funnel["stages"]:
         why = ", ".join(f"{reason} {count}" for reason, count in sorted(row["dropped"].items()))
         table.add_row(row["stage"], str(row["in"]), str(row["out"]), why)
-    Console().print(table)
+    Terminal().print(table)
     print(f"{funnel['demonstrations']} demonstrations: {config.out / DEMONSTRATIONS}")
     if config.settings.selection:
         print(f"{funnel['rl_questions']} questions for RL, with references: {config.out / RL_QUESTIONS}")

@@ -22,9 +22,8 @@ from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hypereyes_jax.data.inspection import SourceSummary
+    from hypereyes_jax.runs.terminal import Terminal
 
 _BAR = 40  # characters of the longest bar of a histogram
 _PROMPT = 6_000  # characters of a prompt that are printed
@@ -94,16 +93,15 @@ class DataConfig:
 
 
 def run(config: DataConfig) -> None:
-    from rich.console import Console
-
     from hypereyes_jax.data.convert import convert
     from hypereyes_jax.data.inspection import open_source
+    from hypereyes_jax.runs.terminal import Terminal
 
     action = config.action
     kind = None if action.hold == "auto" else action.hold
     options = action.reading.options()
     if isinstance(action, Check):
-        _check(action, Console())
+        _check(action, Terminal())
         return
     with open_source(action.source, options, kind) as source:
         if isinstance(action, Convert):
@@ -117,7 +115,7 @@ def run(config: DataConfig) -> None:
             print(source.report.bad_in_words())
 
 
-def _check(action: Check, console: Console) -> None:
+def _check(action: Check, console: Terminal) -> None:
     from importlib import resources
 
     from transformers import AutoTokenizer
@@ -135,9 +133,9 @@ def _check(action: Check, console: Console) -> None:
     _print(summary, action, console)
 
 
-def _print(summary: SourceSummary, action: Check, console: Console) -> None:
+def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
     def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     report = summary.report
     formats = ", ".join(f"{count} x {name}" for name, count in report.formats.items())

@@ -125,14 +125,13 @@ class EvalConfig:
 
 
 def run(config: EvalConfig) -> None:
-    from rich.console import Console
-
     from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.served import ServedPolicy
     from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
+    from hypereyes_jax.runs.terminal import Terminal
 
     scale = _scale(config)
     _refuse_settings(config)
@@ -162,7 +161,7 @@ def run(config: EvalConfig) -> None:
             if not evaluated(directory, config.name, split):
                 asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
     stages_done = read_stages(directory.file(METRICS))
-    Console().print(results_table(stages_done), costs_table(stages_done))
+    Terminal().print(results_table(stages_done), costs_table(stages_done))
 
 
 def _scale(config: EvalConfig) -> Scale:
@@ -229,13 +228,12 @@ async def _benchmarks(
     sampling: SamplingConfig,
     scale: Scale,
 ) -> None:
-    from rich.console import Console
-
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval import benchmark_play
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
     from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.processing.lengths import visual_tokens
+    from hypereyes_jax.runs.terminal import Terminal
 
     summaries = []
     with Stages() as stages:
@@ -259,7 +257,7 @@ async def _benchmarks(
                 )
     files = benchmark_play.write_tables(directory)
     rows = [own_row(config.name, summaries), *paper_rows()]
-    Console().print(measures_table(summaries), terminal_table(rows))
+    Terminal().print(measures_table(summaries), terminal_table(rows))
     print("tables: " + ", ".join(str(path) for path in files))
 
 

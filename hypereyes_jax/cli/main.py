@@ -28,7 +28,7 @@ from hypereyes_jax.files import CURES
 from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
-from hypereyes_jax.runs.terminal import visible
+from hypereyes_jax.runs.terminal import escaping_stdout, visible
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,14 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         return 0
     refuse_urls(config)
     if only_checked:
-        return dry_run(config)
+        with escaping_stdout():
+            return dry_run(config)
     keep_freed()
     if cache is not None:
         use_compile_cache(cache)
     run: Callable[[Any], int | None] = module.run
-    return run(config) or 0
+    with escaping_stdout():
+        return run(config) or 0
 
 
 def refuse_urls(settings: Any) -> None:

@@ -49,11 +49,10 @@ class QuickstartConfig:
 
 
 def run(config: QuickstartConfig) -> None:
-    from rich.console import Console
-
     from hypereyes_jax.eval.report import write_report
     from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.tables import costs_table, results_table
+    from hypereyes_jax.runs.terminal import Terminal
 
     started = time.time()
     settings = _smoke(config) if config.smoke else config
@@ -62,7 +61,7 @@ def run(config: QuickstartConfig) -> None:
         _run_stages(directory, settings, stages)
     cost = _cost(directory, time.time() - started)
     report = write_report(directory.path)
-    console = Console()
+    console = Terminal()
     results = read_stages(directory.file(METRICS))
     console.print(results_table(results, config.smoke), costs_table(results))
     console.print(f"{duration(cost['seconds'])} in all, peak memory {cost['peak_gib']:.1f} GiB. Report: {report}")

@@ -19,12 +19,14 @@ class SystematicFailure(UserError):
 class OutageLimits:
     """How much of a run may fail for reasons that are not the policy's."""
 
-    share: float = 0.5  # of a step's rollouts; more ends the run
-    in_a_row: int = 64  # rollouts, in the order in which they are given; so many end the run
+    share: float = 0.5
+    """Share of a step's rollouts that search or judge may fail for; more end the run. 1 sets no such limit."""
+    in_a_row: int = 64
+    """Number of rollouts in a row, over steps, that search or judge fail for before the run ends."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.in_a_row < 1:
-            raise ValueError("OutageLimits: share lies in (0, 1], in_a_row is at least 1")
+            raise UserError("outage limits: the share lies above 0 and up to 1, and at least 1 may fail in a row.")
 
 
 class OutageWatch:

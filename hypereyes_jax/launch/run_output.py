@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
@@ -15,6 +14,7 @@ from hypereyes_jax.runs.metrics_file import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, settings_text
 from hypereyes_jax.runs.stop import StopRequest
+from hypereyes_jax.runs.terminal import Terminal
 from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 
 # What a run may be continued with another value of: where it is, what it runs on, whom it asks and how patiently, how
@@ -24,9 +24,10 @@ _MAY_DIFFER = frozenset(
     "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
     "sampler_server "
     "search.image_url search.image_port search.bucket search.bucket_endpoint search.bucket_public_url search.policy "
-    "search.store search.mode search.budget settings.search_store settings.search_mode settings.latency settings.steps "
-    "settings.checkpoint_every settings.checkpoint_minutes eval_questions eval_every scale.replica_devices "
-    "scale.slots scale.extend_rows scale.keep_checkpoints scale.learner.optimizer.moments_on_host".split()
+    "search.store search.mode search.budget settings.search_store settings.search_mode settings.outages "
+    "settings.latency settings.steps settings.checkpoint_every settings.checkpoint_minutes eval_questions eval_every "
+    "scale.replica_devices scale.slots scale.extend_rows scale.keep_checkpoints "
+    "scale.learner.optimizer.moments_on_host".split()
 )
 
 
@@ -85,7 +86,7 @@ def open_run(
 
 def open_stages(processes: Processes) -> Stages:
     """Progress, shown by the first process."""
-    return Stages() if processes.first else Stages(Console(quiet=True))
+    return Stages() if processes.first else Stages(Terminal(quiet=True))
 
 
 def open_metrics(

@@ -13,6 +13,8 @@ import zlib
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from hypereyes_jax.runs.terminal import visible
+
 _OWN = "JAX_COMPILATION_CACHE_DIR"  # jax's own setting; a user who has made it is left alone
 _LARGEST = 8 << 30  # bytes kept; beyond it the programs used least recently go
 _SHORTEST = 0.5  # seconds; what compiles faster is not worth a file
@@ -51,7 +53,7 @@ def use_compile_cache(folder: Path, environment: MutableMapping[str, str] = os.e
         own.mkdir(parents=True, exist_ok=True)
         _tidy(own)
     except OSError as error:
-        print(f"compiled programs are not kept: {error.strerror}: {own}", file=sys.stderr)
+        print(visible(f"compiled programs are not kept: {error.strerror}: {own}"), file=sys.stderr)
         return None
     environment[_OWN] = str(own)
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_SHORTEST))

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import parse_file_json, writing
+from hypereyes_jax.runs.terminal import visible
 
 LOCK = ".lock"
 _THIS_PROCESS = uuid.uuid4().hex  # a process number is not enough: containers count from 1, each by itself
@@ -55,11 +56,11 @@ class DirectoryLock:
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 file.close()
-                print(
+                warning = (
                     f"warning: the file system of {directory} has no locks, so a second process in it would not be "
-                    "noticed. See to it that there is none.",
-                    file=sys.stderr,
+                    "noticed. See to it that there is none."
                 )
+                print(visible(warning), file=sys.stderr)
                 return cls(directory, None)
             holder = _holder(file)
             file.close()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +15,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from hypereyes_jax.runs.memory import give_back
+from hypereyes_jax.runs.terminal import Terminal
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -25,7 +26,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Stage:
     """One stage under way. `advance` it; the figures last given stand beside the bar."""
 
-    def __init__(self, name: str, total: int, console: Console, bars: Progress | None):
+    def __init__(self, name: str, total: int, console: Terminal, bars: Progress | None):
         self.name = name
         self.total = total
         self.done = 0
@@ -62,14 +63,15 @@ class Stage:
         seconds = time.monotonic() - self._start
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
-        self._console.print(f"[green]✓[/green] {self.name}: {self.done} in {duration(seconds)}", highlight=False)
+        done = f" {self.name}: {self.done} in {duration(seconds)}"
+        self._console.print(Text.assemble(("✓", "green"), done), highlight=False)
 
 
 class Stages:
     """All stages of one command: `with Stages() as stages: with stages.stage("SFT", 200) as sft: sft.advance()`."""
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+    def __init__(self, console: Terminal | None = None):
+        self.console = console or Terminal(stderr=True)
         self._bars: Progress | None = None
         if self.console.is_terminal:
             self._bars = Progress(

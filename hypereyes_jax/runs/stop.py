@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.terminal import visible
 
 STOPPED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again
 _SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
@@ -151,7 +152,7 @@ class StopRequest:
                 except OSError as error:
                     failures += 1
                     if failures == 1:
-                        print(f"warning: --stop.notice-url can't be asked now ({error})", file=sys.stderr)
+                        print(f"warning: --stop.notice-url can't be asked now ({visible(str(error))})", file=sys.stderr)
                 else:
                     if notice.upper() not in _NOTHING_PLANNED:
                         self.request(f"{config.notice_url} says {notice!r}")

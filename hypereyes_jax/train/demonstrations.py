@@ -6,7 +6,6 @@ from pathlib import Path
 
 import ml_dtypes
 from PIL import Image
-from rich.console import Console
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.data.sources import Place, RowError, SourceOptions, SourceReport, open_examples
@@ -14,6 +13,7 @@ from hypereyes_jax.data.trajectories import DO_NOT_FIT, RowLimits, Trajectories,
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify
+from hypereyes_jax.runs.terminal import Terminal
 from hypereyes_jax.train.sizes import Scale
 
 
@@ -23,7 +23,7 @@ def open_demonstrations(
     model: Qwen3VLConfig,
     scale: Scale,
     processes: Processes,
-    console: Console,
+    console: Terminal,
     options: SourceOptions | None = None,
 ) -> Trajectories:
     """The demonstrations that a row of a batch holds, in the order of the source; read when a batch asks for them.
@@ -50,16 +50,16 @@ def open_demonstrations(
             raise error
         report.add_bad(error)
     if report.bad and processes.first:
-        console.print(report.bad_in_words(), highlight=False, markup=False)
+        console.print(report.bad_in_words())
         for error in report.first_bad.values():
-            console.print(f"  {error.place}: {error.why}", highlight=False, markup=False)
+            console.print(f"  {error.place}: {error.why}")
     kept = [index for index in range(len(examples)) if index not in left_out]
     if not kept:
         examples.close()
         raise UserError(f"no demonstration of {source} can be trained on. {report.bad_in_words()}")
 
     def tell(error: RowError) -> None:
-        console.print(f"left out: {error.place}: {error.why}", highlight=False, markup=False)
+        console.print(f"left out: {error.place}: {error.why}")
 
     bfloat16 = scale.pack(1).patch_dtype == "bfloat16"
 

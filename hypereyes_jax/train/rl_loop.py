@@ -114,7 +114,7 @@ class RlLoop:
         rules = adapter_rules(settings.lora_rank, settings.lora_alpha) if learn.train == "lora" else None
         adapters = None if rules is None else partial(init_lora, config=model, lora_config=rules)
         self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params, adapters)
-        self._outages = OutageWatch()
+        self._outages = OutageWatch(settings.outages)
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
 
     async def train(self) -> tuple[Params, Lora | None]:

@@ -29,6 +29,7 @@ from hypereyes_jax.rollout import Engine, Timeline, Trajectory, run_episodes
 from hypereyes_jax.rollout.device import Device
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
+from hypereyes_jax.runs.terminal import visible
 from hypereyes_jax.train.server_engines import ServerEngines
 from hypereyes_jax.train.sizes import Scale
 
@@ -232,5 +233,5 @@ class RolloutEngines:
 
 def _end(why: str) -> None:
     """Ends this process: its main thread may wait inside of a device program for one that is gone, for ever."""
-    print(f"hypereyes: {why}", file=sys.stderr, flush=True)
+    print(f"hypereyes: {visible(why)}", file=sys.stderr, flush=True)
     os._exit(1)

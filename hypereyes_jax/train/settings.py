@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
+from hypereyes_jax.env.outages import OutageLimits
 from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
 
 
@@ -51,6 +52,8 @@ class RlSettings:
     search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
     """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
     then-live."""
+    outages: OutageLimits = field(default_factory=OutageLimits)
+    """How many rollouts may fail for reasons that are not the policy's before the run ends."""
     seed: int = MINIATURE.seed
     """Seed of the order of questions and of all sampling."""
 

@@ -4,6 +4,7 @@ import pytest
 
 from hypereyes_jax.env import EpisodeResult, Question, StopReason
 from hypereyes_jax.env.outages import OutageLimits, OutageWatch, SystematicFailure, mask_reason
+from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "?", (), ("a",))
 
@@ -49,5 +50,5 @@ def test_a_step_without_rollouts_is_no_failure():
 
 @pytest.mark.parametrize("limits", [{"share": 0.0}, {"share": 1.1}, {"in_a_row": 0}])
 def test_limits_that_make_no_sense_are_refused(limits):
-    with pytest.raises(ValueError, match="OutageLimits"):
+    with pytest.raises(UserError, match="outage limits"):
         OutageLimits(**limits)
