@@ -143,7 +143,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import replica_groups
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
-    from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, save_trained
+    from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, model_writer, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.method import RlMethod, load_method
     from hypereyes_jax.train.question_selection import read_selection
@@ -221,7 +221,14 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         at_once = config.settings.prompts * config.settings.group
         rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once, lora)
     with rollouts, open_stages(processes) as stages:
-        training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
+        training = TrainingRun(
+            directory,
+            stages,
+            processes,
+            config.profile_step,
+            config.resume_step,
+            model_writer(model, config.checkpoint, scale, processes),
+        )
         params, adapters = train(
             training,
             rollouts,

@@ -89,7 +89,7 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.learner.optimizer import make_optimizer
     from hypereyes_jax.models.pretrained import load_model
-    from hypereyes_jax.train.adapters import save_trained
+    from hypereyes_jax.train.adapters import model_writer, save_trained
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
 
@@ -104,7 +104,14 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     directory = open_run(processes, config.out, "sft", config, inputs, config.tracking, stop)
     model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
     with open_stages(processes) as stages:
-        training = TrainingRun(directory, stages, processes, config.profile_step, config.resume_step)
+        training = TrainingRun(
+            directory,
+            stages,
+            processes,
+            config.profile_step,
+            config.resume_step,
+            model_writer(model, config.checkpoint, scale, processes),
+        )
         params, adapters = train(
             training, model, params, chat, config.demonstrations, config.settings, scale, config.data.options()
         )

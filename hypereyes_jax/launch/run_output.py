@@ -22,12 +22,11 @@ from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 # another matter: its learning rate falls towards the end.)
 _MAY_DIFFER = frozenset(
     "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
-    "sampler_server "
-    "search.image_url search.image_port search.bucket search.bucket_endpoint search.bucket_public_url search.policy "
-    "search.store search.mode search.budget settings.search_store settings.search_mode settings.outages "
-    "settings.latency settings.steps settings.checkpoint_every settings.checkpoint_minutes eval_questions eval_every "
-    "scale.replica_devices scale.slots scale.extend_rows scale.keep_checkpoints "
-    "scale.learner.optimizer.moments_on_host".split()
+    "sampler_server search.image_url search.image_port search.bucket search.bucket_endpoint "
+    "search.bucket_public_url search.policy search.store search.mode search.budget settings.search_store "
+    "settings.search_mode settings.outages settings.latency settings.steps settings.checkpoint_every "
+    "settings.checkpoint_minutes eval_questions eval_every scale.replica_devices scale.slots scale.extend_rows "
+    "scale.keep_checkpoints scale.learner.optimizer.moments_on_host settings.save_every".split()
 )
 
 

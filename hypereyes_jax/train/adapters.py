@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,25 @@ def fresh_adapters(model: Qwen3VLConfig, params: Params, rules: LoraConfig, proc
     return jax.jit(make, out_shardings=where)(params)
 
 
+def model_writer(
+    model: Qwen3VLConfig, base: str, scale: Scale, processes: Processes
+) -> Callable[[Path, Params, Lora | None], None]:
+    """Writes weights to a place as a model, with adapters merged into them. Every process must call what it returns.
+
+    Args:
+      base: the checkpoint that the training began with, whose companion files go along.
+    """
+
+    def write(out: Path, params: Params, adapters: Lora | None) -> None:
+        if adapters is not None:
+            where: Any = None if processes.mesh is None else param_shardings(model, processes.mesh)
+            params = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
+        dtype, pixels = scale.learner.compute_dtype, (scale.min_pixels, scale.max_pixels)
+        save_model(out, model, params, base, dtype, pixels=pixels, write=processes.first)
+
+    return write
+
+
 def save_trained(
     directory: RunDirectory,
     model: Qwen3VLConfig,
@@ -53,12 +73,8 @@ def save_trained(
       params: as they were trained, or frozen beside the adapters.
       base: the checkpoint that the training began with, whose companion files go along.
     """
-    if adapters is not None:
-        where: Any = None if processes.mesh is None else param_shardings(model, processes.mesh)
-        params = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
     out = directory.file("model")
-    dtype, pixels = scale.learner.compute_dtype, (scale.min_pixels, scale.max_pixels)
-    save_model(out, model, params, base, dtype, pixels=pixels, write=processes.first)
+    model_writer(model, base, scale, processes)(out, params, adapters)
     written: list[Path] = [out]
     if adapters is not None:
         whole = fetch_whole(processes.mesh, adapters)

@@ -42,6 +42,7 @@ from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
+from hypereyes_jax.train.snapshots import Snapshots
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from hypereyes_jax.train.types import SelectedQuestions, TrainingRun
@@ -138,6 +139,7 @@ class RlLoop:
                 drop_rollouts(self._directory.path, done)
             self._publish(done)
             give_back()  # what the selection held
+            snapshots = self._snapshots(done)
             metrics = open_metrics(processes, self._directory, "rl", done)
             with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
                 stage.skip_to(done)
@@ -158,19 +160,31 @@ class RlLoop:
                         raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
                     if self._validation is not None and (step + 1) % self._validation.every == 0:
                         values |= await self._validate(self._validation.questions)
+                        if snapshots is not None and "eval_accuracy" in values:
+                            snapshots.keep_if_best(step + 1, values["eval_accuracy"], *self._weights())
                     give_back()
                     log.log(step, values)
                     self._finite.check(step, values)
                     stage.advance(
                         accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
                     )
+                    if snapshots is not None:
+                        snapshots.write_if_due(step + 1, *self._weights())
                     # The first process's clock decides for all.
                     is_due = processes.gather(schedule.is_due(step + 1))[0]
                     if is_due:
                         self._save(checkpoints)
                         schedule.written()
                         saved = step + 1
+        return self._weights()
+
+    def _weights(self) -> tuple[Params, Lora | None]:
         return weights(self._state, self._train_mode)
+
+    def _snapshots(self, done: int) -> Snapshots | None:
+        if self._run.write_model is None:
+            return None
+        return Snapshots(self._directory, self._processes, self._run.write_model, self._settings.save_every, done)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         # The search store has no position: see docs/environment.md.
@@ -352,7 +366,7 @@ class RlLoop:
 
     def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
-        params, lora = weights(self._state, self._train_mode)
+        params, lora = self._weights()
         self._distillation.share_base(params)
         return self._rollouts.publish(params, version, lora)
 

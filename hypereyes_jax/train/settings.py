@@ -35,6 +35,8 @@ class RlSettings:
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
     """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
+    save_every: int = 0
+    """Number of steps between two models that are written to `models/step-N/`; 0 writes none before the end."""
     metrics: tuple[str, ...] = ()
     """Further metrics of the rollouts that are logged: module:object or file.py:object, functions of an episode's
     result and the judge's verdict."""
@@ -93,6 +95,8 @@ class SftSettings:
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
     """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
+    save_every: int = 0
+    """Number of steps between two models that are written to `models/step-N/`; 0 writes none before the end."""
     loader_threads: int = 0
     """Number of threads that read and resize the images of a batch ahead of its step; 0 takes one a core, up to 8."""
     seed: int = 42

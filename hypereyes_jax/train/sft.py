@@ -34,6 +34,7 @@ from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
+from hypereyes_jax.train.snapshots import Snapshots
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from hypereyes_jax.train.types import TrainingRun
 
@@ -106,6 +107,7 @@ def train(
             batches.restore(cursor["data"])
         done = int(state.step)
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, steps)
+        snapshots = run.write_model and Snapshots(directory, processes, run.write_model, settings.save_every, done)
         with run.stages.stage("SFT", steps) as stage, open_metrics(processes, directory, "sft", done) as log:
             stage.skip_to(done)
             for step in range(done, steps):
@@ -121,6 +123,8 @@ def train(
                 log.log(step, {**values, "seconds": seconds, **monitor.figures(batch, seconds)})
                 stage.advance(loss=values["loss"])
                 finite.check(step, values)
+                if snapshots is not None:
+                    snapshots.write_if_due(step + 1, *weights(state, mode))
                 # All do the same: the first process's clock, and whoever was asked to stop, decide for all.
                 decisions = processes.gather([schedule.is_due(step + 1), directory.stop.reason])
                 reason = next((reason for _, reason in decisions if reason), "")

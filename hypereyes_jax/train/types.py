@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.models.lora import Lora
+from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.settings import SelectionRule, TeacherServerConfig
@@ -34,6 +36,8 @@ class TrainingRun:
     processes: Processes = field(default_factory=Processes)
     profile_step: int | None = None  # this step's profile is written to the directory
     resume_step: int | None = None  # go back to the checkpoint of this step; None = go on from the newest
+    # (place, weights, adapters to merge) -> writes a model there; None = none is written before the end
+    write_model: Callable[[Path, Params, Lora | None], None] | None = None
 
 
 @dataclass(frozen=True)

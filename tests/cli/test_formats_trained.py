@@ -162,13 +162,18 @@ def test_full_sft_goes_on_to_the_bit_and_writes_no_adapter(pictures):
     from hypereyes_jax.models.pretrained import load_model
 
     source = json_lines(pictures, swift)
-    sizes = "--settings.batch 2 --settings.epochs 1 --settings.checkpoint-every 1 --scale.shard-rows 1"
+    sizes = (
+        "--settings.batch 2 --settings.epochs 1 --settings.checkpoint-every 1 --scale.shard-rows 1 "
+        "--settings.save-every 1"
+    )
     full = "--scale.learner.train full --settings.learning-rate 1e-4"
     words = f"sft --checkpoint {BASE} --demonstrations {source} --out {pictures / 'run'} {sizes} {full}".split()
     assert main(words) == 0
     assert not (pictures / "run" / "adapter").exists()
     (base, whole) = (load_model(place)[1] for place in (BASE, pictures / "run" / "model"))
     assert np.abs(np.asarray(whole["vision"]["blocks"]["qkv_w"] - base["vision"]["blocks"]["qkv_w"])).max() > 1e-6
+    last = load_model(pictures / "run" / "models" / "step-2")[1]
+    np.testing.assert_array_equal(np.asarray(last["embed"]), np.asarray(whole["embed"]))
     assert main([*words, "--resume-step", "1"]) == 0  # the second step anew
     again = load_model(pictures / "run" / "model")[1]
     np.testing.assert_array_equal(np.asarray(again["layers"]["q"]), np.asarray(whole["layers"]["q"]))
