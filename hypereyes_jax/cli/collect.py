@@ -219,7 +219,7 @@ def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
 
     rules = config.settings.episode
     system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
-    asked = {question.text for question in questions}
+    texts = {question.text for question in questions}
     dropped: Counter[str] = Counter()
     kept = 0
     config.out.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
     with writing_atomic(path) as file:
         for source in config.trajectories:
             for record in read_records(source):
-                why = "of another question" if record.question not in asked else None if record.correct else "not right"
+                why = "of another question" if record.question not in texts else None if record.correct else "not right"
                 if why is None:
                     result = episode_result(record)
                     why = fault(result, config.settings.filters)

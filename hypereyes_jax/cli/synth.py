@@ -75,9 +75,9 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     seeds = _seeds(config)
     rules = _rules(config)
     with stages.stage("questions for SFT", config.sft_questions) as stage:
-        asked = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
-    with stages.stage("rejection sampling", len(asked)) as stage:
-        kept, dropped = asyncio.run(_demonstrations(asked, config.seed, stage.advance))
+        sft_questions = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
+    with stages.stage("rejection sampling", len(sft_questions)) as stage:
+        kept, dropped = asyncio.run(_demonstrations(sft_questions, config.seed, stage.advance))
     write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
     wanted = {
         CANDIDATES: (seen, config.rl_candidates, "rl", None),
@@ -129,13 +129,13 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     world = World.load()
     seen = world.restrict(world.split()[0], passages=True)
     rules = _rules(config)
-    asked = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
-    kept, _ = asyncio.run(_demonstrations(asked, config.seed, lambda: None))
+    sample = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
+    kept, _ = asyncio.run(_demonstrations(sample, config.seed, lambda: None))
     return examples_hash(demonstration.example for demonstration in kept)
 
 
 async def _demonstrations(
-    asked: list[SynthQuestion], seed: int, advance: Callable[[], None]
+    questions: list[SynthQuestion], seed: int, advance: Callable[[], None]
 ) -> tuple[list[Demonstration], Counter[str]]:
     """Rejection sampling and filters over all questions: (what is kept, why the rest is not)."""
     import numpy as np
@@ -150,7 +150,7 @@ async def _demonstrations(
     judge = ExactJudge()
     kept: list[Demonstration] = []
     dropped: Counter[str] = Counter()
-    for number, synth in enumerate(asked):
+    for number, synth in enumerate(questions):
         backend = WorldBackend(synth.oracle.world)
 
         async def attempt(

@@ -81,13 +81,13 @@ class Chain:
         path = self.path(world, names)
         if not path:
             return ()
-        asked: list[tuple[str, ...]] = [(query(path[0].name, "borders"),)]
+        queries: list[tuple[str, ...]] = [(query(path[0].name, "borders"),)]
         for place, hop in enumerate(self.hops[: len(path)]):
             last = place == len(self.hops) - 1
             further = self.then if last else "borders"  # what comes next is asked of all, before one is chosen
             near = _neighbours(world, path[place])
-            asked.append(tuple(q for c in near for q in _queries(c.name, hop.attribute, further)))
-        return tuple(round_ for round_ in asked if round_)
+            queries.append(tuple(q for c in near for q in _queries(c.name, hop.attribute, further)))
+        return tuple(round_ for round_ in queries if round_)
 
     def answer(self, world: World, names: Names) -> str | None:
         path = self.path(world, names)
@@ -144,11 +144,11 @@ def _hop(walk: Walk, here: Country) -> tuple[Hop, Country] | None:
             return None
         return hop, best
     target = near[int(walk.rng.integers(len(near)))]
-    told = value(target, attribute)
+    fact = value(target, attribute)
     if attribute == "language" and target.languages:
-        told = walk.pick(target.languages)
-    hop = Hop(attribute, wanted=told)
-    if not told or hop.choose(near) is not target:
+        fact = walk.pick(target.languages)
+    hop = Hop(attribute, wanted=fact)
+    if not fact or hop.choose(near) is not target:
         return None
     return hop, target
 
@@ -187,9 +187,9 @@ def named_fact(walk: Walk) -> TextDraft | None:
     attribute = walk.pick(("capital", "currency", "population", "area", "independence"))
     if not known(walk.world, attribute, answer.key):
         return None
-    asked = "year of independence" if attribute == "independence" else attribute
+    noun = "year of independence" if attribute == "independence" else attribute
     rivals = tuple(answer.borders)
-    text = f"What is the {asked} of {answer.name}?"
+    text = f"What is the {noun} of {answer.name}?"
     plan = _NamedFact(attribute, answer.key)
     return TextDraft("named_fact", attribute, (answer.key,), text, plan, answer.key, attribute, rivals)
 

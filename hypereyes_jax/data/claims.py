@@ -170,8 +170,8 @@ class Evidence:
         words = [part for word in _name_words(name) for part in re.split(r"[.&'’-]", word) if part]
         if not words:
             return True
-        held = [self.has_word(word) for word in words]
-        return 2 * sum(held) > len(held) or (2 * sum(held) == len(held) and held[-1])
+        present = [self.has_word(word) for word in words]
+        return 2 * sum(present) > len(present) or (2 * sum(present) == len(present) and present[-1])
 
     def has_figure(self, figure: Figure) -> bool:
         return any(same_figure(figure, other) for other in self.figures)

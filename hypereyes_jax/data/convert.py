@@ -211,8 +211,8 @@ def _size(row: dict[str, Any]) -> int:
     """Bytes of a row, about."""
     if "turns" in row:
         parts = [part for parts in row["observations"] for part in parts]
-        held = sum(len(p["text"]) if p["image"] is None else len(p["image"]["bytes"]) for p in parts)
-        return held + sum(map(len, row["turns"])) + len(row["system"])
+        size = sum(len(p["text"]) if p["image"] is None else len(p["image"]["bytes"]) for p in parts)
+        return size + sum(map(len, row["turns"])) + len(row["system"])
     return sum(len(part["bytes"]) for part in row["images"]) + len(row["text"]) + len(row["meta"])
 
 

@@ -76,12 +76,12 @@ def _retries(call: Invocation, other: Invocation) -> bool:
 
 def _told(call: Invocation) -> list[str]:
     """The words of a search's results that a query can have been made of: titles, names and larger numbers."""
-    told = []
+    terms = []
     for hit in call.hits:
-        told += content_words(hit.title)
-        told += [word for name in names(hit.content) for word in content_words(name)]
-        told += [fold(f"{f.value:.0f}") for f in figures(hit.content) if f.value >= _SMALLEST_NUMBER and not f.rounded]
-    return told
+        terms += content_words(hit.title)
+        terms += [word for name in names(hit.content) for word in content_words(name)]
+        terms += [fold(f"{f.value:.0f}") for f in figures(hit.content) if f.value >= _SMALLEST_NUMBER and not f.rounded]
+    return terms
 
 
 def _learn(known: dict[str, int], words: Sequence[str], level: int) -> None:

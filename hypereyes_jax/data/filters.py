@@ -72,13 +72,13 @@ def zero_information_gain(result: EpisodeResult, config: FilterConfig = _DEFAULT
             continue
         if all(any(_repeats(call, other) for other in past) for call in turn.invocations):
             return "zero-gain"
-        told = [
+        pages = [
             frozenset(content_words(f"{hit.title} {hit.content}")) for call in turn.invocations for hit in call.hits
         ]
         rounds += 1
-        new += any(page and not any(_alike(page, other) for other in seen) for page in told)
+        new += any(page and not any(_alike(page, other) for other in seen) for page in pages)
         past += turn.invocations
-        seen += told
+        seen += pages
     return "zero-gain" if new < config.new_rounds * rounds else None
 
 
@@ -91,7 +91,7 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     """
     if result.answer is None:
         return None
-    asked = Evidence.of([result.question.text])
+    in_question = Evidence.of([result.question.text])
     searched = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
     read = Evidence.of(
         f"{h.title} {h.content}" for turn in result.turns for call in turn.invocations for h in call.hits
@@ -99,14 +99,14 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     said = [claims(turn.reason) for turn in result.turns]
     reasoned = Claims(tuple(n for c in said for n in c.names), tuple(f for c in said for f in c.figures))
     # What a query asks for is a hypothesis, which the results bear out or not.
-    named = sum(any(evidence.has_name(name) for evidence in (read, asked, searched)) for name in reasoned.names)
-    figures = _follow(reasoned.figures, asked, read)
+    named = sum(any(evidence.has_name(name) for evidence in (read, in_question, searched)) for name in reasoned.names)
+    figures = _follow(reasoned.figures, in_question, read)
     total = len(reasoned.names) + len(reasoned.figures)
     if total - named - len(figures) > config.unsupported_claims * total:
         return "ungrounded"
-    if read.words and not _cites(result.turns, result.answer, asked, read):
+    if read.words and not _cites(result.turns, result.answer, in_question, read):
         return "ungrounded"
-    return None if _answer_stands(result.answer, figures, asked, read) else "ungrounded"
+    return None if _answer_stands(result.answer, figures, in_question, read) else "ungrounded"
 
 
 def unimodal_shortcut(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
@@ -161,7 +161,7 @@ def _alike(page: frozenset[str], other: frozenset[str]) -> bool:
     return len(page & other) >= _SAME_RESULT * len(page | other)
 
 
-def _cites(turns: tuple[TurnRecord, ...], answer: str, asked: Evidence, read: Evidence) -> bool:
+def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, read: Evidence) -> bool:
     """Whether a reason that was given after the first result holds something that only results have told."""
     after = False
     cited: set[str] = set()
@@ -171,42 +171,44 @@ def _cites(turns: tuple[TurnRecord, ...], answer: str, asked: Evidence, read: Ev
             said = fold(turn.reason)
             if any(title in said for title in titles):  # also where a script has no capitals and no spaces
                 return True
-            told = claims(turn.reason, hedged=False)
-            if any(read.has_name(name) and not asked.has_name(name) for name in told.names):
+            stated = claims(turn.reason, hedged=False)
+            if any(read.has_name(name) and not in_question.has_name(name) for name in stated.names):
                 return True
-            if any(read.has_figure(figure) and not asked.has_figure(figure) for figure in told.figures):
+            if any(read.has_figure(figure) and not in_question.has_figure(figure) for figure in stated.figures):
                 return True
-            cited |= {w for w in content_words(turn.reason) if w in read.words and not asked.has_word(w)}
+            cited |= {w for w in content_words(turn.reason) if w in read.words and not in_question.has_word(w)}
         after = after or any(call.hits for call in turn.invocations)
         found = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
         titles |= {
-            title for title in found if len(title) > 1 and not asked.has_name(title) and not asked.has_word(title)
+            title
+            for title in found
+            if len(title) > 1 and not in_question.has_name(title) and not in_question.has_word(title)
         }
     # One word is chance, unless it is the answer: "the currency is the euro".
     return len(cited) >= _CITED_WORDS or (bool(cited) and cited >= set(content_words(answer)))
 
 
-def _follow(said: Sequence[Figure], asked: Evidence, read: Evidence) -> list[Figure]:
+def _follow(said: Sequence[Figure], in_question: Evidence, read: Evidence) -> list[Figure]:
     """Those of the numbers that were read or asked, or follow from such numbers, directly or in steps."""
-    standing = [f for f in said if read.has_figure(f) or asked.has_figure(f) or is_conversion(f)]
+    standing = [f for f in said if read.has_figure(f) or in_question.has_figure(f) or is_conversion(f)]
     for figure in said:
         if figure not in standing and derivable(figure, standing):
             standing.append(figure)
     return standing
 
 
-def _answer_stands(answer: str, figures: Sequence[Figure], asked: Evidence, read: Evidence) -> bool:
+def _answer_stands(answer: str, figures: Sequence[Figure], in_question: Evidence, read: Evidence) -> bool:
     """Whether a name, a number or, without either, most words of the answer stand in what was read, or follow.
 
     One is enough: the answer is right, so the others are its names in other words or its numbers in other units.
     `figures` are the numbers of the reasoning that stand.
     """
-    told = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
-    if any(read.has_name(name) or asked.has_name(name) for name in told.names):
+    stated = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
+    if any(read.has_name(name) or in_question.has_name(name) for name in stated.names):
         return True
-    if _follow(told.figures, asked, read) or any(derivable(figure, figures) for figure in told.figures):
+    if _follow(stated.figures, in_question, read) or any(derivable(figure, figures) for figure in stated.figures):
         return True
     words = [word for word in content_words(answer) if not word.isdigit()]
-    if told.names or told.figures or not words:  # "yes" and "no" are not read anywhere
-        return not told.names and not told.figures
-    return sum(read.has_word(word) or asked.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)
+    if stated.names or stated.figures or not words:  # "yes" and "no" are not read anywhere
+        return not stated.names and not stated.figures
+    return sum(read.has_word(word) or in_question.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)

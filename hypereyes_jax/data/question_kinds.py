@@ -162,9 +162,9 @@ class SharedValue:
         seen: set[str] = set()
         lines = []
         for country in found(world, names):
-            told = value(country, self.attribute)
-            lines.append(fact_line(country, self.attribute, mark=_fits(told in seen)))
-            seen |= {told} - {""}
+            fact = value(country, self.attribute)
+            lines.append(fact_line(country, self.attribute, mark=_fits(fact in seen)))
+            seen |= {fact} - {""}
         return tuple(lines)
 
 

@@ -226,8 +226,10 @@ async def written_questions(
     kinds = list(KINDS)
     while len(made) < count:
         if dropped.total() > 20 + 9 * len(made):
-            told = ", ".join(f"{times} x {why}" for why, times in dropped.most_common(3))
-            raise UserError(f"nearly all questions that the model writes are dropped ({told}). Take a stronger model.")
+            reasons = ", ".join(f"{times} x {why}" for why, times in dropped.most_common(3))
+            raise UserError(
+                f"nearly all questions that the model writes are dropped ({reasons}). Take a stronger model."
+            )
         batch = []
         for _ in range(min(_BATCH, count - len(made))):
             shown = draw_shown(photos, knowledge, rng, config)

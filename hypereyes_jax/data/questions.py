@@ -238,14 +238,14 @@ def synthesize(
     rng = np.random.default_rng(seed)
 
     def stream() -> Iterator[SynthQuestion]:
-        asked: set[tuple[str, tuple[str, ...]]] = set()
+        seen: set[tuple[str, tuple[str, ...]]] = set()
         for _ in range(12 * count + 400):
             drawn = draw_question(world, rng, config, focus)
             # A textual question in other words is the same question; over another mosaic it is not.
             said = drawn.question.text if drawn.question.images else repr(drawn.oracle.plan)
             identity = (said, drawn.oracle.entities)
-            if identity not in asked:
-                asked.add(identity)
+            if identity not in seen:
+                seen.add(identity)
                 yield drawn
 
     kept: list[SynthQuestion] = []

@@ -74,8 +74,8 @@ def image_call(boxes: Sequence[Box], image_id: str = "img_0") -> str:
 
 
 def text_call(queries: Sequence[str]) -> str:
-    asked = json.dumps(list(queries), ensure_ascii=False)  # a name is spelt as it was read
-    return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {asked}}}}}</tool_call>'
+    queries_json = json.dumps(list(queries), ensure_ascii=False)  # a name is spelt as it was read
+    return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {queries_json}}}}}</tool_call>'
 
 
 def answer_turn(reason: str, answer: str) -> str:

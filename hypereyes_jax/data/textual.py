@@ -101,8 +101,8 @@ def neighbour_with(walk: Walk) -> TextDraft | None:
         return None
     wanted = []
     for attribute in walk.rng.choice(options, count, replace=False).tolist():
-        told = walk.pick(answer.languages) if attribute == "language" else value(answer, attribute)
-        wanted.append((str(attribute), told))
+        fact = walk.pick(answer.languages) if attribute == "language" else value(answer, attribute)
+        wanted.append((str(attribute), fact))
     plan = NeighbourWith(hub.key, tuple(wanted))
     if [c.key for c in plan.solutions(world)] != [answer.key]:
         return None

@@ -189,7 +189,7 @@ class Episode:
         assert isinstance(found, Found)
         return self._with_tools(found, [each for each in called if isinstance(each, Called)], len(others))
 
-    def _with_tools(self, found: Found, called: Sequence[Called], asked: int) -> Found:
+    def _with_tools(self, found: Found, called: Sequence[Called], requested: int) -> Found:
         """What the searches came to and what the other tools said, whose images get ids as crops do."""
         images = {}
         for each in called:
@@ -197,14 +197,14 @@ class Episode:
                 image_id = self._search.add(image)
                 images[image_id] = image
         notes = found.notes
-        if len(called) < asked:
-            notes = (*notes, f"only the first {len(called)} of {asked} calls of other tools were run")
+        if len(called) < requested:
+            notes = (*notes, f"only the first {len(called)} of {requested} calls of other tools were run")
         return replace(
             found,
             invocations=(*found.invocations, *(i for each in called for i in each.invocations)),
             crops={**found.crops, **images},
             notes=notes,
-            skipped=found.skipped + asked - len(called),
+            skipped=found.skipped + requested - len(called),
             failures=(*found.failures, *(each.failure for each in called if each.failure is not None)),
         )
 

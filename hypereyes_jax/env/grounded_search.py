@@ -84,7 +84,7 @@ class GroundedSearch:
         self, calls: Sequence[Call], width: int
     ) -> tuple[list[Invocation], dict[str, Image.Image], list[str], int]:
         notes = [f"error: {call.why}" for call in calls if isinstance(call, Malformed)]
-        asked = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
+        requested = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
         planned: list[Invocation] = []
         crops: dict[str, Image.Image] = {}
         # A model may ask for the product of two long lists: no more of it than is run is ever laid out.
@@ -97,9 +97,9 @@ class GroundedSearch:
             planned.append(invocation)
             if cut is not None:
                 crops[invocation.crop_id] = cut
-        skipped = asked - len(planned)
+        skipped = requested - len(planned)
         if skipped:
-            notes.append(f"only the first {len(planned)} of {asked} searches were run")
+            notes.append(f"only the first {len(planned)} of {requested} searches were run")
         self.images.update(crops)
         return planned, crops, notes, skipped
 

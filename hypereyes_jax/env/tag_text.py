@@ -17,8 +17,8 @@ class TagText:
 
     def find(self, tag: str, position: int) -> int | None:
         """Where `tag` begins at `position` or later; None if nowhere."""
-        asked, found = self._next.get(tag, (-1, -2))
-        if found == -2 or position < asked or 0 <= found < position:
+        start, found = self._next.get(tag, (-1, -2))
+        if found == -2 or position < start or 0 <= found < position:
             found = self.text.find(tag, position)
             self._next[tag] = position, found
         return None if found < 0 else found

@@ -84,12 +84,12 @@ class Agent:
         search can work any more.
         """
         pictures = [image] if isinstance(image, Image.Image | str | os.PathLike) else list(image)
-        asked = Question("ask", question, tuple(read_picture(picture) for picture in pictures), ())
+        posed = Question("ask", question, tuple(read_picture(picture) for picture in pictures), ())
         sampling = SamplingConfig(temperature=temperature, max_new_tokens=min(max_new_tokens, self.context))
 
         async def play(backend: SearchBackend) -> Trajectory:
             async with self.engines.running() as generator:
-                episodes = [Episode(asked, backend, episode, tools)]
+                episodes = [Episode(posed, backend, episode, tools)]
                 (trajectory,) = await run_episodes(generator, episodes, self.chat, sampling, [seed])
             return trajectory
 

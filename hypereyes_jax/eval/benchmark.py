@@ -57,10 +57,10 @@ async def evaluate(
     start = time.perf_counter()
     trajectories = await run(questions)
     wall_seconds = time.perf_counter() - start
-    asked, answered = [q.id for q in questions], [t.result.question.id for t in trajectories]
-    if asked != answered:
+    question_ids, answered = [q.id for q in questions], [t.result.question.id for t in trajectories]
+    if question_ids != answered:
         raise ValueError(
-            f"the runner must return a trajectory a question, in order: {len(asked)} in, {len(answered)} out"
+            f"the runner must return a trajectory a question, in order: {len(question_ids)} in, {len(answered)} out"
         )
     gate = asyncio.Semaphore(judge_concurrency)
 

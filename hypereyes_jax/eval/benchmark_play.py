@@ -57,8 +57,8 @@ def prepare_benchmark(
         wanted = None if subset is None else set(read_subset(subset))
         if wanted is not None and (unknown := sorted(wanted - {question.id for question in made})):
             raise UserError(f"{subset} names ids that IMEB-mini does not have: {', '.join(unknown[:5])}.")
-        asked = [question for question in made if wanted is None or question.id in wanted]
-        return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in asked), asked, False)
+        chosen = [question for question in made if wanted is None or question.id in wanted]
+        return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in chosen), chosen, False)
     if data is None:
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
     opened = open_benchmark("imeb" if name == IMEB_MINI else name, data, subset=subset, options=options)
@@ -89,8 +89,8 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
     if not kept:
         questions.close()
         raise UserError(f"no question of {source} can be asked. {next(iter(questions.report.first_bad.values()))}")
-    asked = questions.select(kept)
-    return OpenBenchmark("questions", _QUESTIONS, asked.ids, asked, False)
+    usable = questions.select(kept)
+    return OpenBenchmark("questions", _QUESTIONS, usable.ids, usable, False)
 
 
 def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:

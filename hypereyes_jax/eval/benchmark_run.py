@@ -200,14 +200,14 @@ async def evaluate_benchmark(
         on_judged(judged)
 
     for start in range(0, len(open_places), part):
-        asked = [benchmark.questions[place] for place in open_places[start : start + part]]
+        batch = [benchmark.questions[place] for place in open_places[start : start + part]]
         ends: list[asyncio.Task[None]] = []
 
         def ended(number: int, trajectory: Trajectory, ends: list[asyncio.Task[None]] = ends) -> None:
             ends.append(asyncio.ensure_future(finish(trajectory)))
 
         try:
-            await run(asked, ended)
+            await run(batch, ended)
         finally:  # what was played is kept, also of a part that ends early
             await asyncio.gather(*ends)
     results_in_order = [done[name] for name in benchmark.ids if name in done]

@@ -42,10 +42,10 @@ def save_evaluation(
         is no finding, and nothing is filed: the same command evaluates them again.
     """
     masked = evaluation.summary.masked_infrastructure + evaluation.summary.masked_judge
-    asked = len(evaluation.judged)
-    if masked and (masked == asked or masked > max(1, MOST_MASKED * asked)):
+    count = len(evaluation.judged)
+    if masked and (masked == count or masked > max(1, MOST_MASKED * count)):
         raise UserError(
-            f"{masked} of {asked} questions of {stage}, {split} could not be scored "
+            f"{masked} of {count} questions of {stage}, {split} could not be scored "
             f"({evaluation.summary.masked_infrastructure} because searches failed, "
             f"{evaluation.summary.masked_judge} because the judge did). Nothing is filed: see to the services, then "
             "run the same command again."

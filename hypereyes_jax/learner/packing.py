@@ -99,9 +99,9 @@ def fewest_positions(lengths: Sequence[int], choices: Sequence[int], rows: int) 
       choices: row lengths, one of which holds the longest sample.
       rows: of a micro-batch.
     """
-    held = [length for length in sorted(choices) if length >= max(lengths)]
-    packed = {length: first_fit_decreasing(lengths, length) for length in held}
-    best = min(held, key=lambda length: -(-len(packed[length]) // rows) * length)
+    fitting = [length for length in sorted(choices) if length >= max(lengths)]
+    packed = {length: first_fit_decreasing(lengths, length) for length in fitting}
+    best = min(fitting, key=lambda length: -(-len(packed[length]) // rows) * length)
     return best, packed[best]
 
 

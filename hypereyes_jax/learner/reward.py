@@ -48,11 +48,11 @@ class WeightedRewards:
         total = np.zeros(len(group.results), np.float32)
         metrics: dict[str, float] = {}
         for loaded, weight in self.parts:
-            rewards, told = _called(loaded, group)
+            rewards, figures = _called(loaded, group)
             total += np.float32(weight) * rewards
             label = loaded.label
             metrics[f"reward_{label}"] = float(rewards[group.valid_G].mean()) if group.valid_G.any() else 0.0
-            metrics |= {f"reward_{label}_{name}": float(value) for name, value in told.items()}
+            metrics |= {f"reward_{label}_{name}": float(value) for name, value in figures.items()}
         return total, metrics
 
     def record(self) -> list[dict[str, Any]]:

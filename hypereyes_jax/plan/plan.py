@@ -164,9 +164,9 @@ def _keeping(recipe: Recipe, remat: Any) -> Recipe:
 
 def _remat_choices(recipe: Recipe, mesh: MeshConfig) -> tuple[str, ...]:
     """What the backward pass may keep, best first: what was asked for, or what the memory of the devices allows."""
-    asked = recipe.learner.remat
+    remat = recipe.learner.remat
     default = default_scale(RECIPES[recipe.name]).learner.remat
-    return ("attention", "full") if asked == default == "full" and mesh.device else (asked,)
+    return ("attention", "full") if remat == default == "full" and mesh.device else (remat,)
 
 
 def _train_plan(

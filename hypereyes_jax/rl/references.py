@@ -189,8 +189,8 @@ def best_correct(
     return min((Reference(int(c), int(s)) for accuracy, c, s in rollouts if accuracy > 0 and c > 0), default=None)
 
 
-def _better(candidate: Reference, held: Reference | None) -> bool:
-    return held is None or _unknown_is_worst(candidate) < _unknown_is_worst(held)
+def _better(candidate: Reference, present: Reference | None) -> bool:
+    return present is None or _unknown_is_worst(candidate) < _unknown_is_worst(present)
 
 
 def _unknown_is_worst(reference: Reference) -> tuple[float, ...]:

@@ -38,10 +38,10 @@ def open_demonstrations(
     examples = open_examples(source, check=False, options=options)
     limits = RowLimits(scale.row_tokens, scale.min_pixels, scale.max_pixels)
     own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
-    told = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
+    gathered = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
     left_out = {
         index: RowError(Place(file, number, unit), kind, why)
-        for index, file, number, unit, kind, why in sorted(row for rows in told for row in rows)
+        for index, file, number, unit, kind, why in sorted(row for rows in gathered for row in rows)
     }
     report = SourceReport()
     for error in left_out.values():

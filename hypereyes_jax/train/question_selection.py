@@ -119,14 +119,14 @@ async def select(
             log.add(keys[number], attempt, made, ids[number])
             advance()
 
-        asked = [mine[number] for number, _ in plays]
+        questions = [mine[number] for number, _ in plays]
         try:
             async with asyncio.TaskGroup() as stores:  # a full disk ends the play at once, not after 512 episodes
 
                 def on_end(place: int, trajectory: Trajectory) -> None:
                     stores.create_task(store(*plays[place], trajectory))
 
-                play = rollouts.play(asked, backend, [int(seeds[place]) for place in plays], on_end=on_end)
+                play = rollouts.play(questions, backend, [int(seeds[place]) for place in plays], on_end=on_end)
                 await unless_stopped(directory.stop, play)  # episodes that ended are still judged and stored
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -225,11 +225,11 @@ def short_enough(
             if isinstance(candidates, Questions) and candidates.options.bad_rows == "refuse":
                 raise
             broken.append((number, str(error)))
-    told = processes.gather([longer, broken])
-    left_out = {number for numbers, _ in told for number in numbers}
+    gathered = processes.gather([longer, broken])
+    left_out = {number for numbers, _ in gathered for number in numbers}
     if left_out:
         stages.console.print(f"{len(left_out)} questions have prompts of more than {most} tokens and are left out")
-    unread = [row for _, rows in told for row in rows]
+    unread = [row for _, rows in gathered for row in rows]
     if unread:
         stages.console.print(f"{len(unread)} questions can't be read and are left out; the first: {min(unread)[1]}")
     left_out |= {number for number, _ in unread}

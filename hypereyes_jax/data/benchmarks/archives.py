@@ -82,8 +82,8 @@ def _index(root: Path) -> dict[str, list[tuple[tuple[str, ...], _Member]]]:
                         raise UserError(f"the tar files below {root} have more than {_MEMBERS:,} members. Unpack them.")
                     parts = tuple(part for part in Path(member.name).parts if part != ".")
                     if member.isfile() and parts:
-                        held = _Member(path, member.offset_data, member.size)
-                        found.setdefault(parts[-1], []).append((parts, held))
+                        stored = _Member(path, member.offset_data, member.size)
+                        found.setdefault(parts[-1], []).append((parts, stored))
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(
                 f"{path} is not a whole tar file ({error}). Fetch it anew, or unpack it and remove it."

@@ -27,7 +27,7 @@ def mmsearch(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
     if "file_path" in row:
         return webwatcher(row, default_id, options)
     image = row.get("query_image")
-    asked = QuestionRow(
+    question = QuestionRow(
         id_of(row.get("sample_id"), default_id),
         text_of(row.get("query"), "query"),
         () if image is None else (picture(image),),
@@ -36,7 +36,7 @@ def mmsearch(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
         _kept(row, "subfield", "timestamp"),
         "MMSearch",
     )
-    return [asked]
+    return [question]
 
 
 def webwatcher(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
@@ -67,16 +67,16 @@ def livevqa(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow
     if "level1_qa" not in row and "level2_qa" not in row:
         raise BadRow("no question", "a LiveVQA item needs 'level1_qa' or 'level2_qa'")
     out = []
-    for asked in question_rows(row, Fields({}), default_id):
-        meta = dict(asked.meta)
+    for question in question_rows(row, Fields({}), default_id):
+        meta = dict(question.meta)
         letter = meta.pop("Ground_Truth", "")
         choices = [str(option) for option in meta.get(OPTIONS) or ()]
         if choices:
             meta |= {OPTIONS: choices, LETTER: str(letter)}
-        text = asked.text
+        text = question.text
         if options.choices and choices:
             text = "\n".join((text, "Choose one of these options:", *choices))
-        out.append(replace(asked, text=text, meta=meta))
+        out.append(replace(question, text=text, meta=meta))
     return out
 
 
@@ -130,7 +130,7 @@ def imeb(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     domain = row.get("domain")
     about = _kept(row, "num_entities")
     kind = domain if isinstance(domain, str) and "kind" not in options.columns else None
-    return [replace(asked, kind=kind or asked.kind, meta=asked.meta | about) for asked in found]
+    return [replace(question, kind=kind or question.kind, meta=question.meta | about) for question in found]
 
 
 def decrypt(text: str, canary: str = _CANARY) -> str | None:

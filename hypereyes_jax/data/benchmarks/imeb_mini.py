@@ -58,7 +58,7 @@ def imeb_mini(world: World | None = None, seed: int = SEED, share: float = 1.0) 
     held_out = world.split()[1]
     rng = np.random.default_rng(seed)
     kept: list[SynthQuestion] = []
-    asked: set[tuple[str, tuple[str, ...]]] = set()
+    seen: set[tuple[str, tuple[str, ...]]] = set()
     kinds = tuple(aggregation.TEMPLATES)
     for count, questions in ENTITIES.items():
         rules = SynthesisConfig(min_entities=count, max_entities=count, kinds=kinds, textual_share=0.0, drop_one=True)
@@ -66,9 +66,9 @@ def imeb_mini(world: World | None = None, seed: int = SEED, share: float = 1.0) 
         while len(kept) < wanted:
             drawn = draw_question(world, rng, rules, held_out)
             identity = (drawn.question.text, drawn.oracle.entities)
-            if identity in asked or not agrees(drawn):
+            if identity in seen or not agrees(drawn):
                 continue
-            asked.add(identity)
+            seen.add(identity)
             kept.append(_named(drawn, len(kept)))
     return kept
 
@@ -79,9 +79,9 @@ def agrees(synth: SynthQuestion) -> bool:
     other, answer = derive(synth.question.text, shown), synth.question.answers[0]
     if other is None:
         return False
-    told, exact = read_number(answer), read_number(other)
-    if told is not None and exact is not None:
-        return abs(told.value - exact.value) <= _ROUNDING * exact.value
+    claimed, exact = read_number(answer), read_number(other)
+    if claimed is not None and exact is not None:
+        return abs(claimed.value - exact.value) <= _ROUNDING * exact.value
     return ExactJudge().matches(other, answer)
 
 

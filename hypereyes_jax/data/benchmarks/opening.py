@@ -125,13 +125,13 @@ def open_benchmark(
                 raise UserError(
                     f"{place} is not a question of {spec.title}: {error.why}. Give the published file."
                 ) from None
-            for part, asked in enumerate(found):
-                if asked.id in places:
+            for part, question in enumerate(found):
+                if question.id in places:
                     raise UserError(
-                        f"{place}: the id {asked.id!r} stands at {places[asked.id]}, too. Remove one of them."
+                        f"{place}: the id {question.id!r} stands at {places[question.id]}, too. Remove one of them."
                     )
-                places[asked.id] = place
-                entries.append(Entry(asked.id, asked.kind, number, index, part))
+                places[question.id] = place
+                entries.append(Entry(question.id, question.kind, number, index, part))
     if not entries:
         raise UserError(f"{data} holds no question of {spec.title}. Give the folder of its published files.")
     benchmark = Benchmark(spec, files, entries, options)

@@ -35,8 +35,8 @@ class EndpointPlayer:
         return Spent(played.prompt_tokens, played.completion_tokens)
 
     async def answer(self, question: Question, seed: int) -> DirectAnswer:
-        asked: tuple[Part, ...] = question.parts
-        messages: list[tuple[str, tuple[Part, ...]]] = [("system", (DIRECT,)), ("user", asked)]
+        parts: tuple[Part, ...] = question.parts
+        messages: list[tuple[str, tuple[Part, ...]]] = [("system", (DIRECT,)), ("user", parts)]
         try:
             reply = await self._client.complete(messages, max_tokens=self._max_tokens)
         except ChatError as error:

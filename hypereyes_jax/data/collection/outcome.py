@@ -64,7 +64,7 @@ def write_outcome(
     left_out: Counter[str] = Counter()
     chosen = 0
     demonstrations = folder / DEMONSTRATIONS
-    with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as asked:
+    with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as questions_file:
         for question in questions:
             key = question_key(question)
             stage, why = fate(key, log, config)
@@ -86,7 +86,7 @@ def write_outcome(
                 chosen += 1
                 row = question_json(question)
                 row["meta"] = {**row["meta"], REFERENCE: list(known)}
-                asked.write(json_line(folder / RL_QUESTIONS, chosen, row).encode())
+                questions_file.write(json_line(folder / RL_QUESTIONS, chosen, row).encode())
     return {
         "questions": len(questions),
         "stages": _funnel(len(questions), reasons, config),

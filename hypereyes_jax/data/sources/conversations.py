@@ -180,12 +180,14 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
                 raise BadRow("no message", f"a text part of message {number} has no text")
             out += _split(text) if slots else [text]
         elif kind in ("image", "image_url", "input_image"):
-            held = {key: value for key, value in part.items() if key != "type" and value is not None and key != "text"}
-            held.pop("detail", None)
-            out.append(picture(held) if held else _Slot())
+            values = {
+                key: value for key, value in part.items() if key != "type" and value is not None and key != "text"
+            }
+            values.pop("detail", None)
+            out.append(picture(values) if values else _Slot())
         elif kind in ("video", "video_url"):
-            held = {key: part[key] for key in ("video", "video_url", "url", "path") if part.get(key)}
-            out.append(Clip(picture(next(iter(held.values())))) if held else _Slot("video"))
+            values = {key: part[key] for key in ("video", "video_url", "url", "path") if part.get(key)}
+            out.append(Clip(picture(next(iter(values.values())))) if values else _Slot("video"))
         else:
             raise BadRow("unknown part", f"a part of message {number} is of the type {str(kind)[:40]!r}")
     return out
@@ -210,9 +212,9 @@ def _place(
 
     So it is with <video> and the videos.
     """
-    held: dict[str, list[Picture | Clip]] = {"image": list(pictures), "video": list(clips)}
+    media: dict[str, list[Picture | Clip]] = {"image": list(pictures), "video": list(clips)}
     lead: list[Picture | Clip] = []
-    for kind, rest in held.items():
+    for kind, rest in media.items():
         slots = sum(isinstance(part, _Slot) and part.kind == kind for _, parts, _ in messages for part in parts)
         there = Picture if kind == "image" else Clip
         inside = any(isinstance(part, there) for _, parts, _ in messages for part in parts)
@@ -221,7 +223,7 @@ def _place(
         lead += [] if slots or inside else rest
     out = []
     for role, parts, calls in messages:
-        filled = [held[part.kind].pop(0) if isinstance(part, _Slot) else part for part in parts]
+        filled = [media[part.kind].pop(0) if isinstance(part, _Slot) else part for part in parts]
         if role in ("system", "assistant") and any(isinstance(part, Picture | Clip) for part in filled):
             raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
         if role == "user" and lead:

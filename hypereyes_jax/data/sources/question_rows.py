@@ -154,21 +154,21 @@ def _livevqa(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
     name = id_of(row.get("id"), default_id)
     about = {key: plain_value(row[key]) for key in ("source", "time") if row.get(key) is not None}
     for level in (1, 2):
-        asked = row.get(f"level{level}_qa")
-        if asked is None:
+        text = row.get(f"level{level}_qa")
+        if text is None:
             continue
-        if not isinstance(asked, Mapping):
+        if not isinstance(text, Mapping):
             raise BadRow("no question", f"'level{level}_qa' must be an object")
-        path = first((asked.get("img_path"), row.get("img_path"), asked.get("img_url")))
-        truth = first((asked.get("Ground_Truth_List"), asked.get("Ground_Truth")))
-        meta = about | {"level": level} | {k: plain_value(asked[k]) for k in ("options", "Ground_Truth") if k in asked}
+        path = first((text.get("img_path"), row.get("img_path"), text.get("img_url")))
+        truth = first((text.get("Ground_Truth_List"), text.get("Ground_Truth")))
+        meta = about | {"level": level} | {k: plain_value(text[k]) for k in ("options", "Ground_Truth") if k in text}
         out.append(
             QuestionRow(
                 f"{name}-level{level}",
-                text_of(asked.get("question"), "question"),
+                text_of(text.get("question"), "question"),
                 pictures_of({"images": path}, Fields({})) if path else (),
                 answers_of(truth),
-                str(asked.get("question_type") or ""),
+                str(text.get("question_type") or ""),
                 meta,
                 "LiveVQA",
             )

@@ -189,11 +189,11 @@ class Graph:
         """Those of the entities of which nothing is stated with the property."""
         missing = set()
         for number in entities:
-            told = self._db.execute(
+            rows = self._db.execute(
                 "SELECT 1 FROM edge WHERE subject = ? AND property = ? UNION ALL "
                 "SELECT 1 FROM number WHERE subject = ? AND property = ? LIMIT 1",
                 (number, prop, number, prop),
             ).fetchone()
-            if told is None:
+            if rows is None:
                 missing.add(number)
         return missing

@@ -201,13 +201,13 @@ async def rivals_by_search(
     for number in rivals:
         name = graph.label(number)
         open_ones = [c for c in found.constraints if graph.without(c.path[0], [number])]
-        told = []
+        lines = []
         for constraint in open_ones:
             wanted = graph.label(constraint.item) if constraint.item is not None else f"{constraint.value:.0f}"
             hits = await backend.text_search(f"{name} {graph.property_label(constraint.path[0])} {wanted}", k)
             pages = [f" {normalise(f'{hit.title} {hit.content}')} " for hit in hits]
-            told.append(any(f" {normalise(name)} " in page and f" {normalise(wanted)} " in page for page in pages))
-        if open_ones and all(told):
+            lines.append(any(f" {normalise(name)} " in page and f" {normalise(wanted)} " in page for page in pages))
+        if open_ones and all(lines):
             confirmed.append(number)
     return confirmed
 

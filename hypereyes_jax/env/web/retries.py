@@ -49,9 +49,9 @@ class _Stop:
 
 def _wait(policy: RetryPolicy, state: RetryCallState) -> float:
     low, high = policy.backoff
-    asked = _asked(state)
+    requested = _asked(state)
     pause = random.uniform(low, high) * min(state.attempt_number, policy.attempts)
-    return max(pause, min(asked or 0.0, policy.retry_after_cap))
+    return max(pause, min(requested or 0.0, policy.retry_after_cap))
 
 
 def _asked(state: RetryCallState) -> float | None:

@@ -173,40 +173,40 @@ class TextIndex:
 
     def search(self, query: str, k: int) -> list[SearchHit]:
         """The k best documents with a positive score, best first."""
-        asked = self._query_terms(query)
-        weighed = [term for term in asked if term not in self._silent]
+        terms = self._query_terms(query)
+        weighed = [term for term in terms if term not in self._silent]
         known = [self._vocabulary[term] for term in weighed if term in self._vocabulary]
         if not known or k <= 0:
             return []
         scores = self._index.get_scores_from_ids(known)
-        if any(term in _ATTRIBUTE_OF_WORD for term in asked):
+        if any(term in _ATTRIBUTE_OF_WORD for term in terms):
             scores[len(self._cards) :] *= _CARD_FIRST
         best = float(self._idf[known].sum()) * _SUBJECT / (_SUBJECT + _K1)
         best += (len(weighed) - len(known)) * self._unknown_idf * _SUBJECT / (_SUBJECT + _K1)
         top = np.argsort(-scores, kind="stable")[:k]
-        return [self._hit(int(i), asked, min(1.0, float(scores[i]) / best)) for i in top if scores[i] > 0]
+        return [self._hit(int(i), terms, min(1.0, float(scores[i]) / best)) for i in top if scores[i] > 0]
 
-    def _hit(self, number: int, asked: Sequence[str], score: float) -> SearchHit:
+    def _hit(self, number: int, terms: Sequence[str], score: float) -> SearchHit:
         if number < len(self._cards):
             country = self._cards[number]
-            return SearchHit(country.name, card_snippet(country, asked), round(score, 4), f"world://{country.key}")
+            return SearchHit(country.name, card_snippet(country, terms), round(score, 4), f"world://{country.key}")
         passage = self._passages[number - len(self._cards)]
         title = f"{self._names[passage.key]}: {passage.section}"
-        return SearchHit(title, passage_snippet(passage.text, asked), round(score, 4), f"world://{passage.key}#text")
+        return SearchHit(title, passage_snippet(passage.text, terms), round(score, 4), f"world://{passage.key}#text")
 
 
 _SYNONYM_TERMS = sorted({term for text in SYNONYMS.values() for term in terms(text)})
 
 
-def card_snippet(country: Country, asked: Iterable[str]) -> str:
+def card_snippet(country: Country, terms: Iterable[str]) -> str:
     """The one or two sentences of the card that the query is about; its first two if the query names no fact."""
-    asked = set(asked)
+    terms = set(terms)
     subject = set(words(country.name))
     ranked = []
     for place, (attribute, text) in enumerate(card(country)):
-        named = sum(1 / len(_ATTRIBUTE_OF_WORD[w]) for w in asked if attribute in _ATTRIBUTE_OF_WORD.get(w, ()))
-        told = len((asked - subject).intersection(words(country.facts[attribute])))
-        ranked.append((-(named + 0.5 * told), place, text))
+        named = sum(1 / len(_ATTRIBUTE_OF_WORD[w]) for w in terms if attribute in _ATTRIBUTE_OF_WORD.get(w, ()))
+        score = len((terms - subject).intersection(words(country.facts[attribute])))
+        ranked.append((-(named + 0.5 * score), place, text))
     ranked.sort()
     best = -ranked[0][0]
     # A second sentence only if the query asks for it as clearly as for the first.
@@ -214,10 +214,10 @@ def card_snippet(country: Country, asked: Iterable[str]) -> str:
     return " ".join(text for _, _, text in sorted(chosen, key=lambda entry: entry[1]))
 
 
-def passage_snippet(text: str, asked: Iterable[str]) -> str:
+def passage_snippet(text: str, terms: Iterable[str]) -> str:
     """The sentence of the passage with the most words of the query, cut to SNIPPET_WORDS."""
-    asked = set(asked)
+    terms = set(terms)
     sentences = re.split(r"(?<=[.;])\s+", text)
-    best = max(sentences, key=lambda sentence: len(asked.intersection(words(sentence))))
+    best = max(sentences, key=lambda sentence: len(terms.intersection(words(sentence))))
     said = best.split()
     return " ".join(said[:SNIPPET_WORDS]) + (" ..." if len(said) > SNIPPET_WORDS else "")

@@ -74,8 +74,8 @@ class World:
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(seen, held out): the keys training may use, and those that only evaluation asks about."""
-        held = set(held_out_keys())
-        return tuple(k for k in self.keys if k not in held), tuple(k for k in self.keys if k in held)
+        held_out = set(held_out_keys())
+        return tuple(k for k in self.keys if k not in held_out), tuple(k for k in self.keys if k in held_out)
 
     def restrict(self, keys: Iterable[str], passages: bool = False) -> World:
         """The world without the other countries: no card, flag, border, former ruler or passage that mentions them.

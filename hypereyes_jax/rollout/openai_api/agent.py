@@ -62,10 +62,10 @@ def question_of(request: ChatRequest) -> Question:
     images = tuple(
         part for message in request.messages for part in message.parts if not isinstance(part, str | ImageUrl)
     )
-    asked = "\n".join(text)
+    question = "\n".join(text)
     if before:
-        asked = "Earlier in this conversation:\n" + "\n".join(before) + f"\n\nNow: {asked}"
-    return Question("chat", asked, images, ())
+        question = "Earlier in this conversation:\n" + "\n".join(before) + f"\n\nNow: {question}"
+    return Question("chat", question, images, ())
 
 
 async def answer(

@@ -67,13 +67,13 @@ class TextStream:
 
     def _held_back(self, text: str) -> int:
         """Characters at the end that may yet become a part of a stop."""
-        held = 0
+        kept = 0
         for stop in (*self._stops, *([self._hold] if self._hold else [])):
             for size in range(min(len(stop) - 1, len(text)), 0, -1):
                 if text.endswith(stop[:size]):
-                    held = max(held, size)
+                    kept = max(kept, size)
                     break
-        return held
+        return kept
 
 
 async def complete(

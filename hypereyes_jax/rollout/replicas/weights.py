@@ -96,10 +96,10 @@ class ReplicaWeights:
         size = np.dtype(self._dtype).itemsize
         places = self._places_of(tree)[0] if isinstance(tree, Lora) else self._together
         for x, together in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True):
-            held = x.sharding.addressable_devices_indices_map(x.shape)
+            present = x.sharding.addressable_devices_indices_map(x.shape)
             for device, wanted in together.addressable_devices_indices_map(x.shape).items():
                 needed = _overlap(wanted, wanted, x.shape)
-                total += size * (needed - (_overlap(wanted, held[device], x.shape) if device in held else 0))
+                total += size * (needed - (_overlap(wanted, present[device], x.shape) if device in present else 0))
         return total
 
 

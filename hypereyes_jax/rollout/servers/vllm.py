@@ -62,11 +62,11 @@ class VLLMServer(GenerationServer):
         tokens = read_tokens(choice["token_ids"], self.config.text.vocab_size, limit)
         rows = (choice.get("logprobs") or {}).get("content") or []
         stopped = check_sampled(tokens, [_token_of(row) for row in rows], str(choice["finish_reason"]), stop_ids)
-        told = read_log_probs([row["logprob"] for row in rows])
+        logp = read_log_probs([row["logprob"] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
         if sampling.temperature == 0:
             return Completion(tokens, unknown, unknown, stopped)
-        return Completion(tokens, told, unknown if is_truncated(sampling) else told, stopped)
+        return Completion(tokens, logp, unknown if is_truncated(sampling) else logp, stopped)
 
     async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
         sampling = {"temperature": 1.0, "max_tokens": 1, "prompt_logprobs": 0}
