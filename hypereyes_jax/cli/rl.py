@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -41,6 +41,10 @@ from hypereyes_jax.train.sizes import (
     scale_of,
     sized_for,
 )
+
+if TYPE_CHECKING:
+    from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.train.types import RlQuestions
 
 EXACT = "none"  # as a judge's URL: answers are compared exactly
 
@@ -135,7 +139,6 @@ def run(config: RlConfig) -> None:
 
 
 def _run(config: RlConfig, stop: StopRequest) -> None:
-    from hypereyes_jax.data import open_questions
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.learner.optimizer import make_optimizer
@@ -146,11 +149,10 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, model_writer, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.method import RlMethod, load_method
-    from hypereyes_jax.train.question_selection import read_selection
     from hypereyes_jax.train.rl_run import train
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
-    from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun, Validation
+    from hypereyes_jax.train.types import RlServices, TrainingRun
 
     default = RlConfig.of(config.recipe)
     refuse_settings(config.scale, default.scale)
@@ -173,17 +175,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     learn = scale.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
-    questions = open_questions(config.questions, options=config.data.options())
-    validation = None
-    if config.eval_questions:
-        validation = open_questions(config.eval_questions, options=config.data.options())
-    for opened in (questions, *([validation] if validation is not None else [])):
-        if processes.first and opened.report.bad:
-            print(opened.report.bad_in_words())
-    if config.references is not None:
-        if config.select == "no":
-            raise UserError("--references names the questions to train on: leave out --select no")
-        read_selection(config.references)
+    questions = _questions(config, processes)
     inputs = {
         "checkpoint": Path(config.checkpoint),
         "questions": Path(config.questions),
@@ -234,16 +226,36 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             rollouts,
             model,
             params,
-            RlQuestions(
-                questions,
-                SelectionRule(config.select == "yes", config.references),
-                None if validation is None else Validation(validation, config.eval_every),
-            ),
+            questions,
             config.settings,
             RlServices(config.search, config.judge, teacher),
             method,
         )
     save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)
+
+
+def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
+    """The questions that the settings name, unread. Raises UserError if there are none, or the references are wrong."""
+    from hypereyes_jax.data import open_questions
+    from hypereyes_jax.train.question_selection import read_selection
+    from hypereyes_jax.train.types import RlQuestions, Validation
+
+    questions = open_questions(config.questions, options=config.data.options())
+    validation = None
+    if config.eval_questions:
+        validation = open_questions(config.eval_questions, options=config.data.options())
+    for opened in (questions, *([validation] if validation is not None else [])):
+        if processes.first and opened.report.bad:
+            print(opened.report.bad_in_words())
+    if config.references is not None:
+        if config.select == "no":
+            raise UserError("--references names the questions to train on: leave out --select no")
+        read_selection(config.references)
+    return RlQuestions(
+        questions,
+        SelectionRule(config.select == "yes", config.references),
+        None if validation is None else Validation(validation, config.eval_every),
+    )
 
 
 def _refuse_miniature_services(config: RlConfig) -> None:

@@ -71,7 +71,10 @@ def recipe_of_model(model: str) -> str:
 
 
 def planned_model(name: str) -> Qwen3VLConfig:
-    """Of a preset, a folder of `assets`, or a directory with a config.json. Raises UserError if it is none of them."""
+    """The configuration of a preset, a folder of `assets`, or a directory with a config.json.
+
+    Raises UserError if it is none of them.
+    """
     if name in PRESETS:
         return PRESETS[name]
     shipped = Path(str(resources.files("hypereyes_jax.assets") / name))

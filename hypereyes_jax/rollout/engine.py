@@ -326,7 +326,7 @@ class Engine:
         self.images.clear()
 
     def set_adapters(self, lora: Any, version: int) -> None:
-        """As `set_weights`, of the adapters alone: the weights beside them stay."""
+        """Sets the adapters alone, as `set_weights` does: the weights beside them stay."""
         if self.in_use and self.device.spans_processes:
             raise ValueError("a replica over several processes gets new weights between plays, not while it is in use")
         self.device.set_adapters(lora)

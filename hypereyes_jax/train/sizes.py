@@ -101,8 +101,10 @@ class Scale:
         )
 
     def weights_dtype(self) -> str:
-        """Of a checkpoint's weights as they are held: those that train are kept in float32, since a small step would be
-        rounded away; frozen ones as they are computed with.
+        """The type that a checkpoint's weights are held in.
+
+        Those that train are kept in float32, since a small step would be rounded away; frozen ones as they are computed
+        with.
         """
         return self.learner.compute_dtype if self.learner.train == "lora" else "float32"
 

@@ -18,7 +18,7 @@ from hypereyes_jax.train.settings import SelectionRule, TeacherServerConfig
 
 
 class OwnBase:
-    """As a teacher: the frozen weights beside the policy's adapters, which are held once."""
+    """A teacher that is the frozen weights beside the policy's adapters, which are held once."""
 
 
 TeacherSource = str | Path | TeacherServerConfig | OwnBase  # a checkpoint, or a server that scores

@@ -53,7 +53,7 @@ class ReplicaWeights:
         return self._copied(params, self._together, self._apart)
 
     def adapters(self, lora: Lora) -> list[Lora]:
-        """As calling it, for adapters."""
+        """Copies adapters, as calling it copies weights."""
         return self._copied(lora, *self._places_of(lora))
 
     def shares(self, params: Any) -> bool:
