@@ -241,6 +241,28 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, value
 
 
+def append_json_line(path: Path, value: Any) -> None:
+    """Add one value at the end of a file of JSON lines, which is made if there is none.
+
+    A last line that a kill has torn is cut off first.
+    """
+    append_line(path, json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, text: str) -> None:
+    """As `append_json_line`, of a line that is written as JSON already and ends with its newline."""
+    mend_last_line(path)
+    with writing(path), open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        line = text.encode()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(size)  # a disk that fills takes a part of the line
+            raise
+
+
 def mend_last_line(path: Path) -> None:
     """Prepare a file of JSON lines for more of them: a last line that a kill has torn is cut off.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.recipes import MINIATURE
 from hypereyes_jax.data.filters import FilterConfig
-from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.config import EpisodeConfig, Paradigm
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = MINIATURE.row_tokens  # tokens of an episode, visual tokens included
@@ -24,6 +25,18 @@ EPISODE = EpisodeConfig(
     repeat_question=False,
     system="Answer by searching. image_search takes boxes, text_search takes queries: many at once.",
 )
+
+# What the system prompt of another grounding paradigm says of its tools.
+_CROPS_APART = {
+    "llm-crop": "Answer by searching. crop takes boxes, image_search ids, text_search queries: many at once.",
+    "code-crop": "Answer by searching. python crops, image_search takes ids, text_search queries: many at once.",
+}
+
+
+def episode(paradigm: Paradigm = "ugs") -> EpisodeConfig:
+    """The miniature's rules with regions grounded in the search (the paper's), or by a tool before it."""
+    return EPISODE if paradigm == "ugs" else replace(EPISODE, paradigm=paradigm, system=_CROPS_APART[paradigm])
+
 
 # Laxer on waste than the filters' defaults: demonstrations keep some, for RL to unlearn.
 FILTERS = FilterConfig(superfluous_rounds=None, narrow_rounds=3, new_rounds=1.0)

@@ -32,6 +32,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, scale_o
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
+    from hypereyes_jax.env.search.distractors import DistractedBackend
     from hypereyes_jax.env.search.recorded import RecordedBackend
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
@@ -54,7 +55,7 @@ class EvalConfig:
     """Name of the model at an endpoint; none means a checkpoint that is run here."""
     recipe: str = ""
     """Recipe whose sizes of engine, images and turns hold: miniature, or one of RL like hypereyes_8b_rl. None means the
-    miniature's where its world is searched, and else the paper's."""
+    miniature's where its world, or the second offline domain, is searched, and else the paper's."""
     mesh: str = ""
     """How the weights are shared out over this process's devices: a preset, axes like fsdp=8, or auto. None means one
     device."""
@@ -111,11 +112,18 @@ class EvalConfig:
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     """How questions are read; of these, imeb takes the columns only."""
     web: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
-    """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`. Where
-    it is not the miniature's world, the paper's episode rules and image sizes hold."""
+    """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`.
+    nature is a second domain offline. With any service but that and the miniature's world, the paper's episode rules
+    and image sizes hold."""
     manner: Manner = "parallel"
     """How benchmarks are searched: as the model likes (parallel), one search a turn (serial), all pictures and then all
-    facts by instruction (workflow), or not at all (direct)."""
+    facts by instruction (workflow), not at all (direct), or with regions cut out by a tool (llm-crop) or by code
+    (code-crop) before they are searched."""
+    budget: int | None = None
+    """Number of rounds of search that an episode of a benchmark may take; none takes the rules'."""
+    distractors: int = 0
+    """Number of results of other searches that are mixed into those of each search of a benchmark, in an order drawn by
+    the seed."""
     search_store: str | Path | None = None
     """A file, or postgresql://..., that searches are recorded to and replayed from; without one every search is made.
     """
@@ -166,7 +174,7 @@ def run(config: EvalConfig) -> None:
 
 def _scale(config: EvalConfig) -> Scale:
     """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
-    recipe = config.recipe or ("miniature" if config.web.service == "world" else PAPER_RECIPE)
+    recipe = config.recipe or ("miniature" if config.web.service in ("world", "nature") else PAPER_RECIPE)
     small = recipe == "miniature"
     scale = replace(MINIATURE_RL, slots=32) if small else scale_of(known_recipe(recipe, "rl"))
     given: dict[str, Any] = {"slots": config.slots, "row_tokens": config.context, "turn_tokens": config.max_new_tokens}
@@ -238,7 +246,8 @@ async def _benchmarks(
     summaries = []
     with Stages() as stages:
         for benchmark in opened:
-            ours = config.web.service == "world"
+            ours = config.web.service in ("world", "nature")
+            rules = _rules(config, scale)
             # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
             rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
             async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
@@ -247,9 +256,9 @@ async def _benchmarks(
                         EvaluationRun(directory, stages, config.name),
                         policy,
                         benchmark,
-                        backend=backend,
+                        backend=_distracted(config, backend),
                         judge=judge,
-                        episode=benchmark_play.in_manner(scale.episode, config.manner),
+                        episode=rules,
                         sampling=sampling,
                         visual_tokens=partial(visual_tokens, min_pixels=scale.min_pixels, max_pixels=scale.max_pixels),
                         seed=config.seed if config.sampling_seed is None else config.sampling_seed,
@@ -261,6 +270,37 @@ async def _benchmarks(
     print("tables: " + ", ".join(str(path) for path in files))
 
 
+def _rules(config: EvalConfig, scale: Scale) -> EpisodeConfig:
+    """The rules of a benchmark's episodes: in the manner and with the rounds that were asked for, and with room for
+    distractors among the results shown."""
+    from hypereyes_jax.eval.benchmark_play import in_manner
+
+    manner, rules = config.manner, scale.episode
+    if rules == miniature.EPISODE and (manner == "llm-crop" or manner == "code-crop"):
+        rules = miniature.episode(manner)
+    rules = in_manner(rules, manner)
+    if config.budget is not None:
+        if config.budget < 0 or manner in ("direct", "workflow"):
+            raise UserError("--budget must be at least 0 rounds, of a manner whose rounds are not fixed.")
+        rules = replace(rules, max_rounds=config.budget, max_turns=config.budget + 1)
+    if config.distractors < 0:
+        raise UserError("--distractors must be at least 0.")
+    more = config.distractors
+    return replace(rules, text_k=rules.text_k + more, image_k=rules.image_k + more)
+
+
+def _distracted(config: EvalConfig, backend: RecordedBackend) -> RecordedBackend | DistractedBackend:
+    """The backend that episodes search: with distractors if some were asked for."""
+    from hypereyes_jax.env.search.distractors import DistractedBackend, world_distractors
+    from hypereyes_jax.env.world import World
+
+    if not config.distractors:
+        return backend
+    if config.web.service != "world":
+        raise UserError("--distractors are pages of the miniature's world: leave out --web.service.")
+    return DistractedBackend(backend, world_distractors(World.load()), config.distractors, config.seed)
+
+
 @contextlib.asynccontextmanager
 async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBackend]:
     """Searches of the miniature's world, or of the service that was chosen."""
@@ -268,7 +308,7 @@ async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBack
     from hypereyes_jax.env.search.world_service import searching
     from hypereyes_jax.env.world import World
 
-    if ours:
+    if ours and config.web.service == "world":
         async with searching(World.load(), _world_search(config)) as backend:
             yield backend
         return

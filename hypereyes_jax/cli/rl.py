@@ -93,9 +93,12 @@ class RlConfig:
     settings: RlSettings = field(default_factory=RlSettings)
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The rule that ranks the rollouts of a question."""
-    tighten: Literal["epoch", "step"] = "epoch"
-    """When better references of TRACE come into force: after each pass over the questions (the paper), or after each
-    step."""
+    tighten: Literal["epoch", "step", "never"] = "epoch"
+    """When better references of TRACE come into force: after each pass over the questions (the paper), after each step,
+    or never, which keeps the first ones for comparison."""
+    first_reference: Literal["cheapest", "first"] = "cheapest"
+    """Which success of the tries a question's first reference is of: the one with the fewest rounds, or the first made.
+    The paper doesn't say."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     scale: Scale = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
@@ -253,7 +256,7 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
         read_selection(config.references)
     return RlQuestions(
         questions,
-        SelectionRule(config.select == "yes", config.references),
+        SelectionRule(config.select == "yes", config.references, config.first_reference),
         None if validation is None else Validation(validation, config.eval_every),
     )
 

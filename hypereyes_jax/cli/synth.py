@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hypereyes_jax import miniature
+from hypereyes_jax.env.config import Paradigm
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.progress import Stages
@@ -48,6 +49,17 @@ class SynthConfig:
     """Numbers of rounds that questions need however wide one searches: chains from a flag or a named country over
     neighbors that are found by a constraint. Without any, the usual kinds are made, which need one or two and which the
     shipped base model knows."""
+    domain: Literal["flags", "nature"] = "flags"
+    """What the questions are about. nature is animals, plants and food, a domain held out entirely: no demonstrations
+    are made of it, only candidates for RL and questions of evaluation, about other entities each."""
+    sampling: Literal["progressive", "whole-budget", "first-try"] = "progressive"
+    """Which episode becomes a demonstration: the success under the smallest budget (progressive rejection sampling, the
+    paper's), the first of eight tries under the whole budget that succeeds, or the first try whatever it ends with. The
+    latter two are for comparison."""
+    filters: bool = True
+    """Drop demonstrations that teach a bad habit, by the quality filters."""
+    paradigm: Paradigm = "ugs"
+    """How demonstrations ground regions: in the search itself (the paper's), by a crop tool before it, or by code."""
     seed: int = 0
     """Seed of what is drawn."""
 
@@ -68,6 +80,9 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
 
     if directory.file(SUMMARY).exists():
         return
+    if config.domain == "nature":
+        _make_nature(directory, config, stages)
+        return
     world = World.load()
     keys, held_out = world.split()
     seen = world.restrict(keys, passages=True)
@@ -77,7 +92,7 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     with stages.stage("questions for SFT", config.sft_questions) as stage:
         sft_questions = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
     with stages.stage("rejection sampling", len(sft_questions)) as stage:
-        kept, dropped = asyncio.run(_demonstrations(sft_questions, config.seed, stage.advance))
+        kept, dropped = asyncio.run(_demonstrations(sft_questions, config, stage.advance))
     write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
     wanted = {
         CANDIDATES: (seen, config.rl_candidates, "rl", None),
@@ -101,10 +116,34 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     write_json(directory.file(SUMMARY), summary)
 
 
+def _make_nature(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
+    """Candidates and questions of evaluation over the second domain."""
+    from hypereyes_jax.data.files import write_questions
+    from hypereyes_jax.data.nature_questions import nature_questions
+    from hypereyes_jax.env.nature import Nature
+
+    world = Nature.load()
+    seen, held_out = world.split()
+    seeds = _seeds(config)
+    wanted = {
+        CANDIDATES: (seen, config.rl_candidates, "rl"),
+        HELD_OUT: (held_out, config.eval_questions, "heldout"),
+        SEEN: (seen, config.eval_questions, "seen"),
+    }
+    with stages.stage("questions about nature", len(wanted)) as stage:
+        for file, (keys, count, name) in wanted.items():
+            made = nature_questions(world, keys, count, seeds[name], crowding=config.crowding, prefix=f"nature-{name}")
+            write_questions(directory.file(file), made)
+            stage.advance()
+    write_json(directory.file(SUMMARY), {file: count for file, (_, count, _) in wanted.items()})
+
+
 def _rules(config: SynthConfig) -> SynthesisConfig:
     from hypereyes_jax.data import aggregation, chains, textual
     from hypereyes_jax.data.questions import SynthesisConfig
 
+    if config.domain == "nature" and (config.drop_one or config.depths or config.paradigm != "ugs"):
+        raise UserError("--domain nature has questions of its own: leave out --drop-one, --depths and --paradigm.")
     if config.drop_one and config.depths:
         raise UserError("--drop-one and --depths ask for different kinds of questions: give one of them.")
     if config.depths:
@@ -130,12 +169,12 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     seen = world.restrict(world.split()[0], passages=True)
     rules = _rules(config)
     sample = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
-    kept, _ = asyncio.run(_demonstrations(sample, config.seed, lambda: None))
+    kept, _ = asyncio.run(_demonstrations(sample, config, lambda: None))
     return examples_hash(demonstration.example for demonstration in kept)
 
 
 async def _demonstrations(
-    questions: list[SynthQuestion], seed: int, advance: Callable[[], None]
+    questions: list[SynthQuestion], config: SynthConfig, advance: Callable[[], None]
 ) -> tuple[list[Demonstration], Counter[str]]:
     """Rejection sampling and filters over all questions: (what is kept, why the rest is not)."""
     import numpy as np
@@ -147,7 +186,8 @@ async def _demonstrations(
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import WorldBackend
 
-    judge = ExactJudge()
+    judge, rules = ExactJudge(), miniature.episode(config.paradigm)
+    budgets, trials = (range(1, 9), 1) if config.sampling == "progressive" else ((8,), 8)
     kept: list[Demonstration] = []
     dropped: Counter[str] = Counter()
     for number, synth in enumerate(questions):
@@ -157,11 +197,14 @@ async def _demonstrations(
             question: Question, budget: int, trial: int, synth: SynthQuestion = synth, backend: WorldBackend = backend,
             number: int = number,
         ) -> Demonstration:  # fmt: skip
-            rng = np.random.default_rng([seed, number, budget, trial])
-            return await demonstrate(synth, backend, CAREFUL, rng, miniature.EPISODE, budget)
+            rng = np.random.default_rng([config.seed, number, budget, trial])
+            return await demonstrate(synth, backend, CAREFUL, rng, rules, budget)
 
-        found = await progressive_rejection_sampling(synth.question, attempt, judge)
-        why = "unsolved" if found is None else fault(found.result, miniature.FILTERS)
+        if config.sampling == "first-try":
+            found: Demonstration | None = await attempt(synth.question, 8, 0)
+        else:
+            found = await progressive_rejection_sampling(synth.question, attempt, judge, budgets, trials)
+        why = "unsolved" if found is None else fault(found.result, miniature.FILTERS) if config.filters else None
         if found is not None and why is None:
             kept.append(found)
         else:

@@ -73,6 +73,28 @@ def image_call(boxes: Sequence[Box], image_id: str = "img_0") -> str:
     return f'<tool_call>{{"name": "image_search", "arguments": {arguments}}}</tool_call>'
 
 
+def crop_call(boxes: Sequence[Box], image_id: str = "img_0") -> str:
+    """A call of the tool that cuts regions out without searching them."""
+    arguments = {"image_id": image_id, "area": [[round(edge, 2) for edge in box] for box in boxes]}
+    return f"<tool_call>{json.dumps({'name': 'crop', 'arguments': arguments})}</tool_call>"
+
+
+def code_call(boxes: Sequence[Box], image_id: str = "img_0") -> str:
+    """A call of the tool that runs code, with the code that cuts regions out."""
+    lines = [f"show(crop({image_id}, {', '.join(f'{edge:.2f}' for edge in box)}))" for box in boxes]
+    return f"<tool_call>{json.dumps({'name': 'python', 'arguments': {'code': '; '.join(lines)}})}</tool_call>"
+
+
+_CALLS = {"ugs": image_call, "llm-crop": crop_call, "code-crop": code_call}  # by paradigm
+
+
+def _search_of_crops(episode: Episode) -> str:
+    """The turn after crops were cut, which searches all of them by the ids that the tool told."""
+    said = [call.text for call in episode.last_turn.invocations if call.text]
+    ids = said[-1].splitlines()[-1] if said else "img_0"
+    return f"<reason>Search the crops.</reason>{image_call((), ids)}"
+
+
 def text_call(queries: Sequence[str]) -> str:
     queries_json = json.dumps(list(queries), ensure_ascii=False)  # a name is spelt as it was read
     return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {queries_json}}}}}</tool_call>'
@@ -133,10 +155,14 @@ class ScriptedSearcher:
         if oracle.boxes:
             if do["glance"] and spent < self._budget:
                 yield spend(f"<reason>Search the whole image first.</reason>{image_call(())}")
-            for text, group in self._image_turns():
+            for text, group in self._image_turns(episode):
                 if spent >= self._budget:
                     break
                 yield spend(text)
+                if episode.config.paradigm != "ugs":
+                    if spent >= self._budget:
+                        break
+                    yield spend(_search_of_crops(episode))
                 calls = episode.last_turn.invocations
                 for entity, call in zip(group, calls, strict=False):
                     self._names[entity] = call.hits[0].title if call.hits else None
@@ -164,7 +190,7 @@ class ScriptedSearcher:
     def _read_names(self) -> list[str | None]:
         return [self._names.get(entity) for entity in self._oracle.matter]
 
-    def _image_turns(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def _image_turns(self, episode: Episode) -> Iterator[tuple[str, tuple[int, ...]]]:
         oracle, rng = self._oracle, self._rng
         # Those that matter come first and in the plan's order, so that what is found can be read from top to bottom.
         idle = [i for i in range(len(oracle.boxes)) if i not in oracle.matter]
@@ -180,7 +206,8 @@ class ScriptedSearcher:
                 plan = f"Search all {len(group)} at once." if len(group) > 1 else "Search the one in question."
             else:
                 plan = "Search a part first." if start == 0 else "Now the next."
-            yield f"<reason>{plan} {manner}</reason>{image_call([snap(box) for box in boxes])}", group
+            call = _CALLS[episode.config.paradigm]([snap(box) for box in boxes])
+            yield f"<reason>{plan} {manner}</reason>{call}", group
 
     def _text_turns(self, queries: Sequence[str]) -> Iterator[str]:
         rng = self._rng

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from hypereyes_jax.env.types import EpisodeResult, StopReason
+
+FirstReference = Literal["cheapest", "first"]
 
 
 class Try(NamedTuple):
@@ -31,12 +33,12 @@ class LeftOut(StrEnum):
     UNDECIDED = "searches or the judge failed, so that not all of its tries could be made"
 
 
-def initial_reference(tries: Sequence[Try | None]) -> tuple[int, int] | LeftOut:
+def initial_reference(tries: Sequence[Try | None], choice: FirstReference = "cheapest") -> tuple[int, int] | LeftOut:
     """(rounds, invocations) to start TRACE from, or why the question is left out.
 
     A question is kept if its first try fails and a later one succeeds (pass@1 fails, pass@k succeeds; the paper's k is
     5). The reference is the success with the fewest rounds, then the fewest invocations, among those that searched: the
-    paper takes it from a success and does not say from which.
+    paper takes it from a success and does not say from which; with the choice "first" it is the earliest success.
 
     Args:
       tries: k of them, the first one first; None, or one whose verdict is None, tells nothing of the policy.
@@ -49,7 +51,7 @@ def initial_reference(tries: Sequence[Try | None]) -> tuple[int, int] | LeftOut:
     right = [each for each in later if each is not None and each.correct]
     searched = [(each.rounds, each.invocations) for each in right if each.rounds > 0 and each.invocations > 0]
     if searched:
-        return min(searched)
+        return min(searched) if choice == "cheapest" else searched[0]
     if not all(map(told, later)):
         return LeftOut.UNDECIDED
     return LeftOut.NO_SEARCH if right else LeftOut.NEVER_RIGHT

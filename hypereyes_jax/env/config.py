@@ -9,8 +9,13 @@ from hypereyes_jax.env.media.crops import BoxUnits
 
 PromptStyle = Literal["full", "compact", "native"]
 
-# How an evaluation searches: as the model likes, one search a turn, by a fixed plan, or not at all.
-Manner = Literal["parallel", "serial", "workflow", "direct"]
+# How regions are grounded (the paper's comparison): in the search itself, or before it by a crop tool or by code.
+Paradigm = Literal["ugs", "llm-crop", "code-crop"]
+
+# How an evaluation searches: as the model likes, one search a turn, by a fixed plan, not at all, or with crops apart.
+Manner = Literal["parallel", "serial", "workflow", "direct", "llm-crop", "code-crop"]
+
+_CROP_TOOLS: dict[str, tuple[str, ...]] = {"ugs": (), "llm-crop": ("crop",), "code-crop": ("python",)}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class EpisodeConfig:
     """Tools beside the two searches: zoom, visit, video_search, module:object, file.py:object, or those of an MCP
     server that are named in mcp:ADDRESS#NAME,NAME=search (a URL or a command line; =search marks those that count as
     searches)."""
+    paradigm: Paradigm = "ugs"
+    """How regions are grounded: in the search itself, or before it by a tool or code that cuts them out; image_search
+    then takes whole images only."""
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):
@@ -66,6 +74,11 @@ class EpisodeConfig:
 
         if self.max_rounds < 0:
             raise ValueError(f"EpisodeConfig.max_rounds must be at least 0, got {self.max_rounds}")
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """Tools beside the two searches, those of the paradigm included."""
+        return (*self.tools, *(name for name in _CROP_TOOLS[self.paradigm] if name not in self.tools))
 
     @property
     def width(self) -> int:

@@ -21,6 +21,7 @@ from hypereyes_jax.env.tools.types import Tool, by_name
 from hypereyes_jax.env.types import (
     EpisodeResult,
     FatalSearchError,
+    Invocation,
     Part,
     Question,
     SearchBackend,
@@ -53,7 +54,7 @@ class Episode:
         self._prompt = prompt
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
-        self._tools = by_name([*named_tools(self.config.tools), *tools])
+        self._tools = by_name([*named_tools(self.config.tool_names), *tools])
         self._searching = {name: tool.is_search for name, tool in self._tools.items()}
         images = {f"img_{i}": image for i, image in enumerate(question.images)}
         self._search = GroundedSearch(images, backend, self.config)
@@ -70,7 +71,8 @@ class Episode:
         own = self._prompt or config.system
         if own is not None:
             return own_prompt(own, self.question, config, tools)
-        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tools)
+        regions = config.paradigm == "ugs"
+        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tools, regions)
 
     @property
     def last_turn(self) -> TurnRecord:
@@ -191,17 +193,18 @@ class Episode:
 
     def _with_tools(self, found: Found, called: Sequence[Called], requested: int) -> Found:
         """What the searches came to and what the other tools said, whose images get ids as crops do."""
-        images = {}
+        images: dict[str, Image.Image] = {}
+        said: list[Invocation] = []
         for each in called:
-            for image in each.images:
-                image_id = self._search.add(image)
-                images[image_id] = image
+            ids = [self._search.add(image) for image in each.images]
+            images |= dict(zip(ids, each.images, strict=True))
+            said += _with_ids(each.invocations, ids)
         notes = found.notes
         if len(called) < requested:
             notes = (*notes, f"only the first {len(called)} of {requested} calls of other tools were run")
         return replace(
             found,
-            invocations=(*found.invocations, *(i for each in called for i in each.invocations)),
+            invocations=(*found.invocations, *said),
             crops={**found.crops, **images},
             notes=notes,
             skipped=found.skipped + requested - len(called),
@@ -221,3 +224,11 @@ class Episode:
             shown.extend(list(found.crops.values())[: max(0, config.max_images - self._shown)])
             self._shown += len(shown)
         return (*shown, text)
+
+
+def _with_ids(invocations: Sequence[Invocation], ids: Sequence[str]) -> list[Invocation]:
+    """The record of a tool's call, which tells the ids of the images it gave as a search takes them: "img_1|img_2"."""
+    if not ids or not invocations or invocations[0].hits:
+        return list(invocations)
+    first, *others = invocations
+    return [replace(first, text=f"{first.text}\n{'|'.join(ids)}".strip()), *others]

@@ -112,6 +112,9 @@ class GroundedSearch:
         if not call.boxes:
             return Invocation(IMAGE_SEARCH, image_id, source=image_id), None
 
+        if self._config.paradigm != "ugs":
+            error = "image_search takes whole images here: cut the regions out first, then search them by their ids"
+            return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
         units, written, cut, error = self._config.box_units, call.boxes[index], None, ""
         box = None if written is None else to_fractions(written, source.size, units)
         if written is None:

@@ -54,7 +54,9 @@ def own_prompt(system: str | PromptFunction, question: Question, config: Episode
     Raises:
       UserError: a file or object can't be loaded, a place-holder is unknown, or a function gives no text.
     """
-    facts = PromptFacts(question, (ImageSearchTool(config.box_units), TextSearchTool(), *tools), config)
+    facts = PromptFacts(
+        question, (ImageSearchTool(config.box_units, config.paradigm == "ugs"), TextSearchTool(), *tools), config
+    )
     source = _source(system) if isinstance(system, str) else system
     if not isinstance(source, str):
         text = source(facts)

@@ -58,7 +58,9 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>"""
 
 
-def system_prompt(style: PromptStyle, box_units: BoxUnits, rounds: int, tools: Sequence[Tool] = ()) -> str:
+def system_prompt(
+    style: PromptStyle, box_units: BoxUnits, rounds: int, tools: Sequence[Tool] = (), regions: bool = True
+) -> str:
     """The system prompt.
 
     Args:
@@ -67,10 +69,11 @@ def system_prompt(style: PromptStyle, box_units: BoxUnits, rounds: int, tools: S
       box_units: as `EpisodeConfig.box_units`, for "compact".
       rounds: turns with searches that an episode may have.
       tools: further ones, listed behind the two searches.
+      regions: image_search takes boxes; False = whole images only.
     """
     if style == "compact":
         return _COMPACT.format(boxes=_SHORT_BOXES[box_units])
-    listed: tuple[Tool, ...] = (ImageSearchTool(box_units), TextSearchTool(), *tools)
+    listed: tuple[Tool, ...] = (ImageSearchTool(box_units, regions), TextSearchTool(), *tools)
     if style == "native":
         lines = "\n".join(json.dumps(schema(tool), ensure_ascii=False) for tool in listed)
         return _NATIVE.format(task=_TASK, rounds=rounds, tools=lines)

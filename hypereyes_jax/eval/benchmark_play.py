@@ -19,6 +19,7 @@ from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.prompts import system_prompt
+from hypereyes_jax.env.search.distractors import DistractedBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -94,7 +95,10 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
 
 
 def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
-    """The rules of an episode that searches as it likes, one search a turn, by a fixed plan, or not at all."""
+    """The rules of an episode that searches as it likes, one search a turn, by a fixed plan, not at all, or with crops
+    cut by a tool before they are searched."""
+    if manner == "llm-crop" or manner == "code-crop":
+        return replace(episode, paradigm=manner)
     if manner == "direct":
         return replace(episode, max_turns=1, max_rounds=0)
     if manner == "workflow":
@@ -108,7 +112,7 @@ async def play_benchmark(
     policy: Policy | ServedPolicy,
     benchmark: OpenBenchmark,
     *,
-    backend: RecordedBackend,
+    backend: RecordedBackend | DistractedBackend,
     judge: Judge,
     episode: EpisodeConfig,
     sampling: SamplingConfig,

@@ -13,10 +13,8 @@ A record stands alone: it opens in the report without the questions, the images'
 from __future__ import annotations
 
 import base64
-import errno
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +26,7 @@ from hypereyes_jax.env.media.images import read_base64_image
 from hypereyes_jax.env.types import EpisodeResult, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.metrics import Judged
-from hypereyes_jax.files import mend_last_line, read_json_lines, write_atomic, writing
+from hypereyes_jax.files import append_line, read_json_lines, write_atomic
 from hypereyes_jax.runs.typed_json import from_json
 
 _MAX_SIDE = 1280  # px; boxes are fractions, so the viewer loses sharpness only
@@ -132,16 +130,7 @@ def append_record(path: Path, record: TrajectoryRecord) -> None:
 
     A last line that a kill has torn is cut off first.
     """
-    mend_last_line(path)
-    with writing(path), open(path, "ab", buffering=0) as file:
-        size = file.tell()
-        line = record_line(record).encode()
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        except OSError:
-            file.truncate(size)  # a disk that fills takes a part of the line
-            raise
+    append_line(path, record_line(record))
 
 
 def read_records(path: Path) -> Iterator[TrajectoryRecord]:

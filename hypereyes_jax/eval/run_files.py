@@ -12,6 +12,7 @@ from hypereyes_jax.files import read_json_object
 from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
 METRICS, CONFIG = "metrics.json", "config.json"
+REFERENCES_LOG = "references.jsonl"  # of RL: {"step", "references"} at the start and after each epoch
 
 
 @dataclass(frozen=True)

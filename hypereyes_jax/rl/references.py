@@ -38,7 +38,8 @@ class ReferenceStore:
     `observe` is told of every correct rollout; a reference is replaced only by a rollout that is strictly better in
     lexicographic order, both counts coming from that one rollout. Hence rounds never rise, while invocations may rise
     when rounds fall. With `tighten="epoch"` (the paper) better counts wait until `commit`, which the trainer calls at
-    the end of each epoch; with `tighten="step"` they count at once. The result does not depend on the order of
+    the end of each epoch; with `tighten="step"` they count at once, and with `tighten="never"` the references stay what
+    they were at first, for comparison. The result does not depend on the order of
     observations. Methods may be called from several threads.
 
     Keys are question ids; an integer is the same key as its decimal text, since files hold text.
@@ -49,11 +50,11 @@ class ReferenceStore:
     def __init__(
         self,
         initial: Mapping[Any, tuple[int, int]] | None = None,
-        tighten: Literal["epoch", "step"] = "epoch",
+        tighten: Literal["epoch", "step", "never"] = "epoch",
     ):
         """Starts from the references found during data selection, (rounds, invocations) for each key."""
-        if tighten not in ("epoch", "step"):
-            raise ValueError(f'ReferenceStore: tighten must be "epoch" or "step", got {tighten!r}.')
+        if tighten not in ("epoch", "step", "never"):
+            raise ValueError(f'ReferenceStore: tighten must be "epoch", "step" or "never", got {tighten!r}.')
         self.tighten = tighten
         self._lock = threading.Lock()
         self._current = {str(key): Reference(int(c), int(s)) for key, (c, s) in (initial or {}).items()}
@@ -83,7 +84,7 @@ class ReferenceStore:
                 f"ReferenceStore.observe: invocations must be positive where rounds are, got {rounds} rounds and "
                 f"{invocations} invocations for {key!r}."
             )
-        if candidate.rounds <= 0:
+        if candidate.rounds <= 0 or self.tighten == "never":
             return
         with self._lock:
             target = self._current if self.tighten == "step" else self._pending

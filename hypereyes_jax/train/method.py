@@ -61,7 +61,7 @@ class RlMethod:
     """What of the method a run may choose."""
 
     reward: RewardConfig = RewardConfig()  # ranks the rollouts of a question
-    tighten: Literal["epoch", "step"] = "epoch"  # when better references come in force: `rl.references.ReferenceStore`
+    tighten: Literal["epoch", "step", "never"] = "epoch"  # when better references come in force: `ReferenceStore`
     own: OwnObjects = field(default_factory=OwnObjects)
 
 

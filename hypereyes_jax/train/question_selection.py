@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hypereyes_jax.data.selection import LeftOut, Try, initial_reference, is_settled, told
+from hypereyes_jax.data.selection import FirstReference, LeftOut, Try, initial_reference, is_settled, told
 from hypereyes_jax.data.sources import Questions, RowError, question_ids, stated_references, subset
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, SearchBackend
@@ -67,6 +67,7 @@ async def select(
     judge: Judge,
     seed: int,
     policy: str = "",
+    first_reference: FirstReference = "cheapest",
 ) -> Selection:
     """The chosen questions with their initial references; from the run's directory if it was done there.
 
@@ -75,6 +76,7 @@ async def select(
 
     Args:
       policy: digest of the policy's weights; tries of others do not count.
+      first_reference: which success of the tries the reference is of, as `initial_reference`.
 
     Raises:
       RunStopped: any process was asked to stop. What was tried is stored.
@@ -137,7 +139,8 @@ async def select(
     reason = processes.first_reason(directory.stop.reason)
     if reason:
         raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command goes on.")
-    return _agree(path, stated, dict(zip(ids, keys, strict=True)), log, processes, stages)
+    mine_by_id = dict(zip(ids, keys, strict=True))
+    return _agree(path, stated, mine_by_id, log, processes, stages, first_reference)
 
 
 def _agree(
@@ -147,6 +150,7 @@ def _agree(
     log: TryLog,
     processes: Processes,
     stages: Stages,
+    first_reference: FirstReference,
 ) -> Selection:
     """The selection of all processes, written by the first.
 
@@ -159,7 +163,7 @@ def _agree(
     references = dict(stated)
     left_out: dict[str, str] = {}
     for name, key in keys.items():
-        outcome = initial_reference([log.get(key, attempt) for attempt in range(PASSES)])
+        outcome = initial_reference([log.get(key, attempt) for attempt in range(PASSES)], first_reference)
         if isinstance(outcome, LeftOut):
             left_out[name] = outcome.value
         else:

@@ -16,7 +16,8 @@ from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
-from hypereyes_jax.files import write_json
+from hypereyes_jax.eval.run_files import REFERENCES_LOG
+from hypereyes_jax.files import append_json_line, write_json
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
@@ -137,6 +138,8 @@ class RlLoop:
             done = saved = int(self._state.step)
             if processes.first:
                 drop_rollouts(self._directory.path, done)
+            if done == 0:
+                self._note_references(0)
             self._publish(done)
             give_back()  # what the selection held
             snapshots = self._snapshots(done)
@@ -271,7 +274,9 @@ class RlLoop:
         for question, each in zip(questions, groups, strict=True):
             observe(references, question.id, each)
         tightened = sum(references.get(q.id) != old for q, old in zip(questions, before, strict=True))
-        tightened += references.commit() if self._ends_epoch(step) else 0
+        if self._ends_epoch(step):
+            tightened += references.commit()
+            self._note_references(step + 1)
         samples = [sample for each in own for sample in each.samples()]
         if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
@@ -326,6 +331,12 @@ class RlLoop:
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         figures = {name: float(value) for name, value in metrics.items()}
         return figures, self._monitor.figures(batch, laps.lap("training"))
+
+    def _note_references(self, step: int) -> None:
+        """Adds the references in force to the run's log of them, which shows how they moved over epochs."""
+        if self._processes.first:
+            current = self._references.state()["current"]
+            append_json_line(self._directory.file(REFERENCES_LOG), {"step": step, "references": current})
 
     def _keep(self, step: int, groups: Sequence[Experience], log: MetricsWriter | NoMetrics) -> None:
         """Keep sampled groups of this step's rollouts for the report, and show the trackers some."""

@@ -98,8 +98,8 @@ async def _train(
             validation = replace(validation, questions=readable)
 
         async def selection() -> Selection:
-            policy = weights_digest(params)
-            return await select(run, rollouts, candidates, backend, judge, settings.seed, policy)
+            policy, rule = weights_digest(params), questions.rule
+            return await select(run, rollouts, candidates, backend, judge, settings.seed, policy, rule.first_reference)
 
         chosen, references = await _choose(questions.rule, candidates, settings.prompts, selection)
         selected = SelectedQuestions(chosen, references, validation)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
+from hypereyes_jax.data.selection import FirstReference
 from hypereyes_jax.env.outages import OutageLimits
 from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
 
@@ -70,6 +71,7 @@ class SelectionRule:
 
     select: bool = True  # those that the policy fails at first and solves within five tries; False = all of them
     references: Path | None = None  # a file that names them and their initial references, instead of trying
+    first_reference: FirstReference = "cheapest"  # which success of the tries the reference is of
 
 
 @dataclass(frozen=True)

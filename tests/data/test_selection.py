@@ -40,3 +40,9 @@ def test_an_outage_of_search_tells_nothing_whatever_the_verdict():
     result = EpisodeResult(Question("q", "?", (), ("a",)), (), StopReason.INFRASTRUCTURE, None)
     assert Try.of(result, False).correct is None
     assert Try.of(replace(result, stop=StopReason.ANSWERED), False).correct is False
+
+
+def test_the_first_reference_is_of_the_cheapest_success_or_of_the_first_made():
+    tries = [Try(2, 3, False), Try(4, 4, True), Try(0, 0, True), Try(2, 5, True)]
+    assert initial_reference(tries) == (2, 5)
+    assert initial_reference(tries, "first") == (4, 4)

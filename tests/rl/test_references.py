@@ -173,7 +173,7 @@ def test_a_missing_file_is_not_an_empty_store(tmp_path):
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="invocations must be positive"):
         ReferenceStore().observe("q", 1, -2)
-    with pytest.raises(ValueError, match='"epoch" or "step"'):
+    with pytest.raises(ValueError, match='"epoch", "step" or "never"'):
         ReferenceStore(tighten="batch")
 
 
@@ -182,3 +182,13 @@ def test_best_correct_rollout_of_the_published_groups(group):
     best = best_correct(*([r[key] for r in group["rollouts"]] for key in ("acc", "tc", "ts")))
     expected = group["best_correct"]
     assert best == (expected and (expected["tc"], expected["ts"]))
+
+
+def test_references_that_never_tighten_stay_what_they_were_at_first():
+    store = ReferenceStore({"a": (4, 6)}, tighten="never")
+    store.observe("a", 1, 1)
+    store.observe("new", 1, 1)
+    assert store.commit() == 0
+    assert store.get("a") == (4, 6)
+    assert "new" not in store
+    assert ReferenceStore.from_state(store.state()).tighten == "never"

@@ -11,7 +11,7 @@ from typing import Literal
 from hypereyes_jax.env.actions import TEXT_SEARCH
 
 Transport = Literal["http", "in-process"]
-Service = Literal["world", "serve-world", "retriever", "serpapi", "mapping", "object"]
+Service = Literal["world", "nature", "serve-world", "retriever", "serpapi", "mapping", "object"]
 ImageEngine = Literal["google_lens", "google_reverse_image"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.env.nature import Nature
 from hypereyes_jax.env.search.backends import (
     HttpWorldBackend,
     LocalImageHost,
@@ -82,6 +83,8 @@ async def connected(
 def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchBackend:
     if config.service == "world":
         return WorldBackend(World.load())
+    if config.service == "nature":
+        return WorldBackend(Nature.load())
     if config.service == "serpapi":
         replaying = config.store is not None and config.mode is StoreMode.REPLAY
         if not keys.serpapi and not replaying:

@@ -15,6 +15,8 @@ SHIPPED = {
     "zoom": "hypereyes_jax.env.tools.zoom:Zoom",
     "visit": "hypereyes_jax.env.tools.visit:Visit",
     "video_search": "hypereyes_jax.env.tools.video_search:VideoSearch.of_environment",
+    "crop": "hypereyes_jax.env.tools.crop:Crop",
+    "python": "hypereyes_jax.env.tools.crop_code:CropCode",
 }
 
 

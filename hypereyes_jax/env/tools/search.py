@@ -24,6 +24,7 @@ class ImageSearchTool:
     """Regions of images, cut out and searched at once. Each box is one search."""
 
     box_units: BoxUnits = "unit"
+    regions: bool = True  # it takes boxes; else whole images, several of them joined by "|"
     name: str = IMAGE_SEARCH
     description: str = "finds pages that show what an image, or regions of it, show."
     is_search: bool = True
@@ -32,6 +33,12 @@ class ImageSearchTool:
     @property
     def parameters(self) -> Mapping[str, Any]:
         units = UNITS_IN_WORDS["unit" if self.box_units == "auto" else self.box_units]
+        if not self.regions:
+            ids = (
+                'the images to search, all at once: ids joined by "|". The images of the question are img_0, img_1, ...'
+            )
+            image = {"type": "string", "description": ids, "examples": ["img_1|img_2"]}
+            return {"type": "object", "properties": {"image_id": image}, "required": ["image_id"]}
         return {
             "type": "object",
             "properties": {

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from PIL import Image
 
 from hypereyes_jax.env.types import SearchHit
-from hypereyes_jax.env.world.world import World
+
+
+class Searchable(Protocol):
+    """A world that answers both searches."""
+
+    def text_search(self, query: str, k: int) -> list[SearchHit]: ...
+
+    def image_search(self, image: Image.Image, k: int) -> list[SearchHit]: ...
 
 
 class WorldBackend:
     """Implements `SearchBackend`. A search takes well under a millisecond, so it runs on the event loop itself."""
 
-    def __init__(self, world: World, latency: float = 0.0):
+    def __init__(self, world: Searchable, latency: float = 0.0):
         """latency: seconds that every search takes, to stand for a real service."""
         self.world = world
         self.latency = latency

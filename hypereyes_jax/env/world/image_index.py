@@ -6,7 +6,7 @@ descriptor falls smoothly with the quality of the box, which is what the world i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -70,19 +70,23 @@ def _view(flag: Image.Image, moves: _Moves) -> Image.Image:
 @lru_cache(maxsize=1)
 def gallery() -> tuple[tuple[str, ...], np.ndarray]:
     """(keys [F], descriptors float32 [F, views, 388]); made once a process, shared by every world."""
-    pictures = flags()
+    return views_of(flags())
+
+
+def views_of(pictures: Mapping[str, Image.Image]) -> tuple[tuple[str, ...], np.ndarray]:
+    """(keys [F], descriptors float32 [F, views, 388]) of pictures that are to be found."""
     rows = []
-    for flag in pictures.values():
-        small = flag.resize((80, round(flag.height * 80 / flag.width)), Image.Resampling.BOX)
+    for picture in pictures.values():
+        small = picture.resize((80, round(picture.height * 80 / picture.width)), Image.Resampling.BOX)
         rows.append([describe(_view(small, moves)) for moves in _VIEWS])
     return tuple(pictures), np.array(rows, np.float32)
 
 
 class ImageIndex:
-    """The gallery cut down to the flags of one world."""
+    """A gallery cut down to the pictures of one world; by default the gallery of flags."""
 
-    def __init__(self, keys: Sequence[str]):
-        all_keys, descriptors = gallery()
+    def __init__(self, keys: Sequence[str], pictures: tuple[tuple[str, ...], np.ndarray] | None = None):
+        all_keys, descriptors = pictures or gallery()
         wanted = set(keys)
         rows = [i for i, key in enumerate(all_keys) if key in wanted]
         self.keys = tuple(all_keys[i] for i in rows)

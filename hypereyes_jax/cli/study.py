@@ -1,0 +1,60 @@
+"""Analyses of the paper as lists of runs: what each part of the method is worth, by budget, seed, paradigm and depth.
+
+    hypereyes study ablations                                  # the miniature, on this machine
+    hypereyes study ablations --seeds 0 1 2 --minutes 40       # in sittings: the same command goes on
+    hypereyes study ablations --list --recipe 30b ...          # the commands, to be run elsewhere
+
+A run that two variants have in common is made once, also between studies of one directory. At the end stand a table, a
+chart and sentences that say with intervals whether the paper's direction was seen. Every step is a command of its own,
+so those of a large recipe may be run on a cluster: when their directories are there, only the table is left to make.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Annotated
+
+import tyro
+
+from hypereyes_jax.study.types import StudyName, StudyOptions
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    study: tyro.conf.Positional[StudyName]
+    """Which one."""
+    options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
+    minutes: float = float("inf")
+    """After so many minutes no further step is begun. The same command goes on."""
+    list: bool = False
+    """Print the commands of the steps that are not done, and do nothing."""
+
+
+def run(config: StudyConfig) -> int:
+    from rich.console import Console
+
+    from hypereyes_jax.study.execution import execute, shell_line
+    from hypereyes_jax.study.registry import STUDIES
+    from hypereyes_jax.study.render import to_terminal, write_outcome
+
+    options = config.options
+    study = STUDIES[config.study](options)
+    if config.list:
+        for step in study.open_steps():
+            print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
+        return 0
+    print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are to be done")
+    done = execute(study.steps, options.out / "logs", lambda text: print(text, flush=True), config.minutes)
+    if not done:
+        print(f"{len(study.open_steps())} steps are left; the same command goes on")
+        return 0
+    outcome = study.summary()
+    Console().print(to_terminal(outcome))
+    for sentence in (*outcome.sentences, *(f"Not run: {each}" for each in outcome.missing)):
+        print(sentence)
+    command = shell_line(sys.argv[1:] if sys.argv[1:2] == ["study"] else ["study", config.study])
+    written = write_outcome(options.out / study.name, outcome, command, date.today().isoformat())
+    print("wrote " + ", ".join(str(path) for path in written))
+    return 0

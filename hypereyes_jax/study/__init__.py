@@ -1,0 +1,1 @@
+"""Studies: lists of runs that share what is equal, and what their results say of the paper's claims."""

@@ -1,0 +1,129 @@
+"""The nouns of a study: steps, which are commands, and what their results come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+StudyName = Literal["budget", "seeds", "paradigms", "distractors", "ablations", "reward", "depth", "transfer"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a study needs done: a `hypereyes` command, or a file that is made from results."""
+
+    name: str
+    """For a person: which stage of which variant."""
+    done: Path
+    """Exists once the step is whole."""
+    words: tuple[str, ...] = ()
+    """The command, without `hypereyes`."""
+    make: Callable[[], None] | None = None
+    """Instead of a command: writes `done`."""
+
+    def __post_init__(self) -> None:
+        if bool(self.words) == (self.make is not None):
+            raise ValueError(f"the step {self.name} must be either a command or a function")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study is made of. Where a source is empty, the miniature's is made."""
+
+    out: Path = Path("runs/study")
+    """Directory of all studies: they share base, data and SFT where these are equal."""
+    recipe: str = "miniature"
+    """Recipe of SFT and RL: miniature, or the size of another, such as 8b, 30b or 235b."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of training; the evaluation's questions stay the same."""
+    checkpoint: str = ""
+    """Base model; none = the miniature's."""
+    policy: str = ""
+    """Of `budget` and `distractors`: a trained checkpoint, in place of the ones that would be trained."""
+    teacher: str = ""
+    """Aligned teacher of on-policy distillation; none = the miniature's, or no distillation."""
+    vanilla_teacher: str = ""
+    """Teacher that was not trained to search efficiently; none = the miniature's base model."""
+    demonstrations: str = ""
+    """Demonstrations of SFT; none = made for the miniature."""
+    questions: str = ""
+    """Candidates of RL; none = made for the miniature."""
+    eval_questions: str = ""
+    """Questions of evaluation; none = the miniature's held-out ones."""
+    other_demonstrations: dict[str, str] = field(default_factory=dict)
+    """By variant (no-prs, no-curation, llm-crop, code-crop): demonstrations made that way from data of your own."""
+    sft_questions: int = 800
+    """Questions of the miniature that demonstrations are sought for."""
+    rl_candidates: int = 600
+    """Questions of the miniature that RL may select from."""
+    test_questions: int = 200
+    """Questions of the miniature that are asked in evaluation."""
+    steps: int = 24
+    """Steps of RL in the miniature."""
+    shuffles: int = 10
+    """Orders in which distractors are shuffled."""
+    sft_options: str = ""
+    """Options added to each `hypereyes sft`, in one text: --sft-options="--settings.epochs 2"."""
+    rl_options: str = ""
+    """Options added to each `hypereyes rl`."""
+    eval_options: str = ""
+    """Options added to each `hypereyes eval`."""
+
+    @property
+    def miniature(self) -> bool:
+        return self.recipe == "miniature"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers under headings; None where there is nothing."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean with its 95 % interval at a place of the chart."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with one line a series; with `labels` the places are named instead of numbered."""
+
+    title: str
+    y_label: str
+    series: tuple[tuple[str, tuple[Point, ...]], ...]
+    x_label: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to."""
+
+    title: str
+    table: Table
+    charts: tuple[Chart, ...]
+    sentences: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    """Variants that were not run, and why."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A declared list of steps, in an order in which each finds what it needs, and their summary."""
+
+    name: StudyName
+    steps: tuple[Step, ...]
+    summary: Callable[[], Outcome]
+
+    def open_steps(self) -> Sequence[Step]:
+        return [step for step in self.steps if not step.done.exists()]
