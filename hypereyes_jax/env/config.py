@@ -36,6 +36,8 @@ class EpisodeConfig:
     """Number of results of an image search that are asked for and shown, best first, whatever their score."""
     width_cap: int = 32
     """Number of searches of one turn that are sent: over three times the most entities of a benchmark's image."""
+    image_searches: int | None = None
+    """Number of image searches that one episode may send; none sets no limit of their own."""
     serial: bool = False
     """Run only the first box or query of a turn: what parallel search is compared with."""
     one_call: bool = False
@@ -72,8 +74,8 @@ class EpisodeConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
 
-        if self.max_rounds < 0:
-            raise ValueError(f"EpisodeConfig.max_rounds must be at least 0, got {self.max_rounds}")
+        if self.max_rounds < 0 or (self.image_searches is not None and self.image_searches < 0):
+            raise ValueError("EpisodeConfig.max_rounds and image_searches must be at least 0")
 
     @property
     def tool_names(self) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class GroundedSearch:
         self._backend, self._config = backend, config
         self._name = name or (lambda number, cut: f"img_{number}")
         self._next = len(self.images)
+        self._image_searches = 0  # planned to be sent
 
     def add(self, image: Image.Image) -> str:
         """Makes an image searchable and returns its id."""
@@ -109,7 +110,12 @@ class GroundedSearch:
             known = list(self.images) if len(self.images) <= 12 else [*list(self.images)[:11], "..."]
             error = f"there is no image {image_id}; there are: {', '.join(known)}" if known else "there are no images"
             return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
+        most = self._config.image_searches
+        if most is not None and self._image_searches >= most:
+            error = "no image search is left"
+            return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
         if not call.boxes:
+            self._image_searches += 1
             return Invocation(IMAGE_SEARCH, image_id, source=image_id), None
 
         if self._config.paradigm != "ugs":
@@ -124,6 +130,7 @@ class GroundedSearch:
         else:
             cut = crop(source, box, self._config.crop_max_side)
             error = "" if cut is not None else "crop failed: the box is empty or outside the image"
+        self._image_searches += cut is not None
         crop_id = self._name(self._next, cut)
         self._next += 1
         planned = Invocation(

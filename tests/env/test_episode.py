@@ -397,3 +397,19 @@ def test_system_prompts_name_the_tools_and_read_back():
         shown = re.findall(r"<tool_call>.*</tool_call>", prompt)
         if style == "full":  # its examples are calls that the parser reads
             assert [type(parse_turn(text).action) for text in shown] == [ImageSearch, TextSearch]
+
+
+async def test_image_searches_of_an_episode_may_be_capped():
+    backend = Page()
+    episode = Episode(QUESTION, backend, EpisodeConfig(image_searches=3))
+    await episode.step(image_call(LEFT, (0, 0, 0, 0)) + text_call("a"))  # an empty box sends nothing
+    await episode.step(image_call(LEFT, RIGHT, LEFT))
+    assert [call.sent for call in episode.last_turn.invocations] == [True, True, False]
+    assert "no image search is left" in episode.last_turn.observation
+    await episode.step(
+        f"<tool_call>{json.dumps({'name': 'image_search', 'arguments': {'image_id': 'img_0'}})}</tool_call>"
+    )
+    assert episode.last_turn.searches == 0
+    await episode.step(text_call("b"))
+    assert episode.last_turn.searches == 1
+    assert len(backend.asked) == 5

@@ -1,0 +1,146 @@
+"""Half the image searches: a learnt budget against a hard cap, on the miniature.
+
+    python benchmarks/budget.py --checkpoint runs/quickstart/sft-model --out runs/budget           # hours
+    python benchmarks/budget.py --checkpoint runs/quickstart/sft-model --out /tmp/b --seeds 0 --steps 4 --questions 16
+
+The policy's mean number of image searches is measured on seen questions, and half of it is the target. In one arm RL
+trains with a price on image searches that the budget controller sets (`--reward.budget.targets image_search=TARGET`);
+in the other with TRACE alone, under a hard cap on the image searches of an episode (`--episode.image-searches`), once
+for each of the two caps that the target lies between. All arms train for as many steps on the same seen questions and
+are then asked the same held-out ones, which nothing was chosen on. The cap's accuracy at the spending of the budget's
+arm is read off between the two caps' points.
+
+The last line is JSON: for each seed what was spent before, the target, the first step from which three steps in a row
+spend within a tenth of it, and accuracy and spending of each arm; and the means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax import miniature
+from hypereyes_jax.cli.eval import world_questions
+from hypereyes_jax.configs.reward import BudgetConfig, RewardConfig
+from hypereyes_jax.env.judging.judges import ExactJudge
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.eval.policy import load_policy, runner
+from hypereyes_jax.train.rl_call import rl
+from hypereyes_jax.train.settings import RlSettings, SelectionRule
+from hypereyes_jax.train.sizes import MINIATURE_RL
+
+WITHIN = 0.1  # of the target
+IN_A_ROW = 3
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=200, help="held-out ones, and as many seen to train on")
+    parser.add_argument("--rate", type=float, default=0.02, help="of the price, as --reward.budget.rate")
+    return parser.parse_args()
+
+
+def asked(
+    checkpoint: str, questions: list[Question], cap: int | None, seed: int, held_out: bool
+) -> tuple[float, float]:
+    """(share right, mean image searches) of one rollout a question, sampled as in training."""
+    policy = load_policy(checkpoint, MINIATURE_RL.engine())
+    world = World.load()
+    backend = WorldBackend(world if held_out else world.restrict(world.split()[0], passages=True))
+    rules = replace(miniature.EPISODE, image_searches=cap)
+    played = asyncio.run(runner(policy, backend, rules, MINIATURE_RL.sampling(), seed=seed)(questions))
+    judge = ExactJudge()
+    right = [any(judge.matches(t.result.answer or "", answer) for answer in t.result.question.answers) for t in played]
+    images = [
+        sum(call.sent and call.tool == "image_search" for turn in t.result.turns for call in turn.invocations)
+        for t in played
+    ]
+    return statistics.fmean(right), statistics.fmean(images)
+
+
+def steps_to_target(spent: list[float], target: float) -> int | None:
+    """The first step from which IN_A_ROW steps spend within a tenth of the target; None if there is none."""
+    near = [abs(each - target) <= WITHIN * target for each in spent]
+    return next((n for n in range(len(near) - IN_A_ROW + 1) if all(near[n : n + IN_A_ROW])), None)
+
+
+def at_spending(points: list[tuple[float, float]], spending: float) -> float:
+    """Accuracy at a spending, on the line through two (accuracy, spending) points; the nearer one's beyond its end."""
+    (first, low), (second, high) = sorted(points, key=lambda point: point[1])
+    share = 0.0 if high == low else min(1.0, max(0.0, (spending - low) / (high - low)))
+    return first + share * (second - first)
+
+
+def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    world = World.load()
+    seen = world_questions(world, "seen", options.questions, 100 + seed)
+    held_out = world_questions(world, "heldout", options.questions, 900 + seed)
+    before = asked(options.checkpoint, seen, None, seed, held_out=False)
+    target = before[1] / 2
+    settings = RlSettings(
+        steps=options.steps, prompts=options.prompts, latency=0.0, search="in-process", seed=seed,
+        checkpoint_every=options.steps, opd_coef=0.0, keep_groups=0,
+    )  # fmt: skip
+
+    def trained(name: str, reward: RewardConfig, cap: int | None) -> dict[str, Any]:
+        scale = replace(MINIATURE_RL, episode=replace(miniature.EPISODE, image_searches=cap))
+        out = options.out / f"seed{seed}-{name}"
+        run = rl(
+            options.checkpoint,
+            seen,
+            out,
+            settings=settings,
+            reward=reward,
+            scale=scale,
+            rule=SelectionRule(select=False),
+        )
+        accuracy, spending = asked(str(run.model), held_out, cap, seed, held_out=True)
+        return {"accuracy": accuracy, "image_searches": spending, "steps": run.steps}
+
+    budget = BudgetConfig(targets=(f"image_search={target}",), rate=options.rate)
+    learnt = trained("budget", RewardConfig(budget=budget), None)
+    spent = [row["rl/spent_image_search"] for row in learnt.pop("steps")]
+    caps = {cap: trained(f"cap{cap}", RewardConfig(), cap) for cap in (int(target), int(target) + 1)}
+    for each in caps.values():
+        del each["steps"]
+    capped = at_spending(
+        [(each["accuracy"], each["image_searches"]) for each in caps.values()], learnt["image_searches"]
+    )
+    held_before = asked(options.checkpoint, held_out, None, seed, held_out=True)
+    return {
+        "seed": seed,
+        "before": {"accuracy": held_before[0], "image_searches": held_before[1], "seen_image_searches": before[1]},
+        "target": target,
+        "steps_to_target": steps_to_target(spent, target),
+        "spent": spent,
+        "budget": learnt,
+        "caps": caps,
+        "cap_at_budget_spending": capped,
+        "advantage": learnt["accuracy"] - capped,
+    }
+
+
+def main() -> None:
+    options = arguments()
+    seeds = [one_seed(options, seed) for seed in options.seeds]
+    means = {
+        "budget_accuracy": statistics.fmean(each["budget"]["accuracy"] for each in seeds),
+        "cap_accuracy_at_that_spending": statistics.fmean(each["cap_at_budget_spending"] for each in seeds),
+        "advantage": statistics.fmean(each["advantage"] for each in seeds),
+    }
+    print(json.dumps({"steps": options.steps, "seeds": seeds, "means": means}))
+
+
+if __name__ == "__main__":
+    main()
