@@ -1,5 +1,7 @@
-"""Ask a question about an image: the turns as they are written, the boxes drawn, the cost, and a trajectory file.
+"""Ask a question, about images if there are any: the turns as they are written, the boxes drawn, the cost, and a
+trajectory file.
 
+    hypereyes ask "How high is the Eiffel Tower?" --model-url http://127.0.0.1:8000/v1 --model NAME
     hypereyes ask flags.png "Which of these has more people?" --model-url http://127.0.0.1:8000/v1 --model NAME
     hypereyes ask flags.png "..." --checkpoint DIR --miniature
 
@@ -10,11 +12,14 @@ SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for `--search.servi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -34,10 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AskConfig:
-    image: tyro.conf.Positional[str]
-    """The image to ask about: a file, or an http(s) URL on the public internet."""
-    question: tyro.conf.Positional[str]
-    """The question about the image."""
+    asked: tyro.conf.Positional[tuple[str, ...]]
+    """Images to ask about, if any (files, or http(s) URLs on the public internet), then the question."""
+    chat: bool = False
+    """Go on asking: further questions are read from the terminal, one a line, each told the answers before it."""
     model_url: str = ""
     """Base address of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
     model: str = ""
@@ -70,6 +75,9 @@ class Asked:
     written: int
 
 
+Play = Callable[[Question], Awaitable[Asked]]
+
+
 def run(config: AskConfig) -> None:
     from hypereyes_jax.env.web.chat_api import ChatError
     from hypereyes_jax.runs.terminal import Terminal
@@ -83,31 +91,62 @@ def run(config: AskConfig) -> None:
 
 
 async def _ask(config: AskConfig, console: Terminal) -> None:
+    from hypereyes_jax.env.conversation import asked_after
     from hypereyes_jax.env.media.images import ImageError
     from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.env.web.urls import UrlError
-    from hypereyes_jax.eval.drawing import draw_boxes
-    from hypereyes_jax.eval.records import append_record, record_episode
 
+    *sources, text = config.asked or ("",)
+    if not text.strip():
+        raise UserError("nothing is asked: give the images, if any, and then the question in quotes.")
     # Before anything is paid for: the places of the results are free, and no input's.
-    drawn = config.out.with_suffix(".png")
-    if drawn == config.out:
-        raise UserError(
-            f"--out {config.out} is the trajectory file: end it in .jsonl, the boxes lie beside it as a PNG."
-        )
-    check_outputs([config.out, drawn], [Path(path) for path in (config.image, config.checkpoint) if path is not None])
+    drawn = _drawn_paths(config.out, len(sources))
+    inputs = [*sources, *([] if config.checkpoint is None else [config.checkpoint])]
+    check_outputs([config.out, *drawn], [Path(path) for path in inputs])
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        image = await _open(config.image)
-    except (ImageError, UrlError, OSError) as error:
-        raise UserError(f"can't open {config.image}: {error}") from error
-    question = Question("ask", config.question, (image,), ())
+    images = []
+    for source in sources:
+        try:
+            images.append(await _open(source))
+        except (ImageError, UrlError, OSError) as error:
+            raise UserError(f"can't open {source}: {error}") from error
     keys = SearchKeys.of(os.environ)
-    async with connected(config.search, keys) as (backend, metrics):
-        play = _play_endpoint if config.checkpoint is None else _play_checkpoint
-        asked = await play(config, question, backend, console)
-    searches = metrics.summary()
+    earlier: list[tuple[str, str]] = []
+    async with connected(config.search, keys) as (backend, metrics), _player(config, backend, console) as play:
+        while text.strip():
+            question = Question("ask", asked_after(earlier, text), tuple(images), ())
+            asked = await play(question)
+            _tell(config, asked, metrics.summary(), images, drawn, console)
+            earlier += [("user", text), ("assistant", asked.result.answer or "")]
+            text = await asyncio.to_thread(_next_question, console) if config.chat else ""
+
+
+def _drawn_paths(out: Path, images: int) -> list[Path]:
+    """Where the boxes of each image are drawn: `ask.png`, `ask-1.png`, ... Raises UserError if that is `out` itself."""
+    drawn = [out.with_suffix(".png") if n == 0 else out.with_name(f"{out.stem}-{n}.png") for n in range(images)]
+    if out.suffix == ".png":
+        raise UserError(f"--out {out} is the trajectory file: end it in .jsonl, the boxes lie beside it as a PNG.")
+    return drawn
+
+
+def _next_question(console: Terminal) -> str:
+    """The next line that is typed; "" at the end."""
+    console.print("\n> ", end="", style="bold")
+    return sys.stdin.readline().strip()
+
+
+def _tell(
+    config: AskConfig,
+    asked: Asked,
+    searches: dict[str, Any],
+    images: Sequence[Image.Image],
+    drawn: Sequence[Path],
+    console: Terminal,
+) -> None:
+    """Shows an answer and its cost, and keeps the trajectory and the drawn boxes."""
+    from hypereyes_jax.eval.drawing import draw_boxes
+    from hypereyes_jax.eval.records import append_record, record_episode
 
     console.print()
     if asked.result.answer is None:
@@ -132,10 +171,12 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
         extra={"searches": searches, "model_cost": tokens_cost},
     )
     append_record(config.out, record)
-    picture = io.BytesIO()
-    draw_boxes(image, asked.result.turns).save(picture, "PNG")
-    write_atomic(drawn, picture.getvalue())
-    console.print(f"boxes: {drawn}   trajectory: {config.out} (hypereyes report {config.out})")
+    for number, (image, path) in enumerate(zip(images, drawn, strict=True)):
+        picture = io.BytesIO()
+        draw_boxes(image, asked.result.turns, f"img_{number}").save(picture, "PNG")
+        write_atomic(path, picture.getvalue())
+    boxes = f"boxes: {', '.join(map(str, drawn))}   " if drawn else ""
+    console.print(f"{boxes}trajectory: {config.out} (hypereyes report {config.out})")
 
 
 async def _open(source: str) -> Image.Image:
@@ -148,13 +189,20 @@ async def _open(source: str) -> Image.Image:
     return decode_image(await asyncio.to_thread(Path(source).read_bytes), ImageLimits(trailing_data=True))
 
 
-async def _play_endpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Terminal) -> Asked:
+@contextlib.asynccontextmanager
+async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
+    """What plays a question: the model of an endpoint, or a checkpoint that is loaded once."""
     from hypereyes_jax.env.chat_policy import play
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
+    if config.checkpoint is not None:
+        async with _checkpoint_player(config, backend, console) as played:
+            yield played
+        return
     client = ChatClient(ChatEndpoint(config.model_url, config.model, os.environ.get("OPENAI_API_KEY", "")))
-    try:
+
+    async def ask(question: Question) -> Asked:
         played = await play(
             Episode(question, backend, config.episode),
             client,
@@ -163,12 +211,16 @@ async def _play_endpoint(config: AskConfig, question: Question, backend: SearchB
             on_text=lambda text: console.print(text, end="", style="cyan", soft_wrap=True),
             on_observation=lambda parts: _show(console, parts),
         )
+        return Asked(played.result, played.prompt_tokens, played.completion_tokens)
+
+    try:
+        yield ask
     finally:
         await client.aclose()
-    return Asked(played.result, played.prompt_tokens, played.completion_tokens)
 
 
-async def _play_checkpoint(config: AskConfig, question: Question, backend: SearchBackend, console: Terminal) -> Asked:
+@contextlib.asynccontextmanager
+async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
     from hypereyes_jax import miniature
     from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.env.episode import Episode
@@ -188,11 +240,15 @@ async def _play_checkpoint(config: AskConfig, question: Question, backend: Searc
     small = replace(MINIATURE_RL, slots=1).engine()
     engine = small if config.miniature else EngineConfig(slots=1, length=config.context)
     policy = load_policy(config.checkpoint, engine)
-    episode = Shown(question, backend, miniature.EPISODE if config.miniature else config.episode)
+    rules = miniature.EPISODE if config.miniature else config.episode
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
     async with policy.engines.running() as generator:
-        (trajectory,) = await run_episodes(generator, [episode], policy.chat, sampling, [0])
-    return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
+
+        async def ask(question: Question) -> Asked:
+            (trajectory,) = await run_episodes(generator, [Shown(question, backend, rules)], policy.chat, sampling, [0])
+            return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
+
+        yield ask
 
 
 def _show(console: Terminal, parts: tuple[Part, ...]) -> None:

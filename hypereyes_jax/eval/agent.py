@@ -61,7 +61,7 @@ class Agent:
 
     def ask(
         self,
-        image: Picture | Sequence[Picture],
+        image: Picture | Sequence[Picture] | None,
         question: str,
         *,
         search: SearchBackend | SearchConfig,
@@ -71,7 +71,7 @@ class Agent:
         max_new_tokens: int = 1524,
         seed: int = 0,
     ) -> Answer:
-        """The agent's answer to a question about one or several images, with its trajectory.
+        """The agent's answer to a question about one image, several or none, with its trajectory.
 
         Args:
           search: what its searches go to: a backend, or the settings of a service.
@@ -83,7 +83,7 @@ class Agent:
         Raises UserError for an image that can't be opened or a service that can't be used; FatalSearchError if no
         search can work any more.
         """
-        pictures = [image] if isinstance(image, Image.Image | str | os.PathLike) else list(image)
+        pictures = [image] if isinstance(image, Image.Image | str | os.PathLike) else list(image or ())
         posed = Question("ask", question, tuple(read_picture(picture) for picture in pictures), ())
         sampling = SamplingConfig(temperature=temperature, max_new_tokens=min(max_new_tokens, self.context))
 

@@ -1,5 +1,6 @@
 """`hypereyes ask`: a scripted endpoint and a checkpoint with random weights, both through the command line."""
 
+import io
 import json
 
 import pytest
@@ -74,6 +75,33 @@ def test_a_question_to_an_endpoint(endpoint, flags, tmp_path, capsys, monkeypatc
     assert cli.main(words) == 0
     assert len(list(read_records(out))) == 2
     assert cli.main(["report", str(out)]) == 0
+
+
+def test_without_an_image_with_several_and_in_a_conversation(endpoint, flags, tmp_path, monkeypatch, capsys):
+    url, bodies = endpoint
+    model = ["--model-url", url, "--model", "m"]
+    assert cli.main(["ask", "Which countries?", *model, "--out", str(tmp_path / "none.jsonl")]) == 0
+    (record,) = read_records(tmp_path / "none.jsonl")
+    assert (record.question, record.images) == ("Which countries?", ())
+    assert not (tmp_path / "none.png").exists()
+
+    out = tmp_path / "two.jsonl"
+    monkeypatch.setattr("sys.stdin", io.StringIO("And which is larger?\n"))
+    assert cli.main(["ask", str(flags), str(flags), "Which?", "--chat", *model, "--out", str(out)]) == 0
+    first, second = read_records(out)
+    assert len(first.images) == 2
+    assert second.question == (
+        "Earlier in this conversation:\nuser: Which?\nassistant: [bold]Chad[/bold]\n\nNow: And which is larger?"
+    )
+    assert (tmp_path / "two.png").exists()
+    assert (tmp_path / "two-1.png").exists()
+    shown = bodies[-1][1]["messages"][1]["content"]
+    assert [part["type"] for part in shown] == ["image_url", "image_url", "text"]
+
+
+def test_a_question_that_is_missing_is_told(capsys):
+    assert cli.main(["ask", " ", "--model-url", "http://127.0.0.1:9/v1"]) == 2
+    assert "nothing is asked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

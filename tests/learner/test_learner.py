@@ -17,7 +17,7 @@ from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, init_params, lm_head
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
+from hypereyes_jax.rl import aggregate, gspo_loss, kl_penalty, policy_loss, reverse_kl
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from tests.learner.sharded_steps import MODELS, TEXT
 from tests.learner.small import CONFIG, samples
@@ -416,3 +416,44 @@ def test_a_program_for_a_known_number_of_micro_batches_gives_the_same_step(param
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     for one, other in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(plain.trainable), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_gspo_a_kl_penalty_and_constant_lengths_are_composed_as_by_hand(params):
+    """All three at once, on packed rows, with an older policy whose log-probs are the sampler's."""
+    learn = dataclasses.replace(
+        LEARN, loss="gspo", gspo_clip=(0.999, 1e6), kl="k2", kl_coef=0.3, reduction="constant-length", tis_cap=0.0
+    )
+    group = samples(5)
+    cases = [alone(sample) for sample in group]
+
+    def loss(w, case, advantage):
+        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
+        advantages = jnp.full(logp.shape, advantage)
+        loss_BT, _ = gspo_loss(logp, case[3], advantages, mask, *learn.gspo_clip)
+        loss_BT += learn.kl_coef * kl_penalty(logp, 0.5 * case[3], mask, "k2")
+        return jnp.sum(loss_BT) / max(PACK.row_tokens)
+
+    value, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
+    batch = pack(CONFIG, group, dataclasses.replace(PACK, weighting=learn.reduction))
+    batch = batch._replace(old_logp_MBT=batch.logp_full_MBT, reference_logp_MBT=0.5 * batch.logp_full_MBT)
+    state, metrics = step(make_learner(CONFIG, learn), "rl_step", params, batch)
+    assert_close(gradient(state), wanted, 1e-5)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
+    with pytest.raises(ValueError, match="needs a reference"):
+        step(make_learner(CONFIG, learn), "rl_step", params, batch._replace(reference_logp_MBT=None))
+
+
+@pytest.mark.slow
+def test_with_adapters_the_reference_of_the_kl_penalty_is_the_model_without_them(params):
+    learn = dataclasses.replace(LEARN, train="lora", kl="k1", kl_coef=1.0)
+    noise = 0.02 * jax.random.normal(jax.random.key(2), ())
+    lora = jax.tree.map(lambda x: x + noise, init_lora(jax.random.key(1), params, CONFIG))
+    learner, batch = make_learner(CONFIG, learn), pack(CONFIG, samples(4), PACK)
+    mask = batch.weight_MBT > 0
+    with_adapters = learner.score_logprobs(params, batch, lora, LEARN.temperature)
+    without = learner.score_logprobs(params, batch, None, LEARN.temperature)
+    _, metrics = step(learner, "rl_step", params, batch, lora=lora)
+    wanted = float((with_adapters - without)[mask].mean())
+    assert abs(wanted) > 1e-3
+    np.testing.assert_allclose(metrics["kl_to_reference"], wanted, rtol=1e-3)

@@ -202,3 +202,12 @@ def test_few_row_lengths_leave_little_padding(mean):
     shares = [share(drawn(mean, seed, spread=0.5), CHOICES) for seed in range(4)]
     assert np.mean(shares) >= 0.88
     assert np.mean([share(drawn(mean, seed, spread=0.5), (LONGEST,)) for seed in range(4)]) < 0.8
+
+
+def test_by_constant_length_a_token_weighs_alike_and_the_denominator_counts_samples():
+    layout = dataclasses.replace(PACK, weighting="constant-length")
+    drawn_samples = samples(5)
+    batch = pack(CONFIG, drawn_samples[:3], layout, left_out=drawn_samples[3:])
+    trained = batch.weight_MBT > 0
+    np.testing.assert_allclose(batch.weight_MBT[trained], 1 / max(PACK.row_tokens))
+    assert batch.weight_MBT.sum() + batch.left_out == pytest.approx(5)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.conversation import asked_after
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend, StopReason
 from hypereyes_jax.processing import ChatFormat
@@ -54,17 +55,11 @@ def question_of(request: ChatRequest) -> Question:
     text = [part for part in last.parts if isinstance(part, str)]
     if last.role != "user" or not "".join(text).strip():
         raise BadRequest("the last message must be the user's and ask something", "messages")
-    before = []
-    for message in earlier:
-        said = "".join(part for part in message.parts if isinstance(part, str)).strip()
-        if said:
-            before.append(f"{message.role}: {said}")
     images = tuple(
         part for message in request.messages for part in message.parts if not isinstance(part, str | ImageUrl)
     )
-    question = "\n".join(text)
-    if before:
-        question = "Earlier in this conversation:\n" + "\n".join(before) + f"\n\nNow: {question}"
+    before = [(message.role, "".join(part for part in message.parts if isinstance(part, str))) for message in earlier]
+    question = asked_after(before, "\n".join(text))
     return Question("chat", question, images, ())
 
 
