@@ -24,3 +24,4 @@ VISION = VisionConfig(
     out_hidden_size=32,
     initializer_range=0.3,
 )
+IDS = {"image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93}

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
+from tests import small_models
 
 CONFIG = Qwen3VLConfig(
-    text=TextConfig(
+    text=replace(
+        small_models.TEXT,
         vocab_size=96,
-        hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=16,
         mrope_section=(4, 2, 2),
+        initializer_range=0.02,
     ),
-    vision=VisionConfig(
+    vision=replace(
+        small_models.VISION,
         depth=2,
         hidden_size=32,
         intermediate_size=64,
-        num_heads=2,
         patch_size=4,
-        num_position_embeddings=16,
         deepstack_visual_indexes=(0, 1),
-        out_hidden_size=32,
+        initializer_range=0.02,
     ),
-    image_token_id=90,
-    video_token_id=91,
-    vision_start_token_id=92,
-    vision_end_token_id=93,
+    **small_models.IDS,
 )
 PACK = PackConfig(row_tokens=(64,), rows=2, min_pixels=64, max_pixels=64 * 64)
 

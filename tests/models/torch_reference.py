@@ -12,33 +12,32 @@ import torch
 import transformers
 from PIL import Image
 
-from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.processing import PatchedImage, expand
+from tests import small_models
+from tests.small_models import IDS
 
-IDS = {"image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93}
 WORDS = 80  # ids below this are plain text
 
-_TEXT = TextConfig(
+_TEXT = dataclasses.replace(
+    small_models.TEXT,
     vocab_size=96,
-    hidden_size=32,
-    intermediate_size=48,
     num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
     head_dim=16,
     rope_theta=10_000.0,
     mrope_section=(4, 2, 2),
     max_position_embeddings=4096,
+    initializer_range=0.02,
 )
-_VISION = VisionConfig(
+_VISION = dataclasses.replace(
+    small_models.VISION,
     depth=3,
     hidden_size=24,
     intermediate_size=40,
-    num_heads=2,
     patch_size=4,
     num_position_embeddings=36,
     deepstack_visual_indexes=(0, 2),
-    out_hidden_size=32,
+    initializer_range=0.02,
 )
 _MOE = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 
