@@ -137,7 +137,7 @@ def measure(name: str, config: Qwen3VLConfig, repeats: int) -> dict[str, float]:
 
     settings = EngineConfig(
         slots=SEQUENCES,
-        length=PROMPT + NEW_TOKENS,
+        context=PROMPT + NEW_TOKENS,
         max_steps=32,
         decode_rows=(SEQUENCES,),
         extend_rows=(SEQUENCES,),

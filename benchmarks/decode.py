@@ -43,7 +43,7 @@ def main() -> None:
         packed.ints_RI[:, 2:4] = view - settings.max_steps - 1  # where it goes, and its position
         packed.ints_RI[:, 4] = settings.max_steps  # budgets
         packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
-        stores = {form: kv.init_store(model, args.rows, settings.length, settings.kv) for form in FORMS}
+        stores = {form: kv.init_store(model, args.rows, settings.context, settings.kv) for form in FORMS}
         seconds: dict[str, list[float]] = {form: [] for form in FORMS}
         tokens = {}
         for _ in range(args.calls + 1):

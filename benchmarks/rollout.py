@@ -69,7 +69,7 @@ WORDS = (
 )
 ENGINE = EngineConfig(
     slots=48,
-    length=768,
+    context=768,
     extend_rows=(2, 4, 8),
     extend_tokens=(32, 96),
     decode_rows=(8, 16),
@@ -183,7 +183,7 @@ def make_engines(chat: ChatFormat, settings: EngineConfig, small: bool, count: i
     weights = sum(x.size for x in jax.tree.leaves(params))
     engines = Engines.on_one_device(config, params, settings, count)
     print(
-        f"{weights / 1e6:.1f} M parameters, {settings.slots} slots of {settings.length} tokens, "
+        f"{weights / 1e6:.1f} M parameters, {settings.slots} slots of {settings.context} tokens, "
         f"{len(engines.all)} engine(s)",
         file=sys.stderr,
     )

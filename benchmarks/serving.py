@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    settings = EngineConfig(slots=options.slots, length=512, view_lengths=(256,))
+    settings = EngineConfig(slots=options.slots, context=512, view_lengths=(256,))
     config, params, chat = load_model(Path(str(files("hypereyes_jax") / "assets" / "base")))
     policy = Policy(Engines.on_one_device(config, params, settings, count=1), chat)
     policy.chat.stop_ids = ()  # every request samples its own length, so that both do the same work

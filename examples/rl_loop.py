@@ -69,7 +69,7 @@ def start(questions: Sequence[Question], world: World, group: int) -> Run:
     """The miniature's base model as the policy, and its larger teacher."""
     model, params, chat = load_model(ASSETS / "base")
     teacher_model, teacher_params, _ = load_model(ASSETS / "teacher")
-    engine = Engine(model, params, EngineConfig(slots=16, length=miniature.CONTEXT, **PIXELS))
+    engine = Engine(model, params, EngineConfig(slots=16, context=miniature.CONTEXT, **PIXELS))
     learner = make_learner(model, LEARN)
     return Run(
         engine=engine,

@@ -11,7 +11,7 @@ from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig, Paradigm
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
-CONTEXT = MINIATURE.row_tokens  # tokens of an episode, visual tokens included
+CONTEXT = MINIATURE.context  # tokens of an episode, visual tokens included
 VIEW_LENGTHS = (256, 512, 640, 768)  # attention costs what the longest episode is long, and most are near 500 tokens
 CROWDING = -1.5  # of mosaics in training and evaluation: n flags have weight n**CROWDING, which is 3.2 on average
 PIXELS = MIN_PIXELS, MAX_PIXELS = MINIATURE.min_pixels, MINIATURE.max_pixels  # of an image: 1 to 48 visual tokens

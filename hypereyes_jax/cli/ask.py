@@ -238,10 +238,10 @@ async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console:
 
     assert config.checkpoint is not None
     small = replace(MINIATURE_RL, slots=1).engine()
-    engine = small if config.miniature else EngineConfig(slots=1, length=config.context)
+    engine = small if config.miniature else EngineConfig(slots=1, context=config.context)
     policy = load_policy(config.checkpoint, engine)
     rules = miniature.EPISODE if config.miniature else config.episode
-    sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
+    sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
     async with policy.engines.running() as generator:
 
         async def ask(question: Question) -> Asked:

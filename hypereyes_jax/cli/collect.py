@@ -156,11 +156,11 @@ async def _player(config: CollectSettings) -> AsyncIterator[Player]:
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
     slots = config.settings.in_flight
-    engine = EngineConfig(slots=slots, length=config.context)
+    engine = EngineConfig(slots=slots, context=config.context)
     if config.miniature:
         engine = replace(MINIATURE_RL, slots=slots).engine()
     policy = load_policy(config.checkpoint, engine)
-    sampling = SamplingConfig(config.temperature, max_new_tokens=min(config.max_new_tokens, engine.length))
+    sampling = SamplingConfig(config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
     async with policy.engines.running() as generator:
         yield CheckpointPlayer(str(config.checkpoint), generator, policy.chat, sampling)
 

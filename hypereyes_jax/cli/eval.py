@@ -28,7 +28,7 @@ from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode,
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, known_recipe, scale_of
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, known_recipe, sizes_of
 
 if TYPE_CHECKING:
     from hypereyes_jax.configs.rollout import SamplingConfig
@@ -172,12 +172,12 @@ def run(config: EvalConfig) -> None:
     Terminal().print(results_table(stages_done), costs_table(stages_done))
 
 
-def _scale(config: EvalConfig) -> Scale:
+def _scale(config: EvalConfig) -> TrainingSizes:
     """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
     recipe = config.recipe or ("miniature" if config.web.service in ("world", "nature") else PAPER_RECIPE)
     small = recipe == "miniature"
-    scale = replace(MINIATURE_RL, slots=32) if small else scale_of(known_recipe(recipe, "rl"))
-    given: dict[str, Any] = {"slots": config.slots, "row_tokens": config.context, "turn_tokens": config.max_new_tokens}
+    scale = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
+    given: dict[str, Any] = {"slots": config.slots, "context": config.context, "turn_tokens": config.max_new_tokens}
     for name, value in given.items():
         if value is not None and value < 1:
             raise UserError(f"--{'slots' if name == 'slots' else name.replace('_', '-')} must be at least 1")
@@ -186,7 +186,7 @@ def _scale(config: EvalConfig) -> Scale:
         raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
     learner = replace(scale.learner, compute_dtype=config.dtype or scale.learner.compute_dtype)
     episode = config.episode if config.episode != EpisodeConfig() else scale.episode
-    prompt = min(scale.prompt_tokens, scale.row_tokens)
+    prompt = min(scale.prompt_tokens, scale.context)
     return replace(scale, learner=learner, episode=episode, prompt_tokens=prompt)
 
 
@@ -234,7 +234,7 @@ async def _benchmarks(
     directory: RunDirectory,
     policy: Policy | ServedPolicy,
     sampling: SamplingConfig,
-    scale: Scale,
+    scale: TrainingSizes,
 ) -> None:
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval import benchmark_play
@@ -270,7 +270,7 @@ async def _benchmarks(
     print("tables: " + ", ".join(str(path) for path in files))
 
 
-def _rules(config: EvalConfig, scale: Scale) -> EpisodeConfig:
+def _rules(config: EvalConfig, scale: TrainingSizes) -> EpisodeConfig:
     """The rules of a benchmark's episodes: in the manner and with the rounds that were asked for, and with room for
     distractors among the results shown."""
     from hypereyes_jax.eval.benchmark_play import in_manner

@@ -34,12 +34,12 @@ from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import RlSettings, SamplerServerConfig, SelectionRule, TeacherServerConfig
 from hypereyes_jax.train.sizes import (
     MINIATURE_RL,
-    Scale,
+    TrainingSizes,
     known_recipe,
     refuse_adapter_settings,
     refuse_settings,
-    scale_of,
     sized_for,
+    sizes_of,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class RlConfig:
     """Which success of the tries a question's first reference is of: the one with the fewest rounds, or the first made.
     The paper doesn't say."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    scale: Scale = MINIATURE_RL
+    scale: TrainingSizes = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The service of real searches. `world` is the miniature's, which the settings describe."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -132,7 +132,7 @@ class RlConfig:
             name,
             eval_every=recipe.eval_every,
             settings=settings,
-            scale=scale_of(recipe),
+            scale=sizes_of(recipe),
         )
 
 

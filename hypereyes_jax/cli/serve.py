@@ -81,7 +81,7 @@ async def _serve(config: ServeConfig) -> None:
     from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
-    engine = EngineConfig(slots=config.slots, length=config.context, kv=config.dtype)
+    engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype)
     if config.miniature:
         engine = replace(MINIATURE_RL, slots=config.slots).engine()
     policy = load_policy(config.checkpoint, engine, dtype=config.dtype)

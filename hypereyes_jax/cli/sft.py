@@ -25,11 +25,11 @@ from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import (
     MINIATURE_SFT,
-    Scale,
+    TrainingSizes,
     known_recipe,
     refuse_adapter_settings,
     refuse_settings,
-    scale_of,
+    sizes_of,
 )
 
 
@@ -56,7 +56,7 @@ class SftConfig:
     stop: StopConfig = field(default_factory=StopConfig)
     settings: SftSettings = field(default_factory=SftSettings)
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    scale: Scale = MINIATURE_SFT
+    scale: TrainingSizes = MINIATURE_SFT
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     @classmethod
@@ -76,7 +76,7 @@ class SftConfig:
             checkpoint_every=recipe.checkpoint_every,
             seed=recipe.seed,
         )
-        return cls(tyro.MISSING, tyro.MISSING, name, settings=settings, scale=scale_of(recipe))
+        return cls(tyro.MISSING, tyro.MISSING, name, settings=settings, scale=sizes_of(recipe))
 
 
 def run(config: SftConfig) -> None:

@@ -51,7 +51,7 @@ class Recipe:
     samples: int  # size of the data set
     batch: int  # trajectories an optimiser step
     steps: int
-    row_tokens: int  # longest trajectory that is trained on
+    context: int  # longest trajectory that is trained on
     # Weights that train are kept in float32 (at 1e-6, bfloat16 would round every update away), frozen ones in bfloat16.
     lora: AdapterConfig | None = None
     rollout: RolloutConfig | None = None
@@ -100,7 +100,7 @@ HYPEREYES_30B_SFT = Recipe(
     samples=30_000,
     batch=64,
     steps=469,  # one epoch; the warm-up is 5 % of it
-    row_tokens=32_000,
+    context=32_000,
     lora=AdapterConfig(),
 )
 HYPEREYES_30B_RL = Recipe(
@@ -111,7 +111,7 @@ HYPEREYES_30B_RL = Recipe(
     samples=6_056,
     batch=256,
     steps=400,  # 2.11 epochs of 6,056 questions, 32 a step
-    row_tokens=38_912,  # 15,000 + 9 x 1,524, and as much again for observations as the evaluation's 38 K leaves
+    context=38_912,  # 15,000 + 9 x 1,524, and as much again for observations as the evaluation's 38 K leaves
     rollout=RolloutConfig(),
     distill=True,
     checkpoint_every=20,
@@ -129,7 +129,7 @@ MINIATURE = Recipe(
     samples=1_000,
     batch=128,
     steps=64,
-    row_tokens=1_024,
+    context=1_024,
     rollout=MINIATURE_ROLLOUT,
     distill=True,
     image_tokens=48,

@@ -32,13 +32,13 @@ class EngineConfig:
     """Sizes of an engine. Each combination of bucket sizes that is met compiles one program, when it is first met."""
 
     slots: int = 32
-    length: int = 1024  # tokens a slot holds, visual tokens counted one by one
+    context: int = 1024  # tokens a slot holds, visual tokens counted one by one
     kv: KVKind = "float32"  # how keys and values are kept
     max_steps: int = 16  # tokens a decode call samples in each row, at most
     decode_rows: tuple[int, ...] = ()  # rows of a decode call; () = a quarter of the slots, and all
     extend_rows: tuple[int, ...] = (1, 4)  # rows of an extend call
     extend_tokens: tuple[int, ...] = (64, 256)  # tokens a row; longer inputs take several calls
-    view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `length`, a half, and all
+    view_lengths: tuple[int, ...] = ()  # positions attended to; () = a quarter of `context`, a half, and all
     image_shapes: tuple[tuple[int, int], ...] = ((4, 64), (2, 256), (1, 1024), (1, 4800))  # (rows, patches a row)
     images_apart: bool = False  # each image is encoded in a call of its own
     # A prompt begins with what another one left in a slot only where all of it is the same, not just how it begins.
@@ -50,10 +50,10 @@ class EngineConfig:
     max_images: int = 50  # of a sequence; the paper's limit
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or self.length < 2 or self.max_steps < 1:
-            raise ValueError(f"slots, length and max_steps must be positive, got {self}")
-        if any(rows > self.slots for rows in self.decode_rows) or any(n > self.length for n in self.view_lengths):
-            raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths length={self.length}")
+        if self.slots < 1 or self.context < 2 or self.max_steps < 1:
+            raise ValueError(f"slots, context and max_steps must be positive, got {self}")
+        if any(rows > self.slots for rows in self.decode_rows) or any(n > self.context for n in self.view_lengths):
+            raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}")
 
     def exact(self) -> EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
@@ -67,7 +67,7 @@ class EngineConfig:
             decode_rows=(self.slots,),
             extend_rows=self.extend_rows[-1:],
             extend_tokens=self.extend_tokens[-1:],
-            view_lengths=(self.length,),
+            view_lengths=(self.context,),
             images_apart=True,
             whole_prompts=True,
         )
@@ -78,7 +78,7 @@ class EngineConfig:
 
     @property
     def view_buckets(self) -> tuple[int, ...]:
-        return tuple(sorted({*(self.view_lengths or (self.length // 4, self.length // 2)), self.length} - {0}))
+        return tuple(sorted({*(self.view_lengths or (self.context // 4, self.context // 2)), self.context} - {0}))
 
 
 @dataclass(frozen=True)

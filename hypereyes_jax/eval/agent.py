@@ -167,7 +167,7 @@ def load(
     length = context or min(16_384, config.text.max_position_embeddings)
     settings = EngineConfig(
         slots=slots,
-        length=length,
+        context=length,
         kv="bfloat16" if dtype == "bfloat16" else "float32",
         min_pixels=min_pixels or smallest,
         max_pixels=max_pixels or largest,

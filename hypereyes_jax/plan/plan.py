@@ -33,10 +33,10 @@ from hypereyes_jax.plan.programs import (
 )
 from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import PlanConfig, default_scale, known, planned_model
+from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
-from hypereyes_jax.train.sizes import MINIATURE_RL, Scale
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94
@@ -59,7 +59,7 @@ def plan(config: PlanConfig) -> Plan:
     recipe = replace(
         recipe,
         learner=scale.learner,
-        row_tokens=scale.row_tokens,
+        context=scale.context,
         shard_rows=scale.shard_rows,
         row_images=scale.row_images,
         image_tokens=scale.max_pixels // PIXELS_A_TOKEN,
@@ -79,16 +79,16 @@ def plan(config: PlanConfig) -> Plan:
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
     shards = mesh_config.data_shards
-    rows, row_tokens = shards * recipe.shard_rows, recipe.row_tokens
+    rows, context = shards * recipe.shard_rows, recipe.context
     capacity = _capacity(mesh_config)
     room = capacity - (scoring.weights / GIB if scoring is not None else 0.0)
 
-    def trained(rows: int, row_tokens: int, beside: float = 0.0) -> TrainPlan:
+    def trained(rows: int, context: int, beside: float = 0.0) -> TrainPlan:
         """`beside`: GiB of a device that an engine keeps during the step."""
         found = None
         for remat, step in steps.items():
             left = room - beside
-            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, row_tokens, left)
+            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, context, left)
             if found.fits:
                 break
         assert found is not None
@@ -107,26 +107,26 @@ def plan(config: PlanConfig) -> Plan:
     # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
     keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
 
-    def all_fit(rows: int, row_tokens: int) -> bool:
-        train = trained(rows, row_tokens, engine.weights_gib if keeps_base and engine is not None else 0.0)
+    def all_fit(rows: int, context: int) -> bool:
+        train = trained(rows, context, engine.weights_gib if keeps_base and engine is not None else 0.0)
         if not train.fits:
             return False
         teacher = scored(train)
         if teacher is not None and not teacher.fits:
             return False
-        slots = engine if row_tokens == recipe.row_tokens else sampled(train)
+        slots = engine if context == recipe.context else sampled(train)
         return slots is None or slots.fits
 
-    train = trained(rows, row_tokens)
+    train = trained(rows, context)
     teacher, engine = scored(train), sampled(train)
     if keeps_base and engine is not None and engine.weights_gib:
-        train = trained(rows, row_tokens, engine.weights_gib)
+        train = trained(rows, context, engine.weights_gib)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.search:
         largest = {
-            "row_tokens": _largest(lambda n: all_fit(rows, n), row_tokens, unit=1024),
-            "rows": _largest(lambda n: all_fit(n, row_tokens), rows, unit=shards),
+            "context": _largest(lambda n: all_fit(rows, n), context, unit=1024),
+            "rows": _largest(lambda n: all_fit(n, context), rows, unit=shards),
         }
     return Plan(
         recipe=recipe.name,
@@ -144,9 +144,9 @@ def plan(config: PlanConfig) -> Plan:
     )
 
 
-def _scale(config: PlanConfig, recipe: Recipe) -> Scale:
+def _scale(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
     """The sizes to plan. Raises UserError for those that the training command would refuse."""
-    default = default_scale(recipe)
+    default = default_sizes(recipe)
     if config.scale == MINIATURE_RL:  # nothing was given, and the recipe not named first
         return default
     for name in ("schedule", "learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
@@ -165,7 +165,7 @@ def _keeping(recipe: Recipe, remat: Any) -> Recipe:
 def _remat_choices(recipe: Recipe, mesh: MeshConfig) -> tuple[str, ...]:
     """What the backward pass may keep, best first: what was asked for, or what the memory of the devices allows."""
     remat = recipe.learner.remat
-    default = default_scale(RECIPES[recipe.name]).learner.remat
+    default = default_sizes(RECIPES[recipe.name]).learner.remat
     return ("attention", "full") if remat == default == "full" and mesh.device else (remat,)
 
 
@@ -174,16 +174,16 @@ def _train_plan(
     model: Qwen3VLConfig,
     mesh: MeshConfig,
     step: Any,
-    scale: Scale,
+    scale: TrainingSizes,
     rows: int,
-    row_tokens: int,
+    context: int,
     room: float,
 ) -> TrainPlan:
     micro_batches = math.ceil(recipe.batch / (rows * scale.row_samples))
-    batch = abstract_batch(recipe, model, micro_batches, rows, row_tokens)
+    batch = abstract_batch(recipe, model, micro_batches, rows, context)
     program = compile_program("training step", lambda: step.trace(batch), mesh)
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
-    useful = useful_flops(model, rows * row_tokens, row_tokens, patches, recipe.learner.train)
+    useful = useful_flops(model, rows * context, context, patches, recipe.learner.train)
     useful *= micro_batches / mesh.size
     seconds = roofline_seconds(mesh, program)
     bound = max(seconds, key=lambda name: seconds[name])
@@ -193,7 +193,7 @@ def _train_plan(
         program=program,
         remat=recipe.learner.remat,
         rows=rows,
-        row_tokens=row_tokens,
+        context=context,
         micro_batches=micro_batches,
         weights_gib=step.weights / GIB,
         optimizer_gib=step.optimizer / GIB,
@@ -217,13 +217,13 @@ def _teacher_plan(
     model: Qwen3VLConfig,
     mesh: MeshConfig,
     scoring: Any,
-    scale: Scale,
+    scale: TrainingSizes,
     capacity: float,
     train: TrainPlan,
 ) -> TeacherPlan:
     """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * scale.row_samples))
-    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_tokens)
+    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.context)
     program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh)
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib
     return TeacherPlan(
@@ -236,14 +236,14 @@ def _teacher_plan(
 
 
 def _engine_plan(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, scale: Scale, room: float, train: TrainPlan
+    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, scale: TrainingSizes, room: float, train: TrainPlan
 ) -> EnginePlan:
     """Of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
 
     Args:
       room: GiB of a device, for the engine and the learner's weights and moments.
     """
-    default = default_scale(RECIPES[recipe.name])
+    default = default_sizes(RECIPES[recipe.name])
     given = any(getattr(scale, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
     resident = train.weights_gib + train.optimizer_gib
     room = room - resident if mesh.device else 2.0**20
@@ -256,17 +256,17 @@ def _engine_plan(
     else:
         replica = replica_config(mesh, recipe, model, room * GIB)
     if replica is None:
-        return EnginePlan(0, 0, 0, train.row_tokens, (), 0.0, 0.0, [], 0.0, 1, fits=False)
+        return EnginePlan(0, 0, 0, train.context, (), 0.0, 0.0, [], 0.0, 1, fits=False)
     replicas = mesh.size // replica.size
     weights = weight_bytes(recipe, model) / replica.size / GIB
-    slot = slot_bytes(recipe, model, train.row_tokens) / replica.tensor / GIB
+    slot = slot_bytes(recipe, model, train.context) / replica.tensor / GIB
     needed = min(scale.slots, math.ceil(recipe.batch / replicas))
     # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
     kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
     copies = 1 if kernels.slots == "in_place" else 2
     most = needed if given else max(1, min(needed, int((room - weights) / (copies * slot))))
     grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
-    scale = replace(scale, row_tokens=train.row_tokens)
+    scale = replace(scale, context=train.context)
 
     done: dict[str, ProgramPlan] = {}
 
@@ -281,7 +281,7 @@ def _engine_plan(
             replicas=replicas,
             devices=replica.size,
             slots=slots,
-            slot_tokens=train.row_tokens,
+            context=train.context,
             extend_rows=rows,
             weights_gib=weights,
             kv_gib=slot * (slots + 1),
@@ -306,7 +306,7 @@ def _engine_plan(
     return other if other.fits else best
 
 
-def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, scale: Scale) -> EnginePace | None:
+def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, scale: TrainingSizes) -> EnginePace | None:
     """Of an engine whose programs were all compiled."""
     if engine is None or not engine.fits:
         return None

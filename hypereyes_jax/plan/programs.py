@@ -26,7 +26,7 @@ from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import STORE_SPEC
-from hypereyes_jax.train.sizes import scale_of
+from hypereyes_jax.train.sizes import sizes_of
 
 
 class TrainStep(NamedTuple):
@@ -104,7 +104,7 @@ def _abstract_images(
     )
 
 
-def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, rows: int, row_tokens: int) -> PackedBatch:
+def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, rows: int, context: int) -> PackedBatch:
     """A step's data, as shapes. Every row is planned with the recipe's number of images, each of the largest size."""
 
     def shape(*sizes: int, dtype: Any = np.int32) -> Any:
@@ -114,8 +114,8 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
     # as `PackConfig.patch_dtype` gives them: a program with float32 patches holds all of them a second time, cast
     patch_dtype = jnp.dtype(recipe.learner.compute_dtype)
     vision = _abstract_images(model, shape, rows * recipe.row_images, length, patch_dtype)
-    integers, floats = shape(rows, row_tokens), shape(rows, row_tokens, dtype=np.float32)
-    inputs = ModelInputs(integers, shape(3, rows, row_tokens), integers, integers, vision)
+    integers, floats = shape(rows, context), shape(rows, context, dtype=np.float32)
+    inputs = ModelInputs(integers, shape(3, rows, context), integers, integers, vision)
     return PackedBatch(
         inputs, integers, floats, floats, floats, floats, floats, integers, jax.ShapeDtypeStruct((), np.int32),
         teacher_logp_MBT=floats if recipe.distill else None, left_out=jax.ShapeDtypeStruct((), np.float32),
@@ -169,7 +169,7 @@ def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
 
 def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
     """Keys and values of one slot, in the same precision."""
-    return kv.bytes_per_token(model, scale_of(recipe).engine().kv) * length
+    return kv.bytes_per_token(model, sizes_of(recipe).engine().kv) * length
 
 
 def extended_rows(settings: EngineConfig) -> int:
@@ -186,9 +186,9 @@ def engine_programs(
 
     Args:
       mesh: `rollout.layout.replica_mesh`.
-      settings: of the run's engine, `launch.scale.Scale.engine`.
+      settings: of the run's engine, `launch.scale.TrainingSizes.engine`.
     """
-    slots, length = settings.slots, settings.length
+    slots, length = settings.slots, settings.context
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))

@@ -17,7 +17,7 @@ class TrainPlan:
     program: ProgramPlan
     remat: str  # what the backward pass keeps: `LearnerConfig.remat`
     rows: int  # of a micro-batch, over all devices
-    row_tokens: int
+    context: int
     micro_batches: int  # a step, if every trajectory fills its row
     weights_gib: float
     optimizer_gib: float
@@ -52,7 +52,7 @@ class EnginePlan:
     replicas: int  # 0: no replica of this mesh holds the weights
     devices: int  # a replica
     slots: int  # a replica
-    slot_tokens: int
+    context: int
     extend_rows: tuple[int, ...]  # slots that a call may read given tokens into
     weights_gib: float  # the sampler's copy
     kv_gib: float
@@ -108,7 +108,7 @@ def render(found: Plan) -> str:
     lines = [
         f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
         f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
-        f"{train.row_tokens:,} tokens",
+        f"{train.context:,} tokens",
         "  GiB a device: "
         + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
         + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
@@ -141,7 +141,7 @@ def render(found: Plan) -> str:
         at_once = engine.replicas * engine.slots
         lines += [
             f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
-            f"{_count(engine.slots, 'slot')} of {engine.slot_tokens:,} tokens each",
+            f"{_count(engine.slots, 'slot')} of {engine.context:,} tokens each",
             f"  GiB a device: weights {_short(engine.weights_gib)}, keys and values {_short(engine.kv_gib)}",
             *(_program_line(each) for each in engine.programs),
         ]
@@ -162,7 +162,7 @@ def render(found: Plan) -> str:
     if found.loader is not None:
         lines.append(loader_line(found.loader))
     for what, ends in found.largest.items():
-        name = {"row_tokens": "tokens a row", "rows": "rows of a micro-batch"}[what]
+        name = {"context": "tokens a row", "rows": "rows of a micro-batch"}[what]
         lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
     if not found.largest and found.capacity_gib:
         lines.append("`--search` looks for the longest rows and the most rows that fit")

@@ -13,7 +13,7 @@ from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.plan.workload import Workload
-from hypereyes_jax.train.sizes import MINIATURE_RL, Scale, scale_of
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, sizes_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PlanConfig:
     """A mesh preset; or axes and a device, like fsdp=8,device=h100; or auto,device=h100,devices=8."""
     model: str = ""
     """Another model than the recipe's: a preset like 8b, or a directory with a config.json."""
-    scale: Scale = MINIATURE_RL
+    scale: TrainingSizes = MINIATURE_RL
     """Sizes as the training command takes them. The engine's (replica devices, slots, extend rows) are looked for
     unless one of them is given."""
     teacher: str = ""
@@ -59,7 +59,7 @@ class PlanConfig:
     @classmethod
     def of(cls, name: str) -> PlanConfig:
         """The defaults of a recipe; the mesh is missing. Raises UserError if there is no such recipe."""
-        return cls(name, tyro.MISSING, scale=default_scale(known(name, RECIPES, "recipe")))
+        return cls(name, tyro.MISSING, scale=default_sizes(known(name, RECIPES, "recipe")))
 
 
 def recipe_of_model(model: str) -> str:
@@ -94,6 +94,6 @@ def known(name: str, table: dict[str, Any], what: str) -> Any:
     return table[name]
 
 
-def default_scale(recipe: Recipe) -> Scale:
+def default_sizes(recipe: Recipe) -> TrainingSizes:
     """The sizes that a recipe's training command has by default."""
-    return MINIATURE_RL if recipe.name == "miniature" else scale_of(recipe)
+    return MINIATURE_RL if recipe.name == "miniature" else sizes_of(recipe)

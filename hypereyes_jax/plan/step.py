@@ -87,14 +87,14 @@ def plan_step(
     """
     if not mesh.device:
         return None
-    workload = workload.within(train.row_tokens)
+    workload = workload.within(train.context)
     tokens = recipe.batch * workload.tokens
     computed = tokens / PACKED_SHARE
-    planned = train.micro_batches * train.rows * train.row_tokens
+    planned = train.micro_batches * train.rows * train.context
     rollouts = _rollouts(recipe, mesh, workload, pace) if pace is not None else _Rollouts()
     scoring = 0.0
     if teacher is not None:
-        of_teacher = teacher.micro_batches * train.rows * train.row_tokens
+        of_teacher = teacher.micro_batches * train.rows * train.context
         scoring = max(roofline_seconds(mesh, teacher.program).values()) * FAILED_SHARE * computed / of_teacher
     seconds = {
         "prefill": rollouts.prefill,

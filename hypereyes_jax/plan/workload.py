@@ -33,9 +33,9 @@ class Workload:
         """Tokens of a trajectory, on average."""
         return self.prompt_tokens + self.sampled_tokens + self.observation_tokens
 
-    def within(self, row_tokens: int) -> Workload:
+    def within(self, context: int) -> Workload:
         """The same with lengths in proportion, if half of a row does not hold an average trajectory."""
-        share = min(1.0, row_tokens / 2 / self.tokens)
+        share = min(1.0, context / 2 / self.tokens)
         return replace(
             self,
             prompt_tokens=self.prompt_tokens * share,

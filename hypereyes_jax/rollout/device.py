@@ -184,7 +184,7 @@ class Device:
 
         def slots() -> kv.SlotStore:
             # one slot more than is given out: the echo check runs there
-            return kv.init_store(self.config, settings.slots + 1, settings.length, settings.kv)
+            return kv.init_store(self.config, settings.slots + 1, settings.context, settings.kv)
 
         def images() -> VisualFeatures:
             return VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((taps, rows, width), self._dtype))

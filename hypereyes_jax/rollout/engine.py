@@ -125,7 +125,7 @@ class Engine:
 
     def new_sequence(self, seed: int) -> Sequence:
         """An empty sequence without a slot. Its random stream depends on `seed` alone."""
-        return Sequence(self.settings.length, seed_key(seed))
+        return Sequence(self.settings.context, seed_key(seed))
 
     def prepare(self, context: ContextChunk) -> Prepared:
         """Host work on a context chunk; may run in any thread at any time. Equal chunks of late are prepared once.
@@ -345,8 +345,8 @@ class Engine:
 
     def greedy(self, tokens: np.ndarray, steps: int) -> Sampled:
         """Continues given text tokens greedily in a spare slot, through the same programs as everything else."""
-        if len(tokens) + steps > self.settings.length:
-            raise ValueError(f"{len(tokens)} + {steps} tokens do not fit length={self.settings.length}")
+        if len(tokens) + steps > self.settings.context:
+            raise ValueError(f"{len(tokens)} + {steps} tokens do not fit context={self.settings.context}")
         sequence = self.new_sequence(0)
         sequence.append_context(self.prepare(ContextChunk(np.asarray(tokens, np.int32))))
         sequence.slot = self.settings.slots

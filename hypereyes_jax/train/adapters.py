@@ -17,7 +17,7 @@ from hypereyes_jax.models.pretrained import save_model
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.sizes import TrainingSizes
 
 
 def adapter_rules(rank: int, alpha: float, dropout: float = 0.0) -> LoraConfig:
@@ -38,7 +38,7 @@ def fresh_adapters(model: Qwen3VLConfig, params: Params, rules: LoraConfig, proc
 
 
 def model_writer(
-    model: Qwen3VLConfig, base: str, scale: Scale, processes: Processes
+    model: Qwen3VLConfig, base: str, scale: TrainingSizes, processes: Processes
 ) -> Callable[[Path, Params, Lora | None], None]:
     """Writes weights to a place as a model, with adapters merged into them. Every process must call what it returns.
 
@@ -62,7 +62,7 @@ def save_trained(
     params: Params,
     adapters: Lora | None,
     base: str,
-    scale: Scale,
+    scale: TrainingSizes,
     processes: Processes,
 ) -> None:
     """Writes a training's weights to `model/`, and its adapters, which are merged there, to `adapter/`, too.

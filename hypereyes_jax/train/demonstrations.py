@@ -14,14 +14,14 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify
 from hypereyes_jax.runs.terminal import Terminal
-from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.sizes import TrainingSizes
 
 
 def open_demonstrations(
     source: str | Path,
     chat: ChatFormat,
     model: Qwen3VLConfig,
-    scale: Scale,
+    scale: TrainingSizes,
     processes: Processes,
     console: Terminal,
     options: SourceOptions | None = None,
@@ -36,7 +36,7 @@ def open_demonstrations(
     """
     options = options or SourceOptions(bad_rows="skip")
     examples = open_examples(source, check=False, options=options)
-    limits = RowLimits(scale.row_tokens, scale.min_pixels, scale.max_pixels)
+    limits = RowLimits(scale.context, scale.min_pixels, scale.max_pixels)
     own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
     gathered = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
     left_out = {

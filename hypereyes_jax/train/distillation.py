@@ -38,7 +38,7 @@ from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import TeacherServerConfig
-from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.sizes import TrainingSizes
 from hypereyes_jax.train.types import OwnBase, TeacherSource
 
 _LOG = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _local(
 
 
 def _scorer(
-    model: Qwen3VLConfig, params: Params | None, scale: Scale, samples: int, processes: Processes
+    model: Qwen3VLConfig, params: Params | None, scale: TrainingSizes, samples: int, processes: Processes
 ) -> LocalTeacher:
     learn = scale.learner
     packing = scale.pack(samples // processes.count // 2, processes.shards)
@@ -221,7 +221,7 @@ def _scorer(
     )
 
 
-def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: Scale) -> GenerationServer:
+def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: TrainingSizes) -> GenerationServer:
     kind = {"sglang": SGLangServer, "vllm": VLLMServer}[config.kind]
     server = kind(
         config.url,

@@ -24,7 +24,7 @@ from hypereyes_jax.train.method import OwnObjects, RlMethod
 from hypereyes_jax.train.rl_run import train
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
-from hypereyes_jax.train.sizes import MINIATURE_RL, Scale
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 from hypereyes_jax.train.try_log import question_key
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
@@ -48,7 +48,7 @@ class _Call:
     settings: RlSettings
     reward: RewardConfig
     services: RlServices
-    scale: Scale
+    scale: TrainingSizes
     rule: SelectionRule = field(default_factory=SelectionRule)
 
 
@@ -61,7 +61,7 @@ def rl(
     settings: RlSettings = RlSettings(),  # noqa: B008 - frozen
     reward: RewardConfig = RewardConfig(),
     services: RlServices = RlServices(),  # noqa: B008 - frozen
-    scale: Scale = MINIATURE_RL,
+    scale: TrainingSizes = MINIATURE_RL,
     rule: SelectionRule = SelectionRule(),  # noqa: B008 - frozen
 ) -> TrainedPolicy:
     """Trains a policy as `hypereyes rl` does, on the default device; for meshes and hosts there is the command.

@@ -31,7 +31,7 @@ from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.runs.terminal import visible
 from hypereyes_jax.train.server_engines import ServerEngines
-from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.sizes import TrainingSizes
 
 
 class Played(NamedTuple):
@@ -55,7 +55,7 @@ class RolloutEngines:
         self,
         engines: Engines | ServerEngines,
         chat: ChatFormat,
-        scale: Scale,
+        scale: TrainingSizes,
         copies: ReplicaWeights | None = None,
         followers: Announcer | None = None,
         following: tuple[Device, Listener] | None = None,
@@ -75,7 +75,7 @@ class RolloutEngines:
         model: Qwen3VLConfig,
         params: Any,
         chat: ChatFormat,
-        scale: Scale,
+        scale: TrainingSizes,
         copies: ReplicaWeights,
         processes: Processes,
         at_once: int,

@@ -27,13 +27,13 @@ from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SchedulerCounts
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.settings import SamplerServerConfig
-from hypereyes_jax.train.sizes import Scale
+from hypereyes_jax.train.sizes import TrainingSizes
 
 _FOLDER = "sampler-adapters"
 _KEPT = 2  # versions on disk: a server may read the one before while the next is written
 
 
-def check_sampler_server(config: SamplerServerConfig, scale: Scale) -> None:
+def check_sampler_server(config: SamplerServerConfig, scale: TrainingSizes) -> None:
     """Raises UserError for a server that can't sample for this training, or settings of one without its address."""
     if not config.url:
         if config != SamplerServerConfig():
@@ -70,7 +70,7 @@ class ServerEngines:
         self,
         config: SamplerServerConfig,
         model: Qwen3VLConfig,
-        scale: Scale,
+        scale: TrainingSizes,
         directory: RunDirectory,
         processes: Processes,
     ):
@@ -86,7 +86,7 @@ class ServerEngines:
             config.url,
             self._model,
             api_key=os.environ.get(config.key_env, ""),
-            prompts=PromptLimits(scale.row_tokens, scale.episode.max_images, scale.min_pixels, scale.max_pixels),
+            prompts=PromptLimits(scale.context, scale.episode.max_images, scale.min_pixels, scale.max_pixels),
             concurrency=config.in_flight,
             timeout=config.timeout,
             attempts=config.attempts,

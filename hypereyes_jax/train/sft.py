@@ -33,7 +33,7 @@ from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.settings import SftSettings
-from hypereyes_jax.train.sizes import MINIATURE_SFT, Scale
+from hypereyes_jax.train.sizes import MINIATURE_SFT, TrainingSizes
 from hypereyes_jax.train.snapshots import Snapshots
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from hypereyes_jax.train.types import TrainingRun
@@ -46,7 +46,7 @@ def train(
     chat: ChatFormat,
     demonstrations: str | Path,
     settings: SftSettings,
-    scale: Scale = MINIATURE_SFT,
+    scale: TrainingSizes = MINIATURE_SFT,
     options: SourceOptions | None = None,
 ) -> tuple[Params, Lora | None]:
     """The base weights as they were, and the trained adapters; or trained weights and None, as the scale says.

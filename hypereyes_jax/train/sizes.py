@@ -22,13 +22,13 @@ from hypereyes_jax.train.settings import RlSettings, SftSettings
 
 
 @dataclass(frozen=True)
-class Scale:
+class TrainingSizes:
     """Sizes that a training's programs are compiled for, and the rules of its episodes."""
 
     learner: LearnerConfig
     """What trains, how and in which precision. Its learning rate, the ends of its schedule and `opd_coef` follow from
     the settings."""
-    row_tokens: int
+    context: int
     """Number of tokens of the longest trajectory, and of a slot; visual tokens count one by one."""
     shard_rows: int
     """Number of rows of a micro-batch that one data shard takes."""
@@ -68,10 +68,10 @@ class Scale:
     def engine(self) -> EngineConfig:
         return EngineConfig(
             slots=self.slots,
-            length=self.row_tokens,
+            context=self.context,
             kv="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
             extend_rows=self.extend_rows,
-            view_lengths=tuple(length for length in self.view_lengths if length < self.row_tokens),
+            view_lengths=tuple(length for length in self.view_lengths if length < self.context),
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
             max_prompt_tokens=self.prompt_tokens,
@@ -91,7 +91,7 @@ class Scale:
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
         return PackConfig(
-            row_tokens=(self.row_tokens, *self.row_choices),
+            row_tokens=(self.context, *self.row_choices),
             rows=rows,
             shards=shards,
             min_pixels=self.min_pixels,
@@ -113,20 +113,20 @@ class Scale:
         return episode_tokens(chunks, self.min_pixels, self.max_pixels)
 
 
-def scale_of(recipe: Recipe) -> Scale:
+def sizes_of(recipe: Recipe) -> TrainingSizes:
     """What a recipe asks for."""
     rollout = recipe.rollout
-    return Scale(
+    return TrainingSizes(
         learner=recipe.learner,
-        row_tokens=recipe.row_tokens,
+        context=recipe.context,
         shard_rows=recipe.shard_rows,
         row_samples=recipe.row_samples,
         row_images=recipe.row_images,
         min_pixels=recipe.min_pixels,
         max_pixels=recipe.max_pixels,
         slots=rollout.slots if rollout else 1,
-        prompt_tokens=rollout.prompt_tokens if rollout else recipe.row_tokens,
-        turn_tokens=rollout.turn_tokens if rollout else recipe.row_tokens,
+        prompt_tokens=rollout.prompt_tokens if rollout else recipe.context,
+        turn_tokens=rollout.turn_tokens if rollout else recipe.context,
         top_p=rollout.top_p if rollout else 1.0,
         eval_top_p=rollout.eval_top_p if rollout else 1.0,
         replica_devices=rollout.replica_devices if rollout else 0,
@@ -136,18 +136,18 @@ def scale_of(recipe: Recipe) -> Scale:
 
 
 MINIATURE_RL = replace(
-    scale_of(MINIATURE),
+    sizes_of(MINIATURE),
     view_lengths=miniature.VIEW_LENGTHS,
     episode=miniature.EPISODE,
 )
 MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
 
 
-def sized_for(scale: Scale, recipe: str, mesh: str) -> Scale:
+def sized_for(scale: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
     """The scale with engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
     if (recipe, mesh) not in ENGINE_SIZES:
         return scale
-    known, default = asdict(ENGINE_SIZES[recipe, mesh]), scale_of(RECIPES[recipe])
+    known, default = asdict(ENGINE_SIZES[recipe, mesh]), sizes_of(RECIPES[recipe])
     chosen = any(getattr(scale, name) != getattr(default, name) for name in known)
     return scale if chosen else replace(scale, **known)
 
@@ -160,7 +160,9 @@ def known_recipe(name: str, stage: str) -> Recipe:
     return RECIPES[name]
 
 
-def refuse_adapter_settings(scale: Scale, given: SftSettings | RlSettings, default: SftSettings | RlSettings) -> None:
+def refuse_adapter_settings(
+    scale: TrainingSizes, given: SftSettings | RlSettings, default: SftSettings | RlSettings
+) -> None:
     """Raises UserError for settings of adapters where none train."""
     if scale.learner.train == "lora":
         return
@@ -172,7 +174,7 @@ def refuse_adapter_settings(scale: Scale, given: SftSettings | RlSettings, defau
             )
 
 
-def refuse_settings(scale: Scale, default: Scale) -> None:
+def refuse_settings(scale: TrainingSizes, default: TrainingSizes) -> None:
     """Raises UserError if a scale was given what belongs to the settings, which would be ignored."""
     for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
         if getattr(scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):

@@ -103,9 +103,9 @@ def test_what_would_be_ignored_is_refused(words, message, capsys):
 
 def test_sizes_are_the_recipes_unless_given():
     small = _scale(EvalConfig("c"))
-    assert (small.slots, small.row_tokens, small.turn_tokens, small.learner.compute_dtype) == (32, 1024, 256, "float32")
+    assert (small.slots, small.context, small.turn_tokens, small.learner.compute_dtype) == (32, 1024, 256, "float32")
     paper = _scale(EvalConfig("c", web=SearchConfig(service="retriever")))
-    assert (paper.row_tokens, paper.turn_tokens, paper.max_pixels) == (38_912, 1_524, 1_200 * 32**2)
+    assert (paper.context, paper.turn_tokens, paper.max_pixels) == (38_912, 1_524, 1_200 * 32**2)
     assert (paper.learner.compute_dtype, paper.episode.max_turns) == ("bfloat16", 9)
     given = EvalConfig(
         "c", recipe="hypereyes_2b_rl", context=4096, slots=3, dtype="float32", max_new_tokens=9,
@@ -113,7 +113,7 @@ def test_sizes_are_the_recipes_unless_given():
     )  # fmt: skip
     found = _scale(given)
     engine = found.engine()
-    assert (engine.slots, engine.length, engine.kv, engine.max_prompt_tokens) == (3, 4096, "float32", 4096)
+    assert (engine.slots, engine.context, engine.kv, engine.max_prompt_tokens) == (3, 4096, "float32", 4096)
     assert (found.turn_tokens, found.episode.max_turns, found.episode.max_rounds) == (9, 19, 18)
 
 

@@ -195,7 +195,7 @@ def test_rl_trains_for_two_steps_on_a_foreign_file_of_questions(pictures):
     pq.write_table(pa.Table.from_pylist(rows), source)
     sizes = (
         "--settings.steps 2 --settings.prompts 2 --settings.group 2 --settings.search in-process "
-        "--settings.latency 0 --scale.slots 4 --scale.shard-rows 2 --scale.row-tokens 512"
+        "--settings.latency 0 --scale.slots 4 --scale.shard-rows 2 --scale.context 512"
     )
     words = f"rl --checkpoint {BASE} --questions {source} --select no --out {pictures / 'rl'} {sizes}"
     assert main(words.split()) == 0

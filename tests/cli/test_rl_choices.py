@@ -46,7 +46,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
     model, params, chat = load_model(ASSETS / "base")
     scale = replace(MINIATURE_RL, learner=learner)
-    engine = replace(replace(scale, slots=4, row_tokens=512).engine(), **ENGINE)
+    engine = replace(replace(scale, slots=4, context=512).engine(), **ENGINE)
     with Stages() as stages:
         rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, scale)
         run, services = TrainingRun(directory, stages), RlServices(teacher=teacher)

@@ -21,7 +21,7 @@ from hypereyes_jax.train.rl_loop import RlLoop
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 SIZES = (
     "--settings.steps 2 --settings.prompts 1 --settings.group 4 --settings.checkpoint-every 1 --settings.latency 0 "
-    "--settings.search in-process --scale.slots 4 --scale.shard-rows 2 --scale.row-tokens 512 --exact "
+    "--settings.search in-process --scale.slots 4 --scale.shard-rows 2 --scale.context 512 --exact "
     "--scale.learner.train lora --settings.lora-rank 4 --settings.lora-alpha 8 --settings.opd-coef 0.5"
 )
 

@@ -121,7 +121,7 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
 
 @pytest.mark.slow
 def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_and_counts(tmp_path, monkeypatch):
-    engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
+    engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **SMALL)
     settings = RlSettings(
         steps=2, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=1,
         search_mode=StoreMode.RECORD,
@@ -159,7 +159,7 @@ def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_an
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
     settings = RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
-    engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **SMALL)
+    engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **SMALL)
     settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 
     prune_store(settings.search_store, older_than_days=0)

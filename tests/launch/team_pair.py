@@ -42,13 +42,13 @@ _MODELS = {
 }
 _TOWER = dataclasses.replace(small_models.VISION, num_heads=4)
 _ENGINE = EngineConfig(
-    slots=2, length=96, max_steps=4, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,), view_lengths=(96,),
+    slots=2, context=96, max_steps=4, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,), view_lengths=(96,),
     image_shapes=((2, 64),), visual_tokens=32, min_pixels=1024, max_pixels=4096,
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class SmallScale(type(MINIATURE_RL)):
+class SmallSizes(type(MINIATURE_RL)):
     """Engines of the test's sizes."""
 
     def engine(self) -> EngineConfig:
@@ -138,7 +138,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
     processes = Processes(jax.process_index(), jax.process_count(), mesh).sharing_replicas(replica_groups(copies.grid))
     assert processes.replicas.drivers == [0]
     check_copies(copies, learned[0], params[0])
-    scale = SmallScale(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
+    scale = SmallSizes(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
     found: dict[str, list] = {"tokens": [], "logp": []}
     with RolloutEngines.on_mesh(config, learned[0], None, scale, copies, processes, at_once=8) as rollouts:
         befall(rollouts, fate)

@@ -332,7 +332,7 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     base, data = ROOT / "hypereyes_jax" / "assets" / "base", tmp_path / "data"
     small_moe(tmp_path / "moe", base)
     finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
-    sizes = ("--mesh", "cpu_8", "--scale.row-tokens", 768, "--scale.row-images", 2, "--scale.min-pixels", 1024,
+    sizes = ("--mesh", "cpu_8", "--scale.context", 768, "--scale.row-images", 2, "--scale.min-pixels", 1024,
              "--scale.max-pixels", 48 * 1024, "--scale.learner.compute-dtype", "float32")  # fmt: skip
     tuned = ("sft", "hypereyes_30b_sft", *sizes, "--checkpoint", tmp_path / "moe", "--demonstrations",
              data / "demonstrations.jsonl", "--settings.batch", 8, "--settings.dropout", 0.0,

@@ -127,7 +127,7 @@ def test_ids_that_no_token_has_are_never_sampled(tmp_path):
     first, end = widened(tmp_path / "wide")
     config, params, _ = load_model(tmp_path / "wide")
     assert config.unused_token_ids == tuple(range(first, end))
-    device = Device(config, params, EngineConfig(slots=1, length=64, extend_tokens=(16,), image_shapes=((1, 16),)))
+    device = Device(config, params, EngineConfig(slots=1, context=64, extend_tokens=(16,), image_shapes=((1, 16),)))
     assert set(range(first, end)) <= set(device.forbidden)
 
 

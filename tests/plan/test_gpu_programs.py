@@ -31,19 +31,19 @@ from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import compile_program
 from hypereyes_jax.plan.programs import abstract_batch, engine_programs, train_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh
-from hypereyes_jax.train.sizes import scale_of
+from hypereyes_jax.train.sizes import sizes_of
 model = PRESETS["30b-a3b"]
 model = dataclasses.replace(model, text=dataclasses.replace(model.text, num_hidden_layers=layers))
 recipe = dataclasses.replace(HYPEREYES_30B_RL, batch=8)
 devices = topology.devices(mesh)
 if what == "train":
     step = train_step(recipe, model, make_mesh(mesh, devices))
-    batch = abstract_batch(recipe, model, 2, 4, recipe.row_tokens)
+    batch = abstract_batch(recipe, model, 2, 4, recipe.context)
     program = compile_program(what, lambda: step.trace(batch), mesh)
 else:
     replica = mesh.sampler_replica(1, 4)
     grid = replica_mesh(replica_grid(model.text, devices, 4))
-    settings = dataclasses.replace(scale_of(recipe), slots=16).engine()
+    settings = dataclasses.replace(sizes_of(recipe), slots=16).engine()
     found = next(each for each in engine_programs(recipe, model, grid, settings) if each.name.startswith(what))
     program = compile_program(what, found.trace, replica)
 print(json.dumps(dataclasses.asdict(program.launches) | {"temporaries": program.temporaries_gib}))

@@ -154,7 +154,7 @@ def planned(*words, recipe="miniature"):
 
 def test_what_is_given_as_for_training_is_planned(compiler):
     words = (
-        "--scale.row-tokens 512 --scale.shard-rows 2 --scale.row-samples 1 --scale.row-images 3 "
+        "--scale.context 512 --scale.shard-rows 2 --scale.row-samples 1 --scale.row-images 3 "
         "--scale.learner.compute-dtype bfloat16 --scale.slots 5 --scale.extend-rows 2"
     )
     found = planned(*words.split())
@@ -162,7 +162,7 @@ def test_what_is_given_as_for_training_is_planned(compiler):
     assert batch.targets_MBT.shape == (64, 2, 512)  # 128 trajectories
     assert batch.inputs.vision.segment_RL.shape == (64, 2 * 3, 48 * 4)
     assert batch.inputs.vision.patches_NP.dtype == "bfloat16"
-    assert (found.engine.slots, found.engine.slot_tokens, found.engine.extend_rows) == (5, 512, (2,))
+    assert (found.engine.slots, found.engine.context, found.engine.extend_rows) == (5, 512, (2,))
     plain = planned()
     assert (plain.engine.slots, plain.engine.extend_rows) == (64, (1, 4))
     assert plain.engine.kv_gib / 65 / 1024 == pytest.approx(2 * found.engine.kv_gib / 6 / 512)  # half the precision
@@ -199,13 +199,13 @@ def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
 
     def train_plan(*arguments):
         found = real_train(*arguments)
-        return replace(found, fits=found.rows <= 100 and found.row_tokens <= 9_000)
+        return replace(found, fits=found.rows <= 100 and found.context <= 9_000)
 
     real_train = plan_module._train_plan
     monkeypatch.setattr(plan_module, "_train_plan", train_plan)
-    monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].row_tokens <= 3_000))
+    monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
     found = planned("--search")
-    assert found.largest == {"row_tokens": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
+    assert found.largest == {"context": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
     assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
     assert "`--search`" in render(planned())
     assert "`--search`" not in render(found)
@@ -269,7 +269,7 @@ def test_a_mixture_of_experts_compiles_for_devices_that_are_not_there(compiler, 
         "tower = dataclasses.replace(big.vision, depth=2, hidden_size=256, num_heads=4, intermediate_size=512, "
         "out_hidden_size=512, deepstack_visual_indexes=(0, 1))\n"
         "model.PRESETS['small'] = dataclasses.replace(big, text=text, vision=tower)\n"
-        "recipe = dataclasses.replace(recipes.HYPEREYES_30B_RL, name='small', model='small', row_tokens=1024, "
+        "recipe = dataclasses.replace(recipes.HYPEREYES_30B_RL, name='small', model='small', context=1024, "
         "image_tokens=64, row_images=2, batch=8)\n"
         "recipes.RECIPES['small'] = recipe\n"
         f"mesh.MESHES['small'] = mesh.MeshConfig('small', {mesh})\n"
@@ -371,7 +371,7 @@ def test_the_miniatures_recipe_is_what_its_commands_run_by_default():
     assert (recipe.batch, recipe.steps) == (settings.prompts * settings.group, settings.steps)
     assert recipe.learner.optimizer.learning_rate == settings.learning_rate
     assert recipe.learner.opd_coef == settings.opd_coef
-    assert recipe.row_tokens == miniature.CONTEXT == MINIATURE_RL.engine().length
+    assert recipe.context == miniature.CONTEXT == MINIATURE_RL.engine().context
     assert recipe.shard_rows == MINIATURE_RL.pack(1).rows
     assert recipe.image_tokens == miniature.MAX_PIXELS // 32**2
     assert recipe.rollout.turn_tokens == MINIATURE_RL.sampling().max_new_tokens
@@ -394,7 +394,7 @@ def test_recipes_hold_the_papers_values():
         3.0,
         2.0,
     )
-    assert rl.row_tokens >= rl.rollout.prompt_tokens + rl.rollout.turns * rl.rollout.turn_tokens
+    assert rl.context >= rl.rollout.prompt_tokens + rl.rollout.turns * rl.rollout.turn_tokens
     assert (sft.lora.rank, sft.lora.alpha, sft.lora.dropout) == (8, 32.0, 0.05)
     assert sft.learner.optimizer.warmup_steps == round(0.05 * sft.steps)
     assert sft.steps == -(-sft.samples // sft.batch)

@@ -15,7 +15,7 @@ from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
 
 SETTINGS = EngineConfig(
     slots=4,
-    length=192,
+    context=192,
     max_steps=4,
     decode_rows=(1,),
     extend_rows=(2,),

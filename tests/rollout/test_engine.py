@@ -189,7 +189,7 @@ def test_memory_on_the_device_is_what_is_planned_before_and_after_use(config, ma
         return sum(x.nbytes for x in jax.tree.leaves((engine.device.store, engine.device.pool)))
 
     engine = make_engine(kv=kind)
-    cache = bytes_per_token(config, kind) * SETTINGS.length * (SETTINGS.slots + 1)
+    cache = bytes_per_token(config, kind) * SETTINGS.context * (SETTINGS.slots + 1)
     deepstack = len(config.vision.deepstack_visual_indexes)
     images = SETTINGS.visual_tokens * config.text.hidden_size * (1 + deepstack) * 4
     assert held(engine) == cache + images
@@ -227,7 +227,7 @@ def test_misuse_is_refused_by_name(config, make_engine):
     with pytest.raises(ValueError, match="unread tokens"):
         engine.extend([sequence])
     with pytest.raises(ValueError, match="room in the slot"):
-        engine.decode([DecodeRequest(sequence, SAMPLING, (), SETTINGS.length)])
+        engine.decode([DecodeRequest(sequence, SAMPLING, (), SETTINGS.context)])
     with pytest.raises(ValueError, match="stop ids"):
         engine.decode([DecodeRequest(sequence, SAMPLING, (1, 2, 3, 4, 5), 1)])
     with pytest.raises(ValueError, match="image_shapes"):
@@ -282,7 +282,7 @@ def test_what_lies_at_the_end_of_a_full_slot_is_what_was_read_and_sampled(config
     seconds = [context(config, 42, (12, 8), images=0), context(config, 43, (4, 8), images=0)]
     for sequence, chunk in zip(sequences, seconds, strict=True):
         sequence.append_context(engine.prepare(chunk))
-    assert sequences[0].filled + SETTINGS.extend_tokens[-1] > SETTINGS.length
+    assert sequences[0].filled + SETTINGS.extend_tokens[-1] > SETTINGS.context
     read(engine, sequences)
     left = sequences[0].room
     assert left % SETTINGS.max_steps  # the last call is wider than what is left

@@ -204,7 +204,7 @@ async def test_a_turn_cut_by_the_end_of_the_context_is_not_called_truncated(make
         seat = await scheduler.open(0, sampling, ())
         turn = await seat.turn(chat.prompt("", ["a"]))
         assert turn.end is TurnEnd.CONTEXT
-        assert seat.sequence.length == SETTINGS.length
+        assert seat.sequence.length == SETTINGS.context
         short = await scheduler.open(0, SAMPLING, ())
         assert (await short.turn(chat.prompt("", ["a"]))).end is TurnEnd.LENGTH
 

@@ -138,7 +138,7 @@ def one_step(path, teacher):
     questions = world_questions(World.load(), "seen", SETTINGS.prompts, 5)
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     model, params, chat = load_model(ASSETS / "base")
-    engine = replace(replace(MINIATURE_RL, slots=4, row_tokens=512).engine(), **ENGINE).exact()
+    engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **ENGINE).exact()
     rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, MINIATURE_RL)
     with Stages() as stages:
         asked = RlQuestions(questions, validation=Validation(questions, 1))

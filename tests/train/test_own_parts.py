@@ -22,7 +22,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 
 BASE = Path(str(resources.files("hypereyes_jax.assets"))) / "base"
 OWN = Path(__file__).parent / "own_parts.py"
-SHAPES = {"slots": 4, "row_tokens": 512, "extend_rows": (4,), "view_lengths": (512,)}
+SHAPES = {"slots": 4, "context": 512, "extend_rows": (4,), "view_lengths": (512,)}
 SETTINGS = RlSettings(steps=2, prompts=1, group=4, checkpoint_every=9)
 
 
@@ -84,7 +84,7 @@ def test_by_command(tmp_path, world):
         "--out", str(tmp_path / "run"), "--settings.steps", "2", "--settings.prompts", "1", "--settings.group", "4",
         "--reward.functions", f"{own}:frugal", "--judge.object", f"{own}:contains",
         "--search.service", "mapping", "--search.mapping", f"{own}:MAPPING",
-        "--scale.episode.tools", f"{own}:Ruler", "--scale.slots", "4", "--scale.row-tokens", "512",
+        "--scale.episode.tools", f"{own}:Ruler", "--scale.slots", "4", "--scale.context", "512",
         "--scale.extend-rows", "4", "--scale.view-lengths", "512",
     ]  # fmt: skip
     assert main(words) == 0

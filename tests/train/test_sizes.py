@@ -23,7 +23,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
 from hypereyes_jax.runs.trackers import TrackingConfig
-from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, scale_of, sized_for
+from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, sized_for, sizes_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_rl_runs_the_papers_recipe(name):
     assert scale.learner == recipe.learner
     assert scale.replica_devices == {"hypereyes_30b_rl": 0, "hypereyes_235b_rl": 8}[name]
     engine, sampling = scale.engine(), scale.sampling()
-    assert (engine.slots, engine.length, engine.kv) == (64, 38_912, "bfloat16")
+    assert (engine.slots, engine.context, engine.kv) == (64, 38_912, "bfloat16")
     assert (engine.max_prompt_tokens, engine.max_images, engine.max_pixels) == (15_000, 50, 1_200 * 32**2)
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.95, 1_524)
     assert (scale.episode.max_turns, scale.episode.max_rounds, scale.episode.system) == (9, 8, None)
@@ -49,7 +49,7 @@ def test_sft_runs_the_papers_recipe():
     settings = config.settings
     assert (settings.epochs, settings.batch, settings.learning_rate, settings.seed) == (1, 64, 1e-4, 42)
     assert (settings.lora_rank, settings.lora_alpha, settings.dropout) == (8, 32.0, 0.05)
-    assert (config.scale.row_tokens, config.scale.learner.train, config.scale.learner.remat) == (32_000, "lora", "full")
+    assert (config.scale.context, config.scale.learner.train, config.scale.learner.remat) == (32_000, "lora", "full")
 
 
 def test_a_step_is_packed_as_it_is_planned():
@@ -62,7 +62,7 @@ def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
     given = "--checkpoint c --questions q --settings.steps 7 --scale.slots 16 --scale.learner.clip-high 0.3".split()
     config = tyro.cli(RlConfig, args=["hypereyes_30b_rl", *given], default=RlConfig.of("hypereyes_30b_rl"))
     assert (config.settings.steps, config.scale.slots, config.scale.learner.clip_high) == (7, 16, 0.3)
-    assert (config.settings.prompts, config.scale.row_tokens) == (32, 38_912)
+    assert (config.settings.prompts, config.scale.context) == (32, 38_912)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_can_not_be_run_is_refused(words, message, capsys):
 
 @pytest.mark.parametrize(("recipe", "mesh"), ENGINE_SIZES)
 def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
-    scale, known = scale_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
+    scale, known = sizes_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
     sized = sized_for(scale, recipe, mesh)
     assert (sized.replica_devices, sized.slots, sized.extend_rows) == (
         known.replica_devices,
@@ -114,7 +114,7 @@ def test_the_settings_of_a_run_are_printed_whole(tmp_path, capsys):
     for word in ("git=", "devices=", "jax="):  # and what it runs on
         assert word in started + versions
     steps = f"steps={config.settings.steps}"
-    for word in ("checkpoint=c", steps, "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "row_tokens=1024"):
+    for word in ("checkpoint=c", steps, "learner.clip_high=0.28", "learner.optimizer.b2=0.98", "context=1024"):
         assert word in shown.split()
 
 
