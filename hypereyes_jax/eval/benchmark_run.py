@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from hypereyes_jax.data.benchmarks import BenchmarkSpec
-from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.judging.judges import MADE_UP, Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatClient
+from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, judge_trajectory
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
@@ -129,21 +129,37 @@ def published_score(spec: BenchmarkSpec, client: ChatClient | None = None, choic
             return token_f1(answer, question.answers)
 
         return "F1", f1
-    judge: Judge | None = None
-    if spec.published == "exact":
-        judge = SquadMatch()
-    elif choices:
-        judge = LetterMatch()
-    elif spec.published == "grade" and client is not None:
-        judge = GradeJudge(client)
-    elif spec.published == "json" and client is not None:
-        judge = JsonJudge(client)
+    judge = published_judge(spec, client, choices)
 
     async def by_judge(question: Question, answer: str | None) -> float | None:
         verdict = None if judge is None else await judge.judge(question, answer)
         return None if verdict is None else float(verdict)
 
     return ("" if judge is None else judge.name), by_judge
+
+
+def published_judge(
+    spec: BenchmarkSpec, client: ChatClient | None = None, choices: bool = False
+) -> SquadMatch | LetterMatch | GradeJudge | JsonJudge | None:
+    """Who decides by the benchmark's own program; None where nobody can. Arguments as `published_score`."""
+    if spec.published == "exact":
+        return SquadMatch()
+    if choices:
+        return LetterMatch()
+    if spec.published == "grade" and client is not None:
+        return GradeJudge(client)
+    if spec.published == "json" and client is not None:
+        return JsonJudge(client)
+    return None
+
+
+async def _ask_first(grader: object) -> None:
+    """Has a chat model grade a made-up answer, before anything is spent. Raises UserError if no grade comes."""
+    if isinstance(grader, GradeJudge | JsonJudge):
+        try:
+            await grader.verdict(MADE_UP, MADE_UP.answers[0])
+        except ChatError as error:
+            raise UserError(f"the benchmark's own grader {grader.name} can't be asked: {error}") from error
 
 
 async def evaluate_benchmark(
@@ -170,11 +186,10 @@ async def evaluate_benchmark(
       on_judged: called with each trajectory once it is judged.
 
     Raises:
-      UserError: `results` are of another judge, or damaged.
+      UserError: `results` are of another judge, or damaged; the benchmark's own grader gives no grade.
     """
-    score_name, score = published_score(
-        benchmark.spec, judge.client if isinstance(judge, LlmJudge) else None, benchmark.choices
-    )
+    client = judge.client if isinstance(judge, LlmJudge) else None
+    score_name, score = published_score(benchmark.spec, client, benchmark.choices)
     done = read_results(results)
     other = {row.judge for row in done.values()} - {judge.name}
     if other:
@@ -183,6 +198,8 @@ async def evaluate_benchmark(
         )
     open_places = [place for place, name in enumerate(benchmark.ids) if name not in done]
     mend_last_line(results)  # of a kill
+    if open_places:
+        await _ask_first(published_judge(benchmark.spec, client, benchmark.choices))
     unscored, paid, gate = 0, spent(), asyncio.Semaphore(_JUDGED_AT_ONCE)
 
     async def finish(trajectory: Trajectory) -> None:

@@ -8,7 +8,10 @@ import json
 import pytest
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS
+from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.types import StopReason
+from hypereyes_jax.env.web.chat_api import ChatEndpoint
+from hypereyes_jax.env.web.chat_replies import ChatReply
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import (
     OpenBenchmark,
@@ -159,6 +162,20 @@ async def test_another_judge_needs_another_place(tmp_path):
 async def test_a_score_that_needs_a_model_is_left_open_without_one(spec, expected):
     _, score = published_score(BENCHMARKS[spec])
     assert await score(question(), "norway") == expected
+
+
+@pytest.mark.parametrize("spec", [name for name, each in BENCHMARKS.items() if each.published in ("grade", "json")])
+async def test_a_grader_that_gives_no_grade_is_told_before_anything_is_asked(tmp_path, spec):
+    class Client:
+        endpoint = ChatEndpoint("http://127.0.0.1:1/v1", "grader")
+
+        async def complete(self, messages, **_):
+            return ChatReply("I'd rather not say.", "stop")
+
+    model = Model()
+    with pytest.raises(UserError, match=r"own grader .* can't be asked: the judge answered with no"):
+        await run(model, tmp_path / "r.jsonl", spec=spec, judge=LlmJudge(Client()))
+    assert model.parts == []
 
 
 def test_the_papers_rows_are_marked_and_reproduce_its_average():

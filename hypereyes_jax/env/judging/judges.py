@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from hypereyes_jax.env.types import Question
 
+# asked of a judge before anything is spent: a wrong name, address or key, and a model without verdicts, are told then
+MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
+
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d{1,3})?", re.IGNORECASE)
 _ARTICLES = {"a", "an", "the"}

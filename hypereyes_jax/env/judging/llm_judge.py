@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from hypereyes_jax.env.observations import plain
@@ -62,9 +63,10 @@ class LlmJudge:
     rule: str = "general"  # a name in RULES
     format_attempts: int = 3
     max_tokens: int = 30
-    _raised: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    _room: Room = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_room", Room(self.max_tokens))
         if self.rule not in RULES:
             raise ValueError(f"there is no judging rule {self.rule!r}; there are: {', '.join(RULES)}")
 
@@ -75,31 +77,65 @@ class LlmJudge:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         if answer is None or not answer.strip():
             return False
-        try:
-            return await self.verdict(question, answer)
-        except ChatError as error:
-            if error.fatal:
-                raise
-            return None
+        return await unless_out_of_order(self.verdict(question, answer))
 
     async def verdict(self, question: Question, answer: str) -> bool:
         """The model's verdict. Raises ChatError, which says why, if there is none."""
         prompt = judge_prompt(self.rule, question, answer)
-        reply = None
-        for _ in range(self.format_attempts):
-            room = self._raised.get("max_tokens", self.max_tokens)
-            reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=room)
-            said = read_verdict(reply.text)
+        asking = Asking(self.client, self.format_attempts, "neither correct nor incorrect")
+        return await asking.verdict(prompt, read_verdict, self._room)
+
+
+@dataclass
+class Room:
+    """How many tokens a judge's reply may have: more for good once one was cut off, as a model that thinks needs."""
+
+    tokens: int
+
+    def raise_once(self) -> None:
+        self.tokens = max(self.tokens, _ROOM_TO_THINK)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a verdict is asked of a model; one way for all judges."""
+
+    client: ChatClient
+    attempts: int
+    otherwise: str  # what a reply that is no verdict says, for the message
+
+    async def verdict(self, prompt: str, read: Callable[[str], bool | None], room: Room) -> bool:
+        """Raises ChatError, which says why, if no reply can be read as one."""
+        cut_off = False
+        for _ in range(self.attempts):
+            reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=room.tokens)
+            said = read(reply.text)
             if said is not None:
                 return said
-            if reply.finish_reason == "length":
-                self._raised["max_tokens"] = max(room, _ROOM_TO_THINK, self.max_tokens)
-        if reply is not None and reply.finish_reason == "length":
-            room = self._raised.get("max_tokens", self.max_tokens)
-            message = f"the judge gave no verdict within {room} tokens; give it more max_tokens"
+            cut_off = reply.finish_reason == "length"
+            if cut_off:
+                room.raise_once()
+        if cut_off:
+            message = f"the judge gave no verdict within {room.tokens} tokens; give it more max_tokens"
         else:
-            message = "the judge answered with neither correct nor incorrect"
+            message = f"the judge answered with {self.otherwise}"
         raise ChatError(message, transient=False)
+
+
+async def unless_out_of_order(verdict: Awaitable[bool]) -> bool | None:
+    """The verdict; None if it could not be had. Raises ChatError where no later one could either."""
+    try:
+        return await verdict
+    except ChatError as error:
+        if error.fatal:
+            raise
+        return None
+
+
+def without_thinking(text: str) -> str:
+    """What a reply says after its reasoning in <think>; nothing where it was cut off while it was thinking."""
+    said = text.rpartition("</think>")[2]
+    return "" if "<think>" in said else said
 
 
 def judge_prompt(rule: str, question: Question, answer: str) -> str:
@@ -117,10 +153,7 @@ def read_verdict(text: str) -> bool | None:
     Reasoning in <think> is dropped. The last word decides, whatever was weighed before it ("It is not spelt alike, but
     means the same. Correct"), unless that word is denied or is one of two ("not correct", "correct or incorrect").
     """
-    said = text.rpartition("</think>")[2]
-    if "<think>" in said:
-        return None  # cut off while it was thinking
-    words = re.findall(r"[a-z]+", said.lower())
+    words = re.findall(r"[a-z]+", without_thinking(text).lower())
     if not words:
         return None
     if words[-1] in _VERDICTS:

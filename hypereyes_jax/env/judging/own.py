@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 
 from hypereyes_jax.configs.objects import instance, named_object
-from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.judging.judges import MADE_UP, Judge
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 
 Verdict = bool | None
 OwnJudge = Callable[[Question, str], Verdict | Awaitable[Verdict]]
-_MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
 
 
 class FunctionJudge:
@@ -40,13 +39,13 @@ async def own_judge(given: str | Judge | OwnJudge) -> Judge:
     judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{loaded.sha256[:12]}", own)
     if not isinstance(own, Judge):
         try:
-            inspect.signature(own).bind(_MADE_UP, "Paris")
+            inspect.signature(own).bind(MADE_UP, "Paris")
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"{name} is not a judge: it needs a name and async judge(question, answer), or to be a function of a "
                 f"question and an answer ({error})"
             ) from None
-    verdict = await judge.judge(_MADE_UP, "Paris")
+    verdict = await judge.judge(MADE_UP, "Paris")
     if verdict not in (True, False, None):
         raise UserError(f"the judge {name} gave {verdict!r} on a made-up answer, where True, False or None is needed")
     return judge

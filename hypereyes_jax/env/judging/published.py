@@ -12,12 +12,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypereyes_jax.env.judging.judges import normalise
+from hypereyes_jax.env.judging.llm_judge import Asking, Room, unless_out_of_order, without_thinking
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
+from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.env.web.untrusted import parse_json
 
 OPTIONS = "options"  # in a question's meta: its choices, each "A. text"
@@ -131,6 +132,11 @@ class GradeJudge:
 
     client: ChatClient
     attempts: int = 3
+    max_tokens: int = 16
+    _room: Room = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_room", Room(self.max_tokens))
 
     @property
     def name(self) -> str:
@@ -139,15 +145,18 @@ class GradeJudge:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         if answer is None or not answer.strip():
             return False
+        return await unless_out_of_order(self.verdict(question, answer))
+
+    async def verdict(self, question: Question, answer: str) -> bool:
+        """Raises ChatError, which says why, if there is none."""
         prompt = _GRADE.format(data=_data(question.text, question.answers, answer))
-        for _ in range(self.attempts):
-            reply = await _reply(self.client, prompt, 16)
-            if reply is None:
-                return None
-            letters = re.findall(r"\b[ABC]\b", reply)
-            if len(set(letters)) == 1:
-                return letters[0] == "A"
-        return None
+        return await Asking(self.client, self.attempts, "no letter").verdict(prompt, read_grade, self._room)
+
+
+def read_grade(reply: str) -> bool | None:
+    """Whether the one letter of a reply is A; None for a reply with no letter or several."""
+    letters = set(re.findall(r"\b[ABC]\b", without_thinking(reply)))
+    return letters == {"A"} if len(letters) == 1 else None
 
 
 _VERDICT = """\
@@ -174,6 +183,10 @@ class JsonJudge:
     client: ChatClient
     attempts: int = 3
     max_tokens: int = 1024
+    _room: Room = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_room", Room(self.max_tokens))
 
     @property
     def name(self) -> str:
@@ -182,19 +195,19 @@ class JsonJudge:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         if answer is None or not answer.strip():
             return False
+        return await unless_out_of_order(self.verdict(question, answer))
+
+    async def verdict(self, question: Question, answer: str) -> bool:
+        """Raises ChatError, which says why, if there is none."""
         prompt = _VERDICT.format(data=_data(question.text, question.answers[:1], answer))
-        for _ in range(self.attempts):
-            reply = await _reply(self.client, prompt, self.max_tokens)
-            if reply is None:
-                return None
-            verdict = read_json_verdict(reply)
-            if verdict is not None:
-                return verdict
-        return None
+        return await Asking(self.client, self.attempts, "no JSON verdict").verdict(
+            prompt, read_json_verdict, self._room
+        )
 
 
 def read_json_verdict(reply: str) -> bool | None:
     """The "correct" of the JSON object in a reply, which may stand in a code block; None if there is none."""
+    reply = without_thinking(reply)
     start, end = reply.find("{"), reply.rfind("}")
     if start < 0 or end < start:
         return None
@@ -206,17 +219,6 @@ def read_json_verdict(reply: str) -> bool | None:
     if isinstance(said, bool):
         return said
     return {"yes": True, "no": False}.get(str(said).strip().lower())
-
-
-async def _reply(client: ChatClient, prompt: str, max_tokens: int) -> str | None:
-    """The model's reply; None if it could not be had. A refused key raises ChatError: no later reply could come."""
-    try:
-        text = (await client.complete([("user", (prompt,))], temperature=0.0, max_tokens=max_tokens)).text
-        return text.rpartition("</think>")[2]
-    except ChatError as error:
-        if error.fatal:
-            raise
-        return None
 
 
 def _data(question: str, accepted: Sequence[str], answer: str) -> str:

@@ -7,14 +7,11 @@ import os
 from collections.abc import AsyncIterator
 
 from hypereyes_jax.env.judging.config import JudgeConfig
-from hypereyes_jax.env.judging.judges import ExactJudge, Judge
+from hypereyes_jax.env.judging.judges import MADE_UP, ExactJudge, Judge
 from hypereyes_jax.env.judging.llm_judge import RULES, LlmJudge
 from hypereyes_jax.env.judging.own import own_judge
-from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.errors import UserError
-
-_MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +37,7 @@ async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
     client = ChatClient(ChatEndpoint(config.url, config.model, os.environ.get(config.key_env, "")))
     judge = LlmJudge(client, config.rule, max_tokens=config.max_tokens)
     try:
-        await judge.verdict(_MADE_UP, _MADE_UP.answers[0])
+        await judge.verdict(MADE_UP, MADE_UP.answers[0])
         yield judge
     except ChatError as error:
         raise UserError(f"the judge can't be asked: {error}") from error

@@ -80,13 +80,16 @@ class Client:
 
     def __init__(self, *replies):
         self.replies = list(replies)
-        self.prompts = []
+        self.prompts, self.rooms = [], []
 
-    async def complete(self, messages, **_):
+    async def complete(self, messages, *, max_tokens, **_):
         self.prompts.append(messages[0][1][0])
+        self.rooms.append(max_tokens)
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
+        if isinstance(reply, tuple):
+            return ChatReply(*reply)
         return ChatReply(reply, "stop")
 
 
@@ -131,3 +134,14 @@ async def test_a_json_judge_sees_the_first_answer_only_and_leaves_out_what_it_ca
     assert await JsonJudge(Client()).judge(ASKED, " ") is False
     with pytest.raises(ChatError):
         await JsonJudge(Client(ChatError("key", transient=False, fatal=True))).judge(ASKED, "x")
+
+
+@pytest.mark.parametrize(("judge", "good"), [(GradeJudge, "A"), (JsonJudge, '{"correct": "yes"}')])
+async def test_a_grader_that_thinks_is_given_more_room_once_and_for_good(judge, good):
+    client = Client(("<think>A or", "length"), f"<think>B?</think>{good}", good)
+    grader = judge(client)
+    assert await grader.judge(ASKED, "the reef") is True
+    assert await grader.judge(ASKED, "the reef") is True
+    assert client.rooms == [grader.max_tokens, 4096, 4096]
+    with pytest.raises(ChatError, match="within 4096 tokens"):
+        await judge(Client(*[("<think>", "length")] * 3)).verdict(ASKED, "the reef")
