@@ -106,10 +106,14 @@ class VLLMServer(GenerationServer):
         """Of a distribution cut down to one token, the log-prob is 0; a raw log-prob knows nothing of the cut."""
         probe = [self.config.vision_start_token_id]
         reply = await self.generate(probe, [], {"temperature": 1.0, "top_k": 1, "max_tokens": 1})
-        (row,) = reply["choices"][0]["logprobs"]["content"]
-        if abs(row["logprob"]) > 1e-4:
+        try:
+            (row,) = reply["choices"][0]["logprobs"]["content"]
+            (told,) = read_log_probs([row["logprob"]])
+        except (LookupError, TypeError, ValueError) as error:
+            raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
+        if told < -1e-4:
             raise GeneratorError(
-                f"a token drawn from itself alone has log-prob {row['logprob']:.3g} there, not 0: start vLLM with "
+                f"a token drawn from itself alone has log-prob {told:.3g} there, not 0: start vLLM with "
                 "--logprobs-mode processed_logprobs"
             )
 

@@ -110,3 +110,14 @@ async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, mess
     mimic.spoil = spoil
     with pytest.raises(GeneratorError, match=message):
         await seat.turn(text(5))
+
+
+@pytest.mark.parametrize("content", [None, [], [{}, {}], [{"logprob": None}], [{"logprob": "x"}], [{"logprob": 3.0}]])
+async def test_a_server_whose_log_probs_cannot_be_read_is_refused_and_no_defect_of_ours(mimic, content, monkeypatch):
+    async def generate(*_):
+        return {"choices": [{"logprobs": {"content": content}}]}
+
+    monkeypatch.setattr(mimic.client, "generate", generate)
+    monkeypatch.setattr(mimic.client, "_checked", False)
+    with pytest.raises(GeneratorError):
+        await mimic.client.open(0, SamplingConfig(), ())

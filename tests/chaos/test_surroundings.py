@@ -1,0 +1,155 @@
+"""Every command in every surrounding: a full disk, a directory that can't be written, 64 file descriptors, closed
+streams, LANG=C, no HOME. Each works, or says what is wrong in one sentence.
+
+`python -m tests.chaos.test_surroundings [COMMAND ...]` prints the counts.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from tests.eval.sample_run import write_run
+
+BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
+MAIN = f"{sys.executable} -c 'import sys; from hypereyes_jax.cli.main import main; sys.exit(main())'"
+COMMANDS = {
+    "help": "--help",
+    "version": "--version",
+    "completion": "completion bash",
+    "launch": "launch slurm --dry-run -- rl --out {out}/x",
+    "dry run": f"eval {BASE} --out {{out}}/dry --splits heldout --dry-run",
+    "report": "report {run} --out {out}/report.html",
+    "synth": "synth --out {out}/synth --sft-questions 2 --rl-candidates 2 --eval-questions 2",
+    "data check": "data check {data}/demonstrations.jsonl",
+    "data page": "data page {data}/demonstrations.jsonl --out {out}/page.html",
+    "data convert": "data convert {data}/demonstrations.jsonl --out {out}/converted",
+    "store inspect": "search-store inspect {data}/s.sqlite",
+    "store export": "search-store export {data}/s.sqlite {out}/s.jsonl",
+    "store merge": "search-store merge {out}/new.sqlite {data}/s.sqlite",
+    "export": f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8",
+    "eval": f"eval {BASE} --out {{out}}/eval --splits heldout --questions 1 --slots 1 --search in-process",
+    "ask": "ask {data}/picture.png Which? --model-url http://127.0.0.1:9/v1 --model m --out {out}/ask.jsonl",
+    "sft": f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}}/sft "
+    "--settings.batch 1 --settings.epochs 1 --scale.shard-rows 1",
+    "rl": f"rl --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}}/rl --settings.steps 1 "
+    "--settings.prompts 1 --settings.group 2 --settings.search in-process --settings.latency 0 --scale.slots 2",
+    "quickstart": "quickstart --smoke --out {out}/quickstart",
+    "collect": "collect {data}/rl.jsonl --out {out}/collect --model-url http://127.0.0.1:9/v1 --model m",
+}
+AROUND = {
+    "closed stdout": "{} >&-",
+    "closed streams": "{} < /dev/null >&- 2>&- <&-",
+    "reader left": "{} | true",
+    "LANG=C": "env LANG=C LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {}",
+    "no HOME": "env -u HOME -u XDG_CACHE_HOME {}",
+    "HOME not there": "env HOME=/nonexistent XDG_CACHE_HOME=/nonexistent/cache {}",
+    "64 descriptors": "ulimit -n 64; {}",
+    "files of 8 KB": "trap '' XFSZ; ulimit -f 8; {}",
+    "full disk": "{}",
+    "unwritable": "{}",
+}
+UNWRITABLE = "/sys/kernel"  # also for root, whom permissions do not stop
+
+
+def prepare(folder: Path) -> None:
+    write_run(folder / "run-旗", questions=1, steps=2)
+    words = COMMANDS["synth"].format(out=folder)
+    subprocess.run(["bash", "-c", f"{MAIN} {words}"], check=True, capture_output=True)
+    (folder / "synth").rename(folder / "data")
+    store = SearchStore(folder / "data" / "s.sqlite")
+    for number in range(50):
+        store.put(StoredSearch("e", "text_search", f"query {number}" * 20, 3, ()))
+    store.close()
+    Image.new("RGB", (64, 64), "red").save(folder / "data" / "picture.png")
+    questions = next((folder / "data").glob("rl*.jsonl"))
+    if questions.name != "rl.jsonl":
+        questions.rename(folder / "data" / "rl.jsonl")
+
+
+def small_disk(folder: Path) -> Path | None:
+    """A file system of 64 KiB; None where this process may not mount one."""
+    place = folder / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, check=False
+    )
+    return place if mounted.returncode == 0 else None
+
+
+def try_one(command: str, around: str, folder: Path, disk: Path | None) -> str:
+    """What became of it: "works", "told", or the fault in words."""
+    out = folder / "out" / f"{command}-{around}".replace(" ", "-").replace("=", "-")
+    if around == "unwritable":
+        out = Path(UNWRITABLE)
+    elif around == "full disk":
+        if disk is None:
+            return "not tried"
+        out = disk
+    else:
+        out.mkdir(parents=True)
+    words = COMMANDS[command].format(out=out, run=folder / "run-旗", data=folder / "data")
+    log = folder / "stderr"
+    shell = f"{AROUND[around].format(f'{MAIN} {words}')}"
+    redirected = shell if "2>&-" in shell else f"{{ {shell}; }} 2> {log}"
+    log.write_text("")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    try:
+        done = subprocess.run(
+            ["bash", "-c", redirected], capture_output=True, timeout=400, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    finally:
+        if around == "full disk" and disk is not None:
+            subprocess.run(["bash", "-c", f"rm -rf {disk}/*"], check=False)
+    said = log.read_text(errors="replace")
+    if "Traceback" in said or "Exception ignored" in said:
+        return f"traceback: {said[-600:]}"
+    if done.returncode == 0:
+        return "works"
+    if done.returncode != 2:
+        return f"code {done.returncode}: {said[-400:]}"
+    if "2>&-" in shell:
+        return "told"
+    last = [line for line in said.splitlines() if line.startswith("hypereyes: ")]
+    return "told" if len(last) == 1 else f"no one sentence: {said[-400:]}"
+
+
+def run(commands: list[str], arounds: list[str]) -> tuple[Counter[str], list[str]]:
+    counts, faults = Counter[str](), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        disk = small_disk(folder)
+        try:
+            for command in commands:
+                for around in arounds:
+                    outcome = try_one(command, around, folder, disk)
+                    counts[outcome.partition(":")[0]] += 1
+                    if outcome not in ("works", "told", "not tried"):
+                        faults.append(f"{command}, {around}: {outcome}")
+                        print(faults[-1], flush=True)
+        finally:
+            if disk is not None:
+                subprocess.run(["umount", disk], check=False)
+    return counts, faults
+
+
+@pytest.mark.chaos
+def test_every_command_in_every_surrounding_works_or_says_one_sentence():
+    counts, faults = run(list(COMMANDS), list(AROUND))
+    print(dict(counts))
+    assert faults == []
+
+
+if __name__ == "__main__":
+    total, wrong = run(sys.argv[1:] or list(COMMANDS), list(AROUND))
+    print(f"{total.total()} commands in their surroundings: {dict(total)}")
