@@ -103,7 +103,6 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     from dataclasses import replace
 
-    import ml_dtypes
     from transformers import AutoTokenizer
 
     from hypereyes_jax.configs.model import PRESETS
@@ -112,7 +111,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     from hypereyes_jax.data.pipeline import Batches, PipelineConfig
     from hypereyes_jax.data.trajectories import RowLimits, Trajectories, unusable
     from hypereyes_jax.learner.packing import pack, sft_sample
-    from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify
+    from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify_bytes
 
     tokenizer = AutoTokenizer.from_pretrained(str(resources.files("hypereyes_jax.assets") / "base"))
     chat = ChatFormat(tokenizer)
@@ -129,8 +128,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     looked_at = time.perf_counter()
 
     def patched(image: Image.Image) -> PatchedImage:
-        made = patchify(image, model.vision, limits.min_pixels, limits.max_pixels)
-        return PatchedImage(made.patches.astype(ml_dtypes.bfloat16), made.grid_thw)
+        return patchify_bytes(image, model.vision, limits.min_pixels, limits.max_pixels)
 
     opened: set[int] = set()
 
@@ -141,7 +139,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     trajectories = Counted(examples, chat, patchify=patched)
     local = options.batch // options.processes
-    packing = PackConfig(row_tokens=(options.row_tokens,), rows=1, patch_dtype="bfloat16")
+    packing = PackConfig(row_tokens=(options.row_tokens,), rows=1, patch_dtype="uint8")
     config = PipelineConfig(options.batch, epochs=None, prefetch=options.prefetch, workers=options.workers)
 
     def prepare(group: list[Any]) -> Any:

@@ -122,5 +122,6 @@ class PackConfig:
     weighting: Weighting = "sequence-mean"
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
-    # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them.
-    patch_dtype: Literal["float32", "bfloat16"] = "float32"
+    # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them;
+    # "uint8" is half of that again: they are normalised on the device.
+    patch_dtype: Literal["float32", "bfloat16", "uint8"] = "float32"

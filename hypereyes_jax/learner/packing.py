@@ -16,7 +16,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
-from hypereyes_jax.processing import PatchedImage, bucket, expand, patchify, vision_inputs
+from hypereyes_jax.processing import PatchedImage, bucket, expand, patchify, patchify_bytes, vision_inputs
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
 from hypereyes_jax.processing.vision import place
 
@@ -314,7 +314,8 @@ def _vision(
     tokens = rows * length // config.vision.merge_unit
     shards = pack_config.shards
     stacked: list[np.ndarray] = []
-    patch_dtype = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}[pack_config.patch_dtype]
+    kinds = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "uint8": np.uint8}
+    patch_dtype = kinds[pack_config.patch_dtype]
     # Patches are the bulk of a batch: they are written where they stay.
     patches = np.empty((parts, rows * length, config.vision.patch_values), patch_dtype)
     for number, part in enumerate([*images, *[none] * (parts - len(images))]):
@@ -341,10 +342,11 @@ def _patchify_once(
         for chunk in sample.chunks:
             if isinstance(chunk, ContextChunk):
                 found.update((id(image), image) for image in chunk.images)
+    cut = patchify_bytes if pack_config.patch_dtype == "uint8" else patchify
     return {
         key: image
         if isinstance(image, PatchedImage)
-        else patchify(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
+        else cut(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
         for key, image in found.items()
     }
 

@@ -14,7 +14,7 @@ GIB = 2**30
 # Reading, resizing, cutting and packing an image of 1.2 megapixels on one core of a server (benchmarks/data.py); other
 # sizes take in proportion to their pixels.
 CPU_SECONDS_A_TOKEN = 0.08 / 1200
-_BYTES = 2  # of a patch's value, in bfloat16
+_BYTES = 1  # of a patch's value, until it is on the device
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
         return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
 
     length = recipe.image_tokens * model.vision.merge_unit
-    # as `PackConfig.patch_dtype` gives them: a program with float32 patches holds all of them a second time, cast
-    patch_dtype = jnp.dtype(recipe.learner.compute_dtype)
+    # as `Scale.pack` gives them
+    patch_dtype = np.uint8 if recipe.learner.compute_dtype == "bfloat16" else np.float32
     vision = _abstract_images(model, shape, rows * recipe.row_images, length, patch_dtype)
     integers, floats = shape(rows, context), shape(rows, context, dtype=np.float32)
     inputs = ModelInputs(integers, shape(3, rows, context), integers, integers, vision)

@@ -21,7 +21,9 @@ _MAX_ASPECT = 200
 class PatchedImage(NamedTuple):
     """One image, or one temporal patch of a video (two frames seen as one)."""
 
-    patches: np.ndarray  # float32 [n, P], merge-block order; values flattened as (channel, temporal, row, column)
+    # [n, P], merge-block order; values flattened as (channel, temporal, row, column). float32 in [-1, 1]; or uint8 as
+    # in the image, a quarter of the memory, which `normalised` or the model's vision tower maps to that
+    patches: np.ndarray
     grid_thw: tuple[int, int, int]  # in patches; the temporal side is always 1
 
 
@@ -52,14 +54,27 @@ def smart_resize(height: int, width: int, multiple: int, min_pixels: int, max_pi
 def patchify(
     image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> PatchedImage:
-    """Resize (bicubic), normalise and cut one image.
+    """Resize (bicubic), normalise and cut one image: `patchify_bytes` and `normalised`.
 
     A still image fills all `temporal_patch_size` frames of its patches with itself.
 
     Raises ValueError for an empty image, a non-finite pixel, or a size that cannot be made to fit.
     """
+    cut = patchify_bytes(image, config, min_pixels, max_pixels)
+    return cut._replace(patches=normalised(cut.patches))
+
+
+def patchify_bytes(
+    image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
+) -> PatchedImage:
+    """As `patchify`, with the resized image's own values: uint8."""
     (pixels,) = _resized([image], config, min_pixels, max_pixels)
     return _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
+
+
+def normalised(patches: np.ndarray) -> np.ndarray:
+    """uint8 values as float32 in [-1, 1], as the model was trained to see them."""
+    return (patches.astype(np.float32) / np.float32(255) - _MEAN) / _STD
 
 
 def patchify_video(
@@ -85,7 +100,8 @@ def patchify_video(
     size = _video_size(count, height, width, config, min_pixels, max_pixels)
     pixels = [_resample(frame, size) for frame in frames]
     pixels += [pixels[-1]] * (-count % depth)
-    return [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
+    cut = [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
+    return [each._replace(patches=normalised(each.patches)) for each in cut]
 
 
 def frame_timestamps(frame_indices: Sequence[int], fps: float, config: VisionConfig) -> list[float]:
@@ -133,7 +149,7 @@ def _resized(images: Sequence[Image.Image], config: VisionConfig, min_pixels: in
 
 
 def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """[height, width, 3] float32 in [-1, 1]."""
+    """uint8 [height, width, 3]."""
     if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
         raise ValueError("image has NaN or infinite pixels")
     if image.mode.startswith("I;16"):  # which Pillow would clip at 255
@@ -142,7 +158,7 @@ def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return (np.asarray(rgb, np.float32) / np.float32(255) - _MEAN) / _STD
+    return np.asarray(rgb)
 
 
 def _cut(pixels_THWC: np.ndarray, config: VisionConfig) -> PatchedImage:

@@ -22,7 +22,8 @@ class VisionInputs(NamedTuple):
     patch needs to know of its image is in the arrays below. R = 0 means no images.
     """
 
-    patches_NP: np.ndarray  # float32, normalised pixels, (channel, temporal, row, column) flattened
+    # normalised pixels, (channel, temporal, row, column) flattened: float; or uint8, which the tower normalises itself
+    patches_NP: np.ndarray
     pos_index_N4: np.ndarray  # int32, rows of the learned position table that a patch interpolates between
     pos_weight_N4: np.ndarray  # float32, their bilinear weights (zeros on padding)
     row_N: np.ndarray  # int32, for 2-D rotary

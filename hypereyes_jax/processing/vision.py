@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hypereyes_jax.configs.model import VisionConfig
-from hypereyes_jax.processing.images import PatchedImage
+from hypereyes_jax.processing.images import PatchedImage, normalised
 from hypereyes_jax.processing.types import VisionInputs
 
 
@@ -47,14 +47,14 @@ def vision_inputs(
       images: in the order of their image tokens; visual token j counts through them in this order.
       pad_to: (rows, patches a row) of the result; default: the smallest bucket that holds them. With no images and no
         `pad_to` the arrays have no rows, and the model skips its vision tower.
-      patches: array [rows * patches a row, P] of any float type to write the patches to, with `pad_to`: they are the
-        bulk of a batch, and a copy of them would double it.
+      patches: array [rows * patches a row, P] to write the patches to, with `pad_to`: they are the bulk of a batch, and
+        a copy of them would double it. Of any float type; or uint8, for images that are.
 
-    Raises ValueError if the images do not fit `pad_to`, or hold a NaN.
+    Raises ValueError if the images do not fit `pad_to`, hold a NaN, or are not uint8 where `patches` is.
     """
     sizes = [len(image.patches) for image in images]
     for number, image in enumerate(images):
-        if not np.isfinite(image.patches).all():
+        if image.patches.dtype != np.uint8 and not np.isfinite(image.patches).all():
             raise ValueError(f"image {number} has NaN or infinite pixels")
     longest = max(sizes, default=0)
     unit = config.merge_unit
@@ -80,7 +80,7 @@ def vision_inputs(
     for number, (image, (row, start)) in enumerate(zip(images, places, strict=True)):
         _, grid_rows, grid_cols = image.grid_thw
         here = (row, slice(start, start + len(image.patches)))
-        here_NP[here] = image.patches
+        here_NP[here] = _values(image.patches, patches.dtype)
         row_of[here], col_of[here] = _merge_order(grid_rows, grid_cols, config.spatial_merge_size)
         pos_index[here], pos_weight[here] = _interpolation(row_of[here], col_of[here], grid_rows, grid_cols, config)
         segment[here] = number + 1
@@ -98,6 +98,13 @@ def vision_inputs(
         segment_RL=segment,
         token_place_M=token_place,
     )
+
+
+def _values(patches: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Patches as an array of this type takes them: as they are, or normalised."""
+    if patches.dtype != np.uint8 and dtype == np.uint8:
+        raise ValueError("patches that are normalised already can't be laid out as uint8")
+    return normalised(patches) if patches.dtype == np.uint8 and dtype != np.uint8 else patches
 
 
 def _merge_order(rows: int, cols: int, merge: int) -> tuple[np.ndarray, np.ndarray]:

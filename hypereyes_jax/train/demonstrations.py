@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ml_dtypes
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -12,7 +11,7 @@ from hypereyes_jax.data.sources import Place, RowError, SourceOptions, SourceRep
 from hypereyes_jax.data.trajectories import DO_NOT_FIT, RowLimits, Trajectories, unusable
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify
+from hypereyes_jax.processing import ChatFormat, PatchedImage, patchify_bytes
 from hypereyes_jax.runs.terminal import Terminal
 from hypereyes_jax.train.sizes import TrainingSizes
 
@@ -61,11 +60,8 @@ def open_demonstrations(
     def tell(error: RowError) -> None:
         console.print(f"left out: {error.place}: {error.why}")
 
-    bfloat16 = scale.pack(1).patch_dtype == "bfloat16"
-
     def patched(image: Image.Image) -> PatchedImage:
-        """What a batch takes, in the type in which it holds it: half the memory while it waits."""
-        made = patchify(image, model.vision, scale.min_pixels, scale.max_pixels)
-        return PatchedImage(made.patches.astype(ml_dtypes.bfloat16), made.grid_thw) if bfloat16 else made
+        """What a batch takes, as bytes: a quarter of the memory while it waits."""
+        return patchify_bytes(image, model.vision, scale.min_pixels, scale.max_pixels)
 
     return Trajectories(examples, chat, kept, tell if options.bad_rows == "skip" else None, patched)

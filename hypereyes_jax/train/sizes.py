@@ -97,7 +97,7 @@ class TrainingSizes:
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
             at_least=room,
-            patch_dtype="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+            patch_dtype="uint8" if self.learner.compute_dtype == "bfloat16" else "float32",
         )
 
     def weights_dtype(self) -> str:

@@ -1,5 +1,7 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from hypereyes_jax.learner.packing import (
     sft_sample,
     unpack,
 )
-from hypereyes_jax.processing import expand, patchify
+from hypereyes_jax.models.qwen3_vl.vision import _normalised
+from hypereyes_jax.processing import expand, patchify, vision_inputs
+from hypereyes_jax.processing.images import normalised
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from tests.learner.small import CONFIG, PACK, context, sampled, samples, trajectory
 
@@ -31,6 +35,27 @@ def test_patches_in_bfloat16_are_those_in_float32_rounded_once():
     assert narrow.patches_NP.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(narrow.patches_NP, wide.patches_NP.astype(ml_dtypes.bfloat16))
     assert narrow.pos_weight_N4.dtype == np.float32
+
+
+def test_patches_kept_as_bytes_are_those_of_the_image_until_they_are_normalised():
+    wide = pack(CONFIG, samples(3, images=2), PACK).inputs.vision
+    narrow = pack(CONFIG, samples(3, images=2), dataclasses.replace(PACK, patch_dtype="uint8")).inputs.vision
+    assert narrow.patches_NP.dtype == np.uint8
+    used = wide.segment_RL.reshape(-1) > 0
+    flat = narrow.patches_NP.reshape(-1, narrow.patches_NP.shape[-1])
+    np.testing.assert_array_equal(normalised(flat)[used], wide.patches_NP.reshape(flat.shape)[used])
+    cut = patchify(samples(1)[0].chunks[0].images[0], CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
+    with pytest.raises(ValueError, match="normalised already"):
+        vision_inputs(CONFIG.vision, [cut], (1, 64), np.zeros((64, CONFIG.vision.patch_values), np.uint8))
+
+
+def test_the_tower_maps_every_byte_as_the_host_does():
+    values = np.arange(256, dtype=np.uint8)[:, None]
+    wanted = normalised(values)
+    found = jax.jit(_normalised, static_argnums=1)(values, jnp.bfloat16)
+    np.testing.assert_array_equal(np.asarray(found), wanted.astype(ml_dtypes.bfloat16))
+    # a division may become a product on the device: one rounding
+    np.testing.assert_allclose(jax.jit(_normalised, static_argnums=1)(values, jnp.float32), wanted, rtol=0, atol=1.2e-7)
 
 
 def test_every_sample_lies_whole_in_one_row_with_its_own_segment_and_positions():

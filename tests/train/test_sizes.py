@@ -55,7 +55,7 @@ def test_sft_runs_the_papers_recipe():
 def test_a_step_is_packed_as_it_is_planned():
     pack = RlConfig.of("hypereyes_30b_rl").scale.pack(256 // 8, shards=8)  # one of 8 processes
     assert (pack.rows, pack.shards, pack.row_tokens) == (8, 8, (38_912,))
-    assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "bfloat16")
+    assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "uint8")
 
 
 def test_a_recipe_is_named_first_and_its_values_can_be_overridden():

@@ -44,7 +44,7 @@ def encode_images(
     w, c = params["vision"], config.vision
     dtype = w["patch_w"].dtype
     rows, length = vision.segment_RL.shape
-    x = jnp.asarray(vision.patches_NP, dtype) @ w["patch_w"] + w["patch_b"]
+    x = _normalised(jnp.asarray(vision.patches_NP), dtype) @ w["patch_w"] + w["patch_b"]
     position = jnp.einsum(
         "nkd,nk->nd",
         constrain(w["pos"], None, None)[jnp.asarray(vision.pos_index_N4)],
@@ -119,3 +119,12 @@ def _merge(w: Params, c: VisionConfig, linear: Linear, x: jax.Array, *, per_patc
     # exact GELU here, its tanh approximation in the blocks
     h = jax.nn.gelu(linear("fc1_w", h) + w["fc1_b"], approximate=False)
     return constrain(linear("fc2_w", h) + w["fc2_b"], "batch", None)
+
+
+def _normalised(patches_NP: jax.Array, dtype: Any) -> jax.Array:
+    """Patches in the tower's precision; values of an image, uint8, mapped to [-1, 1] as `processing.images` does."""
+    if patches_NP.dtype != jnp.uint8:
+        return patches_NP.astype(dtype)
+    # Without the barrier a compiler may map all micro-batches' patches before the loop over them, and hold both.
+    values = jax.lax.optimization_barrier(patches_NP).astype(jnp.float32)
+    return ((values / 255 - 0.5) / 0.5).astype(dtype)
