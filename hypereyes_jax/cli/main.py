@@ -55,6 +55,9 @@ COMMANDS = {
     "study": Command("study", "StudyConfig", "ablations, budgets, seeds, paradigms: runs, a table, what they say"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
     "collect": Command("collect", "CollectSettings", "demonstrations and RL questions, from any questions and model"),
+    "curate": Command(
+        "curate", "CurateConfig", "the paper's curation from one file: pools to an SFT set and an RL set"
+    ),
     "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
     "mcp": Command("mcp", "McpConfig", "offer the search tools as an MCP server"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),

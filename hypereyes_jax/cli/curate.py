@@ -1,0 +1,194 @@
+"""The paper's curation from one file: pools of questions to an SFT set, and with the model after SFT to an RL set.
+
+    hypereyes curate curation.yaml --out runs/curation                 # pools -> filters -> sampling -> SFT set
+    hypereyes curate curation.yaml --out runs/curation --stage rl      # after SFT: pass@1 / pass@5 -> RL set
+
+Every attempt is kept as it is made: killed at any moment, the same command goes on. funnel.html shows what fell out
+where, with examples. Keys come from the environment: those that the file names, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from hypereyes_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from hypereyes_jax.data.collection.types import CollectConfig, Player
+    from hypereyes_jax.data.curation.funnel import Funnel
+    from hypereyes_jax.data.curation.pools import PooledQuestions
+    from hypereyes_jax.data.curation.types import CurationConfig, ModelConfig
+    from hypereyes_jax.env.types import Question
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    file: tyro.conf.Positional[Path]
+    """The curation file, in YAML (docs/collect.md)."""
+    out: Path = Path("runs/curation")
+    """Directory of the attempts, the SFT set, the RL set, funnel.json and funnel.html."""
+    stage: Literal["sft", "rl"] = "sft"
+    """The SFT set; or the RL set, for which the file names the policy after SFT."""
+
+
+def run(config: CurateConfig) -> None:
+    from hypereyes_jax import miniature
+    from hypereyes_jax.data.curation.pools import open_pools
+    from hypereyes_jax.data.curation.types import read_curation
+    from hypereyes_jax.data.filters import FilterConfig
+    from hypereyes_jax.env.config import EpisodeConfig
+
+    plan = read_curation(config.file)
+    episode = miniature.EPISODE if plan.miniature else EpisodeConfig()
+    filters = plan.filters or (miniature.FILTERS if plan.miniature else FilterConfig())
+    sft, rl = (plan.collect_config(stage, episode, filters) for stage in ("sft", "rl"))
+    with open_pools(plan.pools) as questions:
+        if config.stage == "sft":
+            asyncio.run(_collect(plan, plan.sampler, questions, config.out / "sft", sft))
+        _finish(config, plan, questions, sft, rl)
+
+
+def _finish(
+    config: CurateConfig, plan: CurationConfig, questions: PooledQuestions, sft: CollectConfig, rl: CollectConfig
+) -> None:
+    """The sets, the funnel and its page; with the stage of RL, the tries of the policy before them."""
+    from hypereyes_jax.data.collection.attempts import AttemptLog
+    from hypereyes_jax.data.collection.outcome import write_outcome
+    from hypereyes_jax.data.curation.funnel import rl_funnel, sft_funnel
+    from hypereyes_jax.eval.funnel_page import write_funnel_page
+    from hypereyes_jax.files import write_json
+
+    folder = config.out / "sft"
+    if not (folder / "attempts.jsonl").exists():
+        raise UserError(
+            f"{config.out} holds no SFT set yet. Run `hypereyes curate {config.file}` without --stage first."
+        )
+    with AttemptLog(folder) as log:
+        funnel, hard = sft_funnel(questions, log, sft)
+        if config.stage == "sft":
+            write_outcome(folder, questions, log, sft)
+    if config.stage == "rl":
+        if plan.policy is None:
+            raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
+        asyncio.run(_collect(plan, plan.policy, questions.picked(hard), config.out / "rl", rl))
+        with AttemptLog(config.out / "rl") as log:
+            funnel.rl, chosen = rl_funnel(questions, hard, log, rl)
+        _write_rl_set(config.out, questions, chosen)
+    write_json(config.out / "funnel.json", funnel.to_json() | {"pools": questions.sizes()})
+    write_funnel_page(config.out / "funnel.html", funnel, questions)
+    if plan.layout == "authors":
+        _write_authors(config, questions, sft)
+    _tell(config, funnel)
+
+
+def _write_rl_set(out: Path, questions: PooledQuestions, chosen: dict[int, tuple[int, int]]) -> None:
+    from hypereyes_jax.data.files import write_questions
+    from hypereyes_jax.data.sources.question_rows import REFERENCE
+
+    def rows() -> Iterator[Question]:
+        for place, reference in chosen.items():
+            question = questions[place]
+            yield replace(question, meta={**question.meta, REFERENCE: list(reference)})
+
+    write_questions(out / "rl_questions.jsonl", rows())
+
+
+def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: CollectConfig) -> None:
+    """The same sets in the authors' layouts, in `authors/`."""
+    from hypereyes_jax.data.authors_formats import write_rl_parquet, write_sft_files
+    from hypereyes_jax.data.sources import open_examples, open_questions
+    from hypereyes_jax.env.prompts import system_prompt
+    from hypereyes_jax.files import writing
+
+    folder, rules = config.out / "authors", sft.episode
+    system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    demonstrations, selected = config.out / "sft" / "demonstrations.jsonl", config.out / "rl_questions.jsonl"
+    with contextlib.suppress(UserError), open_examples(demonstrations) as examples:  # an empty set has no source
+        write_sft_files(folder, examples)
+    if selected.exists() and selected.stat().st_size:
+        with open_questions(selected) as chosen:
+            write_rl_parquet(folder / "rl.parquet", chosen, chosen.references, system)
+
+
+async def _collect(
+    plan: CurationConfig, model: ModelConfig, questions: Sequence[Question], folder: Path, rules: CollectConfig
+) -> None:
+    from hypereyes_jax.data.collection.attempts import AttemptLog
+    from hypereyes_jax.data.collection.pipeline import Collection
+    from hypereyes_jax.data.collection.types import Spent
+    from hypereyes_jax.env.judging.service import judging
+    from hypereyes_jax.env.search.services import SearchKeys, connected
+    from hypereyes_jax.runs.progress import Stages
+
+    asked = plan.filter_model
+    async with (
+        connected(plan.search, SearchKeys.of(os.environ)) as search,
+        judging(plan.judge) as judge,
+        _player(model, plan) as player,
+        _player(asked, plan) if asked is not None else contextlib.nullcontext() as filter_player,
+    ):
+
+        def dollars(spent: Spent) -> float:
+            tokens = (spent.read * model.prompt_price + spent.written * model.completion_price) / 1e6
+            return tokens + search.metrics.summary()["cost"]
+
+        with AttemptLog(folder) as log, Stages() as stages:
+            collection = Collection(
+                log, player, judge, search.backend, rules, filter_player=filter_player, dollars=dollars
+            )
+            with stages.stage("questions", len(questions)) as stage:
+                capped = await collection.run(questions, stage.advance)
+    print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
+    if capped:
+        print(f"stopped at most_dollars: {plan.most_dollars:g}; raise it to go on")
+    elif collection.undecided:
+        print("the same command makes those attempts again")
+
+
+@contextlib.asynccontextmanager
+async def _player(model: ModelConfig, plan: CurationConfig) -> AsyncIterator[Player]:
+    if model.checkpoint:
+        from hypereyes_jax.configs.rollout import SamplingConfig
+        from hypereyes_jax.eval.checkpoint_player import CheckpointPlayer
+        from hypereyes_jax.eval.policy import load_policy
+        from hypereyes_jax.train.sizes import MINIATURE_RL, known_recipe, scale_of
+
+        scale = MINIATURE_RL if plan.miniature else scale_of(known_recipe("hypereyes_30b_rl", "rl"))
+        policy = load_policy(model.checkpoint, scale.engine(), dtype=scale.learner.compute_dtype)
+        sampling = SamplingConfig(model.temperature, max_new_tokens=min(model.max_tokens, scale.turn_tokens))
+        async with policy.engines.running() as generator:
+            yield CheckpointPlayer(model.checkpoint, generator, policy.chat, sampling)
+        return
+    from hypereyes_jax.data.collection.endpoint import EndpointPlayer
+    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+
+    key = os.environ.get(model.key_env, "")
+    client = ChatClient(ChatEndpoint(model.url, model.name, key, in_flight=plan.in_flight))
+    try:
+        yield EndpointPlayer(client, temperature=model.temperature, max_tokens=model.max_tokens)
+    finally:
+        await client.aclose()
+
+
+def _tell(config: CurateConfig, funnel: Funnel) -> None:
+    from rich.table import Table
+
+    from hypereyes_jax.runs.terminal import Terminal
+
+    table = Table("stage", "in", "out", "fell out")
+    for stage in (*funnel.sft, *([funnel.rl] if funnel.rl else [])):
+        why = ", ".join(f"{reason} {count}" for reason, count in sorted(stage.dropped.items()))
+        table.add_row(stage.name, str(stage.entered), str(stage.left), why)
+    Terminal().print(table)
+    print(f"wrote {config.out / 'funnel.html'}")

@@ -1,0 +1,30 @@
+import pytest
+
+from hypereyes_jax.data.authors_formats import searches_by_round, write_rl_parquet, write_sft_files
+from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources import open_examples, open_questions
+from hypereyes_jax.env.types import Question
+
+
+@pytest.mark.parametrize(
+    ("rounds", "searches", "laid"), [(2, 5, [3, 2]), (1, 4, [4]), (3, 3, [1, 1, 1]), (4, 6, [2, 2, 1, 1])]
+)
+def test_searches_are_laid_out_over_the_rounds_and_sum_to_the_reference(rounds, searches, laid):
+    assert searches_by_round(rounds, searches) == laid
+    assert sum(laid) == searches
+
+
+def test_more_questions_than_a_row_group_are_all_read_back(tmp_path):
+    asked = [Question(f"q{n}", f"Question {n}?", (), (f"a{n}", "b")) for n in range(130)]
+    references = {question.id: (2, n % 5 + 2) for n, question in enumerate(asked)}
+    assert write_rl_parquet(tmp_path / "rl.parquet", asked, references, "Search.") == 130
+    with open_questions(tmp_path / "rl.parquet") as read:
+        assert [(q.text, q.answers) for q in read] == [(q.text, q.answers) for q in asked]
+        assert list(read.references.values()) == list(references.values())
+
+
+def test_a_literal_image_tag_stands_for_no_picture(tmp_path):
+    example = Example("e", "System.", (("What does <image> mean?",),), ("<reason>r</reason><answer>a</answer>",))
+    assert write_sft_files(tmp_path, [example]) == 1
+    with open_examples(tmp_path / "sft.jsonl") as read:
+        assert "< image>" in read[0].observations[0][0]
