@@ -162,11 +162,11 @@ async def _player(model: ModelConfig, plan: CurationConfig) -> AsyncIterator[Pla
         from hypereyes_jax.configs.rollout import SamplingConfig
         from hypereyes_jax.eval.checkpoint_player import CheckpointPlayer
         from hypereyes_jax.eval.policy import load_policy
-        from hypereyes_jax.train.sizes import MINIATURE_RL, known_recipe, scale_of
+        from hypereyes_jax.train.sizes import MINIATURE_RL, known_recipe, sizes_of
 
-        scale = MINIATURE_RL if plan.miniature else scale_of(known_recipe("hypereyes_30b_rl", "rl"))
-        policy = load_policy(model.checkpoint, scale.engine(), dtype=scale.learner.compute_dtype)
-        sampling = SamplingConfig(model.temperature, max_new_tokens=min(model.max_tokens, scale.turn_tokens))
+        sizes = MINIATURE_RL if plan.miniature else sizes_of(known_recipe("hypereyes_30b_rl", "rl"))
+        policy = load_policy(model.checkpoint, sizes.engine(), dtype=sizes.learner.compute_dtype)
+        sampling = SamplingConfig(model.temperature, max_new_tokens=min(model.max_tokens, sizes.turn_tokens))
         async with policy.engines.running() as generator:
             yield CheckpointPlayer(model.checkpoint, generator, policy.chat, sampling)
         return
