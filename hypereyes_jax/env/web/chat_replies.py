@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.env.web.http import lacks_credit, service_words
-from hypereyes_jax.env.web.untrusted import encodable, parse_json
+from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
 _TEXT_PARTS = ("text", "output_text")
@@ -53,12 +53,12 @@ def read_reply(data: Any, where: str) -> ChatReply:
     text = text_of(message.get("content")) or ""
     calls = _Calls()
     calls.add(message.get("tool_calls"), whole=True)
+    calls.add_only(message.get("function_call"))
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = str(choice.get("finish_reason") or "")
+    _check_end(finish, text_of(message.get("refusal")) if not text and not calls else "", where)
     if message.get("content") is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
-    if finish == "error":
-        raise ChatError(f"{where} ended its reply with an error", transient=True)
     return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
 
 
@@ -69,6 +69,7 @@ class StreamReader:
         self._where = where
         self._pieces: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal = ""
         self._calls = _Calls()
         self._finish = ""
         self._usage: Any = None
@@ -86,6 +87,8 @@ class StreamReader:
             raise error_of(event, self._where)
         self._usage = event.get("usage") or self._usage
         choices = event.get("choices")
+        if "choices" not in event and "usage" not in event and service_words(event):  # an event of the name "error"
+            raise error_of(event, self._where)
         added = ""
         for choice in choices if isinstance(choices, list) else []:
             if not isinstance(choice, dict) or choice.get("index", 0) not in (0, None):
@@ -96,7 +99,9 @@ class StreamReader:
                 continue
             added += text_of(delta.get("content")) or ""
             self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
+            self._refusal += text_of(delta.get("refusal")) or ""
             self._calls.add(delta.get("tool_calls"))
+            self._calls.add_only(delta.get("function_call"))
         self._pieces.append(added)
         return added
 
@@ -108,17 +113,26 @@ class StreamReader:
         """The whole reply.
 
         Raises:
-          ChatError: the stream broke off (neither a reason for its end nor a closing mark came), ended with an error,
-            or held nothing.
+          ChatError: the stream broke off (neither a reason for its end nor a closing mark came), ended with an error
+            or by a filter, or held a refusal or nothing.
         """
-        if self._finish == "error":
-            raise ChatError(f"{self._where} ended its stream with an error", transient=True)
+        _check_end(self._finish, "" if any(self._pieces) or self._calls else self._refusal, self._where)
         if not self._finish and not self._done:
             raise ChatError(f"{self._where} broke off its stream", transient=True)
         text, reasoning = "".join(self._pieces) + self.calls(), "".join(self._reasoning)
         if not text and not reasoning and self._finish != "length":
             raise ChatError(f"{self._where} sent an empty stream", transient=True)
         return ChatReply(text, self._finish, *usage_of(self._usage), reasoning=reasoning)
+
+
+def _check_end(finish: str, refusal: str | None, where: str) -> None:
+    """Raises ChatError for a reply that was not written to its end, and for one that only refuses."""
+    if finish in ("error", "abort"):
+        raise ChatError(f"{where} ended its reply with an error", transient=True)
+    if finish == "content_filter":
+        raise ChatError(f"{where} cut its reply off by a content filter", transient=False)
+    if refusal:
+        raise ChatError(f"the model at {where} refused: {one_line(refusal, 200)}", transient=False)
 
 
 def error_of(data: Mapping[str, Any], where: str) -> ChatError:
@@ -155,9 +169,12 @@ def usage_of(usage: Any) -> tuple[int, int]:
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
     """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is no JSON."""
-    rest = b""
+    rest, held = b"", b""
     data: list[bytes] = []
     async for chunk in chunks:
+        chunk = held + chunk
+        held = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
+        chunk = chunk[: len(chunk) - len(held)]
         rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if len(rest) + sum(map(len, data)) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
@@ -214,6 +231,11 @@ class _Calls:
                 if isinstance(piece, dict):
                     piece = json.dumps(piece)
                 known[name] += encodable(piece) if isinstance(piece, str) else ""
+
+    def add_only(self, function: Any) -> None:
+        """The one call of the older form, beside which there is no other."""
+        if isinstance(function, dict):
+            self.add([{"index": 0, "function": function}])
 
     def tags(self) -> str:
         """The calls as <tool_call> tags; arguments that are no JSON are for the parser to find wrong."""

@@ -15,6 +15,7 @@ from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.llm_judge import LlmJudge, read_verdict
 from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
+from hypereyes_jax.env.web.chat_replies import events
 from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "Which country?", (), ("Chad",))
@@ -198,6 +199,11 @@ async def read(client):
         ([DONE], "empty"),
         ([], "broke off"),
         (['event: error\ndata: {"object": "error", "message": "too long", "code": 400}'], "too long"),
+        (['event: error\ndata: {"type": "overloaded_error", "message": "come back later"}'], "come back later"),
+        (['data: {"detail": "the engine died"}'], "the engine died"),
+        ([event(content="half"), event(finish="abort")], "ended its reply with an error"),
+        ([event(content="half"), event(finish="content_filter")], "content filter"),
+        ([event(refusal="I won't "), event(refusal="say."), event(finish="stop")], "refused: I won't say"),
         (["data: {broken", DONE], "not JSON"),
         (["data: [1, 2]", DONE], "not an object"),
     ],
@@ -221,6 +227,34 @@ async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
 async def test_streams_in_every_shape(connect, lines, text):
     _, client = await connect(lines)
     assert (await read(client)).text == text
+
+
+async def test_a_line_end_cut_in_half_ends_no_event():
+    async def chunks():
+        for piece in (b'data: {"a":\r', b"\ndata: 1}\r", b"\n\r", b"\ndata: [DONE]\r\n\r\n"):
+            yield piece
+
+    assert [value async for value in events(chunks(), "there")] == [{"a": 1}, None]
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"message": {"content": None, "refusal": "I won't."}, "finish_reason": "stop"}, "refused: I won't"),
+        ({"message": {"content": "hal"}, "finish_reason": "abort"}, "error"),
+        ({"message": {"content": "hal"}, "finish_reason": "content_filter"}, "content filter"),
+    ],
+)
+async def test_a_whole_reply_that_was_not_written_to_its_end_is_no_reply(connect, choice, words):
+    _, client = await connect(*[(200, {}, {"choices": [choice]})] * 3)
+    with pytest.raises(ChatError, match=words):
+        await client.complete([("user", ("x",))])
+
+
+async def test_a_call_in_the_older_form_is_read(connect):
+    called = {"name": "text_search", "arguments": '{"input": ["population of Chad"]}'}
+    _, client = await connect([event(function_call=called), event(finish="function_call"), DONE])
+    assert parse_turn((await read(client)).text).action == TextSearch(("population of Chad",))
 
 
 async def test_a_call_that_the_server_has_parsed_itself_is_made(connect):
