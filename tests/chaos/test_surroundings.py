@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "report {run} --out {out}/report.html",
     "synth": "synth --out {out}/synth --sft-questions 2 --rl-candidates 2 --eval-questions 2",
     "data check": "data check {data}/demonstrations.jsonl",
-    "data page": "data page {data}/demonstrations.jsonl --out {out}/page.html",
+    "data show": "data show {data}/demonstrations.jsonl --out {out}/page.html",
     "data convert": "data convert {data}/demonstrations.jsonl --out {out}/converted",
     "store inspect": "search-store inspect {data}/s.sqlite",
     "store export": "search-store export {data}/s.sqlite {out}/s.jsonl",
