@@ -17,7 +17,14 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
-from hypereyes_jax.models.qwen3_vl.text import Attend, decode_layers, embed_tokens, layers_apart
+from hypereyes_jax.models.qwen3_vl.text import (
+    Attend,
+    DecoderInputs,
+    ForwardOptions,
+    decode_layers,
+    embed_tokens,
+    layers_apart,
+)
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
@@ -157,15 +164,10 @@ def extend_rows(
     _, new, _ = decode_layers(
         params,
         config,
-        x,
-        jnp.asarray(batch.positions_3RT),
-        visual_index_RT,
-        pool,
-        valid_RT,
+        DecoderInputs(x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, valid_RT),
         attend,
         view,
-        lora=lora,
-        kernels=kernels,
+        ForwardOptions(kernels, lora),
     )
     if in_place:
         return _in_place(new[-1])
@@ -232,16 +234,17 @@ def decode_rows(
         hidden_R1D, given, _ = decode_layers(
             params,
             config,
-            embed_tokens(params, carry.token_R[:, None], text_R1, None),
-            jnp.broadcast_to(position_R[None, :, None], (3, rows, 1)),
-            text_R1,
-            None,
-            alive_R[:, None],
+            DecoderInputs(
+                embed_tokens(params, carry.token_R[:, None], text_R1, None),
+                jnp.broadcast_to(position_R[None, :, None], (3, rows, 1)),
+                text_R1,
+                None,
+                alive_R[:, None],
+            ),
             attend,
             attend_xs,
-            lora=lora,
-            kernels=kernels,
-            apart=apart,
+            ForwardOptions(kernels, lora),
+            apart,
         )
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)

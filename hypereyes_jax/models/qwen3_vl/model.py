@@ -10,7 +10,7 @@ from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
-from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
+from hypereyes_jax.models.qwen3_vl.text import DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import ModelInputs
@@ -85,17 +85,10 @@ def decode(
     x, _, load = decode_layers(
         params,
         config,
-        x,
-        jnp.asarray(inputs.positions_3BT),
-        index,
-        visual,
-        segment > 0,
+        DecoderInputs(x, jnp.asarray(inputs.positions_3BT), index, visual, segment > 0),
         lambda q, k, v, _: (attend(q, k, v, segment, causal=True), None),
         None,
-        lora=lora,
-        remat=remat,
-        dropout_key=dropout_key,
-        kernels=kernels,
+        ForwardOptions(kernels, lora, remat, dropout_key),
     )
     return x, load
 

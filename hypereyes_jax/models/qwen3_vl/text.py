@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,33 +35,44 @@ def embed_tokens(
     return jnp.where((visual_index_BT >= 0)[..., None], features, x)
 
 
+class DecoderInputs(NamedTuple):
+    """What the decoder reads."""
+
+    x_BTD: jax.Array  # embedded tokens: `embed_tokens`
+    positions_3BT: jax.Array
+    visual_index_BT: jax.Array
+    visual: VisualFeatures | None
+    valid_BT: jax.Array  # False on padding, which does not count in the router loads
+
+
+class ForwardOptions(NamedTuple):
+    """How the layers are computed."""
+
+    kernels: Kernels
+    lora: Lora | None = None
+    remat: str = "none"  # "none", "dots", "attention" or "full" (keep each layer's input only): `layers.rematerialised`
+    dropout_key: jax.Array | None = None
+
+
 def decode_layers(
     params: Params,
     config: Qwen3VLConfig,
-    x_BTD: jax.Array,
-    positions_3BT: jax.Array,
-    visual_index_BT: jax.Array,
-    visual: VisualFeatures | None,
-    valid_BT: jax.Array,
+    inputs: DecoderInputs,
     attend: Attend,
     attend_xs: Any,
-    *,
-    lora: Lora | None = None,
-    remat: str = "none",
-    kernels: Kernels,
-    dropout_key: jax.Array | None = None,
+    options: ForwardOptions,
     apart: LayersApart | None = None,
 ) -> tuple[jax.Array, Any, RouterLoad | None]:
     """All decoder layers and the final norm: ([B, T, D], what `attend` gave and router loads, stacked over layers).
 
     Args:
-      valid_BT: False on padding, which does not count in the router loads.
       attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice. A
         list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU
         (`benchmarks/decode.py`). What `attend` gave then is such a list as well.
-      remat: "none", "dots", "attention" or "full" (keep each layer's input only), see `layers.rematerialised`.
       apart: what `layers_apart` gave, for unrolled layers in a loop.
     """
+    x_BTD, positions_3BT, visual_index_BT, visual, valid_BT = inputs
+    kernels, lora, remat, dropout_key = options
     text = config.text
     cos, sin = mrope(positions_3BT, text.head_dim, text.rope_theta, text.mrope_section)
 
