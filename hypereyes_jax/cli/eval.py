@@ -121,6 +121,9 @@ class EvalConfig:
     (code-crop) before they are searched."""
     budget: int | None = None
     """Number of rounds of search that an episode of a benchmark may take; none takes the rules'."""
+    budgets: tuple[int, ...] = ()
+    """Several such numbers, which are forced one after another beside the policy's own stop; accuracy against rounds is
+    drawn in budgets-NAME-BENCHMARK.svg."""
     distractors: int = 0
     """Number of results of other searches that are mixed into those of each search of a benchmark, in an order drawn by
     the seed."""
@@ -161,7 +164,10 @@ def run(config: EvalConfig) -> None:
             replica_devices=config.replica_devices,
         )
     if opened:
-        asyncio.run(_benchmarks(config, opened, directory, policy, sampling, scale))
+        for each in _at_each_budget(config):
+            asyncio.run(_benchmarks(each, opened, directory, policy, sampling, scale))
+        if config.budgets:
+            _draw_budgets(config, directory)
         return
     assert not isinstance(policy, ServedPolicy)  # `_refuse_settings`
     with Stages() as stages:
@@ -193,6 +199,11 @@ def _scale(config: EvalConfig) -> TrainingSizes:
 def _refuse_settings(config: EvalConfig) -> None:
     """Raises UserError for settings that this evaluation would ignore."""
     asked = bool(config.benchmark) or isinstance(config.questions, str)
+    if config.budgets and (not asked or config.budget is not None or len(set(config.budgets)) < len(config.budgets)):
+        raise UserError(
+            "--budgets are of a source of questions or a benchmark (--questions, --benchmark), each number once, and "
+            "--budget is one of them alone"
+        )
     if not asked and config.samples != 1:
         raise UserError(
             "--samples is of a source of questions or a benchmark: name one with --questions or --benchmark"
@@ -226,6 +237,29 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
             raise UserError("--questions names a source, and --benchmark other questions: give one of them")
         return [prepare_questions(config.questions, config.rows.options())]
     return [prepare_benchmark(name, config.data, config.subset, options) for name in config.benchmark]
+
+
+def _at_each_budget(config: EvalConfig) -> list[EvalConfig]:
+    """The evaluations that were asked for: under each forced budget, and last as the policy stops by itself."""
+    from hypereyes_jax.study.budget_curve import budget_name
+
+    forced = [
+        replace(config, name=budget_name(config.name, budget), budget=budget, budgets=()) for budget in config.budgets
+    ]
+    return [*forced, config]
+
+
+def _draw_budgets(config: EvalConfig, directory: RunDirectory) -> None:
+    """Draws accuracy against rounds for each benchmark, and tells where."""
+    from hypereyes_jax.eval.benchmark_play import read_summaries
+    from hypereyes_jax.files import write_atomic
+    from hypereyes_jax.study.budget_curve import budget_curves
+    from hypereyes_jax.study.render import to_svg
+
+    for benchmark, chart in budget_curves(read_summaries(directory), config.name, config.budgets).items():
+        path = directory.file(f"budgets-{config.name}-{benchmark}.svg")
+        write_atomic(path, to_svg(chart))
+        print(f"accuracy by budget: {path}")
 
 
 async def _benchmarks(

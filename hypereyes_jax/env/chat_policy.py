@@ -45,7 +45,17 @@ async def play(
       FatalSearchError: no search can work any more.
     """
     messages: list[tuple[str, tuple[Part, ...]]] = [("system", (episode.system,)), ("user", episode.prompt())]
-    prompt_tokens = completion_tokens = conversation_tokens = 0
+    prompt_tokens = completion_tokens = conversation_tokens = copied_tokens = 0
+
+    async def play_copy(sub: Episode) -> EpisodeResult:
+        nonlocal prompt_tokens, completion_tokens, copied_tokens
+        copied = await play(sub, client, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+        prompt_tokens += copied.prompt_tokens
+        completion_tokens += copied.completion_tokens
+        copied_tokens += copied.conversation_tokens
+        return copied.result
+
+    episode.copies = play_copy
     sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "stop": _STOP, "top_p": top_p}
     while episode.stop_reason is None:
         reply = None
@@ -67,4 +77,4 @@ async def play(
             messages += [("assistant", (reply.text,)), ("user", observation)]
             if on_observation is not None:
                 on_observation(observation)
-    return Played(episode.result(), prompt_tokens, completion_tokens, conversation_tokens)
+    return Played(episode.result(), prompt_tokens, completion_tokens, conversation_tokens + copied_tokens)

@@ -61,6 +61,9 @@ class EpisodeConfig:
     system: str | None = None
     """A system prompt that replaces the built-in one: a text, @FILE with one, or @module:object (@file.py:object), a
     function of `env.own_prompt.PromptFacts`. In a text {tools}, {schemas}, {rounds} and {boxes} are filled in."""
+    delegate_rounds: int = 0
+    """Number of turns with searches that a copy of the policy has which is handed a sub-question by the tool
+    `delegate`; 0 offers no such tool."""
     tools: tuple[str, ...] = ()
     """Tools beside the two searches: zoom, visit, video_search, module:object, file.py:object, or those of an MCP
     server that are named in mcp:ADDRESS#NAME,NAME=search (a URL or a command line; =search marks those that count as
@@ -74,6 +77,8 @@ class EpisodeConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
 
+        if self.delegate_rounds < 0:
+            raise ValueError(f"EpisodeConfig.delegate_rounds must be at least 0, got {self.delegate_rounds}")
         if self.max_rounds < 0 or (self.image_searches is not None and self.image_searches < 0):
             raise ValueError("EpisodeConfig.max_rounds and image_searches must be at least 0")
 

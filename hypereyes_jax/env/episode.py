@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from PIL import Image
@@ -16,8 +16,9 @@ from hypereyes_jax.env.grounded_search import Found, GroundedSearch
 from hypereyes_jax.env.own_prompt import PromptFunction, own_prompt
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.tools.calls import Called, call_tool
+from hypereyes_jax.env.tools.delegate import Delegate
 from hypereyes_jax.env.tools.named import named_tools
-from hypereyes_jax.env.tools.types import Tool, by_name
+from hypereyes_jax.env.tools.types import Tool, ToolError, by_name
 from hypereyes_jax.env.types import (
     EpisodeResult,
     FatalSearchError,
@@ -28,6 +29,9 @@ from hypereyes_jax.env.types import (
     StopReason,
     TurnRecord,
 )
+
+# Plays an episode to its end with the policy that plays the one that asks.
+CopyPlayer = Callable[["Episode"], Awaitable[EpisodeResult]]
 
 
 class Episode:
@@ -51,10 +55,13 @@ class Episode:
         prompt: PromptFunction | None = None,
     ):
         self.question, self.backend = question, backend
-        self._prompt = prompt
+        self._prompt, self._own_tools = prompt, tuple(tools)
+        self.copies: CopyPlayer | None = None
+        """What plays sub-questions; set by whoever plays this episode."""
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
-        self._tools = by_name([*named_tools(self.config.tool_names), *tools])
+        delegation: list[Tool] = [Delegate()] if self.config.delegate_rounds else []
+        self._tools = by_name([*delegation, *named_tools(self.config.tool_names), *tools])
         self._searching = {name: tool.is_search for name, tool in self._tools.items()}
         images = {f"img_{i}": image for i, image in enumerate(question.images)}
         self._search = GroundedSearch(images, backend, self.config)
@@ -141,6 +148,17 @@ class Episode:
     async def search(self, calls: Sequence[Call]) -> Found:
         """Runs searches without a turn: for tools that search by themselves. Raises as `step` does."""
         return await self._search.search(calls)
+
+    async def ask_copy(self, question: Question) -> EpisodeResult:
+        """Has a copy of the policy play a question, with the rounds that the rules give it and no copies of its own.
+
+        Raises ToolError if nobody can play it.
+        """
+        if self.copies is None:
+            raise ToolError("no copy can be asked here")
+        rounds = self.config.delegate_rounds
+        rules = replace(self.config, delegate_rounds=0, max_rounds=rounds, max_turns=rounds + 1)
+        return await self.copies(Episode(question, self.backend, rules, self._own_tools, self._prompt))
 
     def answers(self, text: str) -> bool:
         """Whether a turn holds a closed answer, so that nothing that could follow it matters."""

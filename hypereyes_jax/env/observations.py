@@ -37,7 +37,7 @@ def hit_lines(hits: Sequence[SearchHit], limit: int) -> list[str]:
 def response(invocations: Iterable[Invocation], notes: Iterable[str] = (), content_limit: int = 1500) -> str:
     """The <tool_response> of one turn: for each search a "[image id or query]" header and result lines; then notes."""
     lines: list[str] = []
-    for invocation in invocations:
+    for invocation in (each for each in invocations if each.is_shown):
         lines.append(f"[{plain(invocation.crop_id or invocation.query, 300)}]")
         if invocation.error:
             lines.append(plain(invocation.error, 300))

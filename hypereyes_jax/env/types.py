@@ -156,6 +156,7 @@ class Invocation:
     error: str = ""  # non-empty: the crop or the search failed
     seconds: float = 0.0
     text: str = ""  # what a tool other than the two searches said
+    is_shown: bool = True  # False: it was made for the model, which is told of it in other words (a copy's search)
     sent: bool = True  # False: nothing was searched (no such image, an empty box), so it counts in neither t_c nor t_s
 
 

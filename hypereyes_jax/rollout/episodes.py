@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.episode import Episode
-from hypereyes_jax.env.types import FatalSearchError, Part, StopReason
+from hypereyes_jax.env.episode import CopyPlayer, Episode
+from hypereyes_jax.env.types import EpisodeResult, FatalSearchError, Part, StopReason
 from hypereyes_jax.processing import ChatFormat, Chunk, ContextChunk
 from hypereyes_jax.rollout.engine import Engine, Sampled
 from hypereyes_jax.rollout.scheduler import Scheduler
@@ -109,6 +112,7 @@ async def run_episodes(
     gate = asyncio.Semaphore(limits.live or max(1, len(episodes)))
 
     async def one(index: int) -> Trajectory:
+        episodes[index].copies = _copies(engine, chat, sampling, seeds[index], limits)
         async with gate:
             trajectory = await _play(
                 engine, episodes[index], chat, sampling, seeds[index], limits, timeline, f"rollout {index}"
@@ -127,6 +131,22 @@ async def run_episodes(
         first = own.exceptions[0]
         raise (first.error if isinstance(first, _StepError) else first) from None
     return [task.result() for task in tasks]
+
+
+def _copies(
+    generator: Generator, chat: ChatFormat, sampling: SamplingConfig, seed: int, limits: RolloutLimits
+) -> CopyPlayer:
+    """What plays the sub-questions of an episode: its own generator, with seeds that follow from the episode's."""
+    numbers = itertools.count(1)
+
+    async def play(episode: Episode) -> EpisodeResult:
+        own = int(np.random.SeedSequence([seed, next(numbers)]).generate_state(1)[0])
+        try:
+            return (await _play(generator, episode, chat, sampling, own, limits, None, "copy")).result
+        except _StepError as failure:
+            raise failure.error from None
+
+    return play
 
 
 async def _play(

@@ -89,7 +89,7 @@ def load_method(
     own = method.own
     advantage = load_advantage(own.advantage)[0] if own.advantage else chosen_advantage(method.reward.advantage)
     loss = load_loss(own.loss, learn)[0] if own.loss else chosen_loss(learn)
-    tools = [*named_tools(episode.tools), *own.tools]
+    tools = [*named_tools(episode.tool_names), *own.tools]
     names = (*_SEARCHES, *(tool.name for tool in tools))
     check_resources(method.reward.price_list(), names, "price")
     check_resources(method.reward.budget.target(), names, "target")

@@ -134,3 +134,19 @@ def test_a_checkpoint_is_evaluated_with_a_recipes_images_and_turns_on_a_mesh(tmp
 
     # the seed is a question's, whoever is asked with it
     assert answers((tmp_path / "other" / "benchmark-model-questions.jsonl").read_text()) == answers(first)
+
+
+def test_forced_budgets_stand_beside_the_policy_s_own_stop_in_one_plot(tmp_path, questions):
+    endpoint = Endpoint()
+    assert asked(endpoint, tmp_path / "out", questions, "--budgets", "0", "1", "4") == 0
+    summaries = read_json(tmp_path / "out" / "benchmarks.json")
+    turns = {name: rows["questions"]["turns"] for name, rows in summaries.items()}
+    assert turns == {"model-0-rounds": 0, "model-1-rounds": 1, "model-4-rounds": 1, "model": 1}
+    plot = (tmp_path / "out" / "budgets-model-questions.svg").read_text()
+    assert "own stop" in plot
+    assert plot.count("<circle") == 4 + 2  # points, and the legend's
+
+
+def test_budgets_without_questions_of_a_source_are_refused(tmp_path, capsys):
+    assert cli.main(["eval", "gone", "--budgets", "1", "2", "--out", str(tmp_path / "out")]) == 2
+    assert "--budgets are of a source" in capsys.readouterr().err

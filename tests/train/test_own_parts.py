@@ -44,7 +44,7 @@ def checked(directory, own):
     for row in rows:
         assert row["rl/reward_frugal"] == pytest.approx(row["rl/reward"], abs=1e-6)
         assert "rl/reward_frugal_measured" in row
-        assert row["rl/masked"] == 0
+        assert row["rl/masked"] == row["rl/outgrown"] < 1  # the world never fails; the small context may be too small
     assert sum(row["rl/invocations"] for row in rows) > 0
     assert rows[-1]["rl/search_success_rate"] == 1
     kept = {each["role"]: each for each in json.loads((directory / "objects.json").read_text())}

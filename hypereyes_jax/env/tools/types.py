@@ -10,7 +10,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found
-from hypereyes_jax.env.types import Invocation, Part, SearchBackend
+from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend
 
 
 class ToolError(Exception):
@@ -41,6 +41,13 @@ class SearchingEpisode(Protocol):
 
     def image(self, image_id: str) -> Image.Image:
         """An image of the question or a crop, by its id. Raises KeyError for an id that was never given."""
+        ...
+
+    async def ask_copy(self, question: Question) -> EpisodeResult:
+        """Has a copy of the policy play a question, with the budget that the rules give it.
+
+        Raises ToolError where episodes are played by nobody who could make copies.
+        """
         ...
 
     async def search(self, calls: Sequence[Call]) -> Found:

@@ -1,0 +1,41 @@
+"""Accuracy against rounds of search: under forced budgets, and where the policy stops by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hypereyes_jax.eval.benchmark_run import BenchmarkSummary
+from hypereyes_jax.study.types import Chart, Point
+
+
+def budget_name(name: str, budget: int) -> str:
+    """The stage under which the results of a forced budget are filed."""
+    return f"{name}-{budget}-rounds"
+
+
+def budget_curves(
+    summaries: Mapping[str, Sequence[BenchmarkSummary]], name: str, budgets: Sequence[int]
+) -> dict[str, Chart]:
+    """A chart for each benchmark, as the paper's Table 13 has it. Points are at the rounds that were really taken.
+
+    Args:
+      summaries: by stage, as `eval.benchmark_play.read_summaries` gives them.
+      name: the stage in which the policy stopped by itself.
+      budgets: those that were forced.
+    """
+    own = {each.benchmark: each for each in summaries.get(name, ())}
+    charts = {}
+    for benchmark, stopped in own.items():
+        forced = [
+            each
+            for budget in budgets
+            for each in summaries.get(budget_name(name, budget), ())
+            if each.benchmark == benchmark
+        ]
+        series = (("forced budget", tuple(map(_point, forced))), ("own stop", (_point(stopped),)))
+        charts[benchmark] = Chart(f"{name} on {benchmark}", "share right", series, "rounds a question")
+    return charts
+
+
+def _point(summary: BenchmarkSummary) -> Point:
+    return Point(summary.turns, summary.accuracy, summary.accuracy_low, summary.accuracy_high)
