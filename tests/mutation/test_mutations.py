@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MUTATIONS = json.loads(Path(__file__).with_name("mutations.json").read_text())
 SECONDS = 600  # a change that makes a test hang is noticed, too, but not quickly
-COPIED = ("hypereyes_jax", "tests", "pyproject.toml")
+COPIED = ("hypereyes_jax", "tests", "benchmarks", "pyproject.toml")  # tests use a benchmark's functions
 
 
 def name_of(mutation):

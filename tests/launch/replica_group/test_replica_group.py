@@ -202,12 +202,14 @@ def test_who_gets_no_sample_gets_one_that_weighs_nothing():
         spread([], 2)
 
 
-def test_only_drivers_play_and_all_their_questions_are_played_once():
-    everyone = [ReplicaGroups(index, ((0, 3), (1, 4), (2, 5))) for index in range(6)]
-    assert [each.drives for each in everyone] == [True] * 3 + [False] * 3
+@pytest.mark.parametrize("groups", [((0, 3), (1, 4), (2, 5)), ((0, 1), (2, 3), (4, 5))])
+def test_only_drivers_play_and_all_their_questions_are_played_once(groups):
+    everyone = [ReplicaGroups(index, groups) for index in range(6)]
+    drivers = [group[0] for group in groups]
+    assert [each.drives for each in everyone] == [index in drivers for index in range(6)]
     items = list(range(9))
     shares = [each.share(items) for each in everyone]
-    assert shares[3:] == [[], [], []]
+    assert [len(share) for share in shares] == [3 if index in drivers else 0 for index in range(6)]
     assert everyone[4].merge(shares) == items
     assert sorted(n for each in everyone for n in each.part(range(7))) == list(range(7))
     with pytest.raises(Exception, match=r"10 items a step do not divide among 3 processes that play \(of 6\)"):
