@@ -183,4 +183,4 @@ def test_fresh_adapters_are_drawn_within_one_over_the_root_of_their_inputs():
         # of some hundred uniform numbers the largest is close to the bound
         assert 0.9 * bound < np.abs(adapter["a"]).max() <= bound, name
         assert not np.any(adapter["b"])
-    assert not np.array_equal(*(lora.weights["layers"][name]["a"].ravel()[:64] for name in ("q", "o")))
+    assert not np.array_equal(*(lora.weights["layers"][name]["a"].ravel()[:64] for name in ("q", "k")))
