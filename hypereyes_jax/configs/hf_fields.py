@@ -86,6 +86,10 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
     if model_type not in ("qwen3_vl", "qwen3_vl_moe"):
         raise ValueError(f"model_type={model_type!r} is not a Qwen3-VL model (expected qwen3_vl or qwen3_vl_moe)")
     text_raw, vision_raw = (_section(left, name) for name in ("text_config", "vision_config"))
+    for name, part in (("text_config", text_raw), ("vision_config", vision_raw)):
+        inner = part.get("model_type", model_type)
+        if inner is not None and not str(inner).startswith("qwen3_vl"):
+            raise ValueError(f"{name}.model_type={inner!r} is not that of a Qwen3-VL model")
     # transformers ties by the outer flag alone; the inner one only matters where the outer is absent
     inner_tie = text_raw.pop("tie_word_embeddings", False)
     tie = left.pop("tie_word_embeddings", inner_tie)

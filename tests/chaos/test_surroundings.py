@@ -30,7 +30,7 @@ COMMANDS = {
     "synth": "synth --out {out}/synth --sft-questions 2 --rl-candidates 2 --eval-questions 2",
     "data check": "data check {data}/demonstrations.jsonl",
     "data show": "data show {data}/demonstrations.jsonl --out {out}/page.html",
-    "data convert": "data convert {data}/demonstrations.jsonl --out {out}/converted",
+    "data convert": "data convert {data}/demonstrations.jsonl {out}/converted",
     "store inspect": "search-store inspect {data}/s.sqlite",
     "store export": "search-store export {data}/s.sqlite {out}/s.jsonl",
     "store merge": "search-store merge {out}/new.sqlite {data}/s.sqlite",

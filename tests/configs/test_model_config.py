@@ -88,6 +88,8 @@ def test_each_preset_survives_the_round_trip_through_hf(name):
     ("raw", "message"),
     [
         (changed("", model_type="qwen2_vl"), "model_type='qwen2_vl'"),
+        (changed("text_config", model_type="llama"), "text_config.model_type='llama'"),
+        (changed("vision_config", model_type=7), "vision_config.model_type=7"),
         (changed("", quantization_config={}), "quantization_config"),
         (changed("text_config", rope_interleave=True), "rope_interleave"),
         (changed("text_config", hidden_act="gelu"), "hidden_act='gelu'"),

@@ -49,9 +49,9 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         width, height = image.size
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
             raise ImageError(f"the image has {width} x {height} pixels, which is too large")
+        image.load()  # first, for one that is cut short has no end, either
         if not limits.trailing_data and not _ends_as_it_should(data, image.format or ""):
             raise ImageError(f"the {image.format} file goes on behind the end of its image")
-        image.load()
         return to_rgb(upright(image))
 
 

@@ -168,3 +168,11 @@ def test_a_turned_picture_is_that_of_transformers(orientation, tmp_path):
     assert np.array_equal(np.asarray(image), np.asarray(load_image(str(path))))
     assert np.array_equal(np.asarray(upright(image)), np.asarray(image))  # once is enough
     assert displayed_size(path.read_bytes()) == image.size
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_an_image_that_is_cut_short_is_told_from_one_that_goes_on(format):
+    data = saved(format)
+    with pytest.raises(ImageError, match="not a readable") as told:
+        decode_image(data[: len(data) // 2])
+    assert "goes on behind" not in str(told.value)
