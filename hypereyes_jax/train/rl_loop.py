@@ -15,6 +15,7 @@ from hypereyes_jax.env.outages import OutageWatch, SystematicFailure, mask_reaso
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
+from hypereyes_jax.eval.records import write_records
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
 from hypereyes_jax.files import append_json_line, write_json
@@ -40,7 +41,7 @@ from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.kl_reference import KlReference
 from hypereyes_jax.train.method import LoadedMethod, RlMethod
 from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
-from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample
+from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample, validation_records
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.snapshots import Snapshots
@@ -48,6 +49,7 @@ from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_f
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from hypereyes_jax.train.types import SelectedQuestions, TrainingRun
 
+VALIDATION = "trajectories-validation.jsonl"
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 
 
@@ -162,7 +164,7 @@ class RlLoop:
                             self._save(checkpoints)
                         raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
                     if self._validation is not None and (step + 1) % self._validation.every == 0:
-                        values |= await self._validate(self._validation.questions)
+                        values |= await self._validate(self._validation.questions, step)
                         if snapshots is not None and "eval_accuracy" in values:
                             snapshots.keep_if_best(step + 1, values["eval_accuracy"], *self._weights())
                     give_back()
@@ -350,8 +352,11 @@ class RlLoop:
         if step % settings.checkpoint_every == 0:
             log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(picked))])
 
-    async def _validate(self, questions: Sequence[Question]) -> dict[str, float]:
-        """One rollout of each question, always with the same seeds; failures of the world are left out."""
+    async def _validate(self, questions: Sequence[Question], step: int) -> dict[str, float]:
+        """One rollout of each question, always with the same seeds; failures of the world are left out of the means.
+
+        The latest rollouts lie in `trajectories-validation.jsonl`, for the report.
+        """
         mine = self._processes.replicas.part(range(len(questions)))
         play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
         result = await unless_stopped(self._directory.stop, play)
@@ -359,9 +364,12 @@ class RlLoop:
         if self._processes.first_reason(self._directory.stop.reason) or result is None:
             return {}  # the next step ends the run
         played, _ = result
+        verdict_of_each = await verdicts(self._judge, played)
+        records = validation_records(played, verdict_of_each, step, self._judge.name)
+        write_records(self._directory.file(self._processes.own_name(VALIDATION)), records)
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
-            for t, verdict in zip(played, await verdicts(self._judge, played), strict=True)
+            for t, verdict in zip(played, verdict_of_each, strict=True)
             if t.result.stop is not StopReason.INFRASTRUCTURE and (t.result.answer is None or verdict is not None)
         ]
         everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]

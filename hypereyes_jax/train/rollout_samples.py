@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.eval.records import TrajectoryRecord, record_episode
 from hypereyes_jax.eval.rollout_files import TRAINING
 from hypereyes_jax.learner.experience import Experience
+from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.trackers import Sample
 
 
@@ -40,6 +43,38 @@ def rollout_records(group: Experience, step: int, judge: str) -> list[Trajectory
                     "rounds": int(group.rounds_G[n]),
                     "invocations": int(group.invocations_G[n]),
                 },
+            )
+        )
+    return records
+
+
+def validation_records(
+    played: Sequence[Trajectory], verdicts: Sequence[bool | None], step: int, judge: str
+) -> list[TrajectoryRecord]:
+    """Rollouts of the questions that the policy answers while it trains.
+
+    Args:
+      verdicts: whether each answer is right; None where the judge did not say.
+      step: after which they were played, counted from 0.
+      judge: the judge's name.
+    """
+    records = []
+    for trajectory, verdict in zip(played, verdicts, strict=True):
+        result = trajectory.result
+        outage = result.stop is StopReason.INFRASTRUCTURE
+        silent = verdict is None and result.answer is not None
+        records.append(
+            record_episode(
+                result,
+                stage="validation",
+                split=f"step {step}",
+                correct=None if outage or silent else bool(verdict),
+                masked="infrastructure" if outage else "judge" if silent else "",
+                judge=judge,
+                tokens=trajectory.context_tokens + trajectory.sampled_tokens,
+                sampled_tokens=trajectory.sampled_tokens,
+                seconds=trajectory.seconds,
+                extra={"step": step},
             )
         )
     return records

@@ -17,6 +17,7 @@ from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher, Unscored
@@ -31,6 +32,7 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.distillation import Distillation, TeacherServer, choose_teacher
 from hypereyes_jax.train.question_selection import SELECTION
+from hypereyes_jax.train.rl_loop import VALIDATION
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL
@@ -170,6 +172,7 @@ def test_an_rl_step_distils_from_a_server_that_scores_as_local_weights(tmp_path,
     assert values["rl/kl_to_teacher"] != 0
     assert values["rl/eval_accuracy"] in (0.0, 0.5, 1.0)  # of two questions
     assert (values["rl/eval_rounds"] > 0, values["rl/eval_masked"]) == (True, 0.0)
+    assert len(list(read_records(tmp_path / VALIDATION))) == 2
     local = LocalTeacher(model, params, MINIATURE_RL.pack(1), 0.8)
     for own, here in zip(found, asyncio.run(local.score(asked)), strict=True):
         np.testing.assert_allclose(own, here, atol=1e-4)  # float32, two programs, rows of other lengths
