@@ -38,6 +38,10 @@ class SourceSettings:
     """System prompt of demonstrations; without one, the row's own where its tool calls are ours, else the built-in one.
     """
 
+    turn_format: Literal["tags", "native"] = "tags"
+    """How the turns of demonstrations are written: in the paper's tags, or as Qwen's own models think and call
+    functions (native); evaluate and serve such a model with --episode.prompt-style native."""
+
     def options(self, **changed: Any) -> SourceOptions:
         """The options that `open_questions` and `open_examples` take. Raises UserError for a pair without "="."""
         from hypereyes_jax.data.sources import SourceOptions
@@ -52,6 +56,7 @@ class SourceSettings:
             "box_units": self.box_units,
             "tools": pairs("tools", self.tools),
             "system": self.data_system,
+            "turn_format": self.turn_format,
         }
         return SourceOptions(**(values | changed))
 

@@ -7,11 +7,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("notebook", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+LONG = {"your_reward"}  # it trains
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONG else path for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs_from_top_to_bottom(notebook):
     document = nbformat.read(notebook, as_version=4)
     executor = nbclient.NotebookClient(
-        document, timeout=240, kernel_name="python3", resources={"metadata": {"path": ROOT}}
+        document, timeout=600, kernel_name="python3", resources={"metadata": {"path": ROOT}}
     )
     executor.execute()  # raises CellExecutionError with the cell's traceback
     images = [out for cell in document.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]

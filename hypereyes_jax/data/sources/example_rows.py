@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.native_format import native_system, native_turn
 from hypereyes_jax.data.sources.conversations import Conversation, Message, conversation
 from hypereyes_jax.data.sources.fields import Fields, id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
@@ -70,9 +71,14 @@ def example_row(
 ) -> ExampleRow:
     """The demonstration of a row; tool calls are mapped, and counted in `report`. Raises BadRow."""
     if "turns" in row or "observations" in row:
-        return _ours(row)
-    talk = conversation(row, fields)
-    return _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
+        read = _ours(row)
+    else:
+        talk = conversation(row, fields)
+        read = _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
+    if options.turn_format == "tags":
+        return read
+    system = native_system() if options.system is None else options.system
+    return replace(read, system=system, turns=tuple(native_turn(turn) for turn in read.turns))
 
 
 def _ours(row: Row) -> ExampleRow:

@@ -97,6 +97,9 @@ class SourceOptions:
     """Foreign tool -> image_search or text_search, beside the names that are known."""
     system: str | None = None
     """System prompt of demonstrations; None = the row's own where its tool calls are ours, else the built-in one."""
+    turn_format: Literal["tags", "native"] = "tags"
+    """How the turns of demonstrations are written: in the paper's tags, or as Qwen's own models call functions. With
+    the latter goes the system prompt of that style, unless `system` names one."""
     max_row_bytes: int = 64 << 20
     """A longer row is refused before it is read."""
 
