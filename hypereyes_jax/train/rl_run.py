@@ -82,7 +82,7 @@ async def _train(
     samples = settings.prompts * settings.group
     async with (
         open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
-        _searching(settings, services.search, _share(run), own.search) as backend,
+        _searching(settings, services.search, search_share(run), own.search) as backend,
         judging(services.judge) as named_judge,
     ):
         judge = named_judge if own.judge is None else await own_judge(own.judge)
@@ -142,7 +142,7 @@ def _known(candidates: Sequence[Question], references: dict[str, tuple[int, int]
     return subset(candidates, [number for number, key in enumerate(question_ids(candidates)) if key in references])
 
 
-def _share(run: TrainingRun) -> RunShare:
+def search_share(run: TrainingRun) -> RunShare:
     """The process's place among those that play. The run's name is kept in its directory: continued, it goes on with
     what it has spent. Raises UserError in all processes if the first can't keep it."""
     processes, name, problem = run.processes, "", ""

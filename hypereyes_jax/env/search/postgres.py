@@ -71,6 +71,8 @@ class PostgresStore:
         self._renewal: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        if not read_only:  # of processes that were killed, for searches that nobody has made since
+            self._write(f"DELETE FROM {SCHEMA}.claims WHERE until < clock_timestamp() - interval '1 day'", ())
 
     def get(self, key: bytes) -> StoredSearch | None:
         sql = f"SELECT {_COLUMNS} FROM {SCHEMA}.searches WHERE key = %s"
