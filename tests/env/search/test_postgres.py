@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -270,16 +271,23 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
 
 
 def worker(url, name, count, lease=30.0):
+    """A process that searches. It says what into a file: a pipe that nobody empties would stop it."""
     words = [sys.executable, "-c", WORKER, url, name, str(count), str(lease)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+    said, problem = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `told`
+    process = subprocess.Popen(words, stdout=said, stderr=problem, env=environment)
+    process.said, process.problem = said, problem
+    return process
 
 
 def told(process, timeout=600):
     """(queries asked, queries found) of a worker that has ended."""
-    said, problem = process.communicate(timeout=timeout)
-    assert process.returncode in (0, -signal.SIGKILL), problem[-2000:]
-    lines = [json.loads(line) for line in said.splitlines() if line.endswith("]")]
+    code = process.wait(timeout)
+    with process.said as said, process.problem as problem:
+        said.seek(0)
+        problem.seek(0)
+        assert code in (0, -signal.SIGKILL), problem.read()[-2000:]
+        lines = [json.loads(line) for line in said.read().splitlines() if line.endswith("]")]
     return [query for kind, query in lines if kind == "asked"], [query for kind, query in lines if kind == "found"]
 
 
@@ -290,10 +298,11 @@ def stored(url):
 
 def test_a_kill_loses_nothing_that_was_acknowledged_and_its_searches_are_made_by_others(url):
     killed = worker(url, "killed", 4_000, lease=3.0)
-    first = [json.loads(killed.stdout.readline()) for _ in range(150)]
+    while len(stored(url)[0]) < 60:
+        assert killed.poll() is None
+        time.sleep(0.05)
     killed.kill()
     _, found = told(killed)
-    found += [query for kind, query in first if kind == "found"]
     held, _ = stored(url)
     assert len(found) > 20
     assert set(found) <= set(held)
@@ -406,13 +415,18 @@ def test_four_processes_with_half_their_searches_equal_ask_each_once_and_spend_e
 @pytest.mark.slow
 def test_restarts_and_a_kill_under_load_lose_nothing(server, url):
     workers = [worker(url, f"w{number}", 1_000, lease=4.0) for number in range(4)]
-    time.sleep(6)
+    while not any(query.startswith("of w0") for query in stored(url)[0]):
+        assert workers[0].poll() is None
+        time.sleep(0.05)
     workers[0].kill()
-    for _ in range(3):
+    restarts = 0
+    while restarts < 3 and any(process.poll() is None for process in workers[1:]):
         server.stop()
-        time.sleep(1.0)
+        time.sleep(0.5)
         server.start()
-        time.sleep(2.0)
+        time.sleep(1.0)
+        restarts += 1
+    assert restarts
     results = [told(process) for process in workers]
     asked = Counter(query for queries, _ in results for query in queries)
     assert [len(found) for _, found in results[1:]] == [1_000] * 3
@@ -420,5 +434,5 @@ def test_restarts_and_a_kill_under_load_lose_nothing(server, url):
     assert {query for _, found in results for query in found} <= set(held)
     assert round(spent / 0.015, 9) >= len(asked)
     repeated = {query: count for query, count in asked.items() if count > 1}
-    print(f"{len(asked)} searches, {len(repeated)} made again, ${spent}")
+    print(f"{restarts} restarts, {len(asked)} searches, {len(repeated)} made again, ${spent}")
     assert len(repeated) <= 32  # what the killed process had in flight
