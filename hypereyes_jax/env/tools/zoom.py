@@ -8,9 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.env.actions import ImageSearch, read_call
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
-from hypereyes_jax.env.tools.search import ImageSearchTool
+from hypereyes_jax.env.tools.regions import read_regions, region_parameters
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 
 
@@ -32,21 +31,10 @@ class Zoom:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        searched = ImageSearchTool().parameters["properties"]
-        area = searched["area"] | {"description": "a list of boxes [x1, y1, x2, y2], one for each region to show."}
-        image = searched["image_id"] | {"description": "the image to look at."}
-        return {"type": "object", "properties": {"image_id": image, "area": area}, "required": ["image_id", "area"]}
+        return region_parameters("the image to look at.", "show")
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
-        read = read_call({"name": "image_search", "arguments": dict(arguments)})
-        if not isinstance(read, ImageSearch):
-            raise ToolError(read.why if hasattr(read, "why") else "image_id and area are needed")
-        if not read.boxes:
-            raise ToolError('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]')
-        try:
-            image = episode.image(read.image_id)
-        except KeyError:
-            raise ToolError(f"there is no image {read.image_id}") from None
+        read, image = read_regions(arguments, episode)
         units, shown = episode.config.box_units, list[Image.Image]()
         for box in read.boxes[: self.most]:
             fractions = None if box is None else to_fractions(box, image.size, units)
