@@ -56,7 +56,16 @@ from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat, ContextChunk
 from hypereyes_jax.processing.tokenizer import train_tokenizer
-from hypereyes_jax.rollout import DecodeRequest, Engine, Generator, Seat, Timeline, Trajectory, programs, run_episodes
+from hypereyes_jax.rollout import (
+    DecodeRequest,
+    Engine,
+    Generator,
+    GeneratorSession,
+    Timeline,
+    Trajectory,
+    programs,
+    run_episodes,
+)
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.types import SchedulerCounts
 from hypereyes_jax.runs.memory import keep_freed
@@ -125,7 +134,7 @@ class VariedLengths:
     def __init__(self, generator: Generator):
         self.generator = generator
 
-    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Seat:
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> GeneratorSession:
         return await self.generator.open(seed, replace(sampling, max_new_tokens=turn_limit(seed)), stop_ids)
 
 

@@ -42,9 +42,9 @@ async def lock_step(policy: Policy, slots: int, lengths: list[int]) -> tuple[int
 
             async def one(number: int) -> int:
                 sampling = SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=lengths[number])
-                seat = await scheduler.open(number, sampling, ())
-                turn = await seat.turn(prompt(policy, number))
-                await seat.close()
+                session = await scheduler.open(number, sampling, ())
+                turn = await session.turn(prompt(policy, number))
+                await session.close()
                 assert turn.sampled is not None
                 return len(turn.sampled.tokens)
 

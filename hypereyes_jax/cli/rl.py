@@ -8,7 +8,7 @@ First the questions are selected: those that the policy fails at once and solves
 groups of episodes, scores and ranks them, and makes one update. Killed at any moment, the same command continues from
 its last checkpoint. With several devices or processes (`--distributed.join` in each) every process plays its share of
 the questions on rollout engines of its own devices, and one training step runs over all devices. A model that needs
-more devices than a process has is sampled by teams of processes: the first of a team plays, the others follow.
+more devices than a process has is sampled by groups of processes: the first of a group plays, the others follow.
 """
 
 from __future__ import annotations

@@ -125,11 +125,11 @@ class Agent:
 
         async def reply() -> str:
             async with self.engines.running() as generator:
-                seat = await generator.open(seed, sampling, self.chat.stop_ids)
+                session = await generator.open(seed, sampling, self.chat.stop_ids)
                 try:
-                    turn = await seat.turn(self.chat.prompt(system, parts))
+                    turn = await session.turn(self.chat.prompt(system, parts))
                 finally:
-                    await seat.close()
+                    await session.close()
             if turn.sampled is None:
                 why = turn.why or f"it does not fit a context of {self.context} tokens"
                 raise UserError(f"the message can't be read ({turn.end}): {why}.")

@@ -35,11 +35,11 @@ class CheckpointPlayer:
     async def answer(self, question: Question, seed: int) -> DirectAnswer:
         context = self._chat.prompt(DIRECT, question.parts)
         greedy = replace(self._sampling, temperature=0.0, top_p=1.0)
-        seat = await self._generator.open(seed, greedy, self._chat.stop_ids)
+        session = await self._generator.open(seed, greedy, self._chat.stop_ids)
         try:
-            turn = await seat.turn(context)
+            turn = await session.turn(context)
         finally:
-            await seat.close()
+            await session.close()
         if turn.sampled is None:
             raise PlayerError(turn.why or "the question does not fit the context")
         text = self._chat.decode(turn.sampled.tokens).strip()

@@ -2,7 +2,7 @@
 
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig, SchedulerConfig
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, Sampled
-from hypereyes_jax.rollout.episodes import Generator, GeneratorError, RolloutLimits, Seat, run_episodes
+from hypereyes_jax.rollout.episodes import Generator, GeneratorError, GeneratorSession, RolloutLimits, run_episodes
 from hypereyes_jax.rollout.scheduler import Scheduler
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import Trajectory, Turn, TurnEnd
@@ -13,12 +13,12 @@ __all__ = [
     "EngineConfig",
     "Generator",
     "GeneratorError",
+    "GeneratorSession",
     "RolloutLimits",
     "Sampled",
     "SamplingConfig",
     "Scheduler",
     "SchedulerConfig",
-    "Seat",
     "Timeline",
     "Trajectory",
     "Turn",

@@ -1,7 +1,7 @@
 """What an engine keeps on its replica's devices, and the few calls that work on it. Knows slots, no sequences.
 
 Every call is one device program on host arrays. Where a replica's devices lie in several processes, each of them has a
-`Device` with its part of the same arrays, and makes the same calls in the same order: see `team`.
+`Device` with its part of the same arrays, and makes the same calls in the same order: see `launch.replica_group`.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Engine:
       version: number stamped on sampled tokens until `set_weights`.
       kernels: implementations; None = the best known for the platform.
       mesh: the one that `params` are sharded over, with a "tensor" axis that divides the heads; None = one device.
-      announced: where other processes hold a part of the mesh, makes its calls theirs, too: `team.Announcer.announced`.
+      shared_calls: where other processes hold a part of the mesh, makes its calls theirs, too.
 
     Raises ValueError for settings that do not fit each other.
     """
@@ -94,15 +94,15 @@ class Engine:
         version: int = 0,
         kernels: Kernels | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        announced: Callable[[Device], DeviceCalls] | None = None,
+        shared_calls: Callable[[Device], DeviceCalls] | None = None,
     ):
         self.config = config
         self.settings = settings = settings or EngineConfig()
         self.version = version
         self.device = Device(config, params, settings, lora=lora, kernels=kernels, mesh=mesh)
-        if self.device.spans_processes and announced is None:
-            raise ValueError("other processes hold a part of this replica: say by `announced` how they follow")
-        self._calls: DeviceCalls = self.device if announced is None else announced(self.device)
+        if self.device.spans_processes and shared_calls is None:
+            raise ValueError("other processes hold a part of this replica: say by `shared_calls` how they follow")
+        self._calls: DeviceCalls = self.device if shared_calls is None else shared_calls(self.device)
         self.counts = EngineCounts()
         self.in_use = False  # by a scheduler; two would give out the same slots
         self.images = ImagePool(config, settings, self._calls)

@@ -25,7 +25,7 @@ OnEnd = Callable[[int, Trajectory], None]
 OnSampled = Callable[[Sampled], None]
 
 
-class Seat(Protocol):
+class GeneratorSession(Protocol):
     """One rollout at a generator, whichever engine is behind it."""
 
     async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn: ...
@@ -36,7 +36,7 @@ class Seat(Protocol):
 class Generator(Protocol):
     """Anything that answers token ids with sampled token ids: a `Scheduler`, `Replicas`, or a server's client."""
 
-    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Seat: ...
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> GeneratorSession: ...
 
 
 class GeneratorError(Exception):
@@ -161,21 +161,21 @@ async def _play(
 ) -> Trajectory:
     started = time.perf_counter()
     rollout = _Rollout(episode)
-    seat = await generator.open(seed, sampling, chat.stop_ids)
+    session = await generator.open(seed, sampling, chat.stop_ids)
     try:
         async with asyncio.timeout(limits.episode_seconds):
-            await _turns(seat, rollout, chat, limits, timeline, track)
+            await _turns(session, rollout, chat, limits, timeline, track)
     except TimeoutError:
         episode.fail_infrastructure(f"the episode took more than its {limits.episode_seconds:g} s")
     except GeneratorError as error:
         episode.fail_infrastructure(f"the generator failed: {error}")
     finally:
-        await seat.close()
+        await session.close()
     return Trajectory(tuple(rollout.chunks), episode.result(), time.perf_counter() - started)
 
 
 async def _turns(
-    seat: Seat,
+    session: GeneratorSession,
     rollout: _Rollout,
     chat: ChatFormat,
     limits: RolloutLimits,
@@ -185,7 +185,7 @@ async def _turns(
     episode, chunks = rollout.episode, rollout.chunks
     context = chat.prompt(episode.system, episode.prompt())
     while True:
-        turn = await seat.turn(context)
+        turn = await session.turn(context)
         if turn.sampled is not None:
             chunks += [context, turn.sampled]
         elif not chunks:

@@ -11,20 +11,20 @@ from typing import NamedTuple
 from hypereyes_jax.rollout.sequence import Prompt
 
 
-class Leftover(NamedTuple):
+class CachedPrefix(NamedTuple):
     prompt: Prompt
     epoch: int  # of the weights that wrote it
 
 
-class Leftovers:
+class PrefixCache:
     """What each free slot still holds. Host bookkeeping only."""
 
     def __init__(self) -> None:
-        self._of: dict[int, Leftover] = {}
+        self._of: dict[int, CachedPrefix] = {}
 
-    def note(self, slot: int, left: Leftover) -> None:
+    def note(self, slot: int, prefix: CachedPrefix) -> None:
         """The slot was given back with this prompt in it."""
-        self._of[slot] = left
+        self._of[slot] = prefix
 
     def find(self, prompt: Prompt, epoch: int, whole: bool = False) -> tuple[int, int] | None:
         """(slot, positions): where most of the prompt is, written by the weights in use; None if none of it is.
@@ -33,8 +33,8 @@ class Leftovers:
           whole: only where all of it is.
         """
         best: tuple[int, int] | None = None
-        for slot, left in self._of.items():
-            count = prompt.shared(left.prompt) if left.epoch == epoch else 0
+        for slot, prefix in self._of.items():
+            count = prompt.shared(prefix.prompt) if prefix.epoch == epoch else 0
             if whole and count < prompt.positions:
                 continue
             if count > (0 if best is None else best[1]):

@@ -19,7 +19,7 @@ import numpy as np
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
-from hypereyes_jax.rollout.prefix_cache import Leftover, Leftovers
+from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import Step, Swap
@@ -44,7 +44,7 @@ class Scheduler:
         self._running: list[Session] = []
         self._parked: OrderedDict[Session, None] = OrderedDict()  # with a slot, longest parked first
         self._retired: list[Session] = []
-        self._leftovers = Leftovers()
+        self._prefixes = PrefixCache()
         self._offloaded = 0  # bytes
         self._epoch = 0
         self._swap: Swap | None = None
@@ -76,7 +76,7 @@ class Scheduler:
         self.engine.in_use = False
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Session:
-        """A seat for one rollout; it needs no slot until its first turn. Waits if a swap is to come first."""
+        """A session for one rollout; it needs no slot until its first turn. Waits if a swap is to come first."""
         while self._swap is not None and self._swap.mode == "finish":
             await asyncio.wait([self._swap.done])
         session = Session(self, self.engine.new_sequence(seed), sampling, stop_ids)
@@ -237,23 +237,23 @@ class Scheduler:
         self._admit(step)
         if not self._running:
             return None
-        leaders = {session.prompt.key: session for session in reversed(self._holders()) if session.prompt is not None}
-        followers: dict[bytes, list[Session]] = {}
+        readers = {session.prompt.key: session for session in reversed(self._holders()) if session.prompt is not None}
+        sharers: dict[bytes, list[Session]] = {}
         for session in self._running:
             if not session.sequence.unread:
                 continue
             assert session.prompt is not None
             key = session.prompt.key
             fresh = session.sequence.filled < session.prompt.positions and session not in step.restores
-            leader = leaders.get(key) if fresh and self.settings.share_prompts else None
-            if leader is None:
+            reader = readers.get(key) if fresh and self.settings.share_prompts else None
+            if reader is None:
                 step.extends.append(session)
                 if fresh and session.epoch == self._epoch:
-                    leaders.setdefault(key, session)
-            elif leader.holds_prompt:
-                followers.setdefault(key, []).append(session)
-            # else: the leader is still reading the prompt they share
-        step.shares = [(leaders[key], group) for key, group in followers.items()]
+                    readers.setdefault(key, session)
+            elif reader.holds_prompt:
+                sharers.setdefault(key, []).append(session)
+            # else: the reader is still reading the prompt they share
+        step.shares = [(readers[key], group) for key, group in sharers.items()]
         return step
 
     def _holders(self) -> list[Session]:
@@ -269,7 +269,7 @@ class Scheduler:
         blocked: deque[Session] = deque()
         while self._waiting:
             session = self._waiting.popleft()
-            if session.sequence.slot is None and not self._seat(session, step):
+            if session.sequence.slot is None and not self._assign_slot(session, step):
                 blocked.append(session)
                 continue
             if session in self._parked:
@@ -278,7 +278,7 @@ class Scheduler:
             self._begin(session)
         self._waiting = blocked
 
-    def _seat(self, session: Session, step: Step) -> bool:
+    def _assign_slot(self, session: Session, step: Step) -> bool:
         if not self.engine.free_slots:
             longest = next(iter(self._parked), None)
             if longest is None:
@@ -288,7 +288,7 @@ class Scheduler:
             self._evict(longest, step)
         left = self._left_for(session)
         self.engine.acquire(session.sequence, None if left is None else left[0])
-        self._leftovers.forget(session.sequence.held_slot)
+        self._prefixes.forget(session.sequence.held_slot)
         session.adopts = 0 if left is None else left[1]
         if session.saved is not None:
             step.restores[session] = session.saved
@@ -307,12 +307,12 @@ class Scheduler:
         if session.prompt is None:
             assert session.context is not None
             session.prompt = session.context.as_prompt()
-        return self._leftovers.find(session.prompt, self._epoch, whole=self.engine.settings.whole_prompts)
+        return self._prefixes.find(session.prompt, self._epoch, whole=self.engine.settings.whole_prompts)
 
     def _release(self, session: Session) -> None:
         sequence = session.sequence
         if session.holds_prompt and session.prompt is not None:
-            self._leftovers.note(sequence.held_slot, Leftover(session.prompt, session.epoch))
+            self._prefixes.note(sequence.held_slot, CachedPrefix(session.prompt, session.epoch))
         self.engine.release(sequence)
 
     def _evict(self, session: Session, step: Step) -> None:
@@ -351,9 +351,9 @@ class Scheduler:
             session.saved = self.engine.save(slot, filled)
         for session, saved in step.restores.items():
             self.engine.restore(session.sequence, saved)
-        for leader, group in step.shares:
-            assert leader.prompt is not None
-            self.engine.share(leader.sequence, [s.sequence for s in group], leader.prompt.positions)
+        for reader, group in step.shares:
+            assert reader.prompt is not None
+            self.engine.share(reader.sequence, [s.sequence for s in group], reader.prompt.positions)
         unread = [session for session in step.extends if session.sequence.unread]
         for _ in range(self.settings.extends_per_step):
             if not unread:

@@ -1,4 +1,4 @@
-"""One rollout's seat at a scheduler, and what the scheduler notes about it."""
+"""One rollout at a scheduler, and what the scheduler notes about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypereyes_jax.rollout.sequence import Prepared, Prompt, Sequence
 from hypereyes_jax.rollout.types import Turn, TurnEnd
 
 
-class Desk(Protocol):
+class SessionScheduler(Protocol):
     """What a session asks of its scheduler."""
 
     engine: Engine
@@ -33,10 +33,12 @@ class SessionState(Enum):
 
 
 class Session:
-    """One rollout's seat at a scheduler. `turn` is asked by one task at a time."""
+    """One rollout at a scheduler. `turn` is asked by one task at a time."""
 
-    def __init__(self, desk: Desk, sequence: Sequence, sampling: SamplingConfig, stop_ids: tuple[int, ...]):
-        self._desk = desk
+    def __init__(
+        self, scheduler: SessionScheduler, sequence: Sequence, sampling: SamplingConfig, stop_ids: tuple[int, ...]
+    ):
+        self._scheduler = scheduler
         self.sequence = sequence
         self.sampling = sampling
         self.stop_ids = stop_ids
@@ -76,14 +78,14 @@ class Session:
         if self.closed or not self.usable:
             raise RuntimeError("turn() on a session that is closed, was cancelled, or has a turn under way")
         try:
-            prepared = await self._desk.prepare(context)
+            prepared = await self._scheduler.prepare(context)
         except ValueError as error:
             return Turn(None, TurnEnd.UNREADABLE, str(error))
-        if not self._desk.engine.fits(self.sequence, prepared):
+        if not self._scheduler.engine.fits(self.sequence, prepared):
             return Turn(None, TurnEnd.CONTEXT)
         self.future = asyncio.get_running_loop().create_future()
         self.on_sampled = on_sampled
-        self._desk.submit(self, prepared)
+        self._scheduler.submit(self, prepared)
         self.usable = False  # until the turn ends: one that is cancelled leaves a record that nobody can go on from
         try:
             turn = await self.future
@@ -96,4 +98,4 @@ class Session:
         """Gives everything back. Safe to call twice."""
         if not self.closed:
             self.closed = True
-            self._desk.retire(self)
+            self._scheduler.retire(self)

@@ -135,7 +135,7 @@ async def select(
         give_back()  # without it the process grew by 5 GiB over 4,000 episodes
 
     await attempt_all()
-    await rollouts.rest()
+    await rollouts.finish_plays()
     reason = processes.first_reason(directory.stop.reason)
     if reason:
         raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command goes on.")

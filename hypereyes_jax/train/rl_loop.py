@@ -230,7 +230,7 @@ class RlLoop:
         seeds = [int(seed) for row in processes.replicas.share(rows) for seed in row]
         play = self._rollouts.play(repeated, self._backend, seeds, group=settings.group, timeline=timeline)
         result = await unless_stopped(self._directory.stop, play)
-        await self._rollouts.rest()
+        await self._rollouts.finish_plays()
         # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
         # ends after it.
         reason = processes.first_reason(self._directory.stop.reason)
@@ -312,7 +312,7 @@ class RlLoop:
         self, samples: Sequence[TrainingSample], laps: Laps
     ) -> tuple[list[TrainingSample], dict[str, float]]:
         """(what this process feeds to the learner, failed samples with the teacher's log-probs; counts)."""
-        own = await self._rollouts.handed_out(samples)
+        own = await self._rollouts.scatter(samples)
         laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
         scored, counts = await self._distillation(own)
         laps.lap("teacher")
@@ -360,7 +360,7 @@ class RlLoop:
         mine = self._processes.replicas.part(range(len(questions)))
         play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
         result = await unless_stopped(self._directory.stop, play)
-        await self._rollouts.rest()
+        await self._rollouts.finish_plays()
         if self._processes.first_reason(self._directory.stop.reason) or result is None:
             return {}  # the next step ends the run
         played, _ = result

@@ -19,7 +19,7 @@ from hypereyes_jax.env.own_prompt import PromptFunction
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.launch.replica_group.calls import Announcer, Listener
+from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker
 from hypereyes_jax.launch.replica_group.connect import connect
 from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
 from hypereyes_jax.learner.packing import TrainingSample
@@ -40,15 +40,15 @@ class Played(NamedTuple):
 
 
 class RolloutEngines:
-    """Engines with the same weights. A `with` statement around their use tells the others of a team how it ended.
+    """Engines with the same weights. A `with` statement around their use tells the others of a group how it ended.
 
     Args:
       engines: those of this process's devices, or a server; none in a process that follows.
       chat: renders messages to tokens.
       scale: the rules of episodes and sampling.
       copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
-      followers: of this process's only engine, which lies on the devices of several processes.
-      following: this process's part of another one's engine, and that one.
+      workers: of this process's only engine, which lies on the devices of several processes.
+      driver: this process's part of another one's engine, and that one.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class RolloutEngines:
         chat: ChatFormat,
         scale: TrainingSizes,
         copies: ReplicaWeights | None = None,
-        followers: Announcer | None = None,
-        following: tuple[Device, Listener] | None = None,
+        workers: GroupDriver | None = None,
+        driver: tuple[Device, GroupWorker] | None = None,
     ):
         self.engines = engines
         self.chat = chat
         self.scale = scale
         self._copies = copies
-        self._followers, self._following = followers, following
+        self._workers, self._driver = workers, driver
         self._keeps_base = False  # engines keep weights that do not train, while a step is computed
         self._tools: tuple[Tool, ...] = ()
         self._prompt: PromptFunction | None = None
@@ -85,26 +85,26 @@ class RolloutEngines:
 
         Args:
           copies: makes them.
-          processes: in the teams of the replicas.
+          processes: in the groups of the replicas.
           at_once: rollouts that all processes play at a time; no engine gets more slots than its share of them.
           lora: adapters on the learner's mesh, where adapters train. Engines then keep the weights beside them, if
             they have a copy of their own, and `publish` sends adapters alone.
 
-        Raises UserError if the processes of a team can't reach each other.
+        Raises UserError if the processes of a replica group can't reach each other.
         """
         link = connect(processes, _end)
         slots = min(scale.slots, -(-at_once // len(copies.grid)))
         settings = replace(scale, slots=slots).engine()
         adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
         placed = list(zip(copies(params), adapters, copies.meshes, strict=True))
-        if isinstance(link, Listener):
+        if isinstance(link, GroupWorker):
             (own, own_lora, replica), *_ = placed
             device = Device(model, own, settings, lora=own_lora, mesh=replica)
-            made = cls(Engines([]), chat, scale, copies, following=(device, link))
+            made = cls(Engines([]), chat, scale, copies, driver=(device, link))
         else:
-            announced = None if link is None else link.announced
+            shared_calls = None if link is None else link.shared_calls
             engines = [
-                Engine(model, own, settings, lora=own_lora, mesh=replica, announced=announced)
+                Engine(model, own, settings, lora=own_lora, mesh=replica, shared_calls=shared_calls)
                 for own, own_lora, replica in placed
             ]
             made = cls(Engines(engines), chat, scale, copies, link)
@@ -118,7 +118,7 @@ class RolloutEngines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         why = "" if error is None else f"{type(error).__name__}: {error}"
-        for end in (self._followers, None if self._following is None else self._following[1]):
+        for end in (self._workers, None if self._driver is None else self._driver[1]):
             if end is not None:
                 end.close(why)
 
@@ -140,8 +140,8 @@ class RolloutEngines:
         if self._copies is None:
             return
         self.engines.suspend(weights=not self._keeps_base)
-        if self._following is not None:
-            self._following[0].suspend(weights=not self._keeps_base)
+        if self._driver is not None:
+            self._driver[0].suspend(weights=not self._keeps_base)
 
     def publish(self, params: Any, version: int, lora: Lora | None = None) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on.
@@ -160,44 +160,44 @@ class RolloutEngines:
             self._set_adapters(adapters, version)
             return {"sync_gib": self._copies.received_bytes(lora) / 2**30}
         copies = self._copies(params)
-        if self._following is not None:
-            self._following[0].set_weights(copies[0], adapters[0])
+        if self._driver is not None:
+            self._driver[0].set_weights(copies[0], adapters[0])
         else:
             for engine, own, own_lora in zip(self.engines.all, copies, adapters, strict=True):
                 engine.set_weights(own, own_lora, version)
         return {"sync_gib": self._copies.received_bytes(params if lora is None else lora) / 2**30}
 
     def _set_adapters(self, adapters: Sequence[Any], version: int) -> None:
-        if self._following is not None:
-            self._following[0].set_adapters(adapters[0])
+        if self._driver is not None:
+            self._driver[0].set_adapters(adapters[0])
             return
         for engine, own in zip(self.engines.all, adapters, strict=True):
             engine.set_adapters(own, version)
 
-    async def rest(self) -> None:
-        """Every process calls it after its plays: those that follow have worked for their leader until then."""
-        if self._followers is not None:
-            self._followers.rest()
-        if self._following is not None:
-            device, leader = self._following
+    async def finish_plays(self) -> None:
+        """Every process calls it after its plays: those that follow have worked for their driver until then."""
+        if self._workers is not None:
+            self._workers.release()
+        if self._driver is not None:
+            device, driver = self._driver
             try:
-                await asyncio.to_thread(leader.follow, device)
+                await asyncio.to_thread(driver.serve, device)
             except asyncio.CancelledError:
-                leader.stop()
+                driver.stop()
                 raise
 
-    async def handed_out(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-        """This process's part of what its team's leader has to train on; every process calls it.
+    async def scatter(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+        """This process's part of what its replica group's driver has to train on; every process calls it.
 
         Args:
-          samples: the leader's, at least one; of a process that follows none.
+          samples: the driver's, at least one; of a process that follows none.
         """
-        if self._following is not None:
-            return from_message(await asyncio.to_thread(self._following[1].handed))
-        if self._followers is None:
+        if self._driver is not None:
+            return from_message(await asyncio.to_thread(self._driver[1].receive))
+        if self._workers is None:
             return list(samples)
-        own, *others = spread(samples, 1 + len(self._followers))
-        self._followers.hand_out([to_message(part) for part in others])
+        own, *others = spread(samples, 1 + len(self._workers))
+        self._workers.scatter([to_message(part) for part in others])
         return own
 
     async def play(

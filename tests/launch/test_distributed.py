@@ -182,7 +182,7 @@ def test_one_process_dying_ends_the_other_with_a_message():
             continue
         (code, dead), (other_code, other) = (first, second) if failing == "0" else (second, first)
         assert other_code not in (0, None)
-        # the leader's connection breaks; another's heartbeat stops, and it is named by its number
+        # the driver's connection breaks; another's heartbeat stops, and it is named by its number
         wanted = "leader task was preempted/died" if failing == "0" else "unhealthy (stopped sending heartbeats):\n1\n"
         assert wanted in other, other[-2000:]
         if end == "error":

@@ -327,7 +327,7 @@ def first_mesh(name):
 @pytest.mark.parametrize(
     ("recipe", "mesh", "replica", "said"),
     [
-        ("hypereyes_235b_rl", "v6e_256", 64, ""),  # 4 leaders
+        ("hypereyes_235b_rl", "v6e_256", 64, ""),  # 4 drivers
         ("hypereyes_235b_rl", "v5p_256", 16, ""),
         ("hypereyes_235b_rl", "h20_8x8_paper", 8, ""),
         ("hypereyes_235b_rl", "h20_8x8", 16, ""),

@@ -9,7 +9,7 @@ import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.rollout import Scheduler, TurnEnd
-from hypereyes_jax.rollout.prefix_cache import Leftover, Leftovers
+from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
 from hypereyes_jax.rollout.sequence import Prompt
 from tests.rollout.paced import SAMPLING
 
@@ -85,10 +85,10 @@ async def test_a_rollout_is_stale_beyond_the_lag_of_its_first_sampled_token(make
 
 
 def test_a_slot_given_back_is_of_use_as_far_as_its_prompt_is_the_same():
-    left = Leftovers()
-    left.note(0, Leftover(prompt_of(b"x", 1, 2, 3, 4, 5), epoch=1))
-    left.note(1, Leftover(prompt_of(b"y", 1, 2, 3, 9, 9), epoch=1))
-    left.note(2, Leftover(prompt_of(b"z", 1, 2, 3, 4, 5, 6, 7), epoch=0))  # other weights wrote it
+    left = PrefixCache()
+    left.note(0, CachedPrefix(prompt_of(b"x", 1, 2, 3, 4, 5), epoch=1))
+    left.note(1, CachedPrefix(prompt_of(b"y", 1, 2, 3, 9, 9), epoch=1))
+    left.note(2, CachedPrefix(prompt_of(b"z", 1, 2, 3, 4, 5, 6, 7), epoch=0))  # other weights wrote it
     asked = prompt_of(b"w", 1, 2, 3, 4, 8, 8)
     assert left.find(asked, 1) == (0, 4)  # most of it is in slot 0
     assert left.find(asked, 1, whole=True) is None

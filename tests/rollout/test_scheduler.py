@@ -79,13 +79,13 @@ async def test_a_prompt_is_read_once_however_far_apart_its_samples_are(make_engi
     async with Scheduler(engine) as scheduler:
         sampled = {}
         for seed in range(3):
-            seat = await scheduler.open(seed, SAMPLING, ())
-            sampled[seed] = (await seat.turn(prompt)).sampled.tokens.tolist()
-            await seat.close()
+            session = await scheduler.open(seed, SAMPLING, ())
+            sampled[seed] = (await session.turn(prompt)).sampled.tokens.tolist()
+            await session.close()
         assert engine.counts.extend_tokens == once
-        for _ in range(2):  # seats that stay open: the second wave evicts the first
-            seats = [await scheduler.open(seed, SAMPLING, ()) for seed in range(SETTINGS.slots)]
-            turns = await asyncio.gather(*(seat.turn(prompt) for seat in seats))
+        for _ in range(2):  # sessions that stay open: the second wave evicts the first
+            sessions = [await scheduler.open(seed, SAMPLING, ()) for seed in range(SETTINGS.slots)]
+            turns = await asyncio.gather(*(session.turn(prompt) for session in sessions))
             assert [turn.sampled.tokens.tolist() for turn in turns[:3]] == list(sampled.values())
         assert engine.counts.extend_tokens == once
         other = chat.prompt("search", ["what is number 1?"])
@@ -94,8 +94,8 @@ async def test_a_prompt_is_read_once_however_far_apart_its_samples_are(make_engi
         await late.turn(other)
         assert engine.counts.extend_tokens == 2 * once - alike
         await scheduler.swap(engine.params, None, 1)  # what other weights have written is of no use
-        for seat in seats:
-            await seat.close()
+        for session in sessions:
+            await session.close()
         late = await scheduler.open(0, SAMPLING, ())
         assert (await late.turn(prompt)).sampled.tokens.tolist() == sampled[0]
         assert engine.counts.extend_tokens == 3 * once - alike
@@ -113,9 +113,9 @@ async def test_a_prompt_that_begins_like_an_earlier_one_reads_the_rest_only(make
         for number, prompt in enumerate(prompts):
             turns = []
             for each in (scheduler, apart):
-                seat = await each.open(number, SAMPLING, ())
-                turns.append(await seat.turn(prompt))
-                await seat.close()
+                session = await each.open(number, SAMPLING, ())
+                turns.append(await session.turn(prompt))
+                await session.close()
             assert turns[0].sampled.tokens.tolist() == turns[1].sampled.tokens.tolist()
             np.testing.assert_allclose(turns[0].sampled.logp_full, turns[1].sampled.logp_full, atol=1e-5)
     assert engine.counts.shared_tokens == 2 * head
@@ -129,9 +129,9 @@ async def test_where_only_whole_prompts_are_shared_no_bit_depends_on_who_came_be
         engine = make_engine(whole_prompts=whole)
         async with Scheduler(engine) as scheduler:
             for prompt in prompts:
-                seat = await scheduler.open(7, SAMPLING, ())
-                sampled = (await seat.turn(prompt)).sampled
-                await seat.close()
+                session = await scheduler.open(7, SAMPLING, ())
+                sampled = (await session.turn(prompt)).sampled
+                await session.close()
         return sampled.logp_full.tobytes(), engine.counts.shared_tokens
 
     wanted, _ = await after(second, whole=True)
@@ -201,10 +201,10 @@ async def test_a_closed_answer_counts_though_the_context_ended_in_its_turn(make_
 async def test_a_turn_cut_by_the_end_of_the_context_is_not_called_truncated(make_engine, chat):
     async with Scheduler(make_engine()) as scheduler:
         sampling = SamplingConfig(max_new_tokens=400)
-        seat = await scheduler.open(0, sampling, ())
-        turn = await seat.turn(chat.prompt("", ["a"]))
+        session = await scheduler.open(0, sampling, ())
+        turn = await session.turn(chat.prompt("", ["a"]))
         assert turn.end is TurnEnd.CONTEXT
-        assert seat.sequence.length == SETTINGS.context
+        assert session.sequence.length == SETTINGS.context
         short = await scheduler.open(0, SAMPLING, ())
         assert (await short.turn(chat.prompt("", ["a"]))).end is TurnEnd.LENGTH
 
@@ -214,8 +214,8 @@ async def test_truncated_turns_are_told_to_the_episode_and_stop_ids_end_a_turn(m
     await play(make_engine(), [episode], chat)
     assert episode.texts[0][1]  # six tokens, none of them a stop id
     async with Scheduler(make_engine()) as scheduler:
-        seat = await scheduler.open(1, SAMPLING, ())
-        first = (await seat.turn(chat.prompt("", ["a"]))).sampled.tokens
+        session = await scheduler.open(1, SAMPLING, ())
+        first = (await session.turn(chat.prompt("", ["a"]))).sampled.tokens
         stop = int(first[2])
         again = await scheduler.open(1, SAMPLING, (stop,))
         turn = await again.turn(chat.prompt("", ["a"]))
@@ -240,17 +240,17 @@ async def test_an_image_that_cannot_be_read_ends_one_rollout_only(make_engine, c
 async def test_a_cancelled_turn_frees_its_slot_and_its_session_is_done(make_engine, chat):
     engine = make_engine()
     async with Scheduler(engine) as scheduler:
-        seat = await scheduler.open(0, SamplingConfig(max_new_tokens=150), ())
-        task = asyncio.create_task(seat.turn(chat.prompt("", ["a"])))
-        while not seat.parts:  # noqa: ASYNC110 - nothing announces a decode call
+        session = await scheduler.open(0, SamplingConfig(max_new_tokens=150), ())
+        task = asyncio.create_task(session.turn(chat.prompt("", ["a"])))
+        while not session.parts:  # noqa: ASYNC110 - nothing announces a decode call
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         with pytest.raises(RuntimeError, match="cancelled"):
-            await seat.turn(chat.prompt("", ["a"]))
-        await seat.close()
-        await seat.close()
+            await session.turn(chat.prompt("", ["a"]))
+        await session.close()
+        await session.close()
         other = await scheduler.open(1, SAMPLING, ())
         await other.turn(chat.prompt("", ["a"]))
         assert engine.free_slots == SETTINGS.slots - 1
@@ -311,18 +311,18 @@ async def test_weights_swap_between_steps_and_every_token_tells_its_version(make
     engine = make_engine()
     nudged = jax.tree.map(lambda x: x * 1.1, params)
     async with Scheduler(engine) as scheduler:
-        seats = [await scheduler.open(n, SamplingConfig(max_new_tokens=60), ()) for n in range(3)]
+        sessions = [await scheduler.open(n, SamplingConfig(max_new_tokens=60), ()) for n in range(3)]
         prompt = chat.prompt("", ["a question"])
-        turns = [asyncio.create_task(seat.turn(prompt)) for seat in seats]
-        while not all(seat.parts for seat in seats):  # noqa: ASYNC110 - nothing announces a decode call
+        turns = [asyncio.create_task(session.turn(prompt)) for session in sessions]
+        while not all(session.parts for session in sessions):  # noqa: ASYNC110 - nothing announces a decode call
             await asyncio.sleep(0)
         swap = asyncio.create_task(scheduler.swap(nudged, None, 1, mode))
         if mode == "finish":
             done = [await turn for turn in turns]
             assert not swap.done()
             newcomer = asyncio.create_task(scheduler.open(9, SAMPLING, ()))
-            for seat in seats:
-                await seat.close()
+            for session in sessions:
+                await session.close()
             await swap
             await newcomer
             assert all((turn.sampled.version == 0).all() for turn in done)
@@ -409,11 +409,11 @@ def test_replicas_share_a_timeline_and_its_shares_are_of_them_all(tmp_path):
 async def test_a_suspended_engine_samples_the_same_once_it_has_weights_again(make_engine, chat, params, alone):
     engine = make_engine()
     async with Scheduler(engine) as scheduler:
-        seat = await scheduler.open(0, SAMPLING, ())
-        await seat.turn(chat.prompt("", ["a"]))
+        session = await scheduler.open(0, SAMPLING, ())
+        await session.turn(chat.prompt("", ["a"]))
         with pytest.raises(ValueError, match="1 slots are in use"):
             engine.suspend()
-        await seat.close()
+        await session.close()
     engine.suspend()
     assert engine.params is None
     engine.set_weights(params, None, 1)

@@ -40,9 +40,9 @@ def prompt(seed):
 
 async def play(generator):
     async def one(seed):
-        seat = await generator.open(seed, SamplingConfig(max_new_tokens=12), ())
-        turn = await seat.turn(prompt(seed))
-        await seat.close()
+        session = await generator.open(seed, SamplingConfig(max_new_tokens=12), ())
+        turn = await session.turn(prompt(seed))
+        await session.close()
         return turn.sampled
     return await asyncio.gather(*(one(seed) for seed in range(8)))
 

@@ -65,7 +65,7 @@ async def test_questions_that_state_their_reference_are_chosen_with_it_untried(s
     class NoRollouts:
         scale = MINIATURE_RL
 
-        async def rest(self):
+        async def finish_plays(self):
             pass
 
     with open_questions(source, bad_rows="skip") as questions:

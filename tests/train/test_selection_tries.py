@@ -59,7 +59,7 @@ class Rollouts:
             await asyncio.sleep(0)
         return done, 0.0
 
-    async def rest(self):
+    async def finish_plays(self):
         self.rested += 1
 
 

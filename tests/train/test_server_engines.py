@@ -67,8 +67,8 @@ async def test_each_version_of_the_adapter_is_pushed_and_sampled_with(tmp_path, 
         for version in (3, 4, 5):
             engines.set_weights(None, jax.tree.map(lambda x, v=version: x * v, lora), version)
             async with engines.running() as generator:
-                seat = await generator.open(0, SamplingConfig(top_p=1.0, max_new_tokens=3), (29,))
-                turn = await seat.turn(text(4))
+                session = await generator.open(0, SamplingConfig(top_p=1.0, max_new_tokens=3), (29,))
+                turn = await session.turn(text(4))
             asked = served.requests[-1]
             name = asked["lora_path"] if kind == "sglang" else asked["model"]
             assert re.fullmatch(rf"policy-v{version}-[0-9a-f]{{12}}", name)

@@ -1,8 +1,8 @@
 """A replica over several processes: one leads it, the others follow.
 
-The leader has the engine, the scheduler and the environment. It tells the followers each call before it makes it, and
+The driver has the engine, the scheduler and the environment. It tells the workers each call before it makes it, and
 they make the same one on their part of the devices: all run the same programs in the same order, as a mesh of several
-processes needs. A follower computes nothing on its own, and answers nothing: what a call gives, the leader reads from
+processes needs. A worker computes nothing on its own, and answers nothing: what a call gives, the driver reads from
 its own devices.
 
 A process may be inside of a device program that waits for another one for ever, when that one dies. So each end reads
@@ -27,65 +27,65 @@ from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 
-Lost = Callable[[str], None]  # is told why another process of the team can't be waited for any more
+Lost = Callable[[str], None]  # is told why another process of the replica group can't be waited for any more
 
 _REST, _FAILED, _BYE = "rest", "failed", "bye"
 _GRACE = 2.0  # seconds in which this process may end by itself: an error that all meet is told by each
 
 
 class Peer(NamedTuple):
-    """Another process of the team."""
+    """Another process of the replica group."""
 
     number: int  # of the process
     connection: socket.socket
 
 
-class Announcer:
-    """The leader's end.
+class GroupDriver:
+    """The driver's end.
 
     Args:
-      followers: connected.
-      lost: called in a thread of its own when a follower fails or is gone, unless this end is done by then.
+      workers: connected.
+      lost: called in a thread of its own when a worker fails or is gone, unless this end is done by then.
     """
 
-    def __init__(self, followers: Sequence[Peer], lost: Lost):
-        self._followers, self._lost = list(followers), lost
+    def __init__(self, workers: Sequence[Peer], lost: Lost):
+        self._workers, self._lost = list(workers), lost
         self._closed = threading.Event()
-        for peer in self._followers:
-            threading.Thread(target=self._watch, args=(peer,), name=f"follower {peer.number}", daemon=True).start()
+        for peer in self._workers:
+            threading.Thread(target=self._watch, args=(peer,), name=f"worker {peer.number}", daemon=True).start()
 
     def __len__(self) -> int:
-        return len(self._followers)
+        return len(self._workers)
 
-    def announced(self, device: Device) -> DeviceCalls:
-        """The device's calls, made by the followers, too."""
-        return _Announced(device, self)
+    def shared_calls(self, device: Device) -> DeviceCalls:
+        """The device's calls, made by the workers, too."""
+        return _DriverCalls(device, self)
 
-    def tell(self, message: Message) -> None:
-        """Raises ConnectionError if a follower is gone."""
+    def broadcast(self, message: Message) -> None:
+        """Raises ConnectionError if a worker is gone."""
         pieces = message.encoded()
-        for peer in self._followers:
+        for peer in self._workers:
             _send(peer, pieces)
 
-    def hand_out(self, messages: Sequence[Message]) -> None:
-        """One message to each follower. Raises ConnectionError if one is gone."""
-        for peer, message in zip(self._followers, messages, strict=True):
+    def scatter(self, messages: Sequence[Message]) -> None:
+        """One message to each worker. Raises ConnectionError if one is gone."""
+        for peer, message in zip(self._workers, messages, strict=True):
             _send(peer, message.encoded())
 
-    def rest(self) -> None:
-        """Lets the followers return from `Listener.follow`."""
-        self.tell(Message(_REST))
+    def release(self) -> None:
+        """Lets the workers return from `GroupWorker.serve`."""
+        self.broadcast(Message(_REST))
 
     def close(self, why: str = "") -> None:
         """Ends the connections.
 
         Args:
-          why: this process failed; the followers' `lost` is told so. This end's own still hears of them: a process that
+          why: this process failed; the workers' `lost` is told so. This end's own still hears of them: a process that
             failed waits for the others as it ends, and some may never come.
         """
         if not why:
             self._closed.set()
-        for peer in self._followers:
+        for peer in self._workers:
             _part(peer, why)
 
     def _watch(self, peer: Peer) -> None:
@@ -94,45 +94,45 @@ class Announcer:
             self._lost(why)
 
 
-class Listener:
-    """A follower's end.
+class GroupWorker:
+    """A worker's end.
 
     Args:
-      leader: connected.
-      lost: called in a thread of its own when the leader fails or is gone, unless this end is done by then.
+      driver: connected.
+      lost: called in a thread of its own when the driver fails or is gone, unless this end is done by then.
     """
 
-    def __init__(self, leader: Peer, lost: Lost):
-        self._leader, self._lost = leader, lost
+    def __init__(self, driver: Peer, lost: Lost):
+        self._driver, self._lost = driver, lost
         self._closed = threading.Event()
         self._kept: dict[int, Kept] = {}
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name=f"leader {leader.number}", daemon=True).start()
+        threading.Thread(target=self._read, name=f"driver {driver.number}", daemon=True).start()
 
-    def follow(self, device: Device) -> None:
-        """Makes the leader's calls until it says that they may rest, or `stop` is called."""
+    def serve(self, device: Device) -> None:
+        """Makes the driver's calls until it says that they may rest, or `stop` is called."""
         while (message := self._messages.get()) is not None and message.name != _REST:
             self._make(device, message)
 
     def stop(self) -> None:
-        """Ends `follow` in another thread after the call that it makes."""
+        """Ends `serve` in another thread after the call that it makes."""
         self._messages.put(None)
 
-    def handed(self) -> Message:
-        """Waits for what the leader hands out. Raises ConnectionError if `stop` was called."""
+    def receive(self) -> Message:
+        """Waits for what the driver hands out. Raises ConnectionError if `stop` was called."""
         message = self._messages.get()
         if message is None:
             raise ConnectionError("stopped")
         return message
 
     def close(self, why: str = "") -> None:
-        """Ends the connection, as `Announcer.close` does."""
+        """Ends the connection, as `GroupDriver.close` does."""
         if not why:
             self._closed.set()
-        _part(self._leader, why)
+        _part(self._driver, why)
 
     def _read(self) -> None:
-        why = _last_words(self._leader, self._messages.put)
+        why = _last_words(self._driver, self._messages.put)
         if why and not self._closed.wait(_GRACE):
             self._lost(why)
 
@@ -157,50 +157,50 @@ class Listener:
                 key, slot = numbers
                 device.write(self._kept[key], slot)
             case name:
-                raise ValueError(f"the leader asks for {name!r}, which this version does not know")
+                raise ValueError(f"the driver asks for {name!r}, which this version does not know")
 
 
 class _KeptByAll:
-    """What a slot held, in pieces: the leader's here, each follower's with itself under the same key."""
+    """What a slot held, in pieces: the driver's here, each worker's with itself under the same key."""
 
     def __init__(self, key: int, own: Kept):
         self.key, self.own = key, own
 
 
-class _Announced:
-    """`DeviceCalls` of a leader."""
+class _DriverCalls:
+    """`DeviceCalls` of a driver."""
 
-    def __init__(self, device: Device, announcer: Announcer):
-        self._device, self._announcer = device, announcer
+    def __init__(self, device: Device, driver: GroupDriver):
+        self._device, self._driver = device, driver
         self._keys = itertools.count()
-        self._dropped: list[int] = []  # kept no more; the followers are told with the next `read`
+        self._dropped: list[int] = []  # kept no more; the workers are told with the next `read`
 
     def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None:
-        self._announcer.tell(Message("encode", [], [*vision, rows_M]))
+        self._driver.broadcast(Message("encode", [], [*vision, rows_M]))
         self._device.encode(vision, rows_M)
 
     def extend(self, batch: programs.ExtendRows, view_length: int) -> None:
-        self._announcer.tell(Message("extend", [view_length], batch))
+        self._driver.broadcast(Message("extend", [view_length], batch))
         self._device.extend(batch, view_length)
 
     def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
-        self._announcer.tell(Message("decode", [view_length], batch))
+        self._driver.broadcast(Message("decode", [view_length], batch))
         return self._device.decode(batch, view_length)
 
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
-        self._announcer.tell(Message("copy", [source, rows, length], [targets_R]))
+        self._driver.broadcast(Message("copy", [source, rows, length], [targets_R]))
         self._device.copy(source, targets_R, rows, length)
 
     def read(self, slot: int, length: int) -> Kept:
         key, dropped = next(self._keys), self._dropped
         self._dropped = []
-        self._announcer.tell(Message("read", [key, slot, length, dropped]))
+        self._driver.broadcast(Message("read", [key, slot, length, dropped]))
         kept = _KeptByAll(key, self._device.read(slot, length))
         weakref.finalize(kept, self._drop, key)
         return kept
 
     def write(self, kept: Kept, slot: int) -> None:
-        self._announcer.tell(Message("write", [kept.key, slot]))
+        self._driver.broadcast(Message("write", [kept.key, slot]))
         self._device.write(kept.own, slot)
 
     def _drop(self, key: int) -> None:

@@ -1,4 +1,4 @@
-"""Connects the processes that share a rollout replica: every follower with its leader, over TCP."""
+"""Connects the processes that share a rollout replica: every worker with its driver, over TCP."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from collections.abc import Callable
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 
-_PATIENCE = 300.0  # seconds for all of a team to connect; they have met already, at the run's start
+_PATIENCE = 300.0  # seconds for all of a replica group to connect; they have met already, at the run's start
 _TRY = 10.0  # seconds for one address, or for a caller to say who it is
-_HELLO = struct.Struct("!32sI")  # the leader's word, the caller's number
+_HELLO = struct.Struct("!32sI")  # the driver's word, the caller's number
 
 
-def connect(processes: Processes, lost: Callable[[str], None]) -> Announcer | Listener | None:
-    """This process's end of its team's connections; None if it is alone. All processes call it.
+def connect(processes: Processes, lost: Callable[[str], None]) -> GroupDriver | GroupWorker | None:
+    """This process's end of its replica group's connections; None if it is alone. All processes call it.
 
-    The leader listens on a port of the system's choice, and tells it to the others through the processes' own exchange,
+    The driver listens on a port of the system's choice, and tells it to the others through the processes' own exchange,
     with a random word that a caller must know.
 
     Args:
-      lost: see `rollout.team`.
+      lost: see `calls.GroupDriver`.
 
     Raises UserError if they can't reach each other.
     """
     if len(processes.replicas.groups) == processes.count:
         return None
-    leader, *followers = processes.replicas.own
+    driver, *workers = processes.replicas.own
     if not processes.replicas.drives:
-        addresses, port, word = processes.gather(None)[leader]
-        return Listener(_call(leader, addresses, port, word.encode(), processes.index), lost)
-    with socket.create_server(("", 0), backlog=len(followers)) as listening:
+        addresses, port, word = processes.gather(None)[driver]
+        return GroupWorker(_call(driver, addresses, port, word.encode(), processes.index), lost)
+    with socket.create_server(("", 0), backlog=len(workers)) as listening:
         word = secrets.token_hex(16)
         processes.gather([_own_addresses(), listening.getsockname()[1], word])
-        return Announcer(_answer(listening, word.encode(), followers), lost)
+        return GroupDriver(_answer(listening, word.encode(), workers), lost)
 
 
-def _call(leader: int, addresses: list[str], port: int, word: bytes, own: int) -> Peer:
+def _call(driver: int, addresses: list[str], port: int, word: bytes, own: int) -> Peer:
     for address in addresses:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((address, port), timeout=_TRY)
             connection.sendall(_HELLO.pack(word, own))
-            if connection.recv(1):  # it knows the word: this is the leader, and not another machine of that address
+            if connection.recv(1):  # it knows the word: this is the driver, and not another machine of that address
                 connection.settimeout(None)
-                return Peer(leader, connection)
+                return Peer(driver, connection)
             connection.close()
     raise UserError(
-        f"process {own} can't reach process {leader}, with which it shares a rollout replica, at port {port} of "
+        f"process {own} can't reach process {driver}, with which it shares a rollout replica, at port {port} of "
         f"{', '.join(addresses)}. Open the ports between the hosts, or use replicas of one host: "
         "--scale.replica-devices."
     )
 
 
-def _answer(listening: socket.socket, word: bytes, followers: list[int]) -> list[Peer]:
+def _answer(listening: socket.socket, word: bytes, workers: list[int]) -> list[Peer]:
     found: dict[int, socket.socket] = {}
     until = time.monotonic() + _PATIENCE
-    while missing := [number for number in followers if number not in found]:
+    while missing := [number for number in workers if number not in found]:
         listening.settimeout(max(0.1, until - time.monotonic()))
         try:
             connection, _ = listening.accept()
@@ -77,7 +77,7 @@ def _answer(listening: socket.socket, word: bytes, followers: list[int]) -> list
             found[number] = connection
         else:
             connection.close()
-    return [Peer(number, found[number]) for number in followers]
+    return [Peer(number, found[number]) for number in workers]
 
 
 def _caller(connection: socket.socket, word: bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""Messages between the processes of a team: a name, plain JSON values and numpy arrays, over one TCP connection.
+"""Messages between the processes of a group: a name, plain JSON values and numpy arrays, over one TCP connection.
 
 A message is the length of its head (4 bytes), the head (JSON: name, values, and dtype and shape of each array), and the
 arrays' bytes. Nothing in it is ever executed.

@@ -27,7 +27,7 @@ class AgentTurn:
     observation: str
 
 
-class _WatchedEpisode(Episode):
+class _StreamedEpisode(Episode):
     """Tells of each turn as it ends."""
 
     def __init__(self, question: Question, backend: SearchBackend, config: EpisodeConfig, news: asyncio.Queue[Any]):
@@ -80,7 +80,7 @@ async def answer(
       FatalSearchError: no search can work any more.
     """
     news: asyncio.Queue[AgentTurn | None] = asyncio.Queue()
-    watched = _WatchedEpisode(question, backend, episode, news)
+    watched = _StreamedEpisode(question, backend, episode, news)
     task = asyncio.create_task(run_episodes(generator, [watched], chat, sampling, [seed]))
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:

@@ -99,8 +99,8 @@ async def complete(
     stream = TextStream(chat, stops, CALL if calls else "")
     done = Completion()
     news: asyncio.Queue[Sampled | None] = asyncio.Queue()
-    seat = await generator.open(seed, sampling, chat.stop_ids)
-    task = asyncio.create_task(seat.turn(prompt, on_sampled=news.put_nowait))
+    session = await generator.open(seed, sampling, chat.stop_ids)
+    task = asyncio.create_task(session.turn(prompt, on_sampled=news.put_nowait))
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:
         while (sampled := await news.get()) is not None:
@@ -128,7 +128,7 @@ async def complete(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([task])
-        await seat.close()
+        await session.close()
 
 
 def logprob_entries(chat: ChatFormat, done: Completion) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence as Items
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout.episodes import Generator, OnSampled, Seat
+from hypereyes_jax.rollout.episodes import Generator, GeneratorSession, OnSampled
 from hypereyes_jax.rollout.types import Turn
 
 
 class Replicas:
-    """A `Generator` that seats each rollout at the replica with the fewest.
+    """A `Generator` that opens each rollout at the replica with the fewest.
 
     Args:
       generators: replicas with the same weights.
@@ -26,30 +26,30 @@ class Replicas:
         self._group = group
         self._current, self._left = 0, 0
 
-    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> Seat:
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> GeneratorSession:
         if not self._left:
             self._current = min(range(len(self._seated)), key=self._seated.__getitem__)
             self._left = self._group
         number = self._current
         self._left -= 1
         self._seated[number] += 1
-        return _ReplicaSeat(self, number, await self._generators[number].open(seed, sampling, stop_ids))
+        return _ReplicaSession(self, number, await self._generators[number].open(seed, sampling, stop_ids))
 
     def leave(self, number: int) -> None:
-        """Called by a seat that is closed."""
+        """Called by a session that is closed."""
         self._seated[number] -= 1
 
 
-class _ReplicaSeat:
-    def __init__(self, replicas: Replicas, number: int, seat: Seat):
-        self._replicas, self._number, self._seat = replicas, number, seat
+class _ReplicaSession:
+    def __init__(self, replicas: Replicas, number: int, session: GeneratorSession):
+        self._replicas, self._number, self._session = replicas, number, session
         self._closed = False
 
     async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn:
-        return await self._seat.turn(context, on_sampled)
+        return await self._session.turn(context, on_sampled)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._replicas.leave(self._number)
-            await self._seat.close()
+            await self._session.close()

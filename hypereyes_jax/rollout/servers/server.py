@@ -155,9 +155,9 @@ class GenerationServer(abc.ABC):
         ValueError if the reply has another form than documented.
         """
 
-    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSeat:
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSession:
         """A conversation. `seed` has no effect (see above)."""
-        return ServerSeat(self, sampling, stop_ids)
+        return ServerSession(self, sampling, stop_ids)
 
     async def push_adapter(self, path: Path, version: int) -> None:
         """Loads a PEFT adapter from a directory that the server can read; requests from now on use it.
@@ -312,7 +312,7 @@ def check_sampled(tokens: list[int], scored: list[int], finish: str, stop_ids: t
     return finish == "stop"
 
 
-class ServerSeat:
+class ServerSession:
     """One conversation with a server."""
 
     def __init__(self, server: GenerationServer, sampling: SamplingConfig, stop_ids: tuple[int, ...]):

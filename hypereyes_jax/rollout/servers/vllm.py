@@ -18,7 +18,7 @@ from hypereyes_jax.rollout.servers.server import (
     Conversation,
     GenerationServer,
     PromptMismatch,
-    ServerSeat,
+    ServerSession,
     check_sampled,
     is_truncated,
     read_log_probs,
@@ -41,7 +41,7 @@ class VLLMServer(GenerationServer):
     unload_endpoint = "v1/unload_lora_adapter"
     _checked = False
 
-    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSeat:
+    async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSession:
         """A conversation. Raises GeneratorError if the server does not report processed log-probs."""
         if not self._checked:
             await self._check_mode()

@@ -18,7 +18,7 @@ from PIL import Image
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.launch.replica_group import connect
-from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 from hypereyes_jax.launch.replica_group.messages import Message, receive
 from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
 from hypereyes_jax.launch.replicas import ReplicaGroups
@@ -28,7 +28,7 @@ from hypereyes_jax.models.sharding import neighbours
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.programs import ExtendRows
 from hypereyes_jax.rollout.replicas import layout
-from tests.launch.team_pair import DEVICES
+from tests.launch.replica_group_pair import DEVICES
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,7 +39,7 @@ def start(coordinator, process, out, devices, *words):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "tests.launch.team_pair", coordinator, str(process), str(out), *words]
+    command = [sys.executable, "-m", "tests.launch.replica_group_pair", coordinator, str(process), str(out), *words]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -66,12 +66,12 @@ def test_a_replica_over_two_processes_samples_the_tokens_of_one_process(model, t
 @pytest.mark.slow
 @pytest.mark.parametrize(("fate", "message"), [("dies", "process 1, which"), ("raises", "the device has no room")])
 def test_a_follower_that_dies_or_fails_ends_its_leader_with_a_message(fate, message, tmp_path):
-    leader, follower = pair(tmp_path, "moe", fate)
-    _, errors = leader.communicate(timeout=600)
-    assert leader.returncode not in (0, None)
+    driver, worker = pair(tmp_path, "moe", fate)
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode not in (0, None)
     assert message in errors
-    follower.communicate(timeout=120)
-    assert follower.returncode not in (0, None)
+    worker.communicate(timeout=120)
+    assert worker.returncode not in (0, None)
 
 
 class Calls:
@@ -93,31 +93,31 @@ class Calls:
 
 def connected(lost):
     ours, theirs = socket.socketpair()
-    return Announcer([Peer(1, ours)], lost), Listener(Peer(0, theirs), lost)
+    return GroupDriver([Peer(1, ours)], lost), GroupWorker(Peer(0, theirs), lost)
 
 
 def rows():
     return ExtendRows(*(np.arange(6, dtype=np.int32).reshape(1, 6) + n for n in range(6)))
 
 
-def test_followers_make_the_leaders_calls_in_its_order_and_forget_what_it_drops():
+def test_workers_make_the_drivers_calls_in_its_order_and_forget_what_it_drops():
     lost = []
-    leader, follower = connected(lost.append)
+    driver, worker = connected(lost.append)
     here, there = Calls(), Calls()
-    calls = leader.announced(here)
+    calls = driver.shared_calls(here)
     calls.extend(rows(), 64)
     first, second = calls.read(3, 32), calls.read(1, 64)
     calls.write(first, 2)
     del first
     third = calls.read(0, 32)
     calls.write(second, 5)
-    leader.rest()
-    follower.follow(there)
+    driver.release()
+    worker.serve(there)
     assert there.made == here.made
     assert [call[0] for call in there.made] == ["extend", "read", "read", "write", "read", "write"]
-    assert list(follower._kept) == [second.key, third.key]
-    leader.close()
-    follower.close()
+    assert list(worker._kept) == [second.key, third.key]
+    driver.close()
+    worker.close()
     assert not lost
 
 
@@ -131,7 +131,7 @@ def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last):
             heard.set()
 
         ours, theirs = socket.socketpair()
-        end = Announcer([Peer(7, ours)], lost) if leads else Listener(Peer(7, ours), lost)
+        end = GroupDriver([Peer(7, ours)], lost) if leads else GroupWorker(Peer(7, ours), lost)
         if last == "why":
             theirs.sendall(b"".join(Message("failed", ["MemoryError: no room"]).encoded()))
         theirs.close()
@@ -141,13 +141,13 @@ def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last):
         end.close()
 
 
-async def test_a_follower_that_is_cancelled_stops_following():
-    leader, follower = connected(lambda why: None)
-    task = asyncio.create_task(asyncio.to_thread(follower.follow, Calls()))
+async def test_a_worker_that_is_cancelled_stops_working():
+    driver, worker = connected(lambda why: None)
+    task = asyncio.create_task(asyncio.to_thread(worker.serve, Calls()))
     await asyncio.sleep(0.05)
-    follower.stop()
+    worker.stop()
     await asyncio.wait_for(task, timeout=60)
-    leader.close()
+    driver.close()
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -283,8 +283,8 @@ def test_a_replica_on_tpus_is_a_block_of_the_slice_made_of_whole_hosts(preset, s
         assert all(len({device.process_index for device in row}) == 1 for row in replica)  # heads within a host
     assert sorted(device.id for device in grid.flat) == list(range(len(devices)))
     found = layout.replica_groups(grid)
-    assert sorted(process for team in found for process in team) == list(range(len(devices) // 4))
-    assert all(len(team) == size // 4 for team in found)
+    assert sorted(process for group in found for process in group) == list(range(len(devices) // 4))
+    assert all(len(group) == size // 4 for group in found)
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def test_the_engine_s_tokens_come_as_they_are_sampled_and_equal_a_whole_turn(cha
 
     async def run():
         async with Scheduler(make_engine()) as scheduler:
-            seat = await scheduler.open(7, sampling, chat.stop_ids)
-            whole = await seat.turn(PROMPT)
-            await seat.close()
+            session = await scheduler.open(7, sampling, chat.stop_ids)
+            whole = await session.turn(PROMPT)
+            await session.close()
             pieces = [piece async for piece in complete(scheduler, chat, PROMPT, sampling, 7)]
             return whole, pieces
 

@@ -40,8 +40,8 @@ async def test_episodes_run_on_a_server_with_images_and_exact_token_ids(mimic, c
 
 
 async def test_truncated_sampling_leaves_the_truncated_log_prob_unknown(mimic, chat):
-    seat = await mimic.client.open(0, SamplingConfig(top_p=0.7, max_new_tokens=3), ())
-    turn = await seat.turn(chat.prompt("", ["a"]))
+    session = await mimic.client.open(0, SamplingConfig(top_p=0.7, max_new_tokens=3), ())
+    turn = await session.turn(chat.prompt("", ["a"]))
     assert np.isnan(turn.sampled.logp_truncated).all()
     assert np.isfinite(turn.sampled.logp_full).all()
     assert mimic.requests[0]["sampling_params"]["top_k"] == -1
@@ -59,15 +59,15 @@ async def test_adapters_have_versioned_names_and_the_echo_tells_the_base_model_f
     assert [name.rpartition("-")[0] for name in mimic.adapters] == ["policy-v2", "policy-v3"]
     await client.push_adapter(tmp_path, 3)  # the reply to the first push may have been lost
     assert len(mimic.adapters) == 2
-    seat = await client.open(0, UNTRUNCATED, ())
-    chunk = (await seat.turn(text(5))).sampled
+    session = await client.open(0, UNTRUNCATED, ())
+    chunk = (await session.turn(text(5))).sampled
     assert set(chunk.version.tolist()) == {3}
 
 
 async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mimic, chat):
     mimic.failures = 1
-    seat = await mimic.client.open(0, UNTRUNCATED, ())
-    assert (await seat.turn(text(5))).end is TurnEnd.LENGTH
+    session = await mimic.client.open(0, UNTRUNCATED, ())
+    assert (await session.turn(text(5))).end is TurnEnd.LENGTH
     mimic.failures = 5
     (out,) = await run_episodes(mimic.client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
     assert out.result.stop is StopReason.INFRASTRUCTURE
@@ -98,15 +98,15 @@ async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mi
 )
 async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, message):
     mimic.spoil = spoil
-    seat = await mimic.client.open(0, UNTRUNCATED, ())
+    session = await mimic.client.open(0, UNTRUNCATED, ())
     with pytest.raises(GeneratorError, match=message):
-        await seat.turn(text(5))
+        await session.turn(text(5))
 
 
 async def test_a_conversation_that_does_not_fit_ends_before_it_is_sent(mimic):
-    seat = await mimic.client.open(0, SamplingConfig(top_p=1.0, max_new_tokens=50), ())
-    assert (await seat.turn(text(380))).end is TurnEnd.CONTEXT
-    assert (await seat.turn(text(1))).sampled is None
+    session = await mimic.client.open(0, SamplingConfig(top_p=1.0, max_new_tokens=50), ())
+    assert (await session.turn(text(380))).end is TurnEnd.CONTEXT
+    assert (await session.turn(text(1))).sampled is None
     assert len(mimic.requests) == 1
 
 
@@ -140,6 +140,6 @@ async def test_an_endless_reply_is_bounded(mimic, monkeypatch):
     monkeypatch.setattr("hypereyes_jax.rollout.servers.server._REPLY_BYTES", 1000)
     async with SGLangServer(mimic.client.url, mimic.config, prompts=PromptLimits(400, **PIXELS), attempts=1) as client:
         mimic.spoil = lambda reply: reply.update(text="x" * 10_000)
-        seat = await client.open(0, UNTRUNCATED, ())
+        session = await client.open(0, UNTRUNCATED, ())
         with pytest.raises(GeneratorError, match="more than 1,000 bytes"):
-            await seat.turn(text(5))
+            await session.turn(text(5))

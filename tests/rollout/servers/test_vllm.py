@@ -85,9 +85,9 @@ async def test_adapters_have_versioned_names_and_the_echo_tells_the_base_model_f
 
 async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mimic, chat):
     mimic.failures = 1
-    seat = await mimic.client.open(0, UNTRUNCATED, ())
+    session = await mimic.client.open(0, UNTRUNCATED, ())
     mimic.failures = 1
-    assert (await seat.turn(text(5))).end is TurnEnd.LENGTH
+    assert (await session.turn(text(5))).end is TurnEnd.LENGTH
     mimic.failures = 5
     (out,) = await run_episodes(mimic.client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
     assert out.result.stop is StopReason.INFRASTRUCTURE
@@ -106,10 +106,10 @@ async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mi
     ],
 )
 async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, message):
-    seat = await mimic.client.open(0, UNTRUNCATED, ())
+    session = await mimic.client.open(0, UNTRUNCATED, ())
     mimic.spoil = spoil
     with pytest.raises(GeneratorError, match=message):
-        await seat.turn(text(5))
+        await session.turn(text(5))
 
 
 @pytest.mark.parametrize("content", [None, [], [{}, {}], [{"logprob": None}], [{"logprob": "x"}], [{"logprob": 3.0}]])

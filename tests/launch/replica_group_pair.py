@@ -1,6 +1,6 @@
-"""One of two processes that share a rollout replica, run by `test_teams.py`; prints nothing, writes what was sampled.
+"""One of two processes that share a rollout replica, run by `test_replica_group.py`; writes what was sampled.
 
-Arguments: coordinator, process number, output file, model, and what befalls the follower ("", "dies", "raises").
+Arguments: coordinator, process number, output file, model, and what befalls the worker ("", "dies", "raises").
 With "alone" as coordinator: one process that has all devices.
 """
 
@@ -68,31 +68,31 @@ def read(rng: np.random.Generator, words: int, size: tuple[int, int]) -> Context
 
 
 async def play(rollouts: RolloutEngines, count: int = 5) -> tuple[list[SampledChunk], dict[str, int]]:
-    """Rollouts of two turns at more seats than there are slots: those that wait for an observation are evicted."""
+    """Rollouts of two turns at more sessions than there are slots: those that wait for an observation are evicted."""
     (engine,) = rollouts.engines.all
 
-    async def one(seat, seed: int) -> list[SampledChunk]:
+    async def one(session, seed: int) -> list[SampledChunk]:
         rng, sampled = np.random.default_rng(seed), []
         for words, size in ((5 + seed, (32, 48)), (3, (32, 32))):
-            turn = await seat.turn(read(rng, words, size))
+            turn = await session.turn(read(rng, words, size))
             sampled.append(turn.sampled)
             await asyncio.sleep(0.05)
-        await seat.close()
+        await session.close()
         return sampled
 
     async with Scheduler(engine) as scheduler:
         seeds = [0, *range(count)]  # the second shares the first one's prompts
-        seats = [await scheduler.open(number, SamplingConfig(max_new_tokens=6), ()) for number in range(count + 1)]
-        out = await asyncio.gather(*(one(seat, seed) for seed, seat in zip(seeds, seats, strict=True)))
+        sessions = [await scheduler.open(number, SamplingConfig(max_new_tokens=6), ()) for number in range(count + 1)]
+        out = await asyncio.gather(*(one(session, seed) for seed, session in zip(seeds, sessions, strict=True)))
     counts = {"restored": scheduler.counts.restored, "shared": engine.counts.shared_tokens}
     return [chunk for chunks in out for chunk in chunks], counts
 
 
 def befall(rollouts: RolloutEngines, fate: str) -> None:
-    """What happens to a follower at its third decode call."""
-    if rollouts._following is None or not fate:
+    """What happens to a worker at its third decode call."""
+    if rollouts._driver is None or not fate:
         return
-    device, calls = rollouts._following[0], iter(range(100))
+    device, calls = rollouts._driver[0], iter(range(100))
     decode = device.decode
 
     def third(*arguments):
@@ -154,9 +154,9 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
                 samples = [TrainingSample((read(np.random.default_rng(7), 3, (32, 32)), chunk)) for chunk in chunks]
             else:
                 samples = []
-            await rollouts.rest()
+            await rollouts.finish_plays()
             rollouts.suspend()
-            own = await rollouts.handed_out(samples)
+            own = await rollouts.scatter(samples)
             sizes = processes.gather([[chunk.tokens.tolist() for chunk in sample.chunks] for sample in own])
             if processes.replicas.drives:
                 everyone = sorted(tokens for part in sizes for tokens in part)

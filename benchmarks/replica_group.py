@@ -1,10 +1,10 @@
 """What it costs a rollout engine to tell the processes that share its replica what to compute, on loopback.
 
-The leader's `decode` calls (and an image's encoding) go to followers in processes of their own, whose devices are
-stand-ins that only note the time: what is measured is the announcement, not the work. "leader" is the time that it
-holds the leader up, "arrived" that until the last follower would begin. Medians. The last line is JSON.
+The driver's `decode` calls (and an image's encoding) go to workers in processes of their own, whose devices are
+stand-ins that only note the time: what is measured is the announcement, not the work. "driver" is the time that it
+holds the driver up, "arrived" that until the last worker would begin. Medians. The last line is JSON.
 
-    python benchmarks/team.py
+    python benchmarks/replica_group.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from hypereyes_jax.launch.replica_group.calls import Announcer, Listener, Peer
+from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout.programs import PackedDecodeRows
 
@@ -41,33 +41,33 @@ def gone(why: str) -> None:
     raise RuntimeError(why)
 
 
-def follower(number: int, port: int, results: Connection) -> None:
+def worker(number: int, port: int, results: Connection) -> None:
     clock = Clock()
     connection = socket.create_connection(("127.0.0.1", port))
     connection.sendall(bytes([number]))
-    end = Listener(Peer(0, connection), gone)
-    end.follow(clock)  # type: ignore[arg-type]
+    end = GroupWorker(Peer(0, connection), gone)
+    end.serve(clock)  # type: ignore[arg-type]
     results.send(clock.times)
     end.close()
 
 
-def measure(followers: int, slots: int, calls: int) -> dict[str, float]:
+def measure(workers: int, slots: int, calls: int) -> dict[str, float]:
     """Microseconds: medians over `calls`."""
     spawn = multiprocessing.get_context("spawn")
-    pipes = [spawn.Pipe() for _ in range(followers)]
+    pipes = [spawn.Pipe() for _ in range(workers)]
     peers = []
-    with socket.create_server(("127.0.0.1", 0), backlog=followers) as listening:
+    with socket.create_server(("127.0.0.1", 0), backlog=workers) as listening:
         port = listening.getsockname()[1]
-        workers = [spawn.Process(target=follower, args=(n, port, pipes[n][1])) for n in range(followers)]
+        workers = [spawn.Process(target=worker, args=(n, port, pipes[n][1])) for n in range(workers)]
         for worker in workers:
             worker.start()
-        for _ in range(followers):
+        for _ in range(workers):
             connection, _ = listening.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peers.append(Peer(connection.recv(1)[0], connection))
-    leader = Announcer(peers, gone)
+    driver = GroupDriver(peers, gone)
     here = Clock()
-    device = leader.announced(here)  # type: ignore[arg-type]
+    device = driver.shared_calls(here)  # type: ignore[arg-type]
     batch = PackedDecodeRows.padding(slots, 16)
     image = VisionInputs(
         np.zeros((_PATCHES, _VALUES), np.float32),
@@ -83,35 +83,35 @@ def measure(followers: int, slots: int, calls: int) -> dict[str, float]:
         began.append(time.perf_counter())
         device.encode(image, np.zeros(_PATCHES // 4, np.int32))
         time.sleep(0.5)
-    leader.rest()
-    arrived = np.max([pipes[n][0].recv() for n in range(followers)], axis=0)
-    leader.close()
+    driver.release()
+    arrived = np.max([pipes[n][0].recv() for n in range(workers)], axis=0)
+    driver.close()
     for worker in workers:
         worker.join()
     held = 1e6 * (np.array(here.times) - began)
     until = 1e6 * (arrived - began)
     return {
-        "decode_leader_us": float(np.median(held[:calls])),
+        "decode_driver_us": float(np.median(held[:calls])),
         "decode_arrived_us": float(np.median(until[:calls])),
-        "image_leader_us": float(np.median(held[calls:])),
+        "image_driver_us": float(np.median(held[calls:])),
         "image_arrived_us": float(np.median(until[calls:])),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--followers", type=int, nargs="+", default=[1, 3, 15])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 3, 15])
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
     found = {}
-    for followers in options.followers:
-        found[str(followers)] = measured = measure(followers, options.slots, options.calls)
-        leader, arrived = measured["decode_leader_us"], measured["decode_arrived_us"]
+    for workers in options.workers:
+        found[str(workers)] = measured = measure(workers, options.slots, options.calls)
+        driver, arrived = measured["decode_driver_us"], measured["decode_arrived_us"]
         print(
-            f"{followers:3d} followers: a decode call of {options.slots} slots holds the leader up for {leader:.0f} "
+            f"{workers:3d} workers: a decode call of {options.slots} slots holds the driver up for {driver:.0f} "
             f"us, and reaches the last after {arrived:.0f} us; an image of {_PATCHES} patches "
-            f"{measured['image_leader_us'] / 1000:.1f} ms, {measured['image_arrived_us'] / 1000:.1f} ms"
+            f"{measured['image_driver_us'] / 1000:.1f} ms, {measured['image_arrived_us'] / 1000:.1f} ms"
         )
     print(json.dumps(found))
 
