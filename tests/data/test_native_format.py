@@ -27,7 +27,8 @@ ANSWER = "<reason>I know.</reason><answer>Chad</answer>"
 
 def test_a_turn_with_calls_by_hand():
     assert native_turn("<reason>Look.</reason>" + tool_call(TextSearch(("Chad",)))) == (
-        '<think>\nLook.\n</think>\n\n<tool_call>\n{"name": "text_search", "arguments": {"input": ["Chad"]}}\n</tool_call>'
+        "<think>\nLook.\n</think>\n\n<tool_call>\n"
+        '{"name": "text_search", "arguments": {"input": ["Chad"]}}\n</tool_call>'
     )
     assert native_turn(ANSWER) == "<think>\nI know.\n</think>\n\nChad"
     assert native_turn("<answer>Chad</answer>") == "Chad"
