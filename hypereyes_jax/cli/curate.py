@@ -38,6 +38,10 @@ class CurateConfig:
     """Directory of the attempts, the SFT set, the RL set, funnel.json and funnel.html."""
     stage: Literal["sft", "rl"] = "sft"
     """The SFT set; or the RL set, for which the file names the policy after SFT."""
+    name: str = "rl"
+    """Name of the RL set: NAME_questions.jsonl. Of several policies each selects one of its own."""
+    policy: str = ""
+    """A checkpoint after SFT that selects, in place of the policy that the file names."""
 
 
 def run(config: CurateConfig) -> None:
@@ -47,6 +51,8 @@ def run(config: CurateConfig) -> None:
     from hypereyes_jax.data.filters import FilterConfig
     from hypereyes_jax.env.config import EpisodeConfig
 
+    if not config.name.isidentifier() or config.name in ("sft", "authors"):
+        raise UserError(f"--name {config.name}: use letters, digits and _, and neither sft nor authors")
     plan = read_curation(config.file)
     episode = miniature.EPISODE if plan.miniature else EpisodeConfig()
     filters = plan.filters or (miniature.FILTERS if plan.miniature else FilterConfig())
@@ -64,6 +70,7 @@ def _finish(
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.outcome import write_outcome
     from hypereyes_jax.data.curation.funnel import rl_funnel, sft_funnel
+    from hypereyes_jax.data.curation.types import ModelConfig
     from hypereyes_jax.eval.funnel_page import write_funnel_page
     from hypereyes_jax.files import write_json
 
@@ -77,12 +84,13 @@ def _finish(
         if config.stage == "sft":
             write_outcome(folder, questions, log, sft)
     if config.stage == "rl":
-        if plan.policy is None:
+        policy = ModelConfig(checkpoint=config.policy) if config.policy else plan.policy
+        if policy is None:
             raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
-        asyncio.run(_collect(plan, plan.policy, questions.picked(hard), config.out / "rl", rl))
-        with AttemptLog(config.out / "rl") as log:
+        asyncio.run(_collect(plan, policy, questions.picked(hard), config.out / config.name, rl))
+        with AttemptLog(config.out / config.name) as log:
             funnel.rl, chosen = rl_funnel(questions, hard, log, rl)
-        _write_rl_set(config.out, questions, chosen)
+        _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, chosen)
     write_json(config.out / "funnel.json", funnel.to_json() | {"pools": questions.sizes()})
     write_funnel_page(config.out / "funnel.html", funnel, questions)
     if plan.layout == "authors":
@@ -90,7 +98,7 @@ def _finish(
     _tell(config, funnel)
 
 
-def _write_rl_set(out: Path, questions: PooledQuestions, chosen: dict[int, tuple[int, int]]) -> None:
+def _write_rl_set(path: Path, questions: PooledQuestions, chosen: dict[int, tuple[int, int]]) -> None:
     from hypereyes_jax.data.files import write_questions
     from hypereyes_jax.data.sources.question_rows import REFERENCE
 
@@ -99,7 +107,7 @@ def _write_rl_set(out: Path, questions: PooledQuestions, chosen: dict[int, tuple
             question = questions[place]
             yield replace(question, meta={**question.meta, REFERENCE: list(reference)})
 
-    write_questions(out / "rl_questions.jsonl", rows())
+    write_questions(path, rows())
 
 
 def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: CollectConfig) -> None:
@@ -113,12 +121,15 @@ def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: Collec
     system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    demonstrations, selected = config.out / "sft" / "demonstrations.jsonl", config.out / "rl_questions.jsonl"
+    demonstrations, selected = (
+        config.out / "sft" / "demonstrations.jsonl",
+        config.out / f"{config.name}_questions.jsonl",
+    )
     with contextlib.suppress(UserError), open_examples(demonstrations) as examples:  # an empty set has no source
         write_sft_files(folder, examples)
     if selected.exists() and selected.stat().st_size:
         with open_questions(selected) as chosen:
-            write_rl_parquet(folder / "rl.parquet", chosen, chosen.references, system)
+            write_rl_parquet(folder / f"{config.name}.parquet", chosen, chosen.references, system)
 
 
 async def _collect(

@@ -104,7 +104,8 @@ class EvalConfig:
     """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
     published files, or imeb-mini, which is made here."""
     data: Path | None = None
-    """The folder of a benchmark's published files, or one file of them."""
+    """The folder of a benchmark's published files, one file of them, or a folder with a folder of its name for each
+    benchmark."""
     subset: Path | None = None
     """A file with the ids of the questions to ask, one a line; without one all are asked."""
     choices: bool = False
@@ -299,6 +300,9 @@ async def _benchmarks(
                     )
                 )
     files = benchmark_play.write_tables(directory)
+    levels = tuple(f"{benchmark.name}-" for benchmark in opened if benchmark.spec.levels)
+    filed = benchmark_play.read_summaries(directory)[config.name]
+    summaries += [summary for summary in filed if summary.benchmark.startswith(levels)] if levels else []
     rows = [own_row(config.name, summaries), *paper_rows()]
     Terminal().print(measures_table(summaries), terminal_table(rows))
     print("tables: " + ", ".join(str(path) for path in files))

@@ -52,6 +52,7 @@ COMMANDS = {
     "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
     "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
+    "reproduce": Command("reproduce", "ReproduceConfig", "the paper as ten commands, tried at a small size"),
     "study": Command("study", "StudyConfig", "ablations, budgets, seeds, paradigms: runs, a table, what they say"),
     "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
     "collect": Command("collect", "CollectSettings", "demonstrations and RL questions, from any questions and model"),

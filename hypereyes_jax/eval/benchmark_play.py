@@ -23,7 +23,13 @@ from hypereyes_jax.env.search.distractors import DistractedBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_run import BenchmarkSummary, OpenBenchmark, evaluate_benchmark
+from hypereyes_jax.eval.benchmark_run import (
+    BenchmarkSummary,
+    OpenBenchmark,
+    evaluate_benchmark,
+    level_summaries,
+    read_results,
+)
 from hypereyes_jax.eval.benchmark_table import own_row, paper_rows, to_csv, to_html, to_latex
 from hypereyes_jax.eval.metrics import Judged, VisualTokens
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
@@ -62,7 +68,9 @@ def prepare_benchmark(
         return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in chosen), chosen, False)
     if data is None:
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
-    opened = open_benchmark("imeb" if name == IMEB_MINI else name, data, subset=subset, options=options)
+    own = data / name  # a folder with a folder for each benchmark
+    folder = own if own.is_dir() else data
+    opened = open_benchmark("imeb" if name == IMEB_MINI else name, folder, subset=subset, options=options)
     return OpenBenchmark(name, opened.spec, opened.ids, opened, options.choices)
 
 
@@ -154,6 +162,8 @@ async def play_benchmark(
             on_judged=keep,
         )
     _file_summary(directory, name, summary)
+    for level in level_summaries(benchmark, read_results(results), summary.published_score):
+        _file_summary(directory, name, level)
     return summary
 
 

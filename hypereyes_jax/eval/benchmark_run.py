@@ -231,6 +231,19 @@ async def evaluate_benchmark(
     return summarise_results(benchmark.name, results_in_order, score_name, unscored, benchmark.samples)
 
 
+def level_summaries(
+    benchmark: OpenBenchmark, results: Mapping[str, QuestionResult], published_score: str
+) -> list[BenchmarkSummary]:
+    """A summary of each level of a benchmark that has several, under BENCHMARK-LEVEL; none for other benchmarks."""
+    found = []
+    for level in benchmark.spec.levels:
+        rows = [results[name] for name in benchmark.ids if f"-{level}" in name and name in results]
+        if rows:
+            name = f"{benchmark.name}-{level}"
+            found.append(summarise_results(name, rows, published_score, samples=benchmark.samples))
+    return found
+
+
 def summarise_results(
     benchmark: str, rows: Sequence[QuestionResult], published_score: str = "", unscored: int = 0, samples: int = 1
 ) -> BenchmarkSummary:

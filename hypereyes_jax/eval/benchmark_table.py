@@ -195,7 +195,12 @@ def _benchmarks(rows: Sequence[Row]) -> list[str]:
 
 
 def _title(name: str) -> str:
-    return BENCHMARKS[name].title if name in BENCHMARKS else name
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].title
+    whole, _, level = name.rpartition("-")
+    if whole in BENCHMARKS and level in BENCHMARKS[whole].levels:
+        return f"{BENCHMARKS[whole].title} level {level.removeprefix('level')}"
+    return name
 
 
 def _in_text(cell: Cell | None) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
@@ -9,6 +10,8 @@ from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_play import in_manner, prepare_benchmark
+from hypereyes_jax.eval.benchmark_run import OpenBenchmark, QuestionResult, level_summaries
+from hypereyes_jax.eval.benchmark_table import own_row, to_latex
 from tests.eval.trajectories import mosaic, question
 
 CALL = '{"name": "image_search", "arguments": {"area": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]}}'
@@ -55,3 +58,18 @@ def test_a_subset_of_imeb_mini_and_a_benchmark_without_data(tmp_path):
         prepare_benchmark("imeb-mini", None, tmp_path / "ids")
     with pytest.raises(UserError, match="needs --data"):
         prepare_benchmark("fvqa", None)
+
+
+def test_each_level_of_livevqa_is_summed_up_by_itself():
+    ids = ("1-level1", "1-level2", "2-level1", "2-level2")
+    benchmark = OpenBenchmark("livevqa", BENCHMARKS["livevqa"], ids, (), False)
+    rows = {
+        name: QuestionResult(name, right, None, "a", 2, 4, 100, 1.0, 0.0, "exact")
+        for name, right in zip(ids, (True, False, True, True), strict=True)
+    }
+    one, two = level_summaries(benchmark, rows, "")
+    assert (one.benchmark, one.n, one.accuracy) == ("livevqa-level1", 2, 1.0)
+    assert (two.benchmark, two.n, two.accuracy) == ("livevqa-level2", 2, 0.5)
+    assert "LiveVQA level 2" in to_latex([own_row("m", [one, two])])
+    other = OpenBenchmark("fvqa", BENCHMARKS["fvqa"], ids, (), False)
+    assert level_summaries(other, rows, "") == []

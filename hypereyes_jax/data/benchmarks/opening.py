@@ -49,6 +49,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             rule="visual-entity",
             size="1,192 items with a question at each of two levels",
             paper_n=239,
+            levels=("level1", "level2"),
         ),
         BenchmarkSpec(
             name="browsecomp-vl",

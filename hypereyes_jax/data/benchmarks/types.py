@@ -45,6 +45,8 @@ class BenchmarkSpec:
     """Of the published set, in words."""
     paper_n: int
     """Questions that the paper's printed percentages imply: it evaluates on subsets that it does not list."""
+    levels: tuple[str, ...] = ()
+    """Ends of ids, such as level1, whose questions are summed up by themselves, too."""
 
 
 class File(NamedTuple):
