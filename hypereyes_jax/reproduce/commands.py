@@ -16,8 +16,8 @@ class PaperStep:
     """One of the ten commands, and what it needs."""
 
     title: str
-    words: tuple[str, ...]
-    """At the paper's size; what a user fills in is in capitals."""
+    command: str
+    """At the paper's size, without `hypereyes`; what a user fills in is in capitals."""
     keys: str
     """Keys and services."""
     disk: str
@@ -28,16 +28,18 @@ class PaperStep:
     counted: str
     """How that number comes about."""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.command.split())
+
     def dollars(self, price: float = SEARCH_PRICE) -> float:
         return self.searches * price
 
 
-_LLM = ("--llm.url", "URL", "--llm.model", "GEMINI")
-_SERVICES = ("--search.service", "serpapi", "--judge.url", "URL", "--judge.model", "JUDGE")
 PAPER_STEPS = (
     PaperStep(
         "Visual multi-entity questions, for each of the five photo sets",
-        ("synth-photos", "cub", "SETS/CUB", "--search.service", "serpapi", *_LLM, "--count", "4000", "--out", "photos"),
+        "synth-photos cub SETS/CUB --search.service serpapi --llm.url URL --llm.model GEMINI --count 4000 --out photos",
         "SERPAPI_API_KEY, a public image host, a chat model's key",
         "15 GB of photos, 10 GB of mosaics",
         "0",
@@ -46,8 +48,8 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "Textual multi-constraint questions",
-        ("synth-wikidata", "latest-all.json.bz2", "--classes", "Q5", "Q11424", "Q3957", "--min-sitelinks", "10", *_LLM)
-        + ("--count", "5000", "--out", "wikidata"),
+        "synth-wikidata latest-all.json.bz2 --classes Q5 Q11424 Q3957 --min-sitelinks 10 --llm.url URL "
+        "--llm.model GEMINI --count 5000 --out wikidata",
         "a chat model's key",
         "100 GB of dump, 10 GB of graph",
         "0",
@@ -56,7 +58,7 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "Curation to the SFT set",
-        ("curate", "curation.yaml", "--out", "curation"),
+        "curate curation.yaml --out curation",
         "SERPAPI_API_KEY, keys of Gemini, of Qwen3-VL-235B behind an endpoint and of the judge",
         "200 GB of conversations with crops",
         "0",
@@ -65,8 +67,8 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "SFT of the teacher, 235B",
-        ("sft", "hypereyes_235b_sft", "--mesh", "h20_8x8", "--checkpoint", "Qwen/Qwen3-VL-235B-A22B-Instruct")
-        + ("--demonstrations", "curation/sft/demonstrations.jsonl", "--out", "teacher-sft"),
+        "sft hypereyes_235b_sft --mesh h20_8x8 --checkpoint Qwen/Qwen3-VL-235B-A22B-Instruct --demonstrations "
+        "curation/sft/demonstrations.jsonl --out teacher-sft",
         "none",
         "470 GB of weights twice",
         "1,280 (64 GPUs, 20 h)",
@@ -75,8 +77,7 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "Selection of the teacher's RL questions",
-        ("curate", "curation.yaml", "--out", "curation", "--stage", "rl", "--name", "teacher")
-        + ("--policy", "teacher-sft/model"),
+        "curate curation.yaml --out curation --stage rl --name teacher --policy teacher-sft/model",
         "as the curation",
         "10 GB",
         "20",
@@ -85,8 +86,9 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "RL of the teacher with TRACE",
-        ("rl", "hypereyes_235b_rl", "--mesh", "h20_8x8_paper", "--checkpoint", "teacher-sft/model", "--questions")
-        + ("curation/teacher_questions.jsonl", *_SERVICES, "--out", "teacher"),
+        "rl hypereyes_235b_rl --mesh h20_8x8_paper --checkpoint teacher-sft/model --questions "
+        "curation/teacher_questions.jsonl --search.service serpapi --judge.url URL --judge.model JUDGE --out "
+        "teacher",
         "SERPAPI_API_KEY, the judge's key",
         "470 GB of weights, 1.4 TB a checkpoint",
         "4,608 (64 GPUs, 72 h)",
@@ -95,8 +97,8 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "SFT of the student, 30B",
-        ("sft", "hypereyes_30b_sft", "--mesh", "h20_8x8", "--checkpoint", "Qwen/Qwen3-VL-30B-A3B-Instruct")
-        + ("--demonstrations", "curation/sft/demonstrations.jsonl", "--out", "student-sft"),
+        "sft hypereyes_30b_sft --mesh h20_8x8 --checkpoint Qwen/Qwen3-VL-30B-A3B-Instruct --demonstrations "
+        "curation/sft/demonstrations.jsonl --out student-sft",
         "none",
         "60 GB of weights twice",
         "640 (64 GPUs, 10 h)",
@@ -105,8 +107,7 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "Selection of the student's RL questions",
-        ("curate", "curation.yaml", "--out", "curation", "--stage", "rl", "--name", "student")
-        + ("--policy", "student-sft/model"),
+        "curate curation.yaml --out curation --stage rl --name student --policy student-sft/model",
         "as the curation",
         "10 GB",
         "10",
@@ -115,8 +116,9 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "RL of the student with TRACE and on-policy distillation",
-        ("rl", "hypereyes_30b_rl", "--mesh", "h20_8x8", "--checkpoint", "student-sft/model", "--questions")
-        + ("curation/student_questions.jsonl", "--teacher-server.url", "TEACHER", *_SERVICES, "--out", "student"),
+        "rl hypereyes_30b_rl --mesh h20_8x8 --checkpoint student-sft/model --questions "
+        "curation/student_questions.jsonl --teacher-server.url TEACHER --search.service serpapi --judge.url "
+        "URL --judge.model JUDGE --out student",
         "SERPAPI_API_KEY, the judge's key, a server of the teacher",
         "60 GB of weights, 180 GB a checkpoint",
         "3,072 (64 GPUs, 48 h), and the teacher's server",
@@ -125,19 +127,8 @@ PAPER_STEPS = (
     ),
     PaperStep(
         "The six benchmarks, beside the paper's rows",
-        (
-            "eval",
-            "student/model",
-            "--benchmark",
-            "mmsearch",
-            "fvqa",
-            "livevqa",
-            "browsecomp-vl",
-            "mmsearch-plus",
-            "imeb",
-        )
-        + ("--data", "BENCHMARKS", "--web.service", "serpapi", "--judge.url", "URL", "--judge.model", "JUDGE")
-        + ("--out", "table2"),
+        "eval student/model --benchmark mmsearch fvqa livevqa browsecomp-vl mmsearch-plus imeb --data "
+        "BENCHMARKS --web.service serpapi --judge.url URL --judge.model JUDGE --out table2",
         "SERPAPI_API_KEY, the judge's key",
         "3 GB of benchmarks",
         "10",
