@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -94,6 +95,24 @@ class RunningEngines(Replicas):
     def counts(self) -> list[SchedulerCounts]:
         """The counts of each engine's scheduler."""
         return [scheduler.counts for scheduler in self._schedulers]
+
+    async def swap(self, weights: Items[Any], version: int) -> None:
+        """New weights for each engine, between two of its device steps; turns under way go on with them.
+
+        Args:
+          weights: one tree an engine; they must stay as they are while the engines use them.
+          version: stamped on what they sample.
+        """
+        swaps = [scheduler.swap(own, None, version) for scheduler, own in zip(self._schedulers, weights, strict=True)]
+        await asyncio.gather(*swaps)
+
+    @contextlib.asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """No engine's device works within the block. Not to be held over a `swap`."""
+        async with contextlib.AsyncExitStack() as stack:
+            for scheduler in self._schedulers:
+                await stack.enter_async_context(scheduler.paused())
+            yield
 
 
 def _with_slots(settings: EngineConfig, slots: int) -> EngineConfig:

@@ -8,8 +8,10 @@ its slot until somebody else needs it; then the one parked longest is evicted an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -49,6 +51,7 @@ class Scheduler:
         self._epoch = 0
         self._swap: Swap | None = None
         self._wake = asyncio.Event()
+        self._visit = asyncio.Lock()  # held while the device works for this engine
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._host = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._loop_task: asyncio.Task[None] | None = None
@@ -99,6 +102,12 @@ class Scheduler:
         self._wake.set()
         await asyncio.shield(self._swap.done)
 
+    @contextlib.asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """No device step is under way within the block, and none begins; rollouts wait. Not to be held over a `swap`."""
+        async with self._visit:
+            yield
+
     async def prepare(self, context: ContextChunk) -> Prepared:
         """Patches images and expands tokens in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._host, self.engine.prepare, context)
@@ -122,27 +131,28 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         ended: float | None = None  # when the device stopped working
         while True:
-            self._clean()
-            self._swap_if_due()
-            step = self._plan()
-            if step is None:
-                self._wake.clear()
-                began = time.perf_counter()
-                await self._wake.wait()
-                now = time.perf_counter()
-                waited = now - began
-                self.counts.waiting_seconds += waited
-                if self.timeline is not None and any(session.sequence.length for session in self._sessions):
-                    self.timeline.span("device", "waiting", began, now)
-                ended = None if ended is None else ended + waited
-                continue
-            await loop.run_in_executor(self._device, self._work, step)
-            started, _, now = step.times
-            if ended is not None:
-                self.counts.starved_seconds += started - ended
-            self.counts.device_seconds += now - started
-            ended = now
-            self._finish(step)
+            async with self._visit:
+                self._clean()
+                self._swap_if_due()
+                step = self._plan()
+                if step is not None:
+                    await loop.run_in_executor(self._device, self._work, step)
+                    started, _, now = step.times
+                    if ended is not None:
+                        self.counts.starved_seconds += started - ended
+                    self.counts.device_seconds += now - started
+                    ended = now
+                    self._finish(step)
+                    continue
+            self._wake.clear()
+            began = time.perf_counter()
+            await self._wake.wait()
+            now = time.perf_counter()
+            waited = now - began
+            self.counts.waiting_seconds += waited
+            if self.timeline is not None and any(session.sequence.length for session in self._sessions):
+                self.timeline.span("device", "waiting", began, now)
+            ended = None if ended is None else ended + waited
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The loop ended: by cancellation, or because the device failed. Nobody may wait for it any more."""

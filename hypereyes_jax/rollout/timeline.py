@@ -33,6 +33,15 @@ class Timeline:
     def mark(self, track: str, name: str, at: float) -> None:
         self._marks.append((track, name, at))
 
+    def cut(self) -> Timeline:
+        """All that was recorded so far, as a timeline of its own; this one, and its replicas', begins anew."""
+        part = Timeline()
+        part._zero, self._zero = self._zero, time.perf_counter()
+        part._spans, part._marks = list(self._spans), list(self._marks)
+        self._spans.clear()  # in place: replicas write to the same lists
+        self._marks.clear()
+        return part
+
     def seconds(self) -> dict[str, dict[str, float]]:
         """Time by kind of track ("device", "slot", "rollout") and name of span."""
         total: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))

@@ -11,6 +11,7 @@ from hypereyes_jax.eval.records import TrajectoryRecord, record_episode
 from hypereyes_jax.eval.rollout_files import TRAINING
 from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.rollout import Trajectory
+from hypereyes_jax.rollout.versions import version_spans
 from hypereyes_jax.runs.trackers import Sample
 
 
@@ -42,6 +43,7 @@ def rollout_records(group: Experience, step: int, judge: str) -> list[Trajectory
                     "advantage": float(group.advantage_G[n]),
                     "rounds": int(group.rounds_G[n]),
                     "invocations": int(group.invocations_G[n]),
+                    "versions": version_spans(trajectory),  # of the weights, and tokens that each sampled
                 },
             )
         )
