@@ -61,7 +61,8 @@ class RlConfig:
     hypereyes_SIZE_rl_lora (adapters), like hypereyes_8b_rl_lora."""
     mesh: str = ""
     """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
-    fsdp=8,expert=2, or auto. Without one, it is FSDP over all."""
+    fsdp=8,expert=2, or auto. Without one, it is FSDP over all. With learner=MESH,sampler=COUNT, such as
+    learner=4,sampler=4, learner and samplers have devices of their own."""
     teacher: str | None = None
     """The frozen teacher, given as the checkpoint is; with neither this nor a teacher's server nothing is distilled.
     Where adapters train and it is the checkpoint itself, its weights are held once."""
@@ -153,6 +154,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.method import RlMethod, load_method
     from hypereyes_jax.train.rl_run import train
+    from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
     from hypereyes_jax.train.types import RlServices, TrainingRun
@@ -172,12 +174,18 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         config = replace(config, judge=replace(config.judge, url=""))
     scale = sized_for(config.scale, config.recipe, config.mesh)
     check_sampler_server(config.sampler_server, scale)
+    if config.exact and config.settings.ahead:
+        raise UserError(
+            "--exact repeats a run to the bit, and which rollouts --settings.ahead hands a step depends on time: leave "
+            "one of them out"
+        )
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     base = config.checkpoint if scale.learner.train == "lora" else ""
     learn = scale.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
+    check_ahead(config.settings, scale.learner, processes.count, bool(config.sampler_server.url))
     questions = _questions(config, processes)
     inputs = {
         "checkpoint": Path(config.checkpoint),
@@ -193,6 +201,8 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
         print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
     model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
+    check_routing_replay(config.settings, model, bool(config.sampler_server.url))
+    records = config.settings.routing_replay == "sampler"
     lora = None
     if scale.learner.train == "lora":
         rules = adapter_rules(config.settings.lora_rank, config.settings.lora_alpha)
@@ -201,7 +211,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         server = ServerEngines(config.sampler_server, model, scale, directory, processes)
         rollouts = RolloutEngines(server, chat, scale)
     elif processes.mesh is None:
-        engine = scale.engine()
+        engine = replace(scale.engine(), record_routes=records)
         engines = (
             Engines.on_one_device(model, params, engine.exact(), count=1, lora=lora)
             if config.exact
@@ -211,10 +221,12 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
-        copies = ReplicaWeights(model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices)
+        copies = ReplicaWeights(
+            model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices, processes.samplers
+        )
         processes = processes.sharing_replicas(replica_groups(copies.grid))
         at_once = config.settings.prompts * config.settings.group
-        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once, lora)
+        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once, lora, records)
     with rollouts, open_stages(processes) as stages:
         training = TrainingRun(
             directory,

@@ -48,6 +48,7 @@ class EngineConfig:
     max_pixels: int = MAX_PIXELS
     max_prompt_tokens: int = 15_000  # the paper's limit
     max_images: int = 50  # of a sequence; the paper's limit
+    record_routes: bool = False  # rollouts of a mixture of experts tell which experts their tokens were sent to
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.context < 2 or self.max_steps < 1:

@@ -52,6 +52,9 @@ class OptimizerConfig:
     needs a mesh."""
 
 
+RoutingReplay = Literal["off", "sampler", "trainer"]
+
+
 @dataclass(frozen=True)
 class LearnerConfig:
     """What is trained, and how. The defaults of the RL loss are the paper's."""
@@ -96,6 +99,8 @@ class LearnerConfig:
     tis_against: Literal["full", "truncated"] = "full"
     """What the importance weight corrects: the sampler's numerics only (`full`), or also the mass that top-p cut off
     (`truncated`)."""
+    routing_replay: RoutingReplay = "off"
+    """Whose experts a mixture's training pass takes. It follows from --settings.routing-replay."""
     opd: Literal["advantage", "reverse-kl"] = "advantage"
     """Form of distillation: a term of the advantage, or a loss over the whole vocabulary (`reverse-kl`), which needs
     the teacher's weights here."""
@@ -122,6 +127,8 @@ class PackConfig:
     weighting: Weighting = "sequence-mean"
     min_pixels: int = MIN_PIXELS
     max_pixels: int = MAX_PIXELS  # the paper's 1,200 visual tokens an image
+    # Layers and experts a token of the choices that a batch brings along to be replayed; None = none.
+    routes: tuple[int, int] | None = None
     # Of patches, the bulk of a batch. "bfloat16" changes nothing where the learner computes in it, and halves them;
     # "uint8" is half of that again: they are normalised on the device.
     patch_dtype: Literal["float32", "bfloat16", "uint8"] = "float32"

@@ -19,6 +19,7 @@ from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.mesh import mesh_of_all_devices, refuse_unknown_mesh
 from hypereyes_jax.launch.replicas import ReplicaGroups
+from hypereyes_jax.launch.split_mesh import is_split, split_devices
 from hypereyes_jax.learner.global_batch import local_shards
 
 
@@ -33,22 +34,32 @@ class Processes:
     def __init__(self, index: int = 0, count: int = 1, mesh: Mesh | None = None, replicas: ReplicaGroups | None = None):
         self.index, self.count, self.mesh = index, count, mesh
         self.replicas = replicas or ReplicaGroups(index, tuple((number,) for number in range(count)))
+        self.samplers: Sequence[Any] | None = None  # devices that sample and do not train; None: those that train do
         self.waited_seconds = 0.0  # in `gather`, for the slowest, since this process began
 
     @classmethod
     def start(cls, config: DistributedConfig, mesh: str = "", checkpoint: str = "") -> Processes:
         """Join the others if told to, and lay the mesh over all devices there are: `mesh_of_all_devices`.
 
-        Call before anything asks jax for devices. Raises UserError as `initialize.join` and `mesh_of_all_devices`.
+        It may also give learner and samplers devices of their own: `split_devices`.
+
+        Call before anything asks jax for devices. Raises UserError as `initialize.join`, `mesh_of_all_devices` and
+        `split_devices`.
         """
-        refuse_unknown_mesh(mesh)
+        if not is_split(mesh):
+            refuse_unknown_mesh(mesh)
         join(config)
+        if is_split(mesh):
+            split = split_devices(mesh, jax.devices(), jax.process_count())
+            own = cls(mesh=split.learner)
+            own.samplers = split.samplers
+            return own
         return cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(mesh, checkpoint))
 
     def sharing_replicas(self, groups: Sequence[tuple[int, ...]]) -> Processes:
         """The same process, with those that share a rollout replica named: `rollout.replicas.layout.replica_groups`."""
         own = Processes(self.index, self.count, self.mesh, ReplicaGroups(self.index, tuple(groups)))
-        own.waited_seconds = self.waited_seconds
+        own.waited_seconds, own.samplers = self.waited_seconds, self.samplers
         return own
 
     @property

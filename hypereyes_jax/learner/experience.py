@@ -55,7 +55,7 @@ class Experience:
         """What the learner packs. Rollouts that are not valid are left out."""
         rows = zip(self.trajectories, self.advantage_G, self.failed_G, self.valid_G, strict=True)
         return [
-            TrainingSample(trajectory.chunks, advantage=float(advantage), failed=bool(failed))
+            TrainingSample(trajectory.chunks, advantage=float(advantage), failed=bool(failed), routes=trajectory.routes)
             for trajectory, advantage, failed, valid in rows
             if valid and trajectory.sampled_tokens
         ]

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import RoutingReplay
 from hypereyes_jax.learner.state import Params
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.qwen3_vl import Kernels, lm_head
 from hypereyes_jax.models.qwen3_vl.model import hidden_states_and_load
-from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, Routing
 from hypereyes_jax.processing.types import ModelInputs
 from hypereyes_jax.rl.logprobs import token_logprobs
 
@@ -31,12 +32,18 @@ class Forward:
     """Devices that share the vocabulary of the head."""
 
     def hidden(
-        self, params: Params, lora: Lora | None, inputs: ModelInputs, dropout_key: jax.Array | None = None
+        self,
+        params: Params,
+        lora: Lora | None,
+        inputs: ModelInputs,
+        dropout_key: jax.Array | None = None,
+        routing: Routing = Routing(),  # noqa: B008 - holds nothing that changes
     ) -> tuple[jax.Array, RouterLoad | None]:
         """([B, T, D] after the final norm, the router's load of each layer; None for a dense model).
 
         Args:
           dropout_key: of the adapters' dropout; None = without.
+          routing: which experts the tokens are sent to, where that is not the router's choice.
         """
         return hidden_states_and_load(
             cast(params, self.compute_dtype),
@@ -46,7 +53,26 @@ class Forward:
             remat=self.remat,
             dropout_key=dropout_key,
             kernels=self.kernels,
+            routing=routing,
         )
+
+    def routing(self, replay: RoutingReplay, experts_BCT: jax.Array | None) -> Routing:
+        """What `hidden` takes for a batch that brings the sampler's choices along, as `PackedBatch.experts_MBCT`.
+
+        Raises ValueError if they are to be replayed and are not there.
+        """
+        if replay == "off":
+            return Routing()
+        if replay == "trainer":
+            return Routing(keep=True)
+        if experts_BCT is None:
+            raise ValueError(
+                'routing_replay="sampler" needs batches that hold the sampler\'s experts: PackConfig.routes'
+            )
+        rows, _, tokens = experts_BCT.shape
+        each = self.config.text.num_experts_per_tok
+        experts_LBTK = experts_BCT.reshape(rows, -1, each, tokens).transpose(1, 0, 3, 2)
+        return Routing(experts_LBTK, keep=True)
 
     def head(self, params: Params) -> jax.Array:
         """[D, V], of the language model."""

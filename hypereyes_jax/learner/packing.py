@@ -16,6 +16,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import PatchedImage, bucket, expand, patchify, patchify_bytes, vision_inputs
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
 from hypereyes_jax.processing.vision import place
@@ -30,6 +31,7 @@ class TrainingSample:
     failed: bool = False  # wrong answer or format failure: distillation applies
     weight: float = 1.0  # its share of the loss beside the others; 0 masks it (the world failed, not the policy)
     teacher_logp: np.ndarray | None = None  # float32 [sampled tokens], of a `rl.teacher.Teacher`
+    routes: np.ndarray | None = None  # as `Trajectory.routes`
 
 
 Array = Any  # numpy on the host, jax inside a program
@@ -56,6 +58,9 @@ class PackedBatch(NamedTuple):
     teacher_logp_MBT: Array = None  # float32 or None
     reference_logp_MBT: Array = None  # float32 or None, under the policy that the run began with
     left_out: Array = np.float32(0)  # float32 scalar, weight of the step's samples that are not here
+    # uint8 or None, the experts that the sampler sent a token to, C = layers x experts a token; `moe.UNKNOWN_EXPERT`
+    # where they are not known. Tokens come last: accelerators lay out the last two axes in tiles.
+    experts_MBCT: Array = None
 
 
 class _Row(NamedTuple):
@@ -182,7 +187,7 @@ def pack(
     if needed > count:
         raise ValueError(f"these samples need {needed} micro-batches, but PackConfig.micro_batches is {count}")
 
-    arrays = _empty((count, pack_config.rows, length))
+    arrays = _empty((count, pack_config.rows, length), pack_config.routes)
     images: list[list[PatchedImage]] = []
     for number, part in enumerate(parts):
         m, first_row = divmod(number * (pack_config.rows // pack_config.shards), pack_config.rows)
@@ -217,6 +222,7 @@ def pack(
         count=np.int32(needed),
         teacher_logp_MBT=arrays["teacher"] if teacher_given else None,
         left_out=np.float32(_absent(samples, left_out, arrays["weight"], pack_config)),
+        experts_MBCT=arrays.get("experts"),
     )
 
 
@@ -242,11 +248,14 @@ def _weight(sample: TrainingSample, pack_config: PackConfig) -> float:
     return sample.weight * (sum(sampled) if pack_config.weighting == "token-mean" else float(any(sampled)))
 
 
-def _empty(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def _empty(shape: tuple[int, int, int], routes: tuple[int, int] | None) -> dict[str, np.ndarray]:
     integers = {name: np.zeros(shape, np.int32) for name in ("tokens", "segment", "targets")}
+    m, b, t = shape
+    experts = {} if routes is None else {"experts": np.full((m, b, routes[0] * routes[1], t), UNKNOWN_EXPERT, np.uint8)}
     floats = ("weight", "advantage", "failed", "full", "truncated")
     return {
         **integers,
+        **experts,
         **{name: np.zeros(shape, np.float32) for name in floats},
         "positions": np.zeros((*shape, 3), np.int32),
         "visual": np.full(shape, -1, np.int32),
@@ -283,12 +292,25 @@ def _write(
     arrays["failed"][before] = trained * float(sample.failed)
     arrays["full"][before] = row.full[1:]
     arrays["truncated"][before] = row.truncated[1:]
+    if "experts" in arrays and sample.routes is not None:
+        _write_routes(arrays["experts"][m, b], start, index, sample.routes, len(row.tokens))
     if sample.teacher_logp is not None:
         if len(sample.teacher_logp) != count:
             raise ValueError(
                 f"sample {index} has {count} sampled tokens, but its teacher gave {len(sample.teacher_logp)} log-probs"
             )
         arrays["teacher"][before][trained] = sample.teacher_logp
+
+
+def _write_routes(experts_CT: np.ndarray, start: int, index: int, routes: np.ndarray, tokens: int) -> None:
+    """Puts a sample's routes into its row. Raises ValueError if they are of another trajectory or model."""
+    width = int(np.prod(routes.shape[1:]))
+    if len(routes) != tokens - 1 or width != len(experts_CT):
+        raise ValueError(
+            f"sample {index} has {tokens} tokens and needs the routes of all but the last, {len(experts_CT)} experts "
+            f"each; it has {len(routes)} of {width}"
+        )
+    experts_CT[:, start : start + len(routes)] = routes.reshape(len(routes), width).T
 
 
 def _visual_tokens(

@@ -58,7 +58,8 @@ def rl_loss(
     Raises:
       ValueError: reverse KL without a teacher's weights, or a KL penalty without a reference.
     """
-    hidden_BTD, _ = forward.hidden(params, lora, micro.inputs)
+    routing = forward.routing(learn.routing_replay, micro.experts_MBCT)
+    hidden_BTD, _ = forward.hidden(params, lora, micro.inputs, routing=routing)
     head_DV = forward.head(params)
     logp_BT, entropy_BT = forward.logprobs(hidden_BTD, head_DV, micro.targets_MBT, learn.temperature)
     mask_BT = micro.weight_MBT > 0

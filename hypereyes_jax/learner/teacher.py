@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -77,6 +78,9 @@ class LocalTeacher:
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         """Scores as `Teacher.score` says. Raises ValueError where `pack` does."""
+        return await asyncio.to_thread(self._score, samples)  # rollouts may go on meanwhile
+
+    def _score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         if self._mesh is None and not samples:
             return []
         # a process without samples takes its part in the others' program with one that nobody reads

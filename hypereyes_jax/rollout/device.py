@@ -30,7 +30,7 @@ class DeviceCalls(Protocol):
 
     def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None: ...
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> None: ...
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None: ...
 
     def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded: ...
 
@@ -88,10 +88,10 @@ class Device:
                 self.params, self.lora, self.pool, vision, rows_M, config=self.config, kernels=self.kernels
             )
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> None:
-        """Reads given tokens into slots: `programs.extend_rows`."""
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None:
+        """Reads given tokens into slots: `programs.extend_rows`. With `record_routes`, waits for the experts taken."""
         with self._on_mesh():
-            self.store = programs.extend_rows(
+            self.store, experts = programs.extend_rows(
                 self.params,
                 self.lora,
                 self.store,
@@ -100,7 +100,9 @@ class Device:
                 config=self.config,
                 kernels=self.kernels,
                 view_length=view_length,
+                record=self.settings.record_routes,
             )
+        return None if experts is None else np.asarray(experts)
 
     def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
         """Samples: `programs.decode_rows`. Waits for the device; the result is numpy."""
@@ -115,6 +117,7 @@ class Device:
                 view_length=view_length,
                 max_steps=self.settings.max_steps,
                 forbidden=self.forbidden,
+                record=self.settings.record_routes,
             )
         return programs.Decoded(*jax.device_get(tuple(decoded)))
 

@@ -19,10 +19,12 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.image_pool import ImagePool
+from hypereyes_jax.rollout.routes import RouteRecord
 from hypereyes_jax.rollout.sequence import Prepared, Sequence, digest, prepare, seed_key
 
 _PREPARED_KEPT = 16  # the samples of a group ask for the same prompt at about the same time
@@ -98,6 +100,10 @@ class Engine:
     ):
         self.config = config
         self.settings = settings = settings or EngineConfig()
+        if settings.record_routes and not 0 < config.text.num_experts <= UNKNOWN_EXPERT:
+            raise ValueError(
+                f"record_routes needs 1 to {UNKNOWN_EXPERT} experts a layer, the model has {config.text.num_experts}"
+            )
         self.version = version
         self.device = Device(config, params, settings, lora=lora, kernels=kernels, mesh=mesh)
         if self.device.spans_processes and shared_calls is None:
@@ -107,6 +113,7 @@ class Engine:
         self.in_use = False  # by a scheduler; two would give out the same slots
         self.images = ImagePool(config, settings, self._calls)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
+        self._left_routes: dict[int, RouteRecord] = {}  # of each free slot's last owner
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._prepared_lock = threading.Lock()
 
@@ -188,6 +195,9 @@ class Engine:
         if sequence.slot is None or sequence.length - 1 < count:
             raise ValueError(f"adopt() needs a slot, and a record of more than {count} tokens")
         sequence.filled = count
+        left = self._left_routes.get(sequence.slot)
+        if left is not None and sequence.routes.length < count:
+            sequence.routes = left.beginning(count)
         if not sequence.unread:
             sequence.patches.clear()
         self.counts.shared_tokens += count
@@ -196,6 +206,8 @@ class Engine:
         """Takes the slot back. What was in it can be made again from the record."""
         if sequence.held_slot < self.settings.slots:
             self._free[sequence.held_slot] = None
+            if self.settings.record_routes:
+                self._left_routes[sequence.held_slot] = sequence.routes
         sequence.slot, sequence.filled = None, 0
 
     def extend(self, sequences: Items[Sequence]) -> list[Sequence]:
@@ -229,8 +241,10 @@ class Engine:
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
         view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
-        self._calls.extend(arrays, view)
-        for sequence, count in zip(batch, arrays.length_R, strict=False):
+        experts_LRTC = self._calls.extend(arrays, view)
+        for row, (sequence, count) in enumerate(zip(batch, arrays.length_R, strict=False)):
+            if experts_LRTC is not None:
+                sequence.routes.note(sequence.filled, experts_LRTC[:, row, :count].swapaxes(0, 1))
             sequence.filled += int(count)
             if not sequence.unread:
                 sequence.patches.clear()
@@ -267,11 +281,15 @@ class Engine:
             ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
             floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
-        tokens_KR, logp_2KR, count_R, stopped_R = self._calls.decode(batch, _bucket(settings.view_buckets, longest))
+        tokens_KR, logp_2KR, count_R, stopped_R, experts_KLRC = self._calls.decode(
+            batch, _bucket(settings.view_buckets, longest)
+        )
         results = []
         for row, request in enumerate(requests):
             count = int(count_R[row])
             tokens = tokens_KR[:count, row].copy()
+            if experts_KLRC is not None:
+                request.sequence.routes.note(request.sequence.filled, experts_KLRC[:count, :, row])
             request.sequence.append_sampled(tokens)
             truncated, full = logp_2KR[:, :count, row].copy()
             results.append(Sampled(tokens, truncated, full, bool(stopped_R[row])))
@@ -293,6 +311,8 @@ class Engine:
             self._calls.copy(source.held_slot, slots, len(some), _bucket(self.settings.view_buckets, count))
         for target in targets:
             target.filled = count
+            if target.routes.length < count:
+                target.routes = source.routes.beginning(count)
             if not target.unread:
                 target.patches.clear()
             self.counts.shared_tokens += count

@@ -96,14 +96,17 @@ class RunningEngines(Replicas):
         """The counts of each engine's scheduler."""
         return [scheduler.counts for scheduler in self._schedulers]
 
-    async def swap(self, weights: Items[Any], version: int) -> None:
+    async def swap(self, weights: Items[tuple[Any, Any]], version: int) -> None:
         """New weights for each engine, between two of its device steps; turns under way go on with them.
 
         Args:
-          weights: one tree an engine; they must stay as they are while the engines use them.
+          weights: weights and adapters for each engine; they must stay as they are while the engines use them.
           version: stamped on what they sample.
         """
-        swaps = [scheduler.swap(own, None, version) for scheduler, own in zip(self._schedulers, weights, strict=True)]
+        swaps = [
+            scheduler.swap(params, lora, version)
+            for scheduler, (params, lora) in zip(self._schedulers, weights, strict=True)
+        ]
         await asyncio.gather(*swaps)
 
     @contextlib.asynccontextmanager

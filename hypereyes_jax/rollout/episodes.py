@@ -64,6 +64,7 @@ class _StepError(Exception):
 class _Rollout:
     episode: Episode
     chunks: list[Chunk] = field(default_factory=list)
+    routes: np.ndarray | None = None  # as `Trajectory.routes`
 
 
 async def run_episodes(
@@ -171,7 +172,7 @@ async def _play(
         episode.fail_infrastructure(f"the generator failed: {error}")
     finally:
         await session.close()
-    return Trajectory(tuple(rollout.chunks), episode.result(), time.perf_counter() - started)
+    return Trajectory(tuple(rollout.chunks), episode.result(), time.perf_counter() - started, rollout.routes)
 
 
 async def _turns(
@@ -188,6 +189,7 @@ async def _turns(
         turn = await session.turn(context)
         if turn.sampled is not None:
             chunks += [context, turn.sampled]
+            rollout.routes = turn.routes
         elif not chunks:
             chunks.append(context)
         if turn.end is TurnEnd.CONTEXT and not _answers(episode, chat, turn):

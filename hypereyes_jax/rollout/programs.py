@@ -17,6 +17,7 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
+from hypereyes_jax.models.qwen3_vl.moe import Routing
 from hypereyes_jax.models.qwen3_vl.text import (
     Attend,
     DecoderInputs,
@@ -106,6 +107,7 @@ class Decoded(NamedTuple):
     logp_2KR: HostArray  # float32: truncated, full
     count_R: HostArray  # int32, how many of the K are real
     stopped_R: HostArray  # bool, the last one is a stop id
+    experts_KLRC: HostArray = None  # uint8, the C experts that each layer sent the token of a step to; None: not asked
 
 
 @partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))
@@ -132,7 +134,7 @@ def encode_into(
     )
 
 
-@partial(jax.jit, static_argnames=("config", "kernels", "view_length"), donate_argnames=("store",))
+@partial(jax.jit, static_argnames=("config", "kernels", "view_length", "record"), donate_argnames=("store",))
 def extend_rows(
     params: Any,
     lora: Any,
@@ -143,10 +145,13 @@ def extend_rows(
     config: Qwen3VLConfig,
     kernels: Kernels,
     view_length: int,
-) -> kv.SlotStore:
+    record: bool = False,
+) -> tuple[kv.SlotStore, jax.Array | None]:
     """Writes the keys and values of given tokens (text or visual) at each row's own offset.
 
     Unrolled, the last layer computes nothing but those.
+
+    Returns (store, with `record` the experts that layers sent the tokens to, uint8 [layers, R, T, experts a token]).
     """
     length = batch.tokens_RT.shape[1]
     in_place = kernels.slots == "in_place" and store.k_scale is None
@@ -161,17 +166,18 @@ def extend_rows(
     visual_index_RT = jnp.asarray(batch.visual_index_RT)
     x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
     valid_RT = jnp.arange(length) < jnp.asarray(batch.length_R)[:, None]
-    _, new, _ = decode_layers(
+    _, new, routed = decode_layers(
         params,
         config,
         DecoderInputs(x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, valid_RT),
         attend,
         view,
-        ForwardOptions(kernels, lora),
+        ForwardOptions(kernels, lora, routing=Routing(record=record)),
     )
+    experts = _everywhere(routed.experts) if record and routed is not None else None
     if in_place:
-        return _in_place(new[-1])
-    return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R))
+        return _in_place(new[-1]), experts
+    return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R)), experts
 
 
 def _attend_to_view(store: kv.SlotStore, offset_R: Any, length: int) -> Attend:
@@ -185,7 +191,9 @@ def _attend_to_view(store: kv.SlotStore, offset_R: Any, length: int) -> Attend:
 
 
 @partial(
-    jax.jit, static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"), donate_argnames=("store",)
+    jax.jit,
+    static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden", "record"),
+    donate_argnames=("store",),
 )
 def decode_rows(
     params: Any,
@@ -198,8 +206,9 @@ def decode_rows(
     view_length: int,
     max_steps: int,
     forbidden: tuple[int, ...] = (),
+    record: bool = False,
 ) -> tuple[kv.SlotStore, Decoded]:
-    """Samples up to `steps` tokens in every row.
+    """Samples up to `steps` tokens in every row; with `record` it tells the experts of a mixture's layers, too.
 
     Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
     a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
@@ -223,6 +232,7 @@ def decode_rows(
         count_R: jax.Array
         tokens_KR: jax.Array
         logp_2KR: jax.Array
+        experts_KLRC: jax.Array | None
 
     def goes_on(carry: Carry) -> jax.Array:
         return (carry.step < batch.steps) & carry.alive_R.any()
@@ -231,7 +241,7 @@ def decode_rows(
         step, alive_R = carry.step, carry.alive_R
         attend, attend_xs = access.step(carry.slots, step, alive_R)
         position_R = batch.position_R + carry.count_R
-        hidden_R1D, given, _ = decode_layers(
+        hidden_R1D, given, routed = decode_layers(
             params,
             config,
             DecoderInputs(
@@ -243,9 +253,12 @@ def decode_rows(
             ),
             attend,
             attend_xs,
-            ForwardOptions(kernels, lora),
+            ForwardOptions(kernels, lora, routing=Routing(record=record)),
             apart,
         )
+        experts = carry.experts_KLRC
+        if experts is not None and routed is not None and routed.experts is not None:
+            experts = experts.at[step].set(routed.experts[:, :, 0])
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
         limits = (batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R)
@@ -264,6 +277,7 @@ def decode_rows(
             count_R=count_R,
             tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
             logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_truncated_R, draw.logp_full_R])),
+            experts_KLRC=experts,
         )
 
     start = Carry(
@@ -275,6 +289,7 @@ def decode_rows(
         count_R=jnp.zeros(rows, jnp.int32),
         tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
         logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
+        experts_KLRC=_no_experts(config, max_steps, rows) if record else None,
     )
     if kernels.known_trips:
         end = jax.lax.fori_loop(0, max_steps, lambda _, carry: one_step(carry), start)
@@ -282,8 +297,13 @@ def decode_rows(
         with expected_trips(max_steps):
             end = jax.lax.while_loop(goes_on, one_step, start)
     return _in_place(access.finished(end.slots, end.count_R)), _everywhere(
-        Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R)
+        Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R, end.experts_KLRC)
     )
+
+
+def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:
+    text = config.text
+    return jnp.zeros((steps, text.num_hidden_layers, rows, text.num_experts_per_tok), jnp.uint8)
 
 
 def _in_place(store: kv.SlotStore) -> kv.SlotStore:

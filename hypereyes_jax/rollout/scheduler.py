@@ -104,7 +104,7 @@ class Scheduler:
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """No device step is under way within the block, and none begins; rollouts wait. Not to be held over a `swap`."""
+        """No device step is under way within the block; rollouts wait. Not to be held over a `swap`."""
         async with self._visit:
             yield
 
@@ -410,7 +410,7 @@ class Scheduler:
         future = session.future
         self._withdraw(session)
         if future is not None and not future.done():
-            future.set_result(Turn(chunk, end))
+            future.set_result(Turn(chunk, end, routes=None if chunk is None else session.sequence.routes.array()))
 
     def _record_parked(self, session: Session, evicted: bool = False) -> None:
         if self.timeline is not None:

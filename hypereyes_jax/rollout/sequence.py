@@ -12,6 +12,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.processing import ContextChunk, Expanded, PatchedImage, expand, patchify
+from hypereyes_jax.rollout.routes import RouteRecord
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Sequence:
     positions_3: np.ndarray = field(init=False)  # int32 [3, capacity]
     image_number: np.ndarray = field(init=False)  # int32 [capacity], into `images`; -1 = text
     image_token: np.ndarray = field(init=False)  # int32 [capacity], which of that image's visual tokens
+    routes: RouteRecord = field(default_factory=RouteRecord)  # of its first tokens; empty where they are not recorded
 
     def __post_init__(self) -> None:
         self.tokens = np.zeros(self.capacity, np.int32)
@@ -165,6 +167,7 @@ class Sequence:
         self.sampled -= count
         self.next_position -= count
         self.filled = min(self.filled, self.length - 1)
+        self.routes = self.routes.beginning(self.length - 1)
 
 
 def seed_key(seed: int) -> np.ndarray:

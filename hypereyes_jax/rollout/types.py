@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+import numpy as np
+
 from hypereyes_jax.env.types import EpisodeResult
 from hypereyes_jax.processing.types import Chunk, ContextChunk, SampledChunk
 
@@ -43,6 +45,7 @@ class Turn:
     sampled: SampledChunk | None
     end: TurnEnd
     why: str = ""
+    routes: np.ndarray | None = None  # as `Trajectory.routes`, of all tokens up to the last sampled one
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Trajectory:
     chunks: tuple[Chunk, ...]  # ContextChunk (prompt), SampledChunk, ContextChunk (observation), SampledChunk, ...
     result: EpisodeResult
     seconds: float = 0.0  # wall time from admission to the end
+    # uint8 [tokens - 1, layers, experts a token]: where the sampler's mixtures sent the tokens, visual ones counted one
+    # by one. The last token was sampled and not read. None where it was not recorded.
+    routes: np.ndarray | None = None
 
     @property
     def sampled_tokens(self) -> int:

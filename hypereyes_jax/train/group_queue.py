@@ -39,6 +39,7 @@ class GroupQueue:
         self._next = 0  # all numbers from here on are not started either
         self._limit = 0  # numbers below it may start
         self._born: dict[int, int] = {}  # version of the weights that each group under way was started with
+        self._taken: list[int] = []  # by the step under way
 
     def begin(self, step: int) -> None:
         """A step begins to wait for its groups: those of `ahead` further steps may start."""
@@ -67,7 +68,12 @@ class GroupQueue:
             return None
         for number in chosen:
             del self._born[number]
+        self._taken = chosen
         return chosen
+
+    def trained(self) -> None:
+        """The step under way has trained on what it took."""
+        self._taken = []
 
     def overdue(self, step: int) -> list[int]:
         """Groups under way that would have been this step's or an earlier one's, had they ended."""
@@ -75,7 +81,7 @@ class GroupQueue:
 
     def state(self) -> dict[str, Any]:
         """JSON-able: which groups are still to be trained on. Those under way are to be played anew."""
-        waiting = sorted([*self._born, *self._carried])
+        waiting = sorted([*self._taken, *self._born, *self._carried])
         return {"carried": waiting, "next": self._next}
 
     def restore(self, state: Mapping[str, Any] | None, done: int) -> None:
@@ -87,4 +93,4 @@ class GroupQueue:
         following = done * self._prompts if state is None else state["next"]
         if following - len(carried) != done * self._prompts or any(number >= following for number in carried):
             raise ValueError(f"{state} is not the place of a run after {done} steps of {self._prompts} groups")
-        self._carried, self._next, self._born = list(carried), following, {}
+        self._carried, self._next, self._born, self._taken = list(carried), following, {}, []

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.rollout import Trajectory
-from hypereyes_jax.rollout.versions import version_figures
 from hypereyes_jax.train.group_queue import GroupQueue
 
 OnEnd = Callable[[int, Trajectory], None]
@@ -32,12 +31,12 @@ class PlayGroup(Protocol):
     def __call__(self, plan: GroupPlan, on_end: OnEnd) -> Coroutine[Any, Any, list[Trajectory]]: ...
 
 
-class StepRollouts(NamedTuple):
+class TakenGroups(NamedTuple):
     """What a step trains on."""
 
     questions: list[Question]
     trajectories: list[Trajectory]  # group by group
-    figures: dict[str, float]
+    figures: dict[str, float]  # of what is left under way
 
 
 class _Group(NamedTuple):
@@ -66,7 +65,7 @@ class AheadRollouts:
         """The weights that groups start with from now on."""
         self._version = version
 
-    async def take(self, step: int) -> StepRollouts:
+    async def take(self, step: int) -> TakenGroups:
         """Waits until a step has its groups, and hands them over. Further groups start meanwhile, and go on after it.
 
         Raises what the playing of any group raised.
@@ -87,12 +86,12 @@ class AheadRollouts:
         taken = [self._groups.pop(number) for number in chosen]
         trajectories = [trajectory for group in taken for trajectory in group.task.result()]
         late = [self._groups[number] for number in self._queue.overdue(step) if number in self._groups]
-        figures = version_figures(trajectories, step) | {
+        figures = {
             "carried_groups": float(len(late)),
             "carried_rollouts": float(sum(len(group.plan.seeds) - len(group.ended) for group in late)),
             "rollouts_under_way": float(self._running),
         }
-        return StepRollouts([group.plan.question for group in taken], trajectories, figures)
+        return TakenGroups([group.plan.question for group in taken], trajectories, figures)
 
     async def close(self) -> None:
         """Cancels what is under way. The queue's `state` still names it, so that it is played anew."""

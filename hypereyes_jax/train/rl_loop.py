@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,9 +31,10 @@ from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
-from hypereyes_jax.rollout import Timeline, Trajectory
+from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.metrics_file import MetricsWriter
+from hypereyes_jax.runs.progress import Stage
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.budget import BudgetController
@@ -40,8 +42,10 @@ from hypereyes_jax.train.distillation import Distillation
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.kl_reference import KlReference
 from hypereyes_jax.train.method import LoadedMethod, RlMethod
-from hypereyes_jax.train.question_selection import rollout_seeds, unless_stopped, verdicts
+from hypereyes_jax.train.question_selection import rollout_seeds, verdicts
+from hypereyes_jax.train.rl_ahead import GroupPlan
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample, validation_records
+from hypereyes_jax.train.rollout_source import RolloutSource, StepDropped, open_rollouts
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.snapshots import Snapshots
@@ -50,7 +54,7 @@ from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from hypereyes_jax.train.types import SelectedQuestions, TrainingRun
 
 VALIDATION = "trajectories-validation.jsonl"
-TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
+_LOG = logging.getLogger(__name__)
 
 
 class OpenServices(NamedTuple):
@@ -59,10 +63,6 @@ class OpenServices(NamedTuple):
     backend: RecordedBackend
     judge: Judge
     distillation: Distillation
-
-
-class _StepDropped(Exception):
-    """The run is to stop, and the step under way has not changed the state; says why."""
 
 
 class _Scored(NamedTuple):
@@ -96,7 +96,15 @@ class RlLoop:
         self._reward, self._budget = chosen.reward, BudgetController(chosen.reward.budget)
         self._references = ReferenceStore(questions.references, chosen.tighten)
         samples = settings.prompts * settings.group // run.processes.count
-        self._packing = replace(scale.pack(samples, run.processes.shards), weighting=scale.learner.reduction)
+        routes = (model.text.num_hidden_layers, model.text.num_experts_per_tok)
+        replays = settings.routing_replay == "sampler"
+        if replays and not all(engine.settings.record_routes for engine in rollouts.engines.all):
+            raise ValueError('routing_replay="sampler" needs engines with EngineConfig.record_routes')
+        self._packing = replace(
+            scale.pack(samples, run.processes.shards),
+            weighting=scale.learner.reduction,
+            routes=routes if replays else None,
+        )
         optimizer = replace(
             scale.learner.optimizer,
             learning_rate=settings.learning_rate,
@@ -105,7 +113,9 @@ class RlLoop:
         )
         if (own_pieces := records(optimizer)) and run.processes.first:
             write_json(run.directory.file(OPTIMIZER_RECORD), own_pieces)
-        learn = replace(scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef)
+        learn = replace(
+            scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef, routing_replay=settings.routing_replay
+        )
         self._train_mode = learn.train
         self._monitor, self._finite = StepMonitor(model, learn.train), FiniteSteps()
         teacher = services.distillation.local if learn.opd == "reverse-kl" else None
@@ -120,68 +130,84 @@ class RlLoop:
         self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params, adapters)
         self._outages = OutageWatch(settings.outages)
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
+        self._source: RolloutSource
 
     async def train(self) -> tuple[Params, Lora | None]:
         """The weights after all steps that the settings ask for; where adapters train, those beside them, and these.
 
         Raises RunStopped if the run was asked to stop, once what was done is saved.
         """
-        settings, processes = self._settings, self._processes
-        schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
+        settings = self._settings
         keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
             restored = checkpoints.restore(self._state, self._run.resume_step)
+            under_way: dict[str, Any] | None = None
             if restored is not None:
                 self._state, cursor = restored
                 self._references = ReferenceStore.from_state(cursor["references"])
                 self._earlier_searches = cursor["searches"]
                 self._searches()
                 self._budget.restore(cursor.get("budget", {}))
-            done = saved = int(self._state.step)
-            if processes.first:
+                under_way = cursor.get("rollouts")
+            done = int(self._state.step)
+            if self._processes.first:
                 drop_rollouts(self._directory.path, done)
             if done == 0:
                 self._note_references(0)
-            self._publish(done)
-            give_back()  # what the selection held
-            snapshots = self._snapshots(done)
-            metrics = open_metrics(processes, self._directory, "rl", done)
-            with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
-                stage.skip_to(done)
-                for step in range(done, settings.steps):
-                    reason = ""
-                    with profiled(self._directory.file("profile"), step == self._run.profile_step):
-                        try:
-                            values = await self._step(step, log)
-                        except _StepDropped as dropped:
-                            reason = str(dropped)
-                        except SystematicFailure:
-                            if saved < step:
-                                self._save(checkpoints)
-                            raise
-                    if reason:
-                        if saved < step:
-                            self._save(checkpoints)
-                        raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
-                    if self._validation is not None and (step + 1) % self._validation.every == 0:
-                        values |= await self._validate(self._validation.questions, step)
-                        if snapshots is not None and "eval_accuracy" in values:
-                            snapshots.keep_if_best(step + 1, values["eval_accuracy"], *self._weights())
-                    give_back()
-                    log.log(step, values)
-                    self._finite.check(step, values)
-                    stage.advance(
-                        accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"]
-                    )
-                    if snapshots is not None:
-                        snapshots.write_if_due(step + 1, *self._weights())
-                    # The first process's clock decides for all.
-                    is_due = processes.gather(schedule.is_due(step + 1))[0]
-                    if is_due:
-                        self._save(checkpoints)
-                        schedule.written()
-                        saved = step + 1
+            async with open_rollouts(
+                self._run, self._rollouts, settings, self._backend, self._plan, done, under_way
+            ) as self._source:
+                await self._publish(done)
+                give_back()  # what the selection held
+                snapshots = self._snapshots(done)
+                metrics = open_metrics(self._processes, self._directory, "rl", done)
+                with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
+                    stage.skip_to(done)
+                    await self._steps(done, checkpoints, snapshots, stage, log)
         return self._weights()
+
+    async def _steps(
+        self,
+        done: int,
+        checkpoints: Checkpoints,
+        snapshots: Snapshots | None,
+        stage: Stage,
+        log: MetricsWriter | NoMetrics,
+    ) -> None:
+        """All steps after the first `done`, each logged, and saved when a checkpoint is due."""
+        settings, processes, saved = self._settings, self._processes, done
+        schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
+        for step in range(done, settings.steps):
+            reason = ""
+            with profiled(self._directory.file("profile"), step == self._run.profile_step):
+                try:
+                    values = await self._step(step, log)
+                except StepDropped as dropped:
+                    reason = str(dropped)
+                except SystematicFailure:
+                    if saved < step:
+                        self._save(checkpoints)
+                    raise
+            if reason:
+                if saved < step:
+                    self._save(checkpoints)
+                raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
+            if self._validation is not None and (step + 1) % self._validation.every == 0:
+                values |= await self._validate(self._validation.questions, step)
+                if snapshots is not None and "eval_accuracy" in values:
+                    snapshots.keep_if_best(step + 1, values["eval_accuracy"], *self._weights())
+            give_back()
+            log.log(step, values)
+            self._finite.check(step, values)
+            stage.advance(accuracy=values["accuracy"], rounds=values["rounds"], reference=values["reference_rounds"])
+            if snapshots is not None:
+                snapshots.write_if_due(step + 1, *self._weights())
+            # The first process's clock decides for all.
+            is_due = processes.gather(schedule.is_due(step + 1))[0]
+            if is_due:
+                self._save(checkpoints)
+                schedule.written()
+                saved = step + 1
 
     def _weights(self) -> tuple[Params, Lora | None]:
         return weights(self._state, self._train_mode)
@@ -197,52 +223,27 @@ class RlLoop:
             "references": self._references.state(),
             "searches": self._searches().state(),
             "budget": self._budget.state(),
+            "rollouts": self._source.state(),
         }
         checkpoints.save(self._state, cursor)
 
     async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
-        """Play, score, distil, update, publish. Raises _StepDropped if the run is to stop, before anything changes.
+        """Play, score, distil, update, publish. Raises StepDropped if the run is to stop, before anything changes.
 
         Every process makes these calls in this order, also one that has nothing to play: in each of them processes wait
         for each other.
         """
-        laps, timeline = Laps(self._processes), Timeline()
-        questions = [self._questions[index] for index in self._order(step)]
-        played, generation = await self._play(step, questions, timeline, laps)
-        scored = await self._score(step, questions, played, log, laps)
+        laps = Laps(self._processes)
+        taken = await self._source.take(step, laps)
+        scored = await self._score(step, taken.questions, taken.trajectories, log, laps)
         samples, distilled = await self._distil(scored.samples, laps)
-        updated, machine = self._update(samples, laps)
-        synced = self._publish(step + 1)
+        updated, machine = await self._source.beside(lambda: self._update(samples, laps))
+        self._warn_of_gap(step, updated["sampler_gap"])
+        synced = await self._publish(step + 1)
         laps.lap("sync")
-        engine = {f"engine_{name}": share for name, share in timeline.utilisation().items()}
-        own = {**laps.seconds(), **machine, **synced, **engine}
-        over_all = over_processes(self._processes, own, len(played), generation, self._searches())
+        own = {**laps.seconds(), **machine, **synced, **taken.figures}
+        over_all = over_processes(self._processes, own, len(taken.trajectories), taken.seconds, self._searches())
         return {**updated, **scored.figures, **distilled, **over_all}
-
-    async def _play(
-        self, step: int, questions: Sequence[Question], timeline: Timeline, laps: Laps
-    ) -> tuple[list[Trajectory], float]:
-        """(this process's groups of rollouts, one after the other; seconds that it played)."""
-        settings, processes = self._settings, self._processes
-        repeated = [question for question in processes.replicas.share(questions) for _ in range(settings.group)]
-        by_question = rollout_seeds(settings.seed, step + 1, len(questions) * settings.group)
-        rows = list(by_question.reshape(len(questions), -1))
-        seeds = [int(seed) for row in processes.replicas.share(rows) for seed in row]
-        play = self._rollouts.play(repeated, self._backend, seeds, group=settings.group, timeline=timeline)
-        result = await unless_stopped(self._directory.stop, play)
-        await self._rollouts.finish_plays()
-        # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
-        # ends after it.
-        reason = processes.first_reason(self._directory.stop.reason)
-        if result is None or reason:
-            raise _StepDropped(reason)
-        played, waited = result
-        self._rollouts.suspend()
-        if processes.replicas.drives:
-            timeline.write(self._directory.file(processes.own_name(TIMELINE)))
-        generation = laps.lap("generation")
-        laps.move(waited, "generation", "search")
-        return played, generation
 
     async def _score(
         self,
@@ -314,7 +315,11 @@ class RlLoop:
         """(what this process feeds to the learner, failed samples with the teacher's log-probs; counts)."""
         own = await self._rollouts.scatter(samples)
         laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
-        scored, counts = await self._distillation(own)
+        if self._distillation.local is None:
+            scored, counts = await self._distillation(own)
+        else:
+            async with self._source.devices():
+                scored, counts = await self._distillation(own)
         laps.lap("teacher")
         return scored, counts
 
@@ -358,12 +363,9 @@ class RlLoop:
         The latest rollouts lie in `trajectories-validation.jsonl`, for the report.
         """
         mine = self._processes.replicas.part(range(len(questions)))
-        play = self._rollouts.play([questions[n] for n in mine], self._backend, mine, evaluation=True)
-        result = await unless_stopped(self._directory.stop, play)
-        await self._rollouts.finish_plays()
-        if self._processes.first_reason(self._directory.stop.reason) or result is None:
+        played = await self._source.answer([questions[n] for n in mine], mine)
+        if self._processes.first_reason(self._directory.stop.reason) or played is None:
             return {}  # the next step ends the run
-        played, _ = result
         verdict_of_each = await verdicts(self._judge, played)
         records = validation_records(played, verdict_of_each, step, self._judge.name)
         write_records(self._directory.file(self._processes.own_name(VALIDATION)), records)
@@ -383,11 +385,33 @@ class RlLoop:
         self._backend.settle(searches.cost)
         return searches
 
-    def _publish(self, version: int) -> dict[str, float]:
+    async def _publish(self, version: int) -> dict[str, float]:
         """The engines sample from the trainer's present weights; the last step consumed the buffers they had."""
         params, lora = self._weights()
         self._distillation.share_base(params)
-        return self._rollouts.publish(params, version, lora)
+        return await self._source.publish(params, lora, version)
+
+    def _warn_of_gap(self, step: int, gap: float) -> None:
+        """The learner's log-probs are to be the sampler's but for rounding, and for what trained in between."""
+        level = self._settings.gap_warning
+        if not (self._processes.first and level and gap > level):
+            return
+        causes = "low precision" if self._settings.ahead == 0 else "rollouts too far ahead, low precision"
+        if self._model.text.moe and self._settings.routing_replay != "sampler":
+            causes += ", experts chosen otherwise (--settings.routing-replay sampler)"
+        _LOG.warning(
+            "step %d: the learner's log-probs are %.3f nats from the sampler's, more than --settings.gap-warning %g. "
+            "Known causes: %s.",
+            step, gap, level, causes,
+        )  # fmt: skip
+
+    def _plan(self, number: int) -> GroupPlan:
+        """The group of a number: question `number % prompts` of step `number // prompts`, with that step's seeds."""
+        settings = self._settings
+        step, place = divmod(number, settings.prompts)
+        seeds = rollout_seeds(settings.seed, step + 1, settings.prompts * settings.group)
+        own = seeds[place * settings.group : (place + 1) * settings.group]
+        return GroupPlan(self._questions[self._order(step)[place]], [int(seed) for seed in own])
 
     def _epoch_steps(self) -> int:
         return len(self._questions) // self._settings.prompts

@@ -13,6 +13,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.own_prompt import PromptFunction
@@ -28,6 +32,7 @@ from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rollout import Engine, Timeline, Trajectory, run_episodes
 from hypereyes_jax.rollout.device import Device
 from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.rollout.episodes import Generator
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.runs.terminal import visible
 from hypereyes_jax.train.server_engines import ServerEngines
@@ -65,6 +70,7 @@ class RolloutEngines:
         self.scale = scale
         self._copies = copies
         self._workers, self._driver = workers, driver
+        self._kept_base: list[Any] | None = None  # copies of weights that do not train, beside a learner that does
         self._keeps_base = False  # engines keep weights that do not train, while a step is computed
         self._tools: tuple[Tool, ...] = ()
         self._prompt: PromptFunction | None = None
@@ -80,6 +86,7 @@ class RolloutEngines:
         processes: Processes,
         at_once: int,
         lora: Lora | None = None,
+        record_routes: bool = False,
     ) -> RolloutEngines:
         """Engines on replicas' devices, with copies of weights that lie on the learner's mesh.
 
@@ -89,12 +96,13 @@ class RolloutEngines:
           at_once: rollouts that all processes play at a time; no engine gets more slots than its share of them.
           lora: adapters on the learner's mesh, where adapters train. Engines then keep the weights beside them, if
             they have a copy of their own, and `publish` sends adapters alone.
+          record_routes: rollouts tell which experts their tokens were sent to.
 
         Raises UserError if the processes of a replica group can't reach each other.
         """
         link = connect(processes, _end)
         slots = min(scale.slots, -(-at_once // len(copies.grid)))
-        settings = replace(scale, slots=slots).engine()
+        settings = replace(replace(scale, slots=slots).engine(), record_routes=record_routes)
         adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
         placed = list(zip(copies(params), adapters, copies.meshes, strict=True))
         if isinstance(link, GroupWorker):
@@ -200,6 +208,42 @@ class RolloutEngines:
         self._workers.scatter([to_message(part) for part in others])
         return own
 
+    def apart(self, mesh: Mesh) -> bool:
+        """Whether the engines lie on other devices than this mesh."""
+        return self._copies is not None and set(self._copies.grid.flat).isdisjoint(mesh.devices.flat)
+
+    def copies(self, params: Any, lora: Lora | None = None) -> tuple[list[tuple[Any, Any]], dict[str, float]]:
+        """(weights and adapters for each engine, which stay as they are while the learner trains on; as `publish`).
+
+        Weights that do not train are copied once. The next training step takes the buffers of the learner's own.
+        """
+        if self._copies is None:
+            base = self._kept_base or [_copied(params)] * len(self.engines.all)
+            adapters: list[Any] = [None if lora is None else _copied(lora)] * len(self.engines.all)
+            figures = {}
+        else:
+            base = self._kept_base or self._copies(_copied(params))
+            adapters = [None] * len(base) if lora is None else self._copies.adapters(_copied(lora))
+            figures = {"sync_gib": self._copies.received_bytes(params if lora is None else lora) / 2**30}
+        self._kept_base = None if lora is None else base
+        return list(zip(base, adapters, strict=True)), figures
+
+    async def episodes(
+        self,
+        generator: Generator,
+        questions: Sequence[Question],
+        backend: SearchBackend,
+        seeds: Sequence[int],
+        *,
+        evaluation: bool = False,
+        on_end: Callable[[int, Trajectory], None] | None = None,
+        timeline: Timeline | None = None,
+    ) -> list[Trajectory]:
+        """One episode a question, as `play`, with a generator that is running."""
+        episodes = [self.episode(question, backend) for question in questions]
+        sampling = self.scale.sampling(evaluation)
+        return await run_episodes(generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline)
+
     async def play(
         self,
         questions: Sequence[Question],
@@ -221,14 +265,17 @@ class RolloutEngines:
         """
         if not questions:
             return Played([], 0.0)
-        episodes = [self.episode(question, backend) for question in questions]
-        sampling = self.scale.sampling(evaluation)
         async with self.engines.running(group, timeline) as generator:
-            trajectories = await run_episodes(
-                generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline
+            trajectories = await self.episodes(
+                generator, questions, backend, seeds, evaluation=evaluation, on_end=on_end, timeline=timeline
             )
         waited = sum(counts.waiting_seconds for counts in generator.counts) / len(generator.counts)
         return Played(trajectories, waited)
+
+
+def _copied(tree: Any) -> Any:
+    """The arrays once more, where they are."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _end(why: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
+from hypereyes_jax.configs.training import RoutingReplay
 from hypereyes_jax.data.selection import FirstReference
 from hypereyes_jax.env.outages import OutageLimits
 from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
@@ -32,6 +33,22 @@ class RlSettings:
     """Rank of the adapters, where --scale.learner.train is lora."""
     lora_alpha: float = AdapterConfig.alpha
     """Alpha of the adapters: what they add is multiplied with alpha / rank."""
+    ahead: int = 0
+    """Number of steps whose rollouts may start before the step under way has trained. With 0 every rollout is sampled
+    by the weights that it trains, and a run can be replayed exactly. With more, rollouts run on while the learner
+    trains, a long one is carried over to a later step, and the loss weighs each token by what the learner's weights
+    say of it."""
+    max_staleness: int | None = None
+    """Number of versions that the weights which started a group ahead may lie behind those that it trains; a step waits
+    for a group that would exceed it. Without one it is one more than --settings.ahead: a long rollout may be a step
+    late."""
+    routing_replay: RoutingReplay = "off"
+    """Whose experts a mixture's training pass sends each token to. With `off` the router chooses anew, and a close
+    decision may fall otherwise than when the token was sampled; `sampler` takes the experts that the sampler chose;
+    `trainer` takes those of the learner's own forward pass also where the backward pass computes it again."""
+    gap_warning: float = 0.05
+    """Mean distance of the learner's and the sampler's log-probs of a step's tokens, in nats, above which a warning is
+    logged; 0 logs none."""
     checkpoint_every: int = MINIATURE.checkpoint_every
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
@@ -59,6 +76,11 @@ class RlSettings:
     """How many rollouts may fail for reasons that are not the policy's before the run ends."""
     seed: int = MINIATURE.seed
     """Seed of the order of questions and of all sampling."""
+
+    @property
+    def staleness_limit(self) -> int:
+        """Versions that a group may be behind when it is trained on."""
+        return self.ahead + 1 if self.max_staleness is None else self.max_staleness
 
     def world_search(self) -> WorldSearch:
         """How the miniature world is searched."""

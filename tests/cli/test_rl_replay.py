@@ -27,7 +27,8 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.question_selection import SELECTION
-from hypereyes_jax.train.rl_loop import TIMELINE, RlLoop
+from hypereyes_jax.train.rl_loop import RlLoop
+from hypereyes_jax.train.rollout_source import TIMELINE
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL

@@ -41,7 +41,7 @@ def test_a_step_takes_the_first_groups_that_ended_and_carries_a_long_one_over():
 
 
 def test_rollouts_ahead_need_as_much_staleness():
-    with pytest.raises(UserError, match="--settings.max-staleness allows 1"):
+    with pytest.raises(UserError, match=r"--settings\.max-staleness allows 1"):
         GroupQueue(prompts=2, steps=9, ahead=2, max_staleness=1)
 
 
@@ -49,19 +49,30 @@ def test_rollouts_ahead_need_as_much_staleness():
 @pytest.mark.parametrize("seed", range(5))
 def test_every_group_is_trained_on_once_and_never_too_stale_also_over_ends_of_the_run(ahead, max_staleness, seed):
     """Rollouts end in any order, and the run ends and goes on three times."""
-    chance = random.Random(seed)
-    prompts, steps = 3, 12
-    queue, born, ended, taken = GroupQueue(prompts, steps, ahead, max_staleness), {}, set(), []
-    for step in range(steps):
-        if step in (2, 3, 7):  # what was under way is lost, and the state is all that is left
-            state = queue.state()
-            queue, born, ended = GroupQueue(prompts, steps, ahead, max_staleness), {}, set()
-            queue.restore(state, step)
+    chance, prompts, steps = random.Random(seed), 3, 12
+
+    def fresh(state, step):
+        queue = GroupQueue(prompts, steps, ahead, max_staleness)
+        queue.restore(state, step)
+        return queue, {}, set()
+
+    def taken_by(step, queue, born, ended):
         queue.begin(step)
         while (chosen := queue.take(step, ended)) is None:
             for number in started(queue, step):
                 born[number] = step
             ended.add(chance.choice([number for number in born if number not in ended]))
+        return chosen
+
+    (queue, born, ended), taken = fresh(None, 0), []
+    for step in range(steps):
+        if step in (2, 3, 7):  # what was under way is lost, and the state is all that is left
+            queue, born, ended = fresh(queue.state(), step)
+        chosen = taken_by(step, queue, born, ended)
+        if step == 5:  # it fails before it has trained, and is made again
+            queue, born, ended = fresh(queue.state(), step)
+            chosen = taken_by(step, queue, born, ended)
+        queue.trained()
         for number in chosen:
             assert 0 <= step - born.pop(number) <= max_staleness
             ended.remove(number)

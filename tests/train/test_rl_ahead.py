@@ -78,6 +78,8 @@ def test_a_step_goes_on_with_what_has_ended_and_the_rest_goes_on():
         first = await step
         assert ids(first) == ["1", "3"]
         assert first.figures["carried_groups"] == first.figures["carried_rollouts"] == 1
+        assert queue.state() == {"carried": [0, 1, 2, 3], "next": 4}  # the step may still fail
+        queue.trained()
         assert queue.state() == {"carried": [0, 2], "next": 4}
         step = asyncio.create_task(rollouts.take(1))
         await settled()

@@ -179,9 +179,9 @@ class _DriverCalls:
         self._driver.broadcast(Message("encode", [], [*vision, rows_M]))
         self._device.encode(vision, rows_M)
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> None:
+    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None:
         self._driver.broadcast(Message("extend", [view_length], batch))
-        self._device.extend(batch, view_length)
+        return self._device.extend(batch, view_length)
 
     def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
         self._driver.broadcast(Message("decode", [view_length], batch))

@@ -49,7 +49,10 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
                 chunks.append(None)
         if sample.teacher_logp is not None:
             arrays.append(sample.teacher_logp)
-        described.append([sample.advantage, sample.failed, sample.weight, sample.teacher_logp is not None, chunks])
+        if sample.routes is not None:
+            arrays.append(sample.routes)
+        more = [sample.teacher_logp is not None, sample.routes is not None]
+        described.append([sample.advantage, sample.failed, sample.weight, *more, chunks])
     return Message("samples", [sizes, described], arrays)
 
 
@@ -59,7 +62,7 @@ def from_message(message: Message) -> list[TrainingSample]:
     arrays = iter(message.arrays)
     images = [Image.frombytes("RGB", tuple(size), next(arrays).tobytes()) for size in sizes]
     samples = []
-    for advantage, failed, weight, has_teacher, kinds in described:
+    for advantage, failed, weight, has_teacher, has_routes, kinds in described:
         chunks: list[Chunk] = []
         for images_of in kinds:
             if images_of is None:
@@ -68,5 +71,6 @@ def from_message(message: Message) -> list[TrainingSample]:
             else:
                 chunks.append(ContextChunk(next(arrays), tuple(images[number] for number in images_of)))
         teacher = next(arrays) if has_teacher else None
-        samples.append(TrainingSample(tuple(chunks), advantage, failed, weight, teacher))
+        routes = next(arrays) if has_routes else None
+        samples.append(TrainingSample(tuple(chunks), advantage, failed, weight, teacher, routes))
     return samples

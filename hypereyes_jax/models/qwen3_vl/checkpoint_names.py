@@ -2,3 +2,4 @@
 
 ATTENTION_OUT = "attention_out"
 ATTENTION_NORMALISER = "attention_normaliser"
+CHOSEN_EXPERTS = "chosen_experts"

@@ -11,7 +11,7 @@ import numpy as np
 
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import ambient
-from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
+from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT, CHOSEN_EXPERTS
 
 Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
 
@@ -96,12 +96,13 @@ def rematerialised(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     Args:
       remat: "none" (it keeps all), "dots" (the outputs of weight matmuls), "attention" (what attention gave, and its
         normalisers, where a kernel names them: the scores are then computed twice instead of three times), or "full"
-        (it computes everything again).
+        (it computes everything again). All keep the experts that a layer chose, where it names them.
     """
+    names, together = jax.checkpoint_policies.save_only_these_names, jax.checkpoint_policies.save_from_both_policies
     policies = {
-        "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUT, ATTENTION_NORMALISER),
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        "full": jax.checkpoint_policies.nothing_saveable,
+        "attention": names(ATTENTION_OUT, ATTENTION_NORMALISER, CHOSEN_EXPERTS),
+        "dots": together(jax.checkpoint_policies.dots_with_no_batch_dims_saveable, names(CHOSEN_EXPERTS)),
+        "full": names(CHOSEN_EXPERTS),
     }
     if remat == "none":
         return layer

@@ -9,7 +9,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
-from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
+from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, Routing
 from hypereyes_jax.models.qwen3_vl.text import DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.weights import Params
@@ -53,14 +53,21 @@ def hidden_states_and_load(
     remat: str = "none",
     dropout_key: jax.Array | None = None,
     kernels: Kernels = Kernels(),
+    routing: Routing = Routing(),  # noqa: B008 - holds nothing that changes
 ) -> tuple[jax.Array, RouterLoad | None]:
-    """The result of `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model)."""
+    """The result of `hidden_states`, with what `moe.load_balancing_loss` takes (None for a dense model).
+
+    Args:
+      routing: which experts the tokens are sent to, where that is not the router's choice.
+    """
     visual = None
     if inputs.vision.segment_RL.shape[0]:
         visual = encode_images(
             params, config, inputs.vision, lora, remat=remat, dropout_key=dropout_key, kernels=kernels
         )
-    return decode(params, config, inputs, visual, lora, remat=remat, dropout_key=dropout_key, kernels=kernels)
+    return decode(
+        params, config, inputs, visual, lora, remat=remat, dropout_key=dropout_key, kernels=kernels, routing=routing
+    )
 
 
 def decode(
@@ -73,6 +80,7 @@ def decode(
     remat: str = "none",
     dropout_key: jax.Array | None = None,
     kernels: Kernels = Kernels(),
+    routing: Routing = Routing(),  # noqa: B008 - holds nothing that changes
 ) -> tuple[jax.Array, RouterLoad | None]:
     """The decoder's part of `hidden_states_and_load`.
 
@@ -82,15 +90,15 @@ def decode(
     segment, index = jnp.asarray(inputs.segment_BT), jnp.asarray(inputs.visual_index_BT)
     x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), index, visual)
     attend = segment_attention_for(kernels)
-    x, _, load = decode_layers(
+    x, _, routed = decode_layers(
         params,
         config,
         DecoderInputs(x, jnp.asarray(inputs.positions_3BT), index, visual, segment > 0),
         lambda q, k, v, _: (attend(q, k, v, segment, causal=True), None),
         None,
-        ForwardOptions(kernels, lora, remat, dropout_key),
+        ForwardOptions(kernels, lora, remat, dropout_key, routing),
     )
-    return x, load
+    return x, None if routed is None else routed.load
 
 
 def forward(

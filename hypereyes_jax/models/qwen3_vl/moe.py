@@ -12,17 +12,41 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
+from hypereyes_jax.models.qwen3_vl.checkpoint_names import CHOSEN_EXPERTS
 from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 
 MoeImpl = Literal["ragged", "blocks", "dense", "grouped"]
 # They choose most experts, whose weights are read once, and sorting them would take more kernels than it saves.
 _FEW_TOKENS = 32
+UNKNOWN_EXPERT = 255  # in place of an expert's number, of which there are 255 at most: the router chooses
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Routing(NamedTuple):
+    """What a pass does about its tokens' experts beside letting the router choose.
+
+    The router's probabilities weigh the experts in every case, so that it learns as it does without replay.
+    """
+
+    experts: jax.Array | None = None
+    """uint8 [layers, B, T, K], those to take: the choice that another pass made. UNKNOWN_EXPERT: the router chooses."""
+    keep: bool = False
+    """The backward pass takes the experts that the forward pass chose, also where it computes the layer again."""
+    record: bool = False
+    """Give back the experts that were taken."""
+
+
+class Routed(NamedTuple):
+    """What a pass says of its experts, stacked over layers."""
+
+    load: RouterLoad
+    experts: jax.Array | None  # uint8 [layers, B, T, K] where they are recorded
 
 
 class RouterLoad(NamedTuple):
@@ -42,20 +66,22 @@ def mixture(
     lora: Lora | None,
     adapter: Mapping[str, Any],
     dropout_key: jax.Array | None,
-) -> tuple[jax.Array, RouterLoad]:
-    """Send each token to its `num_experts_per_tok` best experts: ([B, T, D], load).
+    routing: Routing = Routing(),  # noqa: B008 - holds nothing that changes
+) -> tuple[jax.Array, Routed]:
+    """Send each token to its `num_experts_per_tok` best experts: ([B, T, D], what is told of them).
 
     Gates are the chosen experts' probabilities, normalised to sum to one. No token is dropped.
 
     Args:
       valid_BT: False on padding, which is computed but does not count in the load.
+      routing: `experts` of this layer, [B, T, K].
       impl: "ragged" sorts the assignments by expert and multiplies groups (`jax.lax.ragged_dot`), which holds a copy of
         all assignments; "blocks" does the same block by block in plain matmuls, in memory that does not grow with them
         (`moe_blocks`); "dense" runs every expert on every token, E / k times the work; "grouped" are Triton kernels for
         GPUs (`triton_experts`), but for few tokens, which are as quickly done densely, and for adapters, in blocks.
     """
     probability = jax.nn.softmax((x_BTD @ w["router"]).astype(jnp.float32), axis=-1)
-    gate_BTK, expert_BTK = jax.lax.top_k(probability, config.num_experts_per_tok)
+    gate_BTK, expert_BTK = _chosen(probability, config.num_experts_per_tok, routing)
     gate_BTK = (gate_BTK / jnp.sum(gate_BTK, axis=-1, keepdims=True)).astype(x_BTD.dtype)
 
     if impl not in ("ragged", "blocks", "dense", "grouped"):
@@ -66,7 +92,22 @@ def mixture(
     valid = valid_BT.astype(jnp.float32)
     chosen = jnp.sum(jax.nn.one_hot(expert_BTK, config.num_experts, dtype=jnp.float32), axis=2)
     assigned_E, probability_E = (jnp.einsum("bt,bte->e", valid, counted) for counted in (chosen, probability))
-    return out, RouterLoad(assigned_E, probability_E, jnp.sum(valid))
+    taken = expert_BTK.astype(jnp.uint8) if routing.record else None
+    return out, Routed(RouterLoad(assigned_E, probability_E, jnp.sum(valid)), taken)
+
+
+def _chosen(probability_BTE: jax.Array, each: int, routing: Routing) -> tuple[jax.Array, jax.Array]:
+    """(probabilities, numbers) of each token's experts, both [B, T, K]."""
+    gate_BTK, expert_BTK = jax.lax.top_k(probability_BTE, each)
+    if routing.experts is None and not routing.keep:
+        return gate_BTK, expert_BTK
+    if routing.experts is not None:
+        told_BTK = jnp.asarray(routing.experts).astype(expert_BTK.dtype)
+        expert_BTK = jnp.where(told_BTK[..., :1] == UNKNOWN_EXPERT, expert_BTK, told_BTK)
+    if routing.keep:
+        # What the forward pass chose is a residual: computed again in few bits, a close decision may fall otherwise.
+        expert_BTK = checkpoint_name(expert_BTK, CHOSEN_EXPERTS)
+    return jnp.take_along_axis(probability_BTE, expert_BTK, axis=-1), expert_BTK
 
 
 def _experts(

@@ -14,7 +14,7 @@ from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rematerialised, rms_norm, rotate
-from hypereyes_jax.models.qwen3_vl.moe import RouterLoad, mixture
+from hypereyes_jax.models.qwen3_vl.moe import Routed, Routing, mixture
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
 from hypereyes_jax.models.qwen3_vl.weights import Params
 
@@ -52,6 +52,7 @@ class ForwardOptions(NamedTuple):
     lora: Lora | None = None
     remat: str = "none"  # "none", "dots", "attention" or "full" (keep each layer's input only): `layers.rematerialised`
     dropout_key: jax.Array | None = None
+    routing: Routing = Routing()  # what is done about experts, of all layers
 
 
 def decode_layers(
@@ -62,8 +63,8 @@ def decode_layers(
     attend_xs: Any,
     options: ForwardOptions,
     apart: LayersApart | None = None,
-) -> tuple[jax.Array, Any, RouterLoad | None]:
-    """All decoder layers and the final norm: ([B, T, D], what `attend` gave and router loads, stacked over layers).
+) -> tuple[jax.Array, Any, Routed | None]:
+    """All decoder layers and the final norm: ([B, T, D], what `attend` gave and what routers did, stacked over layers).
 
     Args:
       attend: attention of one layer; `attend_xs` has leaves with a leading layer axis, of which it gets its slice. A
@@ -72,41 +73,44 @@ def decode_layers(
       apart: what `layers_apart` gave, for unrolled layers in a loop.
     """
     x_BTD, positions_3BT, visual_index_BT, visual, valid_BT = inputs
-    kernels, lora, remat, dropout_key = options
+    kernels, lora, remat, dropout_key, routing = options
     text = config.text
     cos, sin = mrope(positions_3BT, text.head_dim, text.rope_theta, text.mrope_section)
 
     def layer(x: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
-        w, adapter, index, own = xs
+        w, adapter, index, own, experts = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
         linear = adapted(lora, "layers", w, adapter, key)
         x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
-        load = None
+        routed = None
         if text.moe:
-            y, load = mixture(w, text, h, valid_BT, kernels.moe, lora, adapter, key)
+            own_routing = routing._replace(experts=experts)
+            y, routed = mixture(w, text, h, valid_BT, kernels.moe, lora, adapter, key, own_routing)
             x = x + y
         else:
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
             x = _add_deepstack(x, index, visual_index_BT, visual.deepstack, kernels.known_trips)
-        return constrain(x, "batch", "length", None), (out, load)
+        return constrain(x, "batch", "length", None), (out, routed)
 
     step = rematerialised(layer, remat)
     if isinstance(attend_xs, list) or isinstance(params["layers"], tuple):
         x, outs = x_BTD, []
         for w, adapter, index in apart or layers_apart(params, config, lora):
             own = attend_xs[index] if isinstance(attend_xs, list) else jax.tree.map(itemgetter(index), attend_xs)
-            x, each = step(x, (w, adapter, index, own))
+            experts = None if routing.experts is None else routing.experts[index]
+            x, each = step(x, (w, adapter, index, own, experts))
             outs.append(each)
         out = [each for each, _ in outs]
         if not isinstance(attend_xs, list):
             out = jax.tree.map(lambda *layers: jnp.stack(layers), *out)
-        load = jax.tree.map(lambda *loads: jnp.stack(loads), *(each for _, each in outs))
+        routed = jax.tree.map(lambda *layers: jnp.stack(layers), *(each for _, each in outs))
     else:
-        x, (out, load) = jax.lax.scan(step, x_BTD, (*_stacked_layers(params, config, lora), attend_xs))
-    return rms_norm(x, params["norm"], text.rms_norm_eps), out, load
+        xs = (*_stacked_layers(params, config, lora), attend_xs, routing.experts)
+        x, (out, routed) = jax.lax.scan(step, x_BTD, xs)
+    return rms_norm(x, params["norm"], text.rms_norm_eps), out, routed
 
 
 def layers_apart(params: Params, config: Qwen3VLConfig, lora: Lora | None = None) -> LayersApart:

@@ -7,6 +7,7 @@ or its part of them, on its own devices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ class ReplicaWeights:
       mesh: the learner's.
       dtype: of the copies; what the learner computes in.
       devices: of one replica; 0 = as many as the KV heads divide among within a process.
+      among: the devices that are shared out to replicas; None = the learner's.
 
     Raises ShardingError as `layout.replica_size`.
 
@@ -35,8 +37,10 @@ class ReplicaWeights:
       meshes: of the replicas that this process has a part in.
     """
 
-    def __init__(self, model: Qwen3VLConfig, mesh: Mesh, dtype: Any, devices: int = 0):
-        self.grid = replica_grid(model.text, list(mesh.devices.flat), devices)
+    def __init__(
+        self, model: Qwen3VLConfig, mesh: Mesh, dtype: Any, devices: int = 0, among: Sequence[Any] | None = None
+    ):
+        self.grid = replica_grid(model.text, list(mesh.devices.flat) if among is None else among, devices)
         self._model, self._dtype = model, dtype
         self._all = replica_mesh(self.grid)
         self._together = param_shardings(model, self._all)

@@ -1,0 +1,283 @@
+"""Where a step's rollouts come from: played for it, on policy, or taken from those that run ahead of the learner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.models.lora import Lora
+from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
+from hypereyes_jax.rollout import Timeline, Trajectory
+from hypereyes_jax.rollout.engines import Engines, RunningEngines
+from hypereyes_jax.rollout.versions import version_figures
+from hypereyes_jax.train.group_queue import GroupQueue
+from hypereyes_jax.train.question_selection import unless_stopped
+from hypereyes_jax.train.rl_ahead import AheadRollouts, GroupPlan, OnEnd
+from hypereyes_jax.train.samplers import RolloutEngines
+from hypereyes_jax.train.settings import RlSettings
+from hypereyes_jax.train.step_metrics import Laps
+from hypereyes_jax.train.types import TrainingRun
+
+TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
+T = TypeVar("T")
+PlanOf = Callable[[int], GroupPlan]  # the group of a number: question n % prompts of step n // prompts
+
+
+class StepDropped(Exception):
+    """The run is to stop, and the step under way has not changed the state; says why."""
+
+
+class StepRollouts(NamedTuple):
+    """What a step trains on."""
+
+    questions: list[Question]  # of all processes
+    trajectories: list[Trajectory]  # of this process, group by group
+    seconds: float  # that this process's engines took for them
+    figures: dict[str, float]
+
+
+class RolloutSource(Protocol):
+    """What the loop asks of its rollouts. Every process makes these calls in the same order."""
+
+    async def take(self, step: int, laps: Laps) -> StepRollouts:
+        """The rollouts of a step. Raises StepDropped if the run is to stop, before anything changes."""
+
+    async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
+        """The engines sample from the learner's present weights from now on: figures of the exchange."""
+
+    def devices(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Within the block, devices that learner and engines share are the learner's."""
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """What a training step's `work` returns; rollouts go on meanwhile where they can."""
+
+    async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
+        """One rollout of each question, sampled as in evaluation; None if a stop was asked for."""
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps of it, JSON-able."""
+
+
+class OnPolicy:
+    """Plays each step's rollouts with the weights that they train, and nothing else meanwhile."""
+
+    def __init__(
+        self, run: TrainingRun, rollouts: RolloutEngines, settings: RlSettings, backend: RecordedBackend, plan: PlanOf
+    ):
+        self._run, self._rollouts, self._settings, self._backend, self._plan = run, rollouts, settings, backend, plan
+
+    async def take(self, step: int, laps: Laps) -> StepRollouts:
+        """As `RolloutSource.take`."""
+        prompts, processes, stop = self._settings.prompts, self._run.processes, self._run.directory.stop
+        plans = [self._plan(number) for number in range(step * prompts, (step + 1) * prompts)]
+        mine = processes.replicas.share(plans)
+        repeated = [plan.question for plan in mine for _ in plan.seeds]
+        seeds = [seed for plan in mine for seed in plan.seeds]
+        timeline = Timeline()
+        group = self._settings.group
+        play = self._rollouts.play(repeated, self._backend, seeds, group=group, timeline=timeline)
+        result = await unless_stopped(stop, play)
+        await self._rollouts.finish_plays()
+        # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
+        # ends after it.
+        reason = processes.first_reason(stop.reason)
+        if result is None or reason:
+            raise StepDropped(reason)
+        played, waited = result
+        self._rollouts.suspend()
+        if processes.replicas.drives:
+            timeline.write(self._run.directory.file(processes.own_name(TIMELINE)))
+        seconds = laps.lap("generation")
+        laps.move(waited, "generation", "search")
+        return StepRollouts([plan.question for plan in plans], played, seconds, _engine_shares(timeline))
+
+    async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
+        """As `RolloutSource.publish`."""
+        return self._rollouts.publish(params, version, lora)
+
+    @contextlib.asynccontextmanager
+    async def devices(self) -> AsyncIterator[None]:
+        """They are the learner's whenever nothing is played."""
+        yield
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """As `RolloutSource.beside`: there is nothing that could go on."""
+        return work()
+
+    async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
+        """As `RolloutSource.answer`."""
+        play = self._rollouts.play(questions, self._backend, seeds, evaluation=True)
+        result = await unless_stopped(self._run.directory.stop, play)
+        await self._rollouts.finish_plays()
+        return None if result is None else result.trajectories
+
+    def state(self) -> dict[str, Any] | None:
+        """Nothing is under way between steps."""
+        return None
+
+
+class RunsAhead:
+    """Rollouts that run ahead of the learner, on engines that stay in use from the first step to the last.
+
+    On devices that learner and engines share, a mesh's programs take turns: two in flight together may run in another
+    order on another device, and then wait for each other for ever. One device runs both as it can.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        rollouts: RolloutEngines,
+        settings: RlSettings,
+        backend: RecordedBackend,
+        ahead: tuple[RunningEngines, GroupQueue, PlanOf],
+        timeline: Timeline,
+    ):
+        self._run, self._rollouts, self._backend, self._timeline = run, rollouts, backend, timeline
+        self._generator, self._queue, plan = ahead
+        live = settings.prompts * settings.group  # as many as on policy
+        self._ahead = AheadRollouts(self._play, plan, self._queue, live)
+        self._takes_turns = run.processes.mesh is not None and not rollouts.apart(run.processes.mesh)
+        self._taken = time.perf_counter()
+
+    async def take(self, step: int, laps: Laps) -> StepRollouts:
+        """As `RolloutSource.take`."""
+        stop = self._run.directory.stop
+        before = self._waited()
+        group = await unless_stopped(stop, self._ahead.take(step))
+        if group is None:
+            raise StepDropped(stop.reason)
+        timeline = self._timeline.cut()
+        timeline.write(self._run.directory.file(TIMELINE))
+        waited = min(laps.lap("generation"), self._waited() - before)
+        laps.move(waited, "generation", "search")
+        taken, self._taken = self._taken, time.perf_counter()
+        figures = group.figures | version_figures(group.trajectories, step) | _engine_shares(timeline)
+        return StepRollouts(group.questions, group.trajectories, self._taken - taken, figures)
+
+    async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
+        """As `RolloutSource.publish`: between two decode calls of each engine, and rollouts under way go on."""
+        self._queue.trained()
+        async with self.devices():
+            copies, figures = await asyncio.to_thread(self._rollouts.copies, params, lora)
+        await self._generator.swap(copies, version)
+        self._ahead.set_version(version)
+        return figures
+
+    @contextlib.asynccontextmanager
+    async def devices(self) -> AsyncIterator[None]:
+        """As `RolloutSource.devices`."""
+        async with self._generator.paused() if self._takes_turns else contextlib.nullcontext():
+            yield
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """As `RolloutSource.beside`."""
+        async with self.devices():
+            return await asyncio.to_thread(work)
+
+    async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
+        """As `RolloutSource.answer`, beside the rollouts under way."""
+        play = self._rollouts.episodes(self._generator, questions, self._backend, seeds, evaluation=True)
+        return await unless_stopped(self._run.directory.stop, play)
+
+    def state(self) -> dict[str, Any] | None:
+        """Which groups are still to be trained on: those under way are played anew by a run that goes on."""
+        return self._queue.state()
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self._ahead.close()
+
+    async def _play(self, plan: GroupPlan, on_end: OnEnd) -> list[Trajectory]:
+        repeated = [plan.question] * len(plan.seeds)
+        return await self._rollouts.episodes(
+            self._generator, repeated, self._backend, plan.seeds, on_end=on_end, timeline=self._timeline
+        )
+
+    def _waited(self) -> float:
+        """Seconds that an engine stood still because every rollout was searching, the mean of the engines."""
+        counts = self._generator.counts
+        return sum(each.waiting_seconds for each in counts) / len(counts)
+
+
+def check_ahead(settings: RlSettings, learner: LearnerConfig, processes: int, on_server: bool = False) -> None:
+    """Raises UserError for settings of rollouts ahead that do not fit each other, the loss or who samples.
+
+    Args:
+      on_server: a server samples.
+    """
+    if settings.ahead < 0:
+        raise UserError(f"--settings.ahead is a number of steps from 0 on, not {settings.ahead}")
+    if settings.ahead == 0 and settings.max_staleness is not None:
+        raise UserError("--settings.max-staleness is of rollouts that run ahead: give --settings.ahead, too")
+    if settings.ahead:
+        GroupQueue(settings.prompts, settings.steps, settings.ahead, settings.staleness_limit)
+        if not learner.tis_cap:
+            raise UserError(
+                "--settings.ahead trains on tokens that older weights sampled, which --scale.learner.tis-cap 0 leaves "
+                "unweighed: give a cap, like 2"
+            )
+        if on_server:
+            raise UserError(
+                "--settings.ahead swaps weights between decode calls of this run's engines, and --sampler-server.url "
+                "samples elsewhere: leave one of them out"
+            )
+        if processes > 1:
+            raise UserError(f"--settings.ahead works within one process, and there are {processes}: set it to 0")
+
+
+def check_routing_replay(settings: RlSettings, model: Qwen3VLConfig, on_server: bool = False) -> None:
+    """Raises UserError for a replay of experts that the model has not, or that a server does not tell."""
+    if settings.routing_replay == "sampler" and on_server:
+        raise UserError(
+            "--settings.routing-replay sampler needs engines that tell their experts, which a server does not: "
+            "use trainer, or leave the server out"
+        )
+    if settings.routing_replay != "off" and not 0 < model.text.num_experts <= UNKNOWN_EXPERT:
+        raise UserError(
+            f"--settings.routing-replay {settings.routing_replay} is for 1 to {UNKNOWN_EXPERT} experts a layer, and "
+            f"the model has {model.text.num_experts}: leave it off"
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_rollouts(
+    run: TrainingRun,
+    rollouts: RolloutEngines,
+    settings: RlSettings,
+    backend: RecordedBackend,
+    plan: PlanOf,
+    done: int,
+    state: dict[str, Any] | None,
+) -> AsyncIterator[RolloutSource]:
+    """The rollouts of a run, as `settings.ahead` says.
+
+    Args:
+      plan: the group of a number.
+      done: steps that were made.
+      state: what `RolloutSource.state` gave behind them; None = nothing, or the run begins.
+    """
+    if settings.ahead == 0:
+        yield OnPolicy(run, rollouts, settings, backend, plan)
+        return
+    queue = GroupQueue(settings.prompts, settings.steps, settings.ahead, settings.staleness_limit)
+    queue.restore(state, done)
+    timeline = Timeline()
+    assert isinstance(rollouts.engines, Engines)  # `check_ahead`
+    async with rollouts.engines.running(settings.group, timeline) as generator:
+        source = RunsAhead(run, rollouts, settings, backend, (generator, queue, plan), timeline)
+        try:
+            yield source
+        finally:
+            await source.close()
+
+
+def _engine_shares(timeline: Timeline) -> dict[str, float]:
+    return {f"engine_{name}": share for name, share in timeline.utilisation().items()}
