@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine_speed import Machine
 from PIL import Image
 
 WIDTH, HEIGHT = 1280, 960  # 1.2 megapixels
@@ -232,13 +233,14 @@ def main() -> None:
         measure = measure_index if options.part == "questions" else measure_batches
         print(json.dumps(measure(paths[options.part], options)))
         return
+    machine = Machine()
     results: dict[str, Any] = {"cpus": os.cpu_count(), "batch": options.batch, "processes": options.processes}
     for part in options.parts:
         words = [sys.executable, __file__, *sys.argv[1:], "--part", part]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         results[part] = json.loads(done.stdout.splitlines()[-1])
         print(part, json.dumps(results[part], indent=1), file=sys.stderr)
-    print(json.dumps(results))
+    print(json.dumps(results | {"machine": machine.figures()}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from machine_speed import Machine
 
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.qwen3_vl import Kernels
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64, help="sequences that decode at a time")
     parser.add_argument("--calls", type=int, default=7, help="timed calls of each form and view")
     args = parser.parse_args()
+    machine = Machine()
     model, params, _ = load_model(Path(str(resources.files("hypereyes_jax.assets") / "base")))
     settings = replace(MINIATURE_RL, slots=args.rows).engine()
     out: dict[str, dict[str, float]] = {}
@@ -59,7 +61,7 @@ def main() -> None:
         row = {form: 1000 * statistics.median(s[1:]) / settings.max_steps for form, s in seconds.items()}
         out[str(view)] = {**row, "ratio": row["scanned"] / row["unrolled"]}
         print(f"view {view:5}: " + ", ".join(f"{form} {ms:.1f} ms" for form, ms in row.items()) + " a step")
-    print(json.dumps(out))
+    print(json.dumps(out | {"machine": machine.figures()}))
 
 
 if __name__ == "__main__":

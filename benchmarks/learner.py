@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine_speed import Machine
+
 ROWS, TOKENS, IMAGE = 16, 512, 128  # a batch: one sample of TOKENS tokens a row, with one image of IMAGE x IMAGE pixels
 
 
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, default=1, help=argparse.SUPPRESS)
     settings = parser.parse_args()
+    machine = Machine()
     if settings.part:
         parts = {
             "ours": lambda: ours(settings.size, settings.steps, settings.devices),
@@ -224,7 +227,7 @@ def main() -> None:
         result["speedup_over_torch"] = result["torch_step_seconds"] / single["seconds"]
     for name, value in result.items():
         print(f"{name:24} {value if isinstance(value, str) else round(value, 4)}")
-    print(json.dumps(result))
+    print(json.dumps(result | {"machine": machine.figures()}))
 
 
 if __name__ == "__main__":

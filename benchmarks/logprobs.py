@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from machine_speed import Machine
 
 from hypereyes_jax.rl import token_logprobs
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    machine = Machine()
 
     keys = jax.random.split(jax.random.key(0), 3)
     hidden = jax.random.normal(keys[0], (args.batch, args.length, args.width))
@@ -76,6 +78,7 @@ def main() -> None:
                 "repeats": args.repeats,
                 "device": jax.devices()[0].device_kind,
                 "jax": jax.__version__,
+                "machine": machine.figures(),
             }
         )
     )

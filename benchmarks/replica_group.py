@@ -17,6 +17,7 @@ import time
 from multiprocessing.connection import Connection
 
 import numpy as np
+from machine_speed import Machine
 
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 from hypereyes_jax.processing.types import VisionInputs
@@ -104,7 +105,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
-    found = {}
+    machine = Machine()
+    found: dict[str, dict[str, float]] = {}
     for workers in options.workers:
         found[str(workers)] = measured = measure(workers, options.slots, options.calls)
         driver, arrived = measured["decode_driver_us"], measured["decode_arrived_us"]
@@ -113,7 +115,7 @@ def main() -> None:
             f"us, and reaches the last after {arrived:.0f} us; an image of {_PATCHES} patches "
             f"{measured['image_driver_us'] / 1000:.1f} ms, {measured['image_arrived_us'] / 1000:.1f} ms"
         )
-    print(json.dumps(found))
+    print(json.dumps(found | {"machine": machine.figures()}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine_speed import Machine
 
 from hypereyes_jax.models.qwen3_vl.attention import masked_attention, segment_attention
 
@@ -31,7 +32,7 @@ def in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array) -> j
 
 
 def main() -> None:
-    rng = np.random.default_rng(0)
+    machine, rng = Machine(), np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(ROWS, TOKENS, h, SIZE)), jnp.float32) for h in (HEADS, KV_HEADS, KV_HEADS))
     lengths = rng.integers(340, 460, (ROWS, 2))
     segment = jnp.asarray(np.stack([np.repeat([1, 2, 0], [a, b, TOKENS - a - b]) for a, b in lengths]), jnp.int32)
@@ -54,7 +55,7 @@ def main() -> None:
     result = {f"{name}_ms": round(1000 * float(np.median(each)), 1) for name, each in took.items()}
     for name, milliseconds in result.items():
         print(f"{name:24} {milliseconds}")
-    print(json.dumps(result))
+    print(json.dumps(result | {"machine": machine.figures()}))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from machine_speed import Machine
 from PIL import Image
 
 from hypereyes_jax.env import SearchError, SearchHit
@@ -293,6 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the searches")
     part = 10 if parser.parse_args().quick else 1
+    machine = Machine()
     numbers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -304,7 +306,7 @@ def main() -> None:
         numbers |= show(asyncio.run(measure_store(directory, 20_000 // part)))
         with world_server(FaultPlan(dict.fromkeys(FAULTS, 0.01))) as url:
             numbers |= show(asyncio.run(measure_faults(url, 20_000 // part)))
-    print(json.dumps(numbers))
+    print(json.dumps(numbers | {"machine": machine.figures()}))
 
 
 def show(numbers: dict[str, Any]) -> dict[str, Any]:

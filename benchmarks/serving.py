@@ -19,6 +19,7 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+from machine_speed import Machine
 
 from hypereyes_jax.eval.policy import Policy
 from hypereyes_jax.models.pretrained import load_model
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    machine = Machine()
     settings = EngineConfig(slots=options.slots, context=512, view_lengths=(256,))
     config, params, chat = load_model(Path(str(files("hypereyes_jax") / "assets" / "base")))
     policy = Policy(Engines.on_one_device(config, params, settings, count=1), chat)
@@ -118,6 +120,7 @@ def main() -> None:
                 "speedup": round(medians["served"] / medians["lock_step"], 2),
                 "requests": options.requests,
                 "slots": options.slots,
+                "machine": machine.figures(),
             }
         )
     )
