@@ -72,7 +72,7 @@ def served_runner(
                 _check_counted(played, policy.endpoint)
             seconds = time.perf_counter() - began
             read = max(0, played.conversation_tokens - played.completion_tokens)
-            trajectory = ServedTrajectory((), played.result, seconds, played.completion_tokens, read)
+            trajectory = ServedTrajectory((), played.result, seconds, written=played.completion_tokens, read=read)
             if on_end is not None:
                 on_end(number, trajectory)
             return trajectory

@@ -26,7 +26,7 @@ _MAY_DIFFER = frozenset(
     "search.bucket_public_url search.policy search.store search.mode search.budget settings.search_store "
     "settings.search_mode settings.outages settings.latency settings.steps settings.checkpoint_every "
     "settings.checkpoint_minutes eval_questions eval_every scale.replica_devices scale.slots scale.extend_rows "
-    "scale.keep_checkpoints scale.learner.optimizer.moments_on_host settings.save_every".split()
+    "scale.keep_checkpoints scale.learner.optimizer.moments_on_host settings.save_every settings.gap_warning".split()
 )
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.mesh_text import is_auto, read_mesh
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.sharding import make_mesh
+
+_FORMS = (
+    r"learner=(?P<learner>.+),sampler=(?P<sampler>[^,=]+)",
+    r"sampler=(?P<sampler>[^,=]+),learner=(?P<learner>.+)",
+)
 
 
 class SplitDevices(NamedTuple):
@@ -20,40 +27,39 @@ class SplitDevices(NamedTuple):
 
 
 def is_split(mesh: str) -> bool:
-    """Whether the name of a mesh gives learner and samplers devices of their own."""
-    return "=" in mesh
+    """Whether a mesh, as it is typed, gives learner and samplers devices of their own."""
+    return re.search(r"(^|,)\s*(learner|sampler)=", mesh) is not None
 
 
 def split_devices(mesh: str, devices: Sequence[Any], processes: int = 1) -> SplitDevices:
-    """The devices of `learner=PRESET,sampler=COUNT`; the learner's come first.
+    """The devices of `learner=MESH,sampler=COUNT`; the learner's come first.
 
     Args:
-      mesh: the learner's part is a preset of `configs.mesh`, or a number of devices that share out weights and batch
-        by FSDP; the sampler's is a number of devices.
+      mesh: the learner's part is a mesh as `configs.mesh_text.read_mesh` takes it, or a number of devices that share
+        out weights and batch by FSDP; the sampler's is a number of devices.
 
     Raises UserError for something else, for another number of devices than there are, and for several processes: each
     feeds the learner and plays, so that none could do only one of them.
     """
-    parts = dict(part.split("=", 1) for part in mesh.split(",") if "=" in part)
-    if mesh.count(",") != 1 or set(parts) != {"learner", "sampler"}:
-        raise UserError(f"--mesh {mesh} must be a preset, or learner=PRESET,sampler=COUNT, like learner=4,sampler=4")
+    found = next((found for form in _FORMS if (found := re.fullmatch(form, mesh.replace(" ", "")))), None)
+    if found is None or is_auto(found["learner"]):
+        raise UserError(
+            f"--mesh {mesh} must be learner=MESH,sampler=COUNT, like learner=4,sampler=4 or "
+            "learner=fsdp=2,expert=2,sampler=4"
+        )
     if processes > 1:
         raise UserError(
-            f"--mesh {mesh} splits the devices of one process, and there are {processes}: give a preset, whose devices "
+            f"--mesh {mesh} splits the devices of one process, and there are {processes}: give a mesh whose devices "
             "train and sample in turns"
         )
-    if not parts["sampler"].isdecimal() or int(parts["sampler"]) < 1:
-        raise UserError(f"--mesh {mesh}: the sampler's part must be a number of devices, not {parts['sampler']!r}")
-    samplers = int(parts["sampler"])
-    name = parts["learner"]
-    if name.isdecimal():
-        preset = MeshConfig(f"{name} devices", devices[0].platform, fsdp=int(name))
-    elif name in MESHES:
-        preset = MESHES[name]
-    else:
-        raise UserError(f"there is no mesh {name!r}. Known: {', '.join(MESHES)}, or a number of devices")
-    if preset.size < 1 or preset.size + samplers != len(devices):
+    name, samplers = found["learner"], found["sampler"]
+    if not samplers.isdecimal() or int(samplers) < 1:
+        raise UserError(f"--mesh {mesh}: the sampler's part must be a number of devices, not {samplers!r}")
+    learner = (
+        MeshConfig(f"{name} devices", devices[0].platform, fsdp=int(name)) if name.isdecimal() else read_mesh(name)
+    )
+    if learner.size < 1 or learner.size + int(samplers) != len(devices):
         raise UserError(
-            f"--mesh {mesh} names {preset.size} + {samplers} devices, and there are {len(devices)}: they must add up"
+            f"--mesh {mesh} names {learner.size} + {samplers} devices, and there are {len(devices)}: they must add up"
         )
-    return SplitDevices(make_mesh(preset, list(devices[: preset.size])), list(devices[preset.size :]))
+    return SplitDevices(make_mesh(learner, list(devices[: learner.size])), list(devices[learner.size :]))

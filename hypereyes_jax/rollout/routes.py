@@ -32,7 +32,7 @@ class RouteRecord:
             self.length += len(fresh)
 
     def beginning(self, count: int) -> RouteRecord:
-        """Of the first `count` tokens, or as many as are known."""
+        """The record of the first `count` tokens, or of as many as are known."""
         part = RouteRecord()
         for each in self._parts:
             if part.length < count:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.train.adapters import save_trained
 from hypereyes_jax.train.method import OwnObjects, RlMethod
 from hypereyes_jax.train.rl_run import train
+from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
@@ -86,9 +87,12 @@ def rl(
     call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, scale, rule)
     out = Path(out)
     processes = Processes()
+    check_ahead(settings, scale.learner, processes.count)
     with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
         model, params, chat = load_model(checkpoint)
-        engines = Engines.on_one_device(model, params, scale.engine())
+        check_routing_replay(settings, model)
+        engine = replace(scale.engine(), record_routes=settings.routing_replay == "sampler")
+        engines = Engines.on_one_device(model, params, engine)
         with RolloutEngines(engines, chat, scale) as rollouts, open_stages(processes) as stages:
             run = TrainingRun(directory, stages, processes)
             method = RlMethod(reward, own=own)

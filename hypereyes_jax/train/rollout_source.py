@@ -75,7 +75,7 @@ class OnPolicy:
         self._run, self._rollouts, self._settings, self._backend, self._plan = run, rollouts, settings, backend, plan
 
     async def take(self, step: int, laps: Laps) -> StepRollouts:
-        """As `RolloutSource.take`."""
+        """The step's rollouts, as `RolloutSource.take` says."""
         prompts, processes, stop = self._settings.prompts, self._run.processes, self._run.directory.stop
         plans = [self._plan(number) for number in range(step * prompts, (step + 1) * prompts)]
         mine = processes.replicas.share(plans)
@@ -100,7 +100,7 @@ class OnPolicy:
         return StepRollouts([plan.question for plan in plans], played, seconds, _engine_shares(timeline))
 
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
-        """As `RolloutSource.publish`."""
+        """Gives the engines the weights between two plays."""
         return self._rollouts.publish(params, version, lora)
 
     @contextlib.asynccontextmanager
@@ -109,11 +109,11 @@ class OnPolicy:
         yield
 
     async def beside(self, work: Callable[[], T]) -> T:
-        """As `RolloutSource.beside`: there is nothing that could go on."""
+        """What `work` returns: there is nothing that could go on meanwhile."""
         return work()
 
     async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
-        """As `RolloutSource.answer`."""
+        """One rollout of each question, as `RolloutSource.answer` says."""
         play = self._rollouts.play(questions, self._backend, seeds, evaluation=True)
         result = await unless_stopped(self._run.directory.stop, play)
         await self._rollouts.finish_plays()
@@ -148,7 +148,7 @@ class RunsAhead:
         self._taken = time.perf_counter()
 
     async def take(self, step: int, laps: Laps) -> StepRollouts:
-        """As `RolloutSource.take`."""
+        """The step's rollouts, as `RolloutSource.take` says."""
         stop = self._run.directory.stop
         before = self._waited()
         group = await unless_stopped(stop, self._ahead.take(step))
@@ -163,7 +163,7 @@ class RunsAhead:
         return StepRollouts(group.questions, group.trajectories, self._taken - taken, figures)
 
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
-        """As `RolloutSource.publish`: between two decode calls of each engine, and rollouts under way go on."""
+        """Swaps the weights between two decode calls of each engine; rollouts under way go on."""
         self._queue.trained()
         async with self.devices():
             copies, figures = await asyncio.to_thread(self._rollouts.copies, params, lora)
@@ -173,17 +173,17 @@ class RunsAhead:
 
     @contextlib.asynccontextmanager
     async def devices(self) -> AsyncIterator[None]:
-        """As `RolloutSource.devices`."""
+        """Pauses the engines within the block where learner and engines take turns."""
         async with self._generator.paused() if self._takes_turns else contextlib.nullcontext():
             yield
 
     async def beside(self, work: Callable[[], T]) -> T:
-        """As `RolloutSource.beside`."""
+        """What `work` returns, made in a thread of its own."""
         async with self.devices():
             return await asyncio.to_thread(work)
 
     async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
-        """As `RolloutSource.answer`, beside the rollouts under way."""
+        """One rollout of each question, beside the rollouts under way."""
         play = self._rollouts.episodes(self._generator, questions, self._backend, seeds, evaluation=True)
         return await unless_stopped(self._run.directory.stop, play)
 

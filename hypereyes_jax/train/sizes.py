@@ -182,3 +182,5 @@ def refuse_settings(scale: TrainingSizes, default: TrainingSizes) -> None:
             raise UserError(f"{given} follows from the settings: give --settings.learning-rate, or the steps there")
     if scale.learner.opd_coef != default.learner.opd_coef:
         raise UserError("give the weight of distillation as --settings.opd-coef, not --scale.learner.opd-coef")
+    if scale.learner.routing_replay != default.learner.routing_replay:
+        raise UserError("give --settings.routing-replay, not --scale.learner.routing-replay")

@@ -12,6 +12,8 @@ Logged for each step (`metrics.jsonl`, TensorBoard), with `rl/` before each name
     seconds_sync         the engines got the new weights
     rollouts_per_second  of all processes, in the time of the slowest
     engine_*             shares of the engines' time
+    staleness, staleness_max, partial_rollouts, carried_groups, carried_rollouts, rollouts_under_way
+                         with rollouts ahead of the learner: docs/ahead.md
     sync_gib             received by all devices
     host_peak_gib, device_peak_gib   of the process that has most
     search_*             searches of the run so far; of steps that a resumed run repeats, those of the last time

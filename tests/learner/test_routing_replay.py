@@ -29,7 +29,7 @@ def sampled():
     params = init_params(jax.random.key(0), CONFIG)
     low = jax.tree.map(lambda x: x.astype("bfloat16"), params)
     settings = EngineConfig(
-        slots=ROWS, length=128, kv="bfloat16", decode_rows=(ROWS,), extend_rows=(ROWS,), extend_tokens=(16,),
+        slots=ROWS, context=128, kv="bfloat16", decode_rows=(ROWS,), extend_rows=(ROWS,), extend_tokens=(16,),
         view_lengths=(128,), image_shapes=((1, 64),), record_routes=True,
     )  # fmt: skip
     engine = Engine(CONFIG, low, settings)

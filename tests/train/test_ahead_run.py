@@ -17,11 +17,12 @@ from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.rollout_files import read_rollouts, rollout_steps
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train import rl
+from hypereyes_jax.train import rl_run
 from hypereyes_jax.train.question_selection import SELECTION
 from hypereyes_jax.train.rollout_source import RunsAhead
 from hypereyes_jax.train.samplers import RolloutEngines
@@ -43,7 +44,7 @@ def run(path, settings=SETTINGS, processes=None):
     questions = world_questions(World.load(), "seen", 4, 5)  # an epoch is two steps
     write_json(directory.file(SELECTION), {question.id: [2, 4] for question in questions})
     processes = processes or Processes()
-    model, params, chat = processes.load(BASE)
+    model, params, chat = load_model(BASE, mesh=processes.mesh)
     if processes.mesh is None:
         engine = replace(SCALE.engine(), **SMALL)
         rollouts = RolloutEngines(Engines.on_one_device(model, params, engine, count=2), chat, SCALE)
@@ -54,7 +55,7 @@ def run(path, settings=SETTINGS, processes=None):
     with Stages() as stages:
         training = TrainingRun(directory, stages, processes)
         asked = RlQuestions(questions, validation=Validation(questions[:2], 2))
-        rl.train(training, rollouts, model, params, asked, settings)
+        rl_run.train(training, rollouts, model, params, asked, settings)
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert {engine.version for engine in rollouts.engines.all} == {settings.steps}
     return rows, {step: list(read_rollouts(file)) for step, file in rollout_steps(path)}
@@ -85,10 +86,10 @@ def check(rows, records):
 def test_a_run_that_was_killed_trains_on_every_group_once_and_on_none_too_stale(tmp_path, monkeypatch):
     publish = RunsAhead.publish
 
-    async def killed(source, params, version):
+    async def killed(source, params, lora, version):
         if version == 3:  # the third step has trained, and is not saved; rollouts are under way
             raise RuntimeError("killed")
-        return await publish(source, params, version)
+        return await publish(source, params, lora, version)
 
     with monkeypatch.context() as patched:
         patched.setattr(RunsAhead, "publish", killed)

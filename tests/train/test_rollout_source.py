@@ -43,6 +43,13 @@ def test_rollouts_ahead_that_do_not_fit_are_refused(settings, learner, processes
         check_ahead(RlSettings(**settings), replace(LEARNER, **learner), processes)
 
 
+def test_what_a_server_cannot_do_is_refused():
+    with pytest.raises(UserError, match="samples elsewhere"):
+        check_ahead(RlSettings(ahead=1), LEARNER, 1, on_server=True)
+    with pytest.raises(UserError, match="which a server does not"):
+        check_routing_replay(RlSettings(routing_replay="sampler"), of_experts(128), on_server=True)
+
+
 @pytest.mark.parametrize("experts", [0, 256])
 def test_experts_that_a_byte_does_not_name_are_not_replayed(experts):
     with pytest.raises(UserError, match="1 to 255 experts a layer"):
