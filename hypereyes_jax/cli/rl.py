@@ -174,18 +174,13 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         config = replace(config, judge=replace(config.judge, url=""))
     scale = sized_for(config.scale, config.recipe, config.mesh)
     check_sampler_server(config.sampler_server, scale)
-    if config.exact and config.settings.ahead:
-        raise UserError(
-            "--exact repeats a run to the bit, and which rollouts --settings.ahead hands a step depends on time: leave "
-            "one of them out"
-        )
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     base = config.checkpoint if scale.learner.train == "lora" else ""
     learn = scale.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
-    check_ahead(config.settings, scale.learner, processes.count, bool(config.sampler_server.url))
+    check_ahead(config.settings, scale.learner, processes.count, config.exact, bool(config.sampler_server.url))
     questions = _questions(config, processes)
     inputs = {
         "checkpoint": Path(config.checkpoint),

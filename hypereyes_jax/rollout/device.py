@@ -7,6 +7,7 @@ Every call is one device program on host arrays. Where a replica's devices lie i
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, Protocol
 
 import jax
@@ -66,7 +67,8 @@ class Device:
     ):
         self.config, self.settings, self.mesh = config, settings, mesh
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        self.kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
+        kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
+        self.kernels = replace(kernels, record_experts=settings.record_routes)
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
         # what no token has can't be read back at all
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
@@ -100,7 +102,6 @@ class Device:
                 config=self.config,
                 kernels=self.kernels,
                 view_length=view_length,
-                record=self.settings.record_routes,
             )
         return None if experts is None else np.asarray(experts)
 
@@ -117,7 +118,6 @@ class Device:
                 view_length=view_length,
                 max_steps=self.settings.max_steps,
                 forbidden=self.forbidden,
-                record=self.settings.record_routes,
             )
         return programs.Decoded(*jax.device_get(tuple(decoded)))
 

@@ -17,7 +17,7 @@ import numpy as np
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
-from hypereyes_jax.models.qwen3_vl.moe import Routing
+from hypereyes_jax.models.qwen3_vl.moe import Routed, Routing
 from hypereyes_jax.models.qwen3_vl.text import (
     Attend,
     DecoderInputs,
@@ -134,7 +134,7 @@ def encode_into(
     )
 
 
-@partial(jax.jit, static_argnames=("config", "kernels", "view_length", "record"), donate_argnames=("store",))
+@partial(jax.jit, static_argnames=("config", "kernels", "view_length"), donate_argnames=("store",))
 def extend_rows(
     params: Any,
     lora: Any,
@@ -145,13 +145,12 @@ def extend_rows(
     config: Qwen3VLConfig,
     kernels: Kernels,
     view_length: int,
-    record: bool = False,
 ) -> tuple[kv.SlotStore, jax.Array | None]:
     """Writes the keys and values of given tokens (text or visual) at each row's own offset.
 
     Unrolled, the last layer computes nothing but those.
 
-    Returns (store, with `record` the experts that layers sent the tokens to, uint8 [layers, R, T, experts a token]).
+    Returns (store, where `kernels` says so the experts that layers sent the tokens to: uint8 [layers, R, T, experts]).
     """
     length = batch.tokens_RT.shape[1]
     in_place = kernels.slots == "in_place" and store.k_scale is None
@@ -172,9 +171,9 @@ def extend_rows(
         DecoderInputs(x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, valid_RT),
         attend,
         view,
-        ForwardOptions(kernels, lora, routing=Routing(record=record)),
+        ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
     )
-    experts = _everywhere(routed.experts) if record and routed is not None else None
+    experts = _everywhere(routed.experts) if kernels.record_experts and routed is not None else None
     if in_place:
         return _in_place(new[-1]), experts
     return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R)), experts
@@ -191,9 +190,7 @@ def _attend_to_view(store: kv.SlotStore, offset_R: Any, length: int) -> Attend:
 
 
 @partial(
-    jax.jit,
-    static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden", "record"),
-    donate_argnames=("store",),
+    jax.jit, static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"), donate_argnames=("store",)
 )
 def decode_rows(
     params: Any,
@@ -206,9 +203,8 @@ def decode_rows(
     view_length: int,
     max_steps: int,
     forbidden: tuple[int, ...] = (),
-    record: bool = False,
 ) -> tuple[kv.SlotStore, Decoded]:
-    """Samples up to `steps` tokens in every row; with `record` it tells the experts of a mixture's layers, too.
+    """Samples up to `steps` tokens in every row; where `kernels` says so, it tells the experts of mixtures, too.
 
     Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
     a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
@@ -253,12 +249,9 @@ def decode_rows(
             ),
             attend,
             attend_xs,
-            ForwardOptions(kernels, lora, routing=Routing(record=record)),
+            ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
             apart,
         )
-        experts = carry.experts_KLRC
-        if experts is not None and routed is not None and routed.experts is not None:
-            experts = experts.at[step].set(routed.experts[:, :, 0])
         logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
         uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
         limits = (batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R)
@@ -277,7 +270,7 @@ def decode_rows(
             count_R=count_R,
             tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
             logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_truncated_R, draw.logp_full_R])),
-            experts_KLRC=experts,
+            experts_KLRC=_with_experts(carry.experts_KLRC, step, routed),
         )
 
     start = Carry(
@@ -289,7 +282,7 @@ def decode_rows(
         count_R=jnp.zeros(rows, jnp.int32),
         tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
         logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
-        experts_KLRC=_no_experts(config, max_steps, rows) if record else None,
+        experts_KLRC=_no_experts(config, max_steps, rows) if kernels.record_experts else None,
     )
     if kernels.known_trips:
         end = jax.lax.fori_loop(0, max_steps, lambda _, carry: one_step(carry), start)
@@ -299,6 +292,13 @@ def decode_rows(
     return _in_place(access.finished(end.slots, end.count_R)), _everywhere(
         Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R, end.experts_KLRC)
     )
+
+
+def _with_experts(experts_KLRC: jax.Array | None, step: jax.Array, routed: Routed | None) -> jax.Array | None:
+    """The experts of the steps so far, with those of this one."""
+    if experts_KLRC is None or routed is None or routed.experts is None:
+        return experts_KLRC
+    return experts_KLRC.at[step].set(routed.experts[:, :, 0])
 
 
 def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:

@@ -207,10 +207,13 @@ class RunsAhead:
         return sum(each.waiting_seconds for each in counts) / len(counts)
 
 
-def check_ahead(settings: RlSettings, learner: LearnerConfig, processes: int, on_server: bool = False) -> None:
+def check_ahead(
+    settings: RlSettings, learner: LearnerConfig, processes: int, exact: bool = False, on_server: bool = False
+) -> None:
     """Raises UserError for settings of rollouts ahead that do not fit each other, the loss or who samples.
 
     Args:
+      exact: the run is to be repeatable to the bit.
       on_server: a server samples.
     """
     if settings.ahead < 0:
@@ -223,6 +226,11 @@ def check_ahead(settings: RlSettings, learner: LearnerConfig, processes: int, on
             raise UserError(
                 "--settings.ahead trains on tokens that older weights sampled, which --scale.learner.tis-cap 0 leaves "
                 "unweighed: give a cap, like 2"
+            )
+        if exact:
+            raise UserError(
+                "--exact repeats a run to the bit, and which rollouts --settings.ahead hands a step depends on time: "
+                "leave one of them out"
             )
         if on_server:
             raise UserError(

@@ -43,6 +43,12 @@ def test_rollouts_ahead_that_do_not_fit_are_refused(settings, learner, processes
         check_ahead(RlSettings(**settings), replace(LEARNER, **learner), processes)
 
 
+def test_a_run_that_is_to_be_repeated_does_not_run_ahead():
+    check_ahead(RlSettings(), LEARNER, 1, exact=True)
+    with pytest.raises(UserError, match="depends on time"):
+        check_ahead(RlSettings(ahead=1), LEARNER, 1, exact=True)
+
+
 def test_what_a_server_cannot_do_is_refused():
     with pytest.raises(UserError, match="samples elsewhere"):
         check_ahead(RlSettings(ahead=1), LEARNER, 1, on_server=True)

@@ -26,6 +26,7 @@ class Kernels:
     slots: how those programs reach keys and values, see `rollout.slot_access`; "in_place" are Triton kernels.
     known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
     stops for the host at each.
+    record_experts: the engine's programs give back the experts of a mixture that they sent tokens to.
     """
 
     attention: AttentionImpl = "xla"
@@ -33,6 +34,7 @@ class Kernels:
     unrolled_decode: bool = False
     slots: SlotsImpl = "view"
     known_trips: bool = False
+    record_experts: bool = False
 
     @classmethod
     def for_platform(cls, platform: str) -> Kernels:
