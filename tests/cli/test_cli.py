@@ -11,7 +11,10 @@ from hypereyes_jax.cli.report import run as run_report
 from hypereyes_jax.errors import UserError
 
 BASE = resources.files("hypereyes_jax.assets") / "base"
-HELP_SECONDS = 1.0  # what is promised, in CPU time and the best of three: a busy machine must not fail the test
+# A second on the machine that was measured, where the imports of `USUAL` take a fifth of one. In CPU time, the best of
+# three and relative to those imports at the same moment: a busy or slow machine must not fail the test.
+USUAL = "import numpy, rich.console, tyro"
+HELP_RATIO = 5
 PROBE = """
 import sys
 from hypereyes_jax.cli.main import main
@@ -30,18 +33,24 @@ def cpu_seconds():
     return used.ru_utime + used.ru_stime
 
 
+def run_timed(words):
+    before = cpu_seconds()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, cpu_seconds() - before
+
+
 @pytest.mark.parametrize("command", [None, *cli.COMMANDS])
 def test_help_is_fast_and_light(command):
     words = [sys.executable, "-c", PROBE, *([command] if command else []), "--help"]
-    seconds = []
-    while len(seconds) < 3 and (not seconds or min(seconds) >= HELP_SECONDS):
-        before = cpu_seconds()
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-        seconds.append(cpu_seconds() - before)
-        assert done.returncode == 0, done.stderr
-        assert "HEAVY []" in done.stdout
-        assert (command or "COMMAND") in done.stdout
-    assert min(seconds) < HELP_SECONDS
+    ratios = []
+    while len(ratios) < 3 and (not ratios or min(ratios) >= HELP_RATIO):
+        _, usual = run_timed([sys.executable, "-c", USUAL])
+        printed, seconds = run_timed(words)
+        ratios.append(seconds / usual)
+        assert "HEAVY []" in printed
+        assert (command or "COMMAND") in printed
+    assert min(ratios) < HELP_RATIO
 
 
 def test_help_piped_into_a_reader_that_leaves_is_no_error():
