@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# Most of the time goes into compiling tiny programs, which LLVM does in two thirds of it without its costly passes.
+# Commands that tests start inherit this. `XLA_FLAGS= pytest` for programs as users run them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 settings.register_profile("random", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.register_profile("repeated", derandomize=True, deadline=None)

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 def start(coordinator, process, out, devices, script="process_pair"):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", f"tests.launch.{script}", coordinator, str(process), str(out)]
@@ -252,7 +252,7 @@ def test_sigterm_ends_a_joined_process():
 def hypereyes(*arguments, devices=1):
     script = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", script, *map(str, arguments)]

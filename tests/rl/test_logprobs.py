@@ -166,7 +166,10 @@ print("agrees on", jax.device_count(), "devices")
 
 
 def test_on_a_mesh_with_the_vocabulary_sharded_nothing_is_gathered():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
     process = subprocess.run(
         [sys.executable, "-c", SHARDED], env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
         timeout=300,

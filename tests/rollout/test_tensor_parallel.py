@@ -76,7 +76,9 @@ asyncio.run(main())
     [(1, "dense"), pytest.param(4, "dense", marks=pytest.mark.slow), pytest.param(1, "moe", marks=pytest.mark.slow)],
 )
 def test_tensor_parallel_replicas_give_the_tokens_of_one_device(replicas, model):
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    environment = dict(
+        os.environ, XLA_FLAGS=os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu"
+    )
     command = [sys.executable, "-c", _PROGRAM, str(replicas), model]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 def start(coordinator, process, out, devices, *words):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", "tests.launch.replica_group_pair", coordinator, str(process), str(out), *words]
