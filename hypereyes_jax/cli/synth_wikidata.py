@@ -10,15 +10,17 @@ chat model (--llm.url, key from OPENAI_API_KEY) questions are put in its words a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from hypereyes_jax.cli.synth_photos import LlmConfig
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.progress import Stages
@@ -56,6 +58,10 @@ class SynthWikidataConfig:
     """Number of entities that may meet all constraints."""
     closed: bool = False
     """Refuse a question that another entity might meet of which the graph lacks a statement."""
+    ask_rivals: int = 0
+    """Number of entities a question that the search service is asked about, because statements may be lacking that
+    would make them fit as well; a question with one that does is left out. 0 asks about none."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     llm: LlmConfig = field(default_factory=LlmConfig)
     seed: int = 0
     """Seed of what is drawn."""
@@ -64,12 +70,17 @@ class SynthWikidataConfig:
 def run(config: SynthWikidataConfig) -> None:
     from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
     from hypereyes_jax.data.wikidata.walks import WalkConfig
+    from hypereyes_jax.env.types import SearchError
     from hypereyes_jax.env.web.chat_api import ChatError
 
     if not config.dump or (len(config.dump) > 1 and not config.sparql):
         raise UserError("give one dump, or with --sparql one file of results or more.")
     if config.count < 1:
         raise UserError("--count must be 1 or more.")
+    if config.ask_rivals < 0:
+        raise UserError("--ask-rivals must be 0 or more.")
+    if config.ask_rivals and config.search.service == "world":
+        raise UserError("--ask-rivals needs a service that knows more than the miniature: see --search.service.")
     if config.llm.url and not config.llm.model:
         raise UserError("--llm.url needs --llm.model.")
     low, high = config.constraints
@@ -80,7 +91,7 @@ def run(config: SynthWikidataConfig) -> None:
     for path in config.dump:
         if not path.is_file():
             raise UserError(f"there is no file {path}. Give a dump, or results of a query with --sparql.")
-    may_differ = frozenset({"out", "dump", "count", "llm"})
+    may_differ = frozenset({"out", "dump", "count", "llm", "search"})
     directory = RunDirectory.open(config.out, "synth-wikidata", config, may_differ=may_differ)
     with Graph(directory.file("graph.sqlite")) as graph, Stages() as stages:
         lines = 0
@@ -102,6 +113,8 @@ def run(config: SynthWikidataConfig) -> None:
             made, dropped = asyncio.run(_make(config, directory, graph, rules, stages))
         except ChatError as error:
             raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
+        except SearchError as error:
+            raise UserError(f"the search service can't be asked: {error}. What was made is kept.") from error
     summary = {"questions": len(made), "dropped": dict(dropped), "rows": counts, "licence": "CC0 (Wikidata)"}
     write_json(directory.file("synth_wikidata.json"), summary)
     print(f"{config.out}: {summary}")
@@ -114,16 +127,22 @@ async def _make(
     import numpy as np
 
     from hypereyes_jax.data.files import read_questions, write_questions
-    from hypereyes_jax.data.wikidata.questions import make_questions
+    from hypereyes_jax.data.wikidata.questions import RivalSearch, make_questions
+    from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
-    client = None
-    if config.llm.url:
-        client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
     made: list[Question] = []
     dropped: Counter[str] = Counter()
     directory.file("parts").mkdir(exist_ok=True)
-    try:
+    async with contextlib.AsyncExitStack() as open_clients:
+        client: ChatClient | None = None
+        rivals: RivalSearch | None = None
+        if config.llm.url:
+            client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
+            open_clients.push_async_callback(client.aclose)
+        if config.ask_rivals:
+            service = await open_clients.enter_async_context(connected(config.search, SearchKeys.of(os.environ)))
+            rivals = RivalSearch(service.backend, config.ask_rivals)
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
                 part = directory.file("parts") / f"{start:06d}.jsonl"
@@ -132,13 +151,11 @@ async def _make(
                 if len(found) != wanted:
                     rng = np.random.default_rng([config.seed, start])
                     taken = {question.answers[0] for question in made}
-                    found = await make_questions(graph, rng, rules, wanted, f"wikidata-{start}", client, taken, dropped)
+                    prefix = f"wikidata-{start}"
+                    found = await make_questions(graph, rng, rules, wanted, prefix, client, taken, dropped, rivals)
                     write_questions(part, found)
                 made += found
                 for _ in found:
                     stage.advance()
-    finally:
-        if client is not None:
-            await client.aclose()
     write_questions(directory.file("questions.jsonl"), made)
     return made, dropped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hypereyes_jax.study.pipelines import Pipelines, Stage, Variant
@@ -58,14 +57,6 @@ _HEADINGS = (
     "rounds - first",
     "95 %",
 )
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What the paper says of the variants that are not its own."""
-
-    fewer_right: bool = True
-    more_rounds: bool = True
 
 
 def ablations(options: StudyOptions) -> Study:

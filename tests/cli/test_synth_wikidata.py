@@ -53,6 +53,7 @@ async def test_a_chat_model_words_them(dump, tmp_path):
         (("--count", "0"), "--count"),
         (("--constraints", "1", "4"), "two constraints"),
         (("--llm.url", "x"), "--llm.model"),
+        (("--ask-rivals", "3"), "--search.service"),
     ],
 )
 def test_settings_that_can_not_work_leave_nothing_behind(dump, tmp_path, capsys, more, message):
@@ -61,3 +62,23 @@ def test_settings_that_can_not_work_leave_nothing_behind(dump, tmp_path, capsys,
     assert not (tmp_path / "out").exists()
     assert cli.main(["synth-wikidata", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_search_service_leaves_out_questions_whose_rivals_it_confirms(dump, tmp_path):
+    """Through the command: the service is an object of a file, which says of everybody that all holds."""
+    (tmp_path / "mine.py").write_text(
+        "from hypereyes_jax.env.types import SearchHit\n"
+        "class Everything:\n"
+        "    async def text_search(self, query, k):\n"
+        "        return [SearchHit('Page', query, 0.9)]\n"
+        "    async def image_search(self, image, k):\n"
+        "        return []\n"
+    )
+    command = ["synth-wikidata", str(dump), "--count", "20"]
+    service = ["--search.service", "object", "--search.backend", f"{tmp_path / 'mine.py'}:Everything"]
+    assert cli.main([*command, "--out", str(tmp_path / "plain")]) == 0
+    assert cli.main([*command, "--out", str(tmp_path / "asked"), "--ask-rivals", "2", *service]) == 0
+    plain, asked = (read_questions(tmp_path / name / "questions.jsonl") for name in ("plain", "asked"))
+    assert any(question.meta["open_rivals"] for question in plain)
+    assert not any(question.meta["open_rivals"] for question in asked)
+    assert read_json(tmp_path / "asked" / "synth_wikidata.json")["dropped"]["a rival fits by search"] > 0

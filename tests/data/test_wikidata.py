@@ -1,13 +1,20 @@
 """Wikidata: the dump as a graph, walks whose constraints leave one entity, and questions in words."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
 from hypereyes_jax.data.wikidata import dump as dump_module
-from hypereyes_jax.data.wikidata.questions import make_questions, rivals_by_search, template_text, word_question
+from hypereyes_jax.data.wikidata.questions import (
+    RivalSearch,
+    make_questions,
+    rivals_by_search,
+    template_text,
+    word_question,
+)
 from hypereyes_jax.data.wikidata.statements import read_entity
 from hypereyes_jax.data.wikidata.walks import Constraint, Found, WalkConfig, find, matching
 from hypereyes_jax.env.types import SearchHit
@@ -317,7 +324,7 @@ FOUND = Found(
     HUMAN,
     (Constraint((19,), 2_003), Constraint((27, 31), COUNTRY), Constraint((569,), None, 1850.0)),
     (9, 9, 9),
-    0,
+    (),
 )
 
 
@@ -351,7 +358,7 @@ async def test_a_models_wording_is_checked(graph):
 
 async def test_a_search_can_show_that_a_rival_fits(graph):
     lacking = next(n for n in range(20_000, 20_050) if all(prop != 108 for prop, _ in graph.edges(n)))
-    found = Found((20_001,), HUMAN, (Constraint((108,), 2_003),), (9,), 1)
+    found = Found((20_001,), HUMAN, (Constraint((108,), 2_003),), (9,), (lacking,))
 
     class Search:
         def __init__(self, text):
@@ -364,3 +371,25 @@ async def test_a_search_can_show_that_a_rival_fits(graph):
     told = f"{graph.label(lacking)} has worked in Town 3 since 1999."
     assert await rivals_by_search(Search(told), graph, found, [lacking]) == [lacking]
     assert await rivals_by_search(Search("Nothing of it."), graph, found, [lacking]) == []
+
+
+async def test_a_question_whose_rival_a_search_confirms_is_left_out(graph):
+    class Search:
+        """Says of everybody that all holds."""
+
+        asked = 0
+
+        async def text_search(self, query, k):
+            Search.asked += 1
+            return [SearchHit("Page", query, 0.9)]
+
+    plain = await make_questions(graph, np.random.default_rng(3), WalkConfig(), 20)
+    open_ones = [asked for asked in plain if asked.meta["open_rivals"]]
+    assert open_ones
+    why = Counter()
+    made = await make_questions(
+        graph, np.random.default_rng(3), WalkConfig(), 20, dropped=why, rivals=RivalSearch(Search(), 2)
+    )
+    assert not any(asked.meta["open_rivals"] for asked in made)
+    assert why["a rival fits by search"] >= len(open_ones)
+    assert Search.asked >= why["a rival fits by search"]

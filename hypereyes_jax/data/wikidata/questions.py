@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -100,9 +101,16 @@ def to_question(graph: Graph, found: Found, text: str, question_id: str, writer:
         "hops": found.hops,
         "rarity": round(found.rarity, 3),
         # The graph is not complete: so many others would fit if statements that it lacks were there.
-        "open_rivals": found.open_rivals,
+        "open_rivals": len(found.open_rivals),
     }
     return Question(question_id, text, (), (", ".join(names), *aliases), "constraints", meta)
+
+
+class RivalSearch(NamedTuple):
+    """A search service that is asked whether the open rivals of a question meet its constraints, too."""
+
+    backend: SearchBackend
+    most: int  # rivals of a question that are asked about
 
 
 async def make_questions(
@@ -114,16 +122,19 @@ async def make_questions(
     client: ChatClient | None = None,
     taken: Iterable[str] = (),
     dropped: Counter[str] | None = None,
+    rivals: RivalSearch | None = None,
 ) -> list[Question]:
     """`count` questions with different answers, in the words of templates or of a chat model.
 
     Args:
       taken: answers that other questions have.
       dropped: counts why others were not taken.
+      rivals: leaves out questions of which a search says that another entity fits as well.
 
     Raises:
       UserError: the graph does not give so many.
       ChatError: the model can't be asked.
+      SearchError: the search service can't be asked.
     """
     made: list[Question] = []
     seen = set(taken)
@@ -139,6 +150,11 @@ async def make_questions(
         if answer in seen or tells(graph, found, str(text)):
             why["answer asked for before" if answer in seen else "names its answer"] += 1
             continue
+        if rivals is not None:
+            asked = found.open_rivals[: rivals.most]
+            if await rivals_by_search(rivals.backend, graph, found, asked):
+                why["a rival fits by search"] += 1
+                continue
         if client is not None:
             text = await word_question(client, graph, found)
         if text is None:

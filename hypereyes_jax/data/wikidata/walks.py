@@ -64,7 +64,7 @@ class Found:
     kind: int  # the class (P31) that the question speaks of
     constraints: tuple[Constraint, ...]
     sizes: tuple[int, ...]  # entities of the graph that meet each
-    open_rivals: int  # others that would meet all if statements that the graph lacks were there
+    open_rivals: tuple[int, ...]  # others that would meet all if statements that the graph lacks were there
 
     @property
     def hops(self) -> int:
@@ -145,7 +145,7 @@ def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: Wal
         if len(graph.of_type(kind, rest, config.answers + 1)) <= config.answers:
             return None  # one of the constraints is not needed
     rivals = graph.of_type(kind, _open_rivals(graph, chosen, sets)) - names
-    return Found(tuple(sorted(names)), kind, tuple(chosen), tuple(map(len, sets)), len(rivals))
+    return Found(tuple(sorted(names)), kind, tuple(chosen), tuple(map(len, sets)), tuple(sorted(rivals)))
 
 
 def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_share: float) -> list[Constraint]:
