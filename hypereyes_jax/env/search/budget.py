@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -122,11 +123,15 @@ class StoreBudget:
             if wait is not None:
                 await asyncio.sleep(wait)
         except asyncio.CancelledError:  # nothing was sent
-            paying.add_done_callback(lambda _: self._threads.submit(self._store.refund, payment))
+            paying.add_done_callback(lambda _: self._refund_later(payment))
             raise
         if wait is None:
             raise _cap_reached(policy, "")
         return payment
+
+    def _refund_later(self, payment: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the budget is closed: what was paid stays paid
+            self._threads.submit(self._store.refund, payment)
 
     async def refund(self, payment: str, price: float) -> None:
         if payment:

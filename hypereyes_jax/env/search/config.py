@@ -75,9 +75,10 @@ class SearchConfig:
     image_engine: ImageEngine = "google_reverse_image"
     """Engine that SerpApi searches images with; the paper's is reverse image search."""
     image_url: str = ""
-    """Public address of a tunnel to the local image host, for SerpApi."""
+    """Public address of a tunnel to the local image host, for SerpApi. In a run of several processes {process} in it
+    becomes a process's number, from 0."""
     image_port: int = 0
-    """Port of the local image host, for SerpApi; 0 takes any free one."""
+    """Port of the local image host, for SerpApi, and of the next processes the ports after it; 0 takes any free one."""
     bucket: str = ""
     """S3 bucket that crops are hosted in instead, for SerpApi."""
     bucket_endpoint: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -177,7 +178,11 @@ class RecordedBackend:
         finally:
             # A thread goes on when its caller is cancelled: it is never released before it is claimed.
             if claiming is not None:
-                claiming.add_done_callback(lambda _: self._threads.submit(store.release, token))
+                claiming.add_done_callback(lambda _: self._release(store, token))
+
+    def _release(self, store: Store, token: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the backend is closed: the claim ends by itself
+            self._threads.submit(store.release, token)
 
     def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -191,6 +191,18 @@ async def test_a_search_that_failed_or_was_cancelled_is_left_to_the_others(url):
         await waiting.aclose()
 
 
+async def test_a_backend_that_is_closed_in_mid_search_complains_of_nothing(url, caplog):
+    with PostgresStoreOf(url) as store:
+        backend = RecordedBackend(Service(Counter(), 60.0), store)
+        search = asyncio.ensure_future(backend.text_search("Chad", 3))
+        await asyncio.sleep(0.2)
+        await backend.aclose()
+        search.cancel()
+        await asyncio.gather(search, return_exceptions=True)
+        await asyncio.sleep(0.05)
+    assert caplog.records == []
+
+
 async def test_a_spending_cap_and_a_rate_are_of_all_processes_together(url):
     policy = CallPolicy(text_price=0.1, spending_cap=0.7, attempts=1)
     with PostgresStoreOf(url) as one, PostgresStoreOf(url) as two:
