@@ -36,6 +36,7 @@ def quickstart(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, "--out", str(out), *arguments], capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.slow  # .ci/run does the same from the wheel
 def test_the_smoke_run_goes_through_every_stage_and_writes_its_results(tmp_path):
     done = quickstart(tmp_path / "run", *TINY)
     assert done.returncode == 0, done.stderr

@@ -51,6 +51,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
     pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4) for process in range(2)]

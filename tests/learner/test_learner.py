@@ -169,9 +169,9 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
 @pytest.mark.parametrize(
     "layout",
     [
-        dict(rows=8, row_tokens=(64,)),  # one micro-batch
+        pytest.param(dict(rows=8, row_tokens=(64,)), marks=pytest.mark.slow),  # one micro-batch
         dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
-        dict(rows=8, row_tokens=(48,)),  # one sample a row: padded, not packed
+        pytest.param(dict(rows=8, row_tokens=(48,)), marks=pytest.mark.slow),  # one sample a row: padded, not packed
         dict(rows=2, row_tokens=(192,)),
         dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)),  # room for more micro-batches and images
     ],
@@ -187,7 +187,8 @@ def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, l
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("train", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("train", ["full", "lora"])
 def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(train):
     config = dataclasses.replace(MODELS["moe"], text=dataclasses.replace(TEXT, router_aux_loss_coef=1.0))
     weights = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
