@@ -19,9 +19,11 @@ _ROOMS = (
     "models",
     "plan",
     "processing",
+    "reproduce",
     "rl",
     "rollout",
     "runs",
+    "study",
     "train",
 )
 

@@ -250,7 +250,7 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """As `append_json_line`, of a line that is written as JSON already and ends with its newline."""
+    """Appends, as `append_json_line` does, a line that is written as JSON already and ends with its newline."""
     mend_last_line(path)
     with writing(path), open(path, "ab", buffering=0) as file:
         size = file.tell()

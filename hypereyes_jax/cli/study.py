@@ -24,7 +24,7 @@ from hypereyes_jax.study.types import StudyName, StudyOptions
 @dataclass(frozen=True)
 class StudyConfig:
     study: tyro.conf.Positional[StudyName]
-    """Which one."""
+    """Name of the study that is run."""
     options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
     minutes: float = float("inf")
     """After so many minutes no further step is begun. The same command goes on."""

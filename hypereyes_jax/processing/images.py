@@ -67,7 +67,7 @@ def patchify(
 def patchify_bytes(
     image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> PatchedImage:
-    """As `patchify`, with the resized image's own values: uint8."""
+    """What `patchify` gives, with the resized image's own values: uint8."""
     (pixels,) = _resized([image], config, min_pixels, max_pixels)
     return _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
 

@@ -62,7 +62,7 @@ def bird_pages(query: str) -> list[dict[str, Any]]:
 
 
 def wingspan(name: str) -> int:
-    """In centimetres, of a made-up bird: a number of its own for each name."""
+    """The wingspan of a made-up bird in centimetres: a number of its own for each name."""
     return 20 + 7 * (ord(name[0].lower()) - ord("a"))
 
 

@@ -36,13 +36,13 @@ class Results:
         return {key: float(row.rounds) for key, row in self.rows.items()}
 
     def accuracy(self) -> Interval:
-        """In %, with the Wilson interval."""
+        """The accuracy in %, with the Wilson interval."""
         right = sum(row.correct for row in self.rows.values())
         low, high = wilson_interval(right, self.n)
         return Interval(100 * right / self.n if self.n else 0.0, 100 * low, 100 * high)
 
     def mean(self, name: str) -> Interval:
-        """Of `rounds`, `searches` or `tokens`."""
+        """The mean of `rounds`, `searches` or `tokens`."""
         return mean_interval([float(getattr(row, name)) for row in self.rows.values()])
 
     def where(self, keys: Sequence[str]) -> Results:

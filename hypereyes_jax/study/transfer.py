@@ -57,7 +57,7 @@ def _further(pipelines: Pipelines, model: Path | str, nature: Path, seed: int) -
 
 
 def transfer_outcome(results: Mapping[str, Mapping[str, Results]]) -> Outcome:
-    """By domain and stage: accuracy, rounds, searches and searches a round, which is how wide a policy searches."""
+    """Accuracy, rounds, searches and searches a round (how wide a policy searches), by domain and stage."""
     rows: list[tuple[str | float | int | None, ...]] = []
     lines = []
     names = list(dict.fromkeys(stage for stages in results.values() for stage in stages))

@@ -41,7 +41,7 @@ class StudyOptions:
     checkpoint: str = ""
     """Base model; none = the miniature's."""
     policy: str = ""
-    """Of `budget` and `distractors`: a trained checkpoint, in place of the ones that would be trained."""
+    """A trained checkpoint for `budget` and `distractors`, in place of the ones that would be trained."""
     teacher: str = ""
     """Aligned teacher of on-policy distillation; none = the miniature's, or no distillation."""
     vanilla_teacher: str = ""

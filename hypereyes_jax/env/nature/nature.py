@@ -40,7 +40,7 @@ class Entity:
     gloss: str
 
     def fact(self, attribute: str) -> str:
-        """As its page spells it."""
+        """The value of a fact, spelt as its page spells it."""
         return str(getattr(self, attribute))
 
     @property
