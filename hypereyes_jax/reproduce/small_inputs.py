@@ -27,7 +27,7 @@ BIRDS = ("Aron", "Bela", "Cato", "Dora", "Egon", "Fara")  # of made-up classes: 
 _COPIES = 2  # photos a class
 _PEOPLE = 1500  # of the dump
 _ASKED = 6  # questions of each benchmark
-_QUESTIONS = 80  # of the pool that the miniature's model can answer
+_QUESTIONS = 60  # of the pool that the miniature's model can answer
 
 
 def write_inputs(folder: Path, models_url: str) -> None:

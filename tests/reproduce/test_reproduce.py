@@ -110,5 +110,5 @@ def test_all_ten_commands_run_offline_on_two_cores(tmp_path, capsys):
     ours = [line for line in table.splitlines() if line.startswith("model,")]
     assert len(ours) >= 6  # one a benchmark
     funnel = read_json(out / "curation" / "funnel.json")
-    assert funnel["pools"] == {"visual": 3, "textual": 3, "public": 80}
+    assert funnel["pools"] == {"visual": 3, "textual": 3, "public": 60}
     assert cli.main(["reproduce", "--small", "--out", str(out)]) == 0  # nothing is done anew

@@ -1,9 +1,12 @@
 """Which commands a study comes to, and which of them it shares."""
 
+import importlib
 from pathlib import Path
 
 import pytest
+import tyro
 
+from hypereyes_jax.cli.main import COMMANDS
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.comparisons import ABLATIONS, ablations, depth, paradigms
 from hypereyes_jax.study.pipelines import Pipelines, Variant
@@ -14,6 +17,24 @@ from hypereyes_jax.study.types import StudyOptions
 
 def commands(study, name):
     return [step.words for step in study.steps if step.words[:1] == (name,)]
+
+
+def test_every_command_can_be_typed():
+    """Read by the command's own options: as many of them as it takes to see each option once."""
+    seen = set()
+    for build in STUDIES.values():
+        for step in build(StudyOptions(shuffles=1)).steps:
+            options = {(step.words[0], word) for word in step.words if word.startswith("--")} if step.words else set()
+            if options <= seen:
+                continue
+            seen |= options
+            command = COMMANDS[step.words[0]]
+            module = importlib.import_module(f"hypereyes_jax.cli.{command.module}")
+            read = tyro.cli(getattr(module, command.config), args=list(step.words[1:]))
+            assert str(read.out) == step.words[-1]
+            if "--scale.episode.serial" in step.words:
+                assert read.scale.episode.serial
+    assert ("rl", "--scale.episode.serial") in seen
 
 
 def test_variants_share_base_data_sft_and_the_selection_of_questions_where_these_are_equal():
