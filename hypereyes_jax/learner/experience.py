@@ -174,6 +174,23 @@ def observe(references: ReferenceStore, key: str, experience: Experience) -> Non
         references.observe(key, int(experience.rounds_G[index]), int(experience.invocations_G[index]))
 
 
+def trained_groups(groups: Sequence[Experience], wanted: int, distils: bool) -> set[int]:
+    """Dynamic sampling (DAPO): the numbers of the groups that a step trains on, at most so many.
+
+    The first that teach something are taken, then, where there are too few, the first of the others: a step has its
+    size in any case.
+
+    Args:
+      wanted: groups of a step.
+      distils: failed rollouts are scored by a teacher, so that a group with one teaches something even if it is dead.
+    """
+    if len(groups) <= wanted:
+        return set(range(len(groups)))
+    teaches = [not each.is_dead or (distils and bool(each.failed_G.any())) for each in groups]
+    order = sorted(range(len(groups)), key=lambda number: not teaches[number])  # stable
+    return set(order[:wanted])
+
+
 def summary(groups: Sequence[Experience]) -> dict[str, float]:
     """Means over the valid rollouts of a step, as the training curves show them."""
     valid = np.concatenate([group.valid_G for group in groups])

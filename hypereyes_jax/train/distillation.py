@@ -100,6 +100,11 @@ class Distillation:
         self._teacher, self._processes, self._shares_base = teacher, processes, shares_base
 
     @property
+    def is_active(self) -> bool:
+        """Whether there is a teacher, so that failed rollouts teach something whatever the others earned."""
+        return self._teacher is not None
+
+    @property
     def local(self) -> LocalTeacher | None:
         """The teacher, if its weights are here."""
         return self._teacher if isinstance(self._teacher, LocalTeacher) else None

@@ -23,7 +23,7 @@ from hypereyes_jax.files import append_json_line, write_json
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
-from hypereyes_jax.learner.experience import Experience, observe, score_group, summary
+from hypereyes_jax.learner.experience import Experience, observe, score_group, summary, trained_groups
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
 from hypereyes_jax.learner.packing import TrainingSample
@@ -128,6 +128,7 @@ class RlLoop:
         rules = adapter_rules(settings.lora_rank, settings.lora_alpha) if learn.train == "lora" else None
         adapters = None if rules is None else partial(init_lora, config=model, lora_config=rules)
         self._state = initial_state(run.processes.mesh, self._learner, settings.seed, params, adapters)
+        self._distils = services.distillation.is_active and settings.opd_coef != 0
         self._outages = OutageWatch(settings.outages)
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
         self._source: RolloutSource
@@ -280,7 +281,9 @@ class RlLoop:
         if self._ends_epoch(step):
             tightened += references.commit()
             self._note_references(step + 1)
-        samples = [sample for each in own for sample in each.samples()]
+        chosen = trained_groups(groups, self._settings.prompts, self._distils)
+        numbers = processes.replicas.part(range(len(groups)))  # of this process's own
+        samples = [s for number, each in zip(numbers, own, strict=True) if number in chosen for s in each.samples()]
         if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
             samples = [TrainingSample(played[0].chunks, weight=0.0)]
         laps.lap("judging")
@@ -288,6 +291,7 @@ class RlLoop:
             **summary(groups),
             **self._budget.update(groups),
             **self._own_metrics(played, verdict, own),
+            "groups_left_out": float(len(groups) - len(chosen)),
             "reference_rounds": sum(r.rounds for r in before) / len(before),
             "reference_invocations": sum(r.invocations for r in before) / len(before),
             "references_tightened": float(tightened),
@@ -406,21 +410,22 @@ class RlLoop:
         )  # fmt: skip
 
     def _plan(self, number: int) -> GroupPlan:
-        """The group of a number: question `number % prompts` of step `number // prompts`, with that step's seeds."""
+        """The group of a number: question `number % count` of step `number // count`, with that step's seeds."""
         settings = self._settings
-        step, place = divmod(number, settings.prompts)
-        seeds = rollout_seeds(settings.seed, step + 1, settings.prompts * settings.group)
+        step, place = divmod(number, settings.questions_played)
+        seeds = rollout_seeds(settings.seed, step + 1, settings.questions_played * settings.group)
         own = seeds[place * settings.group : (place + 1) * settings.group]
         return GroupPlan(self._questions[self._order(step)[place]], [int(seed) for seed in own])
 
     def _epoch_steps(self) -> int:
-        return len(self._questions) // self._settings.prompts
+        return len(self._questions) // self._settings.questions_played
 
     def _order(self, step: int) -> list[int]:
         """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
         epoch, place = divmod(step, self._epoch_steps())
         order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
-        return [int(i) for i in order[place * self._settings.prompts : (place + 1) * self._settings.prompts]]
+        count = self._settings.questions_played
+        return [int(i) for i in order[place * count : (place + 1) * count]]
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._epoch_steps() == 0

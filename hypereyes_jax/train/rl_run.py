@@ -101,7 +101,7 @@ async def _train(
             policy, rule = weights_digest(params), questions.rule
             return await select(run, rollouts, candidates, backend, judge, settings.seed, policy, rule.first_reference)
 
-        chosen, references = await _choose(questions.rule, candidates, settings.prompts, selection)
+        chosen, references = await _choose(questions.rule, candidates, settings.questions_played, selection)
         selected = SelectedQuestions(chosen, references, validation)
         opened = OpenServices(backend, judge, distillation)
         return await RlLoop(run, rollouts, model, params, selected, settings, opened, chosen_method).train()

@@ -28,7 +28,7 @@ from hypereyes_jax.train.types import TrainingRun
 
 TIMELINE = "timeline-rl.json"  # of the latest step: all of them would fill the disk
 T = TypeVar("T")
-PlanOf = Callable[[int], GroupPlan]  # the group of a number: question n % prompts of step n // prompts
+PlanOf = Callable[[int], GroupPlan]  # the group of a number: question n % count of step n // count, of so many a step
 
 
 class StepDropped(Exception):
@@ -76,7 +76,7 @@ class OnPolicy:
 
     async def take(self, step: int, laps: Laps) -> StepRollouts:
         """The step's rollouts, as `RolloutSource.take` says."""
-        prompts, processes, stop = self._settings.prompts, self._run.processes, self._run.directory.stop
+        prompts, processes, stop = self._settings.questions_played, self._run.processes, self._run.directory.stop
         plans = [self._plan(number) for number in range(step * prompts, (step + 1) * prompts)]
         mine = processes.replicas.share(plans)
         repeated = [plan.question for plan in mine for _ in plan.seeds]
@@ -142,7 +142,7 @@ class RunsAhead:
     ):
         self._run, self._rollouts, self._backend, self._timeline = run, rollouts, backend, timeline
         self._generator, self._queue, plan = ahead
-        live = settings.prompts * settings.group  # as many as on policy
+        live = settings.questions_played * settings.group  # as many as on policy
         self._ahead = AheadRollouts(self._play, plan, self._queue, live)
         self._takes_turns = run.processes.mesh is not None and not rollouts.apart(run.processes.mesh)
         self._taken = time.perf_counter()
@@ -221,7 +221,7 @@ def check_ahead(
     if settings.ahead == 0 and settings.max_staleness is not None:
         raise UserError("--settings.max-staleness is of rollouts that run ahead: give --settings.ahead, too")
     if settings.ahead:
-        GroupQueue(settings.prompts, settings.steps, settings.ahead, settings.staleness_limit)
+        GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
         if not learner.tis_cap:
             raise UserError(
                 "--settings.ahead trains on tokens that older weights sampled, which --scale.learner.tis-cap 0 leaves "
@@ -275,7 +275,7 @@ async def open_rollouts(
     if settings.ahead == 0:
         yield OnPolicy(run, rollouts, settings, backend, plan)
         return
-    queue = GroupQueue(settings.prompts, settings.steps, settings.ahead, settings.staleness_limit)
+    queue = GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
     queue.restore(state, done)
     timeline = Timeline()
     assert isinstance(rollouts.engines, Engines)  # `check_ahead`

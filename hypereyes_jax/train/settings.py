@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,9 @@ class RlSettings:
     """Number of questions in one step."""
     group: int = MINIATURE_ROLLOUT.group
     """Number of rollouts of each question."""
+    oversampling: float = 1.0
+    """Dynamic sampling: so many times as many questions are played in a step as it trains on, and groups whose rollouts
+    all earned alike, which teach nothing, make room for others. 1 trains on every group."""
     learning_rate: float = MINIATURE.learner.optimizer.learning_rate
     """The learning rate, which stays constant. The paper's is 1e-6; a model this small takes larger steps."""
     opd_coef: float = MINIATURE.learner.opd_coef
@@ -77,10 +81,19 @@ class RlSettings:
     seed: int = MINIATURE.seed
     """Seed of the order of questions and of all sampling."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.oversampling <= 16:
+            raise ValueError(f"RlSettings.oversampling must be from 1 to 16, got {self.oversampling}")
+
     @property
     def staleness_limit(self) -> int:
         """Versions that a group may be behind when it is trained on."""
         return self.ahead + 1 if self.max_staleness is None else self.max_staleness
+
+    @property
+    def questions_played(self) -> int:
+        """Number of questions that are played in one step."""
+        return math.ceil(self.prompts * self.oversampling - 1e-9)
 
     def world_search(self) -> WorldSearch:
         """How the miniature world is searched."""

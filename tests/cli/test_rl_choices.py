@@ -1,6 +1,7 @@
 """What `hypereyes rl` lets one choose of the method: the reward, when references tighten, the form of distillation."""
 
 import json
+import sys
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -174,3 +175,12 @@ def test_a_recipe_of_the_paper_is_not_trained_with_the_miniatures_services(words
 def test_a_recipe_that_was_told_so_is_trained_without_them(words, capsys):
     assert main(f"rl hypereyes_30b_rl --checkpoint gone --questions gone {words}".split()) == 2
     assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_step_may_play_more_questions_than_it_trains_on(tmp_path, monkeypatch):
+    settings = replace(SETTINGS, oversampling=2.0)
+    monkeypatch.setattr(sys.modules[__name__], "SETTINGS", settings)
+    values = first_step(tmp_path, monkeypatch, True)
+    assert values["groups_left_out"] == 1
+    assert settings.questions_played == 2

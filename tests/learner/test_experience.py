@@ -5,7 +5,7 @@ import pytest
 
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, StopReason, TurnRecord
-from hypereyes_jax.learner.experience import observe, score_group, summary
+from hypereyes_jax.learner.experience import observe, score_group, summary, trained_groups
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout.types import Trajectory
@@ -110,3 +110,15 @@ def test_equal_rewards_make_a_dead_group():
 def test_cost_weighted_reward_knows_no_reference():
     scored = score_group([rollout([1, 1]), rollout([1])], [True, True], (1, 1), RewardConfig("cost-weighted", beta=0.1))
     assert scored.reward_G == pytest.approx([0.8, 0.9])
+
+
+def test_dynamic_sampling_takes_groups_that_teach_something_first():
+    right = score_group([rollout([1]), rollout([1])], [True, True], (1, 1))  # dead
+    wrong = score_group([rollout([1], "B"), rollout([1], "B")], [False, False], (1, 1))  # dead, but failed
+    mixed = score_group([rollout([1]), rollout([1], "B")], [True, False], (1, 1))
+    assert [each.is_dead for each in (right, wrong, mixed)] == [True, True, False]
+    groups = [right, wrong, mixed, right, mixed]
+    assert trained_groups(groups, 2, distils=False) == {2, 4}
+    assert trained_groups(groups, 3, distils=True) == {1, 2, 4}
+    assert trained_groups(groups, 3, distils=False) == {0, 2, 4}  # filled up, so that a step has its size
+    assert trained_groups(groups, 5, distils=False) == {0, 1, 2, 3, 4}

@@ -73,3 +73,19 @@ def _image_sizes(inputs, config):
     """Visual tokens of each image, in order."""
     segments = inputs.vision.segment_RL.reshape(-1)
     return [int((segments == n).sum()) // config.vision.merge_unit for n in range(1, segments.max() + 1)]
+
+
+async def test_a_copy_plays_on_the_same_engine_while_its_episode_waits(make_engine, chat):
+    class Asking(PacedEpisode):
+        copied = None
+
+        async def step(self, text, truncated=False):
+            if self.copied is None:
+                self.copied = await self.copies(PacedEpisode(question(7), turns=2))
+            return await super().step(text, truncated)
+
+    asking = [Asking(question(n)) for n in range(5)]  # more than the engine has slots
+    together = await run_episodes(make_engine(), asking, chat, SAMPLING, list(range(5)))
+    alone = await one_at_a_time(make_engine(), range(5), chat)
+    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+    assert all(len(each.copied.turns) == 0 and each.copied.stop == "answered" for each in asking)
