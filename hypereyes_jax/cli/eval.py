@@ -143,7 +143,9 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.served import ServedPolicy
     from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
+    from hypereyes_jax.runs.own_objects import keep_own_objects
     from hypereyes_jax.runs.terminal import Terminal
+    from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
     scale = _scale(config)
     _refuse_settings(config)
@@ -151,6 +153,9 @@ def run(config: EvalConfig) -> None:
     directory = RunDirectory.open(
         config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
     )
+    # What is wrong with a user's own tools or prompt is told before a model is loaded.
+    load_method(RlMethod(), scale.learner, scale.episode)
+    keep_own_objects(directory, own_records(RlMethod(), scale.learner, scale.episode, config.web, config.judge))
     sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
     policy: Policy | ServedPolicy
     if config.model:

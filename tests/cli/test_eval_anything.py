@@ -150,3 +150,18 @@ def test_forced_budgets_stand_beside_the_policy_s_own_stop_in_one_plot(tmp_path,
 def test_budgets_without_questions_of_a_source_are_refused(tmp_path, capsys):
     assert cli.main(["eval", "gone", "--budgets", "1", "2", "--out", str(tmp_path / "out")]) == 2
     assert "--budgets are of a source" in capsys.readouterr().err
+
+
+def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, questions, capsys):
+    own = tmp_path / "own.py"
+    own.write_text("def write(facts):\n    return 'Mine: ' + ', '.join(tool.name for tool in facts.tools)\n")
+    words = ["--episode.tools", "zoom", "--episode.system", f"@{own}:write", "--web.service", "world"]
+    endpoint = Endpoint()
+    assert asked(endpoint, tmp_path / "out", questions, *words) == 0
+    assert endpoint.bodies[0]["messages"][0]["content"] == "Mine: image_search, text_search, zoom"
+    (kept,) = read_json(tmp_path / "out" / "objects.json")
+    assert (kept["role"], kept["name"], len(kept["sha256"])) == ("prompt", f"{own}:write", 64)
+    own.write_text(own.read_text().replace("Mine", "Yours"))
+    capsys.readouterr()
+    assert asked(Endpoint(), tmp_path / "out", questions, *words) == 2
+    assert "source of the prompt" in capsys.readouterr().err
