@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import writing
+from hypereyes_jax.files import CURES, writing
 from hypereyes_jax.learner.state import TrainState
 
 # What Orbax and TensorStore raise on files that are missing, cut short or altered, beside a bare `Exception`.
@@ -273,14 +274,16 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
 
 @contextlib.contextmanager
 def _saving(directory: Path) -> Iterator[None]:
-    """As `writing`, for TensorStore too, which reports a full disk as a ValueError of many lines."""
+    """As `writing`, for TensorStore too, which reports what the system refused as a ValueError of many lines."""
     with writing(directory):
         try:
             yield
         except ValueError as error:
-            if "No space left on device" not in str(error):  # its code, RESOURCE_EXHAUSTED, is other things' too
+            told = re.search(r"os_error_code='(\d+)'", str(error))
+            code = int(told[1]) if told else errno.ENOSPC if "No space left on device" in str(error) else None
+            if code not in CURES:
                 raise
-            raise OSError(errno.ENOSPC, "No space left on device", str(directory)) from error
+            raise OSError(code, os.strerror(code), str(directory)) from error
 
 
 def _digest(meta: dict[str, Any]) -> str:

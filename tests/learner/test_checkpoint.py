@@ -19,6 +19,7 @@ from hypereyes_jax.learner.checkpoint import (
     Checkpoints,
     CheckpointSchedule,
     KeepPolicy,
+    _saving,
     checksums,
     weights_digest,
 )
@@ -260,3 +261,18 @@ def test_models_are_told_apart_by_one_bit():
     weights = {"a": jnp.arange(6.0), "b": jnp.ones(3, jnp.bfloat16)}
     other = {**weights, "a": weights["a"].at[3].set(jnp.nextafter(weights["a"][3], 9.0))}
     assert weights_digest(weights) == weights_digest(jax.tree.map(jnp.copy, weights)) != weights_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("RESOURCE_EXHAUSTED: Error writing: No space left on device", "disk is full"),
+        ("OUT_OF_RANGE: Failed to write 9 bytes to file 6: File too large [os_error_code='27']", "ulimit -f"),
+        ("PERMISSION_DENIED: Failed to open: Read-only file system [os_error_code='30']", "read-only"),
+    ],
+)
+def test_what_the_system_refuses_tensorstore_is_one_sentence(tmp_path, said, words):
+    with pytest.raises(UserError, match=words), _saving(tmp_path):
+        raise ValueError(said)
+    with pytest.raises(ValueError, match="another"), _saving(tmp_path):
+        raise ValueError("RESOURCE_EXHAUSTED: another thing [os_error_code='9999']")
