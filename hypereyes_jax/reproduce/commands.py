@@ -150,7 +150,7 @@ def small_steps(out: Path, models: str, search: str) -> list[Step]:
     retriever = ("--search.service", "retriever", "--search.url", f"{models}/retrieve")
     judge = ("--judge.url", f"{models}/v1", "--judge.model", "offline")
     demonstrations = str(out / "curation" / "sft" / "demonstrations.jsonl")
-    sft = ("--demonstrations", demonstrations, "--settings.epochs", "1", "--settings.batch", "4")
+    sft = ("--demonstrations", demonstrations, "--settings.epochs", "1", "--settings.batch", "2")
     rl: tuple[str, ...] = ("--settings.steps", "1", "--settings.prompts", "1", "--settings.group", "4")
     rl += ("--settings.checkpoint-every", "1", "--search.service", "serve-world", "--search.url", search, *judge)
     curate = ("curate", str(inputs / "curation.yaml"), "--out", str(out / "curation"))
