@@ -33,8 +33,7 @@ class StudyConfig:
 
 
 def run(config: StudyConfig) -> int:
-    from rich.console import Console
-
+    from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.study.execution import execute, shell_line
     from hypereyes_jax.study.registry import STUDIES
     from hypereyes_jax.study.render import to_terminal, write_outcome
@@ -51,7 +50,7 @@ def run(config: StudyConfig) -> int:
         print(f"{len(study.open_steps())} steps are left; the same command goes on")
         return 0
     outcome = study.summary()
-    Console().print(to_terminal(outcome))
+    Terminal().print(to_terminal(outcome))
     for sentence in (*outcome.sentences, *(f"Not run: {each}" for each in outcome.missing)):
         print(sentence)
     command = shell_line(sys.argv[1:] if sys.argv[1:2] == ["study"] else ["study", config.study])
