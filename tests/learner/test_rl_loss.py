@@ -13,6 +13,7 @@ from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import TrainingSample, pack
 from hypereyes_jax.learner.rl_loss import rl_loss
+from hypereyes_jax.learner.token_loss import chosen_loss
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from tests.learner.small import CONFIG, PACK
@@ -21,7 +22,10 @@ from tests.learner.small import CONFIG, PACK
 class TableForward:
     """The log-prob of a token is its place in a table, so that its gradient tells which token got which weight."""
 
-    def hidden(self, params, lora, inputs, dropout_key=None):
+    def routing(self, mode, experts_BCT):
+        return None
+
+    def hidden(self, params, lora, inputs, dropout_key=None, routing=None):
         return inputs.tokens_BT, None
 
     def head(self, params):
@@ -61,7 +65,10 @@ TABLE[SAMPLED] = [-1.1, -0.7, -0.55, -0.3, -0.56, -1.0]
 
 def gradient(learn, samples=SAMPLES):
     micro = jax.tree.map(lambda x: x[0] if np.ndim(x) else x, pack(CONFIG, samples, dataclasses.replace(PACK, rows=1)))
-    loss = lambda table: rl_loss(table, None, micro, jnp.float32(len(samples)), TableForward(), learn)  # noqa: E731
+
+    def loss(table):
+        return rl_loss(table, None, micro, jnp.float32(len(samples)), TableForward(), learn, chosen_loss(learn))
+
     grads, metrics = jax.grad(loss, has_aux=True)(jnp.asarray(TABLE))
     return np.asarray(grads), {name: float(each.value) for name, each in metrics.items()}
 
@@ -110,7 +117,10 @@ def test_old_log_probs_are_taken_where_they_are_given():
         old[(batch.targets_MBT == token) & (batch.weight_MBT > 0)] = TABLE[token] - gap
     micro = jax.tree.map(lambda x: x[0] if np.ndim(x) else x, batch._replace(old_logp_MBT=old))
     learn = LearnerConfig(tis_cap=0.0)
-    loss = lambda table: rl_loss(table, None, micro, jnp.float32(1), TableForward(), learn)[0]  # noqa: E731
+
+    def loss(table):
+        return rl_loss(table, None, micro, jnp.float32(1), TableForward(), learn, chosen_loss(learn))[0]
+
     grads = jax.grad(loss)(jnp.asarray(TABLE))
     np.testing.assert_allclose(grads[np.array([10, 11, 12])], [-np.exp(0.2) / 3, 0, -np.exp(-0.5) / 3], rtol=1e-5)
 
@@ -122,7 +132,7 @@ def test_every_step_and_every_micro_batch_has_dropout_of_its_own(monkeypatch):
         def __init__(self, config, *_, **__):
             self.config = config
 
-        def hidden(self, params, lora, inputs, dropout_key=None):
+        def hidden(self, params, lora, inputs, dropout_key=None, routing=None):
             shape = inputs.tokens_BT.shape
             return jnp.zeros(shape) if dropout_key is None else jax.random.normal(dropout_key, shape), None
 
