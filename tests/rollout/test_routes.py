@@ -48,19 +48,19 @@ def test_recorded_experts_are_those_of_the_whole_pass_also_behind_shared_adopted
     config, params = mixture
     engine = Engine(config, params, replace(SETTINGS.exact(), record_routes=True))  # one shape a program
     chunk, second = context(config, 7, (20, 20), images=1), context(config, 8, (4,), images=0)
-    leader, follower = start(engine, [chunk, chunk], [5, 6])
-    read(engine, [leader])
-    engine.share(leader, [follower], leader.filled)
-    first_turns = decode(engine, [leader, follower], 6)
-    for sequence in (leader, follower):
+    reader, sharer = start(engine, [chunk, chunk], [5, 6])
+    read(engine, [reader])
+    engine.share(reader, [sharer], reader.filled)
+    first_turns = decode(engine, [reader, sharer], 6)
+    for sequence in (reader, sharer):
         sequence.append_context(engine.prepare(second))
-    engine.release(follower)  # evicted, and read again from its record
-    engine.acquire(follower)
-    read(engine, [leader, follower])
-    second_turns = decode(engine, [leader, follower], 4)
+    engine.release(sharer)  # evicted, and read again from its record
+    engine.acquire(sharer)
+    read(engine, [reader, sharer])
+    second_turns = decode(engine, [reader, sharer], 4)
 
-    slot, prompt = leader.held_slot, leader.length - 10 - len(second.tokens) - 1
-    engine.release(leader)
+    slot, prompt = reader.held_slot, reader.length - 10 - len(second.tokens) - 1
+    engine.release(reader)
     heir = engine.new_sequence(9)
     heir.append_context(engine.prepare(chunk))
     engine.acquire(heir, slot)
@@ -68,8 +68,8 @@ def test_recorded_experts_are_those_of_the_whole_pass_also_behind_shared_adopted
     (own,) = decode(engine, [heir], 3)
 
     records = [
-        (leader, [chunk.tokens, first_turns[0][0], second.tokens, second_turns[0][0]]),
-        (follower, [chunk.tokens, first_turns[1][0], second.tokens, second_turns[1][0]]),
+        (reader, [chunk.tokens, first_turns[0][0], second.tokens, second_turns[0][0]]),
+        (sharer, [chunk.tokens, first_turns[1][0], second.tokens, second_turns[1][0]]),
         (heir, [chunk.tokens, own[0]]),
     ]
     for sequence, parts in records:

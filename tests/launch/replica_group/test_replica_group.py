@@ -65,7 +65,7 @@ def test_a_replica_over_two_processes_samples_the_tokens_of_one_process(model, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fate", "message"), [("dies", "process 1, which"), ("raises", "the device has no room")])
-def test_a_follower_that_dies_or_fails_ends_its_leader_with_a_message(fate, message, tmp_path):
+def test_a_worker_that_dies_or_fails_ends_its_driver_with_a_message(fate, message, tmp_path):
     driver, worker = pair(tmp_path, "moe", fate)
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode not in (0, None)
