@@ -9,9 +9,10 @@ import pytest
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
+from hypereyes_jax.learner.forward import Forward
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import TrainingSample, pack
-from hypereyes_jax.models.qwen3_vl import init_params
+from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import DecodeRequest, Engine
@@ -58,26 +59,57 @@ def sampled():
     return params, samples
 
 
-def step(sampled, replay, dtype="bfloat16"):
-    """(figures of one step of RL, gradient's effect on the router)"""
+def packing(replay):
+    return PackConfig((128,), rows=ROWS, routes=(4, 4) if replay == "sampler" else None)
+
+
+def gap(sampled, replay):
+    """Mean distance of the learner's and the sampler's log-probs, of a pass in bfloat16."""
     params, samples = sampled
-    learner = make_learner(CONFIG, LearnerConfig(routing_replay=replay, compute_dtype=dtype, remat="full"))
-    packing = PackConfig((128,), rows=ROWS, routes=(4, 4) if replay == "sampler" else None)
-    state = learner.init(jax.random.key(0), jax.tree.map(np.array, params))
-    _, figures = learner.rl_step(state, pack(CONFIG, samples, packing))
-    return {name: float(value) for name, value in figures.items()}
+    batch = pack(CONFIG, samples, packing(replay))
+    micro = jax.tree.map(lambda x: x[0], batch._replace(count=np.zeros(1), left_out=np.zeros(1)))
+    forward = Forward(CONFIG, Kernels(), "bfloat16")
+
+    @jax.jit
+    def logprobs(params, micro):
+        hidden_BTD, _ = forward.hidden(params, None, micro.inputs, routing=forward.routing(replay, micro.experts_MBCT))
+        return forward.logprobs(hidden_BTD, forward.head(params), micro.targets_MBT, 0.8)[0]
+
+    trained = micro.weight_MBT > 0
+    return float(np.abs(np.asarray(logprobs(params, micro)) - micro.logp_full_MBT)[trained].mean())
 
 
+@pytest.mark.slow
 def test_replay_closes_most_of_the_gap_between_sampler_and_learner(sampled):
-    gaps = {replay: step(sampled, replay)["sampler_gap"] for replay in ("off", "trainer", "sampler")}
+    gaps = {replay: gap(sampled, replay) for replay in ("off", "sampler")}
     print(gaps)
-    assert gaps["trainer"] == pytest.approx(gaps["off"], rel=1e-6)  # its own forward pass is the same
     assert gaps["sampler"] < 0.7 * gaps["off"]
 
 
-def test_routes_lie_where_their_tokens_do(sampled):
-    _, samples = sampled
-    batch = pack(CONFIG, samples[:3], PackConfig((256,), rows=1, routes=(4, 4)))
+@pytest.mark.slow
+@pytest.mark.parametrize("replay", ["off", "trainer", "sampler"])
+def test_a_training_step_takes_the_experts_that_its_setting_names(sampled, replay):
+    params, samples = sampled
+    learner = make_learner(CONFIG, LearnerConfig(routing_replay=replay, compute_dtype="bfloat16", remat="full"))
+    state = learner.init(jax.random.key(0), jax.tree.map(np.array, params))
+    _, figures = learner.rl_step(state, pack(CONFIG, samples, packing(replay)))
+    # the learner's own experts are those of its forward pass; other programs round the last bits otherwise
+    wanted = gap(sampled, "sampler" if replay == "sampler" else "off")
+    assert float(figures["sampler_gap"]) == pytest.approx(wanted, rel=0.15)
+
+
+def made(seed):
+    """A sample with any tokens and routes."""
+    rng = np.random.default_rng(seed)
+    tokens, logp = rng.integers(20, 120, 9 + seed).astype(np.int32), np.zeros(9 + seed, np.float32)
+    chunk = SampledChunk(tokens, logp, logp, np.zeros(9 + seed, np.int32))
+    routes = rng.integers(0, 16, (PROMPT + 8 + seed, 4, 4)).astype(np.uint8)
+    return TrainingSample((ContextChunk(np.arange(20, 20 + PROMPT, dtype=np.int32)), chunk), 1.0, routes=routes)
+
+
+def test_routes_lie_where_their_tokens_do():
+    samples = [made(seed) for seed in range(3)]
+    batch = pack(CONFIG, samples[:3], PackConfig((512,), rows=1, routes=(4, 4)))
     for number, sample in enumerate(samples[:3]):
         own = batch.experts_MBCT[0][:, :, batch.sample_MBT[0, 0] == number][0]
         np.testing.assert_array_equal(own[:, :-1].T.reshape(-1, 4, 4), sample.routes)
@@ -85,8 +117,8 @@ def test_routes_lie_where_their_tokens_do(sampled):
     assert (batch.experts_MBCT[0, 0][:, batch.sample_MBT[0, 0] < 0] == UNKNOWN_EXPERT).all()
 
 
-def test_routes_of_another_trajectory_are_refused(sampled):
-    _, (sample, *_) = sampled
+def test_routes_of_another_trajectory_are_refused():
+    sample = made(0)
     wrong = replace(sample, routes=sample.routes[1:])
-    with pytest.raises(ValueError, match="needs the routes of all but the last, 16 experts each; it has 94 of 16"):
+    with pytest.raises(ValueError, match="needs the routes of all but the last, 16 experts each; it has 19 of 16"):
         pack(CONFIG, [wrong], PackConfig((128,), rows=1, routes=(4, 4)))

@@ -31,7 +31,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.types import RlQuestions, TrainingRun, Validation
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
-SCALE = replace(MINIATURE_RL, slots=8, row_tokens=512)
+SCALE = replace(MINIATURE_RL, slots=8, context=512)
 SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 SETTINGS = RlSettings(
     steps=4, prompts=2, group=2, latency=0.05, search="in-process", checkpoint_every=1, ahead=1, max_staleness=2
