@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 AXES = ("replica", "fsdp", "expert", "tensor")
-# A sampler's rows belong to slots: its experts are shared out, its batch is not.
+# A sampler shares out experts and rows likewise, but keeps all other weights whole: gathering them takes longer than a
+# token does.
 SAMPLER_AXES = ("replica", "fsdp", "expert_only", "tensor")
 
 
@@ -27,7 +28,7 @@ class MeshConfig:
     hosts: int = 1
     device: str = ""  # key of `DEVICES`
     topology: str = ""  # of one slice, as the compiler names it
-    sampler: bool = False  # a rollout replica: every device sees all rows
+    sampler: bool = False  # a rollout replica
 
     @property
     def axes(self) -> tuple[str, str, str, str]:

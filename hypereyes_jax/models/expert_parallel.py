@@ -37,8 +37,7 @@ def sharded_experts(
     owners = next(axis for axis in EXPERT if mesh is None or axis in mesh.axis_names)
     tokens = (*dividing(x_BTD.shape[:2], ("batch", "length")), None) if on_mesh else (None, None, None)
     # the mesh axes that tokens are cut by, and experts or their matmuls too
-    cut = [axis for axis, by in zip(("expert", "tensor"), tokens, strict=False) if by is not None]
-    cut = [axis for axis in cut if axis in (owners, "tensor")]
+    cut = [axis for axis, by in zip((owners, "tensor"), tokens, strict=False) if by is not None]
     axes_w = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
     axes_adapter = {
         "expert_gate_up": {"a": ("expert", None, None), "b": ("expert", None, None, "mlp")},

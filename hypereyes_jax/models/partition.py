@@ -37,7 +37,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "vision_heads": ("tensor",),
     "vision_mlp": ("tensor",),
     # activations
-    "batch": DATA,  # sequences, rows of patches, tokens, visual tokens: each shard of data is whole in itself
+    # Sequences, rows of patches, tokens, visual tokens: each shard of data is whole in itself. A sampler's rows are cut
+    # as its experts are, so that no two devices keep the same keys and values.
+    "batch": (*DATA, "expert_only"),
     # Between the matmuls that `tensor` cuts, what passes on from layer to layer would be held by each of its devices:
     # sequence parallelism (arXiv 2205.05198) cuts it along the row instead.
     "length": ("tensor",),
@@ -69,6 +71,11 @@ def spec(
             taken[mesh_axis] = str(axis)
         out.append(mesh_axes if len(mesh_axes) > 1 else (mesh_axes[0] if mesh_axes else None))
     return PartitionSpec(*out)
+
+
+def cutting(axis: str, mesh: Any) -> tuple[str, ...]:
+    """Those axes of a mesh that cut a logical axis into several parts."""
+    return tuple(name for name in RULES[axis] if mesh.shape.get(name, 1) > 1)
 
 
 def ambient() -> Any:

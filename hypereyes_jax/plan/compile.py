@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +14,8 @@ import jax
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.plan import topology as target
 from hypereyes_jax.plan.collectives import collective_bytes
-from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.plan.figures import figures_key, read_figures, write_figures
+from hypereyes_jax.plan.flops import Work, work_a_device
 from hypereyes_jax.plan.launches import Launches, count_launches
 
 GIB = 2**30
@@ -38,14 +41,34 @@ class ProgramPlan:
         return self.arguments_gib + self.outputs_gib + self.temporaries_gib
 
 
-def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig) -> ProgramPlan:
-    """Compile what `trace` gives (`jax.jit(f).trace(...)`) for the mesh's devices. A refusal for memory is a result."""
+def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folder: Path | None = None) -> ProgramPlan:
+    """Compile what `trace` gives (`jax.jit(f).trace(...)`) for the mesh's devices. A refusal for memory is a result.
+
+    Args:
+      folder: where figures of programs are kept and looked for (`plan.figures`); None = compile without.
+    """
     started = time.perf_counter()
     traced = trace()
     work = work_a_device(traced.jaxpr, mesh.size)
+    lowered = traced.lower()
+    if folder is None:
+        return _compiled(name, work, lowered, mesh, started)
+    key = figures_key(lowered.as_text(), mesh, asdict(work))
+    kept = read_figures(folder, key)
+    if kept is not None:
+        kept["launches"] = Launches(**kept["launches"])
+        return ProgramPlan(**{**kept, "name": name})
+    print(f"compiling for {mesh.name}: {name} ...", file=sys.stderr, flush=True)
+    found = _compiled(name, work, lowered, mesh, started)
+    write_figures(folder, key, asdict(found))
+    print(f"  {found.compile_seconds:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: float) -> ProgramPlan:
     done: dict[str, Any] = {"name": name, "tflops": work.flops / 1e12, "traffic_gib": work.traffic / GIB}
     try:
-        program = traced.lower().compile(compiler_options=target.compiler_options(mesh))
+        program = lowered.compile(compiler_options=target.compiler_options(mesh))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

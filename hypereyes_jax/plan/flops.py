@@ -41,9 +41,22 @@ def work_a_device(jaxpr: Any, devices: int) -> Work:
 
 def _total(jaxpr: Any, devices: int, within: str = "") -> Work:
     total = Work()
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    for eqn in _needed(getattr(jaxpr, "jaxpr", jaxpr)):
         total += _work(eqn, devices, within)
     return total
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations whose results lead to the jaxpr's, or that do something else; a compiler leaves out the others.
+
+    Recomputation leaves some: the forward kernel of attention, where all that it gives was kept.
+    """
+    live, needed = {id(variable) for variable in jaxpr.outvars}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(variable) in live for variable in eqn.outvars):
+            needed.append(eqn)
+            live.update(id(variable) for variable in eqn.invars)
+    return needed[::-1]
 
 
 def _work(eqn: Any, devices: int, within: str) -> Work:

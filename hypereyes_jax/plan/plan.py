@@ -20,16 +20,17 @@ from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
+from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.loader import plan_loader
 from hypereyes_jax.plan.programs import (
     abstract_batch,
     engine_programs,
     extended_rows,
     replica_config,
+    replica_weight_bytes,
     slot_bytes,
     teacher_scoring,
     train_step,
-    weight_bytes,
 )
 from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
@@ -181,7 +182,7 @@ def _train_plan(
 ) -> TrainPlan:
     micro_batches = math.ceil(recipe.batch / (rows * scale.row_samples))
     batch = abstract_batch(recipe, model, micro_batches, rows, context)
-    program = compile_program("training step", lambda: step.trace(batch), mesh)
+    program = compile_program("training step", lambda: step.trace(batch), mesh, default_figures_folder())
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
     useful = useful_flops(model, rows * context, context, patches, recipe.learner.train)
     useful *= micro_batches / mesh.size
@@ -224,7 +225,7 @@ def _teacher_plan(
     """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * scale.row_samples))
     batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.context)
-    program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh)
+    program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib
     return TeacherPlan(
         model=name,
@@ -258,14 +259,17 @@ def _engine_plan(
     if replica is None:
         return EnginePlan(0, 0, 0, train.context, (), 0.0, 0.0, [], 0.0, 1, fits=False)
     replicas = mesh.size // replica.size
-    weights = weight_bytes(recipe, model) / replica.size / GIB
+    grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
+    weights = replica_weight_bytes(recipe, model, grid) / GIB
+    # Slots of a device: those that its part of the replica's rows take, with its own KV heads.
+    parts = replica.expert
     slot = slot_bytes(recipe, model, train.context) / replica.tensor / GIB
     needed = min(scale.slots, math.ceil(recipe.batch / replicas))
     # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
     kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
     copies = 1 if kernels.slots == "in_place" else 2
-    most = needed if given else max(1, min(needed, int((room - weights) / (copies * slot))))
-    grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
+    if not given:
+        needed = parts * max(1, min(math.ceil(needed / parts), int((room - weights - slot) / (copies * slot))))
     scale = replace(scale, context=train.context)
 
     done: dict[str, ProgramPlan] = {}
@@ -275,7 +279,7 @@ def _engine_plan(
         programs = []
         for each in engine_programs(recipe, model, grid, settings):
             if each.name not in done:
-                done[each.name] = compile_program(each.name, each.trace, replica)
+                done[each.name] = compile_program(each.name, each.trace, replica, default_figures_folder())
             programs.append(done[each.name])
         return EnginePlan(
             replicas=replicas,
@@ -284,7 +288,7 @@ def _engine_plan(
             context=train.context,
             extend_rows=rows,
             weights_gib=weights,
-            kv_gib=slot * (slots + 1),
+            kv_gib=slot * (slots // parts + 1),
             programs=programs,
             decode_seconds=max(roofline_seconds(replica, programs[-1]).values()) / settings.max_steps,
             decode_steps=settings.max_steps,
@@ -292,14 +296,19 @@ def _engine_plan(
         )
 
     def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
-        found, slots = compiled(most, rows), most
-        while not found.fits and not given and slots // 2 > more_than:
-            slots //= 2
+        found = compiled(needed, rows)
+        while not found.fits and not given:
+            # What is too much tells how many slots too many there are; a program that was refused does not.
+            over = max(each.peak_gib for each in found.programs) - room
+            fewer = math.ceil(over / (copies * slot)) if over > 0 else found.slots // parts // 2
+            slots = found.slots - parts * max(1, fewer)
+            if slots <= more_than:
+                break
             found = compiled(slots, rows)
         return found
 
     best = with_most_slots(scale.extend_rows, more_than=0)
-    if given or (best.fits and best.slots == most):
+    if given or (best.fits and best.slots == needed):
         return best
     # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
     other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
@@ -312,7 +321,7 @@ def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, sca
         return None
     replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))
     settings = replace(scale, slots=engine.slots, extend_rows=engine.extend_rows).engine()
-    return EnginePace(engine, replica, extended_rows(settings) * settings.extend_tokens[-1])
+    return EnginePace(engine, replica, extended_rows(settings, replica.expert) * settings.extend_tokens[-1])
 
 
 def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any, replica: int) -> str:

@@ -25,7 +25,8 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
-from hypereyes_jax.rollout.device import STORE_SPEC
+from hypereyes_jax.rollout.device import slot_layout, store_sharding
+from hypereyes_jax.rollout.slot_layout import SlotLayout
 from hypereyes_jax.train.sizes import sizes_of
 
 
@@ -161,6 +162,12 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
     return mesh.sampler_replica(count // tensor, tensor)
 
 
+def replica_weight_bytes(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> float:
+    """Of the sampler's copy, a device's share: what no axis cuts is whole on each."""
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
+    return _bytes(params, param_shardings(model, mesh))
+
+
 def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
     """Bytes of the sampler's copy of the weights, in the precision that training computes in."""
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
@@ -172,9 +179,10 @@ def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
     return kv.bytes_per_token(model, sizes_of(recipe).engine().kv) * length
 
 
-def extended_rows(settings: EngineConfig) -> int:
-    """Rows of the largest extend call."""
-    return min((rows for rows in settings.extend_rows if rows >= settings.slots), default=settings.extend_rows[-1])
+def extended_rows(settings: EngineConfig, parts: int) -> int:
+    """Rows of the largest extend call on a replica that shares out its rows into so many parts."""
+    sizes = SlotLayout(settings.slots, parts).row_sizes(settings.extend_rows)
+    return min((rows for rows in sizes if rows >= settings.slots), default=sizes[-1])
 
 
 def engine_programs(
@@ -208,14 +216,15 @@ def engine_programs(
         lora = put(lora, lora_shardings(model, lora, mesh))
     if kernels.slots == "in_place":  # as `rollout.Device` keeps them
         params = _layer_by_layer(params, mesh)
-    store = jax.eval_shape(lambda: kv.init_store(model, slots + 1, length, settings.kv))  # one more for echo checks
-    store = put(store, jax.tree.map(lambda _: NamedSharding(mesh, STORE_SPEC), store))
+    layout = slot_layout(settings, mesh)
+    store = jax.eval_shape(lambda: kv.init_store(model, layout.stored, length, settings.kv))
+    store = put(store, jax.tree.map(lambda _: store_sharding(mesh), store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
     pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
                                                                                 dtype=dtype))  # fmt: skip
     vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
     chunk = settings.extend_tokens[-1]
-    count = extended_rows(settings)
+    count = extended_rows(settings, layout.parts)
     rows = programs.ExtendRows(
         tokens_RT=host(count, chunk),
         positions_3RT=host(3, count, chunk),

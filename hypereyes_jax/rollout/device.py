@@ -7,6 +7,7 @@ Every call is one device program on host arrays. Where a replica's devices lie i
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,13 +18,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import EngineConfig
+from hypereyes_jax.models.partition import cutting, spec
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout.slot_layout import SlotLayout
 
-STORE_SPEC = PartitionSpec(None, None, "tensor", None, None)  # of slots: each device keeps whole KV heads
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
+
+
+def slot_layout(settings: EngineConfig, mesh: Mesh | None) -> SlotLayout:
+    """How a replica's devices share out an engine's slots. Raises UserError if they don't divide."""
+    return SlotLayout(
+        settings.slots, 1 if mesh is None else math.prod(mesh.shape[each] for each in cutting("batch", mesh))
+    )
+
+
+def store_sharding(mesh: Mesh) -> NamedSharding:
+    """Of all slots."""
+    return NamedSharding(mesh, spec("slots", kv.STORE_AXES, mesh))
 
 
 class DeviceCalls(Protocol):
@@ -74,6 +88,7 @@ class Device:
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
         self._shapes = (jax.tree.map(_shape, params), jax.tree.map(_shape, lora))
         self._dtype = params["embed"].dtype
+        self.layout = slot_layout(settings, mesh)
         self.params, self.lora = self._placed(params), lora
         self.store: Any = None
         self.pool: Any = None  # of encoded images, a row a visual token
@@ -122,7 +137,7 @@ class Device:
         return programs.Decoded(*jax.device_get(tuple(decoded)))
 
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
-        """Copies a slot's first positions to the first `rows` of other slots."""
+        """Copies a slot's first positions to the first `rows` of other slots, here and below by `layout.place`."""
         with self._on_mesh():
             self.store = programs.copy_slot(self.store, np.int32(source), targets_R, np.int32(rows), length=length)
 
@@ -138,7 +153,7 @@ class Device:
     def write(self, kept: Kept, slot: int) -> None:
         """Puts back what `read` gave, into any slot."""
         if self.mesh is not None:
-            place = NamedSharding(self.mesh, STORE_SPEC)
+            place = NamedSharding(self.mesh, spec("a slot", kv.KEPT_AXES, self.mesh))
             kept = jax.tree.map(lambda pieces: pieces.placed(place), kept)
         with self._on_mesh():
             self.store = programs.write_slot(self.store, kept, np.int32(slot))
@@ -186,8 +201,7 @@ class Device:
         taps, rows = len(self.config.vision.deepstack_visual_indexes), settings.visual_tokens
 
         def slots() -> kv.SlotStore:
-            # one slot more than is given out: the echo check runs there
-            return kv.init_store(self.config, settings.slots + 1, settings.context, settings.kv)
+            return kv.init_store(self.config, self.layout.stored, settings.context, settings.kv)
 
         def images() -> VisualFeatures:
             return VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((taps, rows, width), self._dtype))
@@ -196,7 +210,7 @@ class Device:
             self.store, self.pool = slots(), images()
             return
         # made in their places: no device has room for all slots
-        self.store = jax.jit(slots, out_shardings=NamedSharding(self.mesh, STORE_SPEC))()
+        self.store = jax.jit(slots, out_shardings=store_sharding(self.mesh))()
         self.pool = jax.jit(images, out_shardings=NamedSharding(self.mesh, PartitionSpec()))()
 
     def _placed(self, params: Any) -> Any:

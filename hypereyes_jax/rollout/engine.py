@@ -108,6 +108,7 @@ class Engine:
         self.device = Device(config, params, settings, lora=lora, kernels=kernels, mesh=mesh)
         if self.device.spans_processes and shared_calls is None:
             raise ValueError("other processes hold a part of this replica: say by `shared_calls` how they follow")
+        self._layout = self.device.layout
         self._calls: DeviceCalls = self.device if shared_calls is None else shared_calls(self.device)
         self.counts = EngineCounts()
         self.in_use = False  # by a scheduler; two would give out the same slots
@@ -172,14 +173,15 @@ class Engine:
         """Gives a sequence a slot, empty as far as it is concerned; False if none is free.
 
         Args:
-          slot: this one, which must be free; None = the one that has been free for longest.
+          slot: this one, which must be free; None = the one that has been free for longest, on the replica's devices
+            with most free ones.
         """
         if sequence.slot is not None:
             raise ValueError("the sequence has a slot already")
         if not self._free:
             return False
         if slot is None:
-            slot = next(iter(self._free))
+            slot = self._layout.oldest(self._free)
         if slot not in self._free:
             raise ValueError(f"slot {slot} is not free")
         del self._free[slot]
@@ -221,8 +223,9 @@ class Engine:
                 raise ValueError("extend() needs sequences with a slot and unread tokens")
         width = self._width(sequences[0])
         alike = [sequence for sequence in sequences if self._width(sequence) == width]
-        batch = self.images.load(alike[: self.settings.extend_rows[-1]], width)
-        rows = _bucket(self.settings.extend_rows, len(batch))
+        first = self._layout.together([sequence.held_slot for sequence in alike], self.settings.extend_rows[-1])
+        batch = self.images.load([alike[index] for index in first], width)
+        rows, places = self._layout.rows([sequence.held_slot for sequence in batch], self.settings.extend_rows)
         arrays = programs.ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
             positions_3RT=np.zeros((3, rows, width), np.int32),
@@ -231,18 +234,19 @@ class Engine:
             offset_R=np.zeros(rows, np.int32),
             length_R=np.zeros(rows, np.int32),
         )
-        for row, sequence in enumerate(batch):
+        for row, sequence in zip(places, batch, strict=True):
             count = min(width, sequence.unread)
             here = slice(sequence.filled, sequence.filled + count)
             arrays.tokens_RT[row, :count] = sequence.tokens[here]
             arrays.positions_3RT[:, row, :count] = sequence.positions_3[:, here]
             arrays.visual_index_RT[row, :count] = self.images.rows(sequence, here)
-            arrays.slots_R[row] = sequence.slot
+            arrays.slots_R[row] = self._layout.place(sequence.held_slot)
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
         view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
         experts_LRTC = self._calls.extend(arrays, view)
-        for row, (sequence, count) in enumerate(zip(batch, arrays.length_R, strict=False)):
+        for row, sequence in zip(places, batch, strict=True):
+            count = arrays.length_R[row]
             if experts_LRTC is not None:
                 sequence.routes.note(sequence.filled, experts_LRTC[:, row, :count].swapaxes(0, 1))
             sequence.filled += int(count)
@@ -260,16 +264,17 @@ class Engine:
         a budget that does not fit its slot, or more stop ids than the program has places for.
         """
         settings = self.settings
-        rows = _bucket(settings.decode_row_buckets, len(requests))
+        rows, places = self._layout.rows([each.sequence.held_slot for each in requests], settings.decode_row_buckets)
         steps = min(steps or settings.max_steps, settings.max_steps)
         batch = programs.PackedDecodeRows.padding(rows, steps)
         longest = 0
-        for request, ints, floats in zip(requests, batch.ints_RI, batch.floats_RF, strict=False):
+        for row, request in zip(places, requests, strict=True):
             self._check_ready(request)
+            ints, floats = batch.ints_RI[row], batch.floats_RF[row]
             sequence, sampling = request.sequence, request.sampling
             last = sequence.length - 1
             ints[:7] = (
-                sequence.held_slot,
+                self._layout.place(sequence.held_slot),
                 sequence.tokens[last],
                 sequence.filled,
                 sequence.positions_3[0, last],
@@ -285,7 +290,7 @@ class Engine:
             batch, _bucket(settings.view_buckets, longest)
         )
         results = []
-        for row, request in enumerate(requests):
+        for row, request in zip(places, requests, strict=True):
             count = int(count_R[row])
             tokens = tokens_KR[:count, row].copy()
             if experts_KLRC is not None:
@@ -294,7 +299,7 @@ class Engine:
             truncated, full = logp_2KR[:, :count, row].copy()
             results.append(Sampled(tokens, truncated, full, bool(stopped_R[row])))
         self.counts.decode_calls += 1
-        self.counts.decode_tokens += int(count_R[: len(requests)].sum())
+        self.counts.decode_tokens += int(count_R[places].sum())
         return results
 
     def share(self, source: Sequence, targets: Items[Sequence], count: int) -> None:
@@ -307,8 +312,10 @@ class Engine:
         for start in range(0, len(targets), self.settings.extend_rows[-1]):
             some = targets[start : start + self.settings.extend_rows[-1]]
             slots = np.zeros(self.settings.extend_rows[-1], np.int32)
-            slots[: len(some)] = [target.held_slot for target in some]
-            self._calls.copy(source.held_slot, slots, len(some), _bucket(self.settings.view_buckets, count))
+            slots[: len(some)] = [self._layout.place(target.held_slot) for target in some]
+            self._calls.copy(
+                self._layout.place(source.held_slot), slots, len(some), _bucket(self.settings.view_buckets, count)
+            )
         for target in targets:
             target.filled = count
             if target.routes.length < count:
@@ -320,7 +327,7 @@ class Engine:
     def save(self, slot: int, filled: int) -> SavedCache:
         """A copy on the host of a slot's first `filled` positions, exactly as they are stored. Waits for the device."""
         length = _bucket(self.settings.view_buckets, filled)
-        return SavedCache(self._calls.read(slot, length), filled)
+        return SavedCache(self._calls.read(self._layout.place(slot), length), filled)
 
     def saved_bytes(self, filled: int) -> int:
         """Size of what `save` returns."""
@@ -328,7 +335,7 @@ class Engine:
 
     def restore(self, sequence: Sequence, saved: SavedCache) -> None:
         """Puts back what `save` gave, into whichever slot the sequence has now."""
-        self._calls.write(saved.kept, sequence.held_slot)
+        self._calls.write(saved.kept, self._layout.place(sequence.held_slot))
         sequence.filled = saved.filled
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:

@@ -9,6 +9,7 @@ CPU's batched matmul would otherwise transpose the whole view at each step.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,13 @@ import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import KVKind
+from hypereyes_jax.models.partition import cutting, local
+
+# Logical axes. On a mesh each device keeps some slots, and whole KV heads of them; the rows of a call lie where their
+# slots do (`slot_layout`), so that all but copies between slots is done by each device for itself.
+STORE_AXES = (None, "batch", "kv_heads", None, None)
+KEPT_AXES = (None, None, "kv_heads", None, None)  # of one slot that was read
+_ROW = ("batch",)
 
 _INT8_LIMIT = 127.0
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
@@ -79,6 +87,15 @@ def take_layers(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dt
 
 
 def _take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype, first: int, layers: int) -> View:
+    take = partial(_take_own_rows, length=length, dtype=dtype, first=first, layers=layers)
+    return local(take, (STORE_AXES, _ROW), STORE_AXES)(store, jnp.asarray(slots_R))
+
+
+def _take_own_rows(
+    store: SlotStore, slots_R: jax.Array, *, length: int, dtype: jnp.dtype, first: int, layers: int
+) -> View:
+    slots_R = slots_R % store.k.shape[1]
+
     def take(leaf: jax.Array, turned: bool) -> jax.Array:
         heads, size = leaf.shape[2], leaf.shape[4]
         shape = (size, length) if turned else (length, size)
@@ -113,6 +130,14 @@ def put_columns(
     Args:
       new: [layers, rows, kv heads, at least max(count), head dim].
     """
+    rows = (jnp.asarray(x) for x in (slots_R, start_R, count_R))
+    return local(_put_own_columns, (STORE_AXES, STORE_AXES, _ROW, _ROW, _ROW), STORE_AXES)(store, new, *rows)
+
+
+def _put_own_columns(
+    store: SlotStore, new: Columns, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array
+) -> SlotStore:
+    slots_R = slots_R % store.k.shape[1]
     width = min(new.k.shape[3], store.k.shape[3])
     last = store.k.shape[3] - width  # the window is moved back to stay inside the slot
 
@@ -156,6 +181,12 @@ def attend(
       new: [R, kv heads, S, D].
       new_mask_TS: bool, which of the new positions each query may see.
     """
+    layer = STORE_AXES[1:]
+    axes = (("batch", None, "heads", None), layer, _ROW, layer, (None, None))
+    return local(_attend_own, axes, ("batch", None, "heads"))(q_RTHD, old, jnp.asarray(offset_R), new, new_mask_TS)
+
+
+def _attend_own(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, new_mask_TS: jax.Array) -> jax.Array:
     if q_RTHD.shape[1] == 1 or q_RTHD.shape[0] == 1:
         return _attend_rows(q_RTHD, old, offset_R, new, new_mask_TS)
 
@@ -163,7 +194,7 @@ def attend(
         q_1THD, its_old, offset_1, its_new = jax.tree.map(lambda x: x[None], row)
         return _attend_rows(q_1THD, its_old, offset_1, its_new, new_mask_TS)[0]
 
-    return jax.lax.map(one, (q_RTHD, old, jnp.asarray(offset_R), new))
+    return jax.lax.map(one, (q_RTHD, old, offset_R, new))
 
 
 def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, new_mask_TS: jax.Array) -> jax.Array:
@@ -204,31 +235,64 @@ def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns
 def copy_slot(store: SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, length: int) -> SlotStore:
     """Copies the first `length` positions of one slot to the first `rows` of the target slots."""
 
-    def copy(leaf: jax.Array) -> jax.Array:
-        layers, _, heads, _, size = leaf.shape
-        columns = jax.lax.dynamic_slice(leaf, (0, source, 0, 0, 0), (layers, 1, heads, length, size))
+    def run(store: SlotStore, source: jax.Array, targets_R: jax.Array, rows: jax.Array) -> SlotStore:
+        columns = _read(store, source, length)
 
-        def body(i: jax.Array, leaf: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice(leaf, columns, (0, targets_R[i], 0, 0, 0))
+        def body(i: jax.Array, store: SlotStore) -> SlotStore:
+            return _write(store, columns, targets_R[i])
 
-        return jax.lax.fori_loop(0, rows, body, leaf)
+        return jax.lax.fori_loop(0, rows, body, store)
 
-    return jax.tree.map(copy, store)
+    return local(run, (STORE_AXES, (), (None,), ()), STORE_AXES)(store, *map(jnp.asarray, (source, targets_R, rows)))
 
 
 def read_slot(store: SlotStore, slot: np.ndarray, length: int) -> SlotStore:
     """The first `length` positions of one slot as they are stored: [layers, 1, kv heads, length, ...]."""
-
-    def read(leaf: jax.Array) -> jax.Array:
-        layers, _, heads, _, size = leaf.shape
-        return jax.lax.dynamic_slice(leaf, (0, slot, 0, 0, 0), (layers, 1, heads, length, size))
-
-    return jax.tree.map(read, store)
+    read = partial(_read, length=length)
+    return local(read, (STORE_AXES, ()), KEPT_AXES)(store, jnp.asarray(slot))
 
 
 def write_slot(store: SlotStore, saved: SlotStore, slot: np.ndarray) -> SlotStore:
     """Puts what `read_slot` gave into a slot."""
-    return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_slice(leaf, new, (0, slot, 0, 0, 0)), store, saved)
+    return local(_write, (STORE_AXES, KEPT_AXES, ()), STORE_AXES)(store, saved, jnp.asarray(slot))
+
+
+def _read(store: SlotStore, slot: jax.Array, length: int) -> SlotStore:
+    """On each device, be the slot its own or another's."""
+    axes, own, is_own = _owner(store, slot)
+
+    def read(leaf: jax.Array) -> jax.Array:
+        layers, _, heads, _, size = leaf.shape
+        columns = jax.lax.dynamic_slice(leaf, (0, own, 0, 0, 0), (layers, 1, heads, length, size))
+        if not axes:
+            return columns
+        # What is added to -0 keeps all its bits, those of -0 too.
+        nothing = jnp.asarray(0 if jnp.issubdtype(leaf.dtype, jnp.integer) else -0.0, leaf.dtype)
+        return jax.lax.psum(jnp.where(is_own, columns, nothing), axes)
+
+    return jax.tree.map(read, store)
+
+
+def _write(store: SlotStore, columns: SlotStore, slot: jax.Array) -> SlotStore:
+    """On the devices that hold the slot; the others stay as they are."""
+    axes, own, is_own = _owner(store, slot)
+
+    def write(leaf: jax.Array, new: jax.Array) -> jax.Array:
+        begin = (0, own, 0, 0, 0)
+        if axes:
+            new = jnp.where(is_own, new, jax.lax.dynamic_slice(leaf, begin, new.shape))
+        return jax.lax.dynamic_update_slice(leaf, new, begin)
+
+    return jax.tree.map(write, store, columns)
+
+
+def _owner(store: SlotStore, slot: jax.Array) -> tuple[tuple[str, ...], jax.Array, jax.Array | bool]:
+    """(mesh axes that share out slots, the slot's number among its device's, whether this device holds it)."""
+    axes = cutting("batch", jax.sharding.get_abstract_mesh())
+    if not axes:
+        return (), slot, True
+    here = store.k.shape[1]
+    return axes, slot % here, slot // here == jax.lax.axis_index(axes)
 
 
 def _quantise(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -307,8 +307,8 @@ def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:
 
 
 def _in_place(store: kv.SlotStore) -> kv.SlotStore:
-    """On a mesh slots stay where they were allocated (`device.STORE_SPEC`), whatever the compiler would choose."""
-    return jax.tree.map(lambda leaf: constrain(leaf, None, None, "kv_heads", None, None), store)
+    """On a mesh slots stay where they were allocated, whatever the compiler would choose."""
+    return jax.tree.map(lambda leaf: constrain(leaf, *kv.STORE_AXES), store)
 
 
 def _everywhere(tree: Any) -> Any:
@@ -327,7 +327,7 @@ def copy_slot(
 @partial(jax.jit, static_argnames=("length",))
 def read_slot(store: kv.SlotStore, slot: np.ndarray, *, length: int) -> kv.SlotStore:
     """`kv.read_slot`; the store stays valid."""
-    return _in_place(kv.read_slot(store, slot, length))
+    return jax.tree.map(lambda leaf: constrain(leaf, *kv.KEPT_AXES), kv.read_slot(store, slot, length))
 
 
 @partial(jax.jit, donate_argnames=("store",))

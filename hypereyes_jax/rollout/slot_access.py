@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.text import Attend
 from hypereyes_jax.rollout import kv
@@ -94,7 +95,7 @@ class _View:
         take = kv.take_layers if unrolled else kv.take_rows
         self._view: Any = take(store, slots_R, view_length, dtype)
         beside = (text.num_hidden_layers, slots_R.shape[0], text.num_key_value_heads, max_steps, text.head_dim)
-        new = kv.Columns(jnp.zeros(beside, dtype), jnp.zeros(beside, dtype))
+        new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.STORE_AXES) for _ in range(2)))
         # Keys and values of this call, or a pair for each layer; all rows still alive are at the same step.
         self.start = [kv.Columns(*layer) for layer in zip(*new, strict=True)] if unrolled else new
 

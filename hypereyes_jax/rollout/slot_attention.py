@@ -20,6 +20,7 @@ from jax.experimental.pallas import triton
 from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
+from hypereyes_jax.rollout.kv import STORE_AXES
 
 _MASKED = -1e30
 _BLOCK_KEYS = 64
@@ -48,19 +49,20 @@ def put_and_attend(
       slots_k, slots_v: [L, S, K, P, D], float32 or bfloat16; updated in place where they are donated.
     """
     heads = ("heads", "kv_heads")
-    q_axes, new_axes = ((None, None, axis, None) for axis in heads)
-    store_axes, row = (None, None, "kv_heads", None, None), (None,)
+    q_axes, new_axes = (("batch", None, axis, None) for axis in heads)
+    store_axes, row = STORE_AXES, ("batch",)
     run = local(
         partial(_put_and_attend, layer),
         (q_axes, new_axes, new_axes, store_axes, store_axes, row, row, row),
-        ((None, None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), store_axes, store_axes),
+        (("batch", None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), store_axes, store_axes),
     )
     return run(q_RTHD, k_RTKD, v_RTKD, slots_k, slots_v, slots_R, offset_R, count_R)
 
 
 def _put_and_attend(layer: int, q: Any, k: Any, v: Any, slots_k: Any, slots_v: Any, *rows: Any) -> Any:
     def run(*arrays: Any, interpret: bool) -> Any:
-        q, k, v, slots_k, slots_v, *rows = arrays
+        q, k, v, slots_k, slots_v, slots_R, *rows = arrays
+        rows = [slots_R % slots_k.shape[1], *rows]  # a device's rows are of its own slots
         slots_k, slots_v = _put(layer, k, v, slots_k, slots_v, *rows, interpret=interpret)
         return _attend(layer, q, slots_k, slots_v, *rows, interpret=interpret), slots_k, slots_v
 

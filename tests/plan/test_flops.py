@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypereyes_jax.models.qwen3_vl.attention import splash_attention
+from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips
 from hypereyes_jax.plan.flops import work_a_device
 
@@ -34,6 +35,31 @@ def test_a_scan_counts_its_length_and_a_rematerialised_gradient_what_it_computes
     once = 2 * 8 * 16 * 16
     assert work(layers, x, w).flops == 5 * once
     assert work(jax.grad(layers, (0, 1)), x, w).flops == 5 * 4 * once  # forward, again, and two gradients
+
+
+def test_what_leads_to_no_result_is_not_counted():
+    def layers(a, b):
+        jax.jit(jnp.matmul)(a, b)  # a call whose result nothing takes
+        return a + 1.0
+
+    assert work(layers, A, B).flops == 0
+
+
+@pytest.mark.parametrize(("remat", "matmuls"), [("full", 2 * 2 + 5), ("attention", 2 + 5)])
+def test_splash_attention_that_is_kept_is_not_computed_again(remat, matmuls):
+    """A forward kernel has two matmuls of a block, the backward one five, and a few small ones besides."""
+    length, size = 512, 128
+    segment = jnp.ones((1, length), jnp.int32)
+
+    def loss(x):
+        def layer(x, _):
+            q = x.reshape(1, length, 1, size)
+            return splash_attention(q, q, q, segment, causal=True), None
+
+        return jax.lax.scan(rematerialised(layer, remat), x, jnp.zeros(3))[0].sum()
+
+    found = work(jax.grad(loss), jnp.zeros((1, length, size)))
+    assert found.flops == pytest.approx(3 * matmuls * 2 * length * length * size, rel=0.01)
 
 
 def test_a_loop_bounded_by_data_counts_what_it_expects():
