@@ -194,7 +194,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     directory = open_run(processes, config.out, "rl", config, inputs, config.tracking, stop)
     if processes.first and scale != config.scale:
         sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
-        print(f"engines of the sizes known to fit {config.mesh}: {sizes}")
+        print(f"sizes known to fit {config.mesh}: {sizes}, recomputation {scale.learner.remat}")
     model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
     check_routing_replay(config.settings, model, bool(config.sampler_server.url))
     records = config.settings.routing_replay == "sampler"

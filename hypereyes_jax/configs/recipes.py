@@ -88,7 +88,7 @@ _RL = LearnerConfig(
         b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.1, clip_norm=1.0, 
     ),
     train="full",  # the published script leaves the line that would freeze the vision tower commented out
-    remat="full",
+    remat="attention",  # where it fits, see `FULL_REMAT`
     compute_dtype="bfloat16",
 )  # fmt: skip
 
@@ -149,7 +149,13 @@ def _sized(model: str) -> tuple[Recipe, ...]:
     SFT trains adapters and RL all weights, as in the paper; `_full` and `_lora` are the other way round.
     """
     sft = replace(HYPEREYES_30B_SFT, name=f"hypereyes_{model}_sft", model=model)
-    rl = replace(HYPEREYES_30B_RL, name=f"hypereyes_{model}_rl", model=model, distill=False)  # the teacher is one's own
+    rl = replace(
+        HYPEREYES_30B_RL,
+        name=f"hypereyes_{model}_rl",
+        model=model,
+        learner=replace(_RL, remat="full"),  # what fits one card; `hypereyes plan` tells where more may be kept
+        distill=False,  # the teacher is one's own
+    )
     return sft, full_weights(sft), rl, adapters_only(rl)
 
 
@@ -169,7 +175,7 @@ def adapters_only(recipe: Recipe) -> Recipe:
     """A recipe of RL that trains adapters, at ten times the learning rate of all weights, without decay of them."""
     optimizer = recipe.learner.optimizer
     faster = replace(optimizer, learning_rate=10 * optimizer.learning_rate, weight_decay=0.0)
-    learner = replace(recipe.learner, train="lora", optimizer=faster)
+    learner = replace(recipe.learner, train="lora", optimizer=faster, remat="full")
     # no dropout: it would make the trainer's policy another one than the sampler's
     return replace(recipe, name=f"{recipe.name}_lora", learner=learner, lora=AdapterConfig(dropout=0.0))
 
@@ -195,6 +201,17 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+
+
+# Recipe and mesh: where what attention gives does not fit beside the rest (a value for each token, layer, head and
+# dimension of it), so that the backward pass computes it again. By `hypereyes plan`.
+FULL_REMAT = frozenset(
+    {
+        ("hypereyes_30b_rl", "v6e_64"),
+        ("hypereyes_235b_rl", "v5p_256"),
+        ("hypereyes_235b_rl", "v6e_256"),
+    }
+)
 
 
 @dataclass(frozen=True)

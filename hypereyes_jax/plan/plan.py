@@ -167,7 +167,7 @@ def _remat_choices(recipe: Recipe, mesh: MeshConfig) -> tuple[str, ...]:
     """What the backward pass may keep, best first: what was asked for, or what the memory of the devices allows."""
     remat = recipe.learner.remat
     default = default_sizes(RECIPES[recipe.name]).learner.remat
-    return ("attention", "full") if remat == default == "full" and mesh.device else (remat,)
+    return ("attention", "full") if remat == default != "none" and mesh.device else (remat,)
 
 
 def _train_plan(

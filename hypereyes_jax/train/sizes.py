@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
-from hypereyes_jax.configs.recipes import ENGINE_SIZES, MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, MINIATURE, RECIPES, Recipe
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.env.config import EpisodeConfig
@@ -144,10 +144,15 @@ MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
 
 
 def sized_for(scale: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
-    """The scale with engines of the sizes known to fit on a mesh, unless one of these sizes was chosen."""
+    """The scale with the sizes of engines and the recomputation known to fit on a mesh, unless others were chosen."""
+    if recipe not in RECIPES:
+        return scale
+    default = sizes_of(RECIPES[recipe])
+    if (recipe, mesh) in FULL_REMAT and scale.learner.remat == default.learner.remat:
+        scale = replace(scale, learner=replace(scale.learner, remat="full"))
     if (recipe, mesh) not in ENGINE_SIZES:
         return scale
-    known, default = asdict(ENGINE_SIZES[recipe, mesh]), sizes_of(RECIPES[recipe])
+    known = asdict(ENGINE_SIZES[recipe, mesh])
     chosen = any(getattr(scale, name) != getattr(default, name) for name in known)
     return scale if chosen else replace(scale, **known)
 

@@ -8,6 +8,8 @@ import pytest
 from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.qwen3_vl.triton_attention import _visible, triton_attention
 
+pytestmark = pytest.mark.gpu
+
 LENGTH = 300  # two blocks of 128 queries and a shorter one
 SEGMENTS = {
     "one": [1] * LENGTH,

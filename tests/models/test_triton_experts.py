@@ -10,6 +10,8 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import triton_experts
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 
+pytestmark = pytest.mark.gpu
+
 TOKENS, WIDTH, INNER, EXPERTS, EACH = 50, 40, 24, 5, 3
 
 

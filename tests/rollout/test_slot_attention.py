@@ -15,6 +15,8 @@ from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
 from hypereyes_jax.rollout.slot_attention import put_and_attend
 from tests.rollout.paced import SETTINGS
 
+pytestmark = pytest.mark.gpu
+
 LAYERS, SLOTS, KV_HEADS, LENGTH, SIZE, HEADS = 2, 5, 2, 300, 16, 8
 
 

@@ -16,7 +16,7 @@ from hypereyes_jax.cli.rl import run as run_rl
 from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MESHES
-from hypereyes_jax.configs.recipes import ENGINE_SIZES, RECIPES
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
@@ -95,8 +95,18 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     )
     assert MESHES[mesh].size % known.replica_devices == 0
     for chosen in (replace(scale, slots=5), replace(scale, replica_devices=32), replace(scale, extend_rows=(2,))):
-        assert sized_for(chosen, recipe, mesh) == chosen
+        assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
     assert sized_for(scale, recipe, "h200_8x8") == scale
+
+
+@pytest.mark.parametrize(("recipe", "mesh"), sorted(FULL_REMAT))
+def test_attention_is_computed_again_only_where_it_does_not_fit_unless_chosen(recipe, mesh):
+    scale = scale_of(RECIPES[recipe])
+    assert scale.learner.remat == "attention"
+    assert sized_for(scale, recipe, mesh).learner.remat == "full"
+    chosen = replace(scale, learner=replace(scale.learner, remat="dots"))
+    assert sized_for(chosen, recipe, mesh).learner.remat == "dots"
+    assert sized_for(scale, recipe, "h20_8x8").learner.remat == "attention"
 
 
 def test_a_weight_of_distillation_beside_the_settings_is_refused():
