@@ -163,7 +163,7 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
 
 
 def replica_weight_bytes(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> float:
-    """Of the sampler's copy, a device's share: what no axis cuts is whole on each."""
+    """A device's share of the sampler's copy: what no axis cuts is whole on each."""
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
     return _bytes(params, param_shardings(model, mesh))
 

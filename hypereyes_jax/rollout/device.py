@@ -36,7 +36,7 @@ def slot_layout(settings: EngineConfig, mesh: Mesh | None) -> SlotLayout:
 
 
 def store_sharding(mesh: Mesh) -> NamedSharding:
-    """Of all slots."""
+    """The place of all slots on a mesh."""
     return NamedSharding(mesh, spec("slots", kv.STORE_AXES, mesh))
 
 
