@@ -4,9 +4,10 @@
 
 A step of 256 trajectories on 64 data shards, one row each a micro-batch; lengths are log-normal (of logarithm's
 standard deviation 0.5, `--spread`) and end at 38,912 tokens, the longest that the paper's recipe trains on. No row is
-shorter than the longest trajectory, which bounds the share from above where lengths spread more. `CHOICES` are rows to
-choose from at each step (`PackConfig.row_tokens`). The last line is JSON: of each mean length, the share of tokens
-among computed positions, mean and least over steps.
+shorter than the longest trajectory, which bounds the share from above where lengths spread more: "bound" is that of 64
+rows as long as the longest. `CHOICES` are rows to choose from at each step (`PackConfig.row_tokens`), `FINE` many more
+of them, a program each. The last line is JSON: of each mean length, the share of tokens among computed positions, mean
+and least over steps.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hypereyes_jax.learner.packing import fewest_positions
 
 LONGEST = 38_912
 CHOICES = (20_480, 23_552, 26_624, 29_696, 33_792, 38_912, 41_984, 45_056, 49_152, 53_248, 57_344, 61_440)
+FINE = tuple(range(16_384, 61_441, 1024))
 SAMPLES, ROWS = 256, 64
 
 
@@ -27,6 +29,11 @@ def share(lengths: list[int], choices: tuple[int, ...]) -> float:
     """Tokens a computed position."""
     length, bins = fewest_positions(lengths, choices, ROWS)
     return sum(lengths) / (-(-len(bins) // ROWS) * ROWS * length)
+
+
+def bound(lengths: list[int]) -> float:
+    """The most that any rows of one length reach, where there is one for each shard of devices."""
+    return min(1.0, sum(lengths) / ROWS / max(lengths))
 
 
 def drawn(mean: float, seed: int, spread: float) -> list[int]:
@@ -46,12 +53,14 @@ def main() -> None:
         steps = [drawn(mean, seed, args.spread) for seed in range(args.steps)]
         shares = {
             name: [share(lengths, choices) for lengths in steps]
-            for name, choices in (("one", (LONGEST,)), ("chosen", CHOICES))
+            for name, choices in (("one", (LONGEST,)), ("chosen", CHOICES), ("fine", FINE))
         }
+        shares["bound"] = [bound(lengths) for lengths in steps]
         out[mean] = {name: {"mean": float(np.mean(each)), "least": min(each)} for name, each in shares.items()}
         print(
             f"mean {mean:6,}: rows of {LONGEST:,} {100 * out[mean]['one']['mean']:.1f} %, chosen of {len(CHOICES)} "
-            f"lengths {100 * out[mean]['chosen']['mean']:.1f} % (least {100 * out[mean]['chosen']['least']:.1f} %)"
+            f"lengths {100 * out[mean]['chosen']['mean']:.1f} % (least {100 * out[mean]['chosen']['least']:.1f} %), of "
+            f"{len(FINE)} {100 * out[mean]['fine']['mean']:.1f} %, bound {100 * out[mean]['bound']['mean']:.1f} %"
         )
     print(json.dumps(out))
 

@@ -263,11 +263,11 @@ def _engine_plan(
     weights = replica_weight_bytes(recipe, model, grid) / GIB
     # Slots of a device: those that its part of the replica's rows take, with its own KV heads.
     parts = replica.expert
-    slot = slot_bytes(recipe, model, train.context) / replica.tensor / GIB
+    slot = slot_bytes(scale.engine().kv, model, train.context) / replica.tensor / GIB
     needed = min(scale.slots, math.ceil(recipe.batch / replicas))
     # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
     kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
-    copies = 1 if kernels.slots == "in_place" else 2
+    copies = 1 if kernels.slots == "in_place" and scale.kv != "int8" else 2
     if not given:
         needed = parts * max(1, min(math.ceil(needed / parts), int((room - weights - slot) / (copies * slot))))
     scale = replace(scale, context=train.context)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
-from hypereyes_jax.configs.rollout import EngineConfig
+from hypereyes_jax.configs.rollout import EngineConfig, KVKind
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
@@ -27,7 +27,6 @@ from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
 from hypereyes_jax.rollout.slot_layout import SlotLayout
-from hypereyes_jax.train.sizes import sizes_of
 
 
 class TrainStep(NamedTuple):
@@ -174,9 +173,9 @@ def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def slot_bytes(recipe: Recipe, model: Qwen3VLConfig, length: int) -> int:
-    """Keys and values of one slot, in the same precision."""
-    return kv.bytes_per_token(model, sizes_of(recipe).engine().kv) * length
+def slot_bytes(kind: KVKind, model: Qwen3VLConfig, length: int) -> int:
+    """Keys and values of one slot."""
+    return kv.bytes_per_token(model, kind) * length
 
 
 def extended_rows(settings: EngineConfig, parts: int) -> int:

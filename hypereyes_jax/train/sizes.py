@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, MINIATURE, RECIPES, Recipe
-from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.configs.rollout import EngineConfig, KVKind, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
@@ -61,6 +62,10 @@ class TrainingSizes:
     of a host's as KV heads divide among. `hypereyes plan` tells how many it takes."""
     extend_rows: tuple[int, ...] = (1, 4)
     """Numbers of slots that one call may read given tokens into; fewer take less memory."""
+    kv: Literal["compute", "int8"] = "compute"
+    """How rollouts keep keys and values: in the precision that the learner computes in, or as int8 with a scale for
+    each vector, which takes about half of bfloat16's memory. The gap that int8 makes between sampler and learner is
+    part of the metric `sampler_gap`, and `learner.tis_cap` bounds what it weighs."""
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept, counted from the newest."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -69,7 +74,7 @@ class TrainingSizes:
         return EngineConfig(
             slots=self.slots,
             context=self.context,
-            kv="bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32",
+            kv=self._kept_as(),
             extend_rows=self.extend_rows,
             view_lengths=tuple(length for length in self.view_lengths if length < self.context),
             min_pixels=self.min_pixels,
@@ -77,6 +82,11 @@ class TrainingSizes:
             max_prompt_tokens=self.prompt_tokens,
             max_images=self.episode.max_images,
         )
+
+    def _kept_as(self) -> KVKind:
+        if self.kv == "int8":
+            return "int8"
+        return "bfloat16" if self.learner.compute_dtype == "bfloat16" else "float32"
 
     def sampling(self, evaluation: bool = False) -> SamplingConfig:
         return SamplingConfig(
