@@ -96,17 +96,22 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
     """Of the engine's program with all slots at work."""
     platform = jax.default_backend()
     kernels = Kernels.for_sampling(platform, config.text.num_hidden_layers)
-    settings = EngineConfig(slots=slots, length=context + (calls + 4) * STEPS, kv="bfloat16", max_steps=STEPS)
+    settings = EngineConfig(slots=slots, context=context + (calls + 4) * STEPS, kv="bfloat16", max_steps=STEPS)
     params = jax.jit(lambda: init_params(jax.random.key(0), config, jnp.bfloat16))()
     if kernels.slots == "in_place":
         params = jax.jit(unstacked, donate_argnums=0)(params)
-    store = [kv.init_store(config, slots, settings.length, settings.kv)]
+    store = [kv.init_store(config, slots, settings.context, settings.kv)]
     packed = programs.PackedDecodeRows.padding(slots, STEPS)
     packed.ints_RI[:, 0] = np.arange(slots)
     packed.ints_RI[:, 1] = 300  # any token
     packed.ints_RI[:, 4] = STEPS + 1  # of budget, so that none ends
     packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
-    options: dict[str, Any] = {"config": config, "kernels": kernels, "view_length": settings.length, "max_steps": STEPS}
+    options: dict[str, Any] = {
+        "config": config,
+        "kernels": kernels,
+        "view_length": settings.context,
+        "max_steps": STEPS,
+    }
     done = [0]
 
     def call() -> Any:

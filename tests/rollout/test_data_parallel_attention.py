@@ -27,7 +27,7 @@ text = dataclasses.replace(small_models.TEXT, num_experts=4, num_experts_per_tok
 config = Qwen3VLConfig(text, small_models.VISION, image_token_id=1, video_token_id=2, vision_start_token_id=3,
                        vision_end_token_id=4)
 params = init_params(jax.random.key(0), config)
-settings = EngineConfig(slots=8, length=64, kv=sys.argv[1], max_steps=8, decode_rows=(8,), extend_rows=(4,),
+settings = EngineConfig(slots=8, context=64, kv=sys.argv[1], max_steps=8, decode_rows=(8,), extend_rows=(4,),
                         extend_tokens=(32,), view_lengths=(64,), image_shapes=((2, 64),), visual_tokens=32,
                         min_pixels=1024, max_pixels=4096)
 

@@ -100,14 +100,14 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
 
 
 def test_keys_and_values_are_kept_as_the_learner_computes_or_in_int8():
-    paper = scale_of(RECIPES["hypereyes_30b_rl"])
+    paper = sizes_of(RECIPES["hypereyes_30b_rl"])
     assert (MINIATURE_RL.engine().kv, paper.engine().kv) == ("float32", "bfloat16")
     assert replace(paper, kv="int8").engine().kv == "int8"
 
 
 @pytest.mark.parametrize(("recipe", "mesh"), sorted(FULL_REMAT))
 def test_attention_is_computed_again_only_where_it_does_not_fit_unless_chosen(recipe, mesh):
-    scale = scale_of(RECIPES[recipe])
+    scale = sizes_of(RECIPES[recipe])
     assert scale.learner.remat == "attention"
     assert sized_for(scale, recipe, mesh).learner.remat == "full"
     chosen = replace(scale, learner=replace(scale.learner, remat="dots"))
