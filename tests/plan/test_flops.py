@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from hypereyes_jax.models.qwen3_vl.attention import splash_attention
+from hypereyes_jax.models.qwen3_vl.attention import _key_block, splash_attention
 from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips
 from hypereyes_jax.plan.flops import work_a_device
@@ -60,6 +60,17 @@ def test_splash_attention_that_is_kept_is_not_computed_again(remat, matmuls):
 
     found = work(jax.grad(loss), jnp.zeros((1, length, size)))
     assert found.flops == pytest.approx(3 * matmuls * 2 * length * length * size, rel=0.01)
+
+
+def test_splash_takes_the_block_of_keys_that_wastes_least():
+    """Causal, a block of 512 queries meets whole blocks of keys; a row is padded to whole ones."""
+    assert _key_block(38_912) == 2048  # 19 of them, without padding
+    assert _key_block(39_936) == 3072  # 13 of them; 2,048 would need 20, and compute 880 million scores, not 859
+
+    def scores(keys, padded):
+        return sum(-(-end // keys) * keys * 512 for end in range(512, padded + 1, 512))
+
+    assert scores(2048, 38_912) == 796_917_760 < scores(3072, 39_936) == 858_783_744
 
 
 def test_a_loop_bounded_by_data_counts_what_it_expects():

@@ -29,7 +29,7 @@ if sys.argv[2] == "moe":
     text = dataclasses.replace(text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
 config = Qwen3VLConfig(text, vision, image_token_id=1, video_token_id=2, vision_start_token_id=3, vision_end_token_id=4)
 params = init_params(jax.random.key(0), config)
-settings = EngineConfig(slots=2, length=64, max_steps=8, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,),
+settings = EngineConfig(slots=2, context=64, max_steps=8, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,),
                         view_lengths=(64,), image_shapes=((2, 64),), visual_tokens=32, min_pixels=1024, max_pixels=4096)
 
 def prompt(seed):

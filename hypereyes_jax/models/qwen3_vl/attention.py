@@ -26,7 +26,9 @@ from hypereyes_jax.models.trip_counts import expected_trips
 _MASKED = -1e30
 _LANES = 128  # of a TPU's vector registers
 _SPLASH_BLOCK = 512  # the kernel's own default of 128 is too little work a step of its grid
-_SPLASH_KEYS = 3072  # of a block; backward, 4,096 do not fit the fast memory of a v5p
+# Of a block of keys. Backward, 4,096 do not fit the fast memory of a v5p, and each block holds a part of the queries'
+# gradient, so that few, long ones take less memory.
+_SPLASH_KEYS = (3072, 2560, 2048)
 _NONE = 2**30  # no block
 
 
@@ -111,8 +113,7 @@ def splash_attention(
 
     length, heads, size = q_BTHD.shape[1:]
     block = min(_SPLASH_BLOCK, -(-length // _LANES) * _LANES)
-    # The backward kernel writes the queries' gradient once for each block of keys: few, long ones.
-    long = block if length <= _SPLASH_KEYS else _SPLASH_KEYS
+    long = block if length <= _SPLASH_KEYS[0] else _key_block(length)
     padded, lanes = -(-length // long) * long, -(-size // _LANES) * _LANES
     pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
     q, k, v = (jnp.pad(x, pad).transpose(0, 2, 1, 3) for x in (q_BTHD * size**-0.5, k_BTKD, v_BTKD))
@@ -143,6 +144,16 @@ def splash_attention(
     fwd_mask, dkv_mask = kernel.fwd_mask_info, kernel.dkv_mask_info
     out = row((q[0], k[0], v[0], segment[0]))[None] if q.shape[0] == 1 else jax.lax.map(row, (q, k, v, segment))
     return out.transpose(0, 2, 1, 3)[:, :length, :, :size].reshape(-1, length, heads * size)
+
+
+def _key_block(length: int) -> int:
+    """The block of keys with which causal attention over a row computes the fewest scores; the longest of equals."""
+
+    def scores(keys: int) -> int:
+        padded = -(-length // keys) * keys
+        return sum(-(-end // keys) * keys for end in range(_SPLASH_BLOCK, padded + 1, _SPLASH_BLOCK)) * _SPLASH_BLOCK
+
+    return min(_SPLASH_KEYS, key=scores)
 
 
 def _only_met(info: Any, segment_T: jax.Array, block_q: int, block_k: int, axis: int) -> Any:
