@@ -223,10 +223,11 @@ class EngineSizes:
     extend_rows: tuple[int, ...] = (1, 4)
 
 
-# By recipe and mesh, from the table of docs/plan.md.
+# By recipe and mesh: see docs/plan.md. A replica's slots are shared out over the parts that its experts are cut into: 2, 4
+# and 16 of the 235B's.
 ENGINE_SIZES = {
-    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 3),
-    ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 6, (1,)),
-    ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 7),
-    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 2, (1,)),
+    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 2),
+    ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
+    ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 16),
+    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 16, (1,)),
 }

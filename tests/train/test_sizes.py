@@ -16,11 +16,14 @@ from hypereyes_jax.cli.rl import run as run_rl
 from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
+from hypereyes_jax.rollout.replicas.layout import replica_size
+from hypereyes_jax.rollout.slot_layout import SlotLayout
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
 from hypereyes_jax.runs.trackers import TrackingConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL, refuse_settings, sized_for, sizes_of
@@ -94,6 +97,10 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
         known.extend_rows,
     )
     assert MESHES[mesh].size % known.replica_devices == 0
+    hosts = MESHES[mesh].hosts
+    text = PRESETS[RECIPES[recipe].model].text
+    parts, _ = replica_size(text, MESHES[mesh].size // hosts, hosts, known.replica_devices)
+    assert SlotLayout(known.slots, parts).parts == parts  # they divide
     for chosen in (replace(scale, slots=5), replace(scale, replica_devices=32), replace(scale, extend_rows=(2,))):
         assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
     assert sized_for(scale, recipe, "h200_8x8") == scale
