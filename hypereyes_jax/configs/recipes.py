@@ -223,8 +223,8 @@ class EngineSizes:
     extend_rows: tuple[int, ...] = (1, 4)
 
 
-# By recipe and mesh: see docs/plan.md. A replica shares out its slots over the parts that its experts are cut into, of the
-# 235B's replicas here 2, 4 and 16.
+# By recipe and mesh: see docs/plan.md. A replica shares out its slots over the parts that its experts are cut into: the
+# 235B's here have 2, 4 and 16.
 ENGINE_SIZES = {
     ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 2),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
