@@ -50,8 +50,8 @@ def sized(name: str) -> Qwen3VLConfig:
     if name != "tiny":
         return PRESETS[name]
     text = replace(
-        PRESETS["2b"].text, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, mrope_section=(4, 2, 2),
+        PRESETS["2b"].text, vocab_size=1024, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, mrope_section=(4, 2, 2),
     )  # fmt: skip
     vision = replace(
         PRESETS["2b"].vision, depth=1, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64,
