@@ -65,16 +65,16 @@ def test_the_sampled_steps_are_spread_over_the_run():
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"plain", "damaged"),
-        (gzip.compress(b"{}\n"), "line 1 is not a trajectory record"),
-        (gzip.compress(b"[\n"), "line 1 is damaged"),
-        (gzip.compress(b"x" * 1000)[:-12], "cut off"),
-        (gzip.compress(b" " * (2**28 + 1)), "unpacks to more than"),
+        (lambda: b"plain", "damaged"),
+        (lambda: gzip.compress(b"{}\n"), "line 1 is not a trajectory record"),
+        (lambda: gzip.compress(b"[\n"), "line 1 is damaged"),
+        (lambda: gzip.compress(b"x" * 1000)[:-12], "cut off"),
+        (lambda: gzip.compress(b" " * (2**28 + 1)), "unpacks to more than"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, content, why):
     path = tmp_path / "step-000001.jsonl.gz"
-    path.write_bytes(content)
+    path.write_bytes(content())
     with pytest.raises(UserError, match=rf"step-000001\.jsonl\.gz.*{why}"):
         list(read_rollouts(path))
 
