@@ -58,6 +58,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     }
 
 
+@pytest.mark.slow
 def test_the_reward_and_tightening_that_were_chosen_are_those_of_the_run(tmp_path, monkeypatch):
     reward = RewardConfig("cost-weighted", alpha=2.0, beta=0.25, malformed_call=0.0)
     values = first_step(tmp_path, monkeypatch, True, reward=reward, tighten="step")

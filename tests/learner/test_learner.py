@@ -98,6 +98,7 @@ def step(learner, kind, params, batch, *more, lora=None):
     return state, metrics
 
 
+@pytest.mark.slow  # the default, a mean over tokens, is the next test
 def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, learner):
     cases = [alone(sample) for sample in samples(5)]
 
@@ -173,7 +174,9 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
         dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
         pytest.param(dict(rows=8, row_tokens=(48,)), marks=pytest.mark.slow),  # one sample a row: padded, not packed
         dict(rows=2, row_tokens=(192,)),
-        dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)),  # room for more micro-batches and images
+        pytest.param(
+            dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)), marks=pytest.mark.slow
+        ),  # room for more micro-batches and images
     ],
     ids=["1x8", "8x1-padded", "one-a-row", "long-rows", "roomy"],
 )
@@ -372,7 +375,7 @@ def test_training_on_one_batch_learns_it(params):
     assert losses[-1] < 0.2 < 3.0 < losses[0]
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", ["dots", pytest.param("full", marks=pytest.mark.slow)])
 def test_remat_changes_nothing(remat, params, learner):
     batch = pack(CONFIG, samples(3), PACK)
     wanted, _ = step(learner, "sft_step", params, batch)
@@ -396,6 +399,7 @@ def test_moments_on_the_host_without_a_mesh_are_refused():
         make_learner(CONFIG, LearnerConfig(optimizer=dataclasses.replace(PLAIN, moments_on_host=True)))
 
 
+@pytest.mark.slow
 def test_a_program_for_a_known_number_of_micro_batches_gives_the_same_step(params):
     """As on GPUs: the count is no array, padding micro-batches are in no program, and branches are computed away."""
     batch = pack(CONFIG, samples(5), PACK)

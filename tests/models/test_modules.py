@@ -63,7 +63,9 @@ def test_init_draws_what_the_table_says():
     assert abs(float(jnp.std(params["layers"]["gate"].astype(jnp.float32))) / config.text.initializer_range - 1) < 0.1
 
 
-@pytest.mark.parametrize("name", ["dense", "dense tied", "moe", "no deepstack"])
+@pytest.mark.parametrize(
+    "name", ["dense", "moe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dense tied", "no deepstack"))]
+)
 def test_apply_is_forward_to_the_bit_on_what_load_hf_returns(name, tmp_path):
     config = CONFIGS[name]
     save_hf(tmp_path, config, init_params(jax.random.key(0), config))

@@ -149,6 +149,7 @@ def one_step(path, teacher):
     return json.loads(directory.file("metrics.jsonl").read_text())
 
 
+@pytest.mark.slow
 def test_an_rl_step_distils_from_a_server_that_scores_as_local_weights(tmp_path, monkeypatch):
     model, params, _ = load_model(ASSETS / "teacher")
     mimic = VLLMMimic(model, {"min_pixels": miniature.MIN_PIXELS, "max_pixels": miniature.MAX_PIXELS})
