@@ -17,6 +17,7 @@ from hypereyes_jax.plan.collectives import collective_bytes
 from hypereyes_jax.plan.figures import figures_key, read_figures, write_figures
 from hypereyes_jax.plan.flops import Work, work_a_device
 from hypereyes_jax.plan.launches import Launches, count_launches
+from hypereyes_jax.runs.terminal import visible
 
 GIB = 2**30
 
@@ -58,10 +59,10 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folde
     if kept is not None:
         kept["launches"] = Launches(**kept["launches"])
         return ProgramPlan(**{**kept, "name": name})
-    print(f"compiling for {mesh.name}: {name} ...", file=sys.stderr, flush=True)
+    print(visible(f"compiling for {mesh.name}: {name} ..."), file=sys.stderr, flush=True)
     found = _compiled(name, work, lowered, mesh, started)
     write_figures(folder, key, asdict(found))
-    print(f"  {found.compile_seconds:.0f} s", file=sys.stderr, flush=True)
+    print(visible(f"  {found.compile_seconds:.0f} s"), file=sys.stderr, flush=True)
     return found
 
 

@@ -151,7 +151,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch, error):
     [
         ("sft --checkpoint c --demonstrations d --out gs://bucket/run", "gs://bucket/run"),
         ("rl --checkpoint s3://b/model --questions q --references s3://b/r", "s3://b/r"),
-        ("rl --checkpoint c --questions q --settings.search-store gs://b/s", "gs://b/s"),
+        ("search-store import gs://b/s f", "gs://b/s"),
         ("search-store merge a gs://b/c", "gs://b/c"),
     ],
 )

@@ -102,7 +102,7 @@ def test_what_has_no_default_is_left_open(capsys, tmp_path, ran):
         ("setings: {}", "setings is no setting of `hypereyes rl`. Did you mean settings?"),
         ("settings: {steps: many}", "settings.steps must be a whole number, not a text"),
         ("settings: {steps: 1.5}", "settings.steps must be a whole number, not 1.5"),
-        ("tighten: never", "tighten must be one of epoch, step"),
+        ("tighten: weekly", "tighten must be one of epoch, step"),
         ("settings: {search_mode: x}", "settings.search_mode must be one of live"),
         ("out: 3", "out must be a path, not a number"),
         ("recipe: hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl'"),

@@ -411,10 +411,12 @@ def test_a_group_is_told_to_the_others_exactly():
     group = Experience(
         (), reward, np.array([True, False, True]), np.arange(3, dtype=np.int32), np.arange(3, dtype=np.int32) * 2,
         reward / 5, reward / 7, reward * 3, reward - 1, np.array([False, True, False]), {"own": 0.25},
+        ({"rounds": 1.0}, {}, {"rounds": 2.0}),
     )  # fmt: skip
     again = Experience.from_record(json.loads(json.dumps(group.record())))
     assert again.metrics == group.metrics == {"own": 0.25}
-    for name in group.record().keys() - {"metrics"}:
+    assert again.spent == group.spent == ({"rounds": 1.0}, {}, {"rounds": 2.0})
+    for name in group.record().keys() - {"metrics", "spent"}:
         np.testing.assert_array_equal(getattr(again, name), getattr(group, name))
         assert getattr(again, name).dtype == getattr(group, name).dtype
 

@@ -102,7 +102,9 @@ def test_what_is_not_there_is_named(rl, tmp_path, capsys, words, message):
 
 def test_a_run_of_another_command_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"command": "eval", "config": {}}))
-    with pytest.raises(UserError, match=r"no run of `hypereyes sft` or `hypereyes rl`: its config\.json says 'eval'"):
+    with pytest.raises(
+        UserError, match=r"not a run of `hypereyes sft` or `hypereyes rl`: its config\.json says 'eval'"
+    ):
         run_weights(tmp_path)
 
 

@@ -10,9 +10,11 @@ from typing import Protocol
 
 from hypereyes_jax.env.search.postgres import PostgresStore
 from hypereyes_jax.env.search.store import Condition, SearchStore, StoredSearch, StoreGroup
+from hypereyes_jax.errors import UserError
 
 # `Path` makes one slash of two.
 _POSTGRES = re.compile(r"postgres(?:ql)?:/+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class Store(Protocol):
@@ -68,8 +70,14 @@ class Store(Protocol):
 
 
 def is_postgres(address: str | Path) -> bool:
-    """Whether an address names a PostgreSQL database and not a file."""
-    return _POSTGRES.match(str(address)) is not None
+    """Whether an address names a PostgreSQL database and not a file. Raises UserError for a URL of another kind."""
+    if _POSTGRES.match(str(address)):
+        return True
+    if _URL.match(str(address)):
+        raise UserError(
+            f"{address} is a URL, where a search store is a file of this machine or a postgresql:// address."
+        )
+    return False
 
 
 def open_store(address: str | Path, *, read_only: bool = False) -> Store:

@@ -59,7 +59,7 @@ def test_the_card_says_which_files_a_split_has(hub, tmp_path):
 
 
 def test_hub_problems_are_told_in_one_sentence(hub, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no data set of the hub that your token may see"):
+    with pytest.raises(UserError, match="nor a data set of the hub that your token may see"):
         open_questions("org/other", cache=tmp_path)
     with pytest.raises(UserError, match="has no such revision"):
         open_questions("org/name@v9", cache=tmp_path)
