@@ -62,8 +62,8 @@ def test_merged_equals_unmerged(name):
     apart = jit(forward)(params, config, inputs, lora)
     merged = jit(forward)(merge(params, lora), config, inputs)
     plain = jit(forward)(params, config, inputs)
-    # float32 in another order: 1e-6 to 2e-6 of the largest value in the decoder. The tower's patches are sums of a thousand
-    # pixels and pass more layers: 9e-6 or 26e-6, as LLVM makes those sums.
+    # float32 in another order: 1e-6 to 2e-6 of the largest value in the decoder. A patch is a sum of a thousand pixels
+    # and passes more layers: 9e-6 or 26e-6, as LLVM makes those sums.
     bound = 1e-4 if name == "with vision" else 1e-5
     assert np.abs(apart - merged).max() <= bound * np.abs(merged).max()
     assert np.abs(apart - plain).max() > 1e-2 * np.abs(merged).max(), "the adapters do nothing"
