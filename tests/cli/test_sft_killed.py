@@ -8,6 +8,8 @@ import time
 from importlib import resources
 from pathlib import Path
 
+import pytest
+
 from hypereyes_jax.cli.synth import DEMONSTRATIONS, SynthConfig, make_data
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -32,6 +34,7 @@ def has_checkpoint(out: Path) -> bool:
     return folder.exists() and any(name.isdigit() for name in os.listdir(folder))  # while written it has another name
 
 
+@pytest.mark.slow
 def test_killed_after_a_checkpoint_it_ends_with_the_same_adapters_to_the_bit(tmp_path):
     data, whole, killed = (tmp_path / name for name in ("data", "whole", "killed"))
     config = SynthConfig(data, sft_questions=16, rl_candidates=2, eval_questions=2)

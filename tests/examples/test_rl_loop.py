@@ -22,8 +22,8 @@ async def test_two_steps_train_and_publish_what_they_trained(capsys, monkeypatch
         runs.append(real(*arguments))
         return runs[0]
 
-    def few_programs(slots, length, **pixels):
-        return EngineConfig(slots=4, context=length, image_shapes=((1, 64), (1, 256)), **pixels).exact()
+    def few_programs(slots, context, **pixels):
+        return EngineConfig(slots=4, context=context, image_shapes=((1, 64), (1, 256)), **pixels).exact()
 
     monkeypatch.setattr(example, "EngineConfig", few_programs)  # compiling takes most of the test's time
     real = example.start
