@@ -1,7 +1,7 @@
 """Half the image searches: a learnt budget against a hard cap, on the miniature.
 
     python benchmarks/budget.py --checkpoint runs/quickstart/sft-model --out runs/budget           # hours
-    python benchmarks/budget.py --checkpoint runs/quickstart/sft-model --out /tmp/b --seeds 0 --steps 4 --questions 16
+    python benchmarks/budget.py --checkpoint runs/quickstart/sft-model --out runs/b --seeds 0 --steps 4 --questions 16
 
 The policy's mean number of image searches is measured on seen questions, and half of it is the target. In one arm RL
 trains with a price on image searches that the budget controller sets (`--reward.budget.targets image_search=TARGET`);
