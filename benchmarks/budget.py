@@ -94,7 +94,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     )  # fmt: skip
 
     def trained(name: str, reward: RewardConfig, cap: int | None) -> dict[str, Any]:
-        scale = replace(MINIATURE_RL, episode=replace(miniature.EPISODE, image_searches=cap))
+        sizes = replace(MINIATURE_RL, episode=replace(miniature.EPISODE, image_searches=cap))
         out = options.out / f"seed{seed}-{name}"
         run = rl(
             options.checkpoint,
@@ -102,7 +102,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             out,
             settings=settings,
             reward=reward,
-            scale=scale,
+            sizes=sizes,
             rule=SelectionRule(select=False),
         )
         accuracy, spending = asked(str(run.model), held_out, cap, seed, held_out=True)

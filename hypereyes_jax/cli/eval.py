@@ -147,16 +147,16 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
-    scale = _scale(config)
+    sizes = _sizes(config)
     _refuse_settings(config)
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
     directory = RunDirectory.open(
         config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
     )
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
-    load_method(RlMethod(), scale.learner, scale.episode)
-    keep_own_objects(directory, own_records(RlMethod(), scale.learner, scale.episode, config.web, config.judge))
-    sampling = replace(scale.sampling(), temperature=config.temperature, top_p=config.top_p)
+    load_method(RlMethod(), sizes.learner, sizes.episode)
+    keep_own_objects(directory, own_records(RlMethod(), sizes.learner, sizes.episode, config.web, config.judge))
+    sampling = replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p)
     policy: Policy | ServedPolicy
     if config.model:
         key = os.environ.get("OPENAI_API_KEY", "")
@@ -164,14 +164,14 @@ def run(config: EvalConfig) -> None:
     else:
         policy = load_policy(
             config.checkpoint,
-            scale.engine(),
-            dtype=scale.learner.compute_dtype,
+            sizes.engine(),
+            dtype=sizes.learner.compute_dtype,
             mesh=config.mesh,
             replica_devices=config.replica_devices,
         )
     if opened:
         for each in _at_each_budget(config):
-            asyncio.run(_benchmarks(each, opened, directory, policy, sampling, scale))
+            asyncio.run(_benchmarks(each, opened, directory, policy, sampling, sizes))
         if config.budgets:
             _draw_budgets(config, directory)
         return
@@ -184,22 +184,22 @@ def run(config: EvalConfig) -> None:
     Terminal().print(results_table(stages_done), costs_table(stages_done))
 
 
-def _scale(config: EvalConfig) -> TrainingSizes:
+def _sizes(config: EvalConfig) -> TrainingSizes:
     """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
     recipe = config.recipe or ("miniature" if config.web.service in ("world", "nature") else PAPER_RECIPE)
     small = recipe == "miniature"
-    scale = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
+    sizes = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
     given: dict[str, Any] = {"slots": config.slots, "context": config.context, "turn_tokens": config.max_new_tokens}
     for name, value in given.items():
         if value is not None and value < 1:
             raise UserError(f"--{'slots' if name == 'slots' else name.replace('_', '-')} must be at least 1")
-    scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
+    sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
     if config.dtype and config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
-    learner = replace(scale.learner, compute_dtype=config.dtype or scale.learner.compute_dtype)
-    episode = config.episode if config.episode != EpisodeConfig() else scale.episode
-    prompt = min(scale.prompt_tokens, scale.context)
-    return replace(scale, learner=learner, episode=episode, prompt_tokens=prompt)
+    learner = replace(sizes.learner, compute_dtype=config.dtype or sizes.learner.compute_dtype)
+    episode = config.episode if config.episode != EpisodeConfig() else sizes.episode
+    prompt = min(sizes.prompt_tokens, sizes.context)
+    return replace(sizes, learner=learner, episode=episode, prompt_tokens=prompt)
 
 
 def _refuse_settings(config: EvalConfig) -> None:
@@ -274,7 +274,7 @@ async def _benchmarks(
     directory: RunDirectory,
     policy: Policy | ServedPolicy,
     sampling: SamplingConfig,
-    scale: TrainingSizes,
+    sizes: TrainingSizes,
 ) -> None:
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval import benchmark_play
@@ -287,7 +287,7 @@ async def _benchmarks(
     with Stages() as stages:
         for benchmark in opened:
             ours = config.web.service in ("world", "nature")
-            rules = _rules(config, scale)
+            rules = _rules(config, sizes)
             # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
             rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
             async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
@@ -300,7 +300,7 @@ async def _benchmarks(
                         judge=judge,
                         episode=rules,
                         sampling=sampling,
-                        visual_tokens=partial(visual_tokens, min_pixels=scale.min_pixels, max_pixels=scale.max_pixels),
+                        visual_tokens=partial(visual_tokens, min_pixels=sizes.min_pixels, max_pixels=sizes.max_pixels),
                         seed=config.seed if config.sampling_seed is None else config.sampling_seed,
                     )
                 )
@@ -313,12 +313,12 @@ async def _benchmarks(
     print("tables: " + ", ".join(str(path) for path in files))
 
 
-def _rules(config: EvalConfig, scale: TrainingSizes) -> EpisodeConfig:
+def _rules(config: EvalConfig, sizes: TrainingSizes) -> EpisodeConfig:
     """The rules of a benchmark's episodes: in the manner and with the rounds that were asked for, and with room for
     distractors among the results shown."""
     from hypereyes_jax.eval.benchmark_play import in_manner
 
-    manner, rules = config.manner, scale.episode
+    manner, rules = config.manner, sizes.episode
     if rules == miniature.EPISODE and (manner == "llm-crop" or manner == "code-crop"):
         rules = miniature.episode(manner)
     rules = in_manner(rules, manner)

@@ -1,9 +1,9 @@
 """`hypereyes plan RECIPE --mesh PRESET`: will it fit, how fast could it be, and what bounds it, before paying for it.
 
-    hypereyes plan hypereyes_30b_rl --mesh h20_8x8 --teacher 235b-a22b --scale.row-images 64
+    hypereyes plan hypereyes_30b_rl --mesh h20_8x8 --teacher 235b-a22b --sizes.row-images 64
 
 The real training step, the scoring of a teacher on the same mesh, and the rollout engine's programs on one replica, are
-compiled ahead of time for the real target. The recipe is named first: it decides the defaults of `--scale.*`, which are
+compiled ahead of time for the real target. The recipe is named first: it decides the defaults of `--sizes.*`, which are
 those of `hypereyes sft` and `hypereyes rl`.
 
 Memory is what that compiler reports; the split of it into kinds is exact for weights, moments and gradients (their

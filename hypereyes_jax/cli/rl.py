@@ -57,7 +57,7 @@ class RlConfig:
     questions: str
     """The candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
-    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_SIZE_rl (all weights) or
+    """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_rl (all weights) or
     hypereyes_SIZE_rl_lora (adapters), like hypereyes_8b_rl_lora."""
     mesh: str = ""
     """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
@@ -101,7 +101,7 @@ class RlConfig:
     """Which success of the tries a question's first reference is of: the one with the fewest rounds, or the first made.
     The paper doesn't say."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    scale: TrainingSizes = MINIATURE_RL
+    sizes: TrainingSizes = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The service of real searches. `world` is the miniature's, which the settings describe."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -133,7 +133,7 @@ class RlConfig:
             name,
             eval_every=recipe.eval_every,
             settings=settings,
-            scale=sizes_of(recipe),
+            sizes=sizes_of(recipe),
         )
 
 
@@ -160,27 +160,27 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.types import RlServices, TrainingRun
 
     default = RlConfig.of(config.recipe)
-    refuse_settings(config.scale, default.scale)
-    make_optimizer(config.scale.learner.optimizer)  # a wrong one is told before anything is spent
-    refuse_adapter_settings(config.scale, config.settings, default.settings)
+    refuse_settings(config.sizes, default.sizes)
+    make_optimizer(config.sizes.learner.optimizer)  # a wrong one is told before anything is spent
+    refuse_adapter_settings(config.sizes, config.settings, default.settings)
     _refuse_reward(config.reward)
-    _refuse_unused_losses(config.scale.learner)
+    _refuse_unused_losses(config.sizes.learner)
     method = RlMethod(config.reward, config.tighten)
     # what is wrong with a user's own objects is told before anything is spent
-    load_method(method, config.scale.learner, config.scale.episode, config.settings.metrics)
+    load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
     _refuse_miniature_services(config)
     _refuse_other_searches(config)
     if config.judge.url == EXACT:
         config = replace(config, judge=replace(config.judge, url=""))
-    scale = sized_for(config.scale, config.recipe, config.mesh)
-    check_sampler_server(config.sampler_server, scale)
+    sizes = sized_for(config.sizes, config.recipe, config.mesh)
+    check_sampler_server(config.sampler_server, sizes)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
-    base = config.checkpoint if scale.learner.train == "lora" else ""
-    learn = scale.learner
+    base = config.checkpoint if sizes.learner.train == "lora" else ""
+    learn = sizes.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
-    check_ahead(config.settings, scale.learner, processes.count, config.exact, bool(config.sampler_server.url))
+    check_ahead(config.settings, sizes.learner, processes.count, config.exact, bool(config.sampler_server.url))
     questions = _questions(config, processes)
     inputs = {
         "checkpoint": Path(config.checkpoint),
@@ -192,36 +192,36 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     check_replaced_directories(written, [path for path in inputs.values() if path is not None])
     # as asked for: sizes are the mesh's
     directory = open_run(processes, config.out, "rl", config, inputs, config.tracking, stop)
-    if processes.first and scale != config.scale:
-        sizes = f"{scale.replica_devices} replica devices, {scale.slots} slots, extend rows {scale.extend_rows}"
-        print(f"sizes known to fit {config.mesh}: {sizes}, recomputation {scale.learner.remat}")
-    model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
+    if processes.first and sizes != config.sizes:
+        slots = f"{sizes.replica_devices} replica devices, {sizes.slots} slots, extend rows {sizes.extend_rows}"
+        print(f"sizes known to fit {config.mesh}: {slots}, recomputation {sizes.learner.remat}")
+    model, params, chat = load_model(config.checkpoint, sizes.weights_dtype(), processes.mesh)
     check_routing_replay(config.settings, model, bool(config.sampler_server.url))
     records = config.settings.routing_replay == "sampler"
     lora = None
-    if scale.learner.train == "lora":
+    if sizes.learner.train == "lora":
         rules = adapter_rules(config.settings.lora_rank, config.settings.lora_alpha)
         lora = fresh_adapters(model, params, rules, processes)
     if config.sampler_server.url:
-        server = ServerEngines(config.sampler_server, model, scale, directory, processes)
-        rollouts = RolloutEngines(server, chat, scale)
+        server = ServerEngines(config.sampler_server, model, sizes, directory, processes)
+        rollouts = RolloutEngines(server, chat, sizes)
     elif processes.mesh is None:
-        engine = replace(scale.engine(), record_routes=records)
+        engine = replace(sizes.engine(), record_routes=records)
         engines = (
             Engines.on_one_device(model, params, engine.exact(), count=1, lora=lora)
             if config.exact
             else Engines.on_one_device(model, params, engine, lora=lora)
         )
-        rollouts = RolloutEngines(engines, chat, scale)
+        rollouts = RolloutEngines(engines, chat, sizes)
     elif config.exact:
         raise UserError("--exact is for one device: over several, sums are made in other orders")
     else:
         copies = ReplicaWeights(
-            model, processes.mesh, scale.learner.compute_dtype, scale.replica_devices, processes.samplers
+            model, processes.mesh, sizes.learner.compute_dtype, sizes.replica_devices, processes.samplers
         )
         processes = processes.sharing_replicas(replica_groups(copies.grid))
         at_once = config.settings.prompts * config.settings.group
-        rollouts = RolloutEngines.on_mesh(model, params, chat, scale, copies, processes, at_once, lora, records)
+        rollouts = RolloutEngines.on_mesh(model, params, chat, sizes, copies, processes, at_once, lora, records)
     with rollouts, open_stages(processes) as stages:
         training = TrainingRun(
             directory,
@@ -229,7 +229,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             processes,
             config.profile_step,
             config.resume_step,
-            model_writer(model, config.checkpoint, scale, processes),
+            model_writer(model, config.checkpoint, sizes, processes),
         )
         params, adapters = train(
             training,
@@ -241,7 +241,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             RlServices(config.search, config.judge, teacher),
             method,
         )
-    save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)
+    save_trained(directory, model, params, adapters, config.checkpoint, sizes, processes)
 
 
 def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
@@ -339,9 +339,9 @@ def _refuse_unused_losses(learn: LearnerConfig) -> None:
     for loss, names in bounds.items():
         for name in names:
             if loss != learn.loss and getattr(learn, name) != getattr(default, name):
-                option = f"--scale.learner.{name}".replace("_", "-")
-                raise UserError(f"{option} is of the loss {loss}, and --scale.learner.loss is {learn.loss}")
+                option = f"--sizes.learner.{name}".replace("_", "-")
+                raise UserError(f"{option} is of the loss {loss}, and --sizes.learner.loss is {learn.loss}")
     if learn.kl == "none" and learn.kl_coef != default.kl_coef:
-        raise UserError("--scale.learner.kl-coef is of a penalty: choose one with --scale.learner.kl k1, k2 or k3")
+        raise UserError("--sizes.learner.kl-coef is of a penalty: choose one with --sizes.learner.kl k1, k2 or k3")
     if learn.kl != "none" and not 0 <= learn.kl_coef < math.inf:
-        raise UserError("--scale.learner.kl-coef must be at least 0 and finite")
+        raise UserError("--sizes.learner.kl-coef must be at least 0 and finite")

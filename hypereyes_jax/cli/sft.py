@@ -41,7 +41,7 @@ class SftConfig:
     """The conversations to learn from: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`.
     """
     recipe: tyro.conf.Positional[str] = "miniature"
-    """Recipe that sets the defaults of settings and scale: miniature, hypereyes_SIZE_sft (adapters) or
+    """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_sft (adapters) or
     hypereyes_SIZE_sft_full (all weights), like hypereyes_8b_sft."""
     mesh: str = ""
     """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
@@ -56,7 +56,7 @@ class SftConfig:
     stop: StopConfig = field(default_factory=StopConfig)
     settings: SftSettings = field(default_factory=SftSettings)
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    scale: TrainingSizes = MINIATURE_SFT
+    sizes: TrainingSizes = MINIATURE_SFT
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     @classmethod
@@ -76,7 +76,7 @@ class SftConfig:
             checkpoint_every=recipe.checkpoint_every,
             seed=recipe.seed,
         )
-        return cls(tyro.MISSING, tyro.MISSING, name, settings=settings, scale=sizes_of(recipe))
+        return cls(tyro.MISSING, tyro.MISSING, name, settings=settings, sizes=sizes_of(recipe))
 
 
 def run(config: SftConfig) -> None:
@@ -93,16 +93,16 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
 
-    scale = config.scale
+    sizes = config.sizes
     default = SftConfig.of(config.recipe)
-    refuse_settings(scale, default.scale)
-    make_optimizer(scale.learner.optimizer)  # a wrong one is told before anything is spent
-    refuse_adapter_settings(scale, config.settings, default.settings)
+    refuse_settings(sizes, default.sizes)
+    make_optimizer(sizes.learner.optimizer)  # a wrong one is told before anything is spent
+    refuse_adapter_settings(sizes, config.settings, default.settings)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())
     directory = open_run(processes, config.out, "sft", config, inputs, config.tracking, stop)
-    model, params, chat = load_model(config.checkpoint, scale.weights_dtype(), processes.mesh)
+    model, params, chat = load_model(config.checkpoint, sizes.weights_dtype(), processes.mesh)
     with open_stages(processes) as stages:
         training = TrainingRun(
             directory,
@@ -110,9 +110,9 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
             processes,
             config.profile_step,
             config.resume_step,
-            model_writer(model, config.checkpoint, scale, processes),
+            model_writer(model, config.checkpoint, sizes, processes),
         )
         params, adapters = train(
-            training, model, params, chat, config.demonstrations, config.settings, scale, config.data.options()
+            training, model, params, chat, config.demonstrations, config.settings, sizes, config.data.options()
         )
-    save_trained(directory, model, params, adapters, config.checkpoint, scale, processes)
+    save_trained(directory, model, params, adapters, config.checkpoint, sizes, processes)

@@ -25,8 +25,8 @@ _MAY_DIFFER = frozenset(
     "sampler_server search.image_url search.image_port search.bucket search.bucket_endpoint "
     "search.bucket_public_url search.policy search.store search.mode search.budget settings.search_store "
     "settings.search_mode settings.outages settings.latency settings.steps settings.checkpoint_every "
-    "settings.checkpoint_minutes eval_questions eval_every scale.replica_devices scale.slots scale.extend_rows "
-    "scale.keep_checkpoints scale.learner.optimizer.moments_on_host settings.save_every settings.gap_warning".split()
+    "settings.checkpoint_minutes eval_questions eval_every sizes.replica_devices sizes.slots sizes.extend_rows "
+    "sizes.keep_checkpoints sizes.learner.optimizer.moments_on_host settings.save_every settings.gap_warning".split()
 )
 
 

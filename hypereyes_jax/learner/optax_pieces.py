@@ -22,7 +22,7 @@ from hypereyes_jax.configs.training import OptimizerConfig
 from hypereyes_jax.errors import UserError
 
 OPTIMIZER_RECORD = "optimizer.json"  # in a run's directory: pieces of one's own, with hashes of their files
-_OPTION = "--scale.learner.optimizer"
+_OPTION = "--sizes.learner.optimizer"
 
 
 def named_schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -76,13 +76,13 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     if config.name != "adamw":
         if config.muon_learning_rate is not None:
-            raise UserError(f"the optimizer is {config.name}: leave --scale.learner.optimizer.muon-learning-rate out")
+            raise UserError(f"the optimizer is {config.name}: leave --sizes.learner.optimizer.muon-learning-rate out")
         named = named_optimizer(config, learning_rate(config), decayed)
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), named)
     if config.options:
-        raise UserError("adamw takes its options from the settings: leave --scale.learner.optimizer.options out")
+        raise UserError("adamw takes its options from the settings: leave --sizes.learner.optimizer.options out")
     if config.schedule_options and config.schedule in ("cosine", "constant"):
-        raise UserError(f"the schedule {config.schedule} takes no --scale.learner.optimizer.schedule-options")
+        raise UserError(f"the schedule {config.schedule} takes no --sizes.learner.optimizer.schedule-options")
     if config.muon_learning_rate is not None:
         rate, ratio = learning_rate(config), config.muon_learning_rate / config.learning_rate
         return optax.chain(

@@ -47,9 +47,9 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
     if command not in _CHECKPOINTS or not isinstance(settings, dict):
         raise UserError(f"{run} is not a run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.")
     base = _setting(run, settings, "checkpoint", str)
-    train = _setting(run, settings, "scale.learner.train", str)
-    dtype = _setting(run, settings, "scale.learner.compute_dtype", str)
-    pixels = tuple(_setting(run, settings, f"scale.{name}", int) for name in ("min_pixels", "max_pixels"))
+    train = _setting(run, settings, "sizes.learner.train", str)
+    dtype = _setting(run, settings, "sizes.learner.compute_dtype", str)
+    pixels = tuple(_setting(run, settings, f"sizes.{name}", int) for name in ("min_pixels", "max_pixels"))
     chosen, trainable = read_trainable(run / _CHECKPOINTS[command], step)
     config, params, _ = load_model(base, dtype)
     if train == "lora":

@@ -52,20 +52,20 @@ def plan(config: PlanConfig) -> Plan:
     recipe = known(config.recipe, RECIPES, "recipe")
     model = planned_model(config.model or recipe.model)
     mesh_config = read_mesh(config.mesh, model)
-    scale = _scale(config, recipe)
+    sizes = _sizes(config, recipe)
     if config.teacher and recipe.stage == "sft":
         raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
     if config.search and not mesh_config.device:
         raise UserError(f"--search needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
     recipe = replace(
         recipe,
-        learner=scale.learner,
-        context=scale.context,
-        shard_rows=scale.shard_rows,
-        row_images=scale.row_images,
-        image_tokens=scale.max_pixels // PIXELS_A_TOKEN,
+        learner=sizes.learner,
+        context=sizes.context,
+        shard_rows=sizes.shard_rows,
+        row_images=sizes.row_images,
+        image_tokens=sizes.max_pixels // PIXELS_A_TOKEN,
         distill=recipe.distill or bool(config.teacher),
-        lora=(recipe.lora or AdapterConfig(dropout=0.0)) if scale.learner.train == "lora" else None,
+        lora=(recipe.lora or AdapterConfig(dropout=0.0)) if sizes.learner.train == "lora" else None,
     )
     taught = planned_model(config.teacher) if config.teacher else None
     try:
@@ -76,7 +76,7 @@ def plan(config: PlanConfig) -> Plan:
     except ShardingError as error:
         raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
     try:
-        scoring = teacher_scoring(taught, scale.learner.compute_dtype, mesh) if taught is not None else None
+        scoring = teacher_scoring(taught, sizes.learner.compute_dtype, mesh) if taught is not None else None
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
     shards = mesh_config.data_shards
@@ -89,7 +89,7 @@ def plan(config: PlanConfig) -> Plan:
         found = None
         for remat, step in steps.items():
             left = room - beside
-            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, scale, rows, context, left)
+            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, sizes, rows, context, left)
             if found.fits:
                 break
         assert found is not None
@@ -98,12 +98,12 @@ def plan(config: PlanConfig) -> Plan:
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
             return None
-        return _engine_plan(recipe, model, mesh_config, scale, room, train)
+        return _engine_plan(recipe, model, mesh_config, sizes, room, train)
 
     def scored(train: TrainPlan) -> TeacherPlan | None:
         if scoring is None or taught is None:
             return None
-        return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, scale, capacity, train)
+        return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, sizes, capacity, train)
 
     # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
     keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
@@ -139,24 +139,24 @@ def plan(config: PlanConfig) -> Plan:
         engine=engine,
         refused=refused,
         teacher=teacher,
-        step=plan_step(recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, scale)),
+        step=plan_step(recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes)),
         largest=largest,
         loader=plan_loader(recipe, model, mesh_config, train.step_seconds) if recipe.stage == "sft" else None,
     )
 
 
-def _scale(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
+def _sizes(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
     """The sizes to plan. Raises UserError for those that the training command would refuse."""
     default = default_sizes(recipe)
-    if config.scale == MINIATURE_RL:  # nothing was given, and the recipe not named first
+    if config.sizes == MINIATURE_RL:  # nothing was given, and the recipe not named first
         return default
     for name in ("schedule", "learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
-        if getattr(config.scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+        if getattr(config.sizes.learner.optimizer, name) != getattr(default.learner.optimizer, name):
             raise UserError(
                 f"these settings are not {recipe.name}'s: name the recipe first (hypereyes plan {recipe.name} ...), it "
                 "decides the others' defaults; and leave learning rates out, they change no plan"
             )
-    return config.scale
+    return config.sizes
 
 
 def _keeping(recipe: Recipe, remat: Any) -> Recipe:
@@ -175,12 +175,12 @@ def _train_plan(
     model: Qwen3VLConfig,
     mesh: MeshConfig,
     step: Any,
-    scale: TrainingSizes,
+    sizes: TrainingSizes,
     rows: int,
     context: int,
     room: float,
 ) -> TrainPlan:
-    micro_batches = math.ceil(recipe.batch / (rows * scale.row_samples))
+    micro_batches = math.ceil(recipe.batch / (rows * sizes.row_samples))
     batch = abstract_batch(recipe, model, micro_batches, rows, context)
     program = compile_program("training step", lambda: step.trace(batch), mesh, default_figures_folder())
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
@@ -218,12 +218,12 @@ def _teacher_plan(
     model: Qwen3VLConfig,
     mesh: MeshConfig,
     scoring: Any,
-    scale: TrainingSizes,
+    sizes: TrainingSizes,
     capacity: float,
     train: TrainPlan,
 ) -> TeacherPlan:
     """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
-    micro_batches = math.ceil(recipe.batch / 2 / (train.rows * scale.row_samples))
+    micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
     batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.context)
     program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib
@@ -237,7 +237,7 @@ def _teacher_plan(
 
 
 def _engine_plan(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, scale: TrainingSizes, room: float, train: TrainPlan
+    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, sizes: TrainingSizes, room: float, train: TrainPlan
 ) -> EnginePlan:
     """Of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
 
@@ -245,13 +245,13 @@ def _engine_plan(
       room: GiB of a device, for the engine and the learner's weights and moments.
     """
     default = default_sizes(RECIPES[recipe.name])
-    given = any(getattr(scale, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
+    given = any(getattr(sizes, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
     resident = train.weights_gib + train.optimizer_gib
     room = room - resident if mesh.device else 2.0**20
     if given:
         try:
-            sizes = replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, scale.replica_devices)
-            replica: MeshConfig | None = mesh.sampler_replica(*sizes)
+            shape = replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, sizes.replica_devices)
+            replica: MeshConfig | None = mesh.sampler_replica(*shape)
         except ValueError as error:
             raise UserError(f"no rollout engine of these sizes on mesh {mesh.name}: {error}") from error
     else:
@@ -263,19 +263,19 @@ def _engine_plan(
     weights = replica_weight_bytes(recipe, model, grid) / GIB
     # Slots of a device: those that its part of the replica's rows take, with its own KV heads.
     parts = replica.expert
-    slot = slot_bytes(scale.engine().kv, model, train.context) / replica.tensor / GIB
-    needed = min(scale.slots, math.ceil(recipe.batch / replicas))
+    slot = slot_bytes(sizes.engine().kv, model, train.context) / replica.tensor / GIB
+    needed = min(sizes.slots, math.ceil(recipe.batch / replicas))
     # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
     kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
-    copies = 1 if kernels.slots == "in_place" and scale.kv != "int8" else 2
+    copies = 1 if kernels.slots == "in_place" and sizes.kv != "int8" else 2
     if not given:
         needed = parts * max(1, min(math.ceil(needed / parts), int((room - weights - slot) / (copies * slot))))
-    scale = replace(scale, context=train.context)
+    sizes = replace(sizes, context=train.context)
 
     done: dict[str, ProgramPlan] = {}
 
     def compiled(slots: int, rows: tuple[int, ...]) -> EnginePlan:
-        settings = replace(scale, slots=slots, extend_rows=rows).engine()
+        settings = replace(sizes, slots=slots, extend_rows=rows).engine()
         programs = []
         for each in engine_programs(recipe, model, grid, settings):
             if each.name not in done:
@@ -307,20 +307,20 @@ def _engine_plan(
             found = compiled(slots, rows)
         return found
 
-    best = with_most_slots(scale.extend_rows, more_than=0)
+    best = with_most_slots(sizes.extend_rows, more_than=0)
     if given or (best.fits and best.slots == needed):
         return best
     # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
-    other = with_most_slots(scale.extend_rows[:1], more_than=best.slots if best.fits else 0)
+    other = with_most_slots(sizes.extend_rows[:1], more_than=best.slots if best.fits else 0)
     return other if other.fits else best
 
 
-def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, scale: TrainingSizes) -> EnginePace | None:
+def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, sizes: TrainingSizes) -> EnginePace | None:
     """Of an engine whose programs were all compiled."""
     if engine is None or not engine.fits:
         return None
     replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))
-    settings = replace(scale, slots=engine.slots, extend_rows=engine.extend_rows).engine()
+    settings = replace(sizes, slots=engine.slots, extend_rows=engine.extend_rows).engine()
     return EnginePace(engine, replica, extended_rows(settings, replica.expert) * settings.extend_tokens[-1])
 
 

@@ -193,7 +193,7 @@ def engine_programs(
 
     Args:
       mesh: `rollout.layout.replica_mesh`.
-      settings: of the run's engine, `launch.scale.TrainingSizes.engine`.
+      settings: of the run's engine, `train.sizes.TrainingSizes.engine`.
     """
     slots, length = settings.slots, settings.context
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)

@@ -117,7 +117,7 @@ def render(found: Plan) -> str:
     ]
     if train.remat != RECIPES[found.recipe].learner.remat:
         stage = RECIPES[found.recipe].stage
-        lines.append(f"  as settings of `hypereyes {stage}`: --scale.learner.remat {train.remat}")
+        lines.append(f"  as settings of `hypereyes {stage}`: --sizes.learner.remat {train.remat}")
     if train.step_seconds:
         times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
         lines.append(
@@ -147,8 +147,8 @@ def render(found: Plan) -> str:
         ]
         rows = " ".join(map(str, engine.extend_rows))
         lines.append(
-            f"  as settings of `hypereyes rl`: --scale.replica-devices {engine.devices} --scale.slots {engine.slots} "
-            f"--scale.extend-rows {rows}"
+            f"  as settings of `hypereyes rl`: --sizes.replica-devices {engine.devices} --sizes.slots {engine.slots} "
+            f"--sizes.extend-rows {rows}"
         )
         if engine.decode_seconds:
             lines.append(

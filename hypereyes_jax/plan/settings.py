@@ -21,12 +21,12 @@ class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """Recipe that sets the defaults of `scale`. It may be left out if a model is named: then it is that model's RL."""
+    """Recipe that sets the defaults of `sizes`. It may be left out if a model is named: then it is that model's RL."""
     mesh: str
     """A mesh preset; or axes and a device, like fsdp=8,device=h100; or auto,device=h100,devices=8."""
     model: str = ""
     """Another model than the recipe's: a preset like 8b, or a directory with a config.json."""
-    scale: TrainingSizes = MINIATURE_RL
+    sizes: TrainingSizes = MINIATURE_RL
     """Sizes as the training command takes them. The engine's (replica devices, slots, extend rows) are looked for
     unless one of them is given."""
     teacher: str = ""
@@ -59,7 +59,7 @@ class PlanConfig:
     @classmethod
     def of(cls, name: str) -> PlanConfig:
         """The defaults of a recipe; the mesh is missing. Raises UserError if there is no such recipe."""
-        return cls(name, tyro.MISSING, scale=default_sizes(known(name, RECIPES, "recipe")))
+        return cls(name, tyro.MISSING, sizes=default_sizes(known(name, RECIPES, "recipe")))
 
 
 def recipe_of_model(model: str) -> str:

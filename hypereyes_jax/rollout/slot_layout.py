@@ -31,7 +31,7 @@ class SlotLayout:
         if self.slots % self.parts:
             raise UserError(
                 f"{self.slots} slots can't be shared out over the {self.parts} parts that a rollout replica cuts its "
-                f"experts into: choose --scale.slots as a multiple of {self.parts}, or fewer --scale.replica-devices"
+                f"experts into: choose --sizes.slots as a multiple of {self.parts}, or fewer --sizes.replica-devices"
             )
 
     @property

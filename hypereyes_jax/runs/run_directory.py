@@ -94,7 +94,7 @@ class RunDirectory:
         Args:
           config: a (frozen) dataclass; saved as JSON.
           may_differ: names of fields that change no number made so far and may differ on continuing (`out`,
-            `scale.slots`).
+            `sizes.slots`).
           inputs: paths of the data and models it reads, by the names of their fields. They are compared by content: the
             same data may lie elsewhere, and other data under the same name are refused.
           devices: what it runs on, to be saved.
@@ -272,7 +272,7 @@ def _differences(
 
 
 def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their full names: `scale.learner.remat`."""
+    """Nested settings by their full names: `sizes.learner.remat`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

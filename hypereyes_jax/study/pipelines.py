@@ -116,7 +116,7 @@ class Pipelines:
         if options.miniature:
             words += ("--settings.steps", str(options.steps), *_FAST)
         words += ("--settings.seed", str(seed), *self._taught(variant), *variant.rl, *self.further_rl())
-        words += ("--scale.episode.serial",) if variant.serial else ()
+        words += ("--sizes.episode.serial",) if variant.serial else ()
         if like is not None and not variant.own_selection and "--select" not in variant.rl:
             words += ("--references", str(self.rl(like, seed) / _SELECTION))
         name = f"rl {variant.name} seed {seed}"

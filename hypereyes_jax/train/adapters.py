@@ -38,7 +38,7 @@ def fresh_adapters(model: Qwen3VLConfig, params: Params, rules: LoraConfig, proc
 
 
 def model_writer(
-    model: Qwen3VLConfig, base: str, scale: TrainingSizes, processes: Processes
+    model: Qwen3VLConfig, base: str, sizes: TrainingSizes, processes: Processes
 ) -> Callable[[Path, Params, Lora | None], None]:
     """Writes weights to a place as a model, with adapters merged into them. Every process must call what it returns.
 
@@ -50,7 +50,7 @@ def model_writer(
         if adapters is not None:
             where: Any = None if processes.mesh is None else param_shardings(model, processes.mesh)
             params = merge(params, adapters) if where is None else jax.jit(merge, out_shardings=where)(params, adapters)
-        dtype, pixels = scale.learner.compute_dtype, (scale.min_pixels, scale.max_pixels)
+        dtype, pixels = sizes.learner.compute_dtype, (sizes.min_pixels, sizes.max_pixels)
         save_model(out, model, params, base, dtype, pixels=pixels, write=processes.first)
 
     return write
@@ -62,7 +62,7 @@ def save_trained(
     params: Params,
     adapters: Lora | None,
     base: str,
-    scale: TrainingSizes,
+    sizes: TrainingSizes,
     processes: Processes,
 ) -> None:
     """Writes a training's weights to `model/`, and its adapters, which are merged there, to `adapter/`, too.
@@ -74,7 +74,7 @@ def save_trained(
       base: the checkpoint that the training began with, whose companion files go along.
     """
     out = directory.file("model")
-    model_writer(model, base, scale, processes)(out, params, adapters)
+    model_writer(model, base, sizes, processes)(out, params, adapters)
     written: list[Path] = [out]
     if adapters is not None:
         whole = fetch_whole(processes.mesh, adapters)

@@ -20,7 +20,7 @@ def open_demonstrations(
     source: str | Path,
     chat: ChatFormat,
     model: Qwen3VLConfig,
-    scale: TrainingSizes,
+    sizes: TrainingSizes,
     processes: Processes,
     console: Terminal,
     options: SourceOptions | None = None,
@@ -35,7 +35,7 @@ def open_demonstrations(
     """
     options = options or SourceOptions(bad_rows="skip")
     examples = open_examples(source, check=False, options=options)
-    limits = RowLimits(scale.context, scale.min_pixels, scale.max_pixels)
+    limits = RowLimits(sizes.context, sizes.min_pixels, sizes.max_pixels)
     own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
     gathered = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
     left_out = {
@@ -62,6 +62,6 @@ def open_demonstrations(
 
     def patched(image: Image.Image) -> PatchedImage:
         """What a batch takes, as bytes: a quarter of the memory while it waits."""
-        return patchify_bytes(image, model.vision, scale.min_pixels, scale.max_pixels)
+        return patchify_bytes(image, model.vision, sizes.min_pixels, sizes.max_pixels)
 
     return Trajectories(examples, chat, kept, tell if options.bad_rows == "skip" else None, patched)

@@ -62,8 +62,8 @@ def choose_teacher(
     """
     if opd == "reverse-kl" and (directory is None or server.url):
         raise UserError(
-            "--scale.learner.opd reverse-kl compares whole vocabularies, for which the teacher's weights must be here: "
-            "give --teacher DIR and no --teacher-server.url, or leave --scale.learner.opd at advantage"
+            "--sizes.learner.opd reverse-kl compares whole vocabularies, for which the teacher's weights must be here: "
+            "give --teacher DIR and no --teacher-server.url, or leave --sizes.learner.opd at advantage"
         )
     if not server.url:
         if server != TeacherServerConfig():
@@ -182,11 +182,11 @@ async def open_distillation(
     if teacher is None:
         yield Distillation(None, processes)
     elif isinstance(teacher, OwnBase):
-        yield Distillation(_scorer(model, None, rollouts.scale, samples, processes), processes, shares_base=True)
+        yield Distillation(_scorer(model, None, rollouts.sizes, samples, processes), processes, shares_base=True)
     elif not isinstance(teacher, TeacherServerConfig):
         yield Distillation(_local(teacher, model, rollouts, samples, processes), processes)
     else:
-        async with _client(teacher, model, rollouts.scale) as server:
+        async with _client(teacher, model, rollouts.sizes) as server:
             scorer = TeacherServer(server, teacher.in_flight, teacher.deadline)
             # All processes end if one can't reach it: one that goes on would wait for the others for ever.
             problems = [problem for problem in processes.gather(await _problem(scorer, rollouts.chat)) if problem]
@@ -198,23 +198,23 @@ async def open_distillation(
 def _local(
     path: str | Path, policy: Qwen3VLConfig, rollouts: RolloutEngines, samples: int, processes: Processes
 ) -> Teacher:
-    learn, scale = rollouts.scale.learner, rollouts.scale
+    learn, sizes = rollouts.sizes.learner, rollouts.sizes
     model, params, chat = load_model(path, learn.compute_dtype, processes.mesh)
     if learn.opd == "reverse-kl" and not reads_alike(model, policy):
         raise UserError(
             f"{path} cuts images or embeds tokens in another way than the policy, so the two can't read one batch, as "
-            "--scale.learner.opd reverse-kl needs: leave it at advantage."
+            "--sizes.learner.opd reverse-kl needs: leave it at advantage."
         )
     if chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
         raise UserError(f"{path} has another vocabulary than the policy: it can't score the policy's tokens.")
-    return _scorer(model, params, scale, samples, processes)
+    return _scorer(model, params, sizes, samples, processes)
 
 
 def _scorer(
-    model: Qwen3VLConfig, params: Params | None, scale: TrainingSizes, samples: int, processes: Processes
+    model: Qwen3VLConfig, params: Params | None, sizes: TrainingSizes, samples: int, processes: Processes
 ) -> LocalTeacher:
-    learn = scale.learner
-    packing = scale.pack(samples // processes.count // 2, processes.shards)
+    learn = sizes.learner
+    packing = sizes.pack(samples // processes.count // 2, processes.shards)
     return LocalTeacher(
         model,
         params,
@@ -226,7 +226,7 @@ def _scorer(
     )
 
 
-def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: TrainingSizes) -> GenerationServer:
+def _client(config: TeacherServerConfig, model: Qwen3VLConfig, sizes: TrainingSizes) -> GenerationServer:
     kind = {"sglang": SGLangServer, "vllm": VLLMServer}[config.kind]
     server = kind(
         config.url,
@@ -235,7 +235,7 @@ def _client(config: TeacherServerConfig, model: Qwen3VLConfig, scale: TrainingSi
         concurrency=config.in_flight,
         timeout=config.timeout,
         attempts=config.attempts,
-        prompts=PromptLimits(min_pixels=scale.min_pixels, max_pixels=scale.max_pixels),
+        prompts=PromptLimits(min_pixels=sizes.min_pixels, max_pixels=sizes.max_pixels),
     )
     server.adapter = config.model or None
     return server

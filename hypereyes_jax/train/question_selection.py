@@ -269,8 +269,8 @@ def rollout_seeds(seed: int, step: int, count: int) -> np.ndarray:
 
 def _policy_key(weights: str, rollouts: RolloutEngines, judge: Judge) -> str:
     """Digest of all that a try depends on beside its question: weights, sampling, rules of episodes, judge."""
-    scale = rollouts.scale
-    rules = [weights, to_jsonable(scale.sampling()), to_jsonable(scale.episode), scale.context, judge.name]
+    sizes = rollouts.sizes
+    rules = [weights, to_jsonable(sizes.sampling()), to_jsonable(sizes.episode), sizes.context, judge.name]
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 

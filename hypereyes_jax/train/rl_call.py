@@ -49,7 +49,7 @@ class _Call:
     settings: RlSettings
     reward: RewardConfig
     services: RlServices
-    scale: TrainingSizes
+    sizes: TrainingSizes
     rule: SelectionRule = field(default_factory=SelectionRule)
 
 
@@ -62,7 +62,7 @@ def rl(
     settings: RlSettings = RlSettings(),  # noqa: B008 - frozen
     reward: RewardConfig = RewardConfig(),
     services: RlServices = RlServices(),  # noqa: B008 - frozen
-    scale: TrainingSizes = MINIATURE_RL,
+    sizes: TrainingSizes = MINIATURE_RL,
     rule: SelectionRule = SelectionRule(),  # noqa: B008 - frozen
 ) -> TrainedPolicy:
     """Trains a policy as `hypereyes rl` does, on the default device; for meshes and hosts there is the command.
@@ -77,30 +77,30 @@ def rl(
       settings: what is tuned from run to run; the defaults are the miniature's.
       reward: what ranks the rollouts of a question, where `own.rewards` do not.
       services: settings of searches, judge and teacher; by default the miniature's world and exact comparison.
-      scale: sizes, and the rules of episodes; the default is the miniature's.
+      sizes: lengths, images, precision, slots, and the rules of episodes; the default is the miniature's.
       rule: which candidates are trained on.
 
     Raises:
       UserError: what the command would tell, in the same words.
     """
     given = open_questions(os.fspath(questions)) if isinstance(questions, str | os.PathLike) else list(questions)
-    call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, scale, rule)
+    call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, sizes, rule)
     out = Path(out)
     processes = Processes()
-    check_ahead(settings, scale.learner, processes.count)
+    check_ahead(settings, sizes.learner, processes.count)
     with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
         model, params, chat = load_model(checkpoint)
         check_routing_replay(settings, model)
-        engine = replace(scale.engine(), record_routes=settings.routing_replay == "sampler")
+        engine = replace(sizes.engine(), record_routes=settings.routing_replay == "sampler")
         engines = Engines.on_one_device(model, params, engine)
-        with RolloutEngines(engines, chat, scale) as rollouts, open_stages(processes) as stages:
+        with RolloutEngines(engines, chat, sizes) as rollouts, open_stages(processes) as stages:
             run = TrainingRun(directory, stages, processes)
             method = RlMethod(reward, own=own)
             asked = RlQuestions(given, rule)
             trained, adapters = _outside_of_loops(
                 lambda: train(run, rollouts, model, params, asked, settings, services, method)
             )
-        save_trained(directory, model, trained, adapters, os.fspath(checkpoint), scale, processes)
+        save_trained(directory, model, trained, adapters, os.fspath(checkpoint), sizes, processes)
         steps = [row for row in read_metrics(directory.file("metrics.jsonl")) if row["phase"] == "rl"]
     return TrainedPolicy(out / "model", steps)
 

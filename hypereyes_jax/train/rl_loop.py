@@ -87,7 +87,7 @@ class RlLoop:
         method: tuple[RlMethod, LoadedMethod],
     ):
         """`params` are used up: the state takes their buffers."""
-        scale = rollouts.scale
+        sizes = rollouts.sizes
         self._run, self._rollouts, self._model, self._settings = run, rollouts, model, settings
         self._directory, self._processes = run.directory, run.processes
         self._backend, self._judge, self._distillation = services
@@ -101,12 +101,12 @@ class RlLoop:
         if replays and not all(engine.settings.record_routes for engine in rollouts.engines.all):
             raise ValueError('routing_replay="sampler" needs engines with EngineConfig.record_routes')
         self._packing = replace(
-            scale.pack(samples, run.processes.shards),
-            weighting=scale.learner.reduction,
+            sizes.pack(samples, run.processes.shards),
+            weighting=sizes.learner.reduction,
             routes=routes if replays else None,
         )
         optimizer = replace(
-            scale.learner.optimizer,
+            sizes.learner.optimizer,
             learning_rate=settings.learning_rate,
             final_learning_rate=settings.learning_rate / 10,
             total_steps=settings.steps,
@@ -114,7 +114,7 @@ class RlLoop:
         if (own_pieces := records(optimizer)) and run.processes.first:
             write_json(run.directory.file(OPTIMIZER_RECORD), own_pieces)
         learn = replace(
-            scale.learner, optimizer=optimizer, opd_coef=settings.opd_coef, routing_replay=settings.routing_replay
+            sizes.learner, optimizer=optimizer, opd_coef=settings.opd_coef, routing_replay=settings.routing_replay
         )
         self._train_mode = learn.train
         self._monitor, self._finite = StepMonitor(model, learn.train), FiniteSteps()
@@ -139,7 +139,7 @@ class RlLoop:
         Raises RunStopped if the run was asked to stop, once what was done is saved.
         """
         settings = self._settings
-        keep = KeepPolicy(latest=self._rollouts.scale.keep_checkpoints)
+        keep = KeepPolicy(latest=self._rollouts.sizes.keep_checkpoints)
         with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
             restored = checkpoints.restore(self._state, self._run.resume_step)
             under_way: dict[str, Any] | None = None

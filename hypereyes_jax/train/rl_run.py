@@ -58,10 +58,10 @@ def train(
       UserError: too few candidates are left, the services that the selection needs do not work, or a user's own part
         of the method can't be used, or is not what it was when the run was begun.
     """
-    scale = rollouts.scale
-    loaded = load_method(method, scale.learner, scale.episode, settings.metrics)
+    sizes = rollouts.sizes
+    loaded = load_method(method, sizes.learner, sizes.episode, settings.metrics)
     if run.processes.first:
-        records = own_records(method, scale.learner, scale.episode, services.search, services.judge, settings.metrics)
+        records = own_records(method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics)
         keep_own_objects(run.directory, records)
     rollouts.equip(method.own.tools, method.own.prompt)
     return asyncio.run(_train(run, rollouts, model, params, questions, settings, services, (method, loaded)))
@@ -86,7 +86,7 @@ async def _train(
         judging(services.judge) as named_judge,
     ):
         judge = named_judge if own.judge is None else await own_judge(own.judge)
-        longest = rollouts.scale.prompt_tokens
+        longest = rollouts.sizes.prompt_tokens
 
         def tokens(question: Question) -> int:
             return rollouts.prompt_tokens(question, backend)

@@ -224,7 +224,7 @@ def check_ahead(
         GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
         if not learner.tis_cap:
             raise UserError(
-                "--settings.ahead trains on tokens that older weights sampled, which --scale.learner.tis-cap 0 leaves "
+                "--settings.ahead trains on tokens that older weights sampled, which --sizes.learner.tis-cap 0 leaves "
                 "unweighed: give a cap, like 2"
             )
         if exact:

@@ -50,7 +50,7 @@ class RolloutEngines:
     Args:
       engines: those of this process's devices, or a server; none in a process that follows.
       chat: renders messages to tokens.
-      scale: the rules of episodes and sampling.
+      sizes: the rules of episodes and sampling.
       copies: makes the engines' weights from the learner's on its mesh; None = they are the same arrays.
       workers: of this process's only engine, which lies on the devices of several processes.
       driver: this process's part of another one's engine, and that one.
@@ -60,14 +60,14 @@ class RolloutEngines:
         self,
         engines: Engines | ServerEngines,
         chat: ChatFormat,
-        scale: TrainingSizes,
+        sizes: TrainingSizes,
         copies: ReplicaWeights | None = None,
         workers: GroupDriver | None = None,
         driver: tuple[Device, GroupWorker] | None = None,
     ):
         self.engines = engines
         self.chat = chat
-        self.scale = scale
+        self.sizes = sizes
         self._copies = copies
         self._workers, self._driver = workers, driver
         self._kept_base: list[Any] | None = None  # copies of weights that do not train, beside a learner that does
@@ -81,7 +81,7 @@ class RolloutEngines:
         model: Qwen3VLConfig,
         params: Any,
         chat: ChatFormat,
-        scale: TrainingSizes,
+        sizes: TrainingSizes,
         copies: ReplicaWeights,
         processes: Processes,
         at_once: int,
@@ -101,21 +101,21 @@ class RolloutEngines:
         Raises UserError if the processes of a replica group can't reach each other.
         """
         link = connect(processes, _end)
-        slots = min(scale.slots, -(-at_once // len(copies.grid)))
-        settings = replace(replace(scale, slots=slots).engine(), record_routes=record_routes)
+        slots = min(sizes.slots, -(-at_once // len(copies.grid)))
+        settings = replace(replace(sizes, slots=slots).engine(), record_routes=record_routes)
         adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
         placed = list(zip(copies(params), adapters, copies.meshes, strict=True))
         if isinstance(link, GroupWorker):
             (own, own_lora, replica), *_ = placed
             device = Device(model, own, settings, lora=own_lora, mesh=replica)
-            made = cls(Engines([]), chat, scale, copies, driver=(device, link))
+            made = cls(Engines([]), chat, sizes, copies, driver=(device, link))
         else:
             shared_calls = None if link is None else link.shared_calls
             engines = [
                 Engine(model, own, settings, lora=own_lora, mesh=replica, shared_calls=shared_calls)
                 for own, own_lora, replica in placed
             ]
-            made = cls(Engines(engines), chat, scale, copies, link)
+            made = cls(Engines(engines), chat, sizes, copies, link)
         made._keeps_base = lora is not None and not copies.shares(params)
         return made
 
@@ -131,17 +131,17 @@ class RolloutEngines:
                 end.close(why)
 
     def equip(self, tools: Sequence[Tool], prompt: PromptFunction | None) -> None:
-        """Gives the episodes tools and a system prompt beside those that the scale's rules name."""
+        """Gives the episodes tools and a system prompt beside those that the rules of the sizes name."""
         self._tools, self._prompt = tuple(tools), prompt
 
     def episode(self, question: Question, backend: SearchBackend) -> Episode:
         """A question as it is played."""
-        return Episode(question, backend, self.scale.episode, self._tools, self._prompt)
+        return Episode(question, backend, self.sizes.episode, self._tools, self._prompt)
 
     def prompt_tokens(self, question: Question, backend: SearchBackend) -> int:
         """The length of a question as an episode begins, visual tokens counted one by one."""
         episode = self.episode(question, backend)
-        return self.scale.tokens([self.chat.prompt(episode.system, episode.prompt())])
+        return self.sizes.tokens([self.chat.prompt(episode.system, episode.prompt())])
 
     def suspend(self) -> None:
         """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
@@ -241,7 +241,7 @@ class RolloutEngines:
     ) -> list[Trajectory]:
         """One episode a question, as `play`, with a generator that is running."""
         episodes = [self.episode(question, backend) for question in questions]
-        sampling = self.scale.sampling(evaluation)
+        sampling = self.sizes.sampling(evaluation)
         return await run_episodes(generator, episodes, self.chat, sampling, seeds, on_end=on_end, timeline=timeline)
 
     async def play(

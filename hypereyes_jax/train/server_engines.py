@@ -33,7 +33,7 @@ _FOLDER = "sampler-adapters"
 _KEPT = 2  # versions on disk: a server may read the one before while the next is written
 
 
-def check_sampler_server(config: SamplerServerConfig, scale: TrainingSizes) -> None:
+def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> None:
     """Raises UserError for a server that can't sample for this training, or settings of one without its address."""
     if not config.url:
         if config != SamplerServerConfig():
@@ -41,16 +41,16 @@ def check_sampler_server(config: SamplerServerConfig, scale: TrainingSizes) -> N
         return
     if urlsplit(config.url).scheme not in ("http", "https") or not urlsplit(config.url).netloc:
         raise UserError(f"--sampler-server.url {config.url} is no address like http://host:30000")
-    if scale.learner.train != "lora":
+    if sizes.learner.train != "lora":
         raise UserError(
-            "a sampler's server is sent adapters, not whole weights: add --scale.learner.train lora, or leave "
+            "a sampler's server is sent adapters, not whole weights: add --sizes.learner.train lora, or leave "
             "--sampler-server.url out"
         )
     wanted = _told(config.kind)
-    if scale.top_p < 1 and scale.learner.tis_cap and scale.learner.tis_against != wanted:
+    if sizes.top_p < 1 and sizes.learner.tis_cap and sizes.learner.tis_against != wanted:
         raise UserError(
-            f"with top-p {scale.top_p:g}, {config.kind} tells log-probs of one distribution only: give "
-            f"--scale.learner.tis-against {wanted}"
+            f"with top-p {sizes.top_p:g}, {config.kind} tells log-probs of one distribution only: give "
+            f"--sizes.learner.tis-against {wanted}"
         )
 
 
@@ -70,23 +70,23 @@ class ServerEngines:
         self,
         config: SamplerServerConfig,
         model: Qwen3VLConfig,
-        scale: TrainingSizes,
+        sizes: TrainingSizes,
         directory: RunDirectory,
         processes: Processes,
     ):
-        self._config, self._model, self._scale = config, model, scale
+        self._config, self._model, self._sizes = config, model, sizes
         self._folder, self._processes = directory.file(_FOLDER).resolve(), processes
         self._sampler, self._pusher = self._client(), self._client()
         self.all: list[Any] = []  # none is here
 
     def _client(self) -> GenerationServer:
-        config, scale = self._config, self._scale
+        config, sizes = self._config, self._sizes
         kind = {"sglang": SGLangServer, "vllm": VLLMServer}[config.kind]
         return kind(
             config.url,
             self._model,
             api_key=os.environ.get(config.key_env, ""),
-            prompts=PromptLimits(scale.context, scale.episode.max_images, scale.min_pixels, scale.max_pixels),
+            prompts=PromptLimits(sizes.context, sizes.episode.max_images, sizes.min_pixels, sizes.max_pixels),
             concurrency=config.in_flight,
             timeout=config.timeout,
             attempts=config.attempts,

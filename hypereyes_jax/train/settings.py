@@ -34,7 +34,7 @@ class RlSettings:
     opd_coef: float = MINIATURE.learner.opd_coef
     """Weight of on-policy distillation on failed rollouts; 0 leaves it out."""
     lora_rank: int = AdapterConfig.rank
-    """Rank of the adapters, where --scale.learner.train is lora."""
+    """Rank of the adapters, where --sizes.learner.train is lora."""
     lora_alpha: float = AdapterConfig.alpha
     """Alpha of the adapters: what they add is multiplied with alpha / rank."""
     ahead: int = 0

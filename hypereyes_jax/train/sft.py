@@ -46,10 +46,10 @@ def train(
     chat: ChatFormat,
     demonstrations: str | Path,
     settings: SftSettings,
-    scale: TrainingSizes = MINIATURE_SFT,
+    sizes: TrainingSizes = MINIATURE_SFT,
     options: SourceOptions | None = None,
 ) -> tuple[Params, Lora | None]:
-    """The base weights as they were, and the trained adapters; or trained weights and None, as the scale says.
+    """The base weights as they were, and the trained adapters; or trained weights and None, as the sizes say.
 
     Args:
       demonstrations: any source of them; rows that can't be used are left out and named unless `options` refuse them.
@@ -57,7 +57,7 @@ def train(
     Raises UserError for too few demonstrations.
     """
     processes, directory = run.processes, run.directory
-    trajectories = open_demonstrations(demonstrations, chat, model, scale, processes, run.stages.console, options)
+    trajectories = open_demonstrations(demonstrations, chat, model, sizes, processes, run.stages.console, options)
     steps = len(trajectories) * settings.epochs // settings.batch
     if not steps:
         raise UserError(
@@ -65,7 +65,7 @@ def train(
             "more of them, or a lower --settings.batch"
         )
     optimizer = replace(
-        scale.learner.optimizer,
+        sizes.learner.optimizer,
         learning_rate=settings.learning_rate,
         final_learning_rate=settings.learning_rate / 10,
         warmup_steps=max(1, steps // 20),
@@ -73,8 +73,8 @@ def train(
     )
     if (own_pieces := records(optimizer)) and processes.first:
         write_json(directory.file(OPTIMIZER_RECORD), own_pieces)
-    learner = make_learner(model, replace(scale.learner, optimizer=optimizer), processes.mesh)
-    mode, make_adapters = scale.learner.train, None
+    learner = make_learner(model, replace(sizes.learner, optimizer=optimizer), processes.mesh)
+    mode, make_adapters = sizes.learner.train, None
     if mode == "lora":
         rules = adapter_rules(settings.lora_rank, settings.lora_alpha, settings.dropout)
         make_adapters = partial(init_lora, config=model, lora_config=rules)
@@ -83,7 +83,7 @@ def train(
     threads = settings.loader_threads or min(8, os.cpu_count() or 1)
     pipeline = PipelineConfig(settings.batch, settings.epochs, settings.seed, workers=threads)
     weighting: Weighting = "token-mean" if settings.weighting == "token" else "sequence-mean"
-    packing = replace(scale.pack(settings.batch // processes.count, processes.shards), weighting=weighting)
+    packing = replace(sizes.pack(settings.batch // processes.count, processes.shards), weighting=weighting)
 
     def prepare(group: list[Sequence[Chunk]]) -> Any:
         samples = [sft_sample(chunks) for chunks in group]
@@ -94,7 +94,7 @@ def train(
     with (
         contextlib.closing(trajectories),
         contextlib.closing(batches),
-        Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=scale.keep_checkpoints)) as checkpoints,
+        Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=sizes.keep_checkpoints)) as checkpoints,
     ):
         restored = checkpoints.restore(state, run.resume_step)
         if restored is not None:

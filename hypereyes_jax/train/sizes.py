@@ -1,4 +1,4 @@
-"""How large a training is: lengths, images, precision, slots. One scale for the miniature, one for each paper recipe.
+"""How large a training is: lengths, images, precision, slots. The miniature has its own, and so has each paper recipe.
 
 What a person tunes from run to run (steps, batch, learning rate) is in the settings of `sft` and `rl`; what follows
 from the model and the paper's episodes is here.
@@ -153,18 +153,18 @@ MINIATURE_RL = replace(
 MINIATURE_SFT = replace(MINIATURE_RL, learner=LearnerConfig(train="lora"))
 
 
-def sized_for(scale: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
-    """The scale with the sizes of engines and the recomputation known to fit on a mesh, unless others were chosen."""
+def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
+    """These sizes with the engines and the recomputation known to fit on a mesh, unless others were chosen."""
     if recipe not in RECIPES:
-        return scale
+        return sizes
     default = sizes_of(RECIPES[recipe])
-    if (recipe, mesh) in FULL_REMAT and scale.learner.remat == default.learner.remat:
-        scale = replace(scale, learner=replace(scale.learner, remat="full"))
+    if (recipe, mesh) in FULL_REMAT and sizes.learner.remat == default.learner.remat:
+        sizes = replace(sizes, learner=replace(sizes.learner, remat="full"))
     if (recipe, mesh) not in ENGINE_SIZES:
-        return scale
+        return sizes
     known = asdict(ENGINE_SIZES[recipe, mesh])
-    chosen = any(getattr(scale, name) != getattr(default, name) for name in known)
-    return scale if chosen else replace(scale, **known)
+    chosen = any(getattr(sizes, name) != getattr(default, name) for name in known)
+    return sizes if chosen else replace(sizes, **known)
 
 
 def known_recipe(name: str, stage: str) -> Recipe:
@@ -176,26 +176,26 @@ def known_recipe(name: str, stage: str) -> Recipe:
 
 
 def refuse_adapter_settings(
-    scale: TrainingSizes, given: SftSettings | RlSettings, default: SftSettings | RlSettings
+    sizes: TrainingSizes, given: SftSettings | RlSettings, default: SftSettings | RlSettings
 ) -> None:
     """Raises UserError for settings of adapters where none train."""
-    if scale.learner.train == "lora":
+    if sizes.learner.train == "lora":
         return
     for name in ("lora_rank", "lora_alpha", "dropout"):
         if getattr(given, name, None) != getattr(default, name, None):
             raise UserError(
                 f"--settings.{name.replace('_', '-')} is of adapters, and the weights themselves are trained: give "
-                "--scale.learner.train lora, too"
+                "--sizes.learner.train lora, too"
             )
 
 
-def refuse_settings(scale: TrainingSizes, default: TrainingSizes) -> None:
-    """Raises UserError if a scale was given what belongs to the settings, which would be ignored."""
+def refuse_settings(sizes: TrainingSizes, default: TrainingSizes) -> None:
+    """Raises UserError if the sizes were given what belongs to the settings, which would be ignored."""
     for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
-        if getattr(scale.learner.optimizer, name) != getattr(default.learner.optimizer, name):
-            given = f"--scale.learner.optimizer.{name.replace('_', '-')}"
+        if getattr(sizes.learner.optimizer, name) != getattr(default.learner.optimizer, name):
+            given = f"--sizes.learner.optimizer.{name.replace('_', '-')}"
             raise UserError(f"{given} follows from the settings: give --settings.learning-rate, or the steps there")
-    if scale.learner.opd_coef != default.learner.opd_coef:
-        raise UserError("give the weight of distillation as --settings.opd-coef, not --scale.learner.opd-coef")
-    if scale.learner.routing_replay != default.learner.routing_replay:
-        raise UserError("give --settings.routing-replay, not --scale.learner.routing-replay")
+    if sizes.learner.opd_coef != default.learner.opd_coef:
+        raise UserError("give the weight of distillation as --settings.opd-coef, not --sizes.learner.opd-coef")
+    if sizes.learner.routing_replay != default.learner.routing_replay:
+        raise UserError("give --settings.routing-replay, not --sizes.learner.routing-replay")

@@ -62,7 +62,7 @@ class StepMonitor:
         _LOG.log(
             logging.INFO if self._devices[0].platform == "cpu" else logging.WARNING,
             f"a step is larger than planned and compiles another program: {form}, planned {form}. Plan it with "
-            "`hypereyes plan --scale.row-images %d`, and give the same here to compile one program for all steps.",
+            "`hypereyes plan --sizes.row-images %d`, and give the same here to compile one program for all steps.",
             *found, *planned, -(-images // rows),
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ TARGETS = [
     Target(
         "sft",
         f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}} --settings.batch 1 "
-        "--settings.epochs 1 --settings.checkpoint-every 2 --scale.shard-rows 1",
+        "--settings.epochs 1 --settings.checkpoint-every 2 --sizes.shard-rows 1",
         ("data",),
     ),
 ]

@@ -38,9 +38,9 @@ COMMANDS = {
     "eval": f"eval {BASE} --out {{out}}/eval --splits heldout --questions 1 --slots 1 --search in-process",
     "ask": "ask {data}/picture.png Which? --model-url http://127.0.0.1:9/v1 --model m --out {out}/ask.jsonl",
     "sft": f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}}/sft "
-    "--settings.batch 1 --settings.epochs 1 --scale.shard-rows 1",
+    "--settings.batch 1 --settings.epochs 1 --sizes.shard-rows 1",
     "rl": f"rl --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}}/rl --settings.steps 1 "
-    "--settings.prompts 1 --settings.group 2 --settings.search in-process --settings.latency 0 --scale.slots 2",
+    "--settings.prompts 1 --settings.group 2 --settings.search in-process --settings.latency 0 --sizes.slots 2",
     "quickstart": "quickstart --smoke --out {out}/quickstart",
     "collect": "collect {data}/rl.jsonl --out {out}/collect --model-url http://127.0.0.1:9/v1 --model m",
 }

@@ -49,12 +49,12 @@ def test_what_is_printed_of_every_recipe_reads_back_as_the_same_settings(recipe,
 def test_values_of_every_kind_come_back_as_they_were(ran, tmp_path):
     words = (
         "rl hypereyes_8b_rl_lora --checkpoint c --questions q --mesh fsdp=8 --references refs.json --eval-questions e "
-        "--settings.learning-rate 1.5e-7 --settings.search-mode replay-strict --scale.extend-rows 1 2 --scale.replica-"
-        "devices 2 --reward.functions a.py:f*0.5 --scale.learner.dual-clip None --search.service retriever --exact"
+        "--settings.learning-rate 1.5e-7 --settings.search-mode replay-strict --sizes.extend-rows 1 2 --sizes.replica-"
+        "devices 2 --reward.functions a.py:f*0.5 --sizes.learner.dual-clip None --search.service retriever --exact"
     ).split()
     config = ran(*words)
     assert config.settings.search_mode is StoreMode.REPLAY
-    assert config.scale.learner.dual_clip is None
+    assert config.sizes.learner.dual_clip is None
     (tmp_path / "all.yaml").write_text(config_text("rl", config))
     assert ran("rl", "--config", tmp_path / "all.yaml") == config
 
@@ -72,13 +72,13 @@ def test_a_recipe_of_one_s_own_is_a_file_over_another(ran, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
         "recipe: hypereyes_2b_rl_lora\ncheckpoint: there\nsettings: {steps: 7, learning_rate: 2e-5}\n"
-        "scale:\n  learner: {clip_high: 0.3}\n"
+        "sizes:\n  learner: {clip_high: 0.3}\n"
     )
     config = ran("rl", "--config", file, "--questions", "q")
     default = RlConfig.of("hypereyes_2b_rl_lora")
     assert (config.checkpoint, config.questions, config.settings.learning_rate) == ("there", "q", 2e-5)
-    learner = replace(default.scale.learner, clip_high=0.3)
-    assert config.scale == replace(default.scale, learner=learner)
+    learner = replace(default.sizes.learner, clip_high=0.3)
+    assert config.sizes == replace(default.sizes, learner=learner)
     assert config.settings == replace(default.settings, steps=7, learning_rate=2e-5)
 
 

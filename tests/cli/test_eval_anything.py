@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from hypereyes_jax.cli import main as cli
-from hypereyes_jax.cli.eval import EvalConfig, _scale
+from hypereyes_jax.cli.eval import EvalConfig, _sizes
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.eval.metrics import cost_aware_score
@@ -102,16 +102,16 @@ def test_what_would_be_ignored_is_refused(words, message, capsys):
 
 
 def test_sizes_are_the_recipes_unless_given():
-    small = _scale(EvalConfig("c"))
+    small = _sizes(EvalConfig("c"))
     assert (small.slots, small.context, small.turn_tokens, small.learner.compute_dtype) == (32, 1024, 256, "float32")
-    paper = _scale(EvalConfig("c", web=SearchConfig(service="retriever")))
+    paper = _sizes(EvalConfig("c", web=SearchConfig(service="retriever")))
     assert (paper.context, paper.turn_tokens, paper.max_pixels) == (38_912, 1_524, 1_200 * 32**2)
     assert (paper.learner.compute_dtype, paper.episode.max_turns) == ("bfloat16", 9)
     given = EvalConfig(
         "c", recipe="hypereyes_2b_rl", context=4096, slots=3, dtype="float32", max_new_tokens=9,
         episode=EpisodeConfig(max_turns=19, max_rounds=18),
     )  # fmt: skip
-    found = _scale(given)
+    found = _sizes(given)
     engine = found.engine()
     assert (engine.slots, engine.context, engine.kv, engine.max_prompt_tokens) == (3, 4096, "float32", 4096)
     assert (found.turn_tokens, found.episode.max_turns, found.episode.max_rounds) == (9, 19, 18)

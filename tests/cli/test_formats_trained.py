@@ -147,7 +147,7 @@ def test_every_format_of_conversations_is_checked_and_trained_on_for_two_steps(n
     assert ": 4 demonstrations" in said
     assert "images: 1.0 a row" in said
     assert "What is wrong: nothing" in said
-    sizes = "--settings.batch 2 --settings.epochs 1 --scale.shard-rows 1"
+    sizes = "--settings.batch 2 --settings.epochs 1 --sizes.shard-rows 1"
     words = f"sft --checkpoint {BASE} --demonstrations {source} --out {pictures / 'run'} {sizes}"
     assert main(words.split()) == 0
     rows = [json.loads(line) for line in (pictures / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -163,10 +163,10 @@ def test_full_sft_goes_on_to_the_bit_and_writes_no_adapter(pictures):
 
     source = json_lines(pictures, swift)
     sizes = (
-        "--settings.batch 2 --settings.epochs 1 --settings.checkpoint-every 1 --scale.shard-rows 1 "
+        "--settings.batch 2 --settings.epochs 1 --settings.checkpoint-every 1 --sizes.shard-rows 1 "
         "--settings.save-every 1"
     )
-    full = "--scale.learner.train full --settings.learning-rate 1e-4"
+    full = "--sizes.learner.train full --settings.learning-rate 1e-4"
     words = f"sft --checkpoint {BASE} --demonstrations {source} --out {pictures / 'run'} {sizes} {full}".split()
     assert main(words) == 0
     assert not (pictures / "run" / "adapter").exists()
@@ -195,7 +195,7 @@ def test_rl_trains_for_two_steps_on_a_foreign_file_of_questions(pictures):
     pq.write_table(pa.Table.from_pylist(rows), source)
     sizes = (
         "--settings.steps 2 --settings.prompts 2 --settings.group 2 --settings.search in-process "
-        "--settings.latency 0 --scale.slots 4 --scale.shard-rows 2 --scale.context 512"
+        "--settings.latency 0 --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512"
     )
     words = f"rl --checkpoint {BASE} --questions {source} --select no --out {pictures / 'rl'} {sizes}"
     assert main(words.split()) == 0

@@ -39,7 +39,7 @@ def test_a_finished_model_is_pushed_with_its_card(run, monkeypatch, capsys):
 )
 def test_what_cannot_be_pushed_is_said(run, capsys, words, message):
     settings = {"learner": {"train": "full", "compute_dtype": "float32"}, "min_pixels": 1, "max_pixels": 2}
-    saved = {"command": "rl", "config": {"checkpoint": "org/base", "scale": settings}}
+    saved = {"command": "rl", "config": {"checkpoint": "org/base", "sizes": settings}}
     (run / "config.json").write_text(json.dumps(saved))
     assert cli.main(["push", str(run), *words]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")

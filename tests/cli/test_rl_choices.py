@@ -46,10 +46,10 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     questions = world_questions(World.load(), "seen", 2, 5)
     write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
     model, params, chat = load_model(ASSETS / "base")
-    scale = replace(MINIATURE_RL, learner=learner)
-    engine = replace(replace(scale, slots=4, context=512).engine(), **ENGINE)
+    sizes = replace(MINIATURE_RL, learner=learner)
+    engine = replace(replace(sizes, slots=4, context=512).engine(), **ENGINE)
     with Stages() as stages:
-        rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, scale)
+        rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, sizes)
         run, services = TrainingRun(directory, stages), RlServices(teacher=teacher)
         rl_run.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
     return {
@@ -138,9 +138,9 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         ("--reward.trace.band 0.5", "the band at least 1"),
         ("--reward.trace.efficient-high 0", "a set's high is at least its low"),
         ("--reward.trace.format-failure -1", "no readable answer counts -0.5"),
-        ("--scale.learner.opd reverse-kl", "give --teacher DIR"),
+        ("--sizes.learner.opd reverse-kl", "give --teacher DIR"),
         (
-            "--scale.learner.opd reverse-kl --teacher-server.url http://h:1 --teacher-server.temperature 0.8",
+            "--sizes.learner.opd reverse-kl --teacher-server.url http://h:1 --teacher-server.temperature 0.8",
             "and no --teacher-server.url",
         ),
     ],

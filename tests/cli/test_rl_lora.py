@@ -21,8 +21,8 @@ from hypereyes_jax.train.rl_loop import RlLoop
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 SIZES = (
     "--settings.steps 2 --settings.prompts 1 --settings.group 4 --settings.checkpoint-every 1 --settings.latency 0 "
-    "--settings.search in-process --scale.slots 4 --scale.shard-rows 2 --scale.context 512 --exact "
-    "--scale.learner.train lora --settings.lora-rank 4 --settings.lora-alpha 8 --settings.opd-coef 0.5"
+    "--settings.search in-process --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512 --exact "
+    "--sizes.learner.train lora --settings.lora-rank 4 --settings.lora-alpha 8 --settings.opd-coef 0.5"
 )
 
 
@@ -76,5 +76,5 @@ def test_settings_of_adapters_without_adapters_are_refused(capsys):
     words = "rl --checkpoint c --questions q --settings.lora-rank 3"
     assert main(words.split()) == 2
     assert "--settings.lora-rank is of adapters" in capsys.readouterr().err
-    assert main("sft --checkpoint c --demonstrations d --scale.learner.train full --settings.dropout 0.5".split()) == 2
+    assert main("sft --checkpoint c --demonstrations d --sizes.learner.train full --settings.dropout 0.5".split()) == 2
     assert "--settings.dropout is of adapters" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_
     write_json(tmp_path / "references.json", {question.id: [2, 4] for question in questions})
     words = [
         *f"rl --exact --checkpoint {BASE} --settings.steps 4 --settings.prompts 1 --settings.group 2".split(),
-        *"--scale.slots 2 --scale.context 512 --settings.checkpoint-every 1000".split(),
+        *"--sizes.slots 2 --sizes.context 512 --settings.checkpoint-every 1000".split(),
         *f"--questions {tmp_path / 'questions.jsonl'} --references {tmp_path / 'references.json'}".split(),
         *f"--search.service serve-world --search.url {service.url}".split(),
         *"--search.policy.attempts 1 --search.policy.breaker-failures 1000 --settings.outages.share 0.9".split(),

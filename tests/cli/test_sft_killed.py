@@ -19,7 +19,7 @@ COMMAND = [
     "-c",
     "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())",
     *f"sft --checkpoint {resources.files('hypereyes_jax.assets') / 'base'}".split(),
-    *"--settings.batch 1 --settings.epochs 1 --settings.checkpoint-every 3 --scale.shard-rows 1".split(),
+    *"--settings.batch 1 --settings.epochs 1 --settings.checkpoint-every 3 --sizes.shard-rows 1".split(),
 ]
 
 

@@ -22,10 +22,10 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 
 BASE = resources.files("hypereyes_jax.assets") / "base"
 MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
-SFT = f"sft --checkpoint {BASE} --settings.batch 1 --settings.epochs 1 --scale.shard-rows 1".split()
+SFT = f"sft --checkpoint {BASE} --settings.batch 1 --settings.epochs 1 --sizes.shard-rows 1".split()
 RL = [
     *f"rl --exact --checkpoint {BASE} --settings.steps 5 --settings.prompts 1 --settings.group 2".split(),
-    *"--settings.search in-process --settings.latency 0 --scale.slots 2 --scale.context 512".split(),
+    *"--settings.search in-process --settings.latency 0 --sizes.slots 2 --sizes.context 512".split(),
 ]
 
 

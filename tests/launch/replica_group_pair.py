@@ -138,9 +138,9 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
     processes = Processes(jax.process_index(), jax.process_count(), mesh).sharing_replicas(replica_groups(copies.grid))
     assert processes.replicas.drivers == [0]
     check_copies(copies, learned[0], params[0])
-    scale = SmallSizes(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
+    sizes = SmallSizes(**{f.name: getattr(MINIATURE_RL, f.name) for f in dataclasses.fields(MINIATURE_RL)})
     found: dict[str, list] = {"tokens": [], "logp": []}
-    with RolloutEngines.on_mesh(config, learned[0], None, scale, copies, processes, at_once=8) as rollouts:
+    with RolloutEngines.on_mesh(config, learned[0], None, sizes, copies, processes, at_once=8) as rollouts:
         befall(rollouts, fate)
         for version, weights in enumerate(learned):
             if version:

@@ -308,7 +308,7 @@ def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_pa
     together("rl", "--checkpoint", tmp_path / "pair" / "model", "--questions", data / "rl_candidates.jsonl",
              "--teacher", base.with_name("teacher"), "--out", tmp_path / "rl", "--settings.steps", 2,
              "--settings.prompts", 2, "--settings.group", 4, "--settings.search", "in-process",
-             "--settings.latency", 0, "--settings.checkpoint-every", 1, "--scale.replica-devices", 2,
+             "--settings.latency", 0, "--settings.checkpoint-every", 1, "--sizes.replica-devices", 2,
              devices=1)  # fmt: skip
     assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
     assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]
@@ -333,8 +333,8 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     base, data = ROOT / "hypereyes_jax" / "assets" / "base", tmp_path / "data"
     small_moe(tmp_path / "moe", base)
     finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
-    sizes = ("--mesh", "cpu_8", "--scale.context", 768, "--scale.row-images", 2, "--scale.min-pixels", 1024,
-             "--scale.max-pixels", 48 * 1024, "--scale.learner.compute-dtype", "float32")  # fmt: skip
+    sizes = ("--mesh", "cpu_8", "--sizes.context", 768, "--sizes.row-images", 2, "--sizes.min-pixels", 1024,
+             "--sizes.max-pixels", 48 * 1024, "--sizes.learner.compute-dtype", "float32")  # fmt: skip
     tuned = ("sft", "hypereyes_30b_sft", *sizes, "--checkpoint", tmp_path / "moe", "--demonstrations",
              data / "demonstrations.jsonl", "--settings.batch", 8, "--settings.dropout", 0.0,
              "--settings.learning-rate", 1e-3)  # fmt: skip
@@ -352,8 +352,8 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     (out / SELECTION).write_text(json.dumps({name: [2, 4] for name in chosen}))
     rl = ("rl", "hypereyes_30b_rl", "--accept-miniature", *sizes, "--checkpoint", tmp_path / "pair" / "model",
           "--questions", data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--settings.steps", 2,
-          "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--scale.slots", 4,
-          "--scale.turn-tokens", 24, "--settings.learning-rate", 1e-3)  # fmt: skip
+          "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--sizes.slots", 4,
+          "--sizes.turn-tokens", 24, "--settings.learning-rate", 1e-3)  # fmt: skip
     together(*rl, "--out", out, devices=4)
     # A random model answers nothing: every rollout fails, and distillation is the only signal.
     trained = load_file(out / "model" / "model.safetensors")
@@ -365,9 +365,9 @@ def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
     assert {path.name for path in out.glob("timeline*")} == {"timeline-rl.json", "timeline-rl-1.json"}
 
     # One replica over both processes: its first one plays all, and what it played is trained on by both.
-    spanning = (*rl, "--scale.replica-devices", 8, "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
+    spanning = (*rl, "--sizes.replica-devices", 8, "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
                 # where a gradient is rounding alone, Adam would step as far as where it is not
-                "--scale.learner.optimizer.eps", 1e-4)  # fmt: skip
+                "--sizes.learner.optimizer.eps", 1e-4)  # fmt: skip
     for name in ("spanning", "spanning_alone"):
         (tmp_path / name).mkdir()
         (tmp_path / name / SELECTION).write_text((out / SELECTION).read_text())

@@ -81,7 +81,7 @@ def test_pieces_of_one_s_own_are_called_with_the_settings_and_kept_with_their_so
         ({"name": "lion", "options": ("b2=os",)}, "'os' is no value of b2"),
         ({"options": ("b2=1",)}, "adamw takes its options from the settings"),
         ({"schedule_options": ("power=1",)}, "the schedule cosine takes no"),
-        ({"name": "lion", "muon_learning_rate": 0.1}, "leave --scale.learner.optimizer.muon-learning-rate out"),
+        ({"name": "lion", "muon_learning_rate": 0.1}, "leave --sizes.learner.optimizer.muon-learning-rate out"),
         ({"schedule": "hypereyes_jax.configs.training:PackConfig"}, "a schedule is a function of the step"),
         ({"name": "builtins:print"}, "an optimizer is an optax.GradientTransformation"),
     ],
@@ -92,6 +92,6 @@ def test_what_there_is_none_of_is_refused_with_what_to_write(changes, message):
 
 
 def test_a_wrong_name_is_told_before_anything_is_loaded(capsys):
-    words = "rl --checkpoint gone --questions gone --scale.learner.optimizer.name lions"
+    words = "rl --checkpoint gone --questions gone --sizes.learner.optimizer.name lions"
     assert main(words.split()) == 2
     assert "Did you mean lion?" in capsys.readouterr().err

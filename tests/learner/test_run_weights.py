@@ -25,9 +25,9 @@ BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 
 def run_of(path, command, train, trainables):
     """A run directory as the commands leave it, with a checkpoint for each of `trainables` by step."""
-    scale = {"learner": {"train": train, "compute_dtype": "float32"}, "min_pixels": 1024, "max_pixels": 49152}
+    sizes = {"learner": {"train": train, "compute_dtype": "float32"}, "min_pixels": 1024, "max_pixels": 49152}
     settings = {"lora_rank": 2, "lora_alpha": 8.0}
-    config = {"checkpoint": str(BASE), "scale": scale, "settings": settings}
+    config = {"checkpoint": str(BASE), "sizes": sizes, "settings": settings}
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"command": command, "config": config}))
     _, params, _ = load_model(BASE)

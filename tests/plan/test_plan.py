@@ -108,7 +108,7 @@ def test_unknown_names_are_refused_with_those_there_are():
     [
         ("hypereyes_30b_sft --mesh cpu --teacher 30b-a3b", "--teacher is for RL"),
         ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is not a model: give 2b,"),
-        ("--mesh cpu hypereyes_30b_rl --scale.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
+        ("--mesh cpu hypereyes_30b_rl --sizes.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
         ("miniature --mesh cpu --search", "--search needs a mesh whose devices' memory is known"),
         ("x --mesh cpu", "no recipe 'x'"),
     ],
@@ -154,8 +154,8 @@ def planned(*words, recipe="miniature"):
 
 def test_what_is_given_as_for_training_is_planned(compiler):
     words = (
-        "--scale.context 512 --scale.shard-rows 2 --scale.row-samples 1 --scale.row-images 3 "
-        "--scale.learner.compute-dtype bfloat16 --scale.slots 5 --scale.extend-rows 2"
+        "--sizes.context 512 --sizes.shard-rows 2 --sizes.row-samples 1 --sizes.row-images 3 "
+        "--sizes.learner.compute-dtype bfloat16 --sizes.slots 5 --sizes.extend-rows 2"
     )
     found = planned(*words.split())
     (batch,) = compiler.batches
@@ -182,9 +182,9 @@ def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
     compiler.gib[program] = found.capacity_gib - beside - 1e-6
     assert planned("--teacher", "base").fits
     compiler.gib[program] += 2e-6
-    assert not planned("--teacher", "base", "--scale.slots", "8").fits
+    assert not planned("--teacher", "base", "--sizes.slots", "8").fits
     if program != "teacher's":
-        assert planned("--scale.slots", "8").fits  # without one
+        assert planned("--sizes.slots", "8").fits  # without one
 
 
 def test_a_teacher_is_told_of(compiler):
@@ -357,12 +357,12 @@ def test_the_settings_that_a_plan_names_give_the_engine_it_compiled():
     program = ProgramPlan("training step")
     train = TrainPlan(program, "attention", 256, 38_912, 1, *[1.0] * 7, {}, "compute", 0.0, 0.5, 0.5, fits=True)
     found = Plan("hypereyes_235b_rl", "v6e_256", 256, 30.0, True, train, engine)
-    (line,) = [line for line in render(found).splitlines() if "--scale" in line]
+    (line,) = [line for line in render(found).splitlines() if "--sizes" in line]
     words = line.partition(": ")[2].split()
     default = RlConfig.of("hypereyes_235b_rl")
-    scale = tyro.cli(RlConfig, args=["--checkpoint", "c", "--questions", "q", *words], default=default).scale
-    assert (scale.replica_devices, scale.slots, scale.extend_rows) == (64, 2, (1,))
-    assert scale.engine().extend_rows == (1,)
+    sizes = tyro.cli(RlConfig, args=["--checkpoint", "c", "--questions", "q", *words], default=default).sizes
+    assert (sizes.replica_devices, sizes.slots, sizes.extend_rows) == (64, 2, (1,))
+    assert sizes.engine().extend_rows == (1,)
     refused = render(replace(found, fits=False, refused="too many"))
     assert refused.splitlines()[-2:] == ["`hypereyes rl` refuses it: too many", "REFUSED"]
 

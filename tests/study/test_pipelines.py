@@ -32,9 +32,9 @@ def test_every_command_can_be_typed():
             module = importlib.import_module(f"hypereyes_jax.cli.{command.module}")
             read = tyro.cli(getattr(module, command.config), args=list(step.words[1:]))
             assert str(read.out) == step.words[-1]
-            if "--scale.episode.serial" in step.words:
-                assert read.scale.episode.serial
-    assert ("rl", "--scale.episode.serial") in seen
+            if "--sizes.episode.serial" in step.words:
+                assert read.sizes.episode.serial
+    assert ("rl", "--sizes.episode.serial") in seen
 
 
 def test_variants_share_base_data_sft_and_the_selection_of_questions_where_these_are_equal():
@@ -79,7 +79,7 @@ def test_each_ablation_says_what_it_leaves_out_in_its_commands():
     assert runs["vanilla-teacher"].split("--teacher ")[1].split()[0].endswith("assets/base")
     assert runs["full"].split("--teacher ")[1].split()[0].endswith("assets/teacher")
     assert "--select no" in runs["no-curation"]
-    assert "--scale.episode.serial" in runs["serial-only"]
+    assert "--sizes.episode.serial" in runs["serial-only"]
 
 
 def test_a_directory_is_named_after_its_command_wherever_the_study_lies():

@@ -25,7 +25,7 @@ MAPPING = {
 
 
 class Ruler:
-    """--scale.episode.tools own_parts.py:Ruler"""
+    """--sizes.episode.tools own_parts.py:Ruler"""
 
     name = "ruler"
     description = "measures an image of the question."

@@ -35,9 +35,9 @@ params = init_params(jax.random.key(0), config)
 placed = jax.device_put(params, param_shardings(config, mesh))
 processes = Processes(0, 1, mesh)
 fresh = fresh_adapters(config, placed, adapter_rules(2, 8.0), processes)
-scale = dataclasses.replace(MINIATURE_RL, slots=2, context=64, view_lengths=(64,), extend_rows=(2,))
+sizes = dataclasses.replace(MINIATURE_RL, slots=2, context=64, view_lengths=(64,), extend_rows=(2,))
 copies = ReplicaWeights(config, mesh, "float32", min(2, devices))
-rollouts = RolloutEngines.on_mesh(config, placed, None, scale, copies, processes, 4, fresh)
+rollouts = RolloutEngines.on_mesh(config, placed, None, sizes, copies, processes, 4, fresh)
 assert rollouts._keeps_base == (devices > 1)
 
 def trained(seed):

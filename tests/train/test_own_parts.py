@@ -84,8 +84,8 @@ def test_by_command(tmp_path, world):
         "--out", str(tmp_path / "run"), "--settings.steps", "2", "--settings.prompts", "1", "--settings.group", "4",
         "--reward.functions", f"{own}:frugal", "--judge.object", f"{own}:contains",
         "--search.service", "mapping", "--search.mapping", f"{own}:MAPPING",
-        "--scale.episode.tools", f"{own}:Ruler", "--scale.slots", "4", "--scale.context", "512",
-        "--scale.extend-rows", "4", "--scale.view-lengths", "512",
+        "--sizes.episode.tools", f"{own}:Ruler", "--sizes.slots", "4", "--sizes.context", "512",
+        "--sizes.extend-rows", "4", "--sizes.view-lengths", "512",
     ]  # fmt: skip
     assert main(words) == 0
     parts = {"reward": "frugal", "judge": "contains", "search mapping": "MAPPING", "tool": "Ruler"}
@@ -113,7 +113,7 @@ def test_by_python(tmp_path, world):
             tools=[part("Ruler")()],
         ),
         settings=SETTINGS,
-        scale=replace(MINIATURE_RL, **SHAPES),
+        sizes=replace(MINIATURE_RL, **SHAPES),
         rule=SelectionRule(select=False),
     )
     assert trained.model == tmp_path / "run" / "model"

@@ -63,7 +63,7 @@ def test_a_list_of_questions_is_selected_from_as_it_was():
 
 async def test_questions_that_state_their_reference_are_chosen_with_it_untried(source, tmp_path):
     class NoRollouts:
-        scale = MINIATURE_RL
+        sizes = MINIATURE_RL
 
         async def finish_plays(self):
             pass

@@ -43,10 +43,10 @@ def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys
     shortest = RolloutEngines(Engines([]), chat, MINIATURE_RL).prompt_tokens(
         questions[0], WorldBackend(World.load(passages=False))
     )
-    scale = replace(MINIATURE_RL, prompt_tokens=shortest)
+    sizes = replace(MINIATURE_RL, prompt_tokens=shortest)
     (tmp_path / SELECTION).write_text("{}")
     settings = RlSettings(prompts=1, search="in-process")
-    rollouts = RolloutEngines(Engines([]), chat, scale)
+    rollouts = RolloutEngines(Engines([]), chat, sizes)
     with Stages() as stages, pytest.raises(UserError, match=r"only 0 of 1 candidates .* within 5 tries, fewer"):
         rl_run.train(
             TrainingRun(RunDirectory(tmp_path), stages), rollouts, model, params, RlQuestions(questions), settings

@@ -37,7 +37,7 @@ class Judge:
 class Rollouts:
     """Plays by a table: the answer of each question's attempts, "down" for a search that fails."""
 
-    scale = MINIATURE_RL
+    sizes = MINIATURE_RL
 
     def __init__(self, answers):
         self.answers, self.played, self.rested = answers, [], 0

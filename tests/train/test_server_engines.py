@@ -94,11 +94,11 @@ def test_a_server_that_takes_no_adapter_ends_the_run_with_its_words(tmp_path):
 def test_servers_that_can_not_sample_for_a_training_are_refused():
     adapters = replace(MINIATURE_RL, learner=replace(MINIATURE_RL.learner, train="lora"))
     check_sampler_server(SamplerServerConfig("http://h:1"), adapters)
-    for config, scale, words in (
+    for config, sizes, words in (
         (SamplerServerConfig(in_flight=3), adapters, "add --sampler-server.url"),
         (SamplerServerConfig("h:1"), adapters, "no address"),
-        (SamplerServerConfig("http://h:1"), MINIATURE_RL, "--scale.learner.train lora"),
-        (SamplerServerConfig("http://h:1", "vllm"), adapters, "--scale.learner.tis-against truncated"),
+        (SamplerServerConfig("http://h:1"), MINIATURE_RL, "--sizes.learner.train lora"),
+        (SamplerServerConfig("http://h:1", "vllm"), adapters, "--sizes.learner.tis-against truncated"),
     ):
         with pytest.raises(UserError, match=words):
-            check_sampler_server(config, scale)
+            check_sampler_server(config, sizes)

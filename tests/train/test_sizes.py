@@ -34,17 +34,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", ["hypereyes_30b_rl", "hypereyes_235b_rl"])
 def test_rl_runs_the_papers_recipe(name):
     config, recipe = RlConfig.of(name), RECIPES[name]
-    settings, scale = config.settings, config.scale
+    settings, sizes = config.settings, config.sizes
     assert (settings.steps, settings.prompts, settings.group, settings.learning_rate) == (400, 32, 8, 1e-6)
-    assert (settings.checkpoint_every, scale.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
-    assert (config.eval_every, scale.eval_top_p) == (20, 0.7)
-    assert scale.learner == recipe.learner
-    assert scale.replica_devices == {"hypereyes_30b_rl": 0, "hypereyes_235b_rl": 8}[name]
-    engine, sampling = scale.engine(), scale.sampling()
+    assert (settings.checkpoint_every, sizes.keep_checkpoints, settings.opd_coef) == (20, 8, 0.05)
+    assert (config.eval_every, sizes.eval_top_p) == (20, 0.7)
+    assert sizes.learner == recipe.learner
+    assert sizes.replica_devices == {"hypereyes_30b_rl": 0, "hypereyes_235b_rl": 8}[name]
+    engine, sampling = sizes.engine(), sizes.sampling()
     assert (engine.slots, engine.context, engine.kv) == (64, 38_912, "bfloat16")
     assert (engine.max_prompt_tokens, engine.max_images, engine.max_pixels) == (15_000, 50, 1_200 * 32**2)
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.95, 1_524)
-    assert (scale.episode.max_turns, scale.episode.max_rounds, scale.episode.system) == (9, 8, None)
+    assert (sizes.episode.max_turns, sizes.episode.max_rounds, sizes.episode.system) == (9, 8, None)
 
 
 def test_sft_runs_the_papers_recipe():
@@ -52,20 +52,20 @@ def test_sft_runs_the_papers_recipe():
     settings = config.settings
     assert (settings.epochs, settings.batch, settings.learning_rate, settings.seed) == (1, 64, 1e-4, 42)
     assert (settings.lora_rank, settings.lora_alpha, settings.dropout) == (8, 32.0, 0.05)
-    assert (config.scale.context, config.scale.learner.train, config.scale.learner.remat) == (32_000, "lora", "full")
+    assert (config.sizes.context, config.sizes.learner.train, config.sizes.learner.remat) == (32_000, "lora", "full")
 
 
 def test_a_step_is_packed_as_it_is_planned():
-    pack = RlConfig.of("hypereyes_30b_rl").scale.pack(256 // 8, shards=8)  # one of 8 processes
+    pack = RlConfig.of("hypereyes_30b_rl").sizes.pack(256 // 8, shards=8)  # one of 8 processes
     assert (pack.rows, pack.shards, pack.row_tokens) == (8, 8, (38_912,))
     assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "uint8")
 
 
 def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
-    given = "--checkpoint c --questions q --settings.steps 7 --scale.slots 16 --scale.learner.clip-high 0.3".split()
+    given = "--checkpoint c --questions q --settings.steps 7 --sizes.slots 16 --sizes.learner.clip-high 0.3".split()
     config = tyro.cli(RlConfig, args=["hypereyes_30b_rl", *given], default=RlConfig.of("hypereyes_30b_rl"))
-    assert (config.settings.steps, config.scale.slots, config.scale.learner.clip_high) == (7, 16, 0.3)
-    assert (config.settings.prompts, config.scale.context) == (32, 38_912)
+    assert (config.settings.steps, config.sizes.slots, config.sizes.learner.clip_high) == (7, 16, 0.3)
+    assert (config.settings.prompts, config.sizes.context) == (32, 38_912)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
         ("sft --mesh gpu_8 --checkpoint c --demonstrations d", "mesh gpu_8 needs 8 devices, but there are 1"),
         ("rl --checkpoint c --questions q --eval-every 0", "--eval-every must be at least 1"),
         (
-            "rl --checkpoint c --questions q --scale.learner.optimizer.learning-rate 1",
+            "rl --checkpoint c --questions q --sizes.learner.optimizer.learning-rate 1",
             "give --settings.learning-rate",
         ),
     ],
@@ -89,8 +89,8 @@ def test_what_can_not_be_run_is_refused(words, message, capsys):
 
 @pytest.mark.parametrize(("recipe", "mesh"), ENGINE_SIZES)
 def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
-    scale, known = sizes_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
-    sized = sized_for(scale, recipe, mesh)
+    sizes, known = sizes_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
+    sized = sized_for(sizes, recipe, mesh)
     assert (sized.replica_devices, sized.slots, sized.extend_rows) == (
         known.replica_devices,
         known.slots,
@@ -101,9 +101,9 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     text = PRESETS[RECIPES[recipe].model].text
     parts, _ = replica_size(text, MESHES[mesh].size // hosts, hosts, known.replica_devices)
     assert SlotLayout(known.slots, parts).parts == parts  # they divide
-    for chosen in (replace(scale, slots=5), replace(scale, replica_devices=32), replace(scale, extend_rows=(2,))):
+    for chosen in (replace(sizes, slots=5), replace(sizes, replica_devices=32), replace(sizes, extend_rows=(2,))):
         assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
-    assert sized_for(scale, recipe, "h200_8x8") == scale
+    assert sized_for(sizes, recipe, "h200_8x8") == sizes
 
 
 def test_keys_and_values_are_kept_as_the_learner_computes_or_in_int8():
@@ -114,12 +114,12 @@ def test_keys_and_values_are_kept_as_the_learner_computes_or_in_int8():
 
 @pytest.mark.parametrize(("recipe", "mesh"), sorted(FULL_REMAT))
 def test_attention_is_computed_again_only_where_it_does_not_fit_unless_chosen(recipe, mesh):
-    scale = sizes_of(RECIPES[recipe])
-    assert scale.learner.remat == "attention"
-    assert sized_for(scale, recipe, mesh).learner.remat == "full"
-    chosen = replace(scale, learner=replace(scale.learner, remat="dots"))
+    sizes = sizes_of(RECIPES[recipe])
+    assert sizes.learner.remat == "attention"
+    assert sized_for(sizes, recipe, mesh).learner.remat == "full"
+    chosen = replace(sizes, learner=replace(sizes.learner, remat="dots"))
     assert sized_for(chosen, recipe, mesh).learner.remat == "dots"
-    assert sized_for(scale, recipe, "h20_8x8").learner.remat == "attention"
+    assert sized_for(sizes, recipe, "h20_8x8").learner.remat == "attention"
 
 
 def test_a_weight_of_distillation_beside_the_settings_is_refused():
@@ -152,11 +152,11 @@ def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path):
     asked = replace(
         RlConfig.of("hypereyes_30b_rl"), checkpoint=Path("c"), questions=tmp_path / "q", out=tmp_path / "run"
     )
-    assert sized_for(asked.scale, asked.recipe, "v6e_64") != asked.scale
+    assert sized_for(asked.sizes, asked.recipe, "v6e_64") != asked.sizes
     processes = begun(replace(asked, mesh="v6e_64"))
     open_run(processes, asked.out, "rl", replace(asked, mesh="h20_8x8"))
     saved = read_json(asked.out / "config.json")
-    assert saved["config"]["scale"] == to_jsonable(asked.scale)
+    assert saved["config"]["sizes"] == to_jsonable(asked.sizes)
     starts = [json.loads(line) for line in (asked.out / "starts.jsonl").read_text().splitlines()]
     assert [start["different"] for start in starts] == [{}, {"mesh": "h20_8x8"}]
 
@@ -172,8 +172,8 @@ def test_a_typo_in_a_path_leaves_no_directory_behind(tmp_path, monkeypatch):
 def test_a_run_goes_on_with_what_changes_no_number_made_so_far_and_with_nothing_else(tmp_path):
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
     processes = begun(config)
-    optimizer = replace(config.scale.learner.optimizer, moments_on_host=True)
-    scale = replace(config.scale, slots=3, replica_devices=2, extend_rows=(1,))
+    optimizer = replace(config.sizes.learner.optimizer, moments_on_host=True)
+    sizes = replace(config.sizes, slots=3, replica_devices=2, extend_rows=(1,))
     moved = replace(
         config,
         mesh="gpu_8",
@@ -182,14 +182,14 @@ def test_a_run_goes_on_with_what_changes_no_number_made_so_far_and_with_nothing_
         judge=replace(config.judge, url="http://elsewhere", model="other"),
         search=replace(config.search, url="http://elsewhere", policy=replace(config.search.policy, in_flight=3)),
         settings=replace(config.settings, steps=1000, checkpoint_every=7),
-        scale=replace(scale, learner=replace(scale.learner, optimizer=optimizer)),
+        sizes=replace(sizes, learner=replace(sizes.learner, optimizer=optimizer)),
     )
     open_run(processes, config.out, "rl", moved)
     different = json.loads((config.out / "starts.jsonl").read_text().splitlines()[-1])["different"]
     assert different["settings.steps"] == 1000
     assert different["judge.model"] == "other"
-    other = replace(config, scale=replace(config.scale, learner=replace(config.scale.learner, clip_high=0.5)))
-    with pytest.raises(UserError, match=r"other settings \(scale\.learner\.clip_high was 0\.28, is 0\.5\)"):
+    other = replace(config, sizes=replace(config.sizes, learner=replace(config.sizes.learner, clip_high=0.5)))
+    with pytest.raises(UserError, match=r"other settings \(sizes\.learner\.clip_high was 0\.28, is 0\.5\)"):
         open_run(processes, config.out, "rl", other)
     with pytest.raises(UserError, match=r"settings\.group was"):
         open_run(processes, config.out, "rl", replace(config, settings=replace(config.settings, group=2)))

@@ -70,7 +70,7 @@ def test_a_step_larger_than_planned_is_told_of_once_a_shape(caplog, monkeypatch,
     (record,) = caplog.records
     assert record.levelno == level
     assert "2 micro-batches of 2 rows with 6 rows of 256 patches, planned 2 micro-batches" in record.message
-    assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --scale.row-images 3`" in record.message
+    assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --sizes.row-images 3`" in record.message
     monitor.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
     assert len(caplog.records) == 2
 

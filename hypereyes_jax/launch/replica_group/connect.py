@@ -54,7 +54,7 @@ def _call(driver: int, addresses: list[str], port: int, word: bytes, own: int) -
     raise UserError(
         f"process {own} can't reach process {driver}, with which it shares a rollout replica, at port {port} of "
         f"{', '.join(addresses)}. Open the ports between the hosts, or use replicas of one host: "
-        "--scale.replica-devices."
+        "--sizes.replica-devices."
     )
 
 

@@ -30,17 +30,17 @@ def replica_size(text: TextConfig, a_process: int, processes: int, devices: int 
     if size <= a_process and a_process % size:
         raise ShardingError(
             f"a rollout replica of {size} devices does not divide a process's {a_process}: choose "
-            "--scale.replica-devices so that it does, or give a process more devices"
+            "--sizes.replica-devices so that it does, or give a process more devices"
         )
     if size > a_process and size % a_process:
         raise ShardingError(
             f"a rollout replica of {size} devices is not a whole number of processes, which have {a_process} each: "
-            "choose --scale.replica-devices so that it is"
+            "choose --sizes.replica-devices so that it is"
         )
     if processes % max(1, size // a_process):
         raise ShardingError(
             f"rollout replicas of {size // a_process} processes ({size} devices) do not share out the run's "
-            f"{processes} processes evenly: choose --scale.replica-devices so that they do"
+            f"{processes} processes evenly: choose --sizes.replica-devices so that they do"
         )
     tensor = math.gcd(size, text.num_key_value_heads)
     if size > tensor and not text.moe:
