@@ -28,12 +28,14 @@ from hypereyes_jax import miniature
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.configs.reward import BudgetConfig, RewardConfig
 from hypereyes_jax.env.judging.judges import ExactJudge
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import load_policy, runner
 from hypereyes_jax.train.rl_call import rl
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.types import RlServices
 
 WITHIN = 0.1  # of the target
 IN_A_ROW = 3
@@ -89,7 +91,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     before = asked(options.checkpoint, seen, None, seed, held_out=False)
     target = before[1] / 2
     settings = RlSettings(
-        steps=options.steps, prompts=options.prompts, latency=0.0, search="in-process", seed=seed,
+        steps=options.steps, prompts=options.prompts, seed=seed,
         checkpoint_every=options.steps, opd_coef=0.0, keep_groups=0,
     )  # fmt: skip
 
@@ -101,6 +103,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             seen,
             out,
             settings=settings,
+            services=RlServices(SearchConfig()),
             reward=reward,
             sizes=sizes,
             rule=SelectionRule(select=False),

@@ -9,6 +9,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.recipes import MINIATURE
 from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig, Paradigm
+from hypereyes_jax.env.search.config import SearchConfig
 
 VOCABULARY = 1024  # of the tokenizer, control tokens included
 CONTEXT = MINIATURE.context  # tokens of an episode, visual tokens included
@@ -25,6 +26,9 @@ EPISODE = EpisodeConfig(
     repeat_question=False,
     system="Answer by searching. image_search takes boxes, text_search takes queries: many at once.",
 )
+
+# Over real sockets, and as slow as a fast service, so that what hides the wait is measured.
+SEARCH = SearchConfig(transport="http", latency=0.2)
 
 # What the system prompt of another grounding paradigm says of its tools.
 _CROPS_APART = {

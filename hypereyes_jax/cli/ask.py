@@ -93,9 +93,10 @@ def run(config: AskConfig) -> None:
 async def _ask(config: AskConfig, console: Terminal) -> None:
     from hypereyes_jax.env.conversation import asked_after
     from hypereyes_jax.env.media.images import ImageError
-    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.services import check_search, connected
     from hypereyes_jax.env.web.urls import UrlError
 
+    check_search(config.search, SearchConfig())
     *sources, text = config.asked or ("",)
     if not text.strip():
         raise UserError("nothing is asked: give the images, if any, and then the question in quotes.")

@@ -107,9 +107,10 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
     from hypereyes_jax.data.grounding_judge import LlmGrounding
     from hypereyes_jax.env.judging.llm_judge import LlmJudge
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.services import SearchKeys, connected
+    from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
     from hypereyes_jax.runs.progress import Stages
 
+    check_search(config.search, SearchConfig())
     keys = SearchKeys.of(os.environ)
     async with (
         connected(config.search, keys) as search,

@@ -139,9 +139,10 @@ async def _collect(
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.data.collection.types import Spent
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.services import SearchKeys, connected
+    from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
     from hypereyes_jax.runs.progress import Stages
 
+    check_search(plan.search)
     asked = plan.filter_model
     async with (
         connected(plan.search, SearchKeys.of(os.environ)) as search,

@@ -10,9 +10,8 @@ hypereyes eval http://127.0.0.1:8000/v1 --model NAME --questions FILE           
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode, Transport, WorldSearch
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 PAPER_RECIPE = "hypereyes_30b_rl"
 # Where it runs and how much at a time changes no answer that is there.
 _MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"})
+_SEARCH = replace(miniature.SEARCH, latency=0.0)  # nobody trains meanwhile, so nothing would hide the wait
 Split = Literal["heldout", "seen", "heldout_serial"]
 
 
@@ -74,10 +74,6 @@ class EvalConfig:
     module:object."""
     crowding: float = miniature.CROWDING
     """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
-    search: Transport = "http"
-    """How the miniature world is searched: over a real server on loopback, or in this process."""
-    latency: float = 0.0
-    """Seconds that a search takes; real ones take 0.2 to 2."""
     temperature: float = 0.8
     """Sampling temperature, by default as in training; 0 is greedy."""
     top_p: float = 0.7
@@ -112,10 +108,9 @@ class EvalConfig:
     """Show a benchmark's options in the question, where it has some."""
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     """How questions are read; of these, imeb takes the columns only."""
-    web: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
-    """Search service of the published benchmarks, such as serpapi; keys come from the environment, as for `ask`.
-    nature is a second domain offline. With any service but that and the miniature's world, the paper's episode rules
-    and image sizes hold."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = _SEARCH
+    """What is searched, and how; keys come from the environment, as for `ask`. With any service but the offline ones
+    (the miniature's world, nature), the paper's episode rules and image sizes hold."""
     manner: Manner = "parallel"
     """How benchmarks are searched: as the model likes (parallel), one search a turn (serial), all pictures and then all
     facts by instruction (workflow), not at all (direct), or with regions cut out by a tool (llm-crop) or by code
@@ -128,15 +123,10 @@ class EvalConfig:
     distractors: int = 0
     """Number of results of other searches that are mixed into those of each search of a benchmark, in an order drawn by
     the seed."""
-    search_store: str | Path | None = None
-    """A file, or postgresql://..., that searches are recorded to and replayed from; without one every search is made.
-    """
-    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
-    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
-    then-live."""
 
 
 def run(config: EvalConfig) -> None:
+    from hypereyes_jax.env.search.services import check_search
     from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
     from hypereyes_jax.eval.policy import load_policy
@@ -148,6 +138,7 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
     sizes = _sizes(config)
+    check_search(config.search, _SEARCH)
     _refuse_settings(config)
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
     directory = RunDirectory.open(
@@ -155,7 +146,7 @@ def run(config: EvalConfig) -> None:
     )
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
     load_method(RlMethod(), sizes.learner, sizes.episode)
-    keep_own_objects(directory, own_records(RlMethod(), sizes.learner, sizes.episode, config.web, config.judge))
+    keep_own_objects(directory, own_records(RlMethod(), sizes.learner, sizes.episode, config.search, config.judge))
     sampling = replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p)
     policy: Policy | ServedPolicy
     if config.model:
@@ -186,7 +177,7 @@ def run(config: EvalConfig) -> None:
 
 def _sizes(config: EvalConfig) -> TrainingSizes:
     """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
-    recipe = config.recipe or ("miniature" if config.web.service in ("world", "nature") else PAPER_RECIPE)
+    recipe = config.recipe or ("miniature" if config.search.offline else PAPER_RECIPE)
     small = recipe == "miniature"
     sizes = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
     given: dict[str, Any] = {"slots": config.slots, "context": config.context, "turn_tokens": config.max_new_tokens}
@@ -233,9 +224,10 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
 
     real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini")]
-    if real and config.web.service == "world":
+    if real and config.search.service == "world":
         raise UserError(
-            f"{', '.join(real)} can't be answered from the miniature's world. Give --web.service serpapi or retriever."
+            f"{', '.join(real)} can't be answered from the miniature's world. Give --search.service serpapi or "
+            "retriever."
         )
     options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
     if isinstance(config.questions, str):
@@ -277,6 +269,7 @@ async def _benchmarks(
     sizes: TrainingSizes,
 ) -> None:
     from hypereyes_jax.env.judging.service import judging
+    from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.eval import benchmark_play
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
     from hypereyes_jax.eval.policy import EvaluationRun
@@ -286,11 +279,13 @@ async def _benchmarks(
     summaries = []
     with Stages() as stages:
         for benchmark in opened:
-            ours = config.web.service in ("world", "nature")
             rules = _rules(config, sizes)
             # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
             rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
-            async with judging(replace(config.judge, rule=rule)) as judge, _backend(config, ours) as backend:
+            async with (
+                judging(replace(config.judge, rule=rule)) as judge,
+                connected(config.search, SearchKeys.of(os.environ)) as (backend, _),
+            ):
                 summaries.append(
                     await benchmark_play.play_benchmark(
                         EvaluationRun(directory, stages, config.name),
@@ -339,25 +334,9 @@ def _distracted(config: EvalConfig, backend: RecordedBackend) -> RecordedBackend
 
     if not config.distractors:
         return backend
-    if config.web.service != "world":
-        raise UserError("--distractors are pages of the miniature's world: leave out --web.service.")
+    if config.search.service != "world":
+        raise UserError("--distractors are pages of the miniature's world: leave out --search.service.")
     return DistractedBackend(backend, world_distractors(World.load()), config.distractors, config.seed)
-
-
-@contextlib.asynccontextmanager
-async def _backend(config: EvalConfig, ours: bool) -> AsyncIterator[RecordedBackend]:
-    """Searches of the miniature's world, or of the service that was chosen."""
-    from hypereyes_jax.env.search.services import connected
-    from hypereyes_jax.env.search.world_service import searching
-    from hypereyes_jax.env.world import World
-
-    if ours and config.web.service == "world":
-        async with searching(World.load(), _world_search(config)) as backend:
-            yield backend
-        return
-    keys = SearchKeys.of(os.environ)
-    async with connected(config.web, keys) as (backend, _):
-        yield backend
 
 
 async def _evaluate(
@@ -380,14 +359,10 @@ async def _evaluate(
             split,
             world_questions(World.load(), split, int(config.questions), config.seed, config.crowding),
             sampling=sampling,
-            search=_world_search(config),
+            search=config.search,
             seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             judge=judge,
         )
-
-
-def _world_search(config: EvalConfig) -> WorldSearch:
-    return WorldSearch(config.search, config.latency, config.search_store, config.search_mode)
 
 
 def world_questions(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import pretrain_world, synth
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
@@ -39,7 +40,7 @@ class MakeTeacherConfig:
     base_steps: int = 100
     """Number of steps of base training after it has grown."""
     sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))  # as the shipped one was made
-    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, search="in-process", latency=0.0))
+    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12))
     sft_questions: int = 800
     """Number of questions that demonstrations are made for."""
     rl_candidates: int = 200
@@ -56,7 +57,7 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.train import pretraining, rl_run, sft
     from hypereyes_jax.train.samplers import RolloutEngines
-    from hypereyes_jax.train.types import RlQuestions, TrainingRun
+    from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
     directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
     base = Path(str(resources.files(ASSETS) / "base"))
@@ -80,7 +81,7 @@ def run(config: MakeTeacherConfig) -> None:
         rollouts = RolloutEngines(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat, MINIATURE_RL)
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         with _timing(directory):
-            params, _ = rl_run.train(run, rollouts, model, params, questions, config.rl)
+            params, _ = rl_run.train(run, rollouts, model, params, questions, config.rl, RlServices(SearchConfig()))
     save_model(directory.file("model"), model, params, base, dtype="bfloat16", pixels=miniature.PIXELS)
     record = {
         "command": f"hypereyes make-teacher --seed {config.seed}",

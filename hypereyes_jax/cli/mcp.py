@@ -48,8 +48,9 @@ def run(config: McpConfig) -> None:
 async def _serve(config: McpConfig) -> None:
     from hypereyes_jax.env.adapters.mcp_server import mcp_server
     from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image
-    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.services import check_search, connected
 
+    check_search(config.search, SearchConfig())
     images = {}
     for number, path in enumerate(config.images):
         refuse_irregular(path)

@@ -11,10 +11,13 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli import synth
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.memory import host_peak_gib
 from hypereyes_jax.runs.progress import Stages, duration
@@ -40,6 +43,8 @@ class QuickstartConfig:
     """Seed of the data, and added to the seeds of both trainings."""
     sft: SftSettings = field(default_factory=SftSettings)
     rl: RlSettings = field(default_factory=RlSettings)
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = miniature.SEARCH
+    """How RL and the evaluations search the miniature's world."""
     sft_questions: int = synth.SynthConfig.sft_questions
     """Number of questions that demonstrations are made for."""
     rl_candidates: int = synth.SynthConfig.rl_candidates
@@ -131,7 +136,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
         rollouts = RolloutEngines(policy.engines, chat, MINIATURE_RL)
-        services = RlServices(teacher=teacher)
+        services = RlServices(config.search, teacher=teacher)
         params, _ = rl_run.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
         save_model(trained, model, params, base, pixels=miniature.PIXELS)
     policy.engines.set_weights(load_model(trained)[1], None, 2)
@@ -160,7 +165,7 @@ def _evaluate(
                 split,
                 read_questions(directory.file(file)),
                 sampling=MINIATURE_RL.sampling(evaluation=True),
-                search=config.rl.world_search(),
+                search=config.search,
                 seed=1000,
             )
         )

@@ -14,12 +14,13 @@ more devices than a process has is sampled by groups of processes: the first of 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.recipes import AdapterConfig
@@ -44,6 +45,7 @@ from hypereyes_jax.train.sizes import (
 
 if TYPE_CHECKING:
     from hypereyes_jax.launch.processes import Processes
+    from hypereyes_jax.train.method import RlMethod
     from hypereyes_jax.train.types import RlQuestions
 
 EXACT = "none"  # as a judge's URL: answers are compared exactly
@@ -102,8 +104,8 @@ class RlConfig:
     The paper doesn't say."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     sizes: TrainingSizes = MINIATURE_RL
-    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
-    """The service of real searches. `world` is the miniature's, which the settings describe."""
+    search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = miniature.SEARCH
+    """What is searched, and how; of the miniature's world, the part that training may see."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
@@ -123,8 +125,6 @@ class RlConfig:
             lora_rank=(recipe.lora or AdapterConfig()).rank,
             lora_alpha=(recipe.lora or AdapterConfig()).alpha,
             checkpoint_every=recipe.checkpoint_every,
-            search="in-process",
-            latency=0.0,
             seed=recipe.seed,
         )
         return cls(
@@ -134,6 +134,7 @@ class RlConfig:
             eval_every=recipe.eval_every,
             settings=settings,
             sizes=sizes_of(recipe),
+            search=SearchConfig(),
         )
 
 
@@ -145,37 +146,25 @@ def run(config: RlConfig) -> None:
 def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
-    from hypereyes_jax.learner.optimizer import make_optimizer
     from hypereyes_jax.models.pretrained import load_model
     from hypereyes_jax.rollout.engines import Engines
     from hypereyes_jax.rollout.replicas.layout import replica_groups
     from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
     from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, model_writer, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
-    from hypereyes_jax.train.method import RlMethod, load_method
+    from hypereyes_jax.train.method import RlMethod
     from hypereyes_jax.train.rl_run import train
     from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
     from hypereyes_jax.train.types import RlServices, TrainingRun
 
-    default = RlConfig.of(config.recipe)
-    refuse_settings(config.sizes, default.sizes)
-    make_optimizer(config.sizes.learner.optimizer)  # a wrong one is told before anything is spent
-    refuse_adapter_settings(config.sizes, config.settings, default.settings)
-    _refuse_reward(config.reward)
-    _refuse_unused_losses(config.sizes.learner)
     method = RlMethod(config.reward, config.tighten)
-    # what is wrong with a user's own objects is told before anything is spent
-    load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
-    _refuse_miniature_services(config)
-    _refuse_other_searches(config)
+    _check(config, method)
     if config.judge.url == EXACT:
         config = replace(config, judge=replace(config.judge, url=""))
     sizes = sized_for(config.sizes, config.recipe, config.mesh)
     check_sampler_server(config.sampler_server, sizes)
-    if config.eval_every < 1:
-        raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     base = config.checkpoint if sizes.learner.train == "lora" else ""
     learn = sizes.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
@@ -268,6 +257,25 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
     )
 
 
+def _check(config: RlConfig, method: RlMethod) -> None:
+    """Raises UserError for settings that can't be meant, and own objects that don't load, before anything is spent."""
+    from hypereyes_jax.env.search.services import check_search
+    from hypereyes_jax.learner.optimizer import make_optimizer
+    from hypereyes_jax.train.method import load_method
+
+    default = RlConfig.of(config.recipe)
+    refuse_settings(config.sizes, default.sizes)
+    make_optimizer(config.sizes.learner.optimizer)
+    refuse_adapter_settings(config.sizes, config.settings, default.settings)
+    _refuse_reward(config.reward)
+    _refuse_unused_losses(config.sizes.learner)
+    load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
+    _refuse_miniature_services(config)
+    check_search(config.search, default.search)
+    if config.eval_every < 1:
+        raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
+
+
 def _refuse_miniature_services(config: RlConfig) -> None:
     """Raises UserError for a recipe of the paper that would be trained with what the miniature has for services."""
     if config.recipe == "miniature" or config.accept_miniature:
@@ -285,28 +293,6 @@ def _refuse_miniature_services(config: RlConfig) -> None:
             f"{config.recipe} needs {', '.join(missing)}. --accept-miniature trains it with what the miniature has: "
             "its world's searches, exact comparison, no distillation."
         )
-
-
-def _refuse_other_searches(config: RlConfig) -> None:
-    """Raises UserError for settings of searches that this run does not make, which would be ignored."""
-    given: Any
-    default: Any
-    if config.search.service == "world":
-        given, default = config.search, SearchConfig()
-        ignored = [f"--search.{field.name}" for field in fields(given) if field.name != "service"]
-        why = (
-            "of a search service, and the searches of this run are the miniature world's: name the service with "
-            "--search.service, or say how the world is searched with --settings.search, --settings.latency, "
-            "--settings.search-store and --settings.search-mode"
-        )
-    else:
-        given, default = config.settings, RlConfig.of(config.recipe).settings
-        ignored = [f"--settings.{name}" for name in ("search", "latency", "search_store", "search_mode")]
-        why = f"of the miniature world, and {config.search.service} is searched: give --search.store and --search.mode"
-    for option in ignored:
-        name = option.rpartition(".")[2]
-        if getattr(given, name) != getattr(default, name):
-            raise UserError(f"{option.replace('_', '-')} is a setting {why}")
 
 
 def _refuse_reward(reward: RewardConfig) -> None:

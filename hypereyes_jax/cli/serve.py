@@ -75,12 +75,13 @@ def run(config: ServeConfig) -> None:
 
 async def _serve(config: ServeConfig) -> None:
     from hypereyes_jax import miniature
-    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.services import check_search, connected
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
+    check_search(config.search, SearchConfig())
     engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype)
     if config.miniature:
         engine = replace(MINIATURE_RL, slots=config.slots).engine()

@@ -156,8 +156,9 @@ async def _knowledge(
 
     from hypereyes_jax.data.knowledge import dictionary_knowledge, read_knowledge
     from hypereyes_jax.data.knowledge_build import build_knowledge
-    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.services import check_search, connected
 
+    check_search(config.search, SearchConfig())
     if config.facts is not None:
         value = read_json(config.facts)
         if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):

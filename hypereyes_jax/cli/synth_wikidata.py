@@ -128,9 +128,10 @@ async def _make(
 
     from hypereyes_jax.data.files import read_questions, write_questions
     from hypereyes_jax.data.wikidata.questions import RivalSearch, make_questions
-    from hypereyes_jax.env.search.services import connected
+    from hypereyes_jax.env.search.services import check_search, connected
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
+    check_search(config.search, SearchConfig())
     made: list[Question] = []
     dropped: Counter[str] = Counter()
     directory.file("parts").mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,10 +10,9 @@ from functools import partial
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.judging.judges import ExactJudge, Judge
-from hypereyes_jax.env.search.config import WorldSearch
-from hypereyes_jax.env.search.world_service import searching
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.benchmark import evaluate
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.tables import save_evaluation
@@ -29,7 +29,7 @@ async def evaluate_split(
     questions: Sequence[Question],
     *,
     sampling: SamplingConfig,
-    search: WorldSearch,
+    search: SearchConfig,
     seed: int,
     judge: Judge | None = None,
 ) -> None:
@@ -44,7 +44,7 @@ async def evaluate_split(
     judge = judge or ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
     timeline = Timeline()
-    async with searching(World.load(), search) as backend:
+    async with connected(search, SearchKeys.of(os.environ)) as (backend, _):
         with run.stages.stage(f"evaluation of {run.name}, {split}", len(questions)) as stage:
             play = runner(
                 policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline

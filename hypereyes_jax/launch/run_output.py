@@ -23,8 +23,8 @@ from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 _MAY_DIFFER = frozenset(
     "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
     "sampler_server search.image_url search.image_port search.bucket search.bucket_endpoint "
-    "search.bucket_public_url search.policy search.store search.mode search.budget settings.search_store "
-    "settings.search_mode settings.outages settings.latency settings.steps settings.checkpoint_every "
+    "search.bucket_public_url search.policy search.store search.mode search.budget search.latency "
+    "settings.outages settings.steps settings.checkpoint_every "
     "settings.checkpoint_minutes eval_questions eval_every sizes.replica_devices sizes.slots sizes.extend_rows "
     "sizes.keep_checkpoints sizes.learner.optimizer.moments_on_host settings.save_every settings.gap_warning".split()
 )

@@ -128,7 +128,7 @@ PAPER_STEPS = (
     PaperStep(
         "The six benchmarks, beside the paper's rows",
         "eval student/model --benchmark mmsearch fvqa livevqa browsecomp-vl mmsearch-plus imeb --data "
-        "BENCHMARKS --web.service serpapi --judge.url URL --judge.model JUDGE --out table2",
+        "BENCHMARKS --search.service serpapi --judge.url URL --judge.model JUDGE --out table2",
         "SERPAPI_API_KEY, the judge's key",
         "3 GB of benchmarks",
         "10",
@@ -170,7 +170,7 @@ def small_steps(out: Path, models: str, search: str) -> list[Step]:
 
     photos = ("synth-photos", "cub", str(inputs / "cub"), "--count", "6", "--max-entities", "2", "--llm.no-looks")
     tested = ("--benchmark", "mmsearch", "fvqa", "livevqa", "browsecomp-vl", "mmsearch-plus", "imeb")
-    world = ("--web.service", "serve-world", "--web.url", search)
+    world = ("--search.service", "serve-world", "--search.url", search)
     return [
         command(1, (*photos, *llm, *retriever), "photos", "synth_photos.json"),
         command(

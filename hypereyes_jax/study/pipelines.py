@@ -22,7 +22,7 @@ from hypereyes_jax.study.types import Step, StudyOptions
 Teacher = Literal["aligned", "vanilla", "none"]
 Stage = Literal["base", "sft", "rl"]
 _SELECTION = "rl_selection.json"
-_FAST = ("--settings.search", "in-process", "--settings.latency", "0", "--settings.keep-groups", "0")
+_FAST = ("--search.transport", "in-process", "--search.latency", "0", "--settings.keep-groups", "0")
 _NO_DISTILLATION = ("--settings.opd-coef", "0")
 
 

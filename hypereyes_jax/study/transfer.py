@@ -24,7 +24,7 @@ def transfer(options: StudyOptions) -> Study:
     pipelines = Pipelines(options)
     sizes = ("--rl-candidates", str(options.rl_candidates), "--eval-questions", str(options.test_questions))
     nature = pipelines.command("nature", ("synth", "--domain", "nature", *sizes), "synth.json")
-    asked = ("--questions", str(nature / "heldout.jsonl"), "--web.service", "nature")
+    asked = ("--questions", str(nature / "heldout.jsonl"), "--search.service", "nature")
     folders: dict[str, dict[str, dict[str, Path]]] = {"flags": {}, "nature": {}}
     for seed in options.seeds:
         models: dict[str, Path | str] = {"base": pipelines.base(), "sft": pipelines.sft(FULL, seed)}

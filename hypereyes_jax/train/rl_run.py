@@ -18,7 +18,6 @@ from hypereyes_jax.env.search.budget import RunShare
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.services import connected
-from hypereyes_jax.env.search.world_service import searching
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
@@ -82,7 +81,7 @@ async def _train(
     samples = settings.prompts * settings.group
     async with (
         open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
-        _searching(settings, services.search, search_share(run), own.search) as backend,
+        _searching(services.search, search_share(run), own.search) as backend,
         judging(services.judge) as named_judge,
     ):
         judge = named_judge if own.judge is None else await own_judge(own.judge)
@@ -170,15 +169,12 @@ def _budget_name(path: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def _searching(
-    settings: RlSettings, search: SearchConfig, share: RunShare, own: SearchBackend | None
+    search: SearchConfig, share: RunShare, own: SearchBackend | None
 ) -> AsyncIterator[RecordedBackend]:
-    """The seen part of the miniature world, the service of real searches, or a user's own backend."""
-    if search.service != "world" or own is not None:
-        keys = SearchKeys.of(os.environ)
-        async with connected(search, keys, share, own) as (backend, _):
-            yield backend
-        return
-    world = World.load()
-    seen = world.restrict(world.split()[0], passages=True)
-    async with searching(seen, settings.world_search()) as backend:
+    """The service that is searched, or a user's own backend; of the miniature's world, only the part that is seen."""
+    seen: World | None = None
+    if search.service == "world" and own is None:
+        world = World.load()
+        seen = world.restrict(world.split()[0], passages=True)
+    async with connected(search, SearchKeys.of(os.environ), share, own, seen) as (backend, _):
         yield backend

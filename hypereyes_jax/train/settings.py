@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterConfig
 from hypereyes_jax.configs.training import RoutingReplay
 from hypereyes_jax.data.selection import FirstReference
 from hypereyes_jax.env.outages import OutageLimits
-from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
 
 
 @dataclass(frozen=True)
@@ -66,16 +63,6 @@ class RlSettings:
     """Number of groups of rollouts of each step that are kept for the report; 0 keeps none."""
     keep_mib: int = 256
     """MiB that the kept rollouts may take; beyond it, steps between others are thinned out."""
-    latency: float = 0.2
-    """Seconds that a search of the miniature world takes."""
-    search: Transport = "http"
-    """How the miniature world is searched: over a real HTTP server on loopback, or in this process."""
-    search_store: str | Path | None = None
-    """A file, or postgresql://..., that its searches are recorded to and replayed from; without one every search is
-    made."""
-    search_mode: Annotated[StoreMode, tyro.conf.EnumChoicesFromValues] = StoreMode.REPLAY_THEN_LIVE
-    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
-    then-live."""
     outages: OutageLimits = field(default_factory=OutageLimits)
     """How many rollouts may fail for reasons that are not the policy's before the run ends."""
     seed: int = MINIATURE.seed
@@ -94,10 +81,6 @@ class RlSettings:
     def questions_played(self) -> int:
         """Number of questions that are played in one step."""
         return math.ceil(self.prompts * self.oversampling - 1e-9)
-
-    def world_search(self) -> WorldSearch:
-        """How the miniature world is searched."""
-        return WorldSearch(self.search, self.latency, self.search_store, self.search_mode)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hypereyes_jax import miniature
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
@@ -61,7 +62,7 @@ class RlQuestions:
 class RlServices:
     """Settings of what an RL run asks outside of the policy."""
 
-    search: SearchConfig = field(default_factory=SearchConfig)  # service "world": as `RlSettings` says
+    search: SearchConfig = miniature.SEARCH
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     teacher: TeacherSource | None = None  # None = no distillation
 

@@ -42,7 +42,7 @@ TARGETS = [
     Target("synth", "synth --out {out} --sft-questions 6 --rl-candidates 4 --eval-questions 4"),
     Target("export", f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8"),
     Target("report", "report {run} --out {out}/report.html", ("run",)),
-    Target("eval", f"eval {BASE} --out {{out}} --splits heldout --questions 2 --slots 2 --search in-process"),
+    Target("eval", f"eval {BASE} --out {{out}} --splits heldout --questions 2 --slots 2 --search.transport in-process"),
     Target(
         "sft",
         f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}} --settings.batch 1 "

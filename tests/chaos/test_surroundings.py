@@ -35,12 +35,12 @@ COMMANDS = {
     "store export": "search-store export {data}/s.sqlite {out}/s.jsonl",
     "store merge": "search-store merge {out}/new.sqlite {data}/s.sqlite",
     "export": f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8",
-    "eval": f"eval {BASE} --out {{out}}/eval --splits heldout --questions 1 --slots 1 --search in-process",
+    "eval": f"eval {BASE} --out {{out}}/eval --splits heldout --questions 1 --slots 1 --search.transport in-process",
     "ask": "ask {data}/picture.png Which? --model-url http://127.0.0.1:9/v1 --model m --out {out}/ask.jsonl",
     "sft": f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}}/sft "
     "--settings.batch 1 --settings.epochs 1 --sizes.shard-rows 1",
     "rl": f"rl --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}}/rl --settings.steps 1 "
-    "--settings.prompts 1 --settings.group 2 --settings.search in-process --settings.latency 0 --sizes.slots 2",
+    "--settings.prompts 1 --settings.group 2 --search.transport in-process --search.latency 0 --sizes.slots 2",
     "quickstart": "quickstart --smoke --out {out}/quickstart",
     "collect": "collect {data}/rl.jsonl --out {out}/collect --model-url http://127.0.0.1:9/v1 --model m",
 }

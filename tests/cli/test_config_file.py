@@ -49,11 +49,11 @@ def test_what_is_printed_of_every_recipe_reads_back_as_the_same_settings(recipe,
 def test_values_of_every_kind_come_back_as_they_were(ran, tmp_path):
     words = (
         "rl hypereyes_8b_rl_lora --checkpoint c --questions q --mesh fsdp=8 --references refs.json --eval-questions e "
-        "--settings.learning-rate 1.5e-7 --settings.search-mode replay-strict --sizes.extend-rows 1 2 --sizes.replica-"
+        "--settings.learning-rate 1.5e-7 --search.mode replay-strict --sizes.extend-rows 1 2 --sizes.replica-"
         "devices 2 --reward.functions a.py:f*0.5 --sizes.learner.dual-clip None --search.service retriever --exact"
     ).split()
     config = ran(*words)
-    assert config.settings.search_mode is StoreMode.REPLAY
+    assert config.search.mode is StoreMode.REPLAY
     assert config.sizes.learner.dual_clip is None
     (tmp_path / "all.yaml").write_text(config_text("rl", config))
     assert ran("rl", "--config", tmp_path / "all.yaml") == config
@@ -103,7 +103,7 @@ def test_what_has_no_default_is_left_open(capsys, tmp_path, ran):
         ("settings: {steps: many}", "settings.steps must be a whole number, not a text"),
         ("settings: {steps: 1.5}", "settings.steps must be a whole number, not 1.5"),
         ("tighten: weekly", "tighten must be one of epoch, step"),
-        ("settings: {search_mode: x}", "settings.search_mode must be one of live"),
+        ("search: {mode: x}", "search.mode must be one of live"),
         ("out: 3", "out must be a path, not a number"),
         ("recipe: hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl'"),
         ("command: sft\nconfig: {}", "settings of `hypereyes sft`, not of `hypereyes rl`"),

@@ -179,8 +179,8 @@ def test_benchmarks_are_asked_once_and_tabled_beside_the_papers_rows(checkpoint,
 
 def test_a_benchmark_without_its_files_is_refused(checkpoint, tmp_path, capsys):
     assert cli.main(words(checkpoint, tmp_path / "run", "--benchmark", "fvqa")) == 2
-    assert "--web.service serpapi" in capsys.readouterr().err  # a toy under a real benchmark
-    assert cli.main(words(checkpoint, tmp_path / "run", "--benchmark", "fvqa", "--web.service", "retriever")) == 2
+    assert "--search.service serpapi" in capsys.readouterr().err  # a toy under a real benchmark
+    assert cli.main(words(checkpoint, tmp_path / "run", "--benchmark", "fvqa", "--search.service", "retriever")) == 2
     assert not (tmp_path / "run").exists()
     assert "needs --data" in capsys.readouterr().err
 

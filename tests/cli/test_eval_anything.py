@@ -47,7 +47,7 @@ class Endpoint:
 def asked(endpoint, out, questions, *words):
     with served("/v1/chat/completions", endpoint) as url:
         command = ["eval", f"{url}/v1", "--model", "m", "--questions", str(questions), "--out", str(out)]
-        return cli.main([*command, "--search", "in-process", *words])
+        return cli.main([*command, "--search.transport", "in-process", *words])
 
 
 def test_a_served_model_has_a_cost_aware_score_of_tokens_that_count_once(tmp_path, questions):
@@ -73,8 +73,8 @@ def test_what_a_served_model_failed_at_is_asked_again_and_nothing_else(tmp_path,
     assert len(before.splitlines()) == 2
     again = Endpoint()
     with served("/v1/chat/completions", again) as url:
-        command = ["eval", f"{url}/v1", "--model", "m", "--questions", str(questions), "--search", "in-process"]
-        assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+        command = ["eval", f"{url}/v1", "--model", "m", "--questions", str(questions)]
+        assert cli.main([*command, "--search.transport", "in-process", "--out", str(tmp_path / "out")]) == 0
     assert len(again.bodies) == 2
     assert results.read_text().startswith(before)
 
@@ -104,7 +104,7 @@ def test_what_would_be_ignored_is_refused(words, message, capsys):
 def test_sizes_are_the_recipes_unless_given():
     small = _sizes(EvalConfig("c"))
     assert (small.slots, small.context, small.turn_tokens, small.learner.compute_dtype) == (32, 1024, 256, "float32")
-    paper = _sizes(EvalConfig("c", web=SearchConfig(service="retriever")))
+    paper = _sizes(EvalConfig("c", search=SearchConfig(service="retriever")))
     assert (paper.context, paper.turn_tokens, paper.max_pixels) == (38_912, 1_524, 1_200 * 32**2)
     assert (paper.learner.compute_dtype, paper.episode.max_turns) == ("bfloat16", 9)
     given = EvalConfig(
@@ -123,8 +123,8 @@ def test_a_checkpoint_is_evaluated_with_a_recipes_images_and_turns_on_a_mesh(tmp
 
     base = resources.files("hypereyes_jax.assets") / "base"
     sizes = "--recipe hypereyes_2b_rl --mesh auto --context 2048 --slots 2 --max-new-tokens 8 --dtype float32"
-    words = f"eval {base} --questions {questions} --out {tmp_path / 'out'} --search in-process {sizes}".split()
-    assert cli.main(words) == 0
+    words = f"eval {base} --questions {questions} --search.transport in-process {sizes}".split()
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0
     first = (tmp_path / "out" / "benchmark-model-questions.jsonl").read_text()
     assert len(first.splitlines()) == 3
     assert cli.main([*words, "--out", str(tmp_path / "other"), "--slots", "1", "--sampling-seed", "1000"]) == 0
@@ -155,7 +155,7 @@ def test_budgets_without_questions_of_a_source_are_refused(tmp_path, capsys):
 def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, questions, capsys):
     own = tmp_path / "own.py"
     own.write_text("def write(facts):\n    return 'Mine: ' + ', '.join(tool.name for tool in facts.tools)\n")
-    words = ["--episode.tools", "zoom", "--episode.system", f"@{own}:write", "--web.service", "world"]
+    words = ["--episode.tools", "zoom", "--episode.system", f"@{own}:write", "--search.service", "world"]
     endpoint = Endpoint()
     assert asked(endpoint, tmp_path / "out", questions, *words) == 0
     assert endpoint.bodies[0]["messages"][0]["content"] == "Mine: image_search, text_search, zoom"

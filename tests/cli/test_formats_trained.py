@@ -194,8 +194,8 @@ def test_rl_trains_for_two_steps_on_a_foreign_file_of_questions(pictures):
     source = pictures / "train.parquet"
     pq.write_table(pa.Table.from_pylist(rows), source)
     sizes = (
-        "--settings.steps 2 --settings.prompts 2 --settings.group 2 --settings.search in-process "
-        "--settings.latency 0 --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512"
+        "--settings.steps 2 --settings.prompts 2 --settings.group 2 --search.transport in-process "
+        "--search.latency 0 --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512"
     )
     words = f"rl --checkpoint {BASE} --questions {source} --select no --out {pictures / 'rl'} {sizes}"
     assert main(words.split()) == 0

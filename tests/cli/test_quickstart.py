@@ -23,7 +23,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
 from hypereyes_jax.train.pretraining import corpus_hashes
 
-TINY = "--smoke --rl.search in-process --rl.latency 0".split()
+TINY = "--smoke --search.transport in-process --search.latency 0".split()
 COMMAND = [
     sys.executable,
     "-c",
@@ -129,10 +129,10 @@ def test_smoke_keeps_the_settings_that_were_given(monkeypatch, tmp_path):
     used = []
     monkeypatch.setattr(quickstart_command, "_run_stages", lambda directory, config, stages: used.append(config))
     monkeypatch.setattr(quickstart_command, "_cost", lambda directory, seconds: (_ for _ in ()).throw(UserError("end")))
-    words = "--rl.steps 5 --rl.latency 0 --sft.batch 8 --eval-questions 20 --seed 3".split()
+    words = "--rl.steps 5 --search.latency 0 --sft.batch 8 --eval-questions 20 --seed 3".split()
     assert cli.main(["quickstart", "--smoke", "--out", str(tmp_path), *words]) == 2
     (config,) = used
-    assert (config.rl.steps, config.rl.latency, config.sft.batch, config.eval_questions, config.seed) == (
+    assert (config.rl.steps, config.search.latency, config.sft.batch, config.eval_questions, config.seed) == (
         5,
         0,
         8,

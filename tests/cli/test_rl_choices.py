@@ -12,6 +12,7 @@ from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_json
@@ -30,7 +31,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
-SETTINGS = RlSettings(steps=1, prompts=1, group=4, latency=0.0, search="in-process", checkpoint_every=9)
+SETTINGS = RlSettings(steps=1, prompts=1, group=4, checkpoint_every=9)
 ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 GENEROUS = [9, 99]  # a reference that any right answer betters
 
@@ -50,7 +51,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     engine = replace(replace(sizes, slots=4, context=512).engine(), **ENGINE)
     with Stages() as stages:
         rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, sizes)
-        run, services = TrainingRun(directory, stages), RlServices(teacher=teacher)
+        run, services = TrainingRun(directory, stages), RlServices(SearchConfig(), teacher=teacher)
         rl_run.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
     return {
         name.removeprefix("rl/"): value
@@ -127,10 +128,13 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
     ("words", "message"),
     [
         ("--reward.beta 0.1", "add --reward.kind cost-weighted"),
-        ("--search.store s.sqlite", "--search.store is a setting of a search service"),
-        ("--search.policy.in-flight 3", "--search.policy is a setting of a search service"),
-        ("--search.service retriever --search.url http://h --settings.search-store s", "give --search.store"),
-        ("--search.service serve-world --settings.latency 0.5", "--settings.latency is a setting of the miniature"),
+        ("--search.url http://h", "--search.url is of --search.service serve-world or retriever or serpapi"),
+        ("--search.service retriever --search.url http://h --search.mapping brave", "--search.mapping is of"),
+        (
+            "--search.service serve-world --search.url http://h --search.latency 0.5",
+            "--search.latency is of an offline",
+        ),
+        ("--search.budget shared --search.store s.sqlite", "--search.store postgresql://"),
         ("--reward.kind cost-weighted --reward.trace.band 2", "leave out --reward.kind cost-weighted"),
         ("--reward.kind cost-weighted --reward.alpha nan", "--reward.alpha must be positive"),
         ("--reward.kind cost-weighted --reward.beta -1", "--reward.beta at least 0"),

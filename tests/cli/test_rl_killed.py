@@ -25,7 +25,7 @@ COMMAND = [
     "-c",
     "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())",
     *f"rl --exact --checkpoint {BASE} --settings.steps {STEPS} --settings.prompts 2 --settings.group 2".split(),
-    *"--settings.checkpoint-every 1 --settings.search in-process --settings.latency 0".split(),
+    *"--settings.checkpoint-every 1 --search.transport in-process --search.latency 0".split(),
     *"--sizes.slots 4 --sizes.context 512".split(),
 ]
 

@@ -20,8 +20,8 @@ from hypereyes_jax.train.rl_loop import RlLoop
 
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 SIZES = (
-    "--settings.steps 2 --settings.prompts 1 --settings.group 4 --settings.checkpoint-every 1 --settings.latency 0 "
-    "--settings.search in-process --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512 --exact "
+    "--settings.steps 2 --settings.prompts 1 --settings.group 4 --settings.checkpoint-every 1 --search.latency 0 "
+    "--search.transport in-process --sizes.slots 4 --sizes.shard-rows 2 --sizes.context 512 --exact "
     "--sizes.learner.train lora --settings.lora-rank 4 --settings.lora-alpha 8 --settings.opd-coef 0.5"
 )
 

@@ -11,8 +11,8 @@ import pytest
 
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
-from hypereyes_jax.env.search import world_service as searching
-from hypereyes_jax.env.search.config import StoreMode
+from hypereyes_jax.env.search import services
+from hypereyes_jax.env.search.config import SearchConfig, StoreMode
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store, prune_store
 from hypereyes_jax.env.types import FatalSearchError
@@ -32,7 +32,7 @@ from hypereyes_jax.train.rollout_source import TIMELINE
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
-from hypereyes_jax.train.types import RlQuestions, TrainingRun
+from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
@@ -59,7 +59,7 @@ def contents(played):
     ]
 
 
-def run(path, monkeypatch, settings, engine):
+def run(path, monkeypatch, settings, engine, search):
     """(contents of the rollouts of each step, logged values of each step, final weights)"""
     steps = []
     play = RolloutEngines.play
@@ -78,7 +78,13 @@ def run(path, monkeypatch, settings, engine):
     with monkeypatch.context() as patched, Stages() as stages:
         patched.setattr(RolloutEngines, "play", playing)
         params, _ = rl_run.train(
-            TrainingRun(directory, stages), rollouts, model, params, RlQuestions(questions), settings
+            TrainingRun(directory, stages),
+            rollouts,
+            model,
+            params,
+            RlQuestions(questions),
+            settings,
+            RlServices(search),
         )
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert (path / TIMELINE).exists()
@@ -98,11 +104,12 @@ def untimed(row):
 
 
 def recorded_and_replayed(path, monkeypatch, settings, engine):
-    settings = replace(settings, search_store=path / "searches.sqlite", search_mode=StoreMode.RECORD)
-    first = run(path / "recorded", monkeypatch, settings, engine)
+    recording = SearchConfig(transport="http", latency=0.01, store=path / "searches.sqlite", mode=StoreMode.RECORD)
+    replaying = replace(recording, mode=StoreMode.REPLAY)
+    first = run(path / "recorded", monkeypatch, settings, engine, recording)
     searches = sum(len(turn.invocations) for step in first[0] for _, turns, _ in step for turn in turns)
     assert searches > 3
-    (summary,) = inspect_store(settings.search_store)["runs"]
+    (summary,) = inspect_store(recording.store)["runs"]
     assert summary["success_rate"] == 1.0
     last = first[1][-1]
     assert last["rl/search_searches"] == summary["searches"] == searches
@@ -110,28 +117,26 @@ def recorded_and_replayed(path, monkeypatch, settings, engine):
     assert sum(last[f"rl/engine_{kind}"] for kind in ("decode", "extend", "waiting", "idle")) == pytest.approx(1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(searching, "_service", no_server)
-        again = run(path / "replayed", monkeypatch, replace(settings, search_mode=StoreMode.REPLAY), engine)
+        patched.setattr(services, "world_service", no_server)
+        again = run(path / "replayed", monkeypatch, settings, engine, replaying)
     assert again[0] == first[0]
     assert [untimed(row) for row in again[1]] == [untimed(row) for row in first[1]]
     assert again[1][-1]["rl/search_cache_hits"] == searches
     for old, new in zip(jax.tree.leaves(first[2]), jax.tree.leaves(again[2]), strict=True):
         np.testing.assert_array_equal(old, new)
-    return settings
+    return replaying
 
 
 @pytest.mark.slow
 def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_and_counts(tmp_path, monkeypatch):
     engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **SMALL)
-    settings = RlSettings(
-        steps=2, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=1,
-        search_mode=StoreMode.RECORD,
-    )  # fmt: skip
+    settings = RlSettings(steps=2, prompts=2, group=2, checkpoint_every=1)
 
-    def recording(name):
-        return replace(settings, search_store=tmp_path / f"{name}.sqlite")
+    def recorded(name):
+        search = SearchConfig(store=tmp_path / f"{name}.sqlite", mode=StoreMode.RECORD)
+        return run(tmp_path / name, monkeypatch, settings, engine, search)
 
-    _, wanted, whole = run(tmp_path / "whole", monkeypatch, recording("whole"), engine)
+    _, wanted, whole = recorded("whole")
     publish = RlLoop._publish
 
     def killed(loop, version):  # the second step has searched and trained, and is not saved
@@ -142,8 +147,8 @@ def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_an
     with monkeypatch.context() as patched:
         patched.setattr(RlLoop, "_publish", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            run(tmp_path / "killed", monkeypatch, recording("killed"), engine)
-    _, found, again = run(tmp_path / "killed", monkeypatch, recording("killed"), engine)
+            recorded("killed")
+    _, found, again = recorded("killed")
     assert [untimed(row) for row in found] == [untimed(row) for row in wanted]
     # those of the second step once, although they were made twice
     counts, wanted_counts = ([row["rl/search_searches"] for row in rows] for rows in (found, wanted))
@@ -159,13 +164,13 @@ def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_an
 
 
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
-    settings = RlSettings(steps=2, prompts=2, group=2, latency=0.01, checkpoint_every=9)
+    settings = RlSettings(steps=2, prompts=2, group=2, checkpoint_every=9)
     engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **SMALL)
-    settings = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
+    replaying = recorded_and_replayed(tmp_path, monkeypatch, settings, engine)
 
-    prune_store(settings.search_store, older_than_days=0)
+    prune_store(replaying.store, older_than_days=0)
     with pytest.raises(FatalSearchError, match="was not recorded"):
-        run(tmp_path / "pruned", monkeypatch, replace(settings, search_mode=StoreMode.REPLAY), engine)
-    gone = replace(settings, search_mode=StoreMode.REPLAY, search_store=tmp_path / "gone.sqlite")
+        run(tmp_path / "pruned", monkeypatch, settings, engine, replaying)
+    gone = replace(replaying, store=tmp_path / "gone.sqlite")
     with pytest.raises(UserError, match="there is no"):
-        run(tmp_path / "gone", monkeypatch, gone, engine)
+        run(tmp_path / "gone", monkeypatch, settings, engine, gone)

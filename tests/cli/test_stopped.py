@@ -25,7 +25,7 @@ MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import ma
 SFT = f"sft --checkpoint {BASE} --settings.batch 1 --settings.epochs 1 --sizes.shard-rows 1".split()
 RL = [
     *f"rl --exact --checkpoint {BASE} --settings.steps 5 --settings.prompts 1 --settings.group 2".split(),
-    *"--settings.search in-process --settings.latency 0 --sizes.slots 2 --sizes.context 512".split(),
+    *"--search.transport in-process --search.latency 0 --sizes.slots 2 --sizes.context 512".split(),
 ]
 
 

@@ -307,8 +307,8 @@ def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_pa
     # One replica over both processes, each of one device: the first one plays, the second follows.
     together("rl", "--checkpoint", tmp_path / "pair" / "model", "--questions", data / "rl_candidates.jsonl",
              "--teacher", base.with_name("teacher"), "--out", tmp_path / "rl", "--settings.steps", 2,
-             "--settings.prompts", 2, "--settings.group", 4, "--settings.search", "in-process",
-             "--settings.latency", 0, "--settings.checkpoint-every", 1, "--sizes.replica-devices", 2,
+             "--settings.prompts", 2, "--settings.group", 4, "--search.transport", "in-process",
+             "--search.latency", 0, "--settings.checkpoint-every", 1, "--sizes.replica-devices", 2,
              devices=1)  # fmt: skip
     assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
     assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]

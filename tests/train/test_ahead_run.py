@@ -13,6 +13,7 @@ import pytest
 
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.rollout_files import read_rollouts, rollout_steps
 from hypereyes_jax.files import write_json
@@ -28,14 +29,12 @@ from hypereyes_jax.train.rollout_source import RunsAhead
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
-from hypereyes_jax.train.types import RlQuestions, TrainingRun, Validation
+from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun, Validation
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
-SCALE = replace(MINIATURE_RL, slots=8, context=512)
+SIZES = replace(MINIATURE_RL, slots=8, context=512)
 SMALL = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
-SETTINGS = RlSettings(
-    steps=4, prompts=2, group=2, latency=0.05, search="in-process", checkpoint_every=1, ahead=1, max_staleness=2
-)
+SETTINGS = RlSettings(steps=4, prompts=2, group=2, checkpoint_every=1, ahead=1, max_staleness=2)
 
 
 def run(path, settings=SETTINGS, processes=None):
@@ -46,16 +45,17 @@ def run(path, settings=SETTINGS, processes=None):
     processes = processes or Processes()
     model, params, chat = load_model(BASE, mesh=processes.mesh)
     if processes.mesh is None:
-        engine = replace(SCALE.engine(), **SMALL)
-        rollouts = RolloutEngines(Engines.on_one_device(model, params, engine, count=2), chat, SCALE)
+        engine = replace(SIZES.engine(), **SMALL)
+        rollouts = RolloutEngines(Engines.on_one_device(model, params, engine, count=2), chat, SIZES)
     else:
         copies = ReplicaWeights(model, processes.mesh, "float32", 1, processes.samplers)
-        rollouts = RolloutEngines.on_mesh(model, params, chat, SCALE, copies, processes, 8)
+        rollouts = RolloutEngines.on_mesh(model, params, chat, SIZES, copies, processes, 8)
         assert rollouts.apart(processes.mesh)
     with Stages() as stages:
         training = TrainingRun(directory, stages, processes)
         asked = RlQuestions(questions, validation=Validation(questions[:2], 2))
-        rl_run.train(training, rollouts, model, params, asked, settings)
+        services = RlServices(SearchConfig(latency=0.05))
+        rl_run.train(training, rollouts, model, params, asked, settings, services)
     rows = [json.loads(line) for line in directory.file("metrics.jsonl").read_text().splitlines()]
     assert {engine.version for engine in rollouts.engines.all} == {settings.steps}
     return rows, {step: list(read_rollouts(file)) for step, file in rollout_steps(path)}

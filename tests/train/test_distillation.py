@@ -15,6 +15,7 @@ from aiohttp import web
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_records
@@ -130,7 +131,7 @@ def test_settings_that_can_not_be_meant_are_refused(directory, server, message):
         choose_teacher(directory, server, 0.8)
 
 
-SETTINGS = RlSettings(steps=1, prompts=2, group=2, latency=0.0, search="in-process", checkpoint_every=9)
+SETTINGS = RlSettings(steps=1, prompts=2, group=2, checkpoint_every=9)
 ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 
 
@@ -144,7 +145,7 @@ def one_step(path, teacher):
     rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, MINIATURE_RL)
     with Stages() as stages:
         asked = RlQuestions(questions, validation=Validation(questions, 1))
-        services = RlServices(teacher=teacher)
+        services = RlServices(SearchConfig(), teacher=teacher)
         rl_run.train(TrainingRun(directory, stages), rollouts, model, params, asked, SETTINGS, services)
     return json.loads(directory.file("metrics.jsonl").read_text())
 

@@ -45,7 +45,7 @@ def test_questions_with_longer_prompts_are_left_out_and_counted(tmp_path, capsys
     )
     sizes = replace(MINIATURE_RL, prompt_tokens=shortest)
     (tmp_path / SELECTION).write_text("{}")
-    settings = RlSettings(prompts=1, search="in-process")
+    settings = RlSettings(prompts=1)
     rollouts = RolloutEngines(Engines([]), chat, sizes)
     with Stages() as stages, pytest.raises(UserError, match=r"only 0 of 1 candidates .* within 5 tries, fewer"):
         rl_run.train(

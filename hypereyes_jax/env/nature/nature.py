@@ -6,6 +6,7 @@ results, other pictures, names and facts. tools/make_pictures.py makes its data;
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -75,6 +76,15 @@ class Nature:
         """(seen, held out): the keys that questions of training may be about, and those of evaluation."""
         held = self.keys[::_HELD_OUT]
         return tuple(key for key in self.keys if key not in held), held
+
+    def prepare(self) -> None:
+        """Build both indexes now: what may go wrong, a missing package say, then does so here and not in a server."""
+        _ = self._pattern, self._index
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that searches are answered from, in hexadecimal."""
+        return hashlib.sha256(repr(list(self._entities.values())).encode()).hexdigest()
 
     @cached_property
     def _index(self) -> ImageIndex:

@@ -63,8 +63,12 @@ class SearchConfig:
     """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
 
     service: Service = "world"
-    """What is searched: the miniature's world in this process, a server of `hypereyes serve-world`, a retriever in
-    Search-R1's style, SerpApi, a service that `mapping` describes, or the `backend` named below."""
+    """What is searched: the miniature's world, a second domain offline (nature), a server of `hypereyes serve-world`, a
+    retriever in Search-R1's style, SerpApi, a service that `mapping` describes, or the `backend` named below."""
+    transport: Transport = "in-process"
+    """How an offline world is searched: in this process, or over a real HTTP server on loopback."""
+    latency: float = 0.0
+    """Seconds that a search of an offline world takes; those of real services take 0.2 to 2."""
     mapping: str = ""
     """How the service `mapping` is asked: serper, tavily, brave, a YAML file (docs/search_protocol.md), or such a
     mapping as a dict by module:object or file.py:object."""
@@ -95,15 +99,10 @@ class SearchConfig:
     """Name of a budget, with a store in PostgreSQL: commands that name the same one share rate and spending cap."""
     policy: CallPolicy = field(default_factory=CallPolicy)
 
-
-@dataclass(frozen=True)
-class WorldSearch:
-    """How the miniature world is searched."""
-
-    transport: Transport = "http"  # over a real HTTP server on loopback, or in this process
-    latency: float = 0.0  # seconds that a search takes; real ones take 0.2 to 2
-    store: str | Path | None = None  # what is recorded to and replayed from as `mode` says; None = every search is made
-    mode: StoreMode = StoreMode.REPLAY_THEN_LIVE
+    @property
+    def offline(self) -> bool:
+        """Whether a world that comes with the package is searched."""
+        return self.service in ("world", "nature")
 
 
 @dataclass(frozen=True)

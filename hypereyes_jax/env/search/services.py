@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypereyes_jax.configs.objects import instance, load_object
@@ -21,14 +22,15 @@ from hypereyes_jax.env.search.backends import (
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping
 from hypereyes_jax.env.search.budget import Budget, OwnBudget, RunShare, StoreBudget
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, StoreMode
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, Service, StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.env.search.postgres import PostgresStore
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.stores import is_postgres, open_store
+from hypereyes_jax.env.search.stores import Store, is_postgres, open_store
+from hypereyes_jax.env.search.world_service import OfflineWorld, engine_name, world_service
 from hypereyes_jax.env.types import SearchBackend
-from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 
 
@@ -43,48 +45,97 @@ async def connected(
     keys: SearchKeys | None = None,
     share: RunShare = RunShare(),  # noqa: B008 - frozen
     own: SearchBackend | None = None,
+    world: OfflineWorld | None = None,
 ) -> AsyncIterator[Connected]:
     """A backend for the length of the block, on the running event loop; its connections and files are closed after it.
+
+    Identical searches in flight are sent once. A strict replay of an offline world asks nobody: every result comes from
+    the store.
 
     Args:
       share: of a run with several processes. Requests in flight are shared out; rate and spending, too, or counted
         together in a store in PostgreSQL.
       own: a backend that is asked in place of the service that `config` names.
+      world: what an offline service searches; default all of the world that it names.
 
     Raises:
-      UserError: a setting or key is missing, or the store can't be used.
+      UserError: a setting or key is missing or is of another service, or the store can't be used.
     """
-    metrics = SearchMetrics()
-    policy = share.policy(config.policy)
+    check_search(config)
+    metrics, policy = SearchMetrics(), share.policy(config.policy)
+    async with contextlib.AsyncExitStack() as stack:
+        store = _open_store(config)
+        if store is not None:
+            stack.callback(store.close)
+        budget: Budget = OwnBudget(policy, share)
+        if isinstance(store, PostgresStore):
+            budget = StoreBudget(store, config.budget or share.run or uuid.uuid4().hex, policy)
+            stack.callback(budget.close)
+        asked: ResilientBackend | None = None
+        engine: str | None = None
+        if config.offline and own is None:
+            world = world or (World.load() if config.service == "world" else Nature.load())
+            engine = engine_name(world, config.transport)
+            if store is None or config.mode is not StoreMode.REPLAY:  # a strict replay asks nobody
+                offline = stack.enter_context(world_service(world, config.transport, config.latency))
+                asked = ResilientBackend(offline, policy, metrics, budget)
+        else:
+            asked = ResilientBackend(own or _service(config, keys or SearchKeys(), share), policy, metrics, budget)
+        backend = RecordedBackend(
+            asked,
+            store,
+            config.mode if store is not None else StoreMode.LIVE,
+            engine=engine,
+            prices=(config.policy.text_price, config.policy.image_price),
+            metrics=metrics,
+        )
+        stack.push_async_callback(backend.aclose)
+        yield Connected(backend, metrics)
+
+
+# Settings that only some services read.
+_READ_BY: dict[str, tuple[Service, ...]] = {
+    "mapping": ("mapping",),
+    "backend": ("object",),
+    "url": ("serve-world", "retriever", "serpapi"),
+    "image_engine": ("serpapi",),
+    "image_url": ("serpapi", "mapping"),
+    "image_port": ("serpapi", "mapping"),
+    "bucket": ("serpapi", "mapping"),
+    "bucket_endpoint": ("serpapi", "mapping"),
+    "bucket_public_url": ("serpapi", "mapping"),
+}
+
+
+def check_search(config: SearchConfig, default: SearchConfig | None = None) -> None:
+    """Raises UserError for a setting that the service does not read, before anything is opened.
+
+    Args:
+      default: of a command whose transport and latency are no choice of the user's; None checks neither.
+    """
+    for name, services in _READ_BY.items():
+        if config.service not in services and getattr(config, name) != getattr(SearchConfig, name):
+            raise UserError(
+                f"--search.{name.replace('_', '-')} is of --search.service {' or '.join(services)}, and "
+                f"{config.service} is searched: name the service, or leave the setting out."
+            )
+    for name in () if default is None or config.offline else ("transport", "latency"):
+        if getattr(config, name) != getattr(default, name):
+            raise UserError(f"--search.{name} is of an offline world, and {config.service} is searched: leave it out.")
     if config.budget and (config.store is None or not is_postgres(config.store)):
         raise UserError("--search.budget is shared in a store in PostgreSQL: give --search.store postgresql://...")
-    service = own or _service(config, keys or SearchKeys(), share)
-    store = None if config.store is None or config.mode is StoreMode.LIVE else open_store(config.store)
-    budget: Budget = OwnBudget(policy, share)
-    if isinstance(store, PostgresStore):
-        budget = StoreBudget(store, config.budget or share.run or uuid.uuid4().hex, policy)
-    backend = RecordedBackend(
-        ResilientBackend(service, policy, metrics, budget),
-        store,
-        config.mode if store is not None else StoreMode.LIVE,
-        prices=(config.policy.text_price, config.policy.image_price),
-        metrics=metrics,
-    )
-    try:
-        yield Connected(backend, metrics)
-    finally:
-        await backend.aclose()
-        if isinstance(budget, StoreBudget):
-            budget.close()
-        if store is not None:
-            store.close()
+
+
+def _open_store(config: SearchConfig) -> Store | None:
+    replay = config.mode is StoreMode.REPLAY
+    if replay and (config.store is None or not (is_postgres(config.store) or Path(config.store).is_file())):
+        missing = "name it with --search.store" if config.store is None else f"there is no {config.store}"
+        raise UserError(f"a strict replay needs the store of a recorded run: {missing}.")
+    return None if config.store is None or config.mode is StoreMode.LIVE else open_store(config.store)
 
 
 def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchBackend:
-    if config.service == "world":
-        return WorldBackend(World.load())
-    if config.service == "nature":
-        return WorldBackend(Nature.load())
+    """A service beyond the package. Raises UserError if a setting or a key is missing."""
     if config.service == "serpapi":
         replaying = config.store is not None and config.mode is StoreMode.REPLAY
         if not keys.serpapi and not replaying:

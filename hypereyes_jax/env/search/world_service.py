@@ -1,71 +1,40 @@
-"""Where the commands' searches go: a real HTTP server of the world on loopback, this process, or a recording."""
+"""The worlds of the package as search services: in this process, or over a real HTTP server on loopback."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Protocol
 
 from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
-from hypereyes_jax.env.search.config import StoreMode, Transport, WorldSearch
+from hypereyes_jax.env.search.config import Transport
 from hypereyes_jax.env.search.faults import FaultPlan
-from hypereyes_jax.env.search.recorded import RecordedBackend
-from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
-from hypereyes_jax.env.search.stores import Store, is_postgres, open_store
 from hypereyes_jax.env.types import SearchBackend
-from hypereyes_jax.env.world import World, WorldBackend
-from hypereyes_jax.errors import UserError
+from hypereyes_jax.env.world import WorldBackend
+from hypereyes_jax.env.world.backend import Searchable
 
 
-@contextlib.asynccontextmanager
-async def searching(world: World, search: WorldSearch) -> AsyncIterator[RecordedBackend]:
-    """A backend for the time of the block: 64 searches in flight, retries, and metrics of what became of them.
+class OfflineWorld(Searchable, Protocol):
+    """A world that comes with the package."""
 
-    Identical searches in flight are sent once. In mode replay-strict nothing is served and nothing is asked: every
-    result comes from the store.
+    @property
+    def digest(self) -> str: ...
 
-    Raises:
-      UserError: a strict replay of no store, or of one that is not there.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        engine, mode = engine_name(world, search.transport), search.mode
-        opened = _open(search.store, mode)
-        if opened is None:
-            mode = StoreMode.LIVE
-        else:
-            stack.callback(opened.close)
-        if mode is StoreMode.REPLAY:
-            backend = RecordedBackend(None, opened, mode, engine=engine)
-        else:
-            service = ResilientBackend(stack.enter_context(_service(world, search)))
-            backend = RecordedBackend(service, opened, mode, engine=engine, metrics=service.metrics)
-        try:
-            yield backend
-        finally:
-            await backend.aclose()
-
-
-def engine_name(world: World, transport: Transport) -> str:
-    """Names the service in a store: worlds that answer differently, and images sent with and without loss, differ."""
-    pages = [[country.key, country.names, sorted(country.facts.items()), country.flag] for country in world.countries]
-    pages += [[passage.key, passage.section, passage.text] for passage in world.passages]
-    return f"world:{hashlib.sha256(repr(pages).encode()).hexdigest()[:12]}:{transport}"
-
-
-def _open(store: str | Path | None, mode: StoreMode) -> Store | None:
-    if mode is StoreMode.REPLAY and (store is None or not (is_postgres(store) or Path(store).is_file())):
-        missing = "name it" if store is None else f"there is no {store}"
-        raise UserError(f"a strict replay needs the store of a recorded run: {missing}.")
-    return None if store is None or mode is StoreMode.LIVE else open_store(store)
+    def prepare(self) -> None: ...
 
 
 @contextlib.contextmanager
-def _service(world: World, search: WorldSearch) -> Iterator[SearchBackend]:
+def world_service(world: OfflineWorld, transport: Transport, latency: float) -> Iterator[SearchBackend]:
+    """Searches of a world for the time of the block. Each takes `latency` seconds longer than it would."""
     world.prepare()
-    if search.transport == "in-process":
-        yield WorldBackend(world, latency=search.latency)
+    if transport == "in-process":
+        yield WorldBackend(world, latency=latency)
         return
-    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=search.latency))) as server:
+    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=latency))) as server:
         yield HttpWorldBackend(server.url)
+
+
+def engine_name(world: OfflineWorld, transport: Transport) -> str:
+    """Names the service in a store: worlds that answer differently, and images sent with and without loss, differ."""
+    return f"{type(world).__name__.lower()}:{world.digest[:12]}:{transport}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -125,6 +126,15 @@ class World:
     def prepare(self) -> None:
         """Build both indexes now: what may go wrong, a missing package say, then does so here and not in a server."""
         _ = self.text, self.images
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that searches are answered from, in hexadecimal."""
+        pages = [
+            [country.key, country.names, sorted(country.facts.items()), country.flag] for country in self.countries
+        ]
+        pages += [[passage.key, passage.section, passage.text] for passage in self.passages]
+        return hashlib.sha256(repr(pages).encode()).hexdigest()
 
     def text_search(self, query: str, k: int) -> list[SearchHit]:
         return self.text.search(query, k)
