@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,7 +19,14 @@ _COLLECTIVE = re.compile(rf"= (?P<result>\(?.*?\)?) (?P<kind>{_KINDS})(?P<start>
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_ALL = "replica_groups={}"
+# mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}: a mesh of XLA's own, how devices are numbered along it, and the
+# axes that a group runs along. An axis may be cut into a part: 'a':(2)4 are the four places behind the first factor 2.
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
+_MESH_AXIS = re.compile(r"'([^']*)'=(\d+)")
+_GROUP_AXIS = re.compile(r"'([^']*)'(?::\((\d+)\)(\d+))?")
+_NUMBERED = re.compile(r"^\[([\d,]+)\](?:T\(([\d,]+)\)?)?$")
 
 
 def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -37,7 +45,7 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
     def walk(name: str, times: float) -> None:
         for line in module.computations.get(name, ()):
             if found := _COLLECTIVE.search(line):
-                group = _group(line)
+                group = _group(line, math.prod(mesh_shape.values()))
                 if len(group) > 1:
                     axes = _axes(group, mesh_shape)
                     sent[axes][found["kind"]] += times * _sent(
@@ -80,8 +88,11 @@ def _sent(kind: str, result: str, group: int, starts: bool) -> float:
     return size * share
 
 
-def _group(line: str) -> list[int]:
-    """The first group of devices that exchange data."""
+def _group(line: str, devices: int) -> list[int]:
+    """The first group of devices that exchange data. Raises ValueError for groups written in a way unknown here, which
+    would count as nothing sent."""
+    if mesh := _MESH.search(line):
+        return _group_of_mesh(*mesh.groups())
     if iota := _IOTA.search(line):
         groups, size = int(iota[1]), int(iota[2])
         ids = np.arange(groups * size).reshape([int(n) for n in iota[3].split(",")])
@@ -93,7 +104,37 @@ def _group(line: str) -> list[int]:
     if pairs := _PAIRS.search(line):
         both = [[int(n) for n in pair.split(",")] for pair in re.findall(r"\d+,\d+", pairs[1])]
         return next((pair for pair in both if pair[0] != pair[1]), [])  # a device may send to itself
-    return []
+    if _ALL in line:
+        return list(range(devices))
+    raise ValueError(f"which devices exchange data is not known of this collective: {line.strip()[:300]}")
+
+
+def _group_of_mesh(axes: str, numbered: str | None, along: str) -> list[int]:
+    """The first group of a collective along some axes of a mesh."""
+    sizes = {name: int(size) for name, size in _MESH_AXIS.findall(axes)}
+    ids = _numbered(numbered, math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    parts = {name: (int(before or 1), int(size or sizes[name])) for name, before, size in _GROUP_AXIS.findall(along)}
+    shape: list[int] = []
+    inside: list[int] = []  # the dimensions of `shape` that a group runs along
+    for name, size in sizes.items():
+        if name not in parts:
+            shape.append(size)
+            continue
+        before, own = parts[name]
+        inside.append(len(shape) + 1)
+        shape += [before, own, size // (before * own)]
+    ids = np.moveaxis(ids.reshape(shape), inside, range(len(inside)))
+    return [int(n) for n in ids.reshape(math.prod(own for _, own in parts.values()), -1)[:, 0]]
+
+
+def _numbered(text: str | None, devices: int) -> np.ndarray:
+    """int [devices]: the device at each place of a mesh, in order; `text` as XLA prints it, None for 0, 1, 2, ..."""
+    if text is None:
+        return np.arange(devices)
+    if iota := _NUMBERED.match(text):
+        ids = np.arange(devices).reshape([int(n) for n in iota[1].split(",")])
+        return (ids.transpose([int(n) for n in iota[2].split(",")]) if iota[2] else ids).reshape(-1)
+    return np.array([int(n) for n in text.split(",")])
 
 
 def _axes(group: list[int], mesh_shape: Mapping[str, int]) -> str:

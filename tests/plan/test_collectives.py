@@ -1,3 +1,5 @@
+import pytest
+
 from hypereyes_jax.plan.collectives import collective_bytes
 
 MESH = {"replica": 1, "fsdp": 4, "expert": 2, "tensor": 1}
@@ -35,6 +37,33 @@ def test_bytes_are_counted_by_axis_kind_and_trip():
     assert sent["fsdp+expert"]["all-gather"] == 32 * 4 * 7 / 8
     assert sent["fsdp"]["collective-permute"] == 6 * 4
     assert sent["expert"]["reduce-scatter"] == 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes", "size"),
+    [
+        ("mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", "fsdp", 4),
+        ("mesh['axis_0'=4,'axis_1'=2,'axis_2'=1] {'axis_1'}", "expert", 2),
+        ("mesh['axis_0'=1,'axis_1'=8] {'axis_1'}", "fsdp+expert", 8),
+        ("mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_0'}", "expert", 2),
+        ("mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_1'}", "fsdp", 4),
+        ("mesh['axis_0'=2,'axis_1'=4], device_ids=(0,2,4,6,1,3,5,7) {'axis_1'}", "fsdp", 4),
+        ("mesh['axis_0'=2,'axis_1'=4], device_ids=([8]) {'axis_0','axis_1'}", "fsdp+expert", 8),
+        ("mesh['axis_0'=8] {'axis_0':(4)2}", "expert", 2),  # the last factor 2 of the eight
+        ("mesh['axis_0'=8] {'axis_0':(1)2}", "fsdp", 2),  # the first
+        ("{}", "fsdp+expert", 8),
+    ],
+)
+def test_groups_of_a_mesh_are_read(groups, axes, size):
+    text = HLO.replace("replica_groups=[2,4]<=[4,2]T(1,0)", f"replica_groups={groups}").replace(KNOWN, "")
+    sent = collective_bytes(text, MESH)[axes]["all-gather"]
+    other = 32 * 4 * 7 / 8 if axes == "fsdp+expert" else 0.0  # that of the asynchronous start
+    assert sent - other == 16 * 8 * 2 * (size - 1) / size
+
+
+def test_groups_that_can_not_be_read_are_refused():
+    with pytest.raises(ValueError, match="is not known of this collective: %ag = "):
+        collective_bytes(HLO.replace("[2,4]<=[4,2]T(1,0)", "new{0,1}"), MESH)
 
 
 KNOWN = ', backend_config={"known_trip_count":{"n":"3"}}'
