@@ -152,12 +152,12 @@ def _log_softmax(logits: jax.Array, keep: jax.Array) -> jax.Array:
 
 def _coarsened(logp: jax.Array, ids: jax.Array) -> jax.Array:
     """Log-probs [..., K + 1] of the tokens `ids` [..., K] and of all others together."""
-    kept = jnp.take_along_axis(logp, ids, axis=-1)
+    support = jnp.take_along_axis(logp, ids, axis=-1)
     others = jnp.put_along_axis(logp, ids, -jnp.inf, axis=-1, inplace=False)
     # All others may be forbidden (-inf): log 0 has no gradient, so it is put in after the sum.
     none = jnp.max(others, axis=-1, keepdims=True) == -jnp.inf
     mass = jax.nn.logsumexp(jnp.where(none, 0.0, others), axis=-1, keepdims=True)
-    return jnp.concatenate([kept, jnp.where(none, -jnp.inf, mass)], axis=-1)
+    return jnp.concatenate([support, jnp.where(none, -jnp.inf, mass)], axis=-1)
 
 
 def _with_tail(logp: jax.Array, keep: jax.Array) -> jax.Array:

@@ -43,8 +43,8 @@ def truncated_importance_weight(
     )
     if not cap > 0:
         raise ValueError(f"truncated_importance_weight: cap must be positive, got {cap}.")
-    known = mask & jnp.isfinite(sampler_logp)
-    gap = jnp.where(known, old_logp, 0.0) - jnp.where(known, sampler_logp, 0.0)
+    usable = mask & jnp.isfinite(sampler_logp)
+    gap = jnp.where(usable, old_logp, 0.0) - jnp.where(usable, sampler_logp, 0.0)
     raw = jnp.exp(jnp.clip(gap, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     count = jnp.maximum(jnp.sum(mask), 1)
     weight = jnp.minimum(raw, cap)

@@ -79,7 +79,7 @@ def _logprobs(width: int, hidden: jax.Array, head: jax.Array, targets: jax.Array
 
 def _forward(width: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, scale: jax.Array) -> Any:
     def step(start: Any, columns: int, carry: Any) -> Any:
-        peak, mass, moment, chosen = carry
+        peak, mass, moment, target_logit = carry
         part = jax.lax.dynamic_slice_in_dim(head, start, columns, axis=2)
         logits = _logits(hidden, part, scale)
         new_peak = jnp.maximum(peak, jnp.max(logits, axis=(2, 3)))
@@ -90,18 +90,18 @@ def _forward(width: int, hidden: jax.Array, head: jax.Array, targets: jax.Array,
         moment = jnp.exp(shift) * (moment + mass * shift) + jnp.sum(weights * shifted, axis=(2, 3))
         mass = jnp.exp(shift) * mass + jnp.sum(weights, axis=(2, 3))
         hit = _ids(head, start, columns) == targets[:, :, None, None]
-        return new_peak, mass, moment, chosen + jnp.sum(jnp.where(hit, logits, 0.0), axis=(2, 3))
+        return new_peak, mass, moment, target_logit + jnp.sum(jnp.where(hit, logits, 0.0), axis=(2, 3))
 
     zeros = jnp.zeros(targets.shape, jnp.float32)
     lowest = jnp.full(targets.shape, jnp.finfo(jnp.float32).min / 2)  # finite: -inf - -inf is NaN
-    peak, mass, moment, chosen = _walk(head.shape[2], width, step, (lowest, zeros, zeros, zeros))
+    peak, mass, moment, target_logit = _walk(head.shape[2], width, step, (lowest, zeros, zeros, zeros))
     log_mass = jnp.log(mass)
     entropy = log_mass - moment / mass
-    return (chosen - peak - log_mass, entropy), (hidden, head, targets, scale, peak + log_mass, entropy)
+    return (target_logit - peak - log_mass, entropy), (hidden, head, targets, scale, peak + log_mass, entropy)
 
 
-def _backward(width: int, saved: Any, cotangents: Any) -> Any:
-    hidden, head, targets, scale, log_normaliser, entropy = saved
+def _backward(width: int, residuals: Any, cotangents: Any) -> Any:
+    hidden, head, targets, scale, log_normaliser, entropy = residuals
     d_logp, d_entropy = (g[:, :, None, None] for g in cotangents)
     dtype = jnp.result_type(hidden, head)
 

@@ -84,8 +84,8 @@ def policy_loss(
         metrics["dual_clip_fraction"] = _masked_mean((advantage < 0) & (loss > bound), mask)
         loss = jnp.where(advantage < 0, jnp.minimum(loss, bound), loss)
     if sampler_logp is not None:
-        known = mask & jnp.isfinite(sampler_logp)
-        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(known, sampler_logp, old_logp))
+        usable = mask & jnp.isfinite(sampler_logp)
+        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(usable, sampler_logp, old_logp))
         raw = jnp.exp(jnp.clip(log_weight, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
         weight = jnp.minimum(raw, tis_cap)
         metrics["tis_weight"] = _masked_mean(weight, mask)

@@ -32,18 +32,18 @@ def checked(function: str, /, **arguments: tuple[Any, str, Kind]) -> list[Any]:
       ValueError: a rank or size is wrong.
       TypeError: a dtype is wrong.
     """
-    seen: dict[str, tuple[str, Any]] = {}
+    sizes: dict[str, tuple[str, Any]] = {}
     result: list[Any] = []
-    for name, (given, axes, kind) in arguments.items():
-        if given is None:
+    for name, (value, axes, kind) in arguments.items():
+        if value is None:
             result.append(None)
             continue
-        array = np.asarray(given) if isinstance(given, list | tuple) else given
+        array = np.asarray(value) if isinstance(value, list | tuple) else value
         dtype, shape = jnp.result_type(array), jnp.shape(array)
         accepted, description = _KINDS[kind]
         if not any(jnp.issubdtype(dtype, base) for base in accepted):
             raise TypeError(f"{function}: {name} must have {description}, got {dtype}.")
-        _check_shape(function, name, shape, axes, seen)
+        _check_shape(function, name, shape, axes, sizes)
         if kind == "mask":
             dtype = jnp.dtype(bool)
         elif kind in ("float", "real"):
@@ -52,18 +52,20 @@ def checked(function: str, /, **arguments: tuple[Any, str, Kind]) -> list[Any]:
     return result
 
 
-def _check_shape(function: str, name: str, shape: tuple[int, ...], axes: str, seen: dict[str, tuple[str, Any]]) -> None:
+def _check_shape(
+    function: str, name: str, shape: tuple[int, ...], axes: str, first_sizes: dict[str, tuple[str, Any]]
+) -> None:
     batched = axes.startswith("*")
     letters = axes.removeprefix("*")
     lead = len(shape) - len(letters)
     if lead < 0 or (lead > 0 and not batched):
-        wanted = ", ".join(["..."] * batched + list(letters))
-        raise ValueError(f"{function}: {name} must have axes [{wanted}], got shape {tuple(shape)}.")
+        form = ", ".join(["..."] * batched + list(letters))
+        raise ValueError(f"{function}: {name} must have axes [{form}], got shape {tuple(shape)}.")
     sizes: dict[str, Any] = dict(zip(letters, shape[lead:], strict=True))
     if batched:
         sizes["*"] = tuple(shape[:lead])
     for letter, size in sizes.items():
-        other, expected = seen.setdefault(letter, (name, size))
+        other, expected = first_sizes.setdefault(letter, (name, size))
         if size != expected:
             axis = "leading axes" if letter == "*" else f"axis {letter}"
             raise ValueError(
