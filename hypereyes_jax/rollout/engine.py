@@ -197,9 +197,9 @@ class Engine:
         if sequence.slot is None or sequence.length - 1 < count:
             raise ValueError(f"adopt() needs a slot, and a record of more than {count} tokens")
         sequence.filled = count
-        left = self._left_routes.get(sequence.slot)
-        if left is not None and sequence.routes.length < count:
-            sequence.routes = left.beginning(count)
+        record = self._left_routes.get(sequence.slot)
+        if record is not None and sequence.routes.length < count:
+            sequence.routes = record.beginning(count)
         if not sequence.unread:
             sequence.patches.clear()
         self.counts.shared_tokens += count

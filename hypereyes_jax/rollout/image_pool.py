@@ -43,13 +43,13 @@ class RowTable:
         """Rows for a new image, made free by dropping others; None if those not pinned are not enough."""
         if key in self._held:
             raise ValueError("the image is held already")
-        evictable = sum(len(rows) for held, rows in self._held.items() if held not in pinned)
+        evictable = sum(len(rows) for image_key, rows in self._held.items() if image_key not in pinned)
         if count > len(self._free) + evictable:
             return None
-        for held in [held for held in self._held if held not in pinned]:
+        for image_key in [image_key for image_key in self._held if image_key not in pinned]:
             if len(self._free) >= count:
                 break
-            self._free.extend(self._held.pop(held).tolist())
+            self._free.extend(self._held.pop(image_key).tolist())
         rows = np.array([self._free.pop() for _ in range(count)], np.int32)
         self._held[key] = rows
         return rows
@@ -94,11 +94,11 @@ class ImagePool:
         numbers, inner = sequence.image_number[here], sequence.image_token[here]
         rows = np.full(len(numbers), -1, np.int32)
         for number in np.unique(numbers[numbers >= 0]):
-            held = self._table.get(sequence.images[number].key)
-            if held is None:
+            pool_rows = self._table.get(sequence.images[number].key)
+            if pool_rows is None:
                 raise ValueError(f"image {number} is not loaded")
             ours = numbers == number
-            rows[ours] = held[inner[ours]]
+            rows[ours] = pool_rows[inner[ours]]
         return rows
 
     def clear(self) -> None:

@@ -211,12 +211,12 @@ def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns
         scores_RKQS = jnp.matmul(q_RKQD, k_RKDS.astype(q.dtype), preferred_element_type=jnp.float32)
         return scores_RKQS.reshape(rows, kv_heads, shared, steps, -1)
 
-    def masked(score: jax.Array, seen: jax.Array) -> jax.Array:
+    def masked(score: jax.Array, visible: jax.Array) -> jax.Array:
         # XLA's CPU backend joins an addition with the softmax, which pays for many queries and not for one.
-        return score + jnp.where(seen, 0.0, _MASKED) if steps > 1 else jnp.where(seen, score, _MASKED)
+        return score + jnp.where(visible, 0.0, _MASKED) if steps > 1 else jnp.where(visible, score, _MASKED)
 
-    read = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
-    old_score, new_score = masked(scores(old.k), read), masked(scores(new.k.swapaxes(2, 3)), new_mask_TS)
+    in_cache = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
+    old_score, new_score = masked(scores(old.k), in_cache), masked(scores(new.k.swapaxes(2, 3)), new_mask_TS)
     # The sum divides at the end: one array of both scores would be put together and taken apart again.
     top = jnp.maximum(old_score.max(-1, keepdims=True), new_score.max(-1, keepdims=True))
     old_weight, new_weight = jnp.exp(old_score - top), jnp.exp(new_score - top)
@@ -252,9 +252,9 @@ def read_slot(store: SlotStore, slot: np.ndarray, length: int) -> SlotStore:
     return local(read, (STORE_AXES, ()), KEPT_AXES)(store, jnp.asarray(slot))
 
 
-def write_slot(store: SlotStore, saved: SlotStore, slot: np.ndarray) -> SlotStore:
+def write_slot(store: SlotStore, columns: SlotStore, slot: np.ndarray) -> SlotStore:
     """Puts what `read_slot` gave into a slot."""
-    return local(_write, (STORE_AXES, KEPT_AXES, ()), STORE_AXES)(store, saved, jnp.asarray(slot))
+    return local(_write, (STORE_AXES, KEPT_AXES, ()), STORE_AXES)(store, columns, jnp.asarray(slot))
 
 
 def _read(store: SlotStore, slot: jax.Array, length: int) -> SlotStore:

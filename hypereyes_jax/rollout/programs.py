@@ -237,7 +237,7 @@ def decode_rows(
         step, alive_R = carry.step, carry.alive_R
         attend, attend_xs = access.step(carry.slots, step, alive_R)
         position_R = batch.position_R + carry.count_R
-        hidden_R1D, given, routed = decode_layers(
+        hidden_R1D, layer_slots, routed = decode_layers(
             params,
             config,
             DecoderInputs(
@@ -263,7 +263,7 @@ def decode_rows(
             going_R &= step + 1 < batch.steps
         return Carry(
             step=step + 1,
-            slots=access.after(carry.slots, given, step),
+            slots=access.after(carry.slots, layer_slots, step),
             token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
             alive_R=going_R,
             stopped_R=carry.stopped_R | stops_R,
@@ -331,6 +331,6 @@ def read_slot(store: kv.SlotStore, slot: np.ndarray, *, length: int) -> kv.SlotS
 
 
 @partial(jax.jit, donate_argnames=("store",))
-def write_slot(store: kv.SlotStore, saved: kv.SlotStore, slot: np.ndarray) -> kv.SlotStore:
+def write_slot(store: kv.SlotStore, columns: kv.SlotStore, slot: np.ndarray) -> kv.SlotStore:
     """`kv.write_slot` in place."""
-    return _in_place(kv.write_slot(store, saved, slot))
+    return _in_place(kv.write_slot(store, columns, slot))

@@ -36,9 +36,9 @@ class RouteRecord:
         part = RouteRecord()
         for each in self._parts:
             if part.length < count:
-                kept = each[: count - part.length]
-                part._parts.append(kept)
-                part.length += len(kept)
+                piece = each[: count - part.length]
+                part._parts.append(piece)
+                part.length += len(piece)
         return part
 
     def array(self) -> np.ndarray | None:

@@ -296,10 +296,10 @@ class Scheduler:
             if self._running and time.perf_counter() - longest.used < self.settings.evict_after:
                 return False
             self._evict(longest, step)
-        left = self._left_for(session)
-        self.engine.acquire(session.sequence, None if left is None else left[0])
+        prefix = self._left_for(session)
+        self.engine.acquire(session.sequence, None if prefix is None else prefix[0])
         self._prefixes.forget(session.sequence.held_slot)
-        session.adopts = 0 if left is None else left[1]
+        session.adopts = 0 if prefix is None else prefix[1]
         if session.saved is not None:
             step.restores[session] = session.saved
             self._forget_saved(session)
@@ -359,8 +359,8 @@ class Scheduler:
         started = time.perf_counter()
         for session, slot, filled in step.saves:  # before anything else: their slots have new owners
             session.saved = self.engine.save(slot, filled)
-        for session, saved in step.restores.items():
-            self.engine.restore(session.sequence, saved)
+        for session, cache in step.restores.items():
+            self.engine.restore(session.sequence, cache)
         for reader, group in step.shares:
             assert reader.prompt is not None
             self.engine.share(reader.sequence, [s.sequence for s in group], reader.prompt.positions)
@@ -368,8 +368,8 @@ class Scheduler:
         for _ in range(self.settings.extends_per_step):
             if not unread:
                 break
-            done = self.engine.extend([session.sequence for session in unread])
-            took_part = {id(sequence) for sequence in done}
+            extends = self.engine.extend([session.sequence for session in unread])
+            took_part = {id(sequence) for sequence in extends}
             step.extended.extend(s for s in unread if id(s.sequence) in took_part)
             unread = [session for session in unread if session.sequence.unread]
         step.times = [started, time.perf_counter()]

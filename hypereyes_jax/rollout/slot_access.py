@@ -25,8 +25,8 @@ class SlotAccess(Protocol):
     def step(self, state: Any, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:
         """`attend` and `attend_xs` of `decode_layers`, for one token a row."""
 
-    def after(self, state: Any, given: Any, step: jax.Array) -> Any:
-        """The state behind a step whose layers gave `given`."""
+    def after(self, state: Any, layer_slots: Any, step: jax.Array) -> Any:
+        """The state behind a step whose layers gave `layer_slots`."""
 
     def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
         """The slots with `count_R` new positions a row."""
@@ -58,8 +58,8 @@ class _InPlace:
         attend = attend_in_place(state, self._slots_R, self._offset_R + step, alive_R.astype(jnp.int32))
         return attend, list(range(state.k.shape[0]))
 
-    def after(self, state: kv.SlotStore, given: list[kv.SlotStore], step: jax.Array) -> kv.SlotStore:
-        return given[-1]
+    def after(self, state: kv.SlotStore, layer_slots: list[kv.SlotStore], step: jax.Array) -> kv.SlotStore:
+        return layer_slots[-1]
 
     def finished(self, state: kv.SlotStore, count_R: jax.Array) -> kv.SlotStore:
         return state
@@ -111,8 +111,8 @@ class _View:
 
         return attend, list(zip(self._view, state, strict=True)) if self._unrolled else (self._view, state)
 
-    def after(self, state: Any, given: Any, step: jax.Array) -> Any:
-        return given if self._unrolled else _updated(state, given, step)
+    def after(self, state: Any, layer_slots: Any, step: jax.Array) -> Any:
+        return layer_slots if self._unrolled else _updated(state, layer_slots, step)
 
     def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
         return kv.put_columns(self._store, stacked(state), self._slots_R, self._offset_R, count_R)

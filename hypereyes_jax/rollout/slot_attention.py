@@ -168,10 +168,10 @@ def _attend_kernel(form, slots, offset, count, q_ref, k_ref, v_ref, out_ref, nor
         where = (jnp.int32(layer), slot, head, pl.ds(number * _BLOCK_KEYS, _BLOCK_KEYS), slice(None))
         k = triton.load(k_ref.at[where], mask=here, other=0.0).astype(q.dtype)
         score = dot(q, k.T) * (size**-0.5 * _LOG2_E)
-        seen = (place[None] <= first + step[:, None]) & (place < end)[None]
-        score = jnp.where(seen, score, _MASKED)
+        visible = (place[None] <= first + step[:, None]) & (place < end)[None]
+        score = jnp.where(visible, score, _MASKED)
         new_peak = jnp.maximum(peak, jnp.max(score, axis=-1))
-        weight = jnp.where(seen, jnp.exp2(score - new_peak[:, None]), 0.0)
+        weight = jnp.where(visible, jnp.exp2(score - new_peak[:, None]), 0.0)
         shrink = jnp.exp2(peak - new_peak)
         v = triton.load(v_ref.at[where], mask=here, other=0.0).astype(q.dtype)
         total = total * shrink[:, None] + dot(weight.astype(q.dtype), v)

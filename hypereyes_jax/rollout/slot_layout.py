@@ -49,19 +49,19 @@ class SlotLayout:
 
     def oldest(self, free: Collection[int]) -> int:
         """The slot to give out: the first of the free ones in a part that has most of them left."""
-        left = Counter(map(self.part, free))
-        most = max(left.values())
-        return next(slot for slot in free if left[self.part(slot)] == most)
+        free_of_part = Counter(map(self.part, free))
+        most = max(free_of_part.values())
+        return next(slot for slot in free if free_of_part[self.part(slot)] == most)
 
     def together(self, slots: Items[int], rows: int) -> list[int]:
         """Indices of those slots that one call of so many rows takes, the first ones first."""
         room = Counter(dict.fromkeys(range(self.parts), -(-rows // self.parts)))
-        chosen = []
+        indices = []
         for index, slot in enumerate(slots):
             if room[self.part(slot)]:
                 room[self.part(slot)] -= 1
-                chosen.append(index)
-        return chosen
+                indices.append(index)
+        return indices
 
     def row_sizes(self, sizes: Items[int]) -> tuple[int, ...]:
         """Row counts of calls, each rounded up to the same number of rows for every part."""
@@ -80,9 +80,9 @@ class SlotLayout:
         rows = next((size for size in self.row_sizes(sizes) if size >= needed), 0)
         if not rows:
             raise ValueError(f"{needed} rows exceed the largest call of {tuple(sizes)}")
-        taken: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         places = []
         for part in parts:
-            places.append(part * (rows // self.parts) + taken[part])
-            taken[part] += 1
+            places.append(part * (rows // self.parts) + counts[part])
+            counts[part] += 1
         return rows, np.array(places, np.int64)

@@ -56,20 +56,20 @@ class Choices:
             await news.put((number, None))
 
         tasks = [asyncio.create_task(play(number, choice)) for number, choice in enumerate(self._choices)]
-        left = len(tasks)
+        running = len(tasks)
         try:
-            while left:
+            while running:
                 getting = asyncio.create_task(news.get())
                 await asyncio.wait([getting, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 if not getting.done():
-                    failed = next((t for t in tasks if t.done() and t.exception() is not None), None)
-                    if failed is not None:
+                    failure = next((t for t in tasks if t.done() and t.exception() is not None), None)
+                    if failure is not None:
                         getting.cancel()
-                        failed.result()
+                        failure.result()
                     await asyncio.wait([getting])
                 number, part = getting.result()
                 if part is None:
-                    left -= 1
+                    running -= 1
                     choice = self._choices[number]
                     yield {"index": number, "delta": {}, "finish_reason": choice.finish_reason, **choice.extra}
                 else:
@@ -94,9 +94,13 @@ class Choices:
 
     def usage(self) -> dict[str, int]:
         """Tokens; a prompt that several choices share is counted once, as endpoints bill it."""
-        read = max(choice.prompt_tokens for choice in self._choices)
-        written = sum(choice.completion_tokens for choice in self._choices)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        prompt_tokens = max(choice.prompt_tokens for choice in self._choices)
+        completion_tokens = sum(choice.completion_tokens for choice in self._choices)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
 
 
 def policy_choices(generator: Generator, chat: ChatFormat, request: ChatRequest) -> Choices:
@@ -139,16 +143,16 @@ def agent_choices(
 
     async def make(number: int, choice: Choice) -> Deltas:
         yield {"delta": {"role": "assistant", "content": ""}}
-        shown: list[str] = []
+        reasoning: list[str] = []
         events = answer(generator, chat, question, backend, episode, request.sampling, seed + number)
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, AgentTurn):
-                    shown.append("\n".join(text for text in (event.text, event.observation) if text) + "\n")
-                    yield {"delta": {"reasoning_content": shown[-1]}}
+                    reasoning.append("\n".join(text for text in (event.text, event.observation) if text) + "\n")
+                    yield {"delta": {"reasoning_content": reasoning[-1]}}
                 else:
                     yield _answered(event, choice)
-        choice.message["reasoning_content"] = "".join(shown)
+        choice.message["reasoning_content"] = "".join(reasoning)
 
     return Choices(request.n, make)
 
@@ -164,11 +168,11 @@ def _answered(trajectory: Trajectory, choice: Choice) -> dict[str, Any]:
     return {"delta": {"content": result.answer or ""}}
 
 
-def _finished(chat: ChatFormat, request: ChatRequest, done: Completion, choice: Choice) -> list[dict[str, Any]]:
+def _finished(chat: ChatFormat, request: ChatRequest, completion: Completion, choice: Choice) -> list[dict[str, Any]]:
     """Fills in the choice, and gives the deltas that were held back."""
-    text, calls = tool_calls(done.text) if request.tools else (done.text, [])
+    text, calls = tool_calls(completion.text) if request.tools else (completion.text, [])
     choice.message["content"] = text if text or not calls else None
-    choice.finish_reason = "tool_calls" if calls else done.finish_reason
+    choice.finish_reason = "tool_calls" if calls else completion.finish_reason
     deltas: list[dict[str, Any]] = []
     if calls:
         listed = [
@@ -181,9 +185,9 @@ def _finished(chat: ChatFormat, request: ChatRequest, done: Completion, choice: 
         ]
         choice.message["tool_calls"] = listed
         deltas.append({"delta": {"tool_calls": [{"index": n, **call} for n, call in enumerate(listed)]}})
-    elif request.tools and "<tool_call>" in done.text:  # held back as a call, and none
-        deltas.append({"delta": {"content": done.text[done.text.index("<tool_call>") :]}})
+    elif request.tools and "<tool_call>" in completion.text:  # held back as a call, and none
+        deltas.append({"delta": {"content": completion.text[completion.text.index("<tool_call>") :]}})
     if request.logprobs:
-        choice.logprobs = {"content": logprob_entries(chat, done)}
+        choice.logprobs = {"content": logprob_entries(chat, completion)}
         deltas.append({"delta": {}, "logprobs": choice.logprobs})
     return deltas

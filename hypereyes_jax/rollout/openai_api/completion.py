@@ -67,13 +67,13 @@ class TextStream:
 
     def _held_back(self, text: str) -> int:
         """Characters at the end that may yet become a part of a stop."""
-        kept = 0
+        longest = 0
         for stop in (*self._stops, *([self._hold] if self._hold else [])):
             for size in range(min(len(stop) - 1, len(text)), 0, -1):
                 if text.endswith(stop[:size]):
-                    kept = max(kept, size)
+                    longest = max(longest, size)
                     break
-        return kept
+        return longest
 
 
 async def complete(
@@ -97,22 +97,22 @@ async def complete(
       BadRequest: the prompt does not fit, or an image can't be used.
     """
     stream = TextStream(chat, stops, CALL if calls else "")
-    done = Completion()
+    completion = Completion()
     news: asyncio.Queue[Sampled | None] = asyncio.Queue()
     session = await generator.open(seed, sampling, chat.stop_ids)
     task = asyncio.create_task(session.turn(prompt, on_sampled=news.put_nowait))
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:
         while (sampled := await news.get()) is not None:
-            done.tokens += sampled.tokens.tolist()
-            done.logps += sampled.logp_full.tolist()
+            completion.tokens += sampled.tokens.tolist()
+            completion.logps += sampled.logp_full.tolist()
             piece = stream.add(sampled.tokens)
             if piece:
                 yield piece
             if stream.stopped:
                 break
         if stream.stopped:
-            done.text, done.finish_reason = stream.text, "stop"
+            completion.text, completion.finish_reason = stream.text, "stop"
         else:
             turn = task.result()
             if turn.sampled is None:
@@ -122,8 +122,8 @@ async def complete(
             rest = stream.add((), last=True)
             if rest:
                 yield rest
-            done.text, done.finish_reason = stream.text, "stop" if turn.end is TurnEnd.STOP else "length"
-        yield done
+            completion.text, completion.finish_reason = stream.text, "stop" if turn.end is TurnEnd.STOP else "length"
+        yield completion
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -131,10 +131,10 @@ async def complete(
         await session.close()
 
 
-def logprob_entries(chat: ChatFormat, done: Completion) -> list[dict[str, Any]]:
+def logprob_entries(chat: ChatFormat, completion: Completion) -> list[dict[str, Any]]:
     """`logprobs.content` of a choice."""
     entries = []
-    for token, logp in zip(done.tokens, done.logps, strict=True):
+    for token, logp in zip(completion.tokens, completion.logps, strict=True):
         text = chat.tokenizer.decode([token], skip_special_tokens=False)
         entries.append({"token": text, "logprob": logp, "bytes": list(text.encode()), "top_logprobs": []})
     return entries

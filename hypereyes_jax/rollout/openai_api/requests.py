@@ -133,15 +133,15 @@ async def with_images(request: ChatRequest, guard: UrlGuard | None) -> ChatReque
     Raises:
       BadRequest: an image can't be read.
     """
-    read: dict[str, Image.Image] = {}
+    images: dict[str, Image.Image] = {}
     messages = []
     for message in request.messages:
         parts: list[Part | ImageUrl] = []
         for part in message.parts:
             if isinstance(part, ImageUrl):
-                if part.url not in read:
-                    read[part.url] = await _image(part.url, guard)
-                part = read[part.url]
+                if part.url not in images:
+                    images[part.url] = await _image(part.url, guard)
+                part = images[part.url]
             parts.append(part)
         messages.append(replace(message, parts=tuple(parts)))
     return replace(request, messages=tuple(messages))
@@ -158,12 +158,12 @@ async def _image(url: str, guard: UrlGuard | None) -> Image.Image:
         raise BadRequest(f"an image can't be read: {error}", "messages") from None
 
 
-def _messages(given: Any, limits: RequestLimits) -> tuple[Message, ...]:
-    if not isinstance(given, list) or not given:
+def _messages(value: Any, limits: RequestLimits) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
         raise BadRequest("`messages` must be a list with at least one message", "messages")
-    if len(given) > limits.messages:
-        raise BadRequest(f"{len(given)} messages exceed this server's {limits.messages}", "messages")
-    messages = [_message(number, message) for number, message in enumerate(given)]
+    if len(value) > limits.messages:
+        raise BadRequest(f"{len(value)} messages exceed this server's {limits.messages}", "messages")
+    messages = [_message(number, message) for number, message in enumerate(value)]
     images = sum(isinstance(part, ImageUrl) for message in messages for part in message.parts)
     if images > limits.images:
         raise BadRequest(f"{images} images exceed this server's {limits.images} in a conversation", "messages")
@@ -215,16 +215,16 @@ def _call(place: str, call: Any) -> ToolCall:
 
 
 def _tools(body: Mapping[str, Any], limits: RequestLimits) -> tuple[dict[str, Any], ...]:
-    given = body.get("tools") or []
+    listed_tools = body.get("tools") or []
     choice = body.get("tool_choice", "auto")
     if choice == "none":
         return ()
     if choice not in (None, "auto"):
         raise BadRequest("`tool_choice` must be auto or none: this server can't force a call", "tool_choice")
-    if not isinstance(given, list) or len(given) > limits.tools:
+    if not isinstance(listed_tools, list) or len(listed_tools) > limits.tools:
         raise BadRequest(f"`tools` must be a list of at most {limits.tools}", "tools")
     tools = []
-    for number, tool in enumerate(given):
+    for number, tool in enumerate(listed_tools):
         function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise BadRequest(f"tools[{number}] must be of type function, with a name", "tools")
@@ -243,10 +243,10 @@ def _sampling(body: Mapping[str, Any], default: SamplingConfig, limits: RequestL
     )
 
 
-def _stop(given: Any) -> tuple[str, ...]:
-    if given is None:
+def _stop(value: Any) -> tuple[str, ...]:
+    if value is None:
         return ()
-    stops = [given] if isinstance(given, str) else given
+    stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise BadRequest("`stop` must be a text or a list of texts", "stop")
     stops = [stop for stop in stops if stop]

@@ -69,8 +69,8 @@ def replica_mesh(grid: np.ndarray) -> Mesh:
 
 def replica_groups(grid: np.ndarray) -> tuple[tuple[int, ...], ...]:
     """The processes that share a replica, for each process or group of them; the first of a group drives it."""
-    found = {tuple(sorted({device.process_index for device in replica.flat})) for replica in grid}
-    return tuple(sorted(found))
+    groups = {tuple(sorted({device.process_index for device in replica.flat})) for replica in grid}
+    return tuple(sorted(groups))
 
 
 def own_replicas(grid: np.ndarray) -> np.ndarray:

@@ -101,9 +101,9 @@ class ReplicaWeights:
         places = self._places_of(tree)[0] if isinstance(tree, Lora) else self._together
         for x, together in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True):
             present = x.sharding.addressable_devices_indices_map(x.shape)
-            for device, wanted in together.addressable_devices_indices_map(x.shape).items():
-                needed = _overlap(wanted, wanted, x.shape)
-                total += size * (needed - (_overlap(wanted, present[device], x.shape) if device in present else 0))
+            for device, index in together.addressable_devices_indices_map(x.shape).items():
+                needed = _overlap(index, index, x.shape)
+                total += size * (needed - (_overlap(index, present[device], x.shape) if device in present else 0))
         return total
 
 

@@ -44,8 +44,8 @@ async def score_conversations(
     finally:
         for task in tasks:
             task.cancel()
-        done = await asyncio.gather(*tasks, return_exceptions=True)
-    return [_outcome(result, deadline) for result in done]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [_outcome(result, deadline) for result in results]
 
 
 def _outcome(result: np.ndarray | BaseException, deadline: float) -> np.ndarray | GeneratorError:
@@ -65,15 +65,15 @@ async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarra
     if not len(meant) == talk.expanded == len(sampled):
         raise PromptMismatch("a conversation's images are not those of its image tokens")
     try:
-        scored = [(token, logp) for token, logp in await server.score(talk)]
+        pairs = [(token, logp) for token, logp in await server.score(talk)]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
-    if len(scored) != len(meant) - 1:
-        raise PromptMismatch(f"the server scored {len(scored)} tokens, not the {len(meant) - 1} it was sent")
-    for place, ((token, _), wanted) in enumerate(zip(scored, meant[1:], strict=True), start=1):
-        if token != wanted and wanted != image:  # visual tokens have no id of their own
-            raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {wanted}")
-    return read_log_probs([logp for (_, logp), own in zip(scored, sampled[1:], strict=True) if own])
+    if len(pairs) != len(meant) - 1:
+        raise PromptMismatch(f"the server scored {len(pairs)} tokens, not the {len(meant) - 1} it was sent")
+    for place, ((token, _), expected) in enumerate(zip(pairs, meant[1:], strict=True), start=1):
+        if token != expected and expected != image:  # visual tokens have no id of their own
+            raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {expected}")
+    return read_log_probs([logp for (_, logp), own in zip(pairs, sampled[1:], strict=True) if own])
 
 
 def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[Conversation, list[bool]]:

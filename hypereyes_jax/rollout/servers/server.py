@@ -204,10 +204,10 @@ class GenerationServer(abc.ABC):
         """
         conversation = Conversation()
         conversation.read(ContextChunk(tokens), [])
-        scored = await self.score(conversation)
-        if [token for token, _ in scored] != tokens[1:].tolist():
-            raise EchoError(f"the server scored {len(scored)} tokens other than the {len(tokens) - 1} it was sent")
-        error = float(np.abs(np.array([logp for _, logp in scored], np.float32) - expected).max())
+        pairs = await self.score(conversation)
+        if [token for token, _ in pairs] != tokens[1:].tolist():
+            raise EchoError(f"the server scored {len(pairs)} tokens other than the {len(tokens) - 1} it was sent")
+        error = float(np.abs(np.array([logp for _, logp in pairs], np.float32) - expected).max())
         if not error <= tolerance:
             raise EchoError(
                 f"log-probs differ by {error:.3g} (tolerance {tolerance:g}): the server does not run {self.adapter}"
@@ -337,15 +337,17 @@ class ServerSession:
         limit = min(sampling.max_new_tokens, server.prompts.context - expanded)
         version = server.version
         try:
-            done = await server.sample(talk, sampling, self._stop_ids, limit)
+            completion = await server.sample(talk, sampling, self._stop_ids, limit)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
-        talk.tokens += done.tokens
-        versions = np.full(len(done.tokens), version, np.int32)
-        chunk = SampledChunk(np.array(done.tokens, np.int32), done.logp_truncated, done.logp_full, versions)
+        talk.tokens += completion.tokens
+        versions = np.full(len(completion.tokens), version, np.int32)
+        chunk = SampledChunk(
+            np.array(completion.tokens, np.int32), completion.logp_truncated, completion.logp_full, versions
+        )
         if on_sampled is not None:
-            on_sampled(Sampled(chunk.tokens, chunk.logp_truncated, chunk.logp_full, done.stopped))
-        if done.stopped:
+            on_sampled(Sampled(chunk.tokens, chunk.logp_truncated, chunk.logp_full, completion.stopped))
+        if completion.stopped:
             return Turn(chunk, TurnEnd.STOP)
         return Turn(chunk, TurnEnd.LENGTH if limit == sampling.max_new_tokens else TurnEnd.CONTEXT)
 

@@ -95,11 +95,11 @@ class VLLMServer(GenerationServer):
             request["model"] = self.adapter
         return await self.post("inference/v1/generate", request)
 
-    def _check_prompt(self, conversation: Conversation, read: list[int] | None) -> None:
+    def _check_prompt(self, conversation: Conversation, prompt_ids: list[int] | None) -> None:
         """Not every version tells the prompt that it read; its length is checked in any case."""
-        if read is None:
+        if prompt_ids is None:
             return
-        if read != conversation.expanded_tokens(self.config.image_token_id):
+        if prompt_ids != conversation.expanded_tokens(self.config.image_token_id):
             raise PromptMismatch("the server read another prompt than it was sent")
 
     async def _check_mode(self) -> None:
@@ -108,12 +108,12 @@ class VLLMServer(GenerationServer):
         reply = await self.generate(probe, [], {"temperature": 1.0, "top_k": 1, "max_tokens": 1})
         try:
             (row,) = reply["choices"][0]["logprobs"]["content"]
-            (told,) = read_log_probs([row["logprob"]])
+            (logp,) = read_log_probs([row["logprob"]])
         except (LookupError, TypeError, ValueError) as error:
             raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
-        if told < -1e-4:
+        if logp < -1e-4:
             raise GeneratorError(
-                f"a token drawn from itself alone has log-prob {told:.3g} there, not 0: start vLLM with "
+                f"a token drawn from itself alone has log-prob {logp:.3g} there, not 0: start vLLM with "
                 "--logprobs-mode processed_logprobs"
             )
 
