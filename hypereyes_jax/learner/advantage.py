@@ -29,8 +29,8 @@ def chosen_advantage(name: str) -> Advantage:
     if ":" in name:
         return load_advantage(name)[0]
     if name not in _SHIPPED:
-        known = ", ".join(_SHIPPED)
-        raise UserError(f"there is no advantage {name!r}: name {known}, or one of your own as module:object")
+        names = ", ".join(_SHIPPED)
+        raise UserError(f"there is no advantage {name!r}: name {names}, or one of your own as module:object")
     return _SHIPPED[name]
 
 
@@ -42,23 +42,23 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
     Raises:
       UserError: it can't be loaded, or does not give one finite number a rollout.
     """
-    loaded = named_object(own, "advantage")
+    source = named_object(own, "advantage")
 
     def advantage(rewards_G: Any, valid_G: Any) -> np.ndarray:
         """Float32 [G], 0 where masked. Raises ValueError for what are no advantages of these rewards."""
         valid = np.asarray(valid_G, bool)
-        given = np.asarray(loaded.value(rewards_G, valid_G), np.float32)
-        if given.shape != valid.shape:
-            raise ValueError(f"the advantage {loaded.name} gave shape {given.shape} for {len(valid)} rollouts")
-        if not np.all(np.isfinite(given[valid])):
-            raise ValueError(f"the advantage {loaded.name} gave numbers that are not finite: {given.tolist()}")
-        return np.where(valid, given, np.float32(0))
+        values = np.asarray(source.value(rewards_G, valid_G), np.float32)
+        if values.shape != valid.shape:
+            raise ValueError(f"the advantage {source.name} gave shape {values.shape} for {len(valid)} rollouts")
+        if not np.all(np.isfinite(values[valid])):
+            raise ValueError(f"the advantage {source.name} gave numbers that are not finite: {values.tolist()}")
+        return np.where(valid, values, np.float32(0))
 
     try:
         advantage(np.array([1.2, 0.9, 0.0, 0.0], np.float32), np.array([True, True, True, False]))
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the advantage {loaded.name} failed on a made-up group of four rollouts: {error}. It must take "
+            f"the advantage {source.name} failed on a made-up group of four rollouts: {error}. It must take "
             "rewards [G] and valid [G] (bool), and return an array of one number a rollout"
         ) from error
-    return advantage, loaded
+    return advantage, source

@@ -62,10 +62,10 @@ class CheckpointSchedule:
         self._every, self._seconds, self._last, self._clock = every, 60 * minutes, last, clock
         self._written_at = clock()
 
-    def is_due(self, done: int) -> bool:
-        """Whether to write one now, after `done` steps in all."""
+    def is_due(self, steps: int) -> bool:
+        """Whether to write one now, after `steps` steps in all."""
         late = self._seconds > 0 and self._clock() - self._written_at >= self._seconds
-        return done % self._every == 0 or done == self._last or late
+        return steps % self._every == 0 or steps == self._last or late
 
     def written(self) -> None:
         """Count the time from now on."""
@@ -124,11 +124,11 @@ class Checkpoints:
 
         An error of the write before (a full disk) is raised here or by `close`.
         """
-        saved = _without_frozen(state)
-        sums = {"saved": _named_checksums(saved), "frozen": _named_checksums(state.frozen)}
+        arrays = _without_frozen(state)
+        sums = {"saved": _named_checksums(arrays), "frozen": _named_checksums(state.frozen)}
         meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to}
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(saved), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
+            state=ocp.args.StandardSave(arrays), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
         )
         with _saving(self.directory):
             self._manager.save(int(state.step), args=arguments)
@@ -147,30 +147,30 @@ class Checkpoints:
         """
         if step is None and not self.steps:
             return None
-        chosen = self.steps[-1] if step is None else self._asked_for(step)
+        number = self.steps[-1] if step is None else self._asked_for(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_frozen(like))
-        meta = self._meta(chosen)
+        meta = self._meta(number)
         sums, cursor = meta["checksums"], meta["cursor"]
         if _named_checksums(like.frozen) != sums["frozen"]:
             raise UserError(
-                f"{self.directory / str(chosen)} was trained on other frozen weights than those loaded now. "
+                f"{self.directory / str(number)} was trained on other frozen weights than those loaded now. "
                 "Start from the same base model, or use another directory."
             )
         if set(sums["saved"]) != set(_paths(abstract)):
             different = sorted(set(sums["saved"]) ^ set(_paths(abstract)))
             raise UserError(
-                f"{self.directory / str(chosen)} holds another kind of model or optimiser: {different[0]} is in one "
+                f"{self.directory / str(number)} holds another kind of model or optimiser: {different[0]} is in one "
                 "and not in the other. Use the settings the run was started with, or another directory."
             )
-        saved = self._read(chosen, state=ocp.args.StandardRestore(abstract)).state
-        now = _named_checksums(saved)
+        arrays = self._read(number, state=ocp.args.StandardRestore(abstract)).state
+        now = _named_checksums(arrays)
         changed = [name for name, value in sums["saved"].items() if now[name] != value]
         if changed:
-            raise self._damaged(chosen, f"the content of {changed[0]} changed after it was written")
-        for later in [each for each in self.steps if each > chosen]:
+            raise self._damaged(number, f"the content of {changed[0]} changed after it was written")
+        for later in [each for each in self.steps if each > number]:
             self._manager.delete(later)
         self._gone_back_to = step if step is not None else meta.get("gone_back_to")
-        return TrainState(frozen=like.frozen, **saved), cursor
+        return TrainState(frozen=like.frozen, **arrays), cursor
 
     def _asked_for(self, step: int) -> int:
         """`step`, or the newest checkpoint if it was made after going back to that."""
@@ -236,22 +236,22 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
         sorted(int(path.name) for path in directory.glob("[0-9]*") if path.name.isdigit()) if directory.is_dir() else []
     )
     if not steps or (step is not None and step not in steps):
-        wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-        raise UserError(f"{directory} does not hold {wanted}; it has those of steps {steps or 'none'}.")
-    chosen = steps[-1] if step is None else step
-    place = directory.resolve() / str(chosen)
+        request = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        raise UserError(f"{directory} does not hold {request}; it has those of steps {steps or 'none'}.")
+    number = steps[-1] if step is None else step
+    place = directory.resolve() / str(number)
     logging.getLogger("absl").setLevel(logging.WARNING)
     try:
         with ocp.PyTreeCheckpointer() as reader:
-            found = reader.metadata(place / "state")
-            tree = getattr(found, "item_metadata", found)
+            metadata = reader.metadata(place / "state")
+            tree = getattr(metadata, "item_metadata", metadata)
             tree = getattr(tree, "tree", tree)
             wanted_tree = {
                 "trainable": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree["trainable"])
             }
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted_tree)
             arguments = ocp.args.PyTreeRestore(item=wanted_tree, restore_args=how, partial_restore=True)
-            saved = reader.restore(place / "state", args=arguments)
+            arrays = reader.restore(place / "state", args=arguments)
         meta = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
         sums = meta["checksums"]["saved"]
     except Exception as error:
@@ -262,14 +262,14 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
             ) from error
         raise
     # a Lora was saved by its attributes, and is read as a dict
-    written = {re.sub(r"\.(\w+)", r"['\1']", name): value for name, value in sums.items()}
-    for name, value in _named_checksums(saved).items():
-        if written.get(name) != value:
+    checksums = {re.sub(r"\.(\w+)", r"['\1']", name): value for name, value in sums.items()}
+    for name, value in _named_checksums(arrays).items():
+        if checksums.get(name) != value:
             raise CheckpointDamaged(
                 f"checkpoint {place} is damaged: the content of {name} changed after it was written. Give the step of "
                 "another."
             )
-    return chosen, saved["trainable"]
+    return number, arrays["trainable"]
 
 
 @contextlib.contextmanager
@@ -279,8 +279,8 @@ def _saving(directory: Path) -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            told = re.search(r"os_error_code='(\d+)'", str(error))
-            code = int(told[1]) if told else errno.ENOSPC if "No space left on device" in str(error) else None
+            match = re.search(r"os_error_code='(\d+)'", str(error))
+            code = int(match[1]) if match else errno.ENOSPC if "No space left on device" in str(error) else None
             if code not in CURES:
                 raise
             raise OSError(code, os.strerror(code), str(directory)) from error

@@ -63,16 +63,16 @@ class Experience:
     def record(self) -> dict[str, Any]:
         """The numbers without the trajectories, for JSON."""
         arrays = [each.name for each in fields(self) if each.name not in ("trajectories", "metrics", "spent")]
-        told = {"metrics": dict(self.metrics), "spent": [dict(each) for each in self.spent]}
-        return {name: getattr(self, name).tolist() for name in arrays} | told
+        extras = {"metrics": dict(self.metrics), "spent": [dict(each) for each in self.spent]}
+        return {name: getattr(self, name).tolist() for name in arrays} | extras
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Experience:
         """What `record` gave, exactly, without trajectories."""
         kinds = {"valid_G": bool, "outgrown_G": bool, "rounds_G": np.int32, "invocations_G": np.int32}
         arrays = {name: values for name, values in record.items() if name not in ("metrics", "spent")}
-        made = {name: np.array(values, kinds.get(name, np.float32)) for name, values in arrays.items()}
-        return cls((), **made, metrics=record["metrics"], spent=tuple(record["spent"]))
+        columns = {name: np.array(values, kinds.get(name, np.float32)) for name, values in arrays.items()}
+        return cls((), **columns, metrics=record["metrics"], spent=tuple(record["spent"]))
 
 
 def score_group(
@@ -122,8 +122,8 @@ def score_group(
     if own is None:  # a user's reward is told of malformed calls, and says itself what they cost
         total = total + jnp.asarray(formatted)
     if config.overlong.limit:
-        written = jnp.asarray([trajectory.sampled_tokens for trajectory in trajectories], jnp.float32)
-        total = total + overlong_penalty(written, config.overlong.limit, config.overlong.buffer, config.overlong.scale)
+        lengths = jnp.asarray([trajectory.sampled_tokens for trajectory in trajectories], jnp.float32)
+        total = total + overlong_penalty(lengths, config.overlong.limit, config.overlong.buffer, config.overlong.scale)
     if prices:
         total = total - jnp.asarray(cost(spent, prices))
     ranked = np.asarray(advantage(total, jnp.asarray(valid)), np.float32)
@@ -174,21 +174,21 @@ def observe(references: ReferenceStore, key: str, experience: Experience) -> Non
         references.observe(key, int(experience.rounds_G[index]), int(experience.invocations_G[index]))
 
 
-def trained_groups(groups: Sequence[Experience], wanted: int, distils: bool) -> set[int]:
+def trained_groups(groups: Sequence[Experience], count: int, distils: bool) -> set[int]:
     """Dynamic sampling (DAPO): the numbers of the groups that a step trains on, at most so many.
 
     The first that teach something are taken, then, where there are too few, the first of the others: a step has its
     size in any case.
 
     Args:
-      wanted: groups of a step.
+      count: groups of a step.
       distils: failed rollouts are scored by a teacher, so that a group with one teaches something even if it is dead.
     """
-    if len(groups) <= wanted:
+    if len(groups) <= count:
         return set(range(len(groups)))
     teaches = [not each.is_dead or (distils and bool(each.failed_G.any())) for each in groups]
     order = sorted(range(len(groups)), key=lambda number: not teaches[number])  # stable
-    return set(order[:wanted])
+    return set(order[:count])
 
 
 def summary(groups: Sequence[Experience]) -> dict[str, float]:

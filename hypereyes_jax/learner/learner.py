@@ -182,14 +182,14 @@ def make_learner(
         def build(arguments: tuple[Any, ...], count: int | None) -> Any:
             state, batch, *weights = arguments
             where = (shardings(state), batch_shardings(batch, mesh), *[by_teachers_weight for _ in weights])
-            known = function if count is None else counted(function, count)
-            return jax.jit(known, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
+            program = function if count is None else counted(function, count)
+            return jax.jit(program, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
 
         return StepOnMesh(mesh, build, {}, kernels.known_trips)
 
     def scored(params: Params, batch: PackedBatch, lora: Any, temperature: Any, count: int | None) -> jax.Array:
-        known = batch if count is None else batch._replace(count=count)
-        return steps.score_logprobs(params, known, lora, temperature)
+        whole_batch = batch if count is None else batch._replace(count=count)
+        return steps.score_logprobs(params, whole_batch, lora, temperature)
 
     return Learner(
         init=steps.init,

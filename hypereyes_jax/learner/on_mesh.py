@@ -52,8 +52,8 @@ class StepOnMesh:
 
 def _uncounted(batch: PackedBatch) -> tuple[PackedBatch, int]:
     """The batch without its number of micro-batches in use, and that number; all of them, for a batch of shapes."""
-    known = not isinstance(batch.count, jax.ShapeDtypeStruct)
-    return batch._replace(count=None), int(batch.count) if known else batch.targets_MBT.shape[0]
+    has_count = not isinstance(batch.count, jax.ShapeDtypeStruct)
+    return batch._replace(count=None), int(batch.count) if has_count else batch.targets_MBT.shape[0]
 
 
 def counted(function: Callable[..., Any], count: int) -> Callable[..., Any]:
@@ -79,8 +79,8 @@ class ScoreOnMesh:
     ) -> jax.Array:
         batch, count = _uncounted(batch) if self.known_trips else (batch, None)
         with jax.set_mesh(self.mesh):
-            placed = jax.device_put(batch, batch_shardings(batch, self.mesh))
-            return self.scored(params, placed, lora, temperature, count)
+            batch_on_mesh = jax.device_put(batch, batch_shardings(batch, self.mesh))
+            return self.scored(params, batch_on_mesh, lora, temperature, count)
 
     def trace(self, params: Params, batch: PackedBatch) -> Any:
         """Traces the scoring as `jax.jit(...).trace` does, with ShapeDtypeStructs that need no shardings. The

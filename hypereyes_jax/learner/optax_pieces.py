@@ -34,15 +34,17 @@ def named_schedule(config: OptimizerConfig) -> optax.Schedule:
     Raises UserError if there is no such schedule, or an option is missing or unknown.
     """
     if ":" in config.schedule:
-        made = _own(config.schedule, "schedule").value(config)
-        if not callable(made):
-            raise UserError(f"{config.schedule} returned a {type(made).__name__}: a schedule is a function of the step")
-        return made
+        schedule = _own(config.schedule, "schedule").value(config)
+        if not callable(schedule):
+            raise UserError(
+                f"{config.schedule} returned a {type(schedule).__name__}: a schedule is a function of the step"
+            )
+        return schedule
     function = _of_optax(config.schedule, "schedule", _is_schedule)
     own_warmup = has_own_warmup(config)
     steps = config.total_steps if own_warmup else max(config.total_steps - config.warmup_steps, 1)
     peaks = "peak_value" in inspect.signature(function).parameters
-    known = {
+    arguments = {
         "value": config.learning_rate,
         "init_value": 0.0 if peaks else config.learning_rate,
         "peak_value": config.learning_rate,
@@ -51,7 +53,7 @@ def named_schedule(config: OptimizerConfig) -> optax.Schedule:
         "transition_steps": steps,
         "decay_steps": steps,
     }
-    return _called(function, known, config.schedule_options, f"{_OPTION}.schedule-options")
+    return _called(function, arguments, config.schedule_options, f"{_OPTION}.schedule-options")
 
 
 def has_own_warmup(config: OptimizerConfig) -> bool:
@@ -75,14 +77,14 @@ def named_optimizer(
     if ":" in config.name:
         if config.options:
             raise UserError(f"{_OPTION}.options are of optimisers of optax, and {config.name} is none: leave them out")
-        made = _own(config.name, "optimizer").value(learning_rate, config)
-        if not isinstance(made, optax.GradientTransformation):
+        optimizer = _own(config.name, "optimizer").value(learning_rate, config)
+        if not isinstance(optimizer, optax.GradientTransformation):
             raise UserError(
-                f"{config.name} returned a {type(made).__name__}: an optimizer is an optax.GradientTransformation"
+                f"{config.name} returned a {type(optimizer).__name__}: an optimizer is an optax.GradientTransformation"
             )
-        return made
+        return optimizer
     function = _of_optax(config.name, "optimizer", _is_optimizer)
-    known = {
+    arguments = {
         "learning_rate": learning_rate,
         "b1": config.b1,
         "b2": config.b2,
@@ -92,20 +94,20 @@ def named_optimizer(
         "weight_decay_mask": decayed,
         "mu_dtype": config.first_moment_dtype,
     }
-    return _called(function, known, config.options, f"{_OPTION}.options")
+    return _called(function, arguments, config.options, f"{_OPTION}.options")
 
 
 def records(config: OptimizerConfig) -> dict[str, dict[str, str]]:
     """What a run's record says of the pieces that are one's own."""
-    named = {"schedule": config.schedule, "optimizer": config.name}
-    return {what: _own(name, what).record() for what, name in named.items() if ":" in name}
+    names = {"schedule": config.schedule, "optimizer": config.name}
+    return {what: _own(name, what).record() for what, name in names.items() if ":" in name}
 
 
 def _own(name: str, what: str) -> NamedObject:
-    loaded = load_object(name, what)
-    if not callable(loaded.value):
+    source = load_object(name, what)
+    if not callable(source.value):
         raise UserError(f"{name} is no function, which was named as the {what}")
-    return loaded
+    return source
 
 
 def _of_optax(name: str, what: str, suits: Callable[[Any], bool]) -> Callable[..., Any]:
@@ -127,10 +129,10 @@ def _is_optimizer(function: Any) -> bool:
     return "learning_rate" in inspect.signature(function).parameters and not function.__name__.startswith("scale")
 
 
-def _called(function: Callable[..., Any], known: dict[str, Any], options: Sequence[str], option: str) -> Any:
+def _called(function: Callable[..., Any], values: dict[str, Any], options: Sequence[str], option: str) -> Any:
     """The function's result, from what is known and is one of its parameters, and from options like "power=2"."""
     parameters = inspect.signature(function).parameters
-    arguments = {name: value for name, value in known.items() if name in parameters}
+    arguments = {name: value for name, value in values.items() if name in parameters}
     for each in options:
         name, equals, text = each.partition("=")
         if not equals or name not in parameters:

@@ -20,20 +20,20 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
     Raises UserError for a schedule that there isn't.
     """
     peak, warmup = config.learning_rate, config.warmup_steps
-    named = None if config.schedule in ("cosine", "constant") else named_schedule(config)
-    if named is not None and has_own_warmup(config):
-        return named
+    own_schedule = None if config.schedule in ("cosine", "constant") else named_schedule(config)
+    if own_schedule is not None and has_own_warmup(config):
+        return own_schedule
 
     def schedule(step: jax.Array) -> jax.Array:
         rising = peak * (step + 1) / max(warmup, 1)
-        if named is not None:
-            after = jnp.asarray(named(step - warmup), jnp.float32)
+        if own_schedule is not None:
+            after = jnp.asarray(own_schedule(step - warmup), jnp.float32)
         elif config.schedule == "constant":
             after = jnp.asarray(peak, jnp.float32)
         else:
-            done = jnp.clip((step - warmup) / max(config.total_steps - warmup, 1), 0.0, 1.0)
+            progress = jnp.clip((step - warmup) / max(config.total_steps - warmup, 1), 0.0, 1.0)
             low = config.final_learning_rate
-            after = low + 0.5 * (peak - low) * (1.0 + jnp.cos(jnp.pi * done))
+            after = low + 0.5 * (peak - low) * (1.0 + jnp.cos(jnp.pi * progress))
         return jnp.where(step < warmup, rising, after)
 
     return schedule
@@ -77,8 +77,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.name != "adamw":
         if config.muon_learning_rate is not None:
             raise UserError(f"the optimizer is {config.name}: leave --sizes.learner.optimizer.muon-learning-rate out")
-        named = named_optimizer(config, learning_rate(config), decayed)
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), named)
+        optimizer = named_optimizer(config, learning_rate(config), decayed)
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     if config.options:
         raise UserError("adamw takes its options from the settings: leave --sizes.learner.optimizer.options out")
     if config.schedule_options and config.schedule in ("cosine", "constant"):

@@ -105,26 +105,26 @@ def fewest_positions(lengths: Sequence[int], choices: Sequence[int], rows: int) 
       rows: of a micro-batch.
     """
     fitting = [length for length in sorted(choices) if length >= max(lengths)]
-    packed = {length: first_fit_decreasing(lengths, length) for length in fitting}
-    best = min(fitting, key=lambda length: -(-len(packed[length]) // rows) * length)
-    return best, packed[best]
+    bins = {length: first_fit_decreasing(lengths, length) for length in fitting}
+    best = min(fitting, key=lambda length: -(-len(bins[length]) // rows) * length)
+    return best, bins[best]
 
 
 def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, PatchedImage]) -> _Row:
     # Chunk by chunk, as the engine placed them: an image token that the model itself sampled stays a text token.
-    start, seen = 0, 0
+    start, visual_tokens = 0, 0
     images: list[PatchedImage] = []
     parts: list[tuple[np.ndarray, ...]] = []
     for chunk in chunks:
         if isinstance(chunk, ContextChunk):
             own = [patched[id(image)] for image in chunk.images]
-            placed = expand(config, chunk.tokens, own, start=start)
-            n = len(placed.tokens_T)
-            visual = np.where(placed.visual_index_T >= 0, placed.visual_index_T + seen, -1)
+            piece = expand(config, chunk.tokens, own, start=start)
+            n = len(piece.tokens_T)
+            visual = np.where(piece.visual_index_T >= 0, piece.visual_index_T + visual_tokens, -1)
             zeros = np.zeros(n, np.float32)
-            parts.append((placed.tokens_T, placed.positions_3T, visual, np.zeros(n, bool), zeros, zeros))
-            start = placed.next_position
-            seen += int((placed.visual_index_T >= 0).sum())
+            parts.append((piece.tokens_T, piece.positions_3T, visual, np.zeros(n, bool), zeros, zeros))
+            start = piece.next_position
+            visual_tokens += int((piece.visual_index_T >= 0).sum())
             images += own
         else:
             n = len(chunk.tokens)
@@ -168,8 +168,8 @@ def pack(
     if not samples:
         raise ValueError("no samples to pack")
     patched = _patchify_once(config, samples, pack_config)
-    laid = [_lay_out(config, sample.chunks, patched) for sample in samples]
-    lengths = [len(row.tokens) for row in laid]
+    sample_rows = [_lay_out(config, sample.chunks, patched) for sample in samples]
+    lengths = [len(row.tokens) for row in sample_rows]
     longest = max(lengths)
     if longest > max(pack_config.row_tokens):
         raise ValueError(
@@ -177,7 +177,7 @@ def pack(
             f"{pack_config.row_tokens} is {max(pack_config.row_tokens)}: add a longer row or drop the sample"
         )
     length, rows = fewest_positions(lengths, pack_config.row_tokens, pack_config.rows)
-    patch_counts = [sum(len(image.patches) for image in row.images) for row in laid]
+    patch_counts = [sum(len(image.patches) for image in row.images) for row in sample_rows]
     if pack_config.rows % pack_config.shards:
         raise ValueError(f"PackConfig.rows={pack_config.rows} must be a multiple of shards={pack_config.shards}")
     # A part is what one data shard of devices takes of a micro-batch: some rows, and their images.
@@ -196,9 +196,9 @@ def pack(
         for b, members in enumerate(part, start=first_row):
             offset = 0
             for segment, index in enumerate(members, start=1):
-                where = _visual_tokens(config, laid[index], first_token, images[-1])
+                where = _visual_tokens(config, sample_rows[index], first_token, images[-1])
                 share = _token_share(pack_config)
-                _write(arrays, (m, b, offset), segment, index, samples[index], laid[index], where, share)
+                _write(arrays, (m, b, offset), segment, index, samples[index], sample_rows[index], where, share)
                 offset += lengths[index]
     vision, tokens_a_part = _vision(config, images, count * pack_config.shards, pack_config)
     visual = arrays["visual"].reshape(count, pack_config.shards, -1)
@@ -279,17 +279,17 @@ def _write(
     m, b, start = place
     here = (m, b, slice(start, start + len(row.tokens)))
     before = (m, b, slice(start, start + len(row.tokens) - 1))  # predictions: one before the token predicted
-    trained = row.sampled[1:]
-    count = int(trained.sum())
+    is_trained = row.sampled[1:]
+    count = int(is_trained.sum())
     arrays["tokens"][here] = row.tokens
     arrays["segment"][here] = segment
     arrays["sample"][here] = index
     arrays["visual"][here] = visual
     arrays["positions"][here] = row.positions.T
     arrays["targets"][before] = row.tokens[1:]
-    arrays["weight"][before] = trained * sample.weight * (1.0 / max(count, 1) if share is None else share)
-    arrays["advantage"][before] = trained * sample.advantage
-    arrays["failed"][before] = trained * float(sample.failed)
+    arrays["weight"][before] = is_trained * sample.weight * (1.0 / max(count, 1) if share is None else share)
+    arrays["advantage"][before] = is_trained * sample.advantage
+    arrays["failed"][before] = is_trained * float(sample.failed)
     arrays["full"][before] = row.full[1:]
     arrays["truncated"][before] = row.truncated[1:]
     if "experts" in arrays and sample.routes is not None:
@@ -299,7 +299,7 @@ def _write(
             raise ValueError(
                 f"sample {index} has {count} sampled tokens, but its teacher gave {len(sample.teacher_logp)} log-probs"
             )
-        arrays["teacher"][before][trained] = sample.teacher_logp
+        arrays["teacher"][before][is_trained] = sample.teacher_logp
 
 
 def _write_routes(experts_CT: np.ndarray, start: int, index: int, routes: np.ndarray, tokens: int) -> None:
@@ -341,12 +341,12 @@ def _vision(
     # Patches are the bulk of a batch: they are written where they stay.
     patches = np.empty((parts, rows * length, config.vision.patch_values), patch_dtype)
     for number, part in enumerate([*images, *[none] * (parts - len(images))]):
-        laid = vision_inputs(config.vision, part, (rows, length), patches[number])
-        laid = laid._replace(token_place_M=laid.token_place_M + np.int32(number % shards * tokens))
+        inputs = vision_inputs(config.vision, part, (rows, length), patches[number])
+        inputs = inputs._replace(token_place_M=inputs.token_place_M + np.int32(number % shards * tokens))
         stacked = stacked or [
-            patches if leaf is laid.patches_NP else np.empty((parts, *leaf.shape), leaf.dtype) for leaf in laid
+            patches if leaf is inputs.patches_NP else np.empty((parts, *leaf.shape), leaf.dtype) for leaf in inputs
         ]
-        for all_parts, leaf in zip(stacked, laid, strict=True):
+        for all_parts, leaf in zip(stacked, inputs, strict=True):
             if all_parts is not patches:
                 all_parts[number] = leaf
     return VisionInputs(*(leaf.reshape(parts // shards, -1, *leaf.shape[2:]) for leaf in stacked)), tokens
@@ -359,17 +359,17 @@ def _patchify_once(
 
     An image that a loader has made patches of already is taken as it is.
     """
-    found: dict[int, Image.Image | PatchedImage] = {}
+    images: dict[int, Image.Image | PatchedImage] = {}
     for sample in samples:
         for chunk in sample.chunks:
             if isinstance(chunk, ContextChunk):
-                found.update((id(image), image) for image in chunk.images)
-    cut = patchify_bytes if pack_config.patch_dtype == "uint8" else patchify
+                images.update((id(image), image) for image in chunk.images)
+    to_patches = patchify_bytes if pack_config.patch_dtype == "uint8" else patchify
     return {
         key: image
         if isinstance(image, PatchedImage)
-        else cut(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
-        for key, image in found.items()
+        else to_patches(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
+        for key, image in images.items()
     }
 
 

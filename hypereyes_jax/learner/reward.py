@@ -47,17 +47,17 @@ class WeightedRewards:
         """
         total = np.zeros(len(group.results), np.float32)
         metrics: dict[str, float] = {}
-        for loaded, weight in self.parts:
-            rewards, figures = _called(loaded, group)
+        for source, weight in self.parts:
+            rewards, figures = _called(source, group)
             total += np.float32(weight) * rewards
-            label = loaded.label
+            label = source.label
             metrics[f"reward_{label}"] = float(rewards[group.valid_G].mean()) if group.valid_G.any() else 0.0
             metrics |= {f"reward_{label}_{name}": float(value) for name, value in figures.items()}
         return total, metrics
 
     def record(self) -> list[dict[str, Any]]:
         """Names, files, hashes and weights, for a run's record."""
-        return [{**loaded.record(), "weight": weight} for loaded, weight in self.parts]
+        return [{**source.record(), "weight": weight} for source, weight in self.parts]
 
 
 def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
@@ -69,12 +69,12 @@ def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
       UserError: a name that can't be loaded, or a function that does not give one finite number a rollout.
     """
     parts = []
-    for given in own:
-        place, star, weight = given.rpartition("*") if isinstance(given, str) else ("", "", "")
+    for reward in own:
+        place, star, weight = reward.rpartition("*") if isinstance(reward, str) else ("", "", "")
         try:
-            parts.append((named_object(place if star else given, "reward"), float(weight) if star else 1.0))
+            parts.append((named_object(place if star else reward, "reward"), float(weight) if star else 1.0))
         except ValueError:
-            raise UserError(f"{given!r}: the weight behind * must be a number") from None
+            raise UserError(f"{reward!r}: the weight behind * must be a number") from None
     if not parts:
         return None
     rewards = WeightedRewards(tuple(parts))
@@ -115,8 +115,8 @@ def made_up_group() -> RewardGroup:
 
 
 def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mapping[str, float]]:
-    given = loaded.value(group)
-    rewards, metrics = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
+    result = loaded.value(group)
+    rewards, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     rewards = np.asarray(rewards, np.float32)
     if rewards.shape != (len(group.results),):
         raise ValueError(f"{loaded.name} gave shape {rewards.shape} for {len(group.results)} rollouts")

@@ -42,15 +42,15 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
 
     Raises UserError if there is no such run or checkpoint, or if it is damaged.
     """
-    saved = read_json_object(run / "config.json")
-    command, settings = saved.get("command"), saved.get("config")
+    record = read_json_object(run / "config.json")
+    command, settings = record.get("command"), record.get("config")
     if command not in _CHECKPOINTS or not isinstance(settings, dict):
         raise UserError(f"{run} is not a run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.")
     base = _setting(run, settings, "checkpoint", str)
     train = _setting(run, settings, "sizes.learner.train", str)
     dtype = _setting(run, settings, "sizes.learner.compute_dtype", str)
     pixels = tuple(_setting(run, settings, f"sizes.{name}", int) for name in ("min_pixels", "max_pixels"))
-    chosen, trainable = read_trainable(run / _CHECKPOINTS[command], step)
+    number, trainable = read_trainable(run / _CHECKPOINTS[command], step)
     config, params, _ = load_model(base, dtype)
     if train == "lora":
         alpha = float(_setting(run, settings, "settings.lora_alpha", (int, float)))
@@ -60,7 +60,7 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
         params = map_weights(
             lambda path, weight, leaf: _checked(run, path, weight.shape, leaf, dtype), weights(config), whole
         )
-    return RunWeights(chosen, base, config, params, dtype, (pixels[0], pixels[1]))
+    return RunWeights(number, base, config, params, dtype, (pixels[0], pixels[1]))
 
 
 def _adapters(tree: dict[str, Any], alpha: float) -> Lora:

@@ -86,8 +86,8 @@ class LocalTeacher:
         # a process without samples takes its part in the others' program with one that nobody reads
         batch = self._batch(self.model, samples or [_nothing()], self._packing)
         logp_MBT = self._learner.score_logprobs(self.params, batch, temperature=self._temperature)
-        scored = unpack(self._own(batch), self._here(logp_MBT))
-        return [scored.get(number) for number in range(len(samples))]
+        logps = unpack(self._own(batch), self._here(logp_MBT))
+        return [logps.get(number) for number in range(len(samples))]
 
     def _own(self, batch: PackedBatch) -> PackedBatch:
         """What `unpack` reads of a batch, for this process's samples."""

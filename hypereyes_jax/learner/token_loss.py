@@ -67,20 +67,20 @@ def load_loss(own: str | OwnLoss | NamedObject, learn: LearnerConfig) -> tuple[T
     Raises:
       UserError: it can't be loaded, or does not give one finite number a token whose gradient is finite.
     """
-    loaded = named_object(own, "loss")
-    loss = partial(_corrected, partial(_checked, loaded), learn.tis_cap)
+    source = named_object(own, "loss")
+    loss = partial(_corrected, partial(_checked, source), learn.tis_cap)
     tokens = made_up_tokens()
     try:
         gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens._replace(logp_BT=logp))[0])))(tokens.logp_BT)
     except (TypeError, ValueError, AttributeError) as error:  # jax's own errors of tracing are TypeErrors
         raise UserError(
-            f"the loss {loaded.name} failed on two made-up rows: {error}. It must take one LossTokens "
+            f"the loss {source.name} failed on two made-up rows: {error}. It must take one LossTokens "
             "(hypereyes_jax.learner.token_loss), work under jax.jit, and return an array [B, T], or that and a dict of "
             "scalars"
         ) from error
     if not bool(jnp.all(jnp.isfinite(gradient))):
-        raise UserError(f"the gradient of the loss {loaded.name} is not finite on two made-up rows")
-    return loss, loaded
+        raise UserError(f"the gradient of the loss {source.name} is not finite on two made-up rows")
+    return loss, source
 
 
 def made_up_tokens() -> LossTokens:
@@ -113,14 +113,14 @@ def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, St
 
 def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
     """A user's loss. Raises ValueError for what is no loss of these tokens; shapes are known while jax traces."""
-    given = loaded.value(tokens)
-    loss, stats = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
+    result = loaded.value(tokens)
+    loss, stats = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     if jnp.shape(loss) != tokens.mask_BT.shape:
         raise ValueError(f"it gave shape {jnp.shape(loss)} for tokens of shape {tokens.mask_BT.shape}")
     if not isinstance(stats, Mapping) or any(jnp.shape(value) != () for value in stats.values()):
         raise ValueError("its metrics must be a dict of scalars")
-    named = {f"loss_{name}": jax.lax.stop_gradient(jnp.asarray(value, jnp.float32)) for name, value in stats.items()}
-    return jnp.where(tokens.mask_BT, loss, 0.0), named
+    metrics = {f"loss_{name}": jax.lax.stop_gradient(jnp.asarray(value, jnp.float32)) for name, value in stats.items()}
+    return jnp.where(tokens.mask_BT, loss, 0.0), metrics
 
 
 def _corrected(loss: TokenLoss, cap: float, tokens: LossTokens) -> tuple[jax.Array, Stats]:
@@ -128,5 +128,7 @@ def _corrected(loss: TokenLoss, cap: float, tokens: LossTokens) -> tuple[jax.Arr
     loss_BT, stats = loss(tokens)
     if tokens.sampler_logp_BT is None or not cap:
         return loss_BT, stats
-    weight_BT, told = truncated_importance_weight(tokens.old_logp_BT, tokens.sampler_logp_BT, tokens.mask_BT, cap)
-    return loss_BT * weight_BT, {**stats, **told}
+    weight_BT, weight_stats = truncated_importance_weight(
+        tokens.old_logp_BT, tokens.sampler_logp_BT, tokens.mask_BT, cap
+    )
+    return loss_BT * weight_BT, {**stats, **weight_stats}
