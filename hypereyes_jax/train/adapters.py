@@ -75,11 +75,11 @@ def save_trained(
     """
     out = directory.file("model")
     model_writer(model, base, sizes, processes)(out, params, adapters)
-    written: list[Path] = [out]
+    paths: list[Path] = [out]
     if adapters is not None:
         whole = fetch_whole(processes.mesh, adapters)
         if processes.first:
             save_peft(directory.file("adapter"), model, whole, base_model=base)
-            written.append(directory.file("adapter"))
+            paths.append(directory.file("adapter"))
     if processes.first:
-        print(f"wrote {' and '.join(map(str, written))}")
+        print(f"wrote {' and '.join(map(str, paths))}")

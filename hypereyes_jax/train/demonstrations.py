@@ -52,8 +52,8 @@ def open_demonstrations(
         console.print(report.bad_in_words())
         for error in report.first_bad.values():
             console.print(f"  {error.place}: {error.why}")
-    kept = [index for index in range(len(examples)) if index not in left_out]
-    if not kept:
+    indices = [index for index in range(len(examples)) if index not in left_out]
+    if not indices:
         examples.close()
         raise UserError(f"no demonstration of {source} can be trained on. {report.bad_in_words()}")
 
@@ -64,4 +64,4 @@ def open_demonstrations(
         """What a batch takes, as bytes: a quarter of the memory while it waits."""
         return patchify_bytes(image, model.vision, sizes.min_pixels, sizes.max_pixels)
 
-    return Trajectories(examples, chat, kept, tell if options.bad_rows == "skip" else None, patched)
+    return Trajectories(examples, chat, indices, tell if options.bad_rows == "skip" else None, patched)

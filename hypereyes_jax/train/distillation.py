@@ -124,14 +124,14 @@ class Distillation:
         out = list(samples)
         counts = [0, 0, 0]
         if self._teacher is not None:
-            failed = [number for number, sample in enumerate(out) if sample.failed]
-            scored = await self._teacher.score([out[number] for number in failed])
-            for number, logp in zip(failed, scored, strict=True):
+            failures = [number for number, sample in enumerate(out) if sample.failed]
+            logps = await self._teacher.score([out[number] for number in failures])
+            for number, logp in zip(failures, logps, strict=True):
                 out[number] = replace(out[number], teacher_logp=logp)
             unscored = self._teacher.unscored
             if unscored.why:
-                _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failed), unscored.why)
-            counts = [sum(logp is not None for logp in scored), unscored.failures, unscored.mismatches]
+                _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failures), unscored.why)
+            counts = [sum(logp is not None for logp in logps), unscored.failures, unscored.mismatches]
         totals = np.sum(self._processes.gather(counts), axis=0)
         names = ("distilled", "teacher_failures", "teacher_mismatches")
         return out, dict(zip(names, map(float, totals), strict=True))
@@ -151,13 +151,13 @@ class TeacherServer:
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         """Scores as `Teacher.score` says."""
-        found = await score_conversations(
+        results = await score_conversations(
             self._server, [sample.chunks for sample in samples], in_flight=self._in_flight, deadline=self._deadline
         )
-        errors = [each for each in found if isinstance(each, Exception)]
+        errors = [each for each in results if isinstance(each, Exception)]
         mismatches = sum(isinstance(error, PromptMismatch) for error in errors)
         self.unscored = Unscored(len(errors) - mismatches, mismatches, str(errors[0]) if errors else "")
-        return [None if isinstance(each, Exception) else each for each in found]
+        return [None if isinstance(each, Exception) else each for each in results]
 
 
 @contextlib.asynccontextmanager

@@ -62,14 +62,14 @@ class GroupQueue:
         Args:
           ended: numbers of groups that have ended and were not taken.
         """
-        chosen = sorted(ended)[: self._prompts]
+        numbers = sorted(ended)[: self._prompts]
         due = {number for number, born in self._born.items() if step - born >= self._max_staleness}
-        if len(chosen) < self._prompts or not due <= set(chosen):
+        if len(numbers) < self._prompts or not due <= set(numbers):
             return None
-        for number in chosen:
+        for number in numbers:
             del self._born[number]
-        self._taken = chosen
-        return chosen
+        self._taken = numbers
+        return numbers
 
     def trained(self) -> None:
         """The step under way has trained on what it took."""
@@ -84,13 +84,13 @@ class GroupQueue:
         waiting = sorted([*self._taken, *self._born, *self._carried])
         return {"carried": waiting, "next": self._next}
 
-    def restore(self, state: Mapping[str, Any] | None, done: int) -> None:
-        """Goes on from `state`, or, with None, after `done` steps of a run that did not run ahead.
+    def restore(self, state: Mapping[str, Any] | None, steps: int) -> None:
+        """Goes on from `state`, or, with None, after `steps` steps of a run that did not run ahead.
 
         Raises ValueError if the state does not belong to so many steps.
         """
         carried: Sequence[int] = [] if state is None else state["carried"]
-        following = done * self._prompts if state is None else state["next"]
-        if following - len(carried) != done * self._prompts or any(number >= following for number in carried):
-            raise ValueError(f"{state} is not the place of a run after {done} steps of {self._prompts} groups")
+        following = steps * self._prompts if state is None else state["next"]
+        if following - len(carried) != steps * self._prompts or any(number >= following for number in carried):
+            raise ValueError(f"{state} is not the place of a run after {steps} steps of {self._prompts} groups")
         self._carried, self._next, self._born, self._taken = list(carried), following, {}, []

@@ -45,7 +45,7 @@ class OwnObjects:
         several: list[tuple[str, Sequence[Any]]] = [
             ("reward", self.rewards), ("metric", self.metrics), ("tool", self.tools)
         ]  # fmt: skip
-        found = [(role, named_object(each, role)) for role, objects in several for each in objects]
+        pairs = [(role, named_object(each, role)) for role, objects in several for each in objects]
         single: dict[str, Any] = {
             "advantage": self.advantage,
             "loss": self.loss,
@@ -53,7 +53,7 @@ class OwnObjects:
             "search backend": self.search,
             "judge": self.judge,
         }
-        return [*found, *((role, named_object(each, role)) for role, each in single.items() if each is not None)]
+        return [*pairs, *((role, named_object(each, role)) for role, each in single.items() if each is not None)]
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def own_records(
     records = [] if rewards is None else [{"role": "reward", **each} for each in rewards.record()]
     by_name = [("advantage", method.reward.advantage), ("loss", learn.loss), ("judge", judge.object)]
     by_name += [("search backend", search.backend), *(("metric", each) for each in metrics)]
-    found = [(role, load_object(name, role)) for role, name in by_name if ":" in name]
-    found += [("tool", each) for each in tool_objects(episode.tools)]
+    pairs = [(role, load_object(name, role)) for role, name in by_name if ":" in name]
+    pairs += [("tool", each) for each in tool_objects(episode.tools)]
     if search.mapping and (mapping := mapping_object(search.mapping)) is not None:
-        found.append(("search mapping", mapping))
+        pairs.append(("search mapping", mapping))
     if (prompt := prompt_object(episode.system)) is not None:
-        found.append(("prompt", prompt))
-    found += method.own.named()
-    return records + [{"role": role, **each.record()} for role, each in found]
+        pairs.append(("prompt", prompt))
+    pairs += method.own.named()
+    return records + [{"role": role, **each.record()} for role, each in pairs]

@@ -83,8 +83,8 @@ def train(
         losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
         if step % report_every == 0:
             seconds = time.perf_counter() - started
-            left = duration(seconds / step * (steps - step))
-            print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {left} left", flush=True)
+            remaining = duration(seconds / step * (steps - step))
+            print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {remaining} left", flush=True)
             losses = []
     return state.trainable
 
@@ -94,7 +94,7 @@ def corpus_hashes(corpus: BaseCorpusConfig, samples: int = 64) -> dict[str, str]
     clean = replace(corpus, clean=True)
 
     def episodes(config: BaseCorpusConfig, rounds: int | None = None) -> str:
-        return examples_hash(made.example for made in islice(base_corpus(config, 0, rounds), samples))
+        return examples_hash(demonstration.example for demonstration in islice(base_corpus(config, 0, rounds), samples))
 
     digest = hashlib.sha256()
     for exercise in islice(exercises(corpus, 0), samples):
@@ -148,16 +148,16 @@ def _batches(model: Qwen3VLConfig, samples: Iterator[tuple[Chunk, ...]], picture
             continue
         row = 512 if length <= 512 else miniature.CONTEXT
         here = rows * 512 // row
-        wanted = [*pools[row], (length, patches, sft_sample(chunks))]
-        crowded = vision is not None and sum(each[1] for each in wanted) > 0.9 * vision[0] * vision[1]
-        if crowded or len(first_fit_decreasing([each[0] for each in wanted], row)) > here:
+        pool = [*pools[row], (length, patches, sft_sample(chunks))]
+        crowded = vision is not None and sum(each[1] for each in pool) > 0.9 * vision[0] * vision[1]
+        if crowded or len(first_fit_decreasing([each[0] for each in pool], row)) > here:
             settings = PackConfig(
                 row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean", vision=vision,
                 min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
             )  # fmt: skip
             yield pack(model, [sample for _, _, sample in pools[row]], settings)
-            wanted = wanted[-1:]
-        pools[row] = wanted
+            pool = pool[-1:]
+        pools[row] = pool
 
 
 def _sampled(tokens: np.ndarray) -> SampledChunk:
@@ -199,7 +199,7 @@ def _images(chunk: Chunk) -> tuple[Any, ...]:
 
 def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:
     """The same items, made in a thread ahead of their use."""
-    made: queue.Queue[Any] = queue.Queue(depth)
+    buffer: queue.Queue[Any] = queue.Queue(depth)
 
     def work() -> None:
         if sys.platform == "linux":  # there a thread has its own priority
@@ -207,13 +207,13 @@ def _ahead(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
             for item in items:
-                made.put((item, None))
+                buffer.put((item, None))
         except BaseException as error:  # raised where the item is wanted
-            made.put((None, error))
+            buffer.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()
     while True:
-        item, error = made.get()
+        item, error = buffer.get()
         if error is not None:
             raise error
         yield item

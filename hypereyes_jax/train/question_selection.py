@@ -84,9 +84,9 @@ async def select(
     """
     directory, stages, processes = run.directory, run.stages, run.processes
     path = directory.file(SELECTION)
-    found = processes.gather(read_selection(path) if processes.first and path.exists() else None)[0]
-    if found is not None:
-        return Selection({key: (counts[0], counts[1]) for key, counts in found.items()})
+    counts_by_key = processes.gather(read_selection(path) if processes.first and path.exists() else None)[0]
+    if counts_by_key is not None:
+        return Selection({key: (counts[0], counts[1]) for key, counts in counts_by_key.items()})
     stated = stated_references(candidates)
     if stated:
         stages.console.print(f"{len(stated)} questions state the rounds and searches they need, and are not tried")
@@ -117,8 +117,8 @@ async def select(
     async def _play(plays: Sequence[tuple[int, int]], advance: Any) -> None:
         async def store(number: int, attempt: int, trajectory: Trajectory) -> None:
             (verdict,) = await verdicts(judge, [trajectory])
-            made = Try.of(trajectory.result, verdict if trajectory.result.answer is not None else False)
-            log.add(keys[number], attempt, made, ids[number])
+            attempt_result = Try.of(trajectory.result, verdict if trajectory.result.answer is not None else False)
+            log.add(keys[number], attempt, attempt_result, ids[number])
             advance()
 
         questions = [mine[number] for number, _ in plays]
@@ -174,8 +174,10 @@ def _agree(
         left_out |= others_out
     selection = Selection(references, left_out)
     total = len(references) + len(left_out)
-    left = f"; left out: {selection.reasons()}" if left_out else ""
-    stages.console.print(f"{len(references)} of {total} candidates are trained on{left}", highlight=False, markup=False)
+    reasons = f"; left out: {selection.reasons()}" if left_out else ""
+    stages.console.print(
+        f"{len(references)} of {total} candidates are trained on{reasons}", highlight=False, markup=False
+    )
     if selection.undecided > _MOST_UNDECIDED * total:
         raise UserError(
             f"{selection.undecided} of {total} candidates could not be tried, because searches or the judge failed. "
@@ -252,14 +254,14 @@ async def unless_stopped(stop: StopRequest, work: Coroutine[Any, Any, T]) -> T |
             return None
 
 
-async def verdicts(judge: Judge, played: Sequence[Trajectory]) -> list[bool | None]:
+async def verdicts(judge: Judge, trajectories: Sequence[Trajectory]) -> list[bool | None]:
     """The judge's verdicts; None where there is nothing to judge, or the judge could not be asked."""
 
     async def verdict(trajectory: Trajectory) -> bool | None:
         result = trajectory.result
         return None if result.answer is None else await judge.judge(result.question, result.answer)
 
-    return list(await asyncio.gather(*map(verdict, played)))
+    return list(await asyncio.gather(*map(verdict, trajectories)))
 
 
 def rollout_seeds(seed: int, step: int, count: int) -> np.ndarray:

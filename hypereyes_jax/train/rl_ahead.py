@@ -76,22 +76,22 @@ class AheadRollouts:
             ended = [number for number, group in self._groups.items() if group.task.done()]
             for number in ended:
                 self._groups[number].task.result()
-            chosen = self._queue.take(step, ended)
-            if chosen is not None:
+            numbers = self._queue.take(step, ended)
+            if numbers is not None:
                 break
             await asyncio.wait(
                 [group.task for group in self._groups.values() if not group.task.done()],
                 return_when=asyncio.FIRST_COMPLETED,
             )
-        taken = [self._groups.pop(number) for number in chosen]
-        trajectories = [trajectory for group in taken for trajectory in group.task.result()]
+        groups = [self._groups.pop(number) for number in numbers]
+        trajectories = [trajectory for group in groups for trajectory in group.task.result()]
         late = [self._groups[number] for number in self._queue.overdue(step) if number in self._groups]
         figures = {
             "carried_groups": float(len(late)),
             "carried_rollouts": float(sum(len(group.plan.seeds) - len(group.ended) for group in late)),
             "rollouts_under_way": float(self._running),
         }
-        return TakenGroups([group.plan.question for group in taken], trajectories, figures)
+        return TakenGroups([group.plan.question for group in groups], trajectories, figures)
 
     async def close(self) -> None:
         """Cancels what is under way. The queue's `state` still names it, so that it is played anew."""

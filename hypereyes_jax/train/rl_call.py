@@ -83,7 +83,7 @@ def rl(
     Raises:
       UserError: what the command would tell, in the same words.
     """
-    given = open_questions(os.fspath(questions)) if isinstance(questions, str | os.PathLike) else list(questions)
+    pool = open_questions(os.fspath(questions)) if isinstance(questions, str | os.PathLike) else list(questions)
     call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, sizes, rule)
     out = Path(out)
     processes = Processes()
@@ -96,11 +96,11 @@ def rl(
         with RolloutEngines(engines, chat, sizes) as rollouts, open_stages(processes) as stages:
             run = TrainingRun(directory, stages, processes)
             method = RlMethod(reward, own=own)
-            asked = RlQuestions(given, rule)
-            trained, adapters = _outside_of_loops(
-                lambda: train(run, rollouts, model, params, asked, settings, services, method)
+            rl_questions = RlQuestions(pool, rule)
+            weights, adapters = _outside_of_loops(
+                lambda: train(run, rollouts, model, params, rl_questions, settings, services, method)
             )
-        save_trained(directory, model, trained, adapters, os.fspath(checkpoint), sizes, processes)
+        save_trained(directory, model, weights, adapters, os.fspath(checkpoint), sizes, processes)
         steps = [row for row in read_metrics(directory.file("metrics.jsonl")) if row["phase"] == "rl"]
     return TrainedPolicy(out / "model", steps)
 

@@ -150,35 +150,35 @@ class RlLoop:
                 self._searches()
                 self._budget.restore(cursor.get("budget", {}))
                 under_way = cursor.get("rollouts")
-            done = int(self._state.step)
+            first = int(self._state.step)
             if self._processes.first:
-                drop_rollouts(self._directory.path, done)
-            if done == 0:
+                drop_rollouts(self._directory.path, first)
+            if first == 0:
                 self._note_references(0)
             async with open_rollouts(
-                self._run, self._rollouts, settings, self._backend, self._plan, done, under_way
+                self._run, self._rollouts, settings, self._backend, self._plan, first, under_way
             ) as self._source:
-                await self._publish(done)
+                await self._publish(first)
                 give_back()  # what the selection held
-                snapshots = self._snapshots(done)
-                metrics = open_metrics(self._processes, self._directory, "rl", done)
+                snapshots = self._snapshots(first)
+                metrics = open_metrics(self._processes, self._directory, "rl", first)
                 with self._run.stages.stage("RL", settings.steps) as stage, metrics as log:
-                    stage.skip_to(done)
-                    await self._steps(done, checkpoints, snapshots, stage, log)
+                    stage.skip_to(first)
+                    await self._steps(first, checkpoints, snapshots, stage, log)
         return self._weights()
 
     async def _steps(
         self,
-        done: int,
+        first: int,
         checkpoints: Checkpoints,
         snapshots: Snapshots | None,
         stage: Stage,
         log: MetricsWriter | NoMetrics,
     ) -> None:
         """All steps after the first `done`, each logged, and saved when a checkpoint is due."""
-        settings, processes, saved = self._settings, self._processes, done
+        settings, processes, saved = self._settings, self._processes, first
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
-        for step in range(done, settings.steps):
+        for step in range(first, settings.steps):
             reason = ""
             with profiled(self._directory.file("profile"), step == self._run.profile_step):
                 try:
@@ -213,10 +213,10 @@ class RlLoop:
     def _weights(self) -> tuple[Params, Lora | None]:
         return weights(self._state, self._train_mode)
 
-    def _snapshots(self, done: int) -> Snapshots | None:
+    def _snapshots(self, first: int) -> Snapshots | None:
         if self._run.write_model is None:
             return None
-        return Snapshots(self._directory, self._processes, self._run.write_model, self._settings.save_every, done)
+        return Snapshots(self._directory, self._processes, self._run.write_model, self._settings.save_every, first)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         # The search store has no position: see docs/environment.md.
@@ -235,40 +235,40 @@ class RlLoop:
         for each other.
         """
         laps = Laps(self._processes)
-        taken = await self._source.take(step, laps)
-        scored = await self._score(step, taken.questions, taken.trajectories, log, laps)
-        samples, distilled = await self._distil(scored.samples, laps)
+        rollouts = await self._source.take(step, laps)
+        experience = await self._score(step, rollouts.questions, rollouts.trajectories, log, laps)
+        samples, distilled = await self._distil(experience.samples, laps)
         updated, machine = await self._source.beside(lambda: self._update(samples, laps))
         self._warn_of_gap(step, updated["sampler_gap"])
         synced = await self._publish(step + 1)
         laps.lap("sync")
-        own = {**laps.seconds(), **machine, **synced, **taken.figures}
-        over_all = over_processes(self._processes, own, len(taken.trajectories), taken.seconds, self._searches())
-        return {**updated, **scored.figures, **distilled, **over_all}
+        own = {**laps.seconds(), **machine, **synced, **rollouts.figures}
+        over_all = over_processes(self._processes, own, len(rollouts.trajectories), rollouts.seconds, self._searches())
+        return {**updated, **experience.figures, **distilled, **over_all}
 
     async def _score(
         self,
         step: int,
         questions: Sequence[Question],
-        played: Sequence[Trajectory],
+        trajectories: Sequence[Trajectory],
         log: MetricsWriter | NoMetrics,
         laps: Laps,
     ) -> _Scored:
         """Judges and ranks this process's rollouts; the references learn from the groups of all processes."""
         group, processes, references = self._settings.group, self._processes, self._references
-        verdict = await verdicts(self._judge, played)
-        reasons = [mask_reason(each.result, correct) for each, correct in zip(played, verdict, strict=True)]
+        verdict = await verdicts(self._judge, trajectories)
+        reasons = [mask_reason(each.result, correct) for each, correct in zip(trajectories, verdict, strict=True)]
         # All processes end together, before anything of the step counts.
         self._outages.check([reason for each in processes.gather(reasons) for reason in each])
         own: list[Experience] = []
         for number, question in enumerate(processes.replicas.share(questions)):
             part = slice(number * group, (number + 1) * group)
             reference = references.get(question.id)
-            scored = score_group(
-                played[part], verdict[part], reference, self._reward,
+            experience = score_group(
+                trajectories[part], verdict[part], reference, self._reward,
                 self._method.rewards, self._method.advantage, self._budget.prices,
             )  # fmt: skip
-            own.append(scored)
+            own.append(experience)
         self._keep(step, own, log)
         laps.lap("judging")
         # What the references learn and the curves show is of all processes' groups, alike in each.
@@ -281,17 +281,17 @@ class RlLoop:
         if self._ends_epoch(step):
             tightened += references.commit()
             self._note_references(step + 1)
-        chosen = trained_groups(groups, self._settings.prompts, self._distils)
+        selection = trained_groups(groups, self._settings.prompts, self._distils)
         numbers = processes.replicas.part(range(len(groups)))  # of this process's own
-        samples = [s for number, each in zip(numbers, own, strict=True) if number in chosen for s in each.samples()]
-        if played and not samples:  # the world failed this process; the others' step needs its part, of no weight
-            samples = [TrainingSample(played[0].chunks, weight=0.0)]
+        samples = [s for number, each in zip(numbers, own, strict=True) if number in selection for s in each.samples()]
+        if trajectories and not samples:  # the world failed this process; the others' step needs its part, of no weight
+            samples = [TrainingSample(trajectories[0].chunks, weight=0.0)]
         laps.lap("judging")
         figures = {
             **summary(groups),
             **self._budget.update(groups),
-            **self._own_metrics(played, verdict, own),
-            "groups_left_out": float(len(groups) - len(chosen)),
+            **self._own_metrics(trajectories, verdict, own),
+            "groups_left_out": float(len(groups) - len(selection)),
             "reference_rounds": sum(r.rounds for r in before) / len(before),
             "reference_invocations": sum(r.invocations for r in before) / len(before),
             "references_tightened": float(tightened),
@@ -299,7 +299,7 @@ class RlLoop:
         return _Scored(samples, figures)
 
     def _own_metrics(
-        self, played: Sequence[Trajectory], verdict: Sequence[bool | None], groups: Sequence[Experience]
+        self, trajectories: Sequence[Trajectory], verdict: Sequence[bool | None], groups: Sequence[Experience]
     ) -> dict[str, float]:
         """The means of a user's metrics over the valid rollouts of all processes, alike in each."""
         if not self._method.metrics.parts:
@@ -307,7 +307,7 @@ class RlLoop:
         valid = [bool(each) for group in groups for each in group.valid_G]
         rows = [
             self._method.metrics.of(trajectory.result, correct)
-            for trajectory, correct, counts in zip(played, verdict, valid, strict=True)
+            for trajectory, correct, counts in zip(trajectories, verdict, valid, strict=True)
             if counts
         ]
         everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]
@@ -320,12 +320,12 @@ class RlLoop:
         own = await self._rollouts.scatter(samples)
         laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
         if self._distillation.local is None:
-            scored, counts = await self._distillation(own)
+            with_teacher, counts = await self._distillation(own)
         else:
             async with self._source.devices():
-                scored, counts = await self._distillation(own)
+                with_teacher, counts = await self._distillation(own)
         laps.lap("teacher")
-        return scored, counts
+        return with_teacher, counts
 
     def _update(self, samples: Sequence[TrainingSample], laps: Laps) -> tuple[dict[str, float], dict[str, float]]:
         """One optimiser step: (the learner's figures, this machine's)."""
@@ -355,11 +355,11 @@ class RlLoop:
         if not (self._processes.first and settings.keep_groups and groups):
             return
         count = min(settings.keep_groups, len(groups))
-        picked = np.random.default_rng([settings.seed, step]).choice(len(groups), count, replace=False)
-        records = [record for n in sorted(picked) for record in rollout_records(groups[n], step, self._judge.name)]
+        numbers = np.random.default_rng([settings.seed, step]).choice(len(groups), count, replace=False)
+        records = [record for n in sorted(numbers) for record in rollout_records(groups[n], step, self._judge.name)]
         write_rollouts(self._directory.path, step, records, settings.keep_mib * 2**20)
         if step % settings.checkpoint_every == 0:
-            log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(picked))])
+            log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(numbers))])
 
     async def _validate(self, questions: Sequence[Question], step: int) -> dict[str, float]:
         """One rollout of each question, always with the same seeds; failures of the world are left out of the means.
@@ -367,15 +367,15 @@ class RlLoop:
         The latest rollouts lie in `trajectories-validation.jsonl`, for the report.
         """
         mine = self._processes.replicas.part(range(len(questions)))
-        played = await self._source.answer([questions[n] for n in mine], mine)
-        if self._processes.first_reason(self._directory.stop.reason) or played is None:
+        trajectories = await self._source.answer([questions[n] for n in mine], mine)
+        if self._processes.first_reason(self._directory.stop.reason) or trajectories is None:
             return {}  # the next step ends the run
-        verdict_of_each = await verdicts(self._judge, played)
-        records = validation_records(played, verdict_of_each, step, self._judge.name)
+        verdict_of_each = await verdicts(self._judge, trajectories)
+        records = validation_records(trajectories, verdict_of_each, step, self._judge.name)
         write_records(self._directory.file(self._processes.own_name(VALIDATION)), records)
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
-            for t, verdict in zip(played, verdict_of_each, strict=True)
+            for t, verdict in zip(trajectories, verdict_of_each, strict=True)
             if t.result.stop is not StopReason.INFRASTRUCTURE and (t.result.answer is None or verdict is not None)
         ]
         everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]

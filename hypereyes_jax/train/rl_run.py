@@ -115,25 +115,25 @@ async def _choose(
     """
     if rule.references is not None:
         references = {key: (counts[0], counts[1]) for key, counts in read_selection(rule.references).items()}
-        chosen = _known(candidates, references)
-        why = f"{len(chosen)} of {len(candidates)} candidates stand in {rule.references}"
+        pool = _known(candidates, references)
+        why = f"{len(pool)} of {len(candidates)} candidates stand in {rule.references}"
     elif not rule.select:
-        references, chosen = {}, candidates
-        why = f"there are {len(chosen)} candidates"
+        references, pool = {}, candidates
+        why = f"there are {len(pool)} candidates"
     else:
-        selected = await selection()
-        references = selected.references
-        chosen = _known(candidates, references)
+        selection_result = await selection()
+        references = selection_result.references
+        pool = _known(candidates, references)
         why = (
-            f"only {len(chosen)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries"
-            f"{f' ({selected.reasons()})' if selected.left_out else ''}"
+            f"only {len(pool)} of {len(candidates)} candidates fail at first and succeed within {PASSES} tries"
+            f"{f' ({selection_result.reasons()})' if selection_result.left_out else ''}"
         )
-    if len(chosen) < prompts:
+    if len(pool) < prompts:
         raise UserError(
             f"{why}, fewer than the {prompts} questions of a step. Give more candidates, or a lower "
             "--settings.prompts, in another run directory."
         )
-    return chosen, references
+    return pool, references
 
 
 def _known(candidates: Sequence[Question], references: dict[str, tuple[int, int]]) -> Sequence[Question]:
@@ -159,9 +159,9 @@ def search_share(run: TrainingRun) -> RunShare:
 
 
 def _budget_name(path: Path) -> str:
-    kept = read_json_object(path).get("name") if path.exists() else None
-    if isinstance(kept, str) and kept:
-        return kept
+    previous = read_json_object(path).get("name") if path.exists() else None
+    if isinstance(previous, str) and previous:
+        return previous
     name = uuid.uuid4().hex
     write_json(path, {"name": name})
     return name

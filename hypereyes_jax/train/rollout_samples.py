@@ -51,7 +51,7 @@ def rollout_records(group: Experience, step: int, judge: str) -> list[Trajectory
 
 
 def validation_records(
-    played: Sequence[Trajectory], verdicts: Sequence[bool | None], step: int, judge: str
+    trajectories: Sequence[Trajectory], verdicts: Sequence[bool | None], step: int, judge: str
 ) -> list[TrajectoryRecord]:
     """Rollouts of the questions that the policy answers while it trains.
 
@@ -61,7 +61,7 @@ def validation_records(
       judge: the judge's name.
     """
     records = []
-    for trajectory, verdict in zip(played, verdicts, strict=True):
+    for trajectory, verdict in zip(trajectories, verdicts, strict=True):
         result = trajectory.result
         outage = result.stop is StopReason.INFRASTRUCTURE
         silent = verdict is None and result.answer is not None

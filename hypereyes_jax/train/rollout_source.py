@@ -91,13 +91,13 @@ class OnPolicy:
         reason = processes.first_reason(stop.reason)
         if result is None or reason:
             raise StepDropped(reason)
-        played, waited = result
+        trajectories, waited = result
         self._rollouts.suspend()
         if processes.replicas.drives:
             timeline.write(self._run.directory.file(processes.own_name(TIMELINE)))
         seconds = laps.lap("generation")
         laps.move(waited, "generation", "search")
-        return StepRollouts([plan.question for plan in plans], played, seconds, _engine_shares(timeline))
+        return StepRollouts([plan.question for plan in plans], trajectories, seconds, _engine_shares(timeline))
 
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
         """Gives the engines the weights between two plays."""
@@ -158,9 +158,9 @@ class RunsAhead:
         timeline.write(self._run.directory.file(TIMELINE))
         waited = min(laps.lap("generation"), self._waited() - before)
         laps.move(waited, "generation", "search")
-        taken, self._taken = self._taken, time.perf_counter()
+        last, self._taken = self._taken, time.perf_counter()
         figures = group.figures | version_figures(group.trajectories, step) | _engine_shares(timeline)
-        return StepRollouts(group.questions, group.trajectories, self._taken - taken, figures)
+        return StepRollouts(group.questions, group.trajectories, self._taken - last, figures)
 
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
         """Swaps the weights between two decode calls of each engine; rollouts under way go on."""
@@ -262,21 +262,21 @@ async def open_rollouts(
     settings: RlSettings,
     backend: RecordedBackend,
     plan: PlanOf,
-    done: int,
+    first: int,
     state: dict[str, Any] | None,
 ) -> AsyncIterator[RolloutSource]:
     """The rollouts of a run, as `settings.ahead` says.
 
     Args:
       plan: the group of a number.
-      done: steps that were made.
+      first: the step to begin with.
       state: what `RolloutSource.state` gave behind them; None = nothing, or the run begins.
     """
     if settings.ahead == 0:
         yield OnPolicy(run, rollouts, settings, backend, plan)
         return
     queue = GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
-    queue.restore(state, done)
+    queue.restore(state, first)
     timeline = Timeline()
     assert isinstance(rollouts.engines, Engines)  # `check_ahead`
     async with rollouts.engines.running(settings.group, timeline) as generator:

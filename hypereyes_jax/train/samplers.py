@@ -104,20 +104,20 @@ class RolloutEngines:
         slots = min(sizes.slots, -(-at_once // len(copies.grid)))
         settings = replace(replace(sizes, slots=slots).engine(), record_routes=record_routes)
         adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
-        placed = list(zip(copies(params), adapters, copies.meshes, strict=True))
+        copies_by_replica = list(zip(copies(params), adapters, copies.meshes, strict=True))
         if isinstance(link, GroupWorker):
-            (own, own_lora, replica), *_ = placed
+            (own, own_lora, replica), *_ = copies_by_replica
             device = Device(model, own, settings, lora=own_lora, mesh=replica)
-            made = cls(Engines([]), chat, sizes, copies, driver=(device, link))
+            rollouts = cls(Engines([]), chat, sizes, copies, driver=(device, link))
         else:
             shared_calls = None if link is None else link.shared_calls
             engines = [
                 Engine(model, own, settings, lora=own_lora, mesh=replica, shared_calls=shared_calls)
-                for own, own_lora, replica in placed
+                for own, own_lora, replica in copies_by_replica
             ]
-            made = cls(Engines(engines), chat, sizes, copies, link)
-        made._keeps_base = lora is not None and not copies.shares(params)
-        return made
+            rollouts = cls(Engines(engines), chat, sizes, copies, link)
+        rollouts._keeps_base = lora is not None and not copies.shares(params)
+        return rollouts
 
     def __enter__(self) -> RolloutEngines:
         return self

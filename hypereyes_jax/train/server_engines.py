@@ -46,11 +46,11 @@ def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> N
             "a sampler's server is sent adapters, not whole weights: add --sizes.learner.train lora, or leave "
             "--sampler-server.url out"
         )
-    wanted = _told(config.kind)
-    if sizes.top_p < 1 and sizes.learner.tis_cap and sizes.learner.tis_against != wanted:
+    tis_against = _told(config.kind)
+    if sizes.top_p < 1 and sizes.learner.tis_cap and sizes.learner.tis_against != tis_against:
         raise UserError(
             f"with top-p {sizes.top_p:g}, {config.kind} tells log-probs of one distribution only: give "
-            f"--sizes.learner.tis-against {wanted}"
+            f"--sizes.learner.tis-against {tis_against}"
         )
 
 

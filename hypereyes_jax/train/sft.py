@@ -105,12 +105,12 @@ def train(
                     "another --out"
                 )
             batches.restore(cursor["data"])
-        done = int(state.step)
+        first = int(state.step)
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, steps)
-        snapshots = run.write_model and Snapshots(directory, processes, run.write_model, settings.save_every, done)
-        with run.stages.stage("SFT", steps) as stage, open_metrics(processes, directory, "sft", done) as log:
-            stage.skip_to(done)
-            for step in range(done, steps):
+        snapshots = run.write_model and Snapshots(directory, processes, run.write_model, settings.save_every, first)
+        with run.stages.stage("SFT", steps) as stage, open_metrics(processes, directory, "sft", first) as log:
+            stage.skip_to(first)
+            for step in range(first, steps):
                 batch = next(batches)
                 began = time.perf_counter()
                 with profiled(directory.file("profile"), step == run.profile_step):

@@ -162,9 +162,9 @@ def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
         sizes = replace(sizes, learner=replace(sizes.learner, remat="full"))
     if (recipe, mesh) not in ENGINE_SIZES:
         return sizes
-    known = asdict(ENGINE_SIZES[recipe, mesh])
-    chosen = any(getattr(sizes, name) != getattr(default, name) for name in known)
-    return sizes if chosen else replace(sizes, **known)
+    preset = asdict(ENGINE_SIZES[recipe, mesh])
+    differs = any(getattr(sizes, name) != getattr(default, name) for name in preset)
+    return sizes if differs else replace(sizes, **preset)
 
 
 def known_recipe(name: str, stage: str) -> Recipe:
@@ -176,13 +176,13 @@ def known_recipe(name: str, stage: str) -> Recipe:
 
 
 def refuse_adapter_settings(
-    sizes: TrainingSizes, given: SftSettings | RlSettings, default: SftSettings | RlSettings
+    sizes: TrainingSizes, settings: SftSettings | RlSettings, default: SftSettings | RlSettings
 ) -> None:
     """Raises UserError for settings of adapters where none train."""
     if sizes.learner.train == "lora":
         return
     for name in ("lora_rank", "lora_alpha", "dropout"):
-        if getattr(given, name, None) != getattr(default, name, None):
+        if getattr(settings, name, None) != getattr(default, name, None):
             raise UserError(
                 f"--settings.{name.replace('_', '-')} is of adapters, and the weights themselves are trained: give "
                 "--sizes.learner.train lora, too"
@@ -193,8 +193,8 @@ def refuse_settings(sizes: TrainingSizes, default: TrainingSizes) -> None:
     """Raises UserError if the sizes were given what belongs to the settings, which would be ignored."""
     for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
         if getattr(sizes.learner.optimizer, name) != getattr(default.learner.optimizer, name):
-            given = f"--sizes.learner.optimizer.{name.replace('_', '-')}"
-            raise UserError(f"{given} follows from the settings: give --settings.learning-rate, or the steps there")
+            option = f"--sizes.learner.optimizer.{name.replace('_', '-')}"
+            raise UserError(f"{option} follows from the settings: give --settings.learning-rate, or the steps there")
     if sizes.learner.opd_coef != default.learner.opd_coef:
         raise UserError("give the weight of distillation as --settings.opd-coef, not --sizes.learner.opd-coef")
     if sizes.learner.routing_replay != default.learner.routing_replay:

@@ -23,16 +23,16 @@ class Snapshots:
 
     Args:
       every: steps between two models in `models/step-N/`; 0 = none.
-      done: steps that were made when the run goes on: what was written after them is of another past, and removed.
+      first: the step that the run goes on with: what was written after it is of another past, and removed.
     """
 
-    def __init__(self, directory: RunDirectory, processes: Processes, write: WriteModel, every: int, done: int):
+    def __init__(self, directory: RunDirectory, processes: Processes, write: WriteModel, every: int, first: int):
         self._directory, self._processes, self._write, self._every = directory, processes, write, every
         if processes.first:
-            _remove_after(directory, done)
+            _remove_after(directory, first)
         record = directory.file(BEST_RECORD)
-        known = read_json_object(record) if processes.first and record.exists() else {}
-        self._best: float | None = processes.gather(known.get("eval_accuracy"))[0]
+        best = read_json_object(record) if processes.first and record.exists() else {}
+        self._best: float | None = processes.gather(best.get("eval_accuracy"))[0]
 
     def write_if_due(self, step: int, params: Params, lora: Lora | None) -> None:
         """After `step` steps in all."""
@@ -49,14 +49,14 @@ class Snapshots:
             write_json(self._directory.file(BEST_RECORD), {"step": step, "eval_accuracy": accuracy})
 
 
-def _remove_after(directory: RunDirectory, done: int) -> None:
+def _remove_after(directory: RunDirectory, first: int) -> None:
     for path in directory.file(MODELS).glob("step-*"):
         number = path.name.removeprefix("step-")
-        if number.isdecimal() and int(number) > done:
+        if number.isdecimal() and int(number) > first:
             shutil.rmtree(path)
     record = directory.file(BEST_RECORD)
     if record.exists():
-        known: dict[str, Any] = read_json_object(record)
-        if not isinstance(known.get("step"), int) or known["step"] > done:
+        best: dict[str, Any] = read_json_object(record)
+        if not isinstance(best.get("step"), int) or best["step"] > first:
             record.unlink()
             shutil.rmtree(directory.file(BEST), ignore_errors=True)

@@ -51,19 +51,19 @@ class StepMonitor:
         images, patches = (0, 0) if vision is None else vision.segment_RL.shape[1:]
         least, least_images, least_patches = packing.at_least
         least_images = -(-least_images // packing.shards) * packing.shards * (rows // packing.rows)
-        planned = (least, rows, least_images, least_patches)
-        found = (micro_batches, rows, images, patches)
-        larger = any(size > room for size, room in zip(found, planned, strict=True))
-        if not larger or found in self._outgrown or self._index:
+        plan = (least, rows, least_images, least_patches)
+        shape = (micro_batches, rows, images, patches)
+        larger = any(size > room for size, room in zip(shape, plan, strict=True))
+        if not larger or shape in self._outgrown or self._index:
             return
-        self._outgrown.add(found)
+        self._outgrown.add(shape)
         form = "%d micro-batches of %d rows with %d rows of %d patches"
         # A CPU's memory is not planned for, and compiling once more costs it seconds.
         _LOG.log(
             logging.INFO if self._devices[0].platform == "cpu" else logging.WARNING,
             f"a step is larger than planned and compiles another program: {form}, planned {form}. Plan it with "
             "`hypereyes plan --sizes.row-images %d`, and give the same here to compile one program for all steps.",
-            *found, *planned, -(-images // rows),
+            *shape, *plan, -(-images // rows),
         )  # fmt: skip
 
     def figures(self, batch: PackedBatch, seconds: float) -> dict[str, float]:
@@ -77,13 +77,13 @@ class StepMonitor:
         tokens, samples = int((segments > 0).sum()), int(segments.max(-1).sum())
         patches = int((vision.segment_RL > 0).sum()) if vision is not None else 0
         flops = useful_flops(self._model, tokens, tokens // max(1, samples), patches, self._train)
-        done = flops / seconds / self._count / 1e12
-        out = {"useful_tflops": done, "host_peak_gib": host_peak_gib()}
+        tflops = flops / seconds / self._count / 1e12
+        out = {"useful_tflops": tflops, "host_peak_gib": host_peak_gib()}
         if self._peak is not None:
-            out["mfu"] = done / self._peak.bf16_tflops
+            out["mfu"] = tflops / self._peak.bf16_tflops
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]
-        known = [peak for peak in peaks if peak is not None]
-        return out | ({"device_peak_gib": max(known) / 2**30} if known else {})
+        device_peaks = [peak for peak in peaks if peak is not None]
+        return out | ({"device_peak_gib": max(device_peaks) / 2**30} if device_peaks else {})
 
 
 def published(device_kind: str) -> DeviceKind | None:

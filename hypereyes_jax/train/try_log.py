@@ -58,26 +58,26 @@ class TryLog:
         """The try of a question's key, if it was made and told something."""
         return self._tries.get((question, attempt))
 
-    def add(self, question: str, attempt: int, made: Try, name: str) -> None:
+    def add(self, question: str, attempt: int, result: Try, name: str) -> None:
         """Store a try at once, if it tells something. Raises UserError if it can't be written."""
-        if not told(made):
+        if not told(result):
             return
-        self._tries[question, attempt] = made
-        line = {"question": question, "policy": self._policy, "attempt": attempt, **made._asdict(), "id": name}
+        self._tries[question, attempt] = result
+        line = {"question": question, "policy": self._policy, "attempt": attempt, **result._asdict(), "id": name}
         with writing(self._own), open(self._own, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _read(self, path: Path) -> None:
         for number, row in read_json_lines(path):
             try:
-                key, made = _from_row(row)
+                key, attempt_result = _from_row(row)
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number} is not a try of a question ({error}). Remove that line and run the command "
                     "again."
                 ) from None
             if row["policy"] == self._policy:
-                self._tries[key] = made
+                self._tries[key] = attempt_result
 
 
 def question_key(question: Question) -> str:

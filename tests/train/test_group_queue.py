@@ -83,7 +83,7 @@ def test_every_group_is_trained_on_once_and_never_too_stale_also_over_ends_of_th
 
 def test_a_run_that_did_not_run_ahead_goes_on_at_its_step():
     queue = GroupQueue(prompts=2, steps=9, ahead=1, max_staleness=1)
-    queue.restore(None, done=3)
+    queue.restore(None, steps=3)
     queue.begin(3)
     assert started(queue, 3) == [6, 7, 8, 9]
 
@@ -91,4 +91,4 @@ def test_a_run_that_did_not_run_ahead_goes_on_at_its_step():
 def test_a_state_of_another_step_is_refused():
     queue = GroupQueue(prompts=2, steps=9, ahead=1, max_staleness=1)
     with pytest.raises(ValueError, match="not the place of a run after 3 steps"):
-        queue.restore({"carried": [2], "next": 6}, done=3)
+        queue.restore({"carried": [2], "next": 6}, steps=3)
