@@ -163,11 +163,11 @@ def parse_turn(
         outside.append(clean[position:at])
         body = at + len(tag)
         if tag in _REASONS:
-            found, position = _read_reason(turn, tag, body)
-            reason = reason or found
+            tag_reason, position = _read_reason(turn, tag, body)
+            reason = reason or tag_reason
         elif tag == _CALL:
-            read, position = _read_calls(turn, body, tools)
-            calls += read
+            tag_calls, position = _read_calls(turn, body, tools)
+            calls += tag_calls
         else:
             end = turn.find(_ANSWER_END, body)
             if end is not None:
@@ -240,9 +240,9 @@ def count_completion(completion: str, *, published_counting: bool = False) -> Co
             calls, searches = published_counts(turn)
             final = _first_closed_answer(turn)
         else:
-            parsed = parse_turn(turn)
-            calls, searches = int(parsed.is_round), parsed.invocations
-            final = parsed.action.text if isinstance(parsed.action, Answer) and parsed.action.closed else ""
+            parse = parse_turn(turn)
+            calls, searches = int(parse.is_round), parse.invocations
+            final = parse.action.text if isinstance(parse.action, Answer) and parse.action.closed else ""
         if calls:
             rows.append((calls, searches))
     return CompletionCounts(
@@ -324,8 +324,8 @@ def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
         arguments = _loads(arguments)
     tools = tools or {}
     if name not in (IMAGE_SEARCH, TEXT_SEARCH) and name not in tools:
-        known = " and ".join([", ".join([IMAGE_SEARCH, TEXT_SEARCH, *tools][:-1]), [TEXT_SEARCH, *tools][-1]])
-        return Malformed(f"unknown tool {encodable(name)[:40]!r}; there are {known}", is_call=True)
+        names = " and ".join([", ".join([IMAGE_SEARCH, TEXT_SEARCH, *tools][:-1]), [TEXT_SEARCH, *tools][-1]])
+        return Malformed(f"unknown tool {encodable(name)[:40]!r}; there are {names}", is_call=True)
     if not isinstance(arguments, dict):
         return Malformed('"arguments" must be an object', is_call=True)
     if name in tools:

@@ -124,24 +124,24 @@ class Episode:
         self._rounds += 1
         started = time.perf_counter()
         try:
-            found = await self._found(turn)
+            outcome = await self._found(turn)
         except FatalSearchError as error:
             self.fail_infrastructure(str(error))
             raise
-        parts = () if found.outage else self._observation(found)
+        parts = () if outcome.outage else self._observation(outcome)
         record = TurnRecord(
             text=text,
             reason=turn.reason,
-            invocations=found.invocations,
-            is_round=any(invocation.sent for invocation in found.invocations),
+            invocations=outcome.invocations,
+            is_round=any(invocation.sent for invocation in outcome.invocations),
             malformed=malformed,
             seconds=time.perf_counter() - started,
             observation=str(parts[-1]) if parts else "",
-            skipped=found.skipped,
+            skipped=outcome.skipped,
         )
         self._turns.append(record)
-        if found.outage:
-            self.fail_infrastructure(f"every search of a turn failed: {found.outage}")
+        if outcome.outage:
+            self.fail_infrastructure(f"every search of a turn failed: {outcome.outage}")
             return None
         return parts
 
@@ -203,45 +203,45 @@ class Episode:
             return await self._search.search(calls)
         searches = sum(call.invocations for call in calls if not isinstance(call, ToolCall))
         room = max(0, self.config.width - searches)
-        found, *called = await all_at_once(
+        outcome, *called = await all_at_once(
             [self._search.search(calls), *(call_tool(self._tools[call.name], call, self) for call in others[:room])]
         )
-        assert isinstance(found, Found)
-        return self._with_tools(found, [each for each in called if isinstance(each, Called)], len(others))
+        assert isinstance(outcome, Found)
+        return self._with_tools(outcome, [each for each in called if isinstance(each, Called)], len(others))
 
-    def _with_tools(self, found: Found, called: Sequence[Called], requested: int) -> Found:
+    def _with_tools(self, outcome: Found, called: Sequence[Called], requested: int) -> Found:
         """What the searches came to and what the other tools said, whose images get ids as crops do."""
         images: dict[str, Image.Image] = {}
-        said: list[Invocation] = []
+        calls: list[Invocation] = []
         for each in called:
             ids = [self._search.add(image) for image in each.images]
             images |= dict(zip(ids, each.images, strict=True))
-            said += _with_ids(each.invocations, ids)
-        notes = found.notes
+            calls += _with_ids(each.invocations, ids)
+        notes = outcome.notes
         if len(called) < requested:
             notes = (*notes, f"only the first {len(called)} of {requested} calls of other tools were run")
         return replace(
-            found,
-            invocations=(*found.invocations, *said),
-            crops={**found.crops, **images},
+            outcome,
+            invocations=(*outcome.invocations, *calls),
+            crops={**outcome.crops, **images},
             notes=notes,
-            skipped=found.skipped + requested - len(called),
-            failures=(*found.failures, *(each.failure for each in called if each.failure is not None)),
+            skipped=outcome.skipped + requested - len(called),
+            failures=(*outcome.failures, *(each.failure for each in called if each.failure is not None)),
         )
 
-    def _observation(self, found: Found) -> tuple[Part, ...]:
+    def _observation(self, outcome: Found) -> tuple[Part, ...]:
         config = self.config
-        text = observations.response(found.invocations, found.notes, config.content_limit)
-        if config.repeat_question and found.invocations:
+        text = observations.response(outcome.invocations, outcome.notes, config.content_limit)
+        if config.repeat_question and outcome.invocations:
             text += f"\nQuestion: {self.question.text}"
         hint = observations.budget_hint(config.max_rounds - self._rounds)
         if hint:
             text += f"\n{hint}"
-        shown: list[Part] = []
+        parts: list[Part] = []
         if config.show_crops:
-            shown.extend(list(found.crops.values())[: max(0, config.max_images - self._shown)])
-            self._shown += len(shown)
-        return (*shown, text)
+            parts.extend(list(outcome.crops.values())[: max(0, config.max_images - self._shown)])
+            self._shown += len(parts)
+        return (*parts, text)
 
 
 def _with_ids(invocations: Sequence[Invocation], ids: Sequence[str]) -> list[Invocation]:

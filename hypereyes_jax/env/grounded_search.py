@@ -73,42 +73,42 @@ class GroundedSearch:
           FatalSearchError: no search can work any more.
           Exception: whatever else the backend raises, which is a defect of it.
         """
-        planned, crops, notes, skipped = self._plan(calls, self._config.width if width is None else width)
-        done = await all_at_once(self._search(invocation) for invocation in planned)
-        failures = tuple(failure for _, failure in done if failure is not None)
+        plan, crops, notes, skipped = self._plan(calls, self._config.width if width is None else width)
+        results = await all_at_once(self._search(invocation) for invocation in plan)
+        failures = tuple(failure for _, failure in results if failure is not None)
         for failure in failures:
             if isinstance(failure, FatalSearchError):
                 raise failure
-        return Found(tuple(invocation for invocation, _ in done), crops, tuple(notes), skipped, failures)
+        return Found(tuple(invocation for invocation, _ in results), crops, tuple(notes), skipped, failures)
 
     def _plan(
         self, calls: Sequence[Call], width: int
     ) -> tuple[list[Invocation], dict[str, Image.Image], list[str], int]:
         notes = [f"error: {call.why}" for call in calls if isinstance(call, Malformed)]
         requested = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
-        planned: list[Invocation] = []
+        plan: list[Invocation] = []
         crops: dict[str, Image.Image] = {}
         # A model may ask for the product of two long lists: no more of it than is run is ever laid out.
         for call, i in itertools.islice(_wanted(calls), width):
             if isinstance(call, TextSearch):
-                planned.append(Invocation(TEXT_SEARCH, call.queries[i]))
+                plan.append(Invocation(TEXT_SEARCH, call.queries[i]))
                 continue
             per_image = max(1, len(call.boxes))
-            invocation, cut = self._plan_image(call, call.image_ids[i // per_image], i % per_image)
-            planned.append(invocation)
-            if cut is not None:
-                crops[invocation.crop_id] = cut
-        skipped = requested - len(planned)
+            invocation, region = self._plan_image(call, call.image_ids[i // per_image], i % per_image)
+            plan.append(invocation)
+            if region is not None:
+                crops[invocation.crop_id] = region
+        skipped = requested - len(plan)
         if skipped:
-            notes.append(f"only the first {len(planned)} of {requested} searches were run")
+            notes.append(f"only the first {len(plan)} of {requested} searches were run")
         self.images.update(crops)
-        return planned, crops, notes, skipped
+        return plan, crops, notes, skipped
 
     def _plan_image(self, call: ImageSearch, image_id: str, index: int) -> tuple[Invocation, Image.Image | None]:
         source = self.images.get(image_id)
         if source is None:
-            known = list(self.images) if len(self.images) <= 12 else [*list(self.images)[:11], "..."]
-            error = f"there is no image {image_id}; there are: {', '.join(known)}" if known else "there are no images"
+            names = list(self.images) if len(self.images) <= 12 else [*list(self.images)[:11], "..."]
+            error = f"there is no image {image_id}; there are: {', '.join(names)}" if names else "there are no images"
             return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
         most = self._config.image_searches
         if most is not None and self._image_searches >= most:
@@ -121,22 +121,22 @@ class GroundedSearch:
         if self._config.paradigm != "ugs":
             error = "image_search takes whole images here: cut the regions out first, then search them by their ids"
             return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
-        units, written, cut, error = self._config.box_units, call.boxes[index], None, ""
-        box = None if written is None else to_fractions(written, source.size, units)
-        if written is None:
+        units, numbers, region, error = self._config.box_units, call.boxes[index], None, ""
+        box = None if numbers is None else to_fractions(numbers, source.size, units)
+        if numbers is None:
             error = "crop failed: a box is four numbers [x1, y1, x2, y2]"
         elif box is None:
             error = f"crop failed: give boxes in {UNITS_IN_WORDS[units]}"
         else:
-            cut = crop(source, box, self._config.crop_max_side)
-            error = "" if cut is not None else "crop failed: the box is empty or outside the image"
-        self._image_searches += cut is not None
-        crop_id = self._name(self._next, cut)
+            region = crop(source, box, self._config.crop_max_side)
+            error = "" if region is not None else "crop failed: the box is empty or outside the image"
+        self._image_searches += region is not None
+        crop_id = self._name(self._next, region)
         self._next += 1
-        planned = Invocation(
-            IMAGE_SEARCH, crop_id, source=image_id, box=box, crop_id=crop_id, error=error, sent=cut is not None
+        invocation = Invocation(
+            IMAGE_SEARCH, crop_id, source=image_id, box=box, crop_id=crop_id, error=error, sent=region is not None
         )
-        return planned, cut
+        return invocation, region
 
     async def _search(self, invocation: Invocation) -> tuple[Invocation, SearchError | None]:
         """One search. What it raises but a SearchError is a defect of the backend and propagates."""
@@ -147,21 +147,21 @@ class GroundedSearch:
         failure: SearchError | None = None
         try:
             if invocation.tool == TEXT_SEARCH:
-                found = await self._backend.text_search(invocation.query, config.text_request)
-                hits = [hit for hit in found if hit.score >= config.text_min_score][: config.text_k]
+                reply = await self._backend.text_search(invocation.query, config.text_request)
+                hits = [hit for hit in reply if hit.score >= config.text_min_score][: config.text_k]
             else:
-                found = await self._backend.image_search(self.images[invocation.query], config.image_k)
-                hits = sorted(found[: config.image_k], key=lambda hit: -hit.score)
+                reply = await self._backend.image_search(self.images[invocation.query], config.image_k)
+                hits = sorted(reply[: config.image_k], key=lambda hit: -hit.score)
         except SearchError as error:
             failure = error
-        done = replace(
+        result = replace(
             invocation,
             hits=tuple(hits),
             error="" if failure is None else told(failure),
             seconds=time.perf_counter() - started,
             sent=failure is None or failure.sent,
         )
-        return done, failure
+        return result, failure
 
 
 def _wanted(calls: Sequence[Call]) -> Iterator[tuple[ImageSearch | TextSearch, int]]:

@@ -71,8 +71,8 @@ def mask_reason(result: EpisodeResult, verdict: bool | None) -> str:
 
 
 def _message(what: str, reasons: Counter[str]) -> str:
-    counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
     return (
-        f"{what}, for no fault of the policy: {counted}. Mend what failed and run the same command again; what was "
+        f"{what}, for no fault of the policy: {counts}. Mend what failed and run the same command again; what was "
         "trained before is kept."
     )

@@ -116,7 +116,7 @@ def _text(path: Path) -> str:
 def _filled(text: str, facts: PromptFacts) -> str:
     """The text with its place-holders filled in; {{word}} stands for the letters {word}."""
     units = UNITS_IN_WORDS["unit" if facts.config.box_units == "auto" else facts.config.box_units]
-    known: dict[str, Callable[[], str]] = {
+    values: dict[str, Callable[[], str]] = {
         "tools": lambda: facts.tool_list,
         "schemas": lambda: facts.schemas,
         "rounds": lambda: str(facts.config.max_rounds),
@@ -127,11 +127,11 @@ def _filled(text: str, facts: PromptFacts) -> str:
         literal, name = match.groups()
         if literal:
             return "{" + literal + "}"
-        if name not in known:
+        if name not in values:
             raise UserError(
-                f"the prompt has a place-holder {{{name}}}; there are {{{'}, {'.join(known)}}}. Write {{{{{name}}}}} "
+                f"the prompt has a place-holder {{{name}}}; there are {{{'}, {'.join(values)}}}. Write {{{{{name}}}}} "
                 "for the letters themselves"
             )
-        return known[name]()
+        return values[name]()
 
     return _FILLED.sub(fill, text)

@@ -17,13 +17,13 @@ class TagText:
 
     def find(self, tag: str, position: int) -> int | None:
         """Where `tag` begins at `position` or later; None if nowhere."""
-        start, found = self._next.get(tag, (-1, -2))
-        if found == -2 or position < start or 0 <= found < position:
-            found = self.text.find(tag, position)
-            self._next[tag] = position, found
-        return None if found < 0 else found
+        start, place = self._next.get(tag, (-1, -2))
+        if place == -2 or position < start or 0 <= place < position:
+            place = self.text.find(tag, position)
+            self._next[tag] = position, place
+        return None if place < 0 else place
 
     def first(self, tags: Iterable[str], position: int) -> tuple[int, str] | None:
         """The first of several tags at `position` or later, as (where it begins, tag); None if there is none."""
-        found = [(at, tag) for tag in tags if (at := self.find(tag, position)) is not None]
-        return min(found, default=None)
+        places = [(at, tag) for tag in tags if (at := self.find(tag, position)) is not None]
+        return min(places, default=None)

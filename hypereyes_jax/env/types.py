@@ -32,10 +32,10 @@ class Question:
     def parts(self) -> tuple[Part, ...]:
         """What is shown of it: the images, each after its caption, then the text."""
         captions = self.captions or ("",) * len(self.images)
-        shown: list[Part] = []
+        parts: list[Part] = []
         for caption, image in zip(captions, self.images, strict=True):
-            shown += [caption, image] if caption else [image]
-        return (*shown, self.text)
+            parts += [caption, image] if caption else [image]
+        return (*parts, self.text)
 
 
 # What the authors' published client assumes where a service returns no score; above the text threshold of 0.6.

@@ -54,19 +54,19 @@ def mcp_server(
 
     def forget() -> None:
         """Drops the oldest images, so that what is kept is bounded in bytes."""
-        kept = sum(_bytes(image) for name, image in search.images.items() if name not in fixed)
+        size = sum(_bytes(image) for name, image in search.images.items() if name not in fixed)
         for name in [name for name in search.images if name not in fixed]:
-            if kept <= _KEEP_BYTES:
+            if size <= _KEEP_BYTES:
                 break
-            kept -= _bytes(search.images.pop(name))
+            size -= _bytes(search.images.pop(name))
 
-    def content(found: Found) -> list[Any]:
-        if found.outage:
-            raise ToolError(f"every search failed: {found.outage}")
-        shown = found.crops.values() if config.show_crops else ()
+    def content(outcome: Found) -> list[Any]:
+        if outcome.outage:
+            raise ToolError(f"every search failed: {outcome.outage}")
+        shown = outcome.crops.values() if config.show_crops else ()
         return [
             *(McpImage(data=encode_image(crop), format="jpeg") for crop in shown),
-            response(found.invocations, found.notes, config.content_limit),
+            response(outcome.invocations, outcome.notes, config.content_limit),
         ]
 
     async def text_search(input: list[str]) -> list[Any]:
@@ -86,9 +86,9 @@ def mcp_server(
                 raise ToolError(str(error)) from error
             image = _content_name(0, picture)
             search.images[image] = picture
-        found = await search.search([read("image_search", {"image_id": image, "area": area})])
+        outcome = await search.search([read("image_search", {"image_id": image, "area": area})])
         forget()
-        return content(found)
+        return content(outcome)
 
     for tool in (text_search, image_search):
         server.tool(structured_output=False)(tool)

@@ -45,8 +45,8 @@ class TrlSearchEnvironment:
             images = [row["image"]] if row.get("image") is not None else []
         if isinstance(images, Image.Image | bytes | str | Mapping):
             images = [images]
-        named = {f"img_{i}": read_image(image) for i, image in enumerate(images)}
-        self._search = GroundedSearch(named, self._backend, self._config)
+        image_by_id = {f"img_{i}": read_image(image) for i, image in enumerate(images)}
+        self._search = GroundedSearch(image_by_id, self._backend, self._config)
         self.calls = self.invocations = 0
         self.outage = ""
 
@@ -76,14 +76,14 @@ class TrlSearchEnvironment:
         return await self._call("image_search", {"image_id": image_id, "area": area})
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        found = await self._search.search([read_call({"name": name, "arguments": arguments})])
+        outcome = await self._search.search([read_call({"name": name, "arguments": arguments})])
         self.calls += 1
-        self.invocations += sum(invocation.sent for invocation in found.invocations)
-        self.outage = self.outage or found.outage
-        text = response(found.invocations, found.notes, self._config.content_limit)
+        self.invocations += sum(invocation.sent for invocation in outcome.invocations)
+        self.outage = self.outage or outcome.outage
+        text = response(outcome.invocations, outcome.notes, self._config.content_limit)
         # TRL's chat template puts its own tool_response tags around this.
         text = text.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
-        crops = found.crops.values() if self._config.show_crops else ()
+        crops = outcome.crops.values() if self._config.show_crops else ()
         return [*({"type": "image", "image": crop} for crop in crops), {"type": "text", "text": text}]
 
 

@@ -70,11 +70,11 @@ class Number:
 
 def read_number(text: str) -> Number | None:
     """A text with exactly one number in it; None for any other. "19.1 million people" -> 19100000.0, "", "people"."""
-    found = list(_NUMBER.finditer(text))
-    if len(found) != 1:
+    matches = list(_NUMBER.finditer(text))
+    if len(matches) != 1:
         return None
-    value = float(found[0].group().replace(",", ""))
-    before, after = text[: found[0].start()], text[found[0].end() :].replace("%", " percent ")
+    value = float(matches[0].group().replace(",", ""))
+    before, after = text[: matches[0].start()], text[matches[0].end() :].replace("%", " percent ")
     unit = normalise(after).split()
     if unit and unit[0] in _SCALES:
         value *= _SCALES[unit.pop(0)]

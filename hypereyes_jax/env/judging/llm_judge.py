@@ -109,9 +109,9 @@ class Asking:
         cut_off = False
         for _ in range(self.attempts):
             reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=room.tokens)
-            said = read(reply.text)
-            if said is not None:
-                return said
+            verdict = read(reply.text)
+            if verdict is not None:
+                return verdict
             cut_off = reply.finish_reason == "length"
             if cut_off:
                 room.raise_once()
@@ -134,8 +134,8 @@ async def unless_out_of_order(verdict: Awaitable[bool]) -> bool | None:
 
 def without_thinking(text: str) -> str:
     """What a reply says after its reasoning in <think>; nothing where it was cut off while it was thinking."""
-    said = text.rpartition("</think>")[2]
-    return "" if "<think>" in said else said
+    answer = text.rpartition("</think>")[2]
+    return "" if "<think>" in answer else answer
 
 
 def judge_prompt(rule: str, question: Question, answer: str) -> str:
@@ -158,5 +158,5 @@ def read_verdict(text: str) -> bool | None:
         return None
     if words[-1] in _VERDICTS:
         return None if words[-2:-1] and words[-2] in ("not", "or", "nor", "t") else _VERDICTS[words[-1]]
-    named = set(words) & set(_VERDICTS)
-    return _VERDICTS[named.pop()] if len(named) == 1 and not {"not", "t"} & set(words) else None
+    verdicts = set(words) & set(_VERDICTS)
+    return _VERDICTS[verdicts.pop()] if len(verdicts) == 1 and not {"not", "t"} & set(words) else None

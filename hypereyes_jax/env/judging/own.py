@@ -34,9 +34,9 @@ async def own_judge(given: str | Judge | OwnJudge) -> Judge:
       UserError: there is none, it is neither a judge nor a function of two arguments, or its verdict is none of True,
         False and None.
     """
-    loaded = named_object(given, "judge")
-    own, name = instance(loaded), loaded.name
-    judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{loaded.sha256[:12]}", own)
+    source = named_object(given, "judge")
+    own, name = instance(source), source.name
+    judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{source.sha256[:12]}", own)
     if not isinstance(own, Judge):
         try:
             inspect.signature(own).bind(MADE_UP, "Paris")

@@ -39,15 +39,15 @@ def squad_normalise(text: str) -> str:
 
 def token_f1(answer: str | None, accepted: Sequence[str]) -> float:
     """The best F1 of the answer's words against those of an accepted answer (SQuAD); MMSearch's end-to-end score."""
-    said = Counter(squad_normalise(answer or "").split())
+    answer_words = Counter(squad_normalise(answer or "").split())
     best = 0.0
     for reference in accepted:
-        wanted = Counter(squad_normalise(reference).split())
-        common = (said & wanted).total()
-        if not said or not wanted:
-            best = max(best, float(said == wanted))
+        reference_words = Counter(squad_normalise(reference).split())
+        common = (answer_words & reference_words).total()
+        if not answer_words or not reference_words:
+            best = max(best, float(answer_words == reference_words))
         elif common:
-            precision, recall = common / said.total(), common / wanted.total()
+            precision, recall = common / answer_words.total(), common / reference_words.total()
             best = max(best, 2 * precision * recall / (precision + recall))
     return best
 
@@ -66,11 +66,11 @@ class SquadMatch:
         return "squad-within" if self.within else "squad-match"
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
-        said = squad_normalise(answer or "")
+        text_of_answer = squad_normalise(answer or "")
         accepted = [squad_normalise(text) for text in question.answers]
         if self.within:
-            return any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said) for text in accepted)
-        return bool(said) and said in accepted
+            return any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", text_of_answer) for text in accepted)
+        return bool(text_of_answer) and text_of_answer in accepted
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ class LetterMatch:
 def chosen_letter(answer: str, options: Sequence[str]) -> str:
     """The option that an answer chooses: by its letter, or by exactly its text; "" if it does neither, or several."""
     letters = {letter: text for letter, text in (_option(option) for option in options) if letter}
-    said = normalise(answer)
+    plain = normalise(answer)
     by_text = [
-        letter for letter, text in letters.items() if said and said in (normalise(text), normalise(f"{letter} {text}"))
+        letter
+        for letter, text in letters.items()
+        if plain and plain in (normalise(text), normalise(f"{letter} {text}"))
     ]
     if len(by_text) == 1:
         return by_text[0]
@@ -215,10 +217,10 @@ def read_json_verdict(reply: str) -> bool | None:
         value = parse_json(reply[start : end + 1])
     except ValueError:
         return None
-    said = value.get("correct") if isinstance(value, dict) else None
-    if isinstance(said, bool):
-        return said
-    return {"yes": True, "no": False}.get(str(said).strip().lower())
+    verdict = value.get("correct") if isinstance(value, dict) else None
+    if isinstance(verdict, bool):
+        return verdict
+    return {"yes": True, "no": False}.get(str(verdict).strip().lower())
 
 
 def _data(question: str, accepted: Sequence[str], answer: str) -> str:

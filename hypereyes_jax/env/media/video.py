@@ -47,9 +47,9 @@ def sample_indices(total: int, rate: float, sampling: VideoSampling = VideoSampl
     """
     if total < 1 or not rate > 0:
         raise ValueError(f"a video of {total} frames at {rate} a second has nothing to sample")
-    wanted = int(total / rate * sampling.fps)
-    wanted = min(max(wanted, sampling.min_frames), sampling.max_frames, total)
-    return np.linspace(0, total - 1, wanted).round().astype(int)
+    count = int(total / rate * sampling.fps)
+    count = min(max(count, sampling.min_frames), sampling.max_frames, total)
+    return np.linspace(0, total - 1, count).round().astype(int)
 
 
 def pair_seconds(indices: Sequence[int] | np.ndarray, rate: float) -> list[float]:
@@ -71,17 +71,17 @@ def read_video(
         raise ImageError(f"the video has {size:,} bytes; at most {limits.max_bytes:,} are allowed")
     total, rate = _counted(source, limits)
     indices = sample_indices(total, rate, sampling)
-    wanted, images = set(indices.tolist()), {}
+    numbers, images = set(indices.tolist()), {}
     with _opened(source) as container:
         for number, frame in enumerate(_decoded(container)):
-            if number in wanted:
+            if number in numbers:
                 image = frame.to_image()
                 turn = int(getattr(frame, "rotation", 0) or 0)  # degrees counterclockwise
                 images[number] = to_rgb(image.rotate(turn, expand=True) if turn % 360 else image)
-            if len(images) == len(wanted):
+            if len(images) == len(numbers):
                 break
-    if len(images) < len(wanted):
-        raise ImageError(f"the video is cut short: {len(images)} of {len(wanted)} frames could be read")
+    if len(images) < len(numbers):
+        raise ImageError(f"the video is cut short: {len(images)} of {len(numbers)} frames could be read")
     times = pair_seconds(indices, rate)
     captions = [f"<{times[i // _DEPTH]:.1f} seconds>" if i % _DEPTH == 0 else "" for i in range(len(indices))]
     return Frames(tuple(images[int(index)] for index in indices), tuple(captions))

@@ -103,15 +103,15 @@ class Nature:
 
     def text_search(self, query: str, k: int) -> list[SearchHit]:
         """Pages of the entities that the query names, each with the facts that it asks for, or with its gloss."""
-        said = _plain(query)
-        named = dict.fromkeys(self._by_name[match].key for match in self._pattern.findall(said))
-        rest = set(self._pattern.sub(" ", said).split())
-        asked = [attribute for attribute in ATTRIBUTES if attribute in rest]
+        words = _plain(query)
+        keys = dict.fromkeys(self._by_name[match].key for match in self._pattern.findall(words))
+        rest = set(self._pattern.sub(" ", words).split())
+        attributes = [attribute for attribute in ATTRIBUTES if attribute in rest]
         hits = []
-        for key in named:
+        for key in keys:
             entity = self._entities[key]
-            facts = " ".join(f"{_LABELS[attribute]}: {entity.fact(attribute)}." for attribute in asked)
-            score = 0.97 if asked else _NAMED
+            facts = " ".join(f"{_LABELS[attribute]}: {entity.fact(attribute)}." for attribute in attributes)
+            score = 0.97 if attributes else _NAMED
             hits.append(SearchHit(entity.name, facts or f"{entity.gloss}.", score, f"nature://{key}"))
         return hits[:k]
 
@@ -130,18 +130,20 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=1)
 def _read() -> tuple[Entity, ...]:
     text = (resources.files("hypereyes_jax.env.nature") / "facts.json").read_text(encoding="utf-8")
-    return tuple(Entity(key, **{**told, "aliases": tuple(told["aliases"])}) for key, told in json.loads(text).items())
+    return tuple(
+        Entity(key, **{**fields, "aliases": tuple(fields["aliases"])}) for key, fields in json.loads(text).items()
+    )
 
 
 @lru_cache(maxsize=1)
 def pictures() -> dict[str, Image.Image]:
     """Key -> picture."""
     folder = resources.files("hypereyes_jax.env.nature") / "pictures"
-    found = {}
+    images = {}
     for entity in _read():
         with (folder / f"{entity.key}.png").open("rb") as file:
-            found[entity.key] = Image.open(file).convert("RGB")
-    return found
+            images[entity.key] = Image.open(file).convert("RGB")
+    return images
 
 
 @lru_cache(maxsize=1)

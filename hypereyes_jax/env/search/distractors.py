@@ -28,8 +28,8 @@ def world_distractors(world: World) -> Distractors:
     """A page for each country of a world, as each kind of search shows it, contents cut short."""
     texts, images = [], []
     for country in world.countries:
-        found = world.text_search(country.name, 1)
-        texts += [replace(hit, content=hit.content[:_CONTENT]) for hit in found]
+        hits = world.text_search(country.name, 1)
+        texts += [replace(hit, content=hit.content[:_CONTENT]) for hit in hits]
         images.append(SearchHit(country.name, "Country profile.", 0.0, f"world://{country.key}"))
     return Distractors(tuple(texts), tuple(images))
 
@@ -48,21 +48,21 @@ class DistractedBackend:
         self._count, self._seed, self._shown = count, seed, shown
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:
-        found = await self._backend.text_search(query, k)
-        return self._mixed(found, self._distractors.texts, query.encode())
+        hits = await self._backend.text_search(query, k)
+        return self._mixed(hits, self._distractors.texts, query.encode())
 
     async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
-        found = await self._backend.image_search(image, k)
-        return self._mixed(found, self._distractors.images, image.tobytes())
+        hits = await self._backend.image_search(image, k)
+        return self._mixed(hits, self._distractors.images, image.tobytes())
 
-    def _mixed(self, found: Sequence[SearchHit], pages: Sequence[SearchHit], searched: bytes) -> list[SearchHit]:
-        right = list(found[: self._shown])
+    def _mixed(self, hits: Sequence[SearchHit], pages: Sequence[SearchHit], searched: bytes) -> list[SearchHit]:
+        right = list(hits[: self._shown])
         if not right:
             return right
         digest = hashlib.sha256(searched).digest()[:8]
         rng = np.random.default_rng([self._seed, int.from_bytes(digest)])
         titles = {hit.title for hit in right}
         others = [page for page in pages if page.title not in titles]
-        drawn = [others[int(i)] for i in rng.choice(len(others), min(self._count, len(others)), replace=False)]
-        mixed = [replace(hit, score=right[0].score) for hit in (*right, *drawn)]
+        sample = [others[int(i)] for i in rng.choice(len(others), min(self._count, len(others)), replace=False)]
+        mixed = [replace(hit, score=right[0].score) for hit in (*right, *sample)]
         return [mixed[int(i)] for i in rng.permutation(len(mixed))]

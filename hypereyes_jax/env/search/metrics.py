@@ -107,9 +107,9 @@ class SearchMetrics:
         for (_, outcome), count in self.outcomes.items():
             if outcome not in ("result", "empty"):
                 failures[outcome] += count
-        answered = sent + self.cache_hits + self.shared
+        searches = sent + self.cache_hits + self.shared
         return {
-            "searches": answered,
+            "searches": searches,
             "sent": sent,
             "attempts": self.attempts,
             "success_rate": worked / sent if sent else None,

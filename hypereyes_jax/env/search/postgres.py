@@ -179,12 +179,12 @@ class PostgresStore:
 
     def add_all(self, searches: Iterable[StoredSearch]) -> int:
         """Adds the searches that the store does not hold, in one transaction; returns how many."""
-        added, rest = 0, iter(searches)
+        count, rest = 0, iter(searches)
         with self._link.once() as connection, connection.transaction(), connection.cursor() as cursor:
             while batch := [_values(search) for search in itertools.islice(rest, _BATCH)]:
                 cursor.executemany(_INSERT + "DO NOTHING", batch)
-                added += cursor.rowcount
-        return added
+                count += cursor.rowcount
+        return count
 
     def runs(self) -> list[tuple[str, float, str, str]]:
         """(id, end, mode, summary as JSON) of each run that used the store."""
@@ -227,8 +227,8 @@ class PostgresStore:
         self._link.work(lambda connection: connection.execute(sql, values))
 
     def _rows(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-        found: list[Any] = self._link.work(lambda connection: connection.execute(sql, values).fetchall())
-        return found
+        rows: list[Any] = self._link.work(lambda connection: connection.execute(sql, values).fetchall())
+        return rows
 
     def _read(self, row: tuple) -> StoredSearch:
         try:

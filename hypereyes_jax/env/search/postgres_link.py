@@ -48,14 +48,14 @@ class PostgresLink:
         self._idle: list[Any] = []
         self._closed = threading.Event()
         try:
-            given = psycopg.conninfo.conninfo_to_dict(address)
+            parts = psycopg.conninfo.conninfo_to_dict(address)
         except psycopg.Error:
             raise UserError(
                 f"{self.name} is not an address of a PostgreSQL database. One is postgresql://user@host:5432/database"
             ) from None
-        self._secrets = [str(given[name]) for name in ("password", "user") if given.get(name)]
-        self._options = {name: value for name, value in _KEEPALIVE.items() if name not in given}
-        if "connect_timeout" not in given:
+        self._secrets = [str(parts[name]) for name in ("password", "user") if parts.get(name)]
+        self._options = {name: value for name, value in _KEEPALIVE.items() if name not in parts}
+        if "connect_timeout" not in parts:
             self._options["connect_timeout"] = 10
         try:
             with self._connection() as connection:
@@ -98,13 +98,13 @@ class PostgresLink:
     def _connection(self) -> Iterator[Any]:
         with self._slots:
             connection = self._idle.pop() if self._idle else self._opened()
-            kept = False
+            usable = False
             try:
                 yield connection
-                kept = True
+                usable = True
             finally:
                 # After an error nothing is known of its state.
-                if kept and not connection.closed and not self._closed.is_set():
+                if usable and not connection.closed and not self._closed.is_set():
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -125,10 +125,10 @@ class PostgresLink:
         return isinstance(error, (self._library.OperationalError, self._library.InterfaceError))
 
     def _failure(self, error: Any) -> UserError:
-        said = without_login(str(error))
+        message = without_login(str(error))
         for secret in self._secrets:
-            said = said.replace(secret, "...") if len(secret) > 3 else said
+            message = message.replace(secret, "...") if len(secret) > 3 else message
         return UserError(
-            f"can't use the search store {self.name}: {one_line(said, 300)}. Its server must run, and accept the user "
-            "and the password (PGPASSWORD); what was stored is kept, and the same command goes on."
+            f"can't use the search store {self.name}: {one_line(message, 300)}. Its server must run, and accept the "
+            "user and the password (PGPASSWORD); what was stored is kept, and the same command goes on."
         )

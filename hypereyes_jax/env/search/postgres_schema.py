@@ -54,12 +54,12 @@ def _present(connection: Any, name: str) -> bool:
     row = connection.execute(
         "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", (SCHEMA,)
     ).fetchone()
-    found = connection.execute(
+    tables = connection.execute(
         "SELECT c.relname, c.relkind::text, c.relhastriggers OR c.relhasrules OR c.relrowsecurity FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind NOT IN ('i', 't')",
         (SCHEMA,),
     ).fetchall()
-    if row is None or (not found and row[0] is None):
+    if row is None or (not tables and row[0] is None):
         return False
     columns = connection.execute(
         "SELECT table_name, column_name || ' ' || CASE data_type WHEN 'timestamp with time zone' THEN 'timestamptz' "
@@ -73,10 +73,10 @@ def _present(connection: Any, name: str) -> bool:
         table: [each.replace(" NOT NULL", "").replace(" PRIMARY KEY", "") for each in text.split(", ")]
         for table, text in _TABLES.items()
     }
-    theirs: dict[str, list[str]] = {table: [] for table, _, _ in found}
+    theirs: dict[str, list[str]] = {table: [] for table, _, _ in tables}
     for table, column in columns:
         theirs.setdefault(table, []).append(column)
-    plain = all(kind == "r" and not altered for _, kind, altered in found)
+    plain = all(kind == "r" and not altered for _, kind, altered in tables)
     if version != str(VERSION) or theirs != ours or not plain:
         raise UserError(
             f"the schema {SCHEMA} of {name} is another program's, or was changed. Choose another database for the "

@@ -116,9 +116,9 @@ class RecordedBackend:
     ) -> list[SearchHit]:
         key = search_key(self.engine, tool, query, k)
         if self.store is not None and not self.store.remote:
-            stored = self._replayed(self.store.get(key) if self._replays else None, tool, query, k)
-            if stored is not None:
-                return list(stored)
+            hits = self._replayed(self.store.get(key) if self._replays else None, tool, query, k)
+            if hits is not None:
+                return list(hits)
 
         flights = self._flights.get()
         flight = flights.get(key)
@@ -140,11 +140,11 @@ class RecordedBackend:
     def _replays(self) -> bool:
         return self.mode in (StoreMode.REPLAY, StoreMode.REPLAY_THEN_LIVE)
 
-    def _replayed(self, stored: StoredSearch | None, tool: str, query: str, k: int) -> Hits | None:
+    def _replayed(self, search: StoredSearch | None, tool: str, query: str, k: int) -> Hits | None:
         """What the store answers; None if the service is to be asked, which a strict replay forbids."""
-        if stored is not None:
+        if search is not None:
             self.metrics.cache_hits += 1
-            return stored.hits
+            return search.hits
         if self.mode is StoreMode.REPLAY:
             message = f"{tool} for {query[:80]!r} (k={k}, engine {self.engine}) was not recorded"
             raise FatalSearchError(message, kind="not_recorded")
@@ -158,9 +158,9 @@ class RecordedBackend:
         if store is None or not store.remote or self.mode is StoreMode.LIVE:
             return await self._ask(tool, query, k, ask)
         before = await self._in_thread(lambda: store.get(key))
-        found = self._replayed(before if self._replays else None, tool, query, k)
-        if found is not None:
-            return found
+        hits = self._replayed(before if self._replays else None, tool, query, k)
+        if hits is not None:
+            return hits
         token, wait = uuid.uuid4().hex, _WAITS[0]
         claiming: asyncio.Future[bool] | None = None
         try:

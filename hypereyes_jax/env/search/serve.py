@@ -143,10 +143,10 @@ def _application(backend: SearchBackend, config: ServeConfig, injector: FaultInj
         if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
             return web.json_response({"error": "`queries` must be a list of strings"}, status=422)
         k = _topk(body)
-        found = await asyncio.gather(*(backend.text_search(query, k) for query in queries))
-        scored = body.get("return_scores") is True
+        results = await asyncio.gather(*(backend.text_search(query, k) for query in queries))
+        with_scores = body.get("return_scores") is True
         return web.json_response(
-            {"result": [[_document(hit, i, scored) for i, hit in enumerate(hits)] for hits in found]}
+            {"result": [[_document(hit, i, with_scores) for i, hit in enumerate(hits)] for hits in results]}
         )
 
     async def image_search(request: web.Request) -> web.StreamResponse:
@@ -203,6 +203,6 @@ def _topk(body: dict[str, Any]) -> int:
     return topk if isinstance(topk, int) and 0 < topk <= 100 else _DEFAULT_TOPK
 
 
-def _document(hit: SearchHit, index: int, scored: bool) -> dict[str, Any]:
+def _document(hit: SearchHit, index: int, with_score: bool) -> dict[str, Any]:
     document = {"id": str(index), "contents": f'"{hit.title}"\n{hit.content}', "url": hit.url}
-    return {"document": document, "score": hit.score} if scored else document
+    return {"document": document, "score": hit.score} if with_score else document

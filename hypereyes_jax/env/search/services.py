@@ -159,15 +159,15 @@ def _own(name: str) -> SearchBackend:
     """A user's backend. What it raises beside SearchError ends the run: it is a defect of it."""
     if not name:
         raise UserError("the search service object needs one: --search.backend module:object.")
-    loaded = load_object(name, "search backend")
-    backend: Any = instance(loaded)
+    source = load_object(name, "search backend")
+    backend: Any = instance(source)
     if not isinstance(backend, SearchBackend):
         raise UserError(
             f"{name} is not a search backend: it needs async text_search(query, k) and image_search(image, k)"
         )
-    named: Any = backend
-    if not hasattr(named, "engine"):  # names the service in a store: another version of it may answer differently
-        named.engine = f"{name}:{loaded.sha256[:12]}"
+    own: Any = backend
+    if not hasattr(own, "engine"):  # names the service in a store: another version of it may answer differently
+        own.engine = f"{name}:{source.sha256[:12]}"
     return backend
 
 

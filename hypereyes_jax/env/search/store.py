@@ -146,19 +146,19 @@ class SearchStore:
 
     def add_all(self, searches: Iterable[StoredSearch]) -> int:
         """Adds the searches that the store does not hold, in one transaction; returns how many."""
-        added = 0
+        count = 0
         with self._errors():
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for search in searches:
                     cursor = connection.execute(f"INSERT OR IGNORE INTO searches VALUES ({_MARKS})", row_of(search))
-                    added += cursor.rowcount
+                    count += cursor.rowcount
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
-        return added
+        return count
 
     def runs(self) -> list[tuple[str, float, str, str]]:
         """(id, end, mode, summary as JSON) of each run that used the store."""
@@ -200,9 +200,9 @@ class SearchStore:
             values.append(condition.before)
         if condition.empty:
             where.append("hits = '[]'")
-        gone = self.rows(f"DELETE FROM searches WHERE {' AND '.join(where)} RETURNING 1", tuple(values))
+        rows = self.rows(f"DELETE FROM searches WHERE {' AND '.join(where)} RETURNING 1", tuple(values))
         self.rows("VACUUM")
-        return len(gone)
+        return len(rows)
 
     def claim(self, key: bytes, token: str) -> bool:
         """Always true: processes do not wait for each other's searches here. Of two equal ones the first stays."""
@@ -302,9 +302,9 @@ def search_of(row: tuple) -> StoredSearch | None:
         return None
     _, engine, tool, query, k, hits, cost, seconds, created, run = row
     try:
-        found = parse_json(hits)
+        rows = parse_json(hits)
     except ValueError:
         return None
-    if not isinstance(found, list) or not all(isinstance(hit, list) and len(hit) == 4 for hit in found):
+    if not isinstance(rows, list) or not all(isinstance(hit, list) and len(hit) == 4 for hit in rows):
         return None
-    return StoredSearch(engine, tool, query, k, tuple(SearchHit(*hit) for hit in found), cost, seconds, created, run)
+    return StoredSearch(engine, tool, query, k, tuple(SearchHit(*hit) for hit in rows), cost, seconds, created, run)

@@ -101,13 +101,13 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> int:
     """
     version = version_of(connection)
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_autoindex_%'")
-    found = {(kind, name): " ".join((sql or "").split()) for kind, name, sql in rows.fetchall()}
-    if version == 0 and not found:
+    objects = {(kind, name): " ".join((sql or "").split()) for kind, name, sql in rows.fetchall()}
+    if version == 0 and not objects:
         return 0
     if version > VERSION:
         raise UserError(f"{path} has store version {version}; this program reads {VERSION}. Update it.")
     expected = {("table", name): " ".join(sql.split()) for name, sql in _TABLES.get(version, {}).items()}
-    loose = {key: sql.replace("IF NOT EXISTS ", "") for key, sql in found.items()}
+    loose = {key: sql.replace("IF NOT EXISTS ", "") for key, sql in objects.items()}
     if version == 0 or loose != expected:
         raise UserError(f"{path} is another program's database, or was changed. Choose another file for the searches.")
     return version

@@ -128,16 +128,16 @@ def merge_stores(path: Address, sources: Sequence[Address]) -> int:
 
     Files and PostgreSQL databases can be brought together in any direction.
     """
-    opened = [_existing(source) for source in sources]  # a clear error before anything is written
+    stores = [_existing(source) for source in sources]  # a clear error before anything is written
     store = open_store(path)
     try:
-        added = 0
-        for source in opened:
-            added += store.add_all(source.searches())
+        count = 0
+        for source in stores:
+            count += store.add_all(source.searches())
             store.add_runs(source.runs())
-        return added
+        return count
     finally:
-        for each in (store, *opened):
+        for each in (store, *stores):
             each.close()
 
 

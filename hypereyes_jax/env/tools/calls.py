@@ -34,7 +34,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
     """
     started = time.perf_counter()
     query = json.dumps(dict(call.arguments), ensure_ascii=False)
-    said = Invocation(call.name, query if len(query) <= 300 else f"{query[:299]}…", sent=tool.is_search)
+    invocation = Invocation(call.name, query if len(query) <= 300 else f"{query[:299]}…", sent=tool.is_search)
     account = episode.backend if tool.price and isinstance(episode.backend, Account) else None
     payment = "" if account is None else await account.charge(tool.price)
     try:
@@ -42,19 +42,19 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
     except ToolError as error:
         if account is not None:
             await account.refund(payment, tool.price)
-        return Called((replace(said, error=str(error) or "the call failed", sent=False),))
+        return Called((replace(invocation, error=str(error) or "the call failed", sent=False),))
     except FatalSearchError:
         raise
     except SearchError as error:
         if account is not None and error.kind != "timeout":
             await account.refund(payment, tool.price)
-        failed = replace(said, error=told(error), sent=tool.is_search and error.sent)
-        return Called((replace(failed, seconds=time.perf_counter() - started),), failure=error)
+        failure = replace(invocation, error=told(error), sent=tool.is_search and error.sent)
+        return Called((replace(failure, seconds=time.perf_counter() - started),), failure=error)
     texts = [part for part in reply.parts if isinstance(part, str)]
     images = tuple(part for part in reply.parts if not isinstance(part, str))
     if reply.invocations:
         # What was searched stands in the tool's own record; the text is shown with the first of it.
         first, *others = reply.invocations
         return Called((replace(first, text="\n".join(texts) or first.text), *others), images)
-    said = replace(said, text="\n".join(texts) or "done", seconds=time.perf_counter() - started)
-    return Called((said,), images)
+    invocation = replace(invocation, text="\n".join(texts) or "done", seconds=time.perf_counter() - started)
+    return Called((invocation,), images)

@@ -36,12 +36,12 @@ class Delegate:
     @property
     def parameters(self) -> Mapping[str, Any]:
         searched = ImageSearchTool().parameters["properties"]
-        asked = {"type": "string", "description": "the sub-question.", "examples": ["Which country has this flag?"]}
+        question = {"type": "string", "description": "the sub-question.", "examples": ["Which country has this flag?"]}
         area = searched["area"] | {"description": "one box [[x1, y1, x2, y2]]: the region that the copy is shown."}
         image = searched["image_id"] | {"description": "the image that the copy is shown."}
         return {
             "type": "object",
-            "properties": {"question": asked, "image_id": image, "area": area},
+            "properties": {"question": question, "image_id": image, "area": area},
             "required": ["question"],
         }
 
@@ -49,32 +49,32 @@ class Delegate:
         text = arguments.get("question")
         if not isinstance(text, str) or not text.strip():
             raise ToolError('"question" must be the text of a sub-question')
-        shown = self._shown(arguments, episode)
-        result = await episode.ask_copy(Question("", text.strip()[:_MOST_CHARACTERS], shown, ()))
+        images = self._shown(arguments, episode)
+        result = await episode.ask_copy(Question("", text.strip()[:_MOST_CHARACTERS], images, ()))
         if result.stop is StopReason.INFRASTRUCTURE:
             raise SearchError(f"the copy could not search: {result.why}", transient=True, kind="copy", sent=False)
-        said = result.answer if result.answer is not None else "the copy found no answer"
-        asked = Invocation(self.name, text.strip()[:300], text=said, sent=False)
+        text_of_answer = result.answer if result.answer is not None else "the copy found no answer"
+        invocation = Invocation(self.name, text.strip()[:300], text=text_of_answer, sent=False)
         # What the copy saw is not shown again; its searches stand in the record and are counted.
         searched = [replace(call, is_shown=False) for turn in result.turns for call in turn.invocations]
-        return ToolReply((said,), (asked, *searched))
+        return ToolReply((text_of_answer,), (invocation, *searched))
 
     def _shown(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> tuple[Image.Image, ...]:
         """The image, or the region of one, that goes along. Raises ToolError for one that there is not."""
         if "image_id" not in arguments:
             return ()
-        read = read_call({"name": "image_search", "arguments": dict(arguments)})
-        if not isinstance(read, ImageSearch):
-            raise ToolError(read.why if hasattr(read, "why") else "image_id is the id of an image")
+        call = read_call({"name": "image_search", "arguments": dict(arguments)})
+        if not isinstance(call, ImageSearch):
+            raise ToolError(call.why if hasattr(call, "why") else "image_id is the id of an image")
         try:
-            image = episode.image(read.image_id)
+            image = episode.image(call.image_id)
         except KeyError:
-            raise ToolError(f"there is no image {read.image_id}") from None
-        if not read.boxes:
+            raise ToolError(f"there is no image {call.image_id}") from None
+        if not call.boxes:
             return (image,)
         units = episode.config.box_units
-        box = None if read.boxes[0] is None else to_fractions(read.boxes[0], image.size, units)
-        cut = None if box is None else crop(image, box, episode.config.crop_max_side)
-        if cut is None:
+        box = None if call.boxes[0] is None else to_fractions(call.boxes[0], image.size, units)
+        region = None if box is None else crop(image, box, episode.config.crop_max_side)
+        if region is None:
             raise ToolError(f"the box is empty or outside the image: give boxes in {UNITS_IN_WORDS[units]}")
-        return (cut,)
+        return (region,)

@@ -78,8 +78,8 @@ async def mcp_tools(
             except (TimeoutError, OSError) as error:
                 raise UserError(f"the MCP server can't be reached ({type(error).__name__}).") from error
             if missing := [name for name in (*allow, *searches) if name not in offered]:
-                known = ", ".join(one_line(name, 60) for name in list(offered)[:20]) or "none"
-                raise UserError(f"the MCP server has no tool {missing[0]}; it has: {known}.")
+                names = ", ".join(one_line(name, 60) for name in list(offered)[:20]) or "none"
+                raise UserError(f"the MCP server has no tool {missing[0]}; it has: {names}.")
             yield [
                 McpTool(
                     name,

@@ -47,8 +47,8 @@ def _tools(name: str) -> tuple[Tool, ...]:
 
 def _tool(name: str) -> Tool:
     if name in SHIPPED:
-        made: Tool = load_object(SHIPPED[name], "tool").value()
-        return made
+        shipped_tool: Tool = load_object(SHIPPED[name], "tool").value()
+        return shipped_tool
     if ":" not in name:
         raise UserError(
             f"there is no tool {name!r}; there are: {', '.join(SHIPPED)}, your own module:object, or mcp:ADDRESS#NAME."

@@ -95,8 +95,8 @@ async def _search(name: str, arguments: Mapping[str, Any], episode: SearchingEpi
     call = read_call({"name": name, "arguments": dict(arguments)})
     if isinstance(call, Malformed):
         raise ToolError(call.why)
-    found = await episode.search([call])
-    if found.outage:
-        raise found.failures[0]
-    text = observations.response(found.invocations, found.notes, episode.config.content_limit)
-    return ToolReply((*found.crops.values(), text), found.invocations)
+    outcome = await episode.search([call])
+    if outcome.outage:
+        raise outcome.failures[0]
+    text = observations.response(outcome.invocations, outcome.notes, episode.config.content_limit)
+    return ToolReply((*outcome.crops.values(), text), outcome.invocations)

@@ -104,7 +104,7 @@ def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     Raises:
       ValueError: two tools share a name, a name is none that a model could write, or an object is no tool.
     """
-    named: dict[str, Tool] = {}
+    tool_by_name: dict[str, Tool] = {}
     for tool in tools:
         if not isinstance(tool, Tool):
             raise ValueError(
@@ -112,9 +112,9 @@ def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
             )
         if not tool.name or not tool.name.replace("_", "").replace("-", "").isalnum() or not tool.name.isascii():
             raise ValueError(f"{tool.name!r} is not a valid name of a tool: use letters, digits, _ and -")
-        if tool.name in named:
+        if tool.name in tool_by_name:
             raise ValueError(f"two tools are named {tool.name}")
         if tool.parameters.get("type") != "object":
             raise ValueError(f"the parameters of the tool {tool.name} must be a JSON schema of type object")
-        named[tool.name] = tool
-    return named
+        tool_by_name[tool.name] = tool
+    return tool_by_name

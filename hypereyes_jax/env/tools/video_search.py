@@ -59,27 +59,27 @@ class VideoSearch:
         return {"type": "object", "properties": {"input": queries}, "required": ["input"]}
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
-        read = read_call({"name": "text_search", "arguments": dict(arguments)})
-        if not isinstance(read, TextSearch):
+        call = read_call({"name": "text_search", "arguments": dict(arguments)})
+        if not isinstance(call, TextSearch):
             raise ToolError('"input" must be a list of queries: ["...", ...]')
-        done = await all_at_once(self._one(query) for query in read.queries[: self.queries])
-        failures = [error for _, _, error in done if error is not None]
-        if len(failures) == len(done):
+        results = await all_at_once(self._one(query) for query in call.queries[: self.queries])
+        failures = [error for _, _, error in results if error is not None]
+        if len(failures) == len(results):
             raise failures[0]
-        left_out = read.invocations - len(done)
-        notes = (f"only the first {len(done)} of {read.invocations} queries were searched",) if left_out else ()
-        images = [image for _, shown, _ in done for image in shown]
-        return ToolReply((*images, *notes), tuple(invocation for invocation, _, _ in done))
+        left_out = call.invocations - len(results)
+        notes = (f"only the first {len(results)} of {call.invocations} queries were searched",) if left_out else ()
+        images = [image for _, shown, _ in results for image in shown]
+        return ToolReply((*images, *notes), tuple(invocation for invocation, _, _ in results))
 
     async def _one(self, query: str) -> tuple[Invocation, list[Image.Image], SearchError | None]:
         try:
-            found = await self.backend.video_search(query, self.results)
+            videos = await self.backend.video_search(query, self.results)
         except FatalSearchError:
             raise
         except SearchError as error:
             return Invocation(self.name, query, error=f"search failed ({error.kind})"), [], error
-        hits: list[SearchHit] = [hit for hit, _ in found]
-        pictures = [await self._thumbnail(url) for _, url in found[: self.thumbnails] if url]
+        hits: list[SearchHit] = [hit for hit, _ in videos]
+        pictures = [await self._thumbnail(url) for _, url in videos[: self.thumbnails] if url]
         return Invocation(self.name, query, hits=tuple(hits)), [each for each in pictures if each is not None], None
 
     async def _thumbnail(self, url: str) -> Image.Image | None:

@@ -53,10 +53,10 @@ class Visit:
         text = await asyncio.to_thread(readable_text, data)
         if not text:
             raise ToolError("the page holds no readable text")
-        shown = text[: self.characters]
-        note = f"\n({len(text) - len(shown):,} more characters were left out)" if len(text) > len(shown) else ""
+        beginning = text[: self.characters]
+        note = f"\n({len(text) - len(beginning):,} more characters were left out)" if len(text) > len(beginning) else ""
         visited = Invocation(self.name, url[:300], sent=self.is_search)
-        return ToolReply((shown + note,), (visited,))
+        return ToolReply((beginning + note,), (visited,))
 
 
 def readable_text(data: bytes) -> str:
@@ -65,8 +65,8 @@ def readable_text(data: bytes) -> str:
 
     if b"\0" in data[:1000]:
         return ""  # an image or a document of another kind
-    found = trafilatura.extract(data, include_comments=False, include_tables=True)
-    if found:
-        return encodable(found).strip()
+    article = trafilatura.extract(data, include_comments=False, include_tables=True)
+    if article:
+        return encodable(article).strip()
     head = data[:2000].lower()
     return "" if b"<html" in head or b"<!doctype" in head else data.decode("utf-8", "replace").strip()

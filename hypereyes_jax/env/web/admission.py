@@ -38,10 +38,10 @@ class Admission:
 
         @web.middleware
         async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-            named, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-            if is_loopback(self.host) and not is_loopback(_host(f"//{named}")):
-                return refuse(f"this server does not answer to the name {named[:100]!r}", 403, "forbidden_host")
-            if origin is not None and origin not in self.origins and _authority(origin) != named.lower():
+            host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+            if is_loopback(self.host) and not is_loopback(_host(f"//{host}")):
+                return refuse(f"this server does not answer to the name {host[:100]!r}", 403, "forbidden_host")
+            if origin is not None and origin not in self.origins and _authority(origin) != host.lower():
                 return refuse("this server does not answer pages of this origin", 403, "forbidden_origin")
             if request.method == "OPTIONS" and origin in self.origins:  # what a browser asks before it sends a request
                 response: web.StreamResponse = web.Response(status=204)
@@ -79,13 +79,13 @@ def keys(request: web.Request) -> list[str]:
     They stand in a bearer token, in `X-API-Key`, as the password of a basic login, or in the parameter `api_key`.
     """
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    found = [request.headers.get("X-API-Key", ""), request.query.get("api_key", "")]
+    offers = [request.headers.get("X-API-Key", ""), request.query.get("api_key", "")]
     if kind.lower() == "bearer":
-        found.append(token.strip())
+        offers.append(token.strip())
     elif kind.lower() == "basic":
         with contextlib.suppress(binascii.Error):
-            found.append(base64.b64decode(token).decode("utf-8", "replace").partition(":")[2])
-    return found
+            offers.append(base64.b64decode(token).decode("utf-8", "replace").partition(":")[2])
+    return offers
 
 
 def _refusal(message: str, status: int, code: str) -> web.StreamResponse:

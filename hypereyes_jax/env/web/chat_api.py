@@ -123,11 +123,11 @@ class ChatClient:
 
     def _check(self, reply: Reply) -> Any:
         """As `check_status`; but of a model that is not there, or takes no request at all, no later one can be had."""
-        said = f": {reply.words}" if reply.words else ""
+        words = f": {reply.words}" if reply.words else ""
         if reply.status == 404 or (reply.status == 400 and not reply.worked):
-            raise ChatError(f"{self._where} answered HTTP {reply.status}{said}", transient=False, fatal=True)
+            raise ChatError(f"{self._where} answered HTTP {reply.status}{words}", transient=False, fatal=True)
         if reply.status in (400, 413, 414, 415, 422):
-            message = f"{self._where} does not take this request (HTTP {reply.status}){said}"
+            message = f"{self._where} does not take this request (HTTP {reply.status}){words}"
             raise ChatError(message, transient=False)
         return check_status(reply, self._where)
 

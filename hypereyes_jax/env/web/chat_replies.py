@@ -89,7 +89,7 @@ class StreamReader:
         choices = event.get("choices")
         if "choices" not in event and "usage" not in event and service_words(event):  # an event of the name "error"
             raise error_of(event, self._where)
-        added = ""
+        text = ""
         for choice in choices if isinstance(choices, list) else []:
             if not isinstance(choice, dict) or choice.get("index", 0) not in (0, None):
                 continue
@@ -97,13 +97,13 @@ class StreamReader:
             delta = choice.get("delta") or choice.get("message")
             if not isinstance(delta, dict):
                 continue
-            added += text_of(delta.get("content")) or ""
+            text += text_of(delta.get("content")) or ""
             self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
             self._refusal += text_of(delta.get("refusal")) or ""
             self._calls.add(delta.get("tool_calls"))
             self._calls.add_only(delta.get("function_call"))
-        self._pieces.append(added)
-        return added
+        self._pieces.append(text)
+        return text
 
     def calls(self) -> str:
         """The calls that the server has parsed itself, as tags; "" where there are none."""
@@ -169,12 +169,12 @@ def usage_of(usage: Any) -> tuple[int, int]:
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
     """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is no JSON."""
-    rest, held = b"", b""
+    rest, half = b"", b""
     data: list[bytes] = []
     async for chunk in chunks:
-        chunk = held + chunk
-        held = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
-        chunk = chunk[: len(chunk) - len(held)]
+        chunk = half + chunk
+        half = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
+        chunk = chunk[: len(chunk) - len(half)]
         rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if len(rest) + sum(map(len, data)) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
@@ -225,12 +225,12 @@ class _Calls:
                 continue
             index = call.get("index", place)
             index = place if whole or not isinstance(index, int) else index
-            known = self._calls.setdefault(index, {"name": "", "arguments": ""})
-            for name in known:
+            entry = self._calls.setdefault(index, {"name": "", "arguments": ""})
+            for name in entry:
                 piece = function.get(name)
                 if isinstance(piece, dict):
                     piece = json.dumps(piece)
-                known[name] += encodable(piece) if isinstance(piece, str) else ""
+                entry[name] += encodable(piece) if isinstance(piece, str) else ""
 
     def add_only(self, function: Any) -> None:
         """The one call of the older form, beside which there is no other."""

@@ -152,8 +152,8 @@ class JsonHttp:
         if 200 <= status < 300:
             self._worked.add(where)
             return Reply(status, data, worked=worked)
-        sent = {**self._headers, **response.request_info.headers, **(secrets or {})}
-        return Reply(status, data, wait, _without(service_words(data), sent), worked)
+        request_headers = {**self._headers, **response.request_info.headers, **(secrets or {})}
+        return Reply(status, data, wait, _without(service_words(data), request_headers), worked)
 
     async def _bytes(self, response: aiohttp.ClientResponse, where: str) -> bytes:
         chunks, size = [], 0
@@ -183,20 +183,20 @@ def check_status(reply: Reply, where: str) -> Any:
     status = reply.status
     if 200 <= status < 300:
         return reply.data
-    said = f": {reply.words}" if reply.words else ""
+    words = f": {reply.words}" if reply.words else ""
     if status == 402 or lacks_credit(reply.data):
-        raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){said}", kind="no_credit")
+        raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){words}", kind="no_credit")
     if status == 401 or (status == 403 and not reply.worked):
-        message = f"{where} refused the key or login (HTTP {status}); check it and run again{said}"
+        message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"
         raise FatalSearchError(message, kind="auth")
     if status == 404 and not reply.worked:
-        raise FatalSearchError(f"{where} has nothing at this address (HTTP 404){said}", kind="http_404")
+        raise FatalSearchError(f"{where} has nothing at this address (HTTP 404){words}", kind="http_404")
     kind = "throttled" if status == 429 else f"http_{status}"
     if status in _REFUSED or status == 403:
         message = f"the service does not take this request (HTTP {status})"
         raise SearchError(message, transient=False, refused=True, kind=kind)
     raise SearchError(
-        f"{where} answered HTTP {status}{said}",
+        f"{where} answered HTTP {status}{words}",
         transient=status in _TRANSIENT or status >= 500,
         kind=kind,
         retry_after=reply.retry_after,
@@ -224,9 +224,9 @@ def service_words(data: Any) -> str:
     return one_line(encodable(data), 300) if isinstance(data, str) else ""
 
 
-def _without(words: str, sent: Mapping[str, str]) -> str:
+def _without(words: str, headers: Mapping[str, str]) -> str:
     """The words with every header's and parameter's value that could be a key struck out."""
-    for name, value in sent.items():
+    for name, value in headers.items():
         if not any(part in name.lower() for part in ("key", "auth", "token", "secret", "cookie")):
             continue
         kind, _, token = value.partition(" ")

@@ -27,8 +27,8 @@ def one_line(text: str, limit: int) -> str:
     """
     text = text[: 4 * limit]  # bounded before the work: a reply may be megabytes
     hidden = "\N{REPLACEMENT CHARACTER}"
-    shown = "".join(char if char.isspace() or unicodedata.category(char)[0] != "C" else hidden for char in text)
-    line = " ".join(shown.split())
+    visible_text = "".join(char if char.isspace() or unicodedata.category(char)[0] != "C" else hidden for char in text)
+    line = " ".join(visible_text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

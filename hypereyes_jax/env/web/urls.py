@@ -124,10 +124,10 @@ class _PublicOnly(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        if not found or not all(is_public(ipaddress.ip_address(result["host"])) for result in found):
+        addresses = await self._inner.resolve(host, port, family)
+        if not addresses or not all(is_public(ipaddress.ip_address(result["host"])) for result in addresses):
             raise UrlError(f"{host} is not a public address")
-        return found
+        return addresses
 
     def open_socket(self, address: tuple[int, int, int, str, tuple]) -> socket.socket:
         """The socket for a connection to `address`, as `getaddrinfo` gives it: what is really connected."""

@@ -132,13 +132,13 @@ def _capitals(iso: str, raw: str) -> tuple[str, ...]:
     if iso in _CAPITALS:
         return _CAPITALS[iso]
     text = re.sub(r";\s*note.*", "", plain(raw))
-    found = []
+    names = []
     for part in re.split(r";|,(?![^(]*\))", text):
         name = re.sub(r"\s*\(.*", "", part).strip()
         if name:
-            found.append(name)
+            names.append(name)
     accented = re.sub(r"\s*[(;,].*", "", html.unescape(raw)).strip()
-    return tuple(dict.fromkeys([*found, accented])) if found else ()
+    return tuple(dict.fromkeys([*names, accented])) if names else ()
 
 
 def _number(text: str) -> float | None:
@@ -148,7 +148,7 @@ def _number(text: str) -> float | None:
 
 def _languages(text: str) -> tuple[str, ...]:
     """Names marked "(official ...)" for the whole country."""
-    found = []
+    names = []
     pattern = (
         r"((?:\b[a-z]{1,3})?[A-Z][A-Za-z'/ -]*?)"  # isiZulu, Fiji Hindi
         r"(?: (?:or|languages) [A-Za-z' -]+?)?(?: only)?(?: [\d.<]+%)?\s*\(([^()]*)\)"
@@ -159,8 +159,8 @@ def _languages(text: str) -> tuple[str, ...]:
             r"official (?:in|on|regional|minority)|not official|municipal|locally", note
         ):
             name = re.sub(r"/.*", "", name.strip())
-            found.append(_LANGUAGES.get(name, name))
-    return tuple(dict.fromkeys(found))[:_MAX_LANGUAGES]
+            names.append(_LANGUAGES.get(name, name))
+    return tuple(dict.fromkeys(names))[:_MAX_LANGUAGES]
 
 
 def _independence(text: str) -> tuple[int | None, str]:
@@ -229,9 +229,9 @@ def read() -> tuple[tuple[Country, ...], tuple[Passage, ...]]:
         for other in (by_name[name] for name in names if name in by_name and by_name[name] != key):
             edges[key].add(other)  # a few borders stand on one side's page only; a border has two sides
             edges[other].add(key)
-    joined = [replace(country, borders=tuple(sorted(edges[country.key]))) for country in countries]
-    display = {country.key: country.name for country in joined}
-    return tuple(replace(country, facts=display_facts(country, display)) for country in joined), tuple(passages)
+    with_borders = [replace(country, borders=tuple(sorted(edges[country.key]))) for country in countries]
+    display = {country.key: country.name for country in with_borders}
+    return tuple(replace(country, facts=display_facts(country, display)) for country in with_borders), tuple(passages)
 
 
 def _leaves(node: Any) -> Iterator[str]:

@@ -38,12 +38,12 @@ _GROUND = (200, 200, 200)  # what lies beyond a flag's edge in the gallery; mosa
 def flags() -> dict[str, Image.Image]:
     """Key -> flag, RGB, 160 px wide."""
     folder = resources.files("hypereyes_jax.env.world") / "flags"
-    found = {}
+    images = {}
     for key in MEMBERS:
         if key not in NO_FLAG:
             with (folder / f"{key}.png").open("rb") as file:
-                found[key] = Image.open(file).convert("RGB")
-    return found
+                images[key] = Image.open(file).convert("RGB")
+    return images
 
 
 def describe(image: Image.Image) -> np.ndarray:
@@ -87,8 +87,8 @@ class ImageIndex:
 
     def __init__(self, keys: Sequence[str], pictures: tuple[tuple[str, ...], np.ndarray] | None = None):
         all_keys, descriptors = pictures or gallery()
-        wanted = set(keys)
-        rows = [i for i, key in enumerate(all_keys) if key in wanted]
+        own_keys = set(keys)
+        rows = [i for i, key in enumerate(all_keys) if key in own_keys]
         self.keys = tuple(all_keys[i] for i in rows)
         self._views = descriptors if len(rows) == len(all_keys) else descriptors[rows]
         self._centres = self._views.mean(1)

@@ -157,17 +157,17 @@ class TextIndex:
 
     def _query_terms(self, query: str) -> list[str]:
         """The query's words, once each; a country's name, in any of its spellings, becomes the name on its card."""
-        said, out, at = words(query), [], 0
-        while at < len(said):
-            for length in range(min(self._longest, len(said) - at), 0, -1):
-                country = self._phrases.get(tuple(said[at : at + length]))
+        query_words, out, at = words(query), [], 0
+        while at < len(query_words):
+            for length in range(min(self._longest, len(query_words) - at), 0, -1):
+                country = self._phrases.get(tuple(query_words[at : at + length]))
                 if country is not None:
                     out += [f"={country.key}", *terms(country.name)]
                     at += length
                     break
             else:
-                if said[at] not in _STOP:
-                    out.append(said[at])
+                if query_words[at] not in _STOP:
+                    out.append(query_words[at])
                 at += 1
         return list(dict.fromkeys(out))
 
@@ -175,14 +175,14 @@ class TextIndex:
         """The k best documents with a positive score, best first."""
         terms = self._query_terms(query)
         weighed = [term for term in terms if term not in self._silent]
-        known = [self._vocabulary[term] for term in weighed if term in self._vocabulary]
-        if not known or k <= 0:
+        term_ids = [self._vocabulary[term] for term in weighed if term in self._vocabulary]
+        if not term_ids or k <= 0:
             return []
-        scores = self._index.get_scores_from_ids(known)
+        scores = self._index.get_scores_from_ids(term_ids)
         if any(term in _ATTRIBUTE_OF_WORD for term in terms):
             scores[len(self._cards) :] *= _CARD_FIRST
-        best = float(self._idf[known].sum()) * _SUBJECT / (_SUBJECT + _K1)
-        best += (len(weighed) - len(known)) * self._unknown_idf * _SUBJECT / (_SUBJECT + _K1)
+        best = float(self._idf[term_ids].sum()) * _SUBJECT / (_SUBJECT + _K1)
+        best += (len(weighed) - len(term_ids)) * self._unknown_idf * _SUBJECT / (_SUBJECT + _K1)
         top = np.argsort(-scores, kind="stable")[:k]
         return [self._hit(int(i), terms, min(1.0, float(scores[i]) / best)) for i in top if scores[i] > 0]
 
@@ -204,14 +204,14 @@ def card_snippet(country: Country, terms: Iterable[str]) -> str:
     subject = set(words(country.name))
     ranked = []
     for place, (attribute, text) in enumerate(card(country)):
-        named = sum(1 / len(_ATTRIBUTE_OF_WORD[w]) for w in terms if attribute in _ATTRIBUTE_OF_WORD.get(w, ()))
+        matches = sum(1 / len(_ATTRIBUTE_OF_WORD[w]) for w in terms if attribute in _ATTRIBUTE_OF_WORD.get(w, ()))
         score = len((terms - subject).intersection(words(country.facts[attribute])))
-        ranked.append((-(named + 0.5 * score), place, text))
+        ranked.append((-(matches + 0.5 * score), place, text))
     ranked.sort()
     best = -ranked[0][0]
     # A second sentence only if the query asks for it as clearly as for the first.
-    chosen = [entry for entry in ranked[:2] if best > 0 and -entry[0] >= max(0.8 * best, 0.5)] or ranked[:2]
-    return " ".join(text for _, _, text in sorted(chosen, key=lambda entry: entry[1]))
+    entries = [entry for entry in ranked[:2] if best > 0 and -entry[0] >= max(0.8 * best, 0.5)] or ranked[:2]
+    return " ".join(text for _, _, text in sorted(entries, key=lambda entry: entry[1]))
 
 
 def passage_snippet(text: str, terms: Iterable[str]) -> str:
@@ -219,5 +219,5 @@ def passage_snippet(text: str, terms: Iterable[str]) -> str:
     terms = set(terms)
     sentences = re.split(r"(?<=[.;])\s+", text)
     best = max(sentences, key=lambda sentence: len(terms.intersection(words(sentence))))
-    said = best.split()
-    return " ".join(said[:SNIPPET_WORDS]) + (" ..." if len(said) > SNIPPET_WORDS else "")
+    snippet = best.split()
+    return " ".join(snippet[:SNIPPET_WORDS]) + (" ..." if len(snippet) > SNIPPET_WORDS else "")

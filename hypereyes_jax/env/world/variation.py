@@ -47,10 +47,10 @@ class _Inventor:
 
     def word(self) -> str:
         while True:
-            drawn = "".join(self._pick(self._pieces) for _ in range(2 if self._pick("abc") != "a" else 3))
-            if drawn not in self._taken:
-                self._taken.add(drawn)
-                return drawn.capitalize()
+            name = "".join(self._pick(self._pieces) for _ in range(2 if self._pick("abc") != "a" else 3))
+            if name not in self._taken:
+                self._taken.add(name)
+                return name.capitalize()
 
     def name(self, like: Iterable[str]) -> str:
         """A name of one plain word, or put together like one of `like`."""

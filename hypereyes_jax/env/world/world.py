@@ -84,30 +84,30 @@ class World:
         Args:
           passages: keep those passages that mention none of the countries removed (and none of their capitals).
         """
-        wanted = set(keys)
-        unknown = wanted - set(self._countries)
+        own_keys = set(keys)
+        unknown = own_keys - set(self._countries)
         if unknown:
             raise KeyError(f"not of this world: {sorted(unknown)}")
-        removed = [country for country in self.countries if country.key not in wanted]
-        mention = _mention([name for country in removed for name in country.names])
+        others = [country for country in self.countries if country.key not in own_keys]
+        mention = _mention([name for country in others for name in country.names])
         names = {country.key: country.name for country in self.countries}
-        kept = []
+        countries = []
         for country in self.countries:
-            if country.key not in wanted:
+            if country.key not in own_keys:
                 continue
-            cut = replace(
+            country_here = replace(
                 country,
-                borders=tuple(key for key in country.borders if key in wanted),
+                borders=tuple(key for key in country.borders if key in own_keys),
                 independence_from="" if mention.search(country.independence_from) else country.independence_from,
                 sources={},
             )
-            kept.append(replace(cut, facts=display_facts(cut, names)))
+            countries.append(replace(country_here, facts=display_facts(country_here, names)))
         if not passages:
-            return World(kept)
+            return World(countries)
         telling = _mention(
-            [n for c in removed for n in (*c.names, *((c.capital, *c.capital_aliases) if c.capital else ()))]
+            [n for c in others for n in (*c.names, *((c.capital, *c.capital_aliases) if c.capital else ()))]
         )
-        return World(kept, [p for p in self._passages if p.key in wanted and not telling.search(p.text)])
+        return World(countries, [p for p in self._passages if p.key in own_keys and not telling.search(p.text)])
 
     def varied(self, rng: np.random.Generator) -> World:
         """A world of the same flags whose names and facts are drawn anew, with cards only."""

@@ -70,15 +70,15 @@ def read_mapping(name: str) -> SearchMapping:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
-        given = yaml.safe_load(text) if len(text) <= _LARGEST else None
+        document = yaml.safe_load(text) if len(text) <= _LARGEST else None
     except OSError as error:
-        known = ", ".join(shipped_mappings())
+        names = ", ".join(shipped_mappings())
         raise UserError(
-            f"there is no search mapping {name} ({error.strerror}). Known: {known}, or give a file or module:object."
+            f"there is no search mapping {name} ({error.strerror}). Known: {names}, or give a file or module:object."
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month
         raise UserError(f"{path} is not YAML: {one_line(str(error), 200)}") from None
-    return _mapping(given, str(path), path.stem)
+    return _mapping(document, str(path), path.stem)
 
 
 def mapping_object(name: str) -> NamedObject | None:
@@ -98,19 +98,19 @@ def _path(name: str) -> Path:
     return _SHIPPED / f"{name}.yaml" if name in shipped_mappings() else Path(name)
 
 
-def _mapping(given: Any, where: str, name: str) -> SearchMapping:
+def _mapping(document: Any, where: str, name: str) -> SearchMapping:
     """A mapping that was read at `where`, checked. Raises UserError."""
     if (
-        not isinstance(given, dict)
-        or not set(given) <= {"headers", "text", "image"}
-        or not {"text", "image"} & set(given)
+        not isinstance(document, dict)
+        or not set(document) <= {"headers", "text", "image"}
+        or not {"text", "image"} & set(document)
     ):
         raise UserError(f"{where}: a search mapping holds `text` and/or `image`, and `headers`, and nothing else")
-    headers = given.get("headers") or {}
+    headers = document.get("headers") or {}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise UserError(f"{where}: headers must be names with texts")
     return SearchMapping(
-        name, headers, _call(given.get("text"), where, "text"), _call(given.get("image"), where, "image")
+        name, headers, _call(document.get("text"), where, "text"), _call(document.get("image"), where, "image")
     )
 
 
@@ -143,13 +143,13 @@ class MappedBackend:
     async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
         call = self._mapping.image
         values: dict[str, Any] = {"k": k}
-        wanted = "" if call is None else json.dumps([call.url, dict(call.params), call.body])
-        if "{image_url}" in wanted:
+        request = "" if call is None else json.dumps([call.url, dict(call.params), call.body])
+        if "{image_url}" in request:
             if self._host is None:
                 message = f"image search by {self._mapping.name} needs an image host that gives crops a public URL"
                 raise FatalSearchError(message, kind="no_image_host")
             values["image_url"] = await self._host.put(image)
-        if "{image_base64}" in wanted:
+        if "{image_base64}" in request:
             values["image_base64"] = _base64(image)
         return await self._search(call, "image search", values)
 
