@@ -55,15 +55,15 @@ def write_rl_parquet(
     with writing(path):
         try:
             with pq.ParquetWriter(draft, schema) as writer:
-                held: list[dict[str, Any]] = []
+                rows: list[dict[str, Any]] = []
                 for question in questions:
-                    held.append(_rl_row(question, references[question.id], system))
+                    rows.append(_rl_row(question, references[question.id], system))
                     count += 1
-                    if len(held) == _GROUP_ROWS:
-                        writer.write_table(pa.Table.from_pylist(held, schema))
-                        held = []
-                if held:
-                    writer.write_table(pa.Table.from_pylist(held, schema))
+                    if len(rows) == _GROUP_ROWS:
+                        writer.write_table(pa.Table.from_pylist(rows, schema))
+                        rows = []
+                if rows:
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)

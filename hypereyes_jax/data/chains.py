@@ -155,14 +155,14 @@ def _hop(walk: Walk, here: Country) -> tuple[Hop, Country] | None:
 
 def _chain(walk: Walk, start: Country, count: int) -> tuple[tuple[Hop, ...], Country] | None:
     """Hops from a country, none of which comes back to where the chain was."""
-    here, seen, hops = start, {start.key}, []
+    here, keys, hops = start, {start.key}, []
     for _ in range(count):
         step = _hop(walk, here)
-        if step is None or step[1].key in seen:
+        if step is None or step[1].key in keys:
             return None
         hops.append(step[0])
         here = step[1]
-        seen.add(here.key)
+        keys.add(here.key)
     return tuple(hops), here
 
 

@@ -95,7 +95,7 @@ def names(text: str) -> list[str]:
 
     A single capitalised word at the start of a sentence is left out: nothing tells a name from a common word there.
     """
-    found: list[str] = []
+    result: list[str] = []
     run: list[str] = []
     starts = False  # whether the run began where a sentence begins
     end = 0
@@ -103,30 +103,30 @@ def names(text: str) -> list[str]:
         token, gap = match.group(), text[end : match.start()]
         joined = bool(run) and not gap.strip(" -")
         if not joined:
-            _close(run, starts, found)
+            _close(run, starts, result)
             run = []
         if token[0].isupper():
             if not run:
                 starts = match.start() == 0 or bool(_SENTENCE_END.search(text[: match.start()]))
             run.append(token)
         elif not (run and token in _PARTICLES):
-            _close(run, starts, found)
+            _close(run, starts, result)
             run = []
         else:
             run.append(token)
         end = match.end()
-    _close(run, starts, found)
-    return found
+    _close(run, starts, result)
+    return result
 
 
 def figures(text: str) -> list[Figure]:
     """The numbers in a text: "19.1 million" is 19,100,000. Coordinates in square brackets are left out."""
-    found = []
+    result = []
     for match in _NUMBER.finditer(_BRACKETED.sub(" ", text)):
         whole, decimals, unit = match.groups()
         scale = _SCALES.get((unit or "").lower(), 1.0)
-        found.append(Figure(float(whole.replace(",", "") + (decimals or "")) * scale, bool(decimals) or scale > 1))
-    return found
+        result.append(Figure(float(whole.replace(",", "") + (decimals or "")) * scale, bool(decimals) or scale > 1))
+    return result
 
 
 def claims(text: str, *, hedged: bool = True) -> Claims:
@@ -136,10 +136,10 @@ def claims(text: str, *, hedged: bool = True) -> Claims:
       hedged: leave out the sentences that propose, ask or plan ("it might be a heron", "let me search for Oslo").
     """
     sentences = [s for s in _SENTENCE.split(text) if s.strip() and not (hedged and _HEDGE.search(s))]
-    said = " ".join(sentences)
-    named = [name for name in names(said) if not set(fold(name).split()) <= _CALENDAR]
-    counted = [f for f in figures(said) if f.rounded or f.value >= _SMALLEST_CLAIM]
-    return Claims(tuple(dict.fromkeys(named)), tuple(dict.fromkeys(counted)))
+    whole_text = " ".join(sentences)
+    proper_names = [name for name in names(whole_text) if not set(fold(name).split()) <= _CALENDAR]
+    numbers = [f for f in figures(whole_text) if f.rounded or f.value >= _SMALLEST_CLAIM]
+    return Claims(tuple(dict.fromkeys(proper_names)), tuple(dict.fromkeys(numbers)))
 
 
 @dataclass
@@ -186,11 +186,11 @@ def same_figure(one: Figure, other: Figure) -> bool:
     return close and (one.rounded or other.rounded or large)
 
 
-def derivable(figure: Figure, given: Sequence[Figure]) -> bool:
+def derivable(figure: Figure, others: Sequence[Figure]) -> bool:
     """Whether a number follows from the numbers given: a sum of some, a count, a mean, or of two the difference,
     product, ratio or percentage."""
-    values = list(dict.fromkeys(each.value for each in given))[:_MOST_COMBINED]
-    repeated = [each.value for each in given][:_MOST_COMBINED]
+    values = list(dict.fromkeys(each.value for each in others))[:_MOST_COMBINED]
+    repeated = [each.value for each in others][:_MOST_COMBINED]
     targets = itertools.chain(_sums(repeated), _of_two(values), _converted(values), (float(len(repeated)),))
     # A quotient is written with a few digits: half a percent, or half of the last digit of a whole number.
     slack = max(_TOLERANCE * abs(figure.value), 0.0 if figure.rounded else 1e-9)
@@ -239,7 +239,7 @@ def _name_words(name: str) -> list[str]:
     return [word for word in (_bare(token) for token in _TOKEN.findall(name)) if word not in _PARTICLES | STOPWORDS]
 
 
-def _close(run: list[str], starts: bool, found: list[str]) -> None:
+def _close(run: list[str], starts: bool, result: list[str]) -> None:
     """Files a finished run of words as a name, if it is one."""
     words = list(run)
     while words and words[-1] in _PARTICLES:
@@ -249,4 +249,4 @@ def _close(run: list[str], starts: bool, found: list[str]) -> None:
         starts = False
     if not words or (len(words) == 1 and (starts or len(words[0]) < 2)):
         return
-    found.append(" ".join(words))
+    result.append(" ".join(words))

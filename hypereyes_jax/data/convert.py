@@ -195,11 +195,11 @@ class _RecordShard:
 
 def _in_json(row: dict[str, Any]) -> dict[str, Any]:
     if "turns" in row:
-        shown = [
+        observations = [
             [p["text"] if p["image"] is None else {"image": _base64(p["image"])} for p in parts]
             for parts in row["observations"]
         ]
-        return row | {"observations": shown}
+        return row | {"observations": observations}
     return row | {"images": [_base64(part) for part in row["images"]], "meta": json.loads(row["meta"])}
 
 

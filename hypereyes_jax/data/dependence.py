@@ -25,18 +25,20 @@ def rounds_made(result: EpisodeResult) -> int:
 
 def rounds_needed(result: EpisodeResult) -> int:
     """The rounds that a policy would have needed that asks everything as soon as it can; 0 without searches."""
-    known = {word: 0 for word in content_words(result.question.text)}  # word -> the level that it is known after
+    level_of_word = {
+        word: 0 for word in content_words(result.question.text)
+    }  # word -> the level that it is known after
     crops: dict[str, int] = {}  # crop id -> level of the search that cut it
     past: list[tuple[Invocation, int]] = []
     deepest = 0
     for turn in result.turns:
-        levelled = [(call, _level(call, known, crops, past)) for call in turn.invocations]
+        levelled = [(call, _level(call, level_of_word, crops, past)) for call in turn.invocations]
         for call, level in levelled:  # a word that the policy used by itself was not learnt from what came back
-            _learn(known, content_words(call.query) if call.tool != IMAGE_SEARCH else [], level - 1)
+            _learn(level_of_word, content_words(call.query) if call.tool != IMAGE_SEARCH else [], level - 1)
         for call, level in levelled:
             if call.crop_id:
                 crops[call.crop_id] = level
-            _learn(known, _told(call), level)
+            _learn(level_of_word, _told(call), level)
             deepest = max(deepest, level)
         past += levelled
     return deepest
@@ -54,13 +56,13 @@ def same_region(one: Box | None, other: Box | None, least: float = _SAME_REGION)
 
 
 def _level(
-    call: Invocation, known: dict[str, int], crops: dict[str, int], past: Sequence[tuple[Invocation, int]]
+    call: Invocation, level_of_word: dict[str, int], crops: dict[str, int], past: Sequence[tuple[Invocation, int]]
 ) -> int:
     """1 for a search that needs no result, else one more than the deepest search whose result it needs."""
     again = max((level for other, level in past if _retries(call, other)), default=0)
     if call.tool == IMAGE_SEARCH:
         return 1 + max(again, crops.get(call.source, 0))
-    return 1 + max([again, *(known.get(word, 0) for word in content_words(call.query))])
+    return 1 + max([again, *(level_of_word.get(word, 0) for word in content_words(call.query))])
 
 
 def _retries(call: Invocation, other: Invocation) -> bool:
@@ -84,6 +86,6 @@ def _told(call: Invocation) -> list[str]:
     return terms
 
 
-def _learn(known: dict[str, int], words: Sequence[str], level: int) -> None:
+def _learn(level_of_word: dict[str, int], words: Sequence[str], level: int) -> None:
     for word in words:
-        known[word] = min(level, known.get(word, level))
+        level_of_word[word] = min(level, level_of_word.get(word, level))

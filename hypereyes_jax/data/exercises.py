@@ -39,9 +39,9 @@ def exercises(config: BaseCorpusConfig, seed: int) -> Iterator[Exercise]:
     while True:
         world = real.varied(rng)
         for _ in range(config.questions_a_world):
-            drawn = draw_question(world, rng, synthesis)
-            reasoning = drawn.oracle.reasoning_from(drawn.oracle.true_names)
-            yield Exercise(drawn.question.text, pieces(answer_turn(reasoning, drawn.question.answers[0])))
+            synth = draw_question(world, rng, synthesis)
+            reasoning = synth.oracle.reasoning_from(synth.oracle.true_names)
+            yield Exercise(synth.question.text, pieces(answer_turn(reasoning, synth.question.answers[0])))
 
 
 def pieces(turn: str) -> tuple[tuple[str, bool], ...]:

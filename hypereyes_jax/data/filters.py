@@ -65,7 +65,7 @@ def format_violation(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> 
 def zero_information_gain(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
     """A round that only repeats earlier searches, or a trajectory most of whose rounds told nothing new."""
     past: list[Invocation] = []
-    seen: list[frozenset[str]] = []
+    earlier: list[frozenset[str]] = []
     rounds = new = 0
     for turn in result.turns:
         if not turn.invocations:
@@ -76,9 +76,9 @@ def zero_information_gain(result: EpisodeResult, config: FilterConfig = _DEFAULT
             frozenset(content_words(f"{hit.title} {hit.content}")) for call in turn.invocations for hit in call.hits
         ]
         rounds += 1
-        new += any(page and not any(_alike(page, other) for other in seen) for page in pages)
+        new += any(page and not any(_alike(page, other) for other in earlier) for page in pages)
         past += turn.invocations
-        seen += pages
+        earlier += pages
     return "zero-gain" if new < config.new_rounds * rounds else None
 
 
@@ -93,20 +93,24 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
         return None
     in_question = Evidence.of([result.question.text])
     searched = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
-    read = Evidence.of(
+    pages = Evidence.of(
         f"{h.title} {h.content}" for turn in result.turns for call in turn.invocations for h in call.hits
     )
-    said = [claims(turn.reason) for turn in result.turns]
-    reasoned = Claims(tuple(n for c in said for n in c.names), tuple(f for c in said for f in c.figures))
+    claims_of_turns = [claims(turn.reason) for turn in result.turns]
+    reasoned = Claims(
+        tuple(n for c in claims_of_turns for n in c.names), tuple(f for c in claims_of_turns for f in c.figures)
+    )
     # What a query asks for is a hypothesis, which the results bear out or not.
-    named = sum(any(evidence.has_name(name) for evidence in (read, in_question, searched)) for name in reasoned.names)
-    figures = _follow(reasoned.figures, in_question, read)
+    known_names = sum(
+        any(evidence.has_name(name) for evidence in (pages, in_question, searched)) for name in reasoned.names
+    )
+    figures = _follow(reasoned.figures, in_question, pages)
     total = len(reasoned.names) + len(reasoned.figures)
-    if total - named - len(figures) > config.unsupported_claims * total:
+    if total - known_names - len(figures) > config.unsupported_claims * total:
         return "ungrounded"
-    if read.words and not _cites(result.turns, result.answer, in_question, read):
+    if pages.words and not _cites(result.turns, result.answer, in_question, pages):
         return "ungrounded"
-    return None if _answer_stands(result.answer, figures, in_question, read) else "ungrounded"
+    return None if _answer_stands(result.answer, figures, in_question, pages) else "ungrounded"
 
 
 def unimodal_shortcut(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | None:
@@ -161,54 +165,54 @@ def _alike(page: frozenset[str], other: frozenset[str]) -> bool:
     return len(page & other) >= _SAME_RESULT * len(page | other)
 
 
-def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, read: Evidence) -> bool:
+def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, pages: Evidence) -> bool:
     """Whether a reason that was given after the first result holds something that only results have told."""
     after = False
     cited: set[str] = set()
     titles: set[str] = set()
     for turn in turns:
         if after:
-            said = fold(turn.reason)
-            if any(title in said for title in titles):  # also where a script has no capitals and no spaces
+            reason = fold(turn.reason)
+            if any(title in reason for title in titles):  # also where a script has no capitals and no spaces
                 return True
             stated = claims(turn.reason, hedged=False)
-            if any(read.has_name(name) and not in_question.has_name(name) for name in stated.names):
+            if any(pages.has_name(name) and not in_question.has_name(name) for name in stated.names):
                 return True
-            if any(read.has_figure(figure) and not in_question.has_figure(figure) for figure in stated.figures):
+            if any(pages.has_figure(figure) and not in_question.has_figure(figure) for figure in stated.figures):
                 return True
-            cited |= {w for w in content_words(turn.reason) if w in read.words and not in_question.has_word(w)}
+            cited |= {w for w in content_words(turn.reason) if w in pages.words and not in_question.has_word(w)}
         after = after or any(call.hits for call in turn.invocations)
-        found = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
+        page_titles = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
         titles |= {
             title
-            for title in found
+            for title in page_titles
             if len(title) > 1 and not in_question.has_name(title) and not in_question.has_word(title)
         }
     # One word is chance, unless it is the answer: "the currency is the euro".
     return len(cited) >= _CITED_WORDS or (bool(cited) and cited >= set(content_words(answer)))
 
 
-def _follow(said: Sequence[Figure], in_question: Evidence, read: Evidence) -> list[Figure]:
+def _follow(claimed_figures: Sequence[Figure], in_question: Evidence, pages: Evidence) -> list[Figure]:
     """Those of the numbers that were read or asked, or follow from such numbers, directly or in steps."""
-    standing = [f for f in said if read.has_figure(f) or in_question.has_figure(f) or is_conversion(f)]
-    for figure in said:
+    standing = [f for f in claimed_figures if pages.has_figure(f) or in_question.has_figure(f) or is_conversion(f)]
+    for figure in claimed_figures:
         if figure not in standing and derivable(figure, standing):
             standing.append(figure)
     return standing
 
 
-def _answer_stands(answer: str, figures: Sequence[Figure], in_question: Evidence, read: Evidence) -> bool:
+def _answer_stands(answer: str, figures: Sequence[Figure], in_question: Evidence, pages: Evidence) -> bool:
     """Whether a name, a number or, without either, most words of the answer stand in what was read, or follow.
 
     One is enough: the answer is right, so the others are its names in other words or its numbers in other units.
     `figures` are the numbers of the reasoning that stand.
     """
     stated = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
-    if any(read.has_name(name) or in_question.has_name(name) for name in stated.names):
+    if any(pages.has_name(name) or in_question.has_name(name) for name in stated.names):
         return True
-    if _follow(stated.figures, in_question, read) or any(derivable(figure, figures) for figure in stated.figures):
+    if _follow(stated.figures, in_question, pages) or any(derivable(figure, figures) for figure in stated.figures):
         return True
     words = [word for word in content_words(answer) if not word.isdigit()]
     if stated.names or stated.figures or not words:  # "yes" and "no" are not read anywhere
         return not stated.names and not stated.figures
-    return sum(read.has_word(word) or in_question.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)
+    return sum(pages.has_word(word) or in_question.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)

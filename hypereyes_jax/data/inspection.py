@@ -82,24 +82,22 @@ def inspect_source(
 
     Raises UserError for a source that can't be read at all.
     """
-    opened = open_source(source, options, kind, allow_empty=True)
-    with opened:
-        count = len(opened)
-        chosen = range(count) if not most or count <= most else np.linspace(0, count - 1, most).astype(int).tolist()
-        summary = SourceSummary(
-            "questions" if isinstance(opened, Questions) else "demonstrations", count, 0, opened.report
-        )
+    rows = open_source(source, options, kind, allow_empty=True)
+    with rows:
+        count = len(rows)
+        indices = range(count) if not most or count <= most else np.linspace(0, count - 1, most).astype(int).tolist()
+        summary = SourceSummary("questions" if isinstance(rows, Questions) else "demonstrations", count, 0, rows.report)
         lengths, pictures, turns = [], [], []
-        for index in chosen:
+        for index in indices:
             try:
-                row = opened.row(index)
+                row = rows.row(index)
                 try:
-                    visual = [_tokens(opened.media(index), part, limits) for part in _shown(row)]
-                    opened[index]  # its pixels, too
+                    visual = [_tokens(rows.media(index), part, limits) for part in _shown(row)]
+                    rows[index]  # its pixels, too
                 except BadRow as error:
-                    raise error.at(opened.place(index)) from None
+                    raise error.at(rows.place(index)) from None
             except RowError as error:
-                opened.report.add_bad(error)
+                rows.report.add_bad(error)
                 continue
             text = text_tokens(row, chat) if isinstance(row, ExampleRow) else question_tokens(row, chat)
             lengths.append(text + sum(visual))

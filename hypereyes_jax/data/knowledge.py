@@ -161,12 +161,12 @@ def read_knowledge(folder: Path) -> dict[str, Entry]:
 
 def dictionary_knowledge(facts: Mapping[str, Mapping[str, Any]], source: str = "dictionary") -> dict[str, Entry]:
     """A knowledge base from {label: {field: value}}, for work offline. A value that is a number is one."""
-    found = {}
+    entries = {}
     for label, values in facts.items():
-        made = []
+        entry_facts = []
         for name, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            made.append(
+            entry_facts.append(
                 Fact(
                     name,
                     f"{value:g}" if isinstance(value, float) else str(value),
@@ -175,5 +175,5 @@ def dictionary_knowledge(facts: Mapping[str, Mapping[str, Any]], source: str = "
                     float(value) if is_number else None,
                 )
             )
-        found[label] = Entry(label, (), tuple(made))
-    return found
+        entries[label] = Entry(label, (), tuple(entry_facts))
+    return entries

@@ -80,9 +80,9 @@ async def build_knowledge(
             return
         async with gate:
             try:
-                found, searches = await _pages(label, photo and photo(), subject, backend, visit, pages)
+                hits, searches = await _pages(label, photo and photo(), subject, backend, visit, pages)
                 outcome.searches += searches
-                entry, refused = await _structured(label, found, fields, subject, client)
+                entry, refused = await _structured(label, hits, fields, subject, client)
             except FatalSearchError:
                 raise
             except SearchError as error:
@@ -127,16 +127,16 @@ async def _pages(
     hits = [outcome for outcome in outcomes if not isinstance(outcome, SearchError)]
     if not hits:
         raise next(outcome for outcome in outcomes if isinstance(outcome, SearchError))
-    found: dict[str, SearchHit] = {}
+    hits_by_page: dict[str, SearchHit] = {}
     for rank in range(max(map(len, hits), default=0)):  # the best of each search first
         for results in hits:
             if rank < len(results):
-                found.setdefault(results[rank].url or results[rank].title, results[rank])
-    chosen = list(found.values())[:limit]
+                hits_by_page.setdefault(results[rank].url or results[rank].title, results[rank])
+    pages_to_read = list(hits_by_page.values())[:limit]
     if visit is None:
-        return chosen, len(queries) + (photo is not None)
-    texts = await asyncio.gather(*(_visited(visit, hit) for hit in chosen))
-    return list(texts), len(queries) + (photo is not None) + sum(bool(hit.url) for hit in chosen)
+        return pages_to_read, len(queries) + (photo is not None)
+    texts = await asyncio.gather(*(_visited(visit, hit) for hit in pages_to_read))
+    return list(texts), len(queries) + (photo is not None) + sum(bool(hit.url) for hit in pages_to_read)
 
 
 async def _asked(search: Awaitable[list[SearchHit]]) -> list[SearchHit] | SearchError:
@@ -223,8 +223,8 @@ def read_facts(
             facts.append(fact)
     names = value.get("aliases")
     aliases = [plain(name, 100) for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    kept = tuple(dict.fromkeys(name for name in aliases[:10] if name and normalise(name) != normalise(label)))
-    return Entry(label, kept, tuple(facts)), refused
+    other_names = tuple(dict.fromkeys(name for name in aliases[:10] if name and normalise(name) != normalise(label)))
+    return Entry(label, other_names, tuple(facts)), refused
 
 
 def _fact(row: Any, pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, str]]) -> Fact | None:
@@ -242,8 +242,8 @@ def _fact(row: Any, pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, 
         return None
     number = None
     if fields[row["name"]][1] == NUMBER:
-        told = read_number(value)
-        if told is None or not any(same_figure(Figure(told.value, False), said) for said in figures(quote)):
+        figure = read_number(value)
+        if figure is None or not any(same_figure(Figure(figure.value, False), other) for other in figures(quote)):
             return None
-        number = told.value
+        number = figure.value
     return Fact(row["name"], plain(value, _LONGEST), hit.url or plain(hit.title, 200), plain(quote, _LONGEST), number)

@@ -75,18 +75,18 @@ def places(layout: tuple[int, int], index: int) -> tuple[str, ...]:
         return (*_line(column, columns, "left", "right"), f"number {column + 1} from the left")
     if columns == 1:
         return (*_line(row, rows, "top", "bottom"), f"number {row + 1} from the top")
-    said = [f"in row {row + 1}, column {column + 1}"]
+    phrases = [f"in row {row + 1}, column {column + 1}"]
     vertical = {0: "top", rows - 1: "bottom"}.get(row, "")
     horizontal = {0: "left", columns - 1: "right"}.get(column, "")
     if vertical and horizontal:
-        said += [f"in the {vertical} {horizontal}", f"in the {vertical}-{horizontal} corner"]
+        phrases += [f"in the {vertical} {horizontal}", f"in the {vertical}-{horizontal} corner"]
     if vertical:
-        said += [f"{phrase} in the {vertical} row" for phrase in _line(column, columns, "left", "right")]
+        phrases += [f"{phrase} in the {vertical} row" for phrase in _line(column, columns, "left", "right")]
     elif rows == 3:
-        said += [f"{phrase} in the middle row" for phrase in _line(column, columns, "left", "right")]
+        phrases += [f"{phrase} in the middle row" for phrase in _line(column, columns, "left", "right")]
     else:
-        said += [f"{phrase} in the {_ORDINALS[row]} row" for phrase in _line(column, columns, "left", "right")]
-    return tuple(said)
+        phrases += [f"{phrase} in the {_ORDINALS[row]} row" for phrase in _line(column, columns, "left", "right")]
+    return tuple(phrases)
 
 
 def _line(index: int, count: int, first: str, last: str) -> tuple[str, ...]:

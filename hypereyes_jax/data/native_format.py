@@ -20,8 +20,8 @@ def native_turn(text: str) -> str:
         return thought + turn.action.text
     if any(isinstance(call, Malformed) for call in turn.calls) or not turn.calls:
         return text.replace("<reason>", "<think>\n").replace("</reason>", "\n</think>\n\n")
-    written = (tool_call(call) for call in turn.calls if not isinstance(call, Malformed))
-    bodies = (call.removeprefix(_CALL).removesuffix(_END) for call in written)
+    calls = (tool_call(call) for call in turn.calls if not isinstance(call, Malformed))
+    bodies = (call.removeprefix(_CALL).removesuffix(_END) for call in calls)
     return thought + "\n".join(f"{_CALL}\n{body}\n{_END}" for body in bodies)
 
 

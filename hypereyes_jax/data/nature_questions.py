@@ -33,16 +33,16 @@ def _place(layout: tuple[int, int], index: int, rng: np.random.Generator) -> str
     return options[int(rng.integers(len(options)))]
 
 
-def _attribute(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft:
+def _attribute(entities: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft:
     attribute = ("group", "kind")[int(rng.integers(2))]
-    place = int(rng.integers(len(shown)))
+    place = int(rng.integers(len(entities)))
     text = f"What is the {attribute} of the one in the picture {_place(layout, place, rng)}?"
-    return _Draft(text, (shown[place].fact(attribute),), (place,), attribute)
+    return _Draft(text, (entities[place].fact(attribute),), (place,), attribute)
 
 
-def _compare(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
-    one, other = (int(i) for i in rng.choice(len(shown), 2, replace=False))
-    best, rest = sorted((shown[one], shown[other]), key=lambda entity: -entity.kinds)
+def _compare(entities: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
+    one, other = (int(i) for i in rng.choice(len(entities), 2, replace=False))
+    best, rest = sorted((entities[one], entities[other]), key=lambda entity: -entity.kinds)
     if best.kinds <= _MARGIN * rest.kinds:
         return None
     where = _place(layout, one, rng), _place(layout, other, rng)
@@ -50,31 +50,31 @@ def _compare(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Ge
     return _Draft(text, best.names, (one, other), "kinds")
 
 
-def _extreme(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
-    best, second, *_ = sorted(shown, key=lambda entity: -entity.kinds)
+def _extreme(entities: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
+    best, second, *_ = sorted(entities, key=lambda entity: -entity.kinds)
     if best.kinds <= _MARGIN * second.kinds:
         return None
     text = "The picture shows several things. Which of these has the most kinds?"
-    return _Draft(text, best.names, tuple(range(len(shown))), "kinds")
+    return _Draft(text, best.names, tuple(range(len(entities))), "kinds")
 
 
-def _only_one(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
-    counts = Counter(entity.group for entity in shown)
-    alone = [entity for entity in shown if counts[entity.group] == 1]
+def _only_one(entities: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
+    counts = Counter(entity.group for entity in entities)
+    alone = [entity for entity in entities if counts[entity.group] == 1]
     if not alone:
         return None
-    chosen = alone[int(rng.integers(len(alone)))]
-    text = f"Only one of those in the picture has the group {chosen.group}. Which one?"
-    return _Draft(text, chosen.names, tuple(range(len(shown))), "group")
+    one = alone[int(rng.integers(len(alone)))]
+    text = f"Only one of those in the picture has the group {one.group}. Which one?"
+    return _Draft(text, one.names, tuple(range(len(entities))), "group")
 
 
-def _shared(shown: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
-    counts = Counter(entity.group for entity in shown)
+def _shared(entities: Sequence[Entity], layout: tuple[int, int], rng: np.random.Generator) -> _Draft | None:
+    counts = Counter(entity.group for entity in entities)
     twice = [group for group, count in counts.items() if count == 2]
     if len(twice) != 1 or max(counts.values()) > 2:
         return None
     text = "Exactly two of those shown have the same group. Which group is it?"
-    return _Draft(text, (twice[0],), tuple(range(len(shown))), "group")
+    return _Draft(text, (twice[0],), tuple(range(len(entities))), "group")
 
 
 _KINDS: dict[str, Write] = {
@@ -102,11 +102,11 @@ def nature_questions(
     sizes = sorted({rows * columns for rows, columns in LAYOUTS})
     weights = np.array(sizes, float) ** crowding
     kinds = list(_KINDS)
-    made: list[Question] = []
-    while len(made) < count:
+    questions: list[Question] = []
+    while len(questions) < count:
         kind = kinds[int(rng.integers(len(kinds)))]
-        made.append(_drawn(world, keys, kind, rng, (sizes, weights), f"{prefix}-{seed}-{len(made)}"))
-    return made
+        questions.append(_drawn(world, keys, kind, rng, (sizes, weights), f"{prefix}-{seed}-{len(questions)}"))
+    return questions
 
 
 def _drawn(
@@ -122,16 +122,16 @@ def _drawn(
         size = int(rng.choice(sizes, p=weights / weights.sum()))
         fitting = [shape for shape in LAYOUTS if shape[0] * shape[1] == size]
         layout = fitting[int(rng.integers(len(fitting)))]
-        shown = [world.entity(str(key)) for key in rng.choice(list(keys), size, replace=False)]
-        draft = _KINDS[kind](shown, layout, rng)
+        entities = [world.entity(str(key)) for key in rng.choice(list(keys), size, replace=False)]
+        draft = _KINDS[kind](entities, layout, rng)
         if draft is None or any(word in draft.text.lower().split() for word in draft.accepted):
             continue
-        mosaic = draw_mosaic([world.picture(entity.key) for entity in shown], layout, _CANVAS, rng)
+        mosaic = draw_mosaic([world.picture(entity.key) for entity in entities], layout, _CANVAS, rng)
         meta = {
             "template": kind,
             "layout": list(layout),
             "attribute": draft.attribute,
-            "entities": [entity.key for entity in shown],
+            "entities": [entity.key for entity in entities],
             "matter": list(draft.matter),
             "num_entities": size,
             "depth": 2,

@@ -82,8 +82,8 @@ def draw_shown(
 ) -> Shown:
     """Classes that the knowledge base has, each once, and a photo of each. Raises UserError for too few of them."""
     usable: dict[str, list[Photo]] = {}
-    for label, found in photos.by_class.items():
-        fitting = [photo for photo in found if not config.splits or photo.split in config.splits]
+    for label, photos_of_class in photos.by_class.items():
+        fitting = [photo for photo in photos_of_class if not config.splits or photo.split in config.splits]
         if fitting and label in knowledge and knowledge[label].facts:
             usable[label] = fitting
     counts = [n for n in COUNTS if config.min_entities <= n <= min(config.max_entities, len(usable))]
@@ -98,9 +98,9 @@ def draw_shown(
         parent = photos.parents.get(labels[int(rng.integers(len(labels)))])
         alike = [label for label in labels if photos.parents.get(label) == parent]
         labels = alike if len(alike) >= count else labels
-    chosen = [labels[int(i)] for i in rng.choice(len(labels), count, replace=False)]
-    shown = tuple(usable[label][int(rng.integers(len(usable[label])))] for label in chosen)
-    return Shown(shown, tuple(knowledge[label] for label in chosen), layout_of(count, rng))
+    names = [labels[int(i)] for i in rng.choice(len(labels), count, replace=False)]
+    choice = tuple(usable[label][int(rng.integers(len(usable[label])))] for label in names)
+    return Shown(choice, tuple(knowledge[label] for label in names), layout_of(count, rng))
 
 
 def draw_photo_question(
@@ -155,15 +155,15 @@ def photo_question(
 
 def tells(text: str, answer: str, entries: Sequence[Entry]) -> bool:
     """Whether a question names what is shown, or gives its answer away."""
-    said = f" {normalise(text)} "
+    words_of_text = f" {normalise(text)} "
     names = [name for entry in entries for name in (entry.label, *entry.aliases)]
-    return any(f" {normalise(name)} " in said for name in (*names, answer) if normalise(name))
+    return any(f" {normalise(name)} " in words_of_text for name in (*names, answer) if normalise(name))
 
 
 def _comparable(shown: Shown, fields: Mapping[str, tuple[str, str]], kind: str) -> list[str]:
     """Fields of a kind that every entity has."""
-    found = [name for name, (_, is_a) in fields.items() if is_a == kind]
-    facts = {name: [entry.fact(name) for entry in shown.entries] for name in found}
+    names = [name for name, (_, is_a) in fields.items() if is_a == kind]
+    facts = {name: [entry.fact(name) for entry in shown.entries] for name in names}
     return [
         name
         for name, row in facts.items()

@@ -63,9 +63,9 @@ class Batches:
             data = data[: count * config.epochs // config.batch * config.batch]
         mine = data[process_index::process_count]
         local = config.batch // process_count
-        packed = mine.batch(local, drop_remainder=True, batch_fn=read_and_pack)
+        batches = mine.batch(local, drop_remainder=True, batch_fn=read_and_pack)
         self._iterator = iter(
-            packed.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch))
+            batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch))
         )
 
     def __iter__(self) -> Batches:

@@ -34,9 +34,9 @@ def famous_guess(synth: SynthQuestion) -> str | None:
 
 def leaks(synth: SynthQuestion) -> bool:
     """Whether the question's own words give the answer away: "has Swedish as an official language" -> Sweden."""
-    said = words(synth.question.text)
+    question_words = words(synth.question.text)
     stems = [word[:_STEM] for word in words(synth.question.answers[0]) if len(word) >= _STEM]
-    return any(word.startswith(stem) for stem in stems for word in said)
+    return any(word.startswith(stem) for stem in stems for word in question_words)
 
 
 def blind(synth: SynthQuestion) -> bool:
@@ -50,8 +50,8 @@ def drop_majorities(questions: Iterable[SynthQuestion], share: float = 0.2, free
     """
     answers: dict[tuple[str, str], Counter[str]] = {}
     for synth in questions:
-        seen = answers.setdefault((synth.question.kind, synth.oracle.attribute), Counter())
+        counts = answers.setdefault((synth.question.kind, synth.oracle.attribute), Counter())
         answer = synth.question.answers[0]
-        if seen[answer] + 1 <= max(free, share * (seen.total() + 1)):
-            seen[answer] += 1
+        if counts[answer] + 1 <= max(free, share * (counts.total() + 1)):
+            counts[answer] += 1
             yield synth

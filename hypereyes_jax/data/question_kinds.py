@@ -45,9 +45,9 @@ def number(country: Country, attribute: str) -> float | None:
     return float(digits) * {"million": 1e6, "billion": 1e9}.get([*text.split(), ""][1], 1.0)
 
 
-def matches(country: Country, attribute: str, wanted: str) -> bool:
+def matches(country: Country, attribute: str, expected: str) -> bool:
     """Whether the country has this value; of several official languages one is enough."""
-    return wanted in country.languages if attribute == "language" else value(country, attribute) == wanted
+    return expected in country.languages if attribute == "language" else value(country, attribute) == expected
 
 
 def extreme(countries: Iterable[Country], attribute: str, largest: bool) -> Country | None:
@@ -159,12 +159,12 @@ class SharedValue:
         return shared[0] if shared else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        seen: set[str] = set()
+        facts: set[str] = set()
         lines = []
         for country in found(world, names):
             fact = value(country, self.attribute)
-            lines.append(fact_line(country, self.attribute, mark=_fits(fact in seen)))
-            seen |= {fact} - {""}
+            lines.append(fact_line(country, self.attribute, mark=_fits(fact in facts)))
+            facts |= {fact} - {""}
         return tuple(lines)
 
 
@@ -180,16 +180,16 @@ class SameAs:
     def answer(self, world: World, names: Names) -> str | None:
         if not names or names[0] is None or (first := world.find(names[0])) is None:
             return None
-        wanted = value(first, self.attribute)
-        same = [c for c in found(world, names[1:]) if wanted and value(c, self.attribute) == wanted]
+        expected = value(first, self.attribute)
+        same = [c for c in found(world, names[1:]) if expected and value(c, self.attribute) == expected]
         return same[0].name if same else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         first = world.find(names[0]) if names and names[0] is not None else None
-        wanted = value(first, self.attribute) if first else ""
+        expected = value(first, self.attribute) if first else ""
         lines = [fact_line(first, self.attribute)] if first else []
         for country in found(world, names[1:]):
-            same = wanted != "" and value(country, self.attribute) == wanted
+            same = expected != "" and value(country, self.attribute) == expected
             lines.append(fact_line(country, self.attribute, mark=_fits(same)))
         return tuple(lines)
 

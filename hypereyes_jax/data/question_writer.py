@@ -157,24 +157,24 @@ def read_question(reply: str, shown: Shown, kind: str) -> Draft | str:
     answer = str(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
     if not isinstance(answer, str) or not 0 < len(answer.strip()) <= 200:
         return "no answer"
-    used = _used(value.get("used"), shown)
-    if used is None:
+    sources = _used(value.get("used"), shown)
+    if sources is None:
         return "a fact that is not known"
-    if {place for place, _ in used} != set(range(len(shown.entries))):
+    if {place for place, _ in sources} != set(range(len(shown.entries))):
         return "an entity is not used"
     if tells(text, answer, shown.entries):
         return "names what is shown"
     aliases = value.get("aliases")
     others = [str(name).strip() for name in aliases if isinstance(name, str)] if isinstance(aliases, list) else []
     names = tuple(dict.fromkeys(name for name in others[:10] if name and name != answer.strip()))
-    plan: FactPlan = Written(tuple(dict.fromkeys(name for _, name in used)))
+    plan: FactPlan = Written(tuple(dict.fromkeys(name for _, name in sources)))
     return Draft(kind, plain(text, _LONGEST_QUESTION), answer.strip(), names, plan)
 
 
 def _used(value: Any, shown: Shown) -> list[tuple[int, str]] | None:
     if not isinstance(value, list) or not value:
         return None
-    found = []
+    pairs = []
     for row in value:
         entity = row.get("entity") if isinstance(row, Mapping) else None
         name = row.get("fact") if isinstance(row, Mapping) else None
@@ -182,8 +182,8 @@ def _used(value: Any, shown: Shown) -> list[tuple[int, str]] | None:
             return None
         if not isinstance(name, str) or shown.entries[entity - 1].fact(name) is None:
             return None
-        found.append((entity - 1, name))
-    return found
+        pairs.append((entity - 1, name))
+    return pairs
 
 
 def _accepted(answer: str, draft: Draft) -> bool:
@@ -221,33 +221,33 @@ async def written_questions(
       ChatError: the endpoint fails.
     """
     writer = QuestionWriter(client, client, looks)
-    made: list[Question] = []
+    questions: list[Question] = []
     dropped: Counter[str] = Counter()
     kinds = list(KINDS)
-    while len(made) < count:
-        if dropped.total() > 20 + 9 * len(made):
+    while len(questions) < count:
+        if dropped.total() > 20 + 9 * len(questions):
             reasons = ", ".join(f"{times} x {why}" for why, times in dropped.most_common(3))
             raise UserError(
                 f"nearly all questions that the model writes are dropped ({reasons}). Take a stronger model."
             )
         batch = []
-        for _ in range(min(_BATCH, count - len(made))):
+        for _ in range(min(_BATCH, count - len(questions))):
             shown = draw_shown(photos, knowledge, rng, config)
             batch.append((shown, kinds[int(rng.integers(len(kinds)))]))
         drafts = await asyncio.gather(*(_one(writer, photos, shown, kind, config) for shown, kind in batch))
         for (shown, _), draft in zip(batch, drafts, strict=True):
             if isinstance(draft, str):
                 dropped[draft] += 1
-            elif len(made) < count:
-                made.append(
-                    photo_question(photos, shown, draft, config, f"{prefix}-{len(made)}", client.endpoint.model)
+            elif len(questions) < count:
+                questions.append(
+                    photo_question(photos, shown, draft, config, f"{prefix}-{len(questions)}", client.endpoint.model)
                 )
-    return made, dropped
+    return questions, dropped
 
 
 async def _one(writer: QuestionWriter, photos: PhotoSet, shown: Shown, kind: str, config: PhotoConfig) -> Draft | str:
     picture = None
     if writer.looks:
-        opened = [(photos.open(photo), photo) for photo in shown.photos]
-        picture = draw_photo_mosaic(opened, shown.layout, config.max_side).image
+        pictures = [(photos.open(photo), photo) for photo in shown.photos]
+        picture = draw_photo_mosaic(pictures, shown.layout, config.max_side).image
     return await writer.write(shown, photos.subject, kind, picture)

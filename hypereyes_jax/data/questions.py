@@ -111,20 +111,20 @@ def _draw_visual(
     draft = make(visual.Pool.of(world, rng, focus), count)
     if draft is None or len(draft.matter) > count:
         return None
-    shown = list(draft.matter)
+    keys_shown = list(draft.matter)
     if not whole:
-        free = [key for key in world.visual_keys if key not in shown]
-        shown += [str(key) for key in rng.choice(free, count - len(shown), replace=False)]
-    order = rng.permutation(len(shown))
-    entities = tuple(shown[i] for i in order)
+        free = [key for key in world.visual_keys if key not in keys_shown]
+        keys_shown += [str(key) for key in rng.choice(free, count - len(keys_shown), replace=False)]
+    order = rng.permutation(len(keys_shown))
+    entities = tuple(keys_shown[i] for i in order)
     matter = tuple(entities.index(key) for key in draft.matter)
     spoken = draft.text.count("{")  # the text says where these are; the plan takes the others in any order
     matter = (*matter[:spoken], *sorted(matter[spoken:]))
     mosaic = draw_mosaic([world.flag(key) for key in entities], layout, config.canvas, rng)
-    said = []
+    phrases = []
     for place in matter[:spoken]:
         options = places(layout, place)
-        said.append(options[int(rng.integers(len(options)))])
+        phrases.append(options[int(rng.integers(len(options)))])
     names = [world.country(entities[i]).name for i in matter]
     if draft.answer_is == aggregation.FROM_PLAN:
         accepted: tuple[str, ...] = (draft.plan.answer(world, names) or "",)
@@ -142,7 +142,7 @@ def _draw_visual(
         distractors=wrong,
     )
     meta = {"template": draft.kind, "layout": list(layout), "deciding": draft.deciding}
-    return _finish(draft.text.format(*said), (mosaic.image,), accepted, draft.kind, meta, oracle)
+    return _finish(draft.text.format(*phrases), (mosaic.image,), accepted, draft.kind, meta, oracle)
 
 
 def _draw_textual(
@@ -203,14 +203,14 @@ def draw_question(
         kinds = worded if use_text else pictured
         kind = kinds[int(rng.integers(len(kinds)))]
         for _ in range(10):  # the same kind again, or those easily drawn would crowd out the others
-            drawn = (
+            synth = (
                 _draw_textual(world, rng, kind, focus) if use_text else _draw_visual(world, rng, kind, config, focus)
             )
-            if drawn is None or blind(drawn) or (config.drop_one and not all_needed(drawn)):
+            if synth is None or blind(synth) or (config.drop_one and not all_needed(synth)):
                 continue
-            if config.depths and chains.depth(drawn) not in config.depths:
+            if config.depths and chains.depth(synth) not in config.depths:
                 continue
-            return _named(drawn, question_id)
+            return _named(synth, question_id)
     raise ValueError(f"no question of the kinds {config.kinds} found in a world of {len(world.keys)} countries")
 
 
@@ -238,23 +238,23 @@ def synthesize(
     rng = np.random.default_rng(seed)
 
     def stream() -> Iterator[SynthQuestion]:
-        seen: set[tuple[str, tuple[str, ...]]] = set()
+        identities: set[tuple[str, tuple[str, ...]]] = set()
         for _ in range(12 * count + 400):
-            drawn = draw_question(world, rng, config, focus)
+            candidate = draw_question(world, rng, config, focus)
             # A textual question in other words is the same question; over another mosaic it is not.
-            said = drawn.question.text if drawn.question.images else repr(drawn.oracle.plan)
-            identity = (said, drawn.oracle.entities)
-            if identity not in seen:
-                seen.add(identity)
-                yield drawn
+            wording = candidate.question.text if candidate.question.images else repr(candidate.oracle.plan)
+            identity = (wording, candidate.oracle.entities)
+            if identity not in identities:
+                identities.add(identity)
+                yield candidate
 
-    kept: list[SynthQuestion] = []
+    result: list[SynthQuestion] = []
     for synth in drop_majorities(stream()):
-        if len(kept) == count:
+        if len(result) == count:
             break
-        kept.append(_named(synth, f"{prefix}-{seed}-{len(kept)}"))
+        result.append(_named(synth, f"{prefix}-{seed}-{len(result)}"))
         if advance is not None:
             advance()
-    if len(kept) == count:
-        return kept
-    raise ValueError(f"only {len(kept)} of {count} questions found; widen the kinds, the focus or the world")
+    if len(result) == count:
+        return result
+    raise ValueError(f"only {len(result)} of {count} questions found; widen the kinds, the focus or the world")

@@ -90,8 +90,8 @@ _CALLS = {"ugs": image_call, "llm-crop": crop_call, "code-crop": code_call}  # b
 
 def _search_of_crops(episode: Episode) -> str:
     """The turn after crops were cut, which searches all of them by the ids that the tool told."""
-    said = [call.text for call in episode.last_turn.invocations if call.text]
-    ids = said[-1].splitlines()[-1] if said else "img_0"
+    texts = [call.text for call in episode.last_turn.invocations if call.text]
+    ids = texts[-1].splitlines()[-1] if texts else "img_0"
     return f"<reason>Search the crops.</reason>{image_call((), ids)}"
 
 
@@ -194,15 +194,15 @@ class ScriptedSearcher:
         oracle, rng = self._oracle, self._rng
         # Those that matter come first and in the plan's order, so that what is found can be read from top to bottom.
         idle = [i for i in range(len(oracle.boxes)) if i not in oracle.matter]
-        wanted = (*oracle.matter, *(idle if self._habits["everything"] else ()))
-        width = self._width(len(wanted), self._habits["wide_images"])
+        entities = (*oracle.matter, *(idle if self._habits["everything"] else ()))
+        width = self._width(len(entities), self._habits["wide_images"])
         manner = "Rough crops will do." if self._habits["rough"] else "Cut each one out."
-        for start in range(0, len(wanted), width):
-            group = wanted[start : start + width]
+        for start in range(0, len(entities), width):
+            group = entities[start : start + width]
             boxes = [oracle.boxes[i] for i in group]
             if self._habits["rough"]:
                 boxes = [_rough(box, rng) for box in boxes]
-            if len(group) == len(wanted):
+            if len(group) == len(entities):
                 plan = f"Search all {len(group)} at once." if len(group) > 1 else "Search the one in question."
             else:
                 plan = "Search a part first." if start == 0 else "Now the next."

@@ -99,23 +99,23 @@ def neighbour_with(walk: Walk) -> TextDraft | None:
     count = 2 if len(options) > 1 and walk.rng.random() < 0.3 else 1
     if not options:
         return None
-    wanted = []
+    facts = []
     for attribute in walk.rng.choice(options, count, replace=False).tolist():
         fact = walk.pick(answer.languages) if attribute == "language" else value(answer, attribute)
-        wanted.append((str(attribute), fact))
-    plan = NeighbourWith(hub.key, tuple(wanted))
+        facts.append((str(attribute), fact))
+    plan = NeighbourWith(hub.key, tuple(facts))
     if [c.key for c in plan.solutions(world)] != [answer.key]:
         return None
-    if any(sum(matches(c, a, v) for c in world.countries) < 2 for a, v in wanted):
+    if any(sum(matches(c, a, v) for c in world.countries) < 2 for a, v in facts):
         return None  # the value alone would name the country
-    if count == 2 and any(sum(matches(world.country(k), a, v) for k in hub.borders) == 1 for a, v in wanted):
+    if count == 2 and any(sum(matches(world.country(k), a, v) for k in hub.borders) == 1 for a, v in facts):
         return None  # one of the two values would do without the other
     says = {
         "currency": "uses the currency {}",
         "language": "has {} as an official language",
         "region": "lies in the region {}",
     }
-    condition = " and ".join(says[a].format(v) for a, v in wanted)
+    condition = " and ".join(says[a].format(v) for a, v in facts)
     text = walk.pick(
         (
             f"Which neighbor of {hub.name} {condition}?",
@@ -124,7 +124,7 @@ def neighbour_with(walk: Walk) -> TextDraft | None:
         )
     )
     rivals = tuple(key for key in hub.borders if key != answer.key)
-    return TextDraft("neighbour_with", wanted[0][0], (hub.key,), text, plan, answer.key, "name", rivals)
+    return TextDraft("neighbour_with", facts[0][0], (hub.key,), text, plan, answer.key, "name", rivals)
 
 
 def neighbour_extreme(walk: Walk) -> TextDraft | None:

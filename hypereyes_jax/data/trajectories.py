@@ -90,7 +90,7 @@ def unusable(
     examples: Examples, indices: Iterable[int], chat: ChatFormat, limits: RowLimits
 ) -> list[tuple[int, RowError]]:
     """The demonstrations among `indices` that cannot be trained on, and why. Of pictures it reads the headers."""
-    found = []
+    errors = []
     for index in indices:
         try:
             row = examples.row(index)
@@ -100,8 +100,8 @@ def unusable(
             except BadRow as error:
                 raise error.at(examples.place(index)) from None
         except RowError as error:
-            found.append((index, error))
-    return found
+            errors.append((index, error))
+    return errors
 
 
 class Trajectories(Sequence[tuple[Chunk, ...]]):

@@ -66,17 +66,17 @@ class Pool:
 
     def others(self, count: int, used: Collection[str], fits: Callable[[str], bool]) -> list[str] | None:
         """`count` more needed entities; None if the world has too few that fit."""
-        chosen: list[str] = []
-        taken = set(used)
+        keys: list[str] = []
+        used_keys = set(used)
         for _ in range(count):
             focused = bool(self.focus) and self.rng.random() < _FOCUS_SHARE
-            free = [key for key in self.world.visual_keys if key not in taken and fits(key)]
+            free = [key for key in self.world.visual_keys if key not in used_keys and fits(key)]
             key = (self.one(free, focused) if focused else None) or self.one(free)
             if key is None:
                 return None
-            chosen.append(key)
-            taken.add(key)
-        return chosen
+            keys.append(key)
+            used_keys.add(key)
+        return keys
 
     def phrase(self, options: tuple[str, ...]) -> str:
         return options[int(self.rng.integers(len(options)))]
@@ -161,10 +161,10 @@ def _clear_extreme(pool: Pool, count: int) -> tuple[str, bool, list[str], str] |
 
 
 def extreme_of_all(pool: Pool, count: int) -> Draft | None:
-    drawn = _clear_extreme(pool, count)
-    if drawn is None:
+    draw = _clear_extreme(pool, count)
+    if draw is None:
         return None
-    attribute, largest, keys, winner = drawn
+    attribute, largest, keys, winner = draw
     most = pool.phrase(_MOST[attribute, largest])
     text = pool.phrase(
         (
@@ -177,10 +177,10 @@ def extreme_of_all(pool: Pool, count: int) -> Draft | None:
 
 
 def extreme_then_fact(pool: Pool, count: int) -> Draft | None:
-    drawn = _clear_extreme(pool, count)
-    if drawn is None:
+    draw = _clear_extreme(pool, count)
+    if draw is None:
         return None
-    attribute, largest, keys, winner = drawn
+    attribute, largest, keys, winner = draw
     then = pool.phrase(("capital", "currency"))
     if not value(pool.world.country(winner), then):
         return None
@@ -196,10 +196,10 @@ def extreme_then_fact(pool: Pool, count: int) -> Draft | None:
 
 def compare_two(pool: Pool, count: int) -> Draft | None:
     """Two of the entities shown; the rest is there to be left alone."""
-    drawn = _clear_extreme(pool, 2)
-    if drawn is None:
+    draw = _clear_extreme(pool, 2)
+    if draw is None:
         return None
-    attribute, largest, keys, winner = drawn
+    attribute, largest, keys, winner = draw
     more = {
         ("population", True): ("has more people", "has the larger population"),
         ("population", False): ("has fewer people", "has the smaller population"),
@@ -245,10 +245,10 @@ def _pair_among(pool: Pool, count: int, attribute: str) -> tuple[str, str, list[
 
 def shared_value(pool: Pool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_SHARED_NOUN))
-    drawn = _pair_among(pool, count, attribute) if count > 2 else None
-    if drawn is None:
+    trio = _pair_among(pool, count, attribute) if count > 2 else None
+    if trio is None:
         return None
-    first, second, rest = drawn
+    first, second, rest = trio
     keys = [first, second, *rest]
     pool.rng.shuffle(keys)
     noun = _SHARED_NOUN[attribute]
@@ -263,10 +263,10 @@ def shared_value(pool: Pool, count: int) -> Draft | None:
 
 def same_as(pool: Pool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_SHARED_NOUN))
-    drawn = _pair_among(pool, count, attribute) if count > 2 else None
-    if drawn is None:
+    trio = _pair_among(pool, count, attribute) if count > 2 else None
+    if trio is None:
         return None
-    answer, anchor, rest = drawn
+    answer, anchor, rest = trio
     others = [answer, *rest]
     pool.rng.shuffle(others)
     noun = _SHARED_NOUN[attribute]
@@ -286,22 +286,22 @@ def only_one(pool: Pool, count: int) -> Draft | None:
     if answer is None:
         return None
     country = world.country(answer)
-    wanted = pool.phrase(country.languages) if attribute == "language" else value(country, attribute)
-    if sum(matches(c, attribute, wanted) for c in world.countries) < 2:
+    fact = pool.phrase(country.languages) if attribute == "language" else value(country, attribute)
+    if sum(matches(c, attribute, fact) for c in world.countries) < 2:
         return None  # the value alone would name the country, picture or not
     rest = pool.others(
         count - 1,
         (answer,),
-        lambda k: bool(value(world.country(k), attribute)) and not matches(world.country(k), attribute, wanted),
+        lambda k: bool(value(world.country(k), attribute)) and not matches(world.country(k), attribute, fact),
     )
     if rest is None:
         return None
     keys = [answer, *rest]
     pool.rng.shuffle(keys)
     has = {
-        "currency": f"uses the currency {wanted}",
-        "language": f"has {wanted} as an official language",
-        "region": f"lies in the region {wanted}",
+        "currency": f"uses the currency {fact}",
+        "language": f"has {fact} as an official language",
+        "region": f"lies in the region {fact}",
     }[attribute]
     text = pool.phrase(
         (
@@ -309,7 +309,7 @@ def only_one(pool: Pool, count: int) -> Draft | None:
             f"Only one of the countries whose flags are in the picture {has}. Which one?",
         )
     )
-    return Draft("only_one", attribute, tuple(keys), text, OnlyOne(attribute, wanted), answer, "name")
+    return Draft("only_one", attribute, tuple(keys), text, OnlyOne(attribute, fact), answer, "name")
 
 
 def border_of(pool: Pool, count: int) -> Draft | None:
@@ -318,21 +318,21 @@ def border_of(pool: Pool, count: int) -> Draft | None:
     answer = pool.deciding(lambda k: bool(world.country(k).borders))
     if answer is None:
         return None
-    named = bool(pool.rng.random() < 0.5) or count < 3
-    around = [k for k in world.country(answer).borders if named or world.country(k).flag]
+    is_named = bool(pool.rng.random() < 0.5) or count < 3
+    around = [k for k in world.country(answer).borders if is_named or world.country(k).flag]
     anchor = pool.one(around)
     if anchor is None:
         return None
     near = set(world.country(anchor).borders)
-    if named and len(near) < 2:
+    if is_named and len(near) < 2:
         return None  # the anchor alone would name the country
     used = (answer, anchor)
-    rest = pool.others(count - (1 if named else 2), used, lambda k: k not in near)
+    rest = pool.others(count - (1 if is_named else 2), used, lambda k: k not in near)
     if rest is None:
         return None
     others = [answer, *rest]
     pool.rng.shuffle(others)
-    if named:
+    if is_named:
         centre = world.country(anchor).name
         text = pool.phrase(
             (

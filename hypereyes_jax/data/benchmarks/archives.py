@@ -71,7 +71,7 @@ class BenchmarkMedia:
 
 def _index(root: Path) -> dict[str, list[tuple[tuple[str, ...], _Member]]]:
     """Members of the tar files below the folder by their last name. Raises UserError for a broken archive."""
-    found: dict[str, list[tuple[tuple[str, ...], _Member]]] = {}
+    members: dict[str, list[tuple[tuple[str, ...], _Member]]] = {}
     count = 0
     for path in sorted(root.rglob("*.tar"))[:_TARS]:
         try:
@@ -82,13 +82,13 @@ def _index(root: Path) -> dict[str, list[tuple[tuple[str, ...], _Member]]]:
                         raise UserError(f"the tar files below {root} have more than {_MEMBERS:,} members. Unpack them.")
                     parts = tuple(part for part in Path(member.name).parts if part != ".")
                     if member.isfile() and parts:
-                        stored = _Member(path, member.offset_data, member.size)
-                        found.setdefault(parts[-1], []).append((parts, stored))
+                        member_place = _Member(path, member.offset_data, member.size)
+                        members.setdefault(parts[-1], []).append((parts, member_place))
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(
                 f"{path} is not a whole tar file ({error}). Fetch it anew, or unpack it and remove it."
             ) from None
-    return found
+    return members
 
 
 def _common_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:

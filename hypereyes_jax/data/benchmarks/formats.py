@@ -98,8 +98,8 @@ def browsecomp_vl(row: Row, default_id: str, options: ReadOptions) -> list[Quest
 
 def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of MMSearch-Plus, decrypted; a row that was saved decrypted is taken as it is."""
-    asked = text_of(row.get("question"), "question")
-    plain = decrypt(asked)
+    question = text_of(row.get("question"), "question")
+    plain = decrypt(question)
     listed = row.get("answer")
     answers = list(listed) if isinstance(listed, list | tuple) else [listed]
     if plain is not None:
@@ -114,7 +114,7 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
     return [
         QuestionRow(
             id_of(row.get("id"), default_id),
-            asked if plain is None else plain,
+            question if plain is None else plain,
             tuple(pictures),
             answers_of([text for text in answers if text]),
             str(row.get("category") or ""),
@@ -126,11 +126,11 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
 
 def imeb(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of IMEB. Its format is not published: the authors' own RL columns by default, others by `columns`."""
-    found = question_rows(row, Fields(options.columns), default_id)
+    questions = question_rows(row, Fields(options.columns), default_id)
     domain = row.get("domain")
     about = _kept(row, "num_entities")
     kind = domain if isinstance(domain, str) and "kind" not in options.columns else None
-    return [replace(question, kind=kind or question.kind, meta=question.meta | about) for question in found]
+    return [replace(question, kind=kind or question.kind, meta=question.meta | about) for question in questions]
 
 
 def decrypt(text: str, canary: str = _CANARY) -> str | None:
@@ -156,5 +156,5 @@ def _letter_of(choices: list[str], answers: tuple[str, ...]) -> str:
 
 def _kept(row: Row, *names: str) -> dict[str, Any]:
     """Columns for `meta`, as far as the row has them as JSON values."""
-    found = {name: row[name] for name in names if isinstance(row.get(name), str | int | float)}
-    return json.loads(json.dumps(found))
+    values = {name: row[name] for name in names if isinstance(row.get(name), str | int | float)}
+    return json.loads(json.dumps(values))

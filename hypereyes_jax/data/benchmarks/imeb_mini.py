@@ -57,26 +57,26 @@ def imeb_mini(world: World | None = None, seed: int = SEED, share: float = 1.0) 
     world = world or World.load()
     held_out = world.split()[1]
     rng = np.random.default_rng(seed)
-    kept: list[SynthQuestion] = []
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    items: list[SynthQuestion] = []
+    identities: set[tuple[str, tuple[str, ...]]] = set()
     kinds = tuple(aggregation.TEMPLATES)
     for count, questions in ENTITIES.items():
         rules = SynthesisConfig(min_entities=count, max_entities=count, kinds=kinds, textual_share=0.0, drop_one=True)
-        wanted = len(kept) + max(1, round(share * questions))
-        while len(kept) < wanted:
-            drawn = draw_question(world, rng, rules, held_out)
-            identity = (drawn.question.text, drawn.oracle.entities)
-            if identity in seen or not agrees(drawn):
+        goal = len(items) + max(1, round(share * questions))
+        while len(items) < goal:
+            candidate = draw_question(world, rng, rules, held_out)
+            identity = (candidate.question.text, candidate.oracle.entities)
+            if identity in identities or not agrees(candidate):
                 continue
-            seen.add(identity)
-            kept.append(_named(drawn, len(kept)))
-    return kept
+            identities.add(identity)
+            items.append(_named(candidate, len(items)))
+    return items
 
 
 def agrees(synth: SynthQuestion) -> bool:
     """Whether the second derivation arrives at the accepted answer."""
-    shown = [synth.oracle.world.country(key) for key in synth.oracle.entities]
-    other, answer = derive(synth.question.text, shown), synth.question.answers[0]
+    countries = [synth.oracle.world.country(key) for key in synth.oracle.entities]
+    other, answer = derive(synth.question.text, countries), synth.question.answers[0]
     if other is None:
         return False
     claimed, exact = read_number(answer), read_number(other)
@@ -85,19 +85,21 @@ def agrees(synth: SynthQuestion) -> bool:
     return ExactJudge().matches(other, answer)
 
 
-def derive(text: str, shown: Sequence[Country]) -> str | None:
+def derive(text: str, countries: Sequence[Country]) -> str | None:
     """The answer to a question from its words and the unrounded facts of the countries in reading order."""
     attribute = next((name for words, name in _ASKED.items() if re.search(words, text)), None)
     if attribute is None:
         return None
     if attribute in ("capital", "currency", "region"):
-        return ", ".join(getattr(country, attribute) for country in shown)
-    amounts = [_raw(country, attribute) for country in shown]
+        return ", ".join(getattr(country, attribute) for country in countries)
+    amounts = [_raw(country, attribute) for country in countries]
     if any(amount is None for amount in amounts):
         return None
     if re.search(r"all taken together|combined", text):
         return f"{sum(amount or 0 for amount in amounts):.4f}"
-    ordered = [country.name for _, country in sorted(zip(amounts, shown, strict=True), key=lambda pair: pair[0] or 0)]
+    ordered = [
+        country.name for _, country in sorted(zip(amounts, countries, strict=True), key=lambda pair: pair[0] or 0)
+    ]
     if "middle" in text:
         return ordered[len(ordered) // 2] if len(ordered) % 2 else None
     return ", ".join(reversed(ordered) if _DESCENDING.search(text) else ordered)

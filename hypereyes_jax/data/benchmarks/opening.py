@@ -121,12 +121,12 @@ def open_benchmark(
             try:
                 if isinstance(row, BadRow):
                     raise row
-                found = spec.convert(row, default_id(file, index), options)
+                questions = spec.convert(row, default_id(file, index), options)
             except BadRow as error:
                 raise UserError(
                     f"{place} is not a question of {spec.title}: {error.why}. Give the published file."
                 ) from None
-            for part, question in enumerate(found):
+            for part, question in enumerate(questions):
                 if question.id in places:
                     raise UserError(
                         f"{place}: the id {question.id!r} stands at {places[question.id]}, too. Remove one of them."
@@ -181,11 +181,11 @@ def _files(spec: BenchmarkSpec, data: Path) -> list[Path]:
     if not data.is_dir():
         raise UserError(f"there is no {data}. Give the folder of {spec.title}'s published files with --data.")
     for pattern in spec.files:
-        found = sorted({path for one in pattern.split("|") for path in data.glob(one) if path.is_file()})
-        if len(found) > _FILES:
-            raise UserError(f"{data} holds {len(found)} files of the form {pattern}. Give the benchmark's own folder.")
-        if found:
-            return found
+        files = sorted({path for one in pattern.split("|") for path in data.glob(one) if path.is_file()})
+        if len(files) > _FILES:
+            raise UserError(f"{data} holds {len(files)} files of the form {pattern}. Give the benchmark's own folder.")
+        if files:
+            return files
     raise UserError(
         f"{data} holds none of {', '.join(spec.files).replace('|', ', ')}, the files of {spec.title}. "
         "Download them, and give their folder with --data."

@@ -68,8 +68,8 @@ class AttemptLog:
 
     def of(self, key: str, stage: Stage) -> list[Attempt]:
         """Attempts of a stage in the order of their numbers."""
-        made = self._made.get(key, {}).get(stage, {})
-        return [made[number] for number in sorted(made)]
+        attempts = self._made.get(key, {}).get(stage, {})
+        return [attempts[number] for number in sorted(attempts)]
 
     def __iter__(self) -> Iterator[Attempt]:
         for stages in self._made.values():
@@ -130,6 +130,6 @@ def _attempt(row: Any, where: str) -> Attempt:
 
 def _whole(file: BinaryIO, line: bytes) -> None:
     """One write, so that a kill leaves the line or nothing but a torn last one."""
-    written = file.write(line)
-    if written != len(line):
-        raise OSError(f"only {written} of {len(line)} bytes could be written to {file.name}")
+    count = file.write(line)
+    if count != len(line):
+        raise OSError(f"only {count} of {len(line)} bytes could be written to {file.name}")

@@ -29,10 +29,10 @@ class EndpointPlayer:
 
     async def play(self, episode: Episode, seed: int) -> Spent:
         try:
-            played = await play(episode, self._client, temperature=self._temperature, max_tokens=self._max_tokens)
+            conversation = await play(episode, self._client, temperature=self._temperature, max_tokens=self._max_tokens)
         except ChatError as error:
             raise _failure(error) from error
-        return Spent(played.prompt_tokens, played.completion_tokens)
+        return Spent(conversation.prompt_tokens, conversation.completion_tokens)
 
     async def answer(self, question: Question, seed: int) -> DirectAnswer:
         parts: tuple[Part, ...] = question.parts

@@ -23,10 +23,10 @@ _EXAMPLES = 5  # questions named for each reason
 def fate(key: str, log: AttemptLog, config: CollectConfig) -> tuple[Stage | None, str]:
     """(stage at which a question fell out, why); (None, "") if it became a demonstration."""
     for stage, tries in ((Stage.NECESSITY, config.necessity), (Stage.DIFFICULTY, config.difficulty)):
-        made = log.of(key, stage)[:tries]
-        if any(attempt.correct for attempt in made):
+        attempts = log.of(key, stage)[:tries]
+        if any(attempt.correct for attempt in attempts):
             return stage, "answered without tools" if stage is Stage.NECESSITY else "solved in a single pass"
-        if len(made) < tries:
+        if len(attempts) < tries:
             return stage, UNDECIDED
     if not config.budgets:
         return Stage.SAMPLING, "not sampled"
@@ -49,8 +49,8 @@ def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | 
 
 def selected(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | LeftOut:
     """(rounds, invocations) to begin TRACE with, of a question that RL can learn from, or why it is left out."""
-    made = [log.made(key, Stage.SELECTION, number) for number in range(config.selection)]
-    tries = [None if each is None else Try(each.rounds, each.invocations, each.correct) for each in made]
+    attempts = [log.made(key, Stage.SELECTION, number) for number in range(config.selection)]
+    tries = [None if each is None else Try(each.rounds, each.invocations, each.correct) for each in attempts]
     return initial_reference(tries)
 
 
@@ -59,42 +59,42 @@ def write_outcome(
 ) -> dict[str, Any]:
     """Writes demonstrations, questions for RL and the funnel, one question in memory at a time. Returns the funnel."""
     reasons: dict[str, Counter[str]] = {stage.value: Counter() for stage in Stage}
-    named: dict[str, list[str]] = {}
+    ids_by_reason: dict[str, list[str]] = {}
     rounds: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
-    chosen = 0
+    questions_written = 0
     demonstrations = folder / DEMONSTRATIONS
     with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as questions_file:
         for question in questions:
             key = question_key(question)
             stage, why = fate(key, log, config)
             if stage is None:
-                kept = kept_attempt(key, log, config)
-                row = None if kept is None else log.conversation(key, kept.number)
-                if kept is None or row is None:
+                attempt = kept_attempt(key, log, config)
+                row = None if attempt is None else log.conversation(key, attempt.number)
+                if attempt is None or row is None:
                     stage, why = Stage.SAMPLING, UNDECIDED
                 else:
-                    rounds[kept.rounds] += 1
+                    rounds[attempt.rounds] += 1
                     talks.write(json_line(demonstrations, sum(rounds.values()), row).encode())
             if stage is not None:
                 reasons[stage.value][why] += 1
-                named.setdefault(f"{stage.value}: {why}", []).append(question.id)
-            known = selected(key, log, config) if config.selection else None
-            if isinstance(known, LeftOut):
-                left_out[known.value] += 1
-            elif known is not None:
-                chosen += 1
+                ids_by_reason.setdefault(f"{stage.value}: {why}", []).append(question.id)
+            reference = selected(key, log, config) if config.selection else None
+            if isinstance(reference, LeftOut):
+                left_out[reference.value] += 1
+            elif reference is not None:
+                questions_written += 1
                 row = question_json(question)
-                row["meta"] = {**row["meta"], REFERENCE: list(known)}
-                questions_file.write(json_line(folder / RL_QUESTIONS, chosen, row).encode())
+                row["meta"] = {**row["meta"], REFERENCE: list(reference)}
+                questions_file.write(json_line(folder / RL_QUESTIONS, questions_written, row).encode())
     return {
         "questions": len(questions),
         "stages": _funnel(len(questions), reasons, config),
         "demonstrations": sum(rounds.values()),
         "rounds": {str(n): rounds[n] for n in sorted(rounds)},
-        "rl_questions": chosen,
+        "rl_questions": questions_written,
         "not_selected": dict(left_out),
-        "examples": {reason: ids[:_EXAMPLES] for reason, ids in named.items()},
+        "examples": {reason: ids[:_EXAMPLES] for reason, ids in ids_by_reason.items()},
     }
 
 

@@ -103,44 +103,46 @@ class Collection:
     async def _question(self, question: Question) -> None:
         config, key = self._config, question_key(question)
         for number in range(config.necessity):
-            made = await self._attempt(question, key, Stage.NECESSITY, number)
-            if made is None or made.correct:
+            attempt = await self._attempt(question, key, Stage.NECESSITY, number)
+            if attempt is None or attempt.correct:
                 return
         for number in range(config.difficulty):
-            made = await self._attempt(question, key, Stage.DIFFICULTY, number)
-            if made is None or made.correct:
+            attempt = await self._attempt(question, key, Stage.DIFFICULTY, number)
+            if attempt is None or attempt.correct:
                 return
         await self._sample(question, key)
         for number in range(config.selection):
-            made = await self._attempt(question, key, Stage.SELECTION, number)
-            if made is None or (number == 0 and made.correct):  # nothing to learn: the other tries cost for nothing
+            attempt = await self._attempt(question, key, Stage.SELECTION, number)
+            if attempt is None or (
+                number == 0 and attempt.correct
+            ):  # nothing to learn: the other tries cost for nothing
                 return
 
     async def _sample(self, question: Question, key: str) -> None:
         for number in range(len(self._config.budgets) * self._config.trials):
-            made = await self._attempt(question, key, Stage.SAMPLING, number)
-            if made is None or made.correct:
+            attempt = await self._attempt(question, key, Stage.SAMPLING, number)
+            if attempt is None or attempt.correct:
                 return
 
     async def _attempt(self, question: Question, key: str, stage: Stage, number: int) -> Attempt | None:
         """What the attempt told, made now or earlier; None if it told nothing, which is not written down."""
-        made = self._log.made(key, stage, number)
-        if made is not None:
-            return made
+        attempt = self._log.made(key, stage, number)
+        if attempt is not None:
+            return attempt
         async with self._slots:
             if self.dollars >= self._config.most_dollars:
                 raise OutOfBudget
             began = time.perf_counter()
             try:
-                made, example = await self._make(question, key, stage, number)
+                attempt, example = await self._make(question, key, stage, number)
             except PlayerError as error:
                 self._failed(str(error))
                 return None
-            self._spent = Spent(self._spent.read + made.read, self._spent.written + made.written)
+            self._spent = Spent(self._spent.read + attempt.read, self._spent.written + attempt.written)
             self._failed_in_a_row = 0
-            made = replace(made, seconds=time.perf_counter() - began)
-            self._log.add(made, example)
-            return made
+            attempt = replace(attempt, seconds=time.perf_counter() - began)
+            self._log.add(attempt, example)
+            return attempt
 
     async def _make(self, question: Question, key: str, stage: Stage, number: int) -> tuple[Attempt, Example | None]:
         seed = self._seed(key, stage, number)
@@ -159,17 +161,17 @@ class Collection:
         if result.stop is StopReason.INFRASTRUCTURE:
             raise PlayerError(result.why)
         correct = await self._verdict(question, result.answer, spent)
-        made = Attempt(key, stage, number, correct, result.rounds, result.invocations)
-        made = replace(made, read=spent.read, written=spent.written)
+        attempt = Attempt(key, stage, number, correct, result.rounds, result.invocations)
+        attempt = replace(attempt, read=spent.read, written=spent.written)
         if stage is not Stage.SAMPLING or not correct:
-            return made, None
+            return attempt, None
         filters = self._config.filters
         if self._grounding is None:
             why = fault(result, filters)
         else:
             why = await judged_fault(result, self._grounding, filters)
-        made = replace(made, fault=why or "")
-        return made, self._example(episode, result)
+        attempt = replace(attempt, fault=why or "")
+        return attempt, self._example(episode, result)
 
     async def _verdict(self, question: Question, answer: str | None, spent: Spent) -> bool:
         if answer is None:

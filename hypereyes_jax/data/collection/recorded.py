@@ -27,25 +27,25 @@ def example_of(result: EpisodeResult, system: str, rules: EpisodeConfig) -> Exam
     question = result.question
     registry: dict[str, Image.Image] = {f"img_{number}": image for number, image in enumerate(question.images)}
     observations: list[tuple[Part, ...]] = [question.parts]
-    shown = len(question.images)
+    count = len(question.images)
     for turn in result.turns[:-1]:
         crops = _crops(turn, registry, rules)
-        room = max(0, rules.max_images - shown) if rules.show_crops else 0
-        shown += len(crops[:room])
+        room = max(0, rules.max_images - count) if rules.show_crops else 0
+        count += len(crops[:room])
         observations.append((*crops[:room], turn.observation))
     return Example(question.id, system, tuple(observations), tuple(turn.text for turn in result.turns))
 
 
 def _crops(turn: TurnRecord, registry: dict[str, Image.Image], rules: EpisodeConfig) -> Sequence[Image.Image]:
     """The crops of a turn, in the order they were made; they join the registry."""
-    made = []
+    crops = []
     for call in turn.invocations:
         if call.box is None or not call.crop_id or call.crop_id in registry:
             continue
         if call.source not in registry:
             raise ValueError(f"the record lacks {call.source}, which {call.crop_id} was cut from")
-        cut = crop(registry[call.source], call.box, rules.crop_max_side)
-        if cut is not None:
-            registry[call.crop_id] = cut
-            made.append(cut)
-    return made
+        region = crop(registry[call.source], call.box, rules.crop_max_side)
+        if region is not None:
+            registry[call.crop_id] = region
+            crops.append(region)
+    return crops

@@ -63,7 +63,7 @@ def sft_funnel(questions: Sequence[Question], log: AttemptLog, config: CollectCo
 
     One question is decoded at a time.
     """
-    names = [name for name, asked in ((NECESSITY, config.necessity), (DIFFICULTY, config.difficulty)) if asked]
+    names = [name for name, is_on in ((NECESSITY, config.necessity), (DIFFICULTY, config.difficulty)) if is_on]
     stages = {name: FunnelStage(name) for name in (*names, SAMPLING, FILTERS)}
     hard: list[int] = []
     for place, question in enumerate(questions):
@@ -88,22 +88,22 @@ def rl_funnel(
 ) -> tuple[FunnelStage, dict[int, tuple[int, int]]]:
     """(the stage of selection, references of the chosen questions by their places)."""
     stage = FunnelStage(SELECTION)
-    chosen: dict[int, tuple[int, int]] = {}
+    references: dict[int, tuple[int, int]] = {}
     for place in places:
         question = questions[place]
         stage.entered += 1
         stage.by_pool[question.id.partition("/")[0]] += 1
-        known = selected(question_key(question), log, config)
-        if isinstance(known, LeftOut):
-            reason = UNDECIDED if known is LeftOut.UNDECIDED else known.value
+        reference = selected(question_key(question), log, config)
+        if isinstance(reference, LeftOut):
+            reason = UNDECIDED if reference is LeftOut.UNDECIDED else reference.value
             stage.dropped[reason] += 1
             _example(stage, reason, place)
         else:
-            chosen[place] = known
-    return stage, chosen
+            references[place] = reference
+    return stage, references
 
 
 def _example(stage: FunnelStage, reason: str, place: int) -> None:
-    kept = stage.examples.setdefault(reason, [])
-    if len(kept) < EXAMPLES:
-        kept.append(place)
+    places = stage.examples.setdefault(reason, [])
+    if len(places) < EXAMPLES:
+        places.append(place)

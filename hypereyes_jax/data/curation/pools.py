@@ -78,7 +78,7 @@ def open_pools(pools: Sequence[Pool]) -> Iterator[PooledQuestions]:
     Raises UserError for a source that can't be read.
     """
     with contextlib.ExitStack() as stack:
-        opened = []
+        pools_by_name = []
         for pool in pools:
             options = SourceOptions(columns=dict(pool.columns), bad_rows="skip")
             questions = stack.enter_context(open_questions(pool.source, options=options))
@@ -89,5 +89,5 @@ def open_pools(pools: Sequence[Pool]) -> Iterator[PooledQuestions]:
                     raise UserError(f"the pool {pool.name} takes {pool.most} questions; it must take at least 1.")
                 count = min(pool.most, len(questions))
                 questions = questions.select(np.linspace(0, len(questions) - 1, count).astype(int))
-            opened.append((pool.name, questions))
-        yield PooledQuestions(opened)
+            pools_by_name.append((pool.name, questions))
+        yield PooledQuestions(pools_by_name)

@@ -72,13 +72,13 @@ def cars(root: Path) -> PhotoSet:
         ("train", "cars_train", ("devkit/cars_train_annos.mat",)),
         ("test", "cars_test", ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")),
     ):
-        found = next((base / name for name in files if (base / name).exists()), None)
-        if found is None:
+        file = next((base / name for name in files if (base / name).exists()), None)
+        if file is None:
             continue
-        for row in _mat(found)["annotations"].ravel():
+        for row in _mat(file)["annotations"].ravel():
             label = int(row["class"].item())
             if not 1 <= label <= len(names):
-                raise UserError(f"{found}: a class is {label}, of {len(names)}. Fetch the file anew.")
+                raise UserError(f"{file}: a class is {label}, of {len(names)}. Fetch the file anew.")
             corners = [float(row[name].item()) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
             name = Path(str(row["fname"].item())).name
             x1, y1, x2, y2 = corners
@@ -142,9 +142,9 @@ def folders(root: Path) -> PhotoSet:
 def _base(root: Path, file: str, title: str) -> Path:
     """The folder that holds the file: the given one or, as archives unpack, one or two below."""
     for pattern in (file, f"*/{file}", f"*/*/{file}"):
-        found = sorted(root.glob(pattern))
-        if found:
-            return found[0].parents[file.count("/")]
+        matches = sorted(root.glob(pattern))
+        if matches:
+            return matches[0].parents[file.count("/")]
     raise UserError(f"{root} holds no {file}, so it is not {title}. Give the folder its archives were unpacked in.")
 
 
@@ -164,10 +164,10 @@ def _text_lines(path: Path, missing: bool = False) -> list[str]:
 
 def _lines(path: Path, fields: int, missing: bool = False) -> Iterator[tuple[str, list[str]]]:
     for number, line in enumerate(_text_lines(path, missing), start=1):
-        found = line.split()
-        if len(found) != fields:
-            raise UserError(f"{path}, line {number}: {len(found)} fields, where {fields} are expected. Fetch it anew.")
-        yield f"{path}, line {number}", found
+        values = line.split()
+        if len(values) != fields:
+            raise UserError(f"{path}, line {number}: {len(values)} fields, where {fields} are expected. Fetch it anew.")
+        yield f"{path}, line {number}", values
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:

@@ -41,12 +41,12 @@ def open_photos(name: str, root: Path) -> PhotoSet:
     if name not in PHOTO_SETS:
         raise UserError(f"there is no photo set {name!r}. Choose one of {', '.join(PHOTO_SETS)}.")
     files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
-    found = _from_parquet(name, files) if files and name != "folders" else PHOTO_SETS[name](root)
-    if len(found.classes) < 2:
+    photos = _from_parquet(name, files) if files and name != "folders" else PHOTO_SETS[name](root)
+    if len(photos.classes) < 2:
         raise UserError(
-            f"{root} has photos of {len(found.classes)} classes, and a question needs two. Give the whole set."
+            f"{root} has photos of {len(photos.classes)} classes, and a question needs two. Give the whole set."
         )
-    return found
+    return photos
 
 
 def _from_parquet(name: str, paths: list[Path]) -> PhotoSet:

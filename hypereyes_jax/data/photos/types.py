@@ -48,10 +48,10 @@ class PhotoSet:
 
     @cached_property
     def by_class(self) -> Mapping[str, tuple[Photo, ...]]:
-        found: dict[str, list[Photo]] = {}
+        groups: dict[str, list[Photo]] = {}
         for photo in self.photos:
-            found.setdefault(photo.label, []).append(photo)
-        return {label: tuple(photos) for label, photos in sorted(found.items())}
+            groups.setdefault(photo.label, []).append(photo)
+        return {label: tuple(photos) for label, photos in sorted(groups.items())}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def conversation(row: Row, fields: Fields) -> Conversation:
         messages.append(("system", [system], ()))
     for number, message in enumerate(raw, start=1):
         messages.append(_read(message, number))
-    placed = _place(messages, pictures_of(row, fields), clips_of(row, fields))
-    return Conversation(tuple(placed), bool(row.get("tools")), shape)
+    messages_with_media = _place(messages, pictures_of(row, fields), clips_of(row, fields))
+    return Conversation(tuple(messages_with_media), bool(row.get("tools")), shape)
 
 
 def last_user_text(messages: Any) -> str:
@@ -88,8 +88,8 @@ def final_answer(messages: Sequence[Message]) -> str | None:
     """What stands in <answer> in the last message of the model; None without it."""
     for message in reversed(messages):
         if message.role == "assistant":
-            found = _ANSWER.findall("".join(part for part in message.parts if isinstance(part, str)))
-            return found[-1].strip() if found else None
+            matches = _ANSWER.findall("".join(part for part in message.parts if isinstance(part, str)))
+            return matches[-1].strip() if matches else None
     return None
 
 
@@ -106,9 +106,9 @@ def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
         return value, "messages"
     if isinstance(row.get("prompt"), list) and isinstance(row.get("response"), str):
         return [*row["prompt"], {"role": "assistant", "content": row["response"]}], "veRL"
-    for asked, said in (("instruction", "output"), ("query", "response")):
-        if isinstance(row.get(asked), str) and isinstance(row.get(said), str):
-            text = "\n".join(part for part in (row[asked], row.get("input")) if isinstance(part, str) and part)
+    for question, reply in (("instruction", "output"), ("query", "response")):
+        if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
+            text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)
             talk: list[Any] = []
             for pair in row.get("history") or []:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -117,8 +117,8 @@ def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
             return [
                 *talk,
                 {"role": "user", "content": text},
-                {"role": "assistant", "content": row[said]},
-            ], "Alpaca" if asked == "instruction" else "ms-swift"
+                {"role": "assistant", "content": row[reply]},
+            ], "Alpaca" if question == "instruction" else "ms-swift"
     raise BadRow(
         "no conversation",
         "it has no conversation to learn from ('messages', or 'observations' and 'turns'); its columns are "

@@ -39,25 +39,25 @@ class ExampleRow:
 
     def decode(self, media: Media) -> Example:
         """Opens the pictures; one shown twice is one image. Raises BadRow."""
-        opened: dict[Picture, Part] = {}
+        images: dict[Picture, Part] = {}
         observations = []
         for parts in self.observations:
-            shown: list[Part] = []
+            content: list[Part] = []
             for part in parts:
                 if isinstance(part, Picture):
                     key = part if isinstance(part.value, str) else None
-                    image = opened.get(key) if key is not None else None
+                    image = images.get(key) if key is not None else None
                     image = media.open(part) if image is None else image
                     if key is not None:
-                        opened[key] = image
-                    shown.append(image)
+                        images[key] = image
+                    content.append(image)
                 elif isinstance(part, Clip):
                     frames = media.frames(part)
                     for caption, frame in zip(frames.captions, frames.images, strict=True):
-                        shown += [caption, frame] if caption else [frame]
+                        content += [caption, frame] if caption else [frame]
                 else:
-                    shown.append(part)
-            observations.append(tuple(shown))
+                    content.append(part)
+            observations.append(tuple(content))
         return Example(self.id, self.system, tuple(observations), self.turns)
 
     def check(self, media: Media) -> None:
@@ -71,14 +71,14 @@ def example_row(
 ) -> ExampleRow:
     """The demonstration of a row; tool calls are mapped, and counted in `report`. Raises BadRow."""
     if "turns" in row or "observations" in row:
-        read = _ours(row)
+        result = _ours(row)
     else:
         talk = conversation(row, fields)
-        read = _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
+        result = _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
     if options.turn_format == "tags":
-        return read
+        return result
     system = native_system() if options.system is None else options.system
-    return replace(read, system=system, turns=tuple(native_turn(turn) for turn in read.turns))
+    return replace(result, system=system, turns=tuple(native_turn(turn) for turn in result.turns))
 
 
 def _ours(row: Row) -> ExampleRow:
@@ -90,13 +90,13 @@ def _ours(row: Row) -> ExampleRow:
         raise BadRow("no turns", "'turns' must be a list of texts")
     if not isinstance(observations, list):
         raise BadRow("no observations", "it needs 'observations', a list")
-    shown = tuple(_parts(parts) for parts in observations)
-    if not turns or len(turns) != len(shown):
-        raise BadRow("no turns", f"{len(shown)} user messages need as many turns, found {len(turns)}")
+    content = tuple(_parts(parts) for parts in observations)
+    if not turns or len(turns) != len(content):
+        raise BadRow("no turns", f"{len(content)} user messages need as many turns, found {len(turns)}")
     name = row.get("id")
     if name is None:
         raise BadRow("no id", "it needs 'id', a text")
-    return ExampleRow(id_of(name, ""), system, shown, tuple(turns), "ours")
+    return ExampleRow(id_of(name, ""), system, content, tuple(turns), "ours")
 
 
 def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
@@ -119,17 +119,19 @@ def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
 
 def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions, report: SourceReport) -> ExampleRow:
     system, observations, turns = _grouped(talk.messages)
-    shown = [part for parts in observations for part in parts if isinstance(part, Picture)]
+    pictures = [part for parts in observations for part in parts if isinstance(part, Picture)]
 
     def size_of(number: int) -> tuple[int, int]:
-        if number >= len(shown):
-            raise BadRow("no such image", f"a box in it is in pixels of img_{number}, and it shows {len(shown)} images")
-        return media.size(shown[number])
+        if number >= len(pictures):
+            raise BadRow(
+                "no such image", f"a box in it is in pixels of img_{number}, and it shows {len(pictures)} images"
+            )
+        return media.size(pictures[number])
 
     mapped: Counter[tuple[str, str]] = Counter()
-    calls = ToolCalls(options.box_units, options.tools, len(shown), size_of, mapped, report.unmapped)
+    calls = ToolCalls(options.box_units, options.tools, len(pictures), size_of, mapped, report.unmapped)
     texts = ["".join(part for m in turn for part in m.parts if isinstance(part, str)) for turn in turns]
-    written = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
+    texts_of_turns = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
     report.mapped.update(mapped)
     if options.system is not None:
         system = options.system
@@ -139,7 +141,7 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
         if system:
             report.mapped["their system prompt", "our system prompt"] += 1
         system = system_prompt(config.prompt_style, "unit", config.max_rounds)
-    return ExampleRow(name, system, tuple(map(tuple, observations)), written, talk.shape)
+    return ExampleRow(name, system, tuple(map(tuple, observations)), texts_of_turns, talk.shape)
 
 
 def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Picture | Clip]], list[list[Message]]]:

@@ -118,27 +118,27 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
 
     Raises BadRow.
     """
-    found: list[str] = []
+    answers: list[str] = []
     for answer in (*_listed(value), *_listed(_unpacked(more))):
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}")
         text = answer if isinstance(answer, str) else str(answer)
         if not exact:
             text = (re.sub(r"</?answer>", "", text) if "<" in text else text).strip()
-        if exact or (text and text not in found):
-            found.append(text)
-    if not found:
+        if exact or (text and text not in answers):
+            answers.append(text)
+    if not answers:
         raise BadRow("no answer", "it needs 'answers', texts of which the first is the reference")
-    return tuple(found)
+    return tuple(answers)
 
 
 def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
     """All of a row's pictures, in order. Raises BadRow."""
     value = fields.get(row, "images")
     if value is None and "images" not in fields.columns:
-        named = [name for name in row if name.startswith(("img_", "image_"))]
-        found = ((_NUMBERED.fullmatch(name), row[name]) for name in named if row[name] is not None)
-        numbered = sorted((int(match[1]), number, part) for number, (match, part) in enumerate(found) if match)
+        names = [name for name in row if name.startswith(("img_", "image_"))]
+        matches = ((_NUMBERED.fullmatch(name), row[name]) for name in names if row[name] is not None)
+        numbered = sorted((int(match[1]), number, part) for number, (match, part) in enumerate(matches) if match)
         return tuple(picture(part) for _, _, part in numbered)
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _unpacked(value)

@@ -194,14 +194,14 @@ def _array_spans(file: LocalFile) -> Spans:
     Raises UserError for an array that does not end, or is followed by something.
     """
     spans: list[tuple[int, int]] = []
-    depth, begin, skipped = 0, 0, -1
+    depth, begin, escape = 0, 0, -1
     inside, closed = False, False
     for at, byte in _marks(file):
         if inside:
-            if at == skipped:
+            if at == escape:
                 continue
             if byte == _BACKSLASH:  # what follows it has no meaning of its own
-                skipped = at + 1
+                escape = at + 1
             elif byte == _QUOTE:
                 inside = False
         elif closed:

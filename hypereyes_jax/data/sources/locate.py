@@ -47,10 +47,10 @@ def locate(source: str, options: SourceOptions) -> list[DataFile]:
     path = Path(source).expanduser()
     if any(mark in source for mark in "*?[") and not path.exists():
         matches = sorted(glob.glob(str(path), recursive=True))
-        found = [Path(match) for match in matches if Path(match).is_file()]
-        if not found:
+        paths = [Path(match) for match in matches if Path(match).is_file()]
+        if not paths:
             raise UserError(f"no file matches {source}. Quote the pattern and check the folder.")
-        return [_local(file) for file in found]
+        return [_local(file) for file in paths]
     if path.is_dir():
         return [_local(file) for file in folder_files(path, None)]
     folder, colon, split = source.rpartition(":")
@@ -59,8 +59,8 @@ def locate(source: str, options: SourceOptions) -> list[DataFile]:
     if not path.exists():
         hub = _HUB.fullmatch(source)
         if hub and path.suffix.lower() not in DATA_SUFFIXES and not source.startswith(("./", "../", "~", "/")):
-            kept = remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache)
-            return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in kept]
+            files = remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache)
+            return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in files]
         raise UserError(f"there is no {source}. Give the file, or make one with `hypereyes synth`.")
     return [_local(path)]
 
@@ -78,11 +78,11 @@ def folder_files(folder: Path, split: str | None) -> list[Path]:
     splits = folder / "dataset_dict.json"
     if splits.exists():
         names = read_json(splits).get("splits", [])
-        chosen = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
-        if chosen not in names:
+        name = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
+        if name not in names:
             example = f"{folder}:{names[0] if names else 'SPLIT'}"
             raise UserError(f"{folder} has the splits {', '.join(names)}: give one as {example}.")
-        return folder_files(folder / chosen, None)
+        return folder_files(folder / name, None)
     state = folder / "state.json"
     if split is None and state.exists():
         listed = read_json(state).get("_data_files")

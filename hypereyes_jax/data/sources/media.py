@@ -137,10 +137,10 @@ class Media:
         """(frames shown, (width, height)) of a video. Raises BadRow."""
         return self._video(clip, video_shape)
 
-    def _video(self, clip: Clip, read: Callable[[Path | bytes], T]) -> T:
+    def _video(self, clip: Clip, reader: Callable[[Path | bytes], T]) -> T:
         file = clip.file
         try:
-            return read(self._path(str(file.value)) if file.form == "path" else self._bytes(file))
+            return reader(self._path(str(file.value)) if file.form == "path" else self._bytes(file))
         except (ImageError, ValueError) as error:
             raise BadRow("broken video", f"a video can't be read ({error})") from None
         except ModuleNotFoundError:
@@ -163,15 +163,15 @@ class Media:
         if picture.form != "path":
             return _header(self._bytes(picture))
         path = self._path(str(picture.value))
-        known = self._sizes.get(str(path))
-        if known is None:
+        size = self._sizes.get(str(path))
+        if size is None:
             with open(path, "rb") as file:
-                known = _header(file)
+                size = _header(file)
             with self._lock:
                 if len(self._sizes) >= _KNOWN_SIZES:
                     self._sizes.clear()
-                self._sizes[str(path)] = known
-        return known
+                self._sizes[str(path)] = size
+        return size
 
     def check(self, picture: Picture) -> None:
         """What is seen without reading the picture: that its path exists, that its URL may be asked. Raises BadRow."""
@@ -213,22 +213,22 @@ class Media:
             raise BadRow("image path without a folder", f"there is no folder for the image path {text[:200]}")
         if len(text) > 4096 or "\0" in text:
             raise BadRow("image of no known form", "an image is neither base64 nor a path that could exist")
-        written = Path(text)
+        relative = Path(text)
         if self._fetch is not None:
             try:
                 return self._fetch(self._beside(text))
             except FileNotFoundError:
                 raise BadRow("image missing", f"there is no image {text[:200]} beside the source's file") from None
         # "set/images/1.jpg" in the file set/questions.jsonl is written from the folder above.
-        repeated = len(written.parts) > 1 and written.parts[0] == self._root.name
-        shorter = [Path(*written.parts[1:])] if repeated else []
-        candidates = [self._root / part for part in (written, *shorter)]
+        repeated = len(relative.parts) > 1 and relative.parts[0] == self._root.name
+        shorter = [Path(*relative.parts[1:])] if repeated else []
+        candidates = [self._root / part for part in (relative, *shorter)]
         for path in candidates:
             if self._is_file(path):
                 return self._inside(path, text)
         for folder in self._subfolders():
-            if not written.is_absolute() and self._is_file(folder / written):
-                return self._inside(folder / written, text)
+            if not relative.is_absolute() and self._is_file(folder / relative):
+                return self._inside(folder / relative, text)
         self._inside(candidates[0], text)
         raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}")
 
@@ -276,9 +276,9 @@ class Media:
         return guard
 
     def _fetched(self, url: str) -> bytes:
-        kept = cache_folder(self._cache, "images") / hashlib.sha256(url.encode()).hexdigest()
-        if kept.exists():
-            return kept.read_bytes()
+        cache_file = cache_folder(self._cache, "images") / hashlib.sha256(url.encode()).hexdigest()
+        if cache_file.exists():
+            return cache_file.read_bytes()
         guard = self._guard(url)
         # In a thread of its own, since the caller's may run an event loop.
         with ThreadPoolExecutor(1) as thread:
@@ -286,8 +286,8 @@ class Media:
                 data = thread.submit(asyncio.run, guard.fetch(url)).result()
             except UrlError as error:
                 raise BadRow("image not fetched", f"an image could not be fetched: {error}") from None
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, data)
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache_file, data)
         return data
 
 

@@ -39,8 +39,8 @@ class ObjectRows:
                 "captions": list(row.captions),
             }
         if isinstance(row, Example):
-            shown = [[p if isinstance(p, str) else {"image": p} for p in parts] for parts in row.observations]
-            return {"id": row.id, "system": row.system, "observations": shown, "turns": list(row.turns)}
+            observations = [[p if isinstance(p, str) else {"image": p} for p in parts] for parts in row.observations]
+            return {"id": row.id, "system": row.system, "observations": observations, "turns": list(row.turns)}
         if not isinstance(row, Mapping):
             raise BadRow("no row", f"it must be a mapping, a Question or an Example, not a {type(row).__name__}")
         return row

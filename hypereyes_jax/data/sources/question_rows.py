@@ -51,8 +51,8 @@ class QuestionRow:
             frames = media.frames(clip)
             images += frames.images
             captions += frames.captions
-        said = tuple(captions) if any(captions) else ()
-        return Question(self.id, self.text, tuple(images), self.answers, self.kind, self.meta, said)
+        captions_shown = tuple(captions) if any(captions) else ()
+        return Question(self.id, self.text, tuple(images), self.answers, self.kind, self.meta, captions_shown)
 
     def check(self, media: Media) -> None:
         """Raises BadRow for a picture that cannot be there."""
@@ -96,8 +96,8 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
         raise BadRow("no captions", "'captions' must be a list of texts")
     if captions and len(captions) != len(pictures):
         raise BadRow("no captions", f"{len(pictures)} images need as many captions, found {len(captions)}")
-    made = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), dict(meta or {}), "ours")
-    return replace(made, captions=tuple(captions), clips=clips_of(row, fields))
+    question = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), dict(meta or {}), "ours")
+    return replace(question, captions=tuple(captions), clips=clips_of(row, fields))
 
 
 def _plain(row: Row, fields: Fields, default_id: str) -> QuestionRow:
@@ -208,11 +208,11 @@ def _kind(row: Row, fields: Fields) -> str:
 
 def _rest(row: Row, fields: Fields, beside: tuple[str, ...] = ()) -> dict[str, Any]:
     """Columns that no field takes, as far as JSON holds them and they are short."""
-    kept = {}
+    rest = {}
     for name, value in row.items():
         if name in fields.used or name in beside or value is None or name.startswith(("img_", "image_")):
             continue
         value = plain_value(value)
         if value is not None and not (isinstance(value, str) and len(value) > _LONGEST_META):
-            kept[name] = value
-    return kept
+            rest[name] = value
+    return rest

@@ -63,15 +63,15 @@ def files(url: str, cache: Path | None) -> list[RemoteFile]:
     protocol = url.partition("://")[0]
     with _reaching(url):
         if any(mark in path for mark in "*?["):
-            found = sorted(fs.glob(path))
+            paths = sorted(fs.glob(path))
         elif fs.isdir(path):
-            found = sorted(file for file in fs.find(path) if file.lower().endswith(_DATA))
+            paths = sorted(file for file in fs.find(path) if file.lower().endswith(_DATA))
         else:
-            found = [path] if fs.exists(path) else []
-        if not found:
+            paths = [path] if fs.exists(path) else []
+        if not paths:
             raise UserError(f"there is no data file at {url}. Check the name, and that your credentials may read it.")
         out = []
-        for file in found:
+        for file in paths:
             copy = _download(fs, file, cache)
             name = f"{protocol}://{str(file).lstrip('/')}"
             folder = f"{protocol}://{posixpath.dirname(str(file)).lstrip('/')}"
@@ -96,10 +96,10 @@ def hub_files(repository: str, revision: str | None, split: str | None, cache: P
             f"name ({type(error).__name__}). Check the name and the network, or give a local path."
         ) from None
     names = sorted(sibling.rfilename for sibling in info.siblings or ())
-    chosen = _of_split(names, _card_files(info.card_data, split), split, repository)
+    names_of_split = _of_split(names, _card_files(info.card_data, split), split, repository)
     revision = info.sha or revision or "main"
     out = []
-    for name in chosen:
+    for name in names_of_split:
         try:
             path = _hub_file(repository, revision, name, cache)
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -126,12 +126,12 @@ def _hub_cached(repository: str, revision: str | None, split: str | None, cache:
             "without that."
         ) from None
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    chosen = _of_split(names, None, split, repository)
+    names_of_split = _of_split(names, None, split, repository)
     return [
         RemoteFile(
             folder / name, f"{repository}/{name}", _BesideHub(repository, folder.name, posixpath.dirname(name), cache)
         )
-        for name in chosen
+        for name in names_of_split
     ]
 
 
@@ -196,16 +196,16 @@ def _of_split(names: list[str], patterns: list[str] | None, split: str | None, r
 
     data = [name for name in names if name.lower().endswith(_DATA) and posixpath.basename(name) != "dataset_infos.json"]
     if patterns:
-        found = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+        matches = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     else:
         says = re.compile(rf"(?:^|[/._-]){re.escape(split or 'train')}(?:[/._-]|$)")
-        found = [name for name in data if says.search(name)] or ([] if split else data)
-    if not found:
+        matches = [name for name in data if says.search(name)] or ([] if split else data)
+    if not matches:
         raise UserError(
             f"the data set {repository} has no files for the split {split or 'train'!r}; it has "
             f"{', '.join(data)[:300] or 'no data files'}. Give {repository}:SPLIT."
         )
-    return found
+    return matches
 
 
 def _store(url: str) -> tuple[Any, str]:

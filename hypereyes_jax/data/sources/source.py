@@ -91,10 +91,10 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The same source with these items only, in this order. Closing it leaves the whole one open."""
-        chosen = np.asarray(indices, np.int64)
+        numbers = np.asarray(indices, np.int64)
         part = object.__new__(type(self))
         part.__dict__ |= self.__dict__
-        part._file, part._row, part._part = self._file[chosen], self._row[chosen], self._part[chosen]
+        part._file, part._row, part._part = self._file[numbers], self._row[numbers], self._part[numbers]
         part._owner = False
         return part
 
@@ -165,8 +165,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             raise error
         self.report.add_bad(error)
 
-    def _keep(self, kept: Sequence[tuple[int, int, int]] | np.ndarray, allow_empty: bool) -> None:
-        rows = np.asarray(kept, np.int64).reshape(-1, 3)
+    def _keep(self, places: Sequence[tuple[int, int, int]] | np.ndarray, allow_empty: bool) -> None:
+        rows = np.asarray(places, np.int64).reshape(-1, 3)
         if not len(rows) and not allow_empty:
             problem = self.report.bad_in_words() or "it is empty"
             first = next(iter(self.report.first_bad.values()), None)
@@ -185,7 +185,7 @@ class Questions(Source[Question, QuestionRow]):
 
         Raises UserError if no row is left, unless `allow_empty`.
         """
-        kept: list[tuple[int, int, int]] = []
+        places: list[tuple[int, int, int]] = []
         ids: dict[str, int] = {}
         self.references = {}
         for number, index, items in self._scanned():
@@ -193,9 +193,9 @@ class Questions(Source[Question, QuestionRow]):
                 before = ids.get(item.id)
                 if before is not None:
                     where = Place(
-                        self._files[kept[before][0]].name,
-                        self._files[kept[before][0]].rows.number(kept[before][1]),
-                        self._files[kept[before][0]].rows.unit,
+                        self._files[places[before][0]].name,
+                        self._files[places[before][0]].rows.number(places[before][1]),
+                        self._files[places[before][0]].rows.unit,
                     )
                     place = self._files[number].place(index)
                     same = f"{where.unit} {where.number}" if where.file == place.file else str(where)
@@ -204,10 +204,10 @@ class Questions(Source[Question, QuestionRow]):
                 stated = _stated(item.meta)
                 if stated is not None:
                     self.references[item.id] = stated
-                ids[item.id] = len(kept)
-                kept.append((number, index, part))
+                ids[item.id] = len(places)
+                places.append((number, index, part))
         self.ids = tuple(ids)
-        self._keep(kept, allow_empty)
+        self._keep(places, allow_empty)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Questions:
         part = super().select(indices)
@@ -259,8 +259,8 @@ def open_questions(
       RowError: the first row that cannot be used, unless bad_rows="skip".
       UserError: a source that is not there, broken, or of no known format.
     """
-    opened = _open(Questions, source, _options(columns, options))
-    return _checked(opened, allow_empty)
+    questions = _open(Questions, source, _options(columns, options))
+    return _checked(questions, allow_empty)
 
 
 def open_examples(
@@ -276,8 +276,8 @@ def open_examples(
     Args:
       check: look through all rows now; False leaves it to whoever reads them, and `len` counts every row.
     """
-    opened = _open(Examples, source, _options(columns, options))
-    return _checked(opened, allow_empty) if check else opened
+    examples = _open(Examples, source, _options(columns, options))
+    return _checked(examples, allow_empty) if check else examples
 
 
 def question_ids(questions: Sequence[Question]) -> list[str]:
@@ -312,18 +312,18 @@ def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
 AnySource = TypeVar("AnySource", Questions, Examples)
 
 
-def _checked(opened: AnySource, allow_empty: bool) -> AnySource:
+def _checked(rows: AnySource, allow_empty: bool) -> AnySource:
     with contextlib.ExitStack() as stack:
-        stack.callback(opened.close)
-        opened.check(allow_empty)
+        stack.callback(rows.close)
+        rows.check(allow_empty)
         stack.pop_all()
-    return opened
+    return rows
 
 
 def _options(columns: dict[str, str] | None, options: dict[str, Any]) -> SourceOptions:
-    chosen = options.pop("options", None) or SourceOptions()
-    chosen = replace(chosen, **options)
-    return chosen if columns is None else replace(chosen, columns=columns)
+    result = options.pop("options", None) or SourceOptions()
+    result = replace(result, **options)
+    return result if columns is None else replace(result, columns=columns)
 
 
 def _open(kind: type[AnySource], source: str | Path | Sequence[Any], options: SourceOptions) -> AnySource:
@@ -340,9 +340,9 @@ def _open(kind: type[AnySource], source: str | Path | Sequence[Any], options: So
             stack.callback(file.rows.close)
             report.formats[file.rows.format] += 1
             files.append(file)
-        opened = kind(files, options, report)
+        rows = kind(files, options, report)
         stack.pop_all()
-    return opened
+    return rows
 
 
 def _files(source: str | Path | Sequence[Any], options: SourceOptions) -> Iterator[_File]:

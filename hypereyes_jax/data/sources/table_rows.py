@@ -142,9 +142,9 @@ class ArrowRows:
         index = 0
         with reading(self._file.path):
             for batch in self._open():
-                kept, unread = _without_bytes(batch), bytes_paths(batch.schema)
+                light_batch, unread = _without_bytes(batch), bytes_paths(batch.schema)
                 for start in range(0, batch.num_rows, _SCAN_ROWS):
-                    for row in _rows_of(kept.slice(start, _SCAN_ROWS), self._max):
+                    for row in _rows_of(light_batch.slice(start, _SCAN_ROWS), self._max):
                         yield index, row if isinstance(row, BadRow) else marked(row, unread)
                         index += 1
 
@@ -260,7 +260,7 @@ def _bytes_paths(kind: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
     if _is_bytes(kind):
         return [] if path[-1] == "*" else [path]
     if pa.types.is_struct(kind) and not all(_is_bytes(field.type) for field in kind):
-        return [found for field in kind for found in _bytes_paths(field.type, (*path, field.name))]
+        return [inner for field in kind for inner in _bytes_paths(field.type, (*path, field.name))]
     return _bytes_paths(kind.value_type, (*path, "*")) if _is_list(kind) else []
 
 
@@ -282,8 +282,8 @@ def _without_bytes(batch: Any) -> Any:
     import pyarrow as pa
 
     pairs = zip(batch.schema.names, map(_strip, batch.columns), strict=True)
-    kept = {name: column for name, column in pairs if column is not None}
-    return pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
+    columns = {name: column for name, column in pairs if column is not None}
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _strip(column: Any, listed: bool = False) -> Any:
@@ -294,9 +294,9 @@ def _strip(column: Any, listed: bool = False) -> Any:
     if _is_bytes(kind):
         return column if listed else None
     if pa.types.is_struct(kind) and not all(_is_bytes(field.type) for field in kind):
-        kept = {field.name: _strip(column.field(i)) for i, field in enumerate(kind)}
-        kept = {name: array for name, array in kept.items() if array is not None}
-        return pa.StructArray.from_arrays(list(kept.values()), names=list(kept), mask=column.is_null())
+        fields = {field.name: _strip(column.field(i)) for i, field in enumerate(kind)}
+        fields = {name: array for name, array in fields.items() if array is not None}
+        return pa.StructArray.from_arrays(list(fields.values()), names=list(fields), mask=column.is_null())
     if _is_list(kind):
         make = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
         mask = column.is_null() if column.null_count else None

@@ -113,20 +113,22 @@ class ToolCalls:
           texts: of each turn, with whatever tags it holds.
           calls: beside each text, as JSON values.
         """
-        read = [self._read_all(text, beside) for text, beside in zip(texts, calls, strict=True)]
-        units = self._told_units([box for inline, beside in read for call in (*inline, *beside) for box in call.boxes])
+        calls_of_turns = [self._read_all(text, beside) for text, beside in zip(texts, calls, strict=True)]
+        units = self._told_units(
+            [box for inline, beside in calls_of_turns for call in (*inline, *beside) for box in call.boxes]
+        )
         out = []
-        for number, (text, (inline, beside)) in enumerate(zip(texts, read, strict=True)):
+        for number, (text, (inline, beside)) in enumerate(zip(texts, calls_of_turns, strict=True)):
             last = number == len(texts) - 1
             out.append(self._turn(text, inline, beside, units, last))
         return tuple(out)
 
     def _read_all(self, text: str, beside: Sequence[Any]) -> tuple[list[_Call], list[_Call]]:
         inline = []
-        for found in _CALL.finditer(text):
-            inline.append(self._read(_loads(found[2])))
-        for found in _TAGS.finditer(text):
-            inline.append(self._read(_tag_value(found[1], found[2])))
+        for match in _CALL.finditer(text):
+            inline.append(self._read(_loads(match[2])))
+        for match in _TAGS.finditer(text):
+            inline.append(self._read(_tag_value(match[1], match[2])))
         return inline, [self._read(value) for value in beside]
 
     def _read(self, value: Any) -> _Call:
@@ -152,15 +154,15 @@ class ToolCalls:
         queries: tuple[str, ...] = ()
         image, renamed = None, []
         boxes: tuple[Box, ...] = ()
-        for theirs, given in arguments.items():
+        for theirs, content in arguments.items():
             if tool == TEXT_SEARCH and theirs in QUERIES and not queries:
-                queries = _texts(given)
+                queries = _texts(content)
                 renamed.append((theirs, "input"))
             elif tool == IMAGE_SEARCH and theirs in BOXES and not boxes:
-                boxes = _boxes(given)
+                boxes = _boxes(content)
                 renamed.append((theirs, "area"))
             elif tool == IMAGE_SEARCH and theirs in IMAGES and image is None:
-                image = given
+                image = content
                 renamed.append((theirs, "image_id"))
             elif theirs not in _IGNORED or tool != IMAGE_SEARCH:
                 self._unmapped[f"argument {theirs[:60]} of {name[:60]}"] += 1
@@ -180,8 +182,8 @@ class ToolCalls:
     def _turn(self, text: str, inline: list[_Call], beside: list[_Call], units: BoxUnits, last: bool) -> str:
         text = self._thoughts(text)
         rest = iter(inline)
-        text = _CALL.sub(lambda found: self._written(next(rest), units, found[0]), text)
-        text = _TAGS.sub(lambda found: self._written(next(rest), units, ""), text)
+        text = _CALL.sub(lambda match: self._written(next(rest), units, match[0]), text)
+        text = _TAGS.sub(lambda match: self._written(next(rest), units, ""), text)
         for call in beside:
             text = f"{text.rstrip()}\n" if text.strip() else ""
             text += self._written(call, units, "")
@@ -213,16 +215,16 @@ class ToolCalls:
             return text
         head, closed, tail = text.rpartition("</reason>")
         boxed = _BOXED.findall(tail)
-        said = (boxed[-1] if boxed else tail).strip()
-        if not said:
+        answer = (boxed[-1] if boxed else tail).strip()
+        if not answer:
             raise BadRow("no answer", "its last turn neither calls a tool nor answers")
         self._mapped["\\boxed" if boxed else "words of the last turn", "<answer>"] += 1
-        return f"{head}{closed}{chr(10) if closed else ''}<answer>{said}</answer>"
+        return f"{head}{closed}{chr(10) if closed else ''}<answer>{answer}</answer>"
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:
         ours = read_call(call.value)
-        kept = as_found.startswith("<tool_call>") and not isinstance(ours, Malformed)
-        if kept and (not call.boxes or units == "unit"):
+        as_it_is = as_found.startswith("<tool_call>") and not isinstance(ours, Malformed)
+        if as_it_is and (not call.boxes or units == "unit"):
             return as_found  # already ours: kept to the letter
         self._mapped[f"{call.name}", call.tool] += 1
         for theirs, name in call.arguments:
@@ -262,10 +264,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else ()
     if isinstance(value, list):
-        found: list[str] = []
+        texts: list[str] = []
         for part in value:
-            found += _texts(part.get("query") if isinstance(part, Mapping) else part)
-        return tuple(found)
+            texts += _texts(part.get("query") if isinstance(part, Mapping) else part)
+        return tuple(texts)
     return ()
 
 

@@ -58,16 +58,16 @@ def read_dump(
     Raises:
       UserError: no such dump, a damaged one, or a graph that was made of another dump or with other settings.
     """
-    wanted = {int(name[1:]) for name in config.classes if re.fullmatch(r"Q\d{1,10}", name)}
-    if len(wanted) != len(set(config.classes)):
+    class_numbers = {int(name[1:]) for name in config.classes if re.fullmatch(r"Q\d{1,10}", name)}
+    if len(class_numbers) != len(set(config.classes)):
         raise UserError(f"classes must be items such as Q5, not {', '.join(config.classes)}.")
     settings = (config.language, config.min_sitelinks, config.max_entities)
-    made_of = json.dumps([path.name, _size(path), sorted(wanted), *settings])
+    made_of = json.dumps([path.name, _size(path), sorted(class_numbers), *settings])
     before = graph.progress()
     if before.get("dump", made_of) != made_of:
         raise UserError(f"{graph.path} was made of {before['dump']}, now it is {made_of}. Give another --graph.")
     if before.get("statements") != "done":
-        _read_statements(path, graph, config, wanted, made_of, int(before.get("statements", 0)), advance)
+        _read_statements(path, graph, config, class_numbers, made_of, int(before.get("statements", 0)), advance)
     if graph.progress().get("labels") != "done":
         _read_labels(path, graph, config, int(before.get("labels", 0)), advance)
     graph.finish()
@@ -78,36 +78,36 @@ def _read_statements(
     path: Path,
     graph: Graph,
     config: DumpConfig,
-    wanted: set[int],
+    class_numbers: set[int],
     made_of: str,
     start: int,
     advance: Callable[[int], None],
 ) -> None:
     batch: list[Entity] = []
-    marks = [b'"Q%d"' % number for number in wanted] + [b'"numeric-id":%d' % number for number in wanted]
-    kept = graph.counts()["entity"]
-    noted = number = start
+    marks = [b'"Q%d"' % number for number in class_numbers] + [b'"numeric-id":%d' % number for number in class_numbers]
+    count = graph.counts()["entity"]
+    last_note = number = start
     for number, line in _lines(path, start):
-        if number - noted > _NOTED or len(batch) >= _BATCH:
+        if number - last_note > _NOTED or len(batch) >= _BATCH:
             before = number - 1  # this line is not read yet
             graph.add(batch, {"dump": made_of, "statements": str(before)})
-            advance(before - noted)
-            kept += sum(not entity.is_property for entity in batch)
-            batch, noted = [], before
-            if config.max_entities is not None and kept >= config.max_entities:
+            advance(before - last_note)
+            count += sum(not entity.is_property for entity in batch)
+            batch, last_note = [], before
+            if config.max_entities is not None and count >= config.max_entities:
                 break
         head = _HEAD.search(line, 0, 400)
         is_property = head is not None and head[1] == b"P"
         # Most lines of a filtered dump are dropped by these two looks, long before JSON is parsed.
-        if not is_property and wanted and not (_TYPED in line and any(mark in line for mark in marks)):
+        if not is_property and class_numbers and not (_TYPED in line and any(mark in line for mark in marks)):
             continue
         entity = read_entity(_parsed(path, number, line), config.language)
-        if entity is None or (not is_property and wanted and not wanted & set(entity.types)):
+        if entity is None or (not is_property and class_numbers and not class_numbers & set(entity.types)):
             continue
         if is_property or entity.sitelinks >= config.min_sitelinks:
             batch.append(entity)
     graph.add(batch, {"dump": made_of, "statements": "done"})
-    advance(max(0, number - noted))
+    advance(max(0, number - last_note))
 
 
 def _read_labels(path: Path, graph: Graph, config: DumpConfig, start: int, advance: Callable[[int], None]) -> None:
@@ -118,13 +118,13 @@ def _read_labels(path: Path, graph: Graph, config: DumpConfig, start: int, advan
             marks[item >> 3] |= 1 << (item & 7)
             missing += 1
     batch: list[Named] = []
-    noted = number = start
+    last_note = number = start
     for number, line in _lines(path, start) if missing else ():
-        if number - noted > _NOTED or len(batch) >= _BATCH:
+        if number - last_note > _NOTED or len(batch) >= _BATCH:
             before = number - 1  # this line is not read yet
             graph.add_labels(batch, {"labels": str(before)})
-            advance(before - noted)
-            batch, noted = [], before
+            advance(before - last_note)
+            batch, last_note = [], before
         head = _HEAD.search(line, 0, 400)
         if head is None or head[1] != b"Q":
             continue
@@ -135,7 +135,7 @@ def _read_labels(path: Path, graph: Graph, config: DumpConfig, start: int, advan
         if entity is not None:
             batch.append(Named(entity.number, entity.label, entity.description))
     graph.add_labels(batch, {"labels": "done"})
-    advance(max(0, number - noted))
+    advance(max(0, number - last_note))
 
 
 def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:

@@ -100,10 +100,10 @@ class Graph:
 
     def unlabelled(self) -> Iterable[int]:
         """Items that statements point to and that have no label yet."""
-        found = self._db.execute(
+        rows = self._db.execute(
             "SELECT DISTINCT object FROM edge WHERE NOT EXISTS (SELECT 1 FROM label WHERE label.id = edge.object)"
         )
-        return (row[0] for row in found)
+        return (row[0] for row in rows)
 
     def _note(self, progress: Mapping[str, str]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO progress VALUES (?, ?)", progress.items())
@@ -120,8 +120,8 @@ class Graph:
         low, high = self._db.execute("SELECT min(id), max(id) FROM entity").fetchone()
         if low is None:
             return None
-        wanted = low + int(place * (high - low + 1))
-        row = self._db.execute("SELECT id FROM entity WHERE id >= ? ORDER BY id LIMIT 1", (wanted,)).fetchone()
+        least = low + int(place * (high - low + 1))
+        row = self._db.execute("SELECT id FROM entity WHERE id >= ? ORDER BY id LIMIT 1", (least,)).fetchone()
         return int(row[0]) if row else int(high)
 
     def label(self, number: int) -> str:
@@ -155,35 +155,35 @@ class Graph:
 
     def with_edge(self, prop: int, item: int, limit: int) -> set[int]:
         """Entities with a statement, at most `limit`."""
-        found = self._db.execute(
+        rows = self._db.execute(
             "SELECT subject FROM edge WHERE property = ? AND object = ? LIMIT ?", (prop, item, limit)
         )
-        return {row[0] for row in found}
+        return {row[0] for row in rows}
 
     def with_number(self, prop: int, value: float, limit: int) -> set[int]:
-        found = self._db.execute(
+        rows = self._db.execute(
             "SELECT subject FROM number WHERE property = ? AND value = ? LIMIT ?", (prop, value, limit)
         )
-        return {row[0] for row in found}
+        return {row[0] for row in rows}
 
     def with_chain(self, first: int, second: int, item: int, limit: int) -> set[int]:
         """Entities whose `first` is something whose `second` is the item."""
-        found = self._db.execute(
+        rows = self._db.execute(
             "SELECT DISTINCT a.subject FROM edge b JOIN edge a ON a.property = ? AND a.object = b.subject "
             "WHERE b.property = ? AND b.object = ? LIMIT ?",
             (first, second, item, limit),
         )
-        return {row[0] for row in found}
+        return {row[0] for row in rows}
 
     def of_type(self, kind: int, entities: Iterable[int], limit: int | None = None) -> set[int]:
         """Those of the entities that are an instance of a class; the search ends at `limit` of them."""
-        found: set[int] = set()
+        numbers: set[int] = set()
         for number in entities:
             if self._db.execute(_HAS_TYPE, (number, kind)).fetchone() is not None:
-                found.add(number)
-                if len(found) == limit:
+                numbers.add(number)
+                if len(numbers) == limit:
                     break
-        return found
+        return numbers
 
     def without(self, prop: int, entities: Sequence[int]) -> set[int]:
         """Those of the entities of which nothing is stated with the property."""

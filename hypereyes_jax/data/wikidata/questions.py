@@ -62,32 +62,34 @@ def said(graph: Graph, constraint: Constraint) -> str:
     return f"has, as its {graph.property_label(first)}, one whose {second} is {name}"
 
 
-def template_text(graph: Graph, found: Found) -> str:
+def template_text(graph: Graph, walk: Found) -> str:
     """The question in plain words."""
-    predicates = [said(graph, constraint) for constraint in found.constraints]
-    joined = "; ".join(predicates[:-1]) + f"; and {predicates[-1]}" if len(predicates) > 2 else " and ".join(predicates)
-    kind = graph.label(found.kind)
-    if len(found.answers) == 1:
-        return f"Which {kind} {joined}?"
-    return f"Which are the {len(found.answers)} of the kind {kind} of which each {joined}?"
+    predicates = [said(graph, constraint) for constraint in walk.constraints]
+    condition = (
+        "; ".join(predicates[:-1]) + f"; and {predicates[-1]}" if len(predicates) > 2 else " and ".join(predicates)
+    )
+    kind = graph.label(walk.kind)
+    if len(walk.answers) == 1:
+        return f"Which {kind} {condition}?"
+    return f"Which are the {len(walk.answers)} of the kind {kind} of which each {condition}?"
 
 
-def tells(graph: Graph, found: Found, text: str) -> bool:
+def tells(graph: Graph, walk: Found, text: str) -> bool:
     """Whether a question names an answer."""
     words = f" {normalise(text)} "
-    names = [name for number in found.answers for name in (graph.label(number), *graph.aliases(number))]
+    names = [name for number in walk.answers for name in (graph.label(number), *graph.aliases(number))]
     return any(f" {normalise(name)} " in words for name in names if normalise(name))
 
 
-def to_question(graph: Graph, found: Found, text: str, question_id: str, writer: str) -> Question:
+def to_question(graph: Graph, walk: Found, text: str, question_id: str, writer: str) -> Question:
     """The question with its accepted answers, and in `meta` the constraints, the difficulty and what is not certain."""
-    names = [graph.label(number) for number in found.answers]
-    aliases = graph.aliases(found.answers[0]) if len(names) == 1 else ()
+    names = [graph.label(number) for number in walk.answers]
+    aliases = graph.aliases(walk.answers[0]) if len(names) == 1 else ()
     meta = {
         "source": "Wikidata (CC0)",
         "writer": writer,
-        "entities": [f"Q{number}" for number in found.answers],
-        "class": f"Q{found.kind}",
+        "entities": [f"Q{number}" for number in walk.answers],
+        "class": f"Q{walk.kind}",
         "constraints": [
             {
                 "path": [f"P{prop}" for prop in constraint.path],
@@ -96,12 +98,12 @@ def to_question(graph: Graph, found: Found, text: str, question_id: str, writer:
                 "says": said(graph, constraint),
                 "entities": size,
             }
-            for constraint, size in zip(found.constraints, found.sizes, strict=True)
+            for constraint, size in zip(walk.constraints, walk.sizes, strict=True)
         ],
-        "hops": found.hops,
-        "rarity": round(found.rarity, 3),
+        "hops": walk.hops,
+        "rarity": round(walk.rarity, 3),
         # The graph is not complete: so many others would fit if statements that it lacks were there.
-        "open_rivals": len(found.open_rivals),
+        "open_rivals": len(walk.open_rivals),
     }
     return Question(question_id, text, (), (", ".join(names), *aliases), "constraints", meta)
 
@@ -136,37 +138,37 @@ async def make_questions(
       ChatError: the model can't be asked.
       SearchError: the search service can't be asked.
     """
-    made: list[Question] = []
-    seen = set(taken)
+    questions: list[Question] = []
+    earlier_answers = set(taken)
     why: Counter[str] = Counter() if dropped is None else dropped
     for _ in range(20 * count + 50):
-        if len(made) == count:
-            return made
-        found = find(graph, rng, config)
-        if found is None:
+        if len(questions) == count:
+            return questions
+        walk = find(graph, rng, config)
+        if walk is None:
             break
-        answer = ", ".join(graph.label(number) for number in found.answers)
-        text: str | None = template_text(graph, found)
-        if answer in seen or tells(graph, found, str(text)):
-            why["answer asked for before" if answer in seen else "names its answer"] += 1
+        answer = ", ".join(graph.label(number) for number in walk.answers)
+        text: str | None = template_text(graph, walk)
+        if answer in earlier_answers or tells(graph, walk, str(text)):
+            why["answer asked for before" if answer in earlier_answers else "names its answer"] += 1
             continue
         if rivals is not None:
-            asked = found.open_rivals[: rivals.most]
-            if await rivals_by_search(rivals.backend, graph, found, asked):
+            entities = walk.open_rivals[: rivals.most]
+            if await rivals_by_search(rivals.backend, graph, walk, entities):
                 why["a rival fits by search"] += 1
                 continue
         if client is not None:
-            text = await word_question(client, graph, found)
+            text = await word_question(client, graph, walk)
         if text is None:
             why["wording"] += 1
             continue
-        seen.add(answer)
+        earlier_answers.add(answer)
         writer = "template" if client is None else client.endpoint.model
-        made.append(to_question(graph, found, text, f"{prefix}-{len(made)}", writer))
-    if len(made) == count:
-        return made
+        questions.append(to_question(graph, walk, text, f"{prefix}-{len(questions)}", writer))
+    if len(questions) == count:
+        return questions
     raise UserError(
-        f"the graph gave {len(made)} of {count} questions. Read more of the dump, or widen the rules (more "
+        f"the graph gave {len(questions)} of {count} questions. Read more of the dump, or widen the rules (more "
         "constraints, several answers)."
     )
 
@@ -190,23 +192,23 @@ Reply with one JSON object and nothing else: {{"same": true or false}}
 {data}"""
 
 
-async def word_question(client: ChatClient, graph: Graph, found: Found) -> str | None:
+async def word_question(client: ChatClient, graph: Graph, walk: Found) -> str | None:
     """The question in a chat model's words; None if it names the answer or says something else.
 
     Raises ChatError for an endpoint that fails.
     """
-    conditions = [said(graph, constraint) for constraint in found.constraints]
-    data = {"asked for": graph.label(found.kind), "number": len(found.answers), "conditions": conditions}
-    written = await _asked(client, _WORD, data)
-    text = written.get("question")
-    if not isinstance(text, str) or not 10 <= len(text.strip()) <= _LONGEST or tells(graph, found, text):
+    conditions = [said(graph, constraint) for constraint in walk.constraints]
+    data = {"asked for": graph.label(walk.kind), "number": len(walk.answers), "conditions": conditions}
+    reply = await _asked(client, _WORD, data)
+    text = reply.get("question")
+    if not isinstance(text, str) or not 10 <= len(text.strip()) <= _LONGEST or tells(graph, walk, text):
         return None
-    checked = await _asked(client, _CHECK, {"question": plain(text, _LONGEST), "conditions": conditions})
-    return plain(text, _LONGEST) if checked.get("same") is True else None
+    verdict = await _asked(client, _CHECK, {"question": plain(text, _LONGEST), "conditions": conditions})
+    return plain(text, _LONGEST) if verdict.get("same") is True else None
 
 
 async def rivals_by_search(
-    backend: SearchBackend, graph: Graph, found: Found, rivals: Sequence[int], k: int = 3
+    backend: SearchBackend, graph: Graph, walk: Found, rivals: Sequence[int], k: int = 3
 ) -> list[int]:
     """Those of some entities that a search says meet what the graph does not state of them: the question is not unique.
 
@@ -216,13 +218,13 @@ async def rivals_by_search(
     confirmed = []
     for number in rivals:
         name = graph.label(number)
-        open_ones = [c for c in found.constraints if graph.without(c.path[0], [number])]
+        open_ones = [c for c in walk.constraints if graph.without(c.path[0], [number])]
         lines = []
         for constraint in open_ones:
-            wanted = graph.label(constraint.item) if constraint.item is not None else f"{constraint.value:.0f}"
-            hits = await backend.text_search(f"{name} {graph.property_label(constraint.path[0])} {wanted}", k)
+            target = graph.label(constraint.item) if constraint.item is not None else f"{constraint.value:.0f}"
+            hits = await backend.text_search(f"{name} {graph.property_label(constraint.path[0])} {target}", k)
             pages = [f" {normalise(f'{hit.title} {hit.content}')} " for hit in hits]
-            lines.append(any(f" {normalise(name)} " in page and f" {normalise(wanted)} " in page for page in pages))
+            lines.append(any(f" {normalise(name)} " in page and f" {normalise(target)} " in page for page in pages))
         if open_ones and all(lines):
             confirmed.append(number)
     return confirmed

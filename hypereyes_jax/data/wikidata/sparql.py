@@ -37,14 +37,16 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         rows = value["results"]["bindings"]
-        known = set(value["head"]["vars"])
+        variables = set(value["head"]["vars"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a table of SPARQL results in JSON ({error!r}). Save a SELECT query's."
         ) from None
-    missing = [names[name] for name in ("s", "p", "o") if names[name] not in known]
+    missing = [names[name] for name in ("s", "p", "o") if names[name] not in variables]
     if missing or not isinstance(rows, list):
-        raise UserError(f"{path} has no variable {', '.join(missing)}; it has {', '.join(sorted(map(str, known)))}.")
+        raise UserError(
+            f"{path} has no variable {', '.join(missing)}; it has {', '.join(sorted(map(str, variables)))}."
+        )
     items: dict[int, dict[str, Any]] = {}
     properties: dict[int, str] = {}
     labels: dict[int, str] = {}
@@ -69,13 +71,13 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
                 labels[target] = name
         elif amount is not None:
             item["values"].append((prop, amount))
-    found = [Entity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
+    entities = [Entity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
     for number, item in items.items():
         if item["label"]:
             parts = (tuple(dict.fromkeys(item[name])) for name in ("aliases", "edges", "values"))
             aliases, edges, values = parts
-            found.append(Entity(number, False, item["label"], "", aliases, 0, edges, values))
-    graph.add(found, {f"sparql {path.name}": "done"})
+            entities.append(Entity(number, False, item["label"], "", aliases, 0, edges, values))
+    graph.add(entities, {f"sparql {path.name}": "done"})
     graph.add_labels((Named(number, text, "") for number, text in labels.items()), {})
     graph.finish()
     return graph.counts()

@@ -47,11 +47,11 @@ def read_entity(value: Any, language: str) -> Entity | None:
     edges: list[tuple[int, int]] = []
     values: list[tuple[int, float]] = []
     for prop, statement in _truthy(value.get("claims")):
-        found = _value(statement)
-        if isinstance(found, int):
-            edges.append((prop, found))
-        elif found is not None:
-            values.append((prop, found))
+        content = _value(statement)
+        if isinstance(content, int):
+            edges.append((prop, content))
+        elif content is not None:
+            values.append((prop, content))
     sitelinks = value.get("sitelinks")
     return Entity(
         number,
@@ -118,8 +118,8 @@ def _value(statement: Mapping[str, Any]) -> int | float | None:
 
 
 def _text(texts: Any, language: str) -> str:
-    found = texts.get(language) if isinstance(texts, dict) else None
-    value = found.get("value") if isinstance(found, dict) else None
+    entry = texts.get(language) if isinstance(texts, dict) else None
+    value = entry.get("value") if isinstance(entry, dict) else None
     return value.strip()[:_LONGEST] if isinstance(value, str) else ""
 
 

@@ -84,9 +84,9 @@ def find(graph: Graph, rng: np.random.Generator, config: WalkConfig) -> Found | 
         if not candidates:
             continue
         answer = candidates[int(rng.integers(len(candidates)))]
-        found = _single_out(graph, rng, answer, config)
-        if found is not None and not (config.closed and found.open_rivals):
-            return found
+        walk = _single_out(graph, rng, answer, config)
+        if walk is not None and not (config.closed and walk.open_rivals):
+            return walk
     return None
 
 
@@ -102,24 +102,24 @@ def matching(graph: Graph, constraint: Constraint, limit: int) -> set[int]:
 def _walk(graph: Graph, rng: np.random.Generator, hops: int) -> list[int]:
     """Kept entities that a random walk comes by, with its start, which have a class."""
     place = graph.entity_at(float(rng.random()))
-    seen: list[int] = []
+    places: list[int] = []
     for _ in range(hops + 1):
         if place is None:
             break
-        if place not in seen and graph.types(place):
-            seen.append(place)
+        if place not in places and graph.types(place):
+            places.append(place)
         onward = [item for prop, item in graph.edges(place) if prop != TYPE]
         back = [subject for prop, subject in graph.pointing(place, _FAN) if prop != TYPE]
         options = [*onward, *back]
         place = options[int(rng.integers(len(options)))] if options else None
-    return seen
+    return places
 
 
 def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: WalkConfig) -> Found | None:
     kind = _pick(graph.types(answer), rng)
     if kind is None or not graph.label(kind) or not graph.label(answer):
         return None
-    chosen: list[Constraint] = []
+    constraints: list[Constraint] = []
     sets: list[set[int]] = []
     common: set[int] = set()
     names: set[int] = set()
@@ -127,25 +127,25 @@ def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: Wal
         fitting = matching(graph, constraint, config.largest_set + 1)
         if not 1 < len(fitting) <= config.largest_set:
             continue  # alone it names the answer, or it says too little
-        left = common & fitting if chosen else fitting
-        if chosen and len(left) == len(common):
+        narrowed = common & fitting if constraints else fitting
+        if constraints and len(narrowed) == len(common):
             continue
-        chosen.append(constraint)
+        constraints.append(constraint)
         sets.append(fitting)
-        common = left
+        common = narrowed
         names = graph.of_type(kind, common)
-        if len(names) <= config.answers and len(chosen) >= config.min_constraints:
+        if len(names) <= config.answers and len(constraints) >= config.min_constraints:
             break
-        if len(chosen) == config.max_constraints:
+        if len(constraints) == config.max_constraints:
             break
-    if not names or len(names) > config.answers or len(chosen) < config.min_constraints:
+    if not names or len(names) > config.answers or len(constraints) < config.min_constraints:
         return None
-    for left_out in range(len(chosen)):
+    for left_out in range(len(constraints)):
         rest = set.intersection(*(fitting for place, fitting in enumerate(sets) if place != left_out))
         if len(graph.of_type(kind, rest, config.answers + 1)) <= config.answers:
             return None  # one of the constraints is not needed
-    rivals = graph.of_type(kind, _open_rivals(graph, chosen, sets)) - names
-    return Found(tuple(sorted(names)), kind, tuple(chosen), tuple(map(len, sets)), tuple(sorted(rivals)))
+    rivals = graph.of_type(kind, _open_rivals(graph, constraints, sets)) - names
+    return Found(tuple(sorted(names)), kind, tuple(constraints), tuple(map(len, sets)), tuple(sorted(rivals)))
 
 
 def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_share: float) -> list[Constraint]:
@@ -154,10 +154,10 @@ def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_shar
     years = [Constraint((prop,), None, value) for prop, value in graph.numbers(answer) if prop in _YEARS]
     mixed = [*direct, *years]
     options: list[Constraint] = []
-    used: set[int] = set()
+    properties: set[int] = set()
     for place in rng.permutation(len(mixed)):
         constraint = mixed[int(place)]
-        if constraint.path[0] in used:
+        if constraint.path[0] in properties:
             continue
         if constraint.item is not None and rng.random() < chain_share:
             further = [(prop, item) for prop, item in graph.edges(constraint.item) if graph.label(item)]
@@ -168,7 +168,7 @@ def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_shar
             continue
         if constraint.item is not None and not graph.label(constraint.item):
             continue
-        used.add(constraint.path[0])
+        properties.add(constraint.path[0])
         options.append(constraint)
     return options
 
