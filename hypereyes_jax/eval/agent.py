@@ -183,11 +183,11 @@ def _pixels(checkpoint: str | os.PathLike) -> tuple[int, int]:
     if not directory.exists(name):
         return MIN_PIXELS, MAX_PIXELS
     try:
-        said = json.loads(directory.read_bytes(name).decode("utf-8"))
-        size = said.get("size") or {}
+        fields = json.loads(directory.read_bytes(name).decode("utf-8"))
+        size = fields.get("size") or {}
         areas = (
-            said.get("min_pixels") or size.get("shortest_edge") or MIN_PIXELS,
-            said.get("max_pixels") or size.get("longest_edge") or MAX_PIXELS,
+            fields.get("min_pixels") or size.get("shortest_edge") or MIN_PIXELS,
+            fields.get("max_pixels") or size.get("longest_edge") or MAX_PIXELS,
         )
         if not all(type(area) is int and area > 0 for area in areas) or areas[0] > areas[1]:
             raise ValueError(f"it gives areas of {areas[0]!r} to {areas[1]!r} pixels")

@@ -57,10 +57,10 @@ async def evaluate(
     start = time.perf_counter()
     trajectories = await run(questions)
     wall_seconds = time.perf_counter() - start
-    question_ids, answered = [q.id for q in questions], [t.result.question.id for t in trajectories]
-    if question_ids != answered:
+    question_ids, result_ids = [q.id for q in questions], [t.result.question.id for t in trajectories]
+    if question_ids != result_ids:
         raise ValueError(
-            f"the runner must return a trajectory a question, in order: {len(question_ids)} in, {len(answered)} out"
+            f"the runner must return a trajectory a question, in order: {len(question_ids)} in, {len(result_ids)} out"
         )
     gate = asyncio.Semaphore(judge_concurrency)
 

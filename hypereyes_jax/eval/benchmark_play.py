@@ -60,18 +60,18 @@ def prepare_benchmark(
     """The questions to ask. Raises UserError for a benchmark, folder or subset that there is none of."""
     options = options or ReadOptions()
     if name == IMEB_MINI and data is None:
-        made = [synth.question for synth in imeb_mini()]
-        wanted = None if subset is None else set(read_subset(subset))
-        if wanted is not None and (unknown := sorted(wanted - {question.id for question in made})):
+        questions = [synth.question for synth in imeb_mini()]
+        ids = None if subset is None else set(read_subset(subset))
+        if ids is not None and (unknown := sorted(ids - {question.id for question in questions})):
             raise UserError(f"{subset} names ids that IMEB-mini does not have: {', '.join(unknown[:5])}.")
-        chosen = [question for question in made if wanted is None or question.id in wanted]
-        return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in chosen), chosen, False)
+        selection = [question for question in questions if ids is None or question.id in ids]
+        return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in selection), selection, False)
     if data is None:
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
     own = data / name  # a folder with a folder for each benchmark
     folder = own if own.is_dir() else data
-    opened = open_benchmark("imeb" if name == IMEB_MINI else name, folder, subset=subset, options=options)
-    return OpenBenchmark(name, opened.spec, opened.ids, opened, options.choices)
+    benchmark = open_benchmark("imeb" if name == IMEB_MINI else name, folder, subset=subset, options=options)
+    return OpenBenchmark(name, benchmark.spec, benchmark.ids, benchmark, options.choices)
 
 
 def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
@@ -82,7 +82,7 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
     Raises UserError for a source that can't be read, and for a bad row if the options refuse such rows.
     """
     questions = open_questions(source, options=options)
-    kept = []
+    numbers = []
     for number in range(len(questions)):
         try:
             questions[number]
@@ -92,13 +92,13 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
                 raise
             questions.report.add_bad(error)
             continue
-        kept.append(number)
+        numbers.append(number)
     if questions.report.bad:
         print(questions.report.bad_in_words())
-    if not kept:
+    if not numbers:
         questions.close()
         raise UserError(f"no question of {source} can be asked. {next(iter(questions.report.first_bad.values()))}")
-    usable = questions.select(kept)
+    usable = questions.select(numbers)
     return OpenBenchmark("questions", _QUESTIONS, usable.ids, usable, False)
 
 
@@ -171,18 +171,18 @@ def write_tables(directory: RunDirectory) -> list[Path]:
     """The run's models beside the paper's rows, as benchmarks.html, .csv and .tex."""
     rows = [own_row(name, summaries, str(directory.path)) for name, summaries in read_summaries(directory).items()]
     rows += paper_rows()
-    written = []
+    paths = []
     for suffix, render in (("html", to_html), ("csv", to_csv), ("tex", to_latex)):
         path = directory.file(f"benchmarks.{suffix}")
         write_atomic(path, render(rows))
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]:
     """What `play_benchmark` filed, by model. Raises UserError for a damaged file."""
     path = directory.file(SUMMARIES)
-    saved: Any = read_json(path) if path.exists() else {}
+    summaries: Any = read_json(path) if path.exists() else {}
     needed = {field.name for field in fields(BenchmarkSummary) if field.default is MISSING}
     names = {field.name for field in fields(BenchmarkSummary)}
     try:
@@ -191,7 +191,7 @@ def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]
                 BenchmarkSummary(**{key: row[key] for key in names if key in needed or key in row})
                 for row in rows.values()
             ]
-            for model, rows in saved.items()
+            for model, rows in summaries.items()
         }
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Remove it and run the same command again.") from None
@@ -199,8 +199,8 @@ def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]
 
 def _file_summary(directory: RunDirectory, name: str, summary: BenchmarkSummary) -> None:
     path = directory.file(SUMMARIES)
-    saved: Any = read_json(path) if path.exists() else {}
-    if not isinstance(saved, Mapping):
+    summaries: Any = read_json(path) if path.exists() else {}
+    if not isinstance(summaries, Mapping):
         raise UserError(f"{path} is damaged: it must be an object. Remove it and run the same command again.")
-    mine = {**saved.get(name, {}), summary.benchmark: asdict(summary)}
-    write_json(path, {**saved, name: mine})
+    mine = {**summaries.get(name, {}), summary.benchmark: asdict(summary)}
+    write_json(path, {**summaries, name: mine})

@@ -190,13 +190,13 @@ async def evaluate_benchmark(
     """
     client = judge.client if isinstance(judge, LlmJudge) else None
     score_name, score = published_score(benchmark.spec, client, benchmark.choices)
-    done = read_results(results)
-    other = {row.judge for row in done.values()} - {judge.name}
+    results_by_id = read_results(results)
+    other = {row.judge for row in results_by_id.values()} - {judge.name}
     if other:
         raise UserError(
             f"{results} was judged by {min(other)}, now it is {judge.name}. Choose another --out or --name."
         )
-    open_places = [place for place, name in enumerate(benchmark.ids) if name not in done]
+    open_places = [place for place, name in enumerate(benchmark.ids) if name not in results_by_id]
     mend_last_line(results)  # of a kill
     if open_places:
         await _ask_first(published_judge(benchmark.spec, client, benchmark.choices))
@@ -213,7 +213,7 @@ async def evaluate_benchmark(
         now = spent()
         row, paid = replace(row, cost=now - paid), now
         _append(results, row)
-        done[row.id] = row
+        results_by_id[row.id] = row
         on_judged(judged)
 
     for start in range(0, len(open_places), part):
@@ -227,7 +227,7 @@ async def evaluate_benchmark(
             await run(batch, ended)
         finally:  # what was played is kept, also of a part that ends early
             await asyncio.gather(*ends)
-    results_in_order = [done[name] for name in benchmark.ids if name in done]
+    results_in_order = [results_by_id[name] for name in benchmark.ids if name in results_by_id]
     return summarise_results(benchmark.name, results_in_order, score_name, unscored, benchmark.samples)
 
 
@@ -235,13 +235,13 @@ def level_summaries(
     benchmark: OpenBenchmark, results: Mapping[str, QuestionResult], published_score: str
 ) -> list[BenchmarkSummary]:
     """A summary of each level of a benchmark that has several, under BENCHMARK-LEVEL; none for other benchmarks."""
-    found = []
+    summaries = []
     for level in benchmark.spec.levels:
         rows = [results[name] for name in benchmark.ids if f"-{level}" in name and name in results]
         if rows:
             name = f"{benchmark.name}-{level}"
-            found.append(summarise_results(name, rows, published_score, samples=benchmark.samples))
-    return found
+            summaries.append(summarise_results(name, rows, published_score, samples=benchmark.samples))
+    return summaries
 
 
 def summarise_results(
@@ -290,7 +290,7 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
     """Results by id; a last line that was cut off by a kill is left out. Raises UserError for any other damage."""
     if not path.exists():
         return {}
-    found: dict[str, QuestionResult] = {}
+    rows: dict[str, QuestionResult] = {}
     refuse_irregular(path)
     text = path.read_text(encoding="utf-8", errors="replace")
     whole, _, _ = text.rpartition("\n")
@@ -301,8 +301,8 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
             raise UserError(
                 f"{path}, line {number} is not a result ({error}). Remove the line, and it is asked again."
             ) from None
-        found[row.id] = row
-    return found
+        rows[row.id] = row
+    return rows
 
 
 def _read(value: Any) -> QuestionResult:

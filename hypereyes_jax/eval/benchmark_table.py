@@ -77,8 +77,8 @@ def paper_source() -> str:
 def terminal_table(rows: Sequence[Row]) -> Table:
     """Accuracy and turns on the benchmarks that our rows have (or all); rows of the paper carry a dagger."""
     ours = {name for row in rows if row.source != PAPER for name in row.cells}
-    shown = ours | {"imeb"} if "imeb-mini" in ours else ours
-    names = [name for name in _benchmarks(rows) if not shown or name in shown]
+    columns = ours | {"imeb"} if "imeb-mini" in ours else ours
+    names = [name for name in _benchmarks(rows) if not columns or name in columns]
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
     for name in names:
@@ -131,8 +131,8 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         for name, cell in row.cells.items():
             values = (getattr(cell, measure) for measure in _MEASURES)
-            written = ("" if value is None else f"{value:.6g}" for value in values)
-            writer.writerow((_harmless(row.model), row.group, row.source, name, *written))
+            cells = ("" if value is None else f"{value:.6g}" for value in values)
+            writer.writerow((_harmless(row.model), row.group, row.source, name, *cells))
     return out.getvalue()
 
 

@@ -59,13 +59,13 @@ def question_record(question: Question) -> TrajectoryRecord:
 def example_record(example: Example) -> TrajectoryRecord:
     """A demonstration as the trajectory that it shows."""
     prompt, *observations = example.observations
-    parsed = [parse_turn(turn) for turn in example.turns]
-    shown = [_text(parts) for parts in observations] + [""]
+    parses = [parse_turn(turn) for turn in example.turns]
+    texts = [_text(parts) for parts in observations] + [""]
     turns = tuple(
-        TurnRecord(text, turn.reason, _invocations(turn), turn.is_round, observation=seen)
-        for text, turn, seen in zip(example.turns, parsed, shown, strict=True)
+        TurnRecord(text, turn.reason, _invocations(turn), turn.is_round, observation=observation)
+        for text, turn, observation in zip(example.turns, parses, texts, strict=True)
     )
-    last = parsed[-1].action
+    last = parses[-1].action
     answer = last.text if isinstance(last, Answer) else None
     return TrajectoryRecord(
         stage="data",

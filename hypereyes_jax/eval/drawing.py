@@ -24,8 +24,8 @@ def draw_boxes(image: Image.Image, turns: Sequence[TurnRecord], image_id: str = 
         x1, x2 = sorted(min(max(x, 0.0), 1.0) * (canvas.width - 1) for x in invocation.box[0::2])
         y1, y2 = sorted(min(max(y, 0.0), 1.0) * (canvas.height - 1) for y in invocation.box[1::2])
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=3)
-        found = invocation.hits[0].title[:40] if invocation.hits else invocation.error[:40] or "nothing"
-        label = f"{invocation.crop_id} {found}"
+        title = invocation.hits[0].title[:40] if invocation.hits else invocation.error[:40] or "nothing"
+        label = f"{invocation.crop_id} {title}"
         left, top, right, bottom = draw.textbbox((x1 + 4, y1 + 4), label, font=font)
         draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=colour)
         draw.text((x1 + 4, y1 + 4), label, fill="white", font=font)

@@ -45,8 +45,8 @@ def write_funnel_page(path: Path, funnel: Funnel, questions: Sequence[Question])
 def _table(stages: Sequence[FunnelStage], first: int) -> str:
     rows = []
     for stage in stages:
-        left, gone = (round(_WIDTH * n / max(first, 1)) for n in (stage.left, stage.dropped.total()))
-        bars = f'<span class="bar" style="width:{left}px"></span><span class="bar gone" style="width:{gone}px"></span>'
+        width, lost = (round(_WIDTH * n / max(first, 1)) for n in (stage.left, stage.dropped.total()))
+        bars = f'<span class="bar" style="width:{width}px"></span><span class="bar gone" style="width:{lost}px"></span>'
         why = ", ".join(f"{escape(reason)} {count}" for reason, count in stage.dropped.most_common())
         cells = f"<td>{stage.entered}</td><td>{stage.left}</td><td style='text-align:left'>{bars}<br>{why}</td>"
         rows.append(f"<tr><td>{escape(stage.name)}</td>{cells}</tr>")
@@ -54,8 +54,8 @@ def _table(stages: Sequence[FunnelStage], first: int) -> str:
 
 
 def _pools(stage: FunnelStage) -> str:
-    told = ", ".join(f"{escape(name)} {count}" for name, count in sorted(stage.by_pool.items()))
-    return f"<p>{stage.entered} in ({told}), {stage.left} out.</p>"
+    counts = ", ".join(f"{escape(name)} {count}" for name, count in sorted(stage.by_pool.items()))
+    return f"<p>{stage.entered} in ({counts}), {stage.left} out.</p>"
 
 
 def _example(question: Question) -> str:

@@ -113,10 +113,10 @@ class StageSummary:
 
 def summarise(judged: Sequence[Judged], wall_seconds: float = 0.0) -> StageSummary:
     """Means, interval, CAS and failure kinds of judged trajectories."""
-    scored = [j for j in judged if j.correct is not None]
-    n = len(scored)
-    right = sum(bool(j.correct) for j in scored)
-    results = [j.trajectory.result for j in scored]
+    verdicts = [j for j in judged if j.correct is not None]
+    n = len(verdicts)
+    right = sum(bool(j.correct) for j in verdicts)
+    results = [j.trajectory.result for j in verdicts]
 
     def mean(values: Sequence[float]) -> float:
         return fmean(values) if values else 0.0
@@ -124,7 +124,7 @@ def summarise(judged: Sequence[Judged], wall_seconds: float = 0.0) -> StageSumma
     accuracy = right / n if n else 0.0
     low, high = wilson_interval(right, n)
     rounds = mean([r.rounds for r in results])
-    kilo_tokens = mean([j.tokens / 1000 for j in scored])
+    kilo_tokens = mean([j.tokens / 1000 for j in verdicts])
     turns = [turn for r in results for turn in r.turns]
     return StageSummary(
         n=n,
@@ -134,14 +134,14 @@ def summarise(judged: Sequence[Judged], wall_seconds: float = 0.0) -> StageSumma
         rounds=rounds,
         invocations=mean([r.invocations for r in results]),
         kilo_tokens=kilo_tokens,
-        kilo_tokens_sampled=mean([j.trajectory.sampled_tokens / 1000 for j in scored]),
+        kilo_tokens_sampled=mean([j.trajectory.sampled_tokens / 1000 for j in verdicts]),
         cas=cost_aware_score(accuracy, kilo_tokens, rounds),
-        seconds=mean([j.trajectory.seconds for j in scored]),
+        seconds=mean([j.trajectory.seconds for j in verdicts]),
         wall_seconds=wall_seconds,
         masked_infrastructure=sum(j.masked == "infrastructure" for j in judged),
         masked_judge=sum(j.masked == "judge" for j in judged),
-        stops=_count(j.trajectory.result.stop for j in scored),
-        wrong_by_stop=_count(j.trajectory.result.stop for j in scored if not j.correct),
+        stops=_count(j.trajectory.result.stop for j in verdicts),
+        wrong_by_stop=_count(j.trajectory.result.stop for j in verdicts if not j.correct),
         malformed_calls=sum(bool(turn.malformed) for turn in turns),
         failed_searches=sum(bool(call.error) for turn in turns for call in turn.invocations),
         rounds_histogram={str(k): v for k, v in sorted(Counter(r.rounds for r in results).items())},

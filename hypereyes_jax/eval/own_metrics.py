@@ -25,13 +25,13 @@ class OwnMetrics:
 
     def of(self, result: EpisodeResult, correct: bool | None) -> dict[str, float]:
         """`metric_NAME` by metric. Raises ValueError for what is no finite number, naming the metric."""
-        told = {}
-        for loaded in self.parts:
-            value = float(loaded.value(result, correct))
+        figures = {}
+        for metric in self.parts:
+            value = float(metric.value(result, correct))
             if not math.isfinite(value):
-                raise ValueError(f"the metric {loaded.name} gave {value}, which is no finite number")
-            told[f"metric_{loaded.label}"] = value
-        return told
+                raise ValueError(f"the metric {metric.name} gave {value}, which is no finite number")
+            figures[f"metric_{metric.label}"] = value
+        return figures
 
     def means(self, judged: Sequence[tuple[EpisodeResult, bool | None]]) -> dict[str, float]:
         """The mean of each metric over episodes; nothing without an episode."""
@@ -39,7 +39,7 @@ class OwnMetrics:
         return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
 
     def record(self) -> list[dict[str, Any]]:
-        return [loaded.record() for loaded in self.parts]
+        return [metric.record() for metric in self.parts]
 
 
 def load_metrics(own: Sequence[str | Metric]) -> OwnMetrics:

@@ -82,20 +82,20 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], lis
         for name, value in row.items():
             if "/" in name and isinstance(value, (int, float)):
                 series[name].append((row["step"], value))
-    shown, taken = [], set[str]()
+    panels, used_names = [], set[str]()
     for panel in (*PANELS, *_budget_panels(sorted(series))):
-        found = [name for name in panel.series if name in series]
-        taken.update(found)
-        if found:
-            lines = [{"label": panel.series[name], "points": series[name]} for name in found]
-            shown.append(
+        names = [name for name in panel.series if name in series]
+        used_names.update(names)
+        if names:
+            lines = [{"label": panel.series[name], "points": series[name]} for name in names]
+            panels.append(
                 {"title": panel.title, "note": panel.note, "unit": panel.unit, "stacked": panel.stacked, "lines": lines}
             )
     further = [
         {"title": name, "note": "", "unit": "", "stacked": False, "lines": [{"label": name, "points": series[name]}]}
-        for name in sorted(series.keys() - taken)
+        for name in sorted(series.keys() - used_names)
     ]
-    return shown, further
+    return panels, further
 
 
 def _budget_panels(names: Sequence[str]) -> list[Panel]:

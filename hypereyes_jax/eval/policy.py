@@ -66,12 +66,12 @@ def load_policy(
         return Policy(Engines.on_one_device(config, params, settings), chat)
     config = read_model_config(open_directory(locate(checkpoint)))[1]
     devices = jax.devices()
-    laid = make_mesh(read_mesh(mesh, config, len(devices)), devices)
-    config, params, chat = load_model(checkpoint, dtype, laid)
-    copies = ReplicaWeights(config, laid, dtype, replica_devices)
-    placed = list(zip(copies(params), copies.meshes, strict=True))
+    sampler_mesh = make_mesh(read_mesh(mesh, config, len(devices)), devices)
+    config, params, chat = load_model(checkpoint, dtype, sampler_mesh)
+    copies = ReplicaWeights(config, sampler_mesh, dtype, replica_devices)
+    weights = list(zip(copies(params), copies.meshes, strict=True))
     del params  # the engines have theirs
-    return Policy(Engines([Engine(config, own, settings, mesh=replica) for own, replica in placed]), chat)
+    return Policy(Engines([Engine(config, own, settings, mesh=replica) for own, replica in weights]), chat)
 
 
 def runner(
@@ -110,10 +110,12 @@ def runner(
 
         with CompileClock() as clock:
             async with policy.engines.running(timeline=timeline) as generator:
-                played = await run_episodes(
+                trajectories = await run_episodes(
                     generator, episodes, policy.chat, sampling, own, on_end=ended, timeline=timeline
                 )
-        compiling = [clock.seconds_between(ends[n] - each.seconds, ends[n]) for n, each in enumerate(played)]
-        return [replace(each, seconds=each.seconds - spent) for each, spent in zip(played, compiling, strict=True)]
+        compiling = [clock.seconds_between(ends[n] - each.seconds, ends[n]) for n, each in enumerate(trajectories)]
+        return [
+            replace(each, seconds=each.seconds - spent) for each, spent in zip(trajectories, compiling, strict=True)
+        ]
 
     return run

@@ -218,18 +218,18 @@ def _add_costs(report: Report, steps: Sequence[Mapping[str, Any]]) -> None:
             report.costs.append({**{k: row[k] for k in ("stage", "key", "split")}, **row["search"], **row["engine"]})
     searches = [f"rl/search_{name}" for name in ("searches", "cache_hits", "cost")]
     needed = [*(f"rl/engine_{kind}" for kind in ENGINE_KINDS), *searches]
-    trained = [row for row in steps if all(row.get(name) is not None for name in needed)]
-    if not trained:
+    rows = [row for row in steps if all(row.get(name) is not None for name in needed)]
+    if not rows:
         return
-    last = trained[-1]
+    last = rows[-1]
     names = ("searches", "cache_hits", "cost", "success_rate", "latency_p50", "latency_p90", "latency_p99")
     report.costs.append(
         {
             "stage": "RL",
             "key": "rl",
-            "split": f"{len(trained)} steps of training",
+            "split": f"{len(rows)} steps of training",
             **{name: last.get(f"rl/search_{name}") for name in names},
-            **{kind: fmean(row[f"rl/engine_{kind}"] for row in trained) for kind in ENGINE_KINDS},
+            **{kind: fmean(row[f"rl/engine_{kind}"] for row in rows) for kind in ENGINE_KINDS},
         }
     )
 

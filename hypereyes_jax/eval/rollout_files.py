@@ -49,12 +49,12 @@ def drop_rollouts(directory: Path, first_step: int) -> None:
 
 def rollout_steps(directory: Path) -> list[tuple[int, Path]]:
     """Steps whose rollouts are kept, oldest first, with their files."""
-    found = []
+    steps = []
     for path in (directory / ROLLOUTS).glob("step-*.jsonl.gz"):
         name = _NAME.fullmatch(path.name)
         if name is not None:
-            found.append((int(name[1]), path))
-    return sorted(found)
+            steps.append((int(name[1]), path))
+    return sorted(steps)
 
 
 def read_rollouts(path: Path) -> Iterator[TrajectoryRecord]:
@@ -63,10 +63,10 @@ def read_rollouts(path: Path) -> Iterator[TrajectoryRecord]:
     Raises:
       UserError: the file can't be read, is damaged, or unpacks to more than 256 MiB; names it.
     """
-    packed = read_file(path, _MOST_BYTES)
+    data = read_file(path, _MOST_BYTES)
     unpacker = zlib.decompressobj(wbits=31)  # gzip's
     try:
-        text = unpacker.decompress(packed, _MOST_BYTES)
+        text = unpacker.decompress(data, _MOST_BYTES)
     except zlib.error as error:
         raise UserError(f"{path} is damaged ({error}). Remove it.") from None
     if not unpacker.eof:
@@ -90,13 +90,13 @@ def sampled_steps(steps: Sequence[tuple[int, Path]], most: int) -> list[tuple[in
 
 
 def _thin_out(folder: Path, most_bytes: int) -> None:
-    kept = rollout_steps(folder.parent)
+    files = rollout_steps(folder.parent)
     with writing(folder):
-        sizes = {path: path.stat().st_size for _, path in kept}
+        sizes = {path: path.stat().st_size for _, path in files}
         total = sum(sizes.values())
-        while total > most_bytes and len(kept) > 2:
+        while total > most_bytes and len(files) > 2:
             # The one whose neighbours are closest is missed least; of several the oldest.
-            place = min(range(1, len(kept) - 1), key=lambda n: kept[n + 1][0] - kept[n - 1][0])
-            _, path = kept.pop(place)
+            place = min(range(1, len(files) - 1), key=lambda n: files[n + 1][0] - files[n - 1][0])
+            _, path = files.pop(place)
             path.unlink(missing_ok=True)
             total -= sizes[path]

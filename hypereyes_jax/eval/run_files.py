@@ -64,8 +64,8 @@ class RunConfig:
 def read_run_config(path: Path) -> RunConfig:
     """A run's `config.json`. Raises UserError if it can't be read or is another thing."""
     value = read_json_object(path)
-    known = {each.name for each in fields(RunConfig)}
-    return _checked(RunConfig, {name: each for name, each in value.items() if name in known}, path)
+    names = {each.name for each in fields(RunConfig)}
+    return _checked(RunConfig, {name: each for name, each in value.items() if name in names}, path)
 
 
 def read_stages(path: Path) -> dict[str, dict[str, dict[str, Any]]]:

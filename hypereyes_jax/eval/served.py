@@ -54,10 +54,10 @@ def served_runner(
         client = ChatClient(policy.endpoint)
 
         async def one(number: int, question: Question) -> Trajectory:
-            began, asked = time.perf_counter(), Episode(question, backend, episode)
+            began, own_episode = time.perf_counter(), Episode(question, backend, episode)
             try:
-                played = await play(
-                    asked,
+                conversation = await play(
+                    own_episode,
                     client,
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
@@ -66,13 +66,15 @@ def served_runner(
             except ChatError as error:
                 if error.fatal:
                     raise UserError(f"the model can't be asked: {error}") from error
-                asked.fail_infrastructure(str(error))
-                played = Played(asked.result(), 0, 0, 0)
+                own_episode.fail_infrastructure(str(error))
+                conversation = Played(own_episode.result(), 0, 0, 0)
             else:
-                _check_counted(played, policy.endpoint)
+                _check_counted(conversation, policy.endpoint)
             seconds = time.perf_counter() - began
-            read = max(0, played.conversation_tokens - played.completion_tokens)
-            trajectory = ServedTrajectory((), played.result, seconds, written=played.completion_tokens, read=read)
+            prompt_tokens = max(0, conversation.conversation_tokens - conversation.completion_tokens)
+            trajectory = ServedTrajectory(
+                (), conversation.result, seconds, written=conversation.completion_tokens, read=prompt_tokens
+            )
             if on_end is not None:
                 on_end(number, trajectory)
             return trajectory
@@ -81,8 +83,8 @@ def served_runner(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(number, question)) for number, question in enumerate(questions)]
         except BaseExceptionGroup as failures:
-            known = failures.subgroup(UserError)
-            raise (known.exceptions[0] if known is not None else failures) from None
+            user_errors = failures.subgroup(UserError)
+            raise (user_errors.exceptions[0] if user_errors is not None else failures) from None
         finally:
             await client.aclose()
         return [task.result() for task in tasks]
@@ -90,8 +92,8 @@ def served_runner(
     return run
 
 
-def _check_counted(played: Played, endpoint: ChatEndpoint) -> None:
-    if played.conversation_tokens <= 0:
+def _check_counted(conversation: Played, endpoint: ChatEndpoint) -> None:
+    if conversation.conversation_tokens <= 0:
         raise UserError(
             f"the server of {endpoint.model} tells no token counts (`usage`), without which there is no cost-aware "
             "score: turn them on there"

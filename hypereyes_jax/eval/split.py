@@ -50,7 +50,7 @@ async def evaluate_split(
                 policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline
             )
             visual = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
-            done = await evaluate(play, questions, judge, visual_tokens=visual)
+            evaluation = await evaluate(play, questions, judge, visual_tokens=visual)
     timeline.write(run.directory.file(f"timeline-{run.name}-{split}.json"))
     costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}
-    save_evaluation(run.directory, run.name, split, done, judge=judge.name, costs=costs)
+    save_evaluation(run.directory, run.name, split, evaluation, judge=judge.name, costs=costs)

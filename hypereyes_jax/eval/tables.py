@@ -50,18 +50,18 @@ def save_evaluation(
             f"{evaluation.summary.masked_judge} because the judge did). Nothing is filed: see to the services, then "
             "run the same command again."
         )
-    kept = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
-    write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), kept)
+    rows = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
+    write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), rows)
     metrics = run.file(METRICS)
-    saved: dict[str, Any] = read_json_object(metrics) if metrics.exists() else {}
-    if saved:
+    document: dict[str, Any] = read_json_object(metrics) if metrics.exists() else {}
+    if document:
         read_stages(metrics)  # a damaged one must not be added to
-    saved.setdefault("stages", {}).setdefault(stage, {})[split] = {
+    document.setdefault("stages", {}).setdefault(stage, {})[split] = {
         **evaluation.summary.to_json(),
         "judge": judge,
         **(costs or {}),
     }
-    write_json(metrics, saved)
+    write_json(metrics, document)
 
 
 def evaluated(run: RunDirectory, stage: str, split: str) -> bool:

@@ -46,16 +46,16 @@ def read_timeline(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no span that takes time. Remove it.")
     lanes: dict[str, list[list[Any]]] = {track: [] for track in sorted({s[2] for s in spans}, key=_order)}
     kinds: list[str] = []
-    drawn = 0
+    count_drawn = 0
     for start, length, track, name in spans:
         if name not in kinds:
             kinds.append(name)
         lane, kind, begin, end = lanes[track], kinds.index(name), start - zero, start + length - zero
         if lane and lane[-1][0] == kind and begin - lane[-1][2] < _JOIN * seconds:
             lane[-1][2] = round(end, 5)
-        elif drawn < _MAX_SPANS:
+        elif count_drawn < _MAX_SPANS:
             lane.append([kind, round(begin, 5), round(end, 5)])
-            drawn += 1
+            count_drawn += 1
         else:
             break
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
