@@ -101,9 +101,9 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     if not text.strip():
         raise UserError("nothing is asked: give the images, if any, and then the question in quotes.")
     # Before anything is paid for: the places of the results are free, and no input's.
-    drawn = _drawn_paths(config.out, len(sources))
+    paths = _drawn_paths(config.out, len(sources))
     inputs = [*sources, *([] if config.checkpoint is None else [config.checkpoint])]
-    check_outputs([config.out, *drawn], [Path(path) for path in inputs])
+    check_outputs([config.out, *paths], [Path(path) for path in inputs])
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
     images = []
@@ -117,18 +117,18 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     async with connected(config.search, keys) as (backend, metrics), _player(config, backend, console) as play:
         while text.strip():
             question = Question("ask", asked_after(earlier, text), tuple(images), ())
-            asked = await play(question)
-            _tell(config, asked, metrics.summary(), images, drawn, console)
-            earlier += [("user", text), ("assistant", asked.result.answer or "")]
+            outcome = await play(question)
+            _tell(config, outcome, metrics.summary(), images, paths, console)
+            earlier += [("user", text), ("assistant", outcome.result.answer or "")]
             text = await asyncio.to_thread(_next_question, console) if config.chat else ""
 
 
 def _drawn_paths(out: Path, images: int) -> list[Path]:
     """Where the boxes of each image are drawn: `ask.png`, `ask-1.png`, ... Raises UserError if that is `out` itself."""
-    drawn = [out.with_suffix(".png") if n == 0 else out.with_name(f"{out.stem}-{n}.png") for n in range(images)]
+    paths = [out.with_suffix(".png") if n == 0 else out.with_name(f"{out.stem}-{n}.png") for n in range(images)]
     if out.suffix == ".png":
         raise UserError(f"--out {out} is the trajectory file: end it in .jsonl, the boxes lie beside it as a PNG.")
-    return drawn
+    return paths
 
 
 def _next_question(console: Terminal) -> str:
@@ -139,10 +139,10 @@ def _next_question(console: Terminal) -> str:
 
 def _tell(
     config: AskConfig,
-    asked: Asked,
+    outcome: Asked,
     searches: dict[str, Any],
     images: Sequence[Image.Image],
-    drawn: Sequence[Path],
+    paths: Sequence[Path],
     console: Terminal,
 ) -> None:
     """Shows an answer and its cost, and keeps the trajectory and the drawn boxes."""
@@ -150,33 +150,34 @@ def _tell(
     from hypereyes_jax.eval.records import append_record, record_episode
 
     console.print()
-    if asked.result.answer is None:
+    if outcome.result.answer is None:
         console.print("no answer ", style="bold red", end="")
-        console.print(f"({asked.result.stop}) {asked.result.why}")
+        console.print(f"({outcome.result.stop}) {outcome.result.why}")
     else:
         console.print("answer: ", style="bold green", end="")
-        console.print(asked.result.answer)
-    tokens_cost = (asked.read * config.prompt_price + asked.written * config.completion_price) / 1e6
+        console.print(outcome.result.answer)
+    tokens_cost = (outcome.read * config.prompt_price + outcome.written * config.completion_price) / 1e6
     console.print(
-        f"{asked.result.rounds} rounds, {asked.result.invocations} searches ({searches['cache_hits']} from the store), "
-        f"{asked.read:,} tokens read, {asked.written:,} written, "
+        f"{outcome.result.rounds} rounds, {outcome.result.invocations} searches "
+        f"({searches['cache_hits']} from the store), "
+        f"{outcome.read:,} tokens read, {outcome.written:,} written, "
         f"cost ${searches['cost']:.4f} search + ${tokens_cost:.4f} model"
     )
     record = record_episode(
-        asked.result,
+        outcome.result,
         stage="ask",
         split=config.model or str(config.checkpoint),
         correct=None,
-        tokens=asked.read + asked.written,
-        sampled_tokens=asked.written,
+        tokens=outcome.read + outcome.written,
+        sampled_tokens=outcome.written,
         extra={"searches": searches, "model_cost": tokens_cost},
     )
     append_record(config.out, record)
-    for number, (image, path) in enumerate(zip(images, drawn, strict=True)):
+    for number, (image, path) in enumerate(zip(images, paths, strict=True)):
         picture = io.BytesIO()
-        draw_boxes(image, asked.result.turns, f"img_{number}").save(picture, "PNG")
+        draw_boxes(image, outcome.result.turns, f"img_{number}").save(picture, "PNG")
         write_atomic(path, picture.getvalue())
-    boxes = f"boxes: {', '.join(map(str, drawn))}   " if drawn else ""
+    boxes = f"boxes: {', '.join(map(str, paths))}   " if paths else ""
     console.print(f"{boxes}trajectory: {config.out} (hypereyes report {config.out})")
 
 

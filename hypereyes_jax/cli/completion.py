@@ -35,11 +35,11 @@ def command_options(name: str) -> list[str]:
     """The long options of a command, read off its help."""
     from hypereyes_jax.cli.main import main
 
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         main([name, "--help"])
-    found = re.findall(r"(?<![\w-])--[a-z][\w.-]*[\w]", re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()))
-    return sorted({"--help", *found})
+    options = re.findall(r"(?<![\w-])--[a-z][\w.-]*[\w]", re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue()))
+    return sorted({"--help", *options})
 
 
 def script(shell: str, options: Mapping[str, Sequence[str]]) -> str:

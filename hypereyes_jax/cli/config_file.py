@@ -41,18 +41,18 @@ def take_option(words: Sequence[str], name: str) -> tuple[list[str], str | None]
 
     Raises UserError if the option is given twice, or without a value.
     """
-    left, value = [], None
+    rest_of_words, value = [], None
     rest = iter(words)
     for word in rest:
         option, equals, after = word.partition("=")
         if option != f"--{name}":
-            left.append(word)
+            rest_of_words.append(word)
             continue
-        given = after if equals else next(rest, None)
-        if not given or value is not None:
+        file = after if equals else next(rest, None)
+        if not file or value is not None:
             raise UserError(f"--{name} {'is given twice' if value is not None else 'needs a file'}")
-        value = given
-    return left, value
+        value = file
+    return rest_of_words, value
 
 
 def defaults(settings: type, command: str, recipe: str | None, file: str | None) -> Any:
@@ -65,15 +65,15 @@ def defaults(settings: type, command: str, recipe: str | None, file: str | None)
 
     Raises UserError for a file that can't be read, or holds what is no setting of the command.
     """
-    given = {} if file is None else _read(Path(file), command)
-    named = given.get("recipe", recipe)
-    if recipe is not None and named != recipe:
-        raise UserError(f"{file} is of the recipe {named}, and {recipe} is named beside it: name one of them")
-    if hasattr(settings, "of") and (named is not None or file is not None):
-        base = typing.cast(Any, settings).of("miniature" if named is None else named)
+    values = {} if file is None else _read(Path(file), command)
+    name = values.get("recipe", recipe)
+    if recipe is not None and name != recipe:
+        raise UserError(f"{file} is of the recipe {name}, and {recipe} is named beside it: name one of them")
+    if hasattr(settings, "of") and (name is not None or file is not None):
+        base = typing.cast(Any, settings).of("miniature" if name is None else name)
     else:
         base = _without_values(settings)
-    return _laid_over(base, given, "", command, str(file))
+    return _laid_over(base, values, "", command, str(file))
 
 
 def printable(settings: Any) -> Any:
@@ -87,25 +87,25 @@ def config_text(command: str, settings: Any) -> str:
     """Settings as YAML that `--config` reads. What is missing stands in a comment."""
     values = json.loads(json.dumps(to_jsonable(settings)))  # enums as plain texts
     missing = [name for name, value in values.items() if value == _MISSING]
-    shown = {name: value for name, value in values.items() if name not in missing}
-    text = yaml.safe_dump({"command": command, "config": shown}, sort_keys=False, allow_unicode=True, width=120)
+    fields = {name: value for name, value in values.items() if name not in missing}
+    text = yaml.safe_dump({"command": command, "config": fields}, sort_keys=False, allow_unicode=True, width=120)
     return text + "".join(f"  # {name}: to be given\n" for name in missing)
 
 
 def _read(path: Path, command: str) -> dict[str, Any]:
     try:
-        read = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), _Loader)
+        document = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"--config {path} is no YAML or JSON: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(read, Mapping):
+    if not isinstance(document, Mapping):
         raise UserError(f"--config {path} must hold an object of settings, like `settings: {{steps: 100}}`")
-    of = read.get("command", command)
+    of = document.get("command", command)
     if of != command:
         raise UserError(f"--config {path} holds settings of `hypereyes {of}`, not of `hypereyes {command}`")
-    given = read.get("config", read)
-    if not isinstance(given, Mapping):
+    values = document.get("config", document)
+    if not isinstance(values, Mapping):
         raise UserError(f"--config {path}: `config` must hold an object of settings")
-    return {str(name): value for name, value in given.items() if given is not read or name != "command"}
+    return {str(name): value for name, value in values.items() if values is not document or name != "command"}
 
 
 def _without_values(settings: type) -> Any:

@@ -98,12 +98,12 @@ def _finish(
     _tell(config, funnel)
 
 
-def _write_rl_set(path: Path, questions: PooledQuestions, chosen: dict[int, tuple[int, int]]) -> None:
+def _write_rl_set(path: Path, questions: PooledQuestions, references: dict[int, tuple[int, int]]) -> None:
     from hypereyes_jax.data.files import write_questions
     from hypereyes_jax.data.sources.question_rows import REFERENCE
 
     def rows() -> Iterator[Question]:
-        for place, reference in chosen.items():
+        for place, reference in references.items():
             question = questions[place]
             yield replace(question, meta={**question.meta, REFERENCE: list(reference)})
 
@@ -143,12 +143,12 @@ async def _collect(
     from hypereyes_jax.runs.progress import Stages
 
     check_search(plan.search)
-    asked = plan.filter_model
+    filter_model = plan.filter_model
     async with (
         connected(plan.search, SearchKeys.of(os.environ)) as search,
         judging(plan.judge) as judge,
         _player(model, plan) as player,
-        _player(asked, plan) if asked is not None else contextlib.nullcontext() as filter_player,
+        _player(filter_model, plan) if filter_model is not None else contextlib.nullcontext() as filter_player,
     ):
 
         def dollars(spent: Spent) -> float:

@@ -105,8 +105,8 @@ def run(config: DataConfig) -> None:
         return
     with open_source(action.source, options, kind) as source:
         if isinstance(action, Convert):
-            done = convert(source, action.out, action.format, action.shard_mib << 20)
-            print(f"wrote {done.rows} rows to {len(done.shards)} shards in {action.out}")
+            summary = convert(source, action.out, action.format, action.shard_mib << 20)
+            print(f"wrote {summary.rows} rows to {len(summary.shards)} shards in {action.out}")
         else:
             from hypereyes_jax.eval.data_page import write_data_page
 
@@ -161,8 +161,8 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
         for theirs, count in report.unmapped.most_common():
             say(f"  {count:>7} x {theirs}: not mapped")
     if summary.prompt:
-        cut = "\n[...]" if len(summary.prompt) > _PROMPT else ""
-        say(f"\nThe first prompt as the model is given it:\n{summary.prompt[:_PROMPT]}{cut}")
+        ellipsis = "\n[...]" if len(summary.prompt) > _PROMPT else ""
+        say(f"\nThe first prompt as the model is given it:\n{summary.prompt[:_PROMPT]}{ellipsis}")
     if summary.answers:
         say(f"Its accepted answers: {' | '.join(summary.answers)}")
     say(f"\nWhat is wrong: {report.bad.total() or 'nothing'}" + (" rows" if report.bad else ""))

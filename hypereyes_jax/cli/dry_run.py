@@ -18,8 +18,8 @@ def dry_run(config: Any) -> int:
     Raises UserError for the first input that is missing or can't be read.
     """
     print(settings_text(config))
-    checked = [*_check_paths(config), *_check_contents(config)]
-    print("\n".join(checked))
+    lines = [*_check_paths(config), *_check_contents(config)]
+    print("\n".join(lines))
     print("dry run: nothing was run and nothing was written")
     return 0
 
@@ -46,9 +46,9 @@ def _check_contents(config: Any) -> list[str]:
     options = config.data.options() if hasattr(config, "data") and hasattr(config.data, "options") else None
     lines = []
     for name in ("checkpoint", "teacher"):
-        given = getattr(config, name, None)
-        if given is not None:
-            lines.append(f"--{name} {given}: {_describe_checkpoint(name, str(given))}")
+        place = getattr(config, name, None)
+        if place is not None:
+            lines.append(f"--{name} {place}: {_describe_checkpoint(name, str(place))}")
     for name in ("questions", "eval_questions", "demonstrations"):
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
@@ -56,20 +56,20 @@ def _check_contents(config: Any) -> list[str]:
     return lines
 
 
-def _describe_checkpoint(name: str, given: str) -> str:
+def _describe_checkpoint(name: str, place: str) -> str:
     from hypereyes_jax.models.hub import hub_id
     from hypereyes_jax.models.pretrained import load_chat_format, with_tokenizer
     from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
     from hypereyes_jax.models.storage import is_url, open_directory
 
-    path = Path(given)
-    if not is_url(given) and not path.exists():
-        if hub_id(given) is None:
-            raise UserError(f"--{name} {given}: there is no such directory.")
+    path = Path(place)
+    if not is_url(place) and not path.exists():
+        if hub_id(place) is None:
+            raise UserError(f"--{name} {place}: there is no such directory.")
         return "a model of the hub, which is downloaded when the command runs"
-    directory = open_directory(given)
+    directory = open_directory(place)
     if not directory.exists("config.json"):
-        raise UserError(f"--{name} {given} holds no config.json. Give a checkpoint in Hugging Face layout.")
+        raise UserError(f"--{name} {place} holds no config.json. Give a checkpoint in Hugging Face layout.")
     _, config = read_model_config(directory)
     with_tokenizer(config, load_chat_format(directory), directory)
     return f"a model of {config.text.num_hidden_layers} layers, width {config.text.hidden_size}, with its tokenizer"
@@ -79,6 +79,6 @@ def _count_rows(name: str, source: str | Path, options: Any) -> str:
     from hypereyes_jax.data import open_examples, open_questions
 
     open_source = open_examples if name == "demonstrations" else open_questions
-    given = {} if options is None else asdict(options)
-    with open_source(source, given.pop("columns", None), **given) as rows:
+    values = {} if options is None else asdict(options)
+    with open_source(source, values.pop("columns", None), **values) as rows:
         return f"{len(rows)} rows"

@@ -42,19 +42,19 @@ def run(config: ExportConfig) -> None:
 
     if not config.temperature > 0:
         raise UserError("--temperature must be positive")
-    read = [Path(path) for path in (config.run, config.checkpoint, config.adapter) if path is not None]
-    check_replaced_directories([config.out], read)
+    inputs = [Path(path) for path in (config.run, config.checkpoint, config.adapter) if path is not None]
+    check_replaced_directories([config.out], inputs)
     check_outputs([config.out])
     if (config.run is None) == (config.checkpoint is None):
         raise UserError("give either --checkpoint (a base model) or --run (the directory of a run)")
     if config.run is not None:
         if config.adapter is not None:
             raise UserError("--adapter belongs to --checkpoint: a run's own adapters are merged without it")
-        found = run_weights(config.run, config.step)
-        params = cooled(found.params, config.temperature)
-        dtype = config.dtype or found.dtype
-        save_model(config.out, found.config, params, found.base, dtype, pixels=found.pixels)
-        print(f"wrote {config.out}, the weights of step {found.step}")
+        state = run_weights(config.run, config.step)
+        params = cooled(state.params, config.temperature)
+        dtype = config.dtype or state.dtype
+        save_model(config.out, state.config, params, state.base, dtype, pixels=state.pixels)
+        print(f"wrote {config.out}, the weights of step {state.step}")
         return
     assert config.checkpoint is not None
     if config.step is not None:
@@ -63,7 +63,7 @@ def run(config: ExportConfig) -> None:
         if path is not None and Path(path).is_dir() and not (Path(path) / name).exists():
             raise UserError(f"{path} holds no {name}. Give a {'model' if name == 'config.json' else 'PEFT'} directory.")
     try:
-        written = export_merged(config.checkpoint, config.out, config.adapter, config.dtype, config.temperature)
+        folder = export_merged(config.checkpoint, config.out, config.adapter, config.dtype, config.temperature)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"wrote {written}")
+    print(f"wrote {folder}")

@@ -165,11 +165,11 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if hasattr(settings, "with_recipe"):
         words = settings.with_recipe(words)
     # A recipe is named first, and decides what the other settings are by default.
-    named = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
+    recipe = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
     with _reader_may_leave():
         default = tyro.MISSING_NONPROP
-        if named is not None or file is not None or only_printed:
-            default = defaults(settings, name, named, file)
+        if recipe is not None or file is not None or only_printed:
+            default = defaults(settings, name, recipe, file)
         if only_printed:
             default = printable(default)
         config = tyro.cli(

@@ -63,13 +63,13 @@ def run(config: MakeTeacherConfig) -> None:
     base = Path(str(resources.files(ASSETS) / "base"))
     model, params, chat = load_model(base)
     model, params = widen(model, params, config.widening, config.seed)
-    grown = directory.file("base-model")
-    if not grown.exists():
+    folder = directory.file("base-model")
+    if not folder.exists():
         with _timing(directory):
             more = pretraining.Lesson(config.base_steps, ("wasteful",))
             params = pretraining.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
-        save_model(grown, model, params, base, pixels=miniature.PIXELS)
-    params = load_model(grown)[1]
+        save_model(folder, model, params, base, pixels=miniature.PIXELS)
+    params = load_model(folder)[1]
     data = data_config(config)
     with Stages() as stages:
         run = TrainingRun(directory, stages)

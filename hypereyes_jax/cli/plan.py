@@ -27,8 +27,8 @@ def run(config: PlanConfig) -> int:
     from hypereyes_jax.plan.plan import plan
     from hypereyes_jax.plan.report import as_json, render
 
-    found = plan(config)
-    print(render(found))
+    outcome = plan(config)
+    print(render(outcome))
     if config.out is not None:
-        write_json(config.out, as_json(found))
-    return 0 if found.fits else 1
+        write_json(config.out, as_json(outcome))
+    return 0 if outcome.fits else 1

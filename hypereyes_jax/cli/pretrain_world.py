@@ -82,8 +82,8 @@ def run(config: PretrainConfig) -> None:
     print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.2f} M parameters")
     minutes = 0.0
     for number, (lessons, rate) in enumerate(_rounds(config)):
-        made = directory.file(str(number))
-        if not made.exists():
+        folder = directory.file(str(number))
+        if not folder.exists():
             started = time.perf_counter()
             params = train(
                 model,
@@ -98,8 +98,8 @@ def run(config: PretrainConfig) -> None:
             )
             spent = round((time.perf_counter() - started) / 60, 1)
             write_json(directory.file(f"{number}.json"), {"minutes": spent})
-            save_model(made, model, params, config.out, dtype="bfloat16", pixels=miniature.PIXELS)
-        params = load_model(made)[1]
+            save_model(folder, model, params, config.out, dtype="bfloat16", pixels=miniature.PIXELS)
+        params = load_model(folder)[1]
         minutes += read_json(directory.file(f"{number}.json"))["minutes"]
     save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))
     record = {

@@ -45,8 +45,8 @@ def run(config: PushConfig) -> None:
     with tempfile.TemporaryDirectory(prefix=".push-", dir=config.run) as draft:
         folder = Path(draft) / "model"
         if config.step is not None:
-            found = run_weights(config.run, config.step)
-            save_model(folder, found.config, found.params, found.base, found.dtype, pixels=found.pixels)
+            state = run_weights(config.run, config.step)
+            save_model(folder, state.config, state.params, state.base, state.dtype, pixels=state.pixels)
         elif not (config.run / "model" / "config.json").exists():
             raise UserError(f"{config.run} has no finished model: give --step, the step of one of its checkpoints.")
         else:

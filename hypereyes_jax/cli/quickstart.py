@@ -131,15 +131,15 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     policy.engines.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)
 
-    trained = directory.file("rl-model")
-    if not trained.exists():
+    folder = directory.file("rl-model")
+    if not folder.exists():
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
         rollouts = RolloutEngines(policy.engines, chat, MINIATURE_RL)
         services = RlServices(config.search, teacher=teacher)
         params, _ = rl_run.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
-        save_model(trained, model, params, base, pixels=miniature.PIXELS)
-    policy.engines.set_weights(load_model(trained)[1], None, 2)
+        save_model(folder, model, params, base, pixels=miniature.PIXELS)
+    policy.engines.set_weights(load_model(folder)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
 
 

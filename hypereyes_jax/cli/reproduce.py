@@ -36,18 +36,18 @@ def run(config: ReproduceConfig) -> int:
     from hypereyes_jax.study.execution import execute
 
     config.out.mkdir(parents=True, exist_ok=True)
-    noted = config.out / "services.json"  # a command that goes on must find its services where they were
-    ports = read_json_object(noted) if noted.exists() else {"models": 0, "search": 0}
+    ports_file = config.out / "services.json"  # a command that goes on must find its services where they were
+    ports = read_json_object(ports_file) if ports_file.exists() else {"models": 0, "search": 0}
     world = World.load()
     world.prepare()
     with contextlib.ExitStack() as stack:
         models = stack.enter_context(served(int(ports["models"])))
         server = stack.enter_context(serving_in_thread(WorldBackend(world), ServeConfig(port=int(ports["search"]))))
-        write_json(noted, {"models": _port(models), "search": _port(server.url)})
+        write_json(ports_file, {"models": _port(models), "search": _port(server.url)})
         write_inputs(config.out / "inputs", models)
         steps = small_steps(config.out, models, server.url)
-        done = execute(steps, config.out / "logs", lambda text: print(text, flush=True), config.minutes)
-    if not done:
+        complete = execute(steps, config.out / "logs", lambda text: print(text, flush=True), config.minutes)
+    if not complete:
         print("the same command goes on")
         return 0
     print((config.out / "table2" / "benchmarks.csv").read_text(encoding="utf-8"))

@@ -177,8 +177,8 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         "teacher": None if config.teacher is None else Path(config.teacher),
         "references": config.references,
     }
-    written = [config.out / "model", config.out / "adapter"]
-    check_replaced_directories(written, [path for path in inputs.values() if path is not None])
+    outputs = [config.out / "model", config.out / "adapter"]
+    check_replaced_directories(outputs, [path for path in inputs.values() if path is not None])
     # as asked for: sizes are the mesh's
     directory = open_run(processes, config.out, "rl", config, inputs, config.tracking, stop)
     if processes.first and sizes != config.sizes:
@@ -243,9 +243,9 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
     validation = None
     if config.eval_questions:
         validation = open_questions(config.eval_questions, options=config.data.options())
-    for opened in (questions, *([validation] if validation is not None else [])):
-        if processes.first and opened.report.bad:
-            print(opened.report.bad_in_words())
+    for source in (questions, *([validation] if validation is not None else [])):
+        if processes.first and source.report.bad:
+            print(source.report.bad_in_words())
     if config.references is not None:
         if config.select == "no":
             raise UserError("--references names the questions to train on: leave out --select no")

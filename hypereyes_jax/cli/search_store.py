@@ -92,7 +92,7 @@ def run(config: SearchStoreConfig) -> None:
         case Import(store, source):
             print(f"{tools.import_store(store, source)} searches added to {without_login(store)}")
         case Prune(store, engine, days, empty):
-            gone = tools.prune_store(store, engine=engine, older_than_days=days, empty=empty)
-            print(f"{gone} searches deleted from {without_login(store)}")
+            count = tools.prune_store(store, engine=engine, older_than_days=days, empty=empty)
+            print(f"{count} searches deleted from {without_login(store)}")
         case Merge(store, sources):
             print(f"{tools.merge_stores(store, list(sources))} searches added to {without_login(store)}")

@@ -61,10 +61,10 @@ class SourceSettings:
         return SourceOptions(**(values | changed))
 
 
-def pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+def pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
     """`name=value` words as a dict. Raises UserError for a word that is none."""
     out = {}
-    for word in given:
+    for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals and value):
             raise UserError(f"--{option} {word}: give pairs such as name=value, with nothing around the =")

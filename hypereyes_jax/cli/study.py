@@ -45,8 +45,8 @@ def run(config: StudyConfig) -> int:
             print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
         return 0
     print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are to be done")
-    done = execute(study.steps, options.out / "logs", lambda text: print(text, flush=True), config.minutes)
-    if not done:
+    complete = execute(study.steps, options.out / "logs", lambda text: print(text, flush=True), config.minutes)
+    if not complete:
         print(f"{len(study.open_steps())} steps are left; the same command goes on")
         return 0
     outcome = study.summary()
@@ -54,6 +54,6 @@ def run(config: StudyConfig) -> int:
     for sentence in (*outcome.sentences, *(f"Not run: {each}" for each in outcome.missing)):
         print(sentence)
     command = shell_line(sys.argv[1:] if sys.argv[1:2] == ["study"] else ["study", config.study])
-    written = write_outcome(options.out / study.name, outcome, command, date.today().isoformat())
-    print("wrote " + ", ".join(str(path) for path in written))
+    paths = write_outcome(options.out / study.name, outcome, command, date.today().isoformat())
+    print("wrote " + ", ".join(str(path) for path in paths))
     return 0

@@ -92,23 +92,23 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
     with stages.stage("questions for SFT", config.sft_questions) as stage:
         sft_questions = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
     with stages.stage("rejection sampling", len(sft_questions)) as stage:
-        kept, dropped = asyncio.run(_demonstrations(sft_questions, config, stage.advance))
-    write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in kept])
-    wanted = {
+        demonstrations, dropped = asyncio.run(_demonstrations(sft_questions, config, stage.advance))
+    write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in demonstrations])
+    plan = {
         CANDIDATES: (seen, config.rl_candidates, "rl", None),
         HELD_OUT: (world, config.eval_questions, "heldout", held_out),
         SEEN: (seen, config.eval_questions, "seen", None),
     }
-    with stages.stage("questions for RL and evaluation", sum(count for _, count, _, _ in wanted.values())) as stage:
+    with stages.stage("questions for RL and evaluation", sum(count for _, count, _, _ in plan.values())) as stage:
         others = {
             file: synthesize(where, count, seeds[name], rules, focus, prefix=name, advance=stage.advance)
-            for file, (where, count, name, focus) in wanted.items()
+            for file, (where, count, name, focus) in plan.items()
         }
     for name, questions in others.items():
         write_questions(directory.file(name), [synth.question for synth in questions])
-    rounds = Counter(demonstration.result.rounds for demonstration in kept)
+    rounds = Counter(demonstration.result.rounds for demonstration in demonstrations)
     summary = {
-        "demonstrations": len(kept),
+        "demonstrations": len(demonstrations),
         "dropped": dict(dropped),
         "rounds": {str(n): rounds[n] for n in sorted(rounds)},
         **{name: len(questions) for name, questions in others.items()},
@@ -125,17 +125,19 @@ def _make_nature(directory: RunDirectory, config: SynthConfig, stages: Stages) -
     world = Nature.load()
     seen, held_out = world.split()
     seeds = _seeds(config)
-    wanted = {
+    plan = {
         CANDIDATES: (seen, config.rl_candidates, "rl"),
         HELD_OUT: (held_out, config.eval_questions, "heldout"),
         SEEN: (seen, config.eval_questions, "seen"),
     }
-    with stages.stage("questions about nature", len(wanted)) as stage:
-        for file, (keys, count, name) in wanted.items():
-            made = nature_questions(world, keys, count, seeds[name], crowding=config.crowding, prefix=f"nature-{name}")
-            write_questions(directory.file(file), made)
+    with stages.stage("questions about nature", len(plan)) as stage:
+        for file, (keys, count, name) in plan.items():
+            questions = nature_questions(
+                world, keys, count, seeds[name], crowding=config.crowding, prefix=f"nature-{name}"
+            )
+            write_questions(directory.file(file), questions)
             stage.advance()
-    write_json(directory.file(SUMMARY), {file: count for file, (_, count, _) in wanted.items()})
+    write_json(directory.file(SUMMARY), {file: count for file, (_, count, _) in plan.items()})
 
 
 def _rules(config: SynthConfig) -> SynthesisConfig:
@@ -169,8 +171,8 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     seen = world.restrict(world.split()[0], passages=True)
     rules = _rules(config)
     sample = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
-    kept, _ = asyncio.run(_demonstrations(sample, config, lambda: None))
-    return examples_hash(demonstration.example for demonstration in kept)
+    demonstrations, _ = asyncio.run(_demonstrations(sample, config, lambda: None))
+    return examples_hash(demonstration.example for demonstration in demonstrations)
 
 
 async def _demonstrations(
@@ -188,7 +190,7 @@ async def _demonstrations(
 
     judge, rules = ExactJudge(), miniature.episode(config.paradigm)
     budgets, trials = (range(1, 9), 1) if config.sampling == "progressive" else ((8,), 8)
-    kept: list[Demonstration] = []
+    demonstrations: list[Demonstration] = []
     dropped: Counter[str] = Counter()
     for number, synth in enumerate(questions):
         backend = WorldBackend(synth.oracle.world)
@@ -201,13 +203,19 @@ async def _demonstrations(
             return await demonstrate(synth, backend, CAREFUL, rng, rules, budget)
 
         if config.sampling == "first-try":
-            found: Demonstration | None = await attempt(synth.question, 8, 0)
+            demonstration: Demonstration | None = await attempt(synth.question, 8, 0)
         else:
-            found = await progressive_rejection_sampling(synth.question, attempt, judge, budgets, trials)
-        why = "unsolved" if found is None else fault(found.result, miniature.FILTERS) if config.filters else None
-        if found is not None and why is None:
-            kept.append(found)
+            demonstration = await progressive_rejection_sampling(synth.question, attempt, judge, budgets, trials)
+        why = (
+            "unsolved"
+            if demonstration is None
+            else fault(demonstration.result, miniature.FILTERS)
+            if config.filters
+            else None
+        )
+        if demonstration is not None and why is None:
+            demonstrations.append(demonstration)
         else:
             dropped[str(why)] += 1
         advance()
-    return kept, dropped
+    return demonstrations, dropped

@@ -110,33 +110,33 @@ async def _make(config: SynthPhotosConfig, photos: PhotoSet, stages: Stages) -> 
 
     with writing(config.out):
         await asyncio.to_thread((config.out / "parts").mkdir, exist_ok=True)
-    chosen: dict[str, tuple[str, str]] = {name: (name, kind) for name, kind in config.fields.items()}
-    fields = chosen or fields_of(photos.name)
+    names: dict[str, tuple[str, str]] = {name: (name, kind) for name, kind in config.fields.items()}
+    fields = names or fields_of(photos.name)
     client = None
     if config.llm.url:
         client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
     dropped: Counter[str] = Counter()
     try:
         knowledge, built = await _knowledge(config, photos, fields, client, stages)
-        made: list[Question] = []
+        questions: list[Question] = []
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
                 part = config.out / "parts" / f"{config.seed}-{start:06d}.jsonl"
-                wanted = min(_PART, config.count - start)
-                found = read_questions(part) if part.exists() else []
-                if len(found) != wanted:
-                    found = await _questions(config, photos, knowledge, fields, client, start, wanted, dropped)
-                    write_questions(part, found)
-                made += found
-                for _ in found:
+                size = min(_PART, config.count - start)
+                batch = read_questions(part) if part.exists() else []
+                if len(batch) != size:
+                    batch = await _questions(config, photos, knowledge, fields, client, start, size, dropped)
+                    write_questions(part, batch)
+                questions += batch
+                for _ in batch:
                     stage.advance()
     finally:
         if client is not None:
             await client.aclose()
-    write_questions(config.out / "questions.jsonl", made)
+    write_questions(config.out / "questions.jsonl", questions)
     summary: dict[str, object] = {
-        "questions": len(made),
-        "kinds": dict(Counter(question.kind for question in made)),
+        "questions": len(questions),
+        "kinds": dict(Counter(question.kind for question in questions)),
         "dropped": dict(dropped),
         "licence": photos.licence,
         **built,
@@ -167,7 +167,7 @@ async def _knowledge(
     assert client is not None
     folder = config.out / "knowledge"
     keys = SearchKeys.of(os.environ)
-    openers = {label: partial(photos.open, found[0]) for label, found in photos.by_class.items()}
+    openers = {label: partial(photos.open, images[0]) for label, images in photos.by_class.items()}
     async with connected(config.search, keys) as (backend, metrics):
         with stages.stage("knowledge", len(openers)) as stage:
             outcome = await build_knowledge(openers, fields, photos.subject, folder, backend, client)
@@ -211,6 +211,6 @@ async def _questions(
             for number in range(count)
         ]
     looks = config.llm.looks
-    made, why = await written_questions(photos, knowledge, rng, rules, client, looks, count, f"{name}-{start}")
+    questions, why = await written_questions(photos, knowledge, rng, rules, client, looks, count, f"{name}-{start}")
     dropped.update(why)
-    return made
+    return questions

@@ -106,16 +106,16 @@ def run(config: SynthWikidataConfig) -> None:
                 if config.sparql:
                     counts = read_sparql(path, graph)
                 else:
-                    kept = DumpConfig(config.classes, config.language, config.min_sitelinks)
-                    counts = read_dump(path, graph, kept, told)
+                    dump = DumpConfig(config.classes, config.language, config.min_sitelinks)
+                    counts = read_dump(path, graph, dump, told)
                 stage.advance()
         try:
-            made, dropped = asyncio.run(_make(config, directory, graph, rules, stages))
+            questions, dropped = asyncio.run(_make(config, directory, graph, rules, stages))
         except ChatError as error:
             raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
         except SearchError as error:
             raise UserError(f"the search service can't be asked: {error}. What was made is kept.") from error
-    summary = {"questions": len(made), "dropped": dict(dropped), "rows": counts, "licence": "CC0 (Wikidata)"}
+    summary = {"questions": len(questions), "dropped": dict(dropped), "rows": counts, "licence": "CC0 (Wikidata)"}
     write_json(directory.file("synth_wikidata.json"), summary)
     print(f"{config.out}: {summary}")
 
@@ -132,7 +132,7 @@ async def _make(
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
     check_search(config.search, SearchConfig())
-    made: list[Question] = []
+    questions: list[Question] = []
     dropped: Counter[str] = Counter()
     directory.file("parts").mkdir(exist_ok=True)
     async with contextlib.AsyncExitStack() as open_clients:
@@ -147,16 +147,16 @@ async def _make(
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
                 part = directory.file("parts") / f"{start:06d}.jsonl"
-                wanted = min(_PART, config.count - start)
-                found = read_questions(part) if part.exists() else []
-                if len(found) != wanted:
+                size = min(_PART, config.count - start)
+                batch = read_questions(part) if part.exists() else []
+                if len(batch) != size:
                     rng = np.random.default_rng([config.seed, start])
-                    taken = {question.answers[0] for question in made}
+                    answers = {question.answers[0] for question in questions}
                     prefix = f"wikidata-{start}"
-                    found = await make_questions(graph, rng, rules, wanted, prefix, client, taken, dropped, rivals)
-                    write_questions(part, found)
-                made += found
-                for _ in found:
+                    batch = await make_questions(graph, rng, rules, size, prefix, client, answers, dropped, rivals)
+                    write_questions(part, batch)
+                questions += batch
+                for _ in batch:
                     stage.advance()
-    write_questions(directory.file("questions.jsonl"), made)
-    return made, dropped
+    write_questions(directory.file("questions.jsonl"), questions)
+    return questions, dropped
