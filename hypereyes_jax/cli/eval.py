@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.world import World
     from hypereyes_jax.eval.benchmark_play import OpenBenchmark
+    from hypereyes_jax.eval.own_metrics import OwnMetrics
     from hypereyes_jax.eval.policy import Policy
     from hypereyes_jax.eval.served import ServedPolicy
 
@@ -92,6 +93,9 @@ class EvalConfig:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 1000
     """Seed of the questions that are drawn."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of the episodes: module:object or file.py:object, functions of an episode's result and the
+    judge's verdict."""
     sampling_seed: int | None = None
     """Seed of the sampling; none takes the questions' seed. A served model draws its own."""
     samples: int = 1
@@ -129,6 +133,7 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.env.search.services import check_search
     from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
+    from hypereyes_jax.eval.own_metrics import in_words
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.served import ServedPolicy
@@ -145,8 +150,10 @@ def run(config: EvalConfig) -> None:
         config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
     )
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
-    load_method(RlMethod(), sizes.learner, sizes.episode)
-    keep_own_objects(directory, own_records(RlMethod(), sizes.learner, sizes.episode, config.search, config.judge))
+    own = load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics).metrics
+    opened = [replace(benchmark, metrics=own) for benchmark in opened]
+    records = own_records(RlMethod(), sizes.learner, sizes.episode, config.search, config.judge, config.metrics)
+    keep_own_objects(directory, records)
     sampling = replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p)
     policy: Policy | ServedPolicy
     if config.model:
@@ -170,9 +177,12 @@ def run(config: EvalConfig) -> None:
     with Stages() as stages:
         for split in config.splits:
             if not evaluated(directory, config.name, split):
-                asyncio.run(_evaluate(config, directory, policy, split, sampling, stages))
+                asyncio.run(_evaluate(config, directory, policy, split, sampling, stages, own))
     stages_done = read_stages(directory.file(METRICS))
-    Terminal().print(results_table(stages_done), costs_table(stages_done))
+    lines = [
+        in_words(f"{stage}, {split}", row) for stage, splits in stages_done.items() for split, row in splits.items()
+    ]
+    Terminal().print(results_table(stages_done), costs_table(stages_done), *filter(None, lines))
 
 
 def _sizes(config: EvalConfig) -> TrainingSizes:
@@ -272,6 +282,7 @@ async def _benchmarks(
     from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.eval import benchmark_play
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
+    from hypereyes_jax.eval.own_metrics import in_words
     from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.processing.lengths import visual_tokens
     from hypereyes_jax.runs.terminal import Terminal
@@ -304,7 +315,8 @@ async def _benchmarks(
     filed = benchmark_play.read_summaries(directory)[config.name]
     summaries += [summary for summary in filed if summary.benchmark.startswith(levels)] if levels else []
     rows = [own_row(config.name, summaries), *paper_rows()]
-    Terminal().print(measures_table(summaries), terminal_table(rows))
+    lines = [in_words(summary.benchmark, summary.own) for summary in summaries]
+    Terminal().print(measures_table(summaries), *filter(None, lines), terminal_table(rows))
     print("tables: " + ", ".join(str(path) for path in files))
 
 
@@ -346,6 +358,7 @@ async def _evaluate(
     split: Split,
     sampling: SamplingConfig,
     stages: Stages,
+    own: OwnMetrics,
 ) -> None:
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.world import World
@@ -362,6 +375,7 @@ async def _evaluate(
             search=config.search,
             seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             judge=judge,
+            metrics=own,
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,7 @@ from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, judge_trajectory
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
+from hypereyes_jax.eval.own_metrics import OwnMetrics
 from hypereyes_jax.files import mend_last_line, refuse_irregular, writing
 from hypereyes_jax.rollout.types import Trajectory
 
@@ -41,6 +43,7 @@ class QuestionResult:
     cost: float  # dollars of search, shared evenly among the questions of a part
     judge: str
     kind: str = ""
+    own: dict[str, float] = field(default_factory=dict)  # a user's metrics
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class BenchmarkSummary:
     unscored: int  # the search or the judge failed: ask again with the same command
     samples: int = 1  # answers to a question; then `n` counts answers, and the interval is of so many questions
     any_correct: float | None = None  # share of the questions that at least one of several answers is right of
+    own: dict[str, float] = field(default_factory=dict)  # means of a user's metrics
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class OpenBenchmark:
     questions: Sequence[Question]
     choices: bool
     samples: int = 1  # of each question, one after the other: `several_samples`
+    metrics: OwnMetrics = field(default_factory=OwnMetrics)  # a user's, of each answer
 
 
 class _SeveralTimes(Sequence[Question]):
@@ -209,7 +214,7 @@ async def evaluate_benchmark(
             unscored += 1
             on_judged(judged)
             return
-        row = await _result(judged, score, judge.name, 0.0)
+        row = await _result(judged, score, judge.name, benchmark.metrics)
         now = spent()
         row, paid = replace(row, cost=now - paid), now
         _append(results, row)
@@ -283,6 +288,7 @@ def summarise_results(
         unscored=unscored,
         samples=samples,
         any_correct=mean([float(any(each)) for each in by_question.values()]) if samples > 1 else None,
+        own={name: mean([row.own[name] for row in rows]) for name in (rows[0].own if rows else ())},
     )
 
 
@@ -308,17 +314,20 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
 def _read(value: Any) -> QuestionResult:
     if not isinstance(value, Mapping):
         raise TypeError("it must be an object")
-    names = {field.name for field in fields(QuestionResult)}
+    names = {each.name for each in fields(QuestionResult)}
     row = QuestionResult(**{name: value[name] for name in names})
     numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost)
     if not isinstance(row.id, str) or not isinstance(row.correct, bool) or not isinstance(row.judge, str):
         raise TypeError("id, verdict and judge must be there")
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf") for x in numbers):
         raise TypeError("its numbers must be finite and not negative")
+    own = row.own.values() if isinstance(row.own, dict) else (None,)
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in own):
+        raise TypeError("own metrics must be finite numbers by name")
     return row
 
 
-async def _result(judged: Judged, score: Score, judge: str, cost: float) -> QuestionResult:
+async def _result(judged: Judged, score: Score, judge: str, metrics: OwnMetrics) -> QuestionResult:
     result = judged.trajectory.result
     question = result.question
     return QuestionResult(
@@ -330,9 +339,10 @@ async def _result(judged: Judged, score: Score, judge: str, cost: float) -> Ques
         searches=result.invocations,
         tokens=judged.tokens,
         seconds=judged.trajectory.seconds,
-        cost=cost,
+        cost=0.0,
         judge=judge,
         kind=question.kind,
+        own=metrics.of(result, judged.correct),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from hypereyes_jax.errors import UserError
 
 # A function of an episode and of the judge's verdict (None = it could not be asked), which gives a number.
 Metric = Callable[[EpisodeResult, bool | None], float]
+
+
+METRIC = "metric_"  # before the name of each, among other figures
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class OwnMetrics:
             value = float(metric.value(result, correct))
             if not math.isfinite(value):
                 raise ValueError(f"the metric {metric.name} gave {value}, which is no finite number")
-            figures[f"metric_{metric.label}"] = value
+            figures[f"{METRIC}{metric.label}"] = value
         return figures
 
     def means(self, judged: Sequence[tuple[EpisodeResult, bool | None]]) -> dict[str, float]:
@@ -40,6 +43,12 @@ class OwnMetrics:
 
     def record(self) -> list[dict[str, Any]]:
         return [metric.record() for metric in self.parts]
+
+
+def in_words(where: str, figures: Mapping[str, Any]) -> str:
+    """One line for the terminal of the metrics among figures, "" if there are none."""
+    own = {name.removeprefix(METRIC): value for name, value in figures.items() if name.startswith(METRIC)}
+    return f"{where}: " + ", ".join(f"{name} {value:.4g}" for name, value in own.items()) if own else ""
 
 
 def load_metrics(own: Sequence[str | Metric]) -> OwnMetrics:

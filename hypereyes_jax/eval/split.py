@@ -14,6 +14,7 @@ from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.eval.benchmark import evaluate
+from hypereyes_jax.eval.own_metrics import OwnMetrics
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.tables import save_evaluation
 from hypereyes_jax.processing.lengths import visual_tokens
@@ -32,6 +33,7 @@ async def evaluate_split(
     search: SearchConfig,
     seed: int,
     judge: Judge | None = None,
+    metrics: OwnMetrics = OwnMetrics(),  # noqa: B008 - frozen
 ) -> None:
     """Files the results under the run's name and `split`, with how the searches went and how engine time was used.
 
@@ -40,6 +42,7 @@ async def evaluate_split(
     Args:
       seed: of the sampling; each question adds its number.
       judge: default `ExactJudge`.
+      metrics: a user's, whose means over the scored episodes are filed, too.
     """
     judge = judge or ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
@@ -53,4 +56,5 @@ async def evaluate_split(
             evaluation = await evaluate(play, questions, judge, visual_tokens=visual)
     timeline.write(run.directory.file(f"timeline-{run.name}-{split}.json"))
     costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}
-    save_evaluation(run.directory, run.name, split, evaluation, judge=judge.name, costs=costs)
+    own = metrics.means([(each.trajectory.result, each.correct) for each in evaluation.judged if not each.masked])
+    save_evaluation(run.directory, run.name, split, evaluation, judge=judge.name, costs=costs, own=own)

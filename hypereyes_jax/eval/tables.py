@@ -28,6 +28,7 @@ def save_evaluation(
     *,
     judge: str,
     costs: Mapping[str, Mapping[str, Any]] | None = None,
+    own: Mapping[str, float] | None = None,
     records: int = 200,
 ) -> None:
     """Put the summary at `stages.STAGE.SPLIT` of `metrics.json`, beside what is there, and write the trajectories.
@@ -35,6 +36,7 @@ def save_evaluation(
     Args:
       judge: name of the judge; recorded with the summary and with each trajectory.
       costs: saved beside the summary: {"search": SearchMetrics.summary(), "engine": Timeline.utilisation()}.
+      own: means of a user's metrics, saved in the summary.
       records: trajectories written at most (they hold their images).
 
     Raises:
@@ -58,6 +60,7 @@ def save_evaluation(
         read_stages(metrics)  # a damaged one must not be added to
     document.setdefault("stages", {}).setdefault(stage, {})[split] = {
         **evaluation.summary.to_json(),
+        **(own or {}),
         "judge": judge,
         **(costs or {}),
     }

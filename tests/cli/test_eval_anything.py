@@ -165,3 +165,22 @@ def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, qu
     capsys.readouterr()
     assert asked(Endpoint(), tmp_path / "out", questions, *words) == 2
     assert "source of the prompt" in capsys.readouterr().err
+
+
+def test_metrics_of_one_s_own_are_filed_for_each_answer_and_printed(tmp_path, questions, capsys):
+    own = tmp_path / "own.py"
+    own.write_text("def letters(result, correct):\n    return len(result.answer or '') + 0.5 * bool(correct)\n")
+    out = tmp_path / "out"
+    assert asked(Endpoint(), out, questions, "--metrics", f"{own}:letters") == 0
+    assert "questions: letters " in capsys.readouterr().out
+    rows = [json.loads(line) for line in (out / "benchmark-model-questions.jsonl").read_text().splitlines()]
+    wanted = [len(row["answer"] or "") + 0.5 * row["correct"] for row in rows]
+    assert [row["own"]["metric_letters"] for row in rows] == wanted
+    (summary,) = read_json(out / "benchmarks.json")["model"].values()
+    assert summary["own"] == {"metric_letters": pytest.approx(sum(wanted) / len(wanted))}
+    assert "metric" in {each["role"] for each in read_json(out / "objects.json")}
+
+    broken = tmp_path / "broken.py"
+    broken.write_text("def letters(result, correct):\n    return float('nan')\n")
+    assert asked(Endpoint(), tmp_path / "nan", questions, "--metrics", f"{broken}:letters") == 2
+    assert "a metric failed on a made-up episode" in " ".join(capsys.readouterr().err.split())
