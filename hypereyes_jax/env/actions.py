@@ -59,6 +59,7 @@ class ImageSearch:
 class TextSearch:
     queries: tuple[str, ...]
     unread: int = 0  # queries beyond MOST_ENTRIES
+    unusable: int = 0  # entries that were no texts; none of them is a search
 
     @property
     def invocations(self) -> int:
@@ -143,17 +144,16 @@ def parse_turn(
         whose function calling is their own.
     """
     tools = tools or {}
-    clean = text
+    clean = text if text.isascii() else encodable(text)
     for mark in _SPECIAL:
         clean = clean.replace(mark, "")
     turn = TagText(clean)
-    reason, calls = "", list[Call]()
+    calls = list[Call]()
     answer: Answer | None = None
     unclosed: Answer | None = None
     outside: list[str] = []
-    position = tags = 0
-    if plain_answers:  # chat templates of models that think write the opening tag themselves
-        reason, position = _open_thought(turn)
+    tags = 0
+    reason, position = _open_thought(turn, plain_answers)
     while (start := turn.first(_OPENINGS, position)) is not None:
         if tags == MOST_TAGS:
             calls.append(Malformed(f"only the first {MOST_TAGS} tags of a turn are read", is_call=True))
@@ -172,7 +172,8 @@ def parse_turn(
             end = turn.find(_ANSWER_END, body)
             if end is not None:
                 position = end + len(_ANSWER_END)
-                if answer is None and (content := clean[body:end].strip()):
+                # Of answers within one another the innermost is closed; the others were only begun.
+                if answer is None and (content := clean[body:end].rpartition(_ANSWER)[2].strip()):
                     answer = Answer(content)
                 continue
             following = turn.find(_CALL, body)
@@ -260,18 +261,33 @@ def _first_closed_answer(turn: str) -> str:
     return turn[start + len(_ANSWER) : end].strip() if end >= 0 else ""
 
 
-def _open_thought(turn: TagText) -> tuple[str, int]:
-    end, start = turn.text.find("</think>"), turn.text.find("<think>")
+def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
+    """Reads reasoning without its opening tag, which chat templates of models that think write themselves.
+
+    Where answers have tags, a lone </think> within a call, or in front of no tag at all, ends no reasoning.
+    """
+    text = turn.text
+    end, start = text.find("</think>"), text.find("<think>")
     if end < 0 or 0 <= start < end:
         return "", 0
-    return turn.text[:end].strip(), end + len("</think>")
+    after = end + len("</think>")
+    if not plain_answers:
+        begun = text.rfind(_CALL, 0, end)
+        within = begun >= 0 and text.find(_CALL_END, begun, end) < 0
+        if (within and text.startswith("{", _skip_space(text, begun + len(_CALL)))) or (
+            text.find(_CALL, after) < 0 and text.find(_ANSWER, after) < 0
+        ):
+            return "", 0
+    return text[:end].strip(), after
 
 
 def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
     """Reads reasoning whose `tag` ends at `body`: to its closing tag, or, if it has none, to the next opening tag."""
     closing = tag.replace("<", "</")
     end, again = turn.find(closing, body), turn.find(tag, body)
-    if end is not None and (again is None or end < again):
+    if end is not None and again is not None and again < end:
+        end = turn.closing(tag, body)
+    if end is not None:
         return turn.text[body:end].strip(), end + len(closing)
     following = turn.first(_OPENINGS, body)
     stop = len(turn.text) if following is None else following[0]
@@ -304,11 +320,11 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
         at = _skip_space(window, at)
         if window[at : at + 1] == ",":
             at += 1
-    following = turn.first((_CALL_END, _CALL, _ANSWER), start + at)
-    if following is None:
-        return calls, len(text)
-    stop, tag = following
-    return calls, stop + len(_CALL_END) if tag == _CALL_END else stop
+    end, again = turn.find(_CALL_END, start + at), turn.find(_CALL, start + at)
+    if end is not None and (again is None or end < again):
+        return calls, end + len(_CALL_END)  # what a closed call encloses is no answer
+    following = turn.first(_OPENINGS, start + at)
+    return calls, len(text) if following is None else following[0]
 
 
 def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
@@ -337,7 +353,8 @@ def _read_image_search(arguments: dict[str, Any]) -> Call:
     image_id = arguments.get("image_id", arguments.get("img_id", "img_0"))
     if not isinstance(image_id, str) or not image_id.strip():
         return Malformed('"image_id" must be a string such as "img_0"', is_call=True)
-    area = arguments.get("area") or []
+    area = arguments.get("area")
+    area = [] if area is None else area
     if not isinstance(area, list):
         return Malformed('"area" must be a list of boxes: [[x1, y1, x2, y2], ...]', is_call=True)
     boxes = area[:MOST_ENTRIES]
@@ -353,8 +370,12 @@ def _read_text_search(arguments: dict[str, Any]) -> Call:
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)
     queries = tuple(encodable(part).strip() for part in parts[:MOST_ENTRIES] if isinstance(part, str) and part.strip())
-    unread = max(0, len(parts) - MOST_ENTRIES)
-    return TextSearch(queries, unread) if queries else Malformed('no valid query was found in "input"', is_call=True)
+    if not queries:
+        return Malformed('no valid query was found in "input"', is_call=True)
+    read = min(len(parts), MOST_ENTRIES)
+    # "a|b|" and [..., " "] are lists of what stands in them; an entry of another kind was meant as something.
+    unusable = sum(not isinstance(part, str) for part in parts[:read])
+    return TextSearch(queries, len(parts) - read, unusable)
 
 
 def _read_box(box: list[Any] | None) -> Box | None:

@@ -85,6 +85,9 @@ class GroundedSearch:
         self, calls: Sequence[Call], width: int
     ) -> tuple[list[Invocation], dict[str, Image.Image], list[str], int]:
         notes = [f"error: {call.why}" for call in calls if isinstance(call, Malformed)]
+        unusable = sum(call.unusable for call in calls if isinstance(call, TextSearch))
+        if unusable:
+            notes.append(f'error: {unusable} of the entries of "input" were no texts and were not searched')
         requested = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
         plan: list[Invocation] = []
         crops: dict[str, Image.Image] = {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable
+
+_MOST_MARKS = 1024  # opening and closing marks of one tag that are paired; those beyond count as unclosed
 
 
 class TagText:
@@ -14,6 +18,7 @@ class TagText:
     def __init__(self, text: str):
         self.text = text
         self._next: dict[str, tuple[int, int]] = {}  # tag -> (from where it was looked for, where it stands or -1)
+        self._closings: dict[str, dict[int, int]] = {}  # tag -> the end of each that is closed -> its closing mark
 
     def find(self, tag: str, position: int) -> int | None:
         """Where `tag` begins at `position` or later; None if nowhere."""
@@ -27,3 +32,22 @@ class TagText:
         """The first of several tags at `position` or later, as (where it begins, tag); None if there is none."""
         places = [(at, tag) for tag in tags if (at := self.find(tag, position)) is not None]
         return min(places, default=None)
+
+    def closing(self, tag: str, position: int) -> int | None:
+        """Where the closing mark of the `tag` that ends at `position` begins, tags within it having marks of their own.
+
+        None if it has none.
+        """
+        if tag not in self._closings:
+            self._closings[tag] = self._paired(tag)
+        return self._closings[tag].get(position)
+
+    def _paired(self, tag: str) -> dict[int, int]:
+        marks = re.finditer(re.escape(tag).replace("<", "</?", 1), self.text)
+        opened, paired = list[int](), dict[int, int]()
+        for mark in itertools.islice(marks, _MOST_MARKS):
+            if mark.group() == tag:
+                opened.append(mark.end())
+            elif opened:
+                paired[opened.pop()] = mark.start()
+        return paired

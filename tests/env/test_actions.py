@@ -75,6 +75,7 @@ def test_action_of_a_turn(text, action):
         "<tool_call>[]</tool_call>",
         call("image_search", area=[0, 0, 1, 1]),
         call("image_search", image_id=3),
+        *(call("image_search", area=area) for area in (0, False, {}, "", "[[0, 0, 1, 1]]")),
         call("text_search", input=[]),
         call("text_search"),
         call("fly", input=["a"]),
@@ -129,6 +130,7 @@ def test_numbers_no_box_can_hold_are_an_unreadable_box():
 
 
 def test_lone_surrogates_never_leave_the_parser():
+    assert parse_turn("<reason>\ud83d</reason><answer>a \ud83d</answer>").action == Answer("a ?")
     (query,) = parse_turn(
         '<tool_call>{"name":"text_search","arguments":{"input":["\\ud800x"]}}</tool_call>'
     ).action.queries
@@ -238,6 +240,19 @@ CASES = [
     ("No <answer> yet. " + call("text_search", input=["a"]), TextSearch(("a",)), 1),
     ("<reason>open " + call("text_search", input=["a"]) + "<reason>closed</reason>", TextSearch(("a",)), 1),
     ("<reason>r</reason><answer>a <tool_call> tag</answer>", Answer("a <tool_call> tag"), 0),
+    ("<reason>a <reason>b</reason> c <answer>Togo</answer></reason><answer>Chad</answer>", Answer("Chad"), 0),
+    ("<reason>the <reason> tag</reason><answer>Chad</answer>", Answer("Chad"), 0),
+    ("Or <answer>Togo</answer>?</think><answer>Chad</answer>", Answer("Chad"), 0),
+    (f"I'd {call('text_search', input=['a'])}</think>{call('text_search', input=['b'])}", TextSearch(("b",)), 1),
+    ("<answer>Chad</answer></think>", Answer("Chad"), 0),
+    (call("text_search", input=["</think>"]) + call("text_search", input=["b"]), TextSearch(("</think>",)), 2),
+    (
+        call("text_search", input=["a"]).removesuffix("</tool_call>") + "<reason>or <answer>Togo</answer>?</reason>",
+        TextSearch(("a",)),
+        1,
+    ),
+    ("<answer><answer>Chad</answer></answer>", Answer("Chad"), 0),
+    ("<answer>In <answer> tags: <answer>Chad</answer>", Answer("Chad"), 0),
 ]
 
 
@@ -269,6 +284,22 @@ def test_what_follows_the_json_of_a_call_is_not_dropped_without_a_word(rest):
     assert turn.action == TextSearch(("a",))
     assert [type(each) for each in turn.calls] == [TextSearch, Malformed]
     assert "not read" in turn.calls[1].why
+
+
+def test_tags_inside_a_closed_call_that_is_no_json_are_no_answer():
+    broken = '<tool_call>{"name": "text_search", "arguments": {"input": ["<answer>Togo</answer>"]}</tool_call>'
+    turn = parse_turn(broken)
+    assert isinstance(turn.action, Malformed)
+    assert turn.action.broken_json
+    assert parse_turn(broken + call("text_search", input=["a"])).action == TextSearch(("a",))
+    unclosed = '<tool_call>{"name": "text_search" <answer>Chad</answer>'
+    assert parse_turn(unclosed + call("text_search", input=["a"])).action == Answer("Chad")
+
+
+def test_entries_that_are_no_texts_are_counted_and_no_searches():
+    turn = parse_turn(call("text_search", input=["a", 3, ["b"], None, " "]))
+    assert turn.action == TextSearch(("a",), unusable=3)
+    assert turn.invocations == 1
 
 
 def test_other_tools_are_read_where_they_exist():
@@ -319,7 +350,7 @@ def seconds(function, text):
     "piece",
     ["<tool_call>", "<answer>", "<reason>", "<think>", "<tool_call>[", '<tool_call>"', "</reason>", "<", "<|im_end|>",
      "<answer></answer>", '<tool_call>{"name":', "<reason></reason>", "<tool_call>{}</tool_call>", " ", "<tool_call> ",
-     "<think><reason>", '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
+     "<think><reason>", "<reason><reason></reason>", '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
 )  # fmt: skip
 @pytest.mark.parametrize("function", [parse_turn, count_completion])
 def test_time_grows_no_faster_than_the_text(function, piece):

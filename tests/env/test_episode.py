@@ -200,6 +200,13 @@ async def test_a_list_beyond_any_use_is_not_read_to_its_end():
     assert "only the first 32 of 5000 searches were run" in parts[-1]
 
 
+async def test_entries_that_were_not_searched_are_told():
+    episode = Episode(QUESTION, backend := Page())
+    parts = await episode.step(text_call("a", 3, ["b"]))
+    assert [query for query, _ in backend.asked] == ["a"]
+    assert 'error: 2 of the entries of "input" were no texts and were not searched' in parts[-1]
+
+
 async def test_a_box_in_other_units_is_told_which_ones_are_meant():
     parts = await Episode(QUESTION, Page()).step(image_call((100, 100, 500, 900)))
     assert "fractions of the width and height, from 0 to 1" in parts[-1]
