@@ -350,7 +350,8 @@ def seconds(function, text):
     "piece",
     ["<tool_call>", "<answer>", "<reason>", "<think>", "<tool_call>[", '<tool_call>"', "</reason>", "<", "<|im_end|>",
      "<answer></answer>", '<tool_call>{"name":', "<reason></reason>", "<tool_call>{}</tool_call>", " ", "<tool_call> ",
-     "<think><reason>", "<reason><reason></reason>", '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
+     "<think><reason>", "<reason><reason></reason>",
+     '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
 )  # fmt: skip
 @pytest.mark.parametrize("function", [parse_turn, count_completion])
 def test_time_grows_no_faster_than_the_text(function, piece):

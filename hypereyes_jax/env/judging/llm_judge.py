@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
+from hypereyes_jax.env.web.untrusted import parse_json
 
 _FRAME = """\
 You grade one answer to one question. Below is a JSON object with the question, the accepted reference answers and \
@@ -45,6 +48,12 @@ RULES = {
 
 
 _VERDICTS = {"correct": True, "incorrect": False}
+_YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False} | _VERDICTS
+_CLAUSE_END = r"[.,:;!?\n]|\b(?:so|therefore|hence|thus)\b"
+_WEAKENED = {  # "t": of "isn't"
+    "not", "t", "no", "nor", "or", "never", "neither", "false", "cannot", "hardly", "partially", "partly", "mostly",
+    "almost", "nearly", "half", "somewhat", "if", "unless", "would", "could", "might", "may", "from", "than",
+}  # fmt: skip
 _ROOM_TO_THINK = 4096  # tokens
 
 
@@ -148,15 +157,39 @@ def judge_prompt(rule: str, question: Question, answer: str) -> str:
 
 
 def read_verdict(text: str) -> bool | None:
-    """ "Correct." -> True, "incorrect" -> False; None for a reply with neither word, or with both and no choice.
+    """ "Correct." -> True, "incorrect" -> False, {"correct": false} -> False; None where the reply does not choose.
 
-    Reasoning in <think> is dropped. The last word decides, whatever was weighed before it ("It is not spelt alike, but
-    means the same. Correct"), unless that word is denied or is one of two ("not correct", "correct or incorrect").
+    Reasoning in <think> is dropped. Where the reply ends with one of the words, that decides, whatever was weighed
+    before it ("It is not spelt alike, but means the same. Correct"), unless its own clause denies or weakens it ("not
+    quite correct", "correct or incorrect"). Where it begins with one, nothing after it may speak against it.
     """
-    words = re.findall(r"[a-z]+", without_thinking(text).lower())
-    if not words:
+    plain_text = without_thinking(text)
+    with contextlib.suppress(ValueError):
+        return _json_verdict(parse_json(re.sub(r"^\s*```\w*|```\s*$", "", plain_text)))
+    clauses = [re.findall(r"[a-z]+", clause) for clause in re.split(_CLAUSE_END, plain_text.lower())]
+    clauses = [clause for clause in clauses if clause]
+    if not clauses:
         return None
+    words = [word for clause in clauses for word in clause]
     if words[-1] in _VERDICTS:
-        return None if words[-2:-1] and words[-2] in ("not", "or", "nor", "t") else _VERDICTS[words[-1]]
-    verdicts = set(words) & set(_VERDICTS)
-    return _VERDICTS[verdicts.pop()] if len(verdicts) == 1 and not {"not", "t"} & set(words) else None
+        return None if _WEAKENED & set(clauses[-1]) else _VERDICTS[words[-1]]
+    if words[0] in _VERDICTS and len(set(words) & set(_VERDICTS)) == 1:
+        return None if _WEAKENED & set(words) else _VERDICTS[words[0]]
+    return None
+
+
+def _json_verdict(value: Any) -> bool | None:
+    """The verdict of a reply that is JSON: the one that its fields agree on, the names of fields being no verdict."""
+    if isinstance(value, str):
+        return read_verdict(value)
+    if not isinstance(value, dict):
+        return None
+    verdicts = set()
+    for name, field_value in value.items():
+        about = _VERDICTS.get(re.sub(r"^(is|was)_?", "", str(name).lower()))
+        if about is not None:
+            yes = field_value if isinstance(field_value, bool) else _YES_OR_NO.get(str(field_value).strip().lower())
+            verdicts.add(None if yes is None else yes == about)
+        elif isinstance(field_value, str) and field_value.strip().lower().rstrip(".") in _VERDICTS:
+            verdicts.add(_VERDICTS[field_value.strip().lower().rstrip(".")])
+    return verdicts.pop() if len(verdicts) == 1 else None

@@ -12,7 +12,7 @@ from PIL import Image
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
 from hypereyes_jax.env.web.chat_replies import ChatError, ChatReply, StreamReader, events, read_reply
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status, lacks_credit
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
 
@@ -124,9 +124,9 @@ class ChatClient:
     def _check(self, reply: Reply) -> Any:
         """As `check_status`; but of a model that is not there, or takes no request at all, no later one can be had."""
         words = f": {reply.words}" if reply.words else ""
-        if reply.status == 404 or (reply.status == 400 and not reply.worked):
+        if (reply.status in (404, 410) or (reply.status == 400 and not reply.worked)) and not lacks_credit(reply.data):
             raise ChatError(f"{self._where} answered HTTP {reply.status}{words}", transient=False, fatal=True)
-        if reply.status in (400, 413, 414, 415, 422):
+        if reply.status in (400, 413, 414, 415, 422) and not lacks_credit(reply.data):
             message = f"{self._where} does not take this request (HTTP {reply.status}){words}"
             raise ChatError(message, transient=False)
         return check_status(reply, self._where)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,13 @@ from hypereyes_jax.env.web.http import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
+_REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is no model
+# Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
+_BROKEN = re.compile(
+    r"error|abort|cancel|time_?out|fail|incomplete|resource|malformed|unexpected|interrupt|overload", re.IGNORECASE
+)
+_FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|sensitive|spii|guardrail", re.IGNORECASE)
+_CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
 _TEXT_PARTS = ("text", "output_text")
 
 
@@ -42,12 +51,12 @@ def read_reply(data: Any, where: str) -> ChatReply:
     Raises:
       ChatError: it holds no message, or an error under HTTP 200.
     """
-    if isinstance(data, dict) and data.get("error"):
+    if isinstance(data, dict) and _tells_failure(data):
         raise error_of(data, where)
-    choices = data.get("choices") if isinstance(data, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    choice = choice if isinstance(choice, dict) else {}
-    message = choice.get("message")
+    choice = _first_choice(data)
+    if choice.get("error"):
+        raise error_of(choice, where)
+    message = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
     if not isinstance(message, dict):
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     text = text_of(message.get("content")) or ""
@@ -55,11 +64,24 @@ def read_reply(data: Any, where: str) -> ChatReply:
     calls.add(message.get("tool_calls"), whole=True)
     calls.add_only(message.get("function_call"))
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
-    finish = str(choice.get("finish_reason") or "")
+    finish = _finish(choice.get("finish_reason"))
     _check_end(finish, text_of(message.get("refusal")) if not text and not calls else "", where)
     if message.get("content") is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
+
+
+def _tells_failure(data: Mapping[str, Any]) -> bool:
+    """Whether a reply or an event is one of a failure, whatever its status was."""
+    is_error = bool(data.get("error")) or data.get("object") == "error"
+    return is_error or (not data.get("choices") and "usage" not in data and bool(service_words(data)))
+
+
+def _first_choice(data: Any) -> Mapping[str, Any]:
+    """The choice of index 0; an empty one where there is none."""
+    choices = data.get("choices") if isinstance(data, dict) else None
+    rows = [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
+    return next((row for row in rows if row.get("index", 0) in (0, None)), {})
 
 
 class StreamReader:
@@ -69,6 +91,7 @@ class StreamReader:
         self._where = where
         self._pieces: list[str] = []
         self._reasoning: list[str] = []
+        self._characters = 0
         self._refusal = ""
         self._calls = _Calls()
         self._finish = ""
@@ -83,26 +106,33 @@ class StreamReader:
         """The text that an event adds. Raises ChatError for an event that tells of a failure or is none."""
         if not isinstance(event, dict):
             raise ChatError(f"{self._where} sent an event that is not an object", transient=True)
-        if event.get("error") or event.get("object") == "error":
+        if _tells_failure(event):
             raise error_of(event, self._where)
         self._usage = event.get("usage") or self._usage
         choices = event.get("choices")
-        if "choices" not in event and "usage" not in event and service_words(event):  # an event of the name "error"
-            raise error_of(event, self._where)
         text = ""
         for choice in choices if isinstance(choices, list) else []:
             if not isinstance(choice, dict) or choice.get("index", 0) not in (0, None):
                 continue
-            self._finish = str(choice.get("finish_reason") or self._finish)
-            delta = choice.get("delta") or choice.get("message")
+            if choice.get("error"):
+                raise error_of(choice, self._where)
+            self._finish = _finish(choice.get("finish_reason")) or self._finish
+            delta = choice.get("delta")
+            if delta is None and not any(self._pieces):  # the whole of it once more ends some streams
+                delta = choice.get("message")
             if not isinstance(delta, dict):
                 continue
             text += text_of(delta.get("content")) or ""
             self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
+            self._characters += len(self._reasoning[-1])
             self._refusal += text_of(delta.get("refusal")) or ""
             self._calls.add(delta.get("tool_calls"))
             self._calls.add_only(delta.get("function_call"))
         self._pieces.append(text)
+        self._characters += len(text)
+        if self._characters > _REPLY_CHARACTERS:
+            message = f"{self._where} sent a reply of more than {_REPLY_CHARACTERS:,} characters"
+            raise ChatError(message, transient=False)
         return text
 
     def calls(self) -> str:
@@ -127,35 +157,47 @@ class StreamReader:
 
 def _check_end(finish: str, refusal: str | None, where: str) -> None:
     """Raises ChatError for a reply that was not written to its end, and for one that only refuses."""
-    if finish in ("error", "abort"):
-        raise ChatError(f"{where} ended its reply with an error", transient=True)
-    if finish == "content_filter":
+    if _BROKEN.search(finish):
+        raise ChatError(f"{where} ended its reply with an error ({one_line(finish, 40)})", transient=True)
+    if _FILTERED.search(finish):
         raise ChatError(f"{where} cut its reply off by a content filter", transient=False)
     if refusal:
         raise ChatError(f"the model at {where} refused: {one_line(refusal, 200)}", transient=False)
+
+
+def _finish(value: Any) -> str:
+    """Why a reply ended, "length" for each of the names of its limit."""
+    name = value if isinstance(value, str) else ""
+    return "length" if name.lower() in _CUT_OFF else name
 
 
 def error_of(data: Mapping[str, Any], where: str) -> ChatError:
     """What a reply or an event says went wrong."""
     error = data.get("error")
     code = error.get("code") if isinstance(error, dict) else data.get("code")
-    fatal = lacks_credit(data) or code in (401, 402, 404)
+    fatal = lacks_credit(data) or str(code) in ("401", "402", "404")
     words = service_words(data) or "it did not say what"
     return ChatError(f"{where} failed: {words}", transient=not fatal, fatal=fatal)
 
 
 def text_of(content: Any) -> str | None:
-    """Text of a message, given as one string or as a list of parts; None for anything else."""
+    """Text of a message, given as one string, one part or a list of parts; None for anything else.
+
+    A part of no stated kind is text if it has one; parts of other kinds, such as reasoning, are left out.
+    """
     if isinstance(content, str):
         return encodable(content)
+    if isinstance(content, dict):
+        content = [content]
     if not isinstance(content, list):
         return None
     texts = []
     for part in content:
+        if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS:
+            part = part.get("text")
+            part = part.get("value") if isinstance(part, dict) else part
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
-            texts.append(part["text"])
     return encodable("".join(texts))
 
 
@@ -169,10 +211,15 @@ def usage_of(usage: Any) -> tuple[int, int]:
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
     """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is no JSON."""
-    rest, half = b"", b""
+    rest, half, begun = b"", b"", False
     data: list[bytes] = []
     async for chunk in chunks:
         chunk = half + chunk
+        if not begun and (len(chunk) >= len(BOM_UTF8) or not BOM_UTF8.startswith(chunk)):
+            chunk, begun = chunk.removeprefix(BOM_UTF8), True
+        elif not begun:  # a part of the mark, perhaps
+            half = chunk
+            continue
         half = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
         chunk = chunk[: len(chunk) - len(half)]
         rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -183,26 +230,33 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
             if line.startswith(b"data:"):
                 # Servers send one line an event; a text cut over several lines is one event until an empty line.
                 data.append(line.removeprefix(b"data:").strip())
-                if (value := _value(data)) is not _PARTIAL:
+                if (value := _value(data)) is _DONE:
+                    yield None
+                    return
+                if value is not _PARTIAL:
                     data = []
-                    yield value
-                    if value is None:
-                        return
+                    yield _event(value, where)
             elif not line.strip() and data:
                 raise ChatError(f"{where} sent an event that is not JSON", transient=True)
     if rest.startswith(b"data:"):
         data.append(rest.removeprefix(b"data:").strip())
     if data and (value := _value(data)) is not _PARTIAL:
-        yield value
+        yield None if value is _DONE else _event(value, where)
 
 
-_PARTIAL = object()
+_PARTIAL, _DONE = object(), object()
+
+
+def _event(value: Any, where: str) -> Any:
+    if value is None:
+        raise ChatError(f"{where} sent an event that is not an object", transient=True)
+    return value
 
 
 def _value(data: list[bytes]) -> Any:
     payload = b"\n".join(data)
     if payload == b"[DONE]":
-        return None
+        return _DONE
     try:
         return parse_json(payload)
     except ValueError:
@@ -213,7 +267,8 @@ class _Calls:
     """Function calls that a server sends apart from the text, whole or piece by piece."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._at: dict[int, int] = {}  # index of a call, as the server counts -> its place here
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -225,12 +280,24 @@ class _Calls:
                 continue
             index = call.get("index", place)
             index = place if whole or not isinstance(index, int) else index
-            entry = self._calls.setdefault(index, {"name": "", "arguments": ""})
-            for name in entry:
-                piece = function.get(name)
-                if isinstance(piece, dict):
-                    piece = json.dumps(piece)
-                entry[name] += encodable(piece) if isinstance(piece, str) else ""
+            entry = self._entry(index, str(call.get("id") or ""))
+            name = function.get("name")
+            if isinstance(name, str) and encodable(name) != entry["name"]:  # some servers repeat it in each piece
+                entry["name"] += encodable(name)
+            piece = function.get("arguments")
+            if isinstance(piece, dict):
+                piece = json.dumps(piece)
+            entry["arguments"] += encodable(piece) if isinstance(piece, str) else ""
+
+    def _entry(self, index: int, name: str) -> dict[str, str]:
+        """The call that a piece belongs to: a new one where another id comes, even under an index that was used."""
+        entry = self._calls[self._at[index]] if index in self._at else None
+        if entry is None or (name and entry["id"] and entry["id"] != name):
+            self._at[index] = len(self._calls)
+            entry = {"id": name, "name": "", "arguments": ""}
+            self._calls.append(entry)
+        entry["id"] = entry["id"] or name
+        return entry
 
     def add_only(self, function: Any) -> None:
         """The one call of the older form, beside which there is no other."""
@@ -240,7 +307,7 @@ class _Calls:
     def tags(self) -> str:
         """The calls as <tool_call> tags; arguments that are no JSON are for the parser to find wrong."""
         out = []
-        for _, call in sorted(self._calls.items()):
+        for call in self._calls:
             try:
                 arguments = parse_json(call["arguments"] or "{}")
             except ValueError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,23 @@ from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
-# What services say of an account that waiting will not fill. The first three are OpenAI's codes, the next SerpApi's.
+_IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
+_FIRST_REFUSALS = 64  # requests that a service may refuse before one has worked
+# What services say of an account that waiting will not fill. The first three are OpenAI's codes, the next SerpApi's;
+# then DeepSeek, Anthropic, Serper, Exa, Alibaba, Tavily, Brave and Bing.
 _NO_CREDIT = (
     "insufficient_quota", "billing_hard_limit", "billing_not_active", "run out of searches", "insufficient balance",
-    "insufficient credit", "not enough credits", "exceeded your current quota",
+    "insufficient credit", "insufficient funds", "credit balance is too low", "not enough credit", "out of credit",
+    "no_more_credits", "no credits left", "exceeded your current quota", "arrearage", "exceeds your plan",
+    "quota_limited", "pay-as-you-go limit", "usage limit exceeded", "out of call volume quota",
 )  # fmt: skip
+# What they say of a key, under statuses that else refuse one request only: Google's, OpenAI's, Brave's.
+_WRONG_KEY = (
+    "api key not valid", "api_key_invalid", "invalid_api_key", "invalid api key", "incorrect api key",
+    "subscription_token_invalid", "invalid subscription token", "unauthorized",
+)  # fmt: skip
+_WORDS = ("error", "errors", "message", "detail", "msg", "error_message", "error_description", "title")
+_CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Reply:
     retry_after: float | None = None
     words: str = ""  # what the service said of a failure, one line without secrets
     worked: bool = False  # whether an earlier request to this service has
+    failures: int = 0  # replies of this service that failed, this one too, since one worked
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class JsonHttp:
         self._headers = dict(headers or {})
         self._sessions = PerLoop(self._open)
         self._worked: set[str] = set()
+        self._failures: Counter[str] = Counter()
 
     def _open(self) -> aiohttp.ClientSession:
         limits = self._limits
@@ -149,11 +164,18 @@ class JsonHttp:
             data = raw.decode("utf-8", "replace") if text or response.content_type == "text/plain" else None
             if status == 200 and not text:
                 raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None
+        request_headers = {**self._headers, **response.request_info.headers, **(secrets or {})}
         if 200 <= status < 300:
             self._worked.add(where)
+            del self._failures[where]
+            if isinstance(data, dict) and service_words(data):  # a failure under HTTP 200, perhaps
+                data = {
+                    name: _struck(value, request_headers) if name in _WORDS else value for name, value in data.items()
+                }
             return Reply(status, data, worked=worked)
-        request_headers = {**self._headers, **response.request_info.headers, **(secrets or {})}
-        return Reply(status, data, wait, _without(service_words(data), request_headers), worked)
+        self._failures[where] += 1
+        words = _without(service_words(data), request_headers)
+        return Reply(status, data, wait, words, worked, self._failures[where])
 
     async def _bytes(self, response: aiohttp.ClientResponse, where: str) -> bytes:
         chunks, size = [], 0
@@ -177,51 +199,96 @@ def check_status(reply: Reply, where: str) -> Any:
     """The data of a 2xx reply; any other status as the SearchError it means.
 
     What can never work ends the run, in the service's own words: 401, 402, an account without credit whatever the
-    status, and 403 or 404 if no request has worked yet (a firewall may refuse one of many). 408, 425, 429 and 5xx are
-    transient; 400, 413, 414, 415 and 422, and a later 403, refuse this request.
+    status, and, while no request has worked yet (a firewall may refuse one of many), 403, a key that is called wrong,
+    any other status that neither is transient nor refuses a request, and a refusal of every one of the first requests.
+    408, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and a later 403, refuse this request.
+    A success without content, or with a part of it, is a failure.
     """
     status = reply.status
-    if 200 <= status < 300:
+    if status in (200, 201):
         return reply.data
+    if 200 < status < 300:
+        message = f"{where} answered without the whole of a result (HTTP {status})"
+        raise SearchError(message, transient=True, kind="bad_reply")
     words = f": {reply.words}" if reply.words else ""
     if status == 402 or lacks_credit(reply.data):
         raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){words}", kind="no_credit")
-    if status == 401 or (status == 403 and not reply.worked):
+    if status == 401 or (not reply.worked and (status == 403 or _says(reply.data, _WRONG_KEY))):
         message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"
         raise FatalSearchError(message, kind="auth")
-    if status == 404 and not reply.worked:
-        raise FatalSearchError(f"{where} has nothing at this address (HTTP 404){words}", kind="http_404")
     kind = "throttled" if status == 429 else f"http_{status}"
-    if status in _REFUSED or status == 403:
+    refused = status in _REFUSED or status == 403
+    transient = status in _TRANSIENT or (status >= 500 and status not in _IMPOSSIBLE)
+    if not reply.worked and not refused and not transient:
+        what = "has nothing at this address" if status == 404 else "can't be asked at this address"
+        if 300 <= status < 400:
+            what = "leads to another address, which is not followed; give that one"
+        raise FatalSearchError(f"{where} {what} (HTTP {status}){words}", kind=kind)
+    if refused and not reply.worked and reply.failures >= _FIRST_REFUSALS:
+        message = f"{where} refused each of the first {reply.failures} requests (HTTP {status}){words}"
+        raise FatalSearchError(message, kind=kind)
+    if refused:
         message = f"the service does not take this request (HTTP {status})"
         raise SearchError(message, transient=False, refused=True, kind=kind)
     raise SearchError(
-        f"{where} answered HTTP {status}{words}",
-        transient=status in _TRANSIENT or status >= 500,
-        kind=kind,
-        retry_after=reply.retry_after,
+        f"{where} answered HTTP {status}{words}", transient=transient, kind=kind, retry_after=reply.retry_after
     )
+
+
+def unusable(data: Any, where: str, why: str) -> SearchError:
+    """What it means that a reply under HTTP 200 holds nothing that can be used: `why`, in the service's own words.
+
+    An account without credit and a wrong key are told so, too, by some services, and end the run.
+    """
+    words = service_words(data)
+    words = f": {words}" if words else ""
+    if lacks_credit(data):
+        return FatalSearchError(f"the account at {where} has no credit left{words}", kind="no_credit")
+    if _says(data, _WRONG_KEY):
+        return FatalSearchError(f"{where} refused the key or login; check it and run again{words}", kind="auth")
+    return SearchError(f"{where} {why}{words}", transient=True, kind="bad_reply")
 
 
 def lacks_credit(data: Any) -> bool:
     """Whether a failed reply says that the account is empty, which no waiting cures."""
-    error = data.get("error", data) if isinstance(data, dict) else None
-    if isinstance(error, dict):
-        text = " ".join(str(error.get(name) or "") for name in ("code", "type", "message"))
-    else:
-        text = error if isinstance(error, str) else ""
-    return any(words in text[:4000].lower() for words in _NO_CREDIT)
+    return _says(data, _NO_CREDIT)
+
+
+def _says(data: Any, words: Sequence[str]) -> bool:
+    text = " ".join(_texts(data, 4)).lower()
+    return any(each in text for each in words)
+
+
+def _texts(data: Any, depth: int) -> Iterator[str]:
+    """What a failed reply says of its failure, bounded; not what it repeats of the request, which a model wrote."""
+    if isinstance(data, str):
+        yield data[:4000]
+    elif depth and isinstance(data, dict):
+        for value in (data[name] for name in (*_WORDS, *_CODES) if name in data):
+            yield from _texts(value, depth - 1)
+    elif depth and isinstance(data, list):
+        for value in data[:16]:
+            yield from _texts(value, depth - 1)
 
 
 def service_words(data: Any) -> str:
     """What a service says went wrong, as one short line: the fields that OpenAI's, SerpApi's and FastAPI's kin use."""
     for _ in range(4):
+        if isinstance(data, list) and data:
+            data = data[0]
         if not isinstance(data, dict):
             break
-        data = next((data[name] for name in ("error", "message", "detail", "msg") if data.get(name)), None)
-    if isinstance(data, list) and data:
-        return service_words(data[0])
+        data = next((data[name] for name in _WORDS if data.get(name)), None)
     return one_line(encodable(data), 300) if isinstance(data, str) else ""
+
+
+def _struck(data: Any, headers: Mapping[str, str]) -> Any:
+    """What a reply says of a failure, without the keys that were sent."""
+    if isinstance(data, dict):
+        return {name: _struck(value, headers) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_struck(value, headers) for value in data]
+    return _without(data, headers) if isinstance(data, str) else data
 
 
 def _without(words: str, headers: Mapping[str, str]) -> str:

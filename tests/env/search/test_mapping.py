@@ -105,6 +105,67 @@ async def test_a_reply_of_another_shape_is_a_failure_and_not_an_empty_result(tmp
         await asked(tmp_path, "brave", Service({"web": {"results": "x"}}), lambda backend: backend.text_search("q", 3))
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [None, [], "x", {"error": "Internal failure"}, {"message": "Endpoint request timed out"}, {"organic": ["a"]},
+     {"organic": [{"name": "of another service"}]}],
+)  # fmt: skip
+async def test_absence_of_results_is_no_empty_result(tmp_path, reply):
+    with pytest.raises(SearchError, match="organic") as failed:
+        await asked(tmp_path, "serper", Service(reply), lambda backend: backend.text_search("q", 3))
+    assert failed.value.transient
+    assert not isinstance(failed.value, FatalSearchError)
+
+
+@pytest.mark.parametrize("status", [202, 204, 206])
+async def test_a_success_without_the_whole_result_is_a_failure(tmp_path, status):
+    with pytest.raises(SearchError, match=f"HTTP {status}"):
+        await asked(tmp_path, "serper", Service({}, status), lambda backend: backend.text_search("q", 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reply"),
+    [
+        ("serper", 400, {"message": "Not enough credits", "statusCode": 400}),
+        ("tavily", 432, {"detail": {"error": "This request exceeds your plan's set usage limit."}}),
+        ("tavily", 433, {"detail": {"error": "This request exceeds the pay-as-you-go limit."}}),
+        ("brave", 429, {"error": {"detail": "Request quota limit exceeded for plan.", "code": "QUOTA_LIMITED"}}),
+        ("brave", 422, {"error": {"detail": "The token is invalid.", "code": "SUBSCRIPTION_TOKEN_INVALID"}}),
+        ("serper", 405, {"detail": "Method Not Allowed"}),
+        ("serper", 301, {"message": "Moved"}),
+        ("serper", 200, {"error": {"code": "insufficient_quota", "message": "no more"}}),
+    ],
+)
+async def test_what_can_never_work_ends_the_run_in_the_words_of_each_service(tmp_path, name, status, reply):
+    with pytest.raises(FatalSearchError, match=r"limit|credits|invalid|Not Allowed|Moved|no more"):
+        await asked(tmp_path, name, Service(reply, status), lambda backend: backend.text_search("q", 3))
+
+
+async def test_what_a_service_only_throttles_or_refuses_ends_nothing(tmp_path):
+    for status, reply in (
+        (429, {"error": {"detail": "Request rate limit exceeded for plan.", "code": "RATE_LIMITED"}}),
+        (422, {"error": {"detail": "Unable to validate", "code": "VALIDATION"}, "query": "insufficient credit"}),
+    ):
+        with pytest.raises(SearchError) as failed:
+            await asked(tmp_path, "brave", Service(reply, status), lambda backend: backend.text_search("q", 3))
+        assert not isinstance(failed.value, FatalSearchError)
+
+
+async def test_a_service_that_refuses_every_first_request_ends_the_run(tmp_path):
+    async def ask(backend):
+        refusals = []
+        while not (refusals and isinstance(refusals[-1], FatalSearchError)):
+            with pytest.raises(SearchError) as failed:
+                await backend.text_search("q", 3)
+            refusals.append(failed.value)
+        return refusals
+
+    *refusals, last = await asked(tmp_path, "serper", Service({"message": "no such country"}, 400), ask)
+    assert len(refusals) == 63
+    assert all(refusal.refused for refusal in refusals)
+    assert "no such country" in str(last)
+
+
 async def test_an_unsupported_kind_is_refused_to_who_asked(tmp_path):
     with pytest.raises(SearchError, match="has no image search") as refused:
         await asked(tmp_path, "tavily", Service({}), lambda backend: backend.image_search(PICTURE, 3))

@@ -141,6 +141,27 @@ async def test_an_unfinished_search_is_no_empty_result(status):
     await server.close()
 
 
+@pytest.mark.parametrize(
+    ("reply", "fatal"),
+    [
+        ({"error": "Your account has run out of searches."}, True),
+        ({"error": "Invalid API key. Yours is at serpapi.com."}, True),
+        (SUCCESS | {"error": "Google Lens couldn't fetch the image."}, False),
+        (SUCCESS | {"organic_results": "x"}, False),
+        (SUCCESS | {"organic_results": ["x"]}, False),
+    ],
+)
+async def test_a_failure_under_http_200_is_no_empty_result(reply, fatal):
+    server = await canned(reply)
+    backend = client(str(server.make_url("")).rstrip("/"))
+    with pytest.raises(SearchError) as error:
+        await backend.text_search("q", 3)
+    assert isinstance(error.value, FatalSearchError) is fatal
+    assert reply.get("error", "organic_results") in str(error.value)
+    await backend.aclose()
+    await server.close()
+
+
 async def test_image_search_without_a_host_says_what_is_missing():
     backend = SerpApiBackend(SerpApiConfig(KEY))
     with pytest.raises(FatalSearchError, match="ImageHost"):

@@ -80,6 +80,13 @@ def said(text, **more):
         (said("correct? No, it is not.\n</think>incorrect"), False),
         (said("incorrect", reasoning_content="It may be correct."), False),
         (said("It is not spelt alike, but it means the same.\n\n**Correct**"), True),
+        (said({"type": "text", "text": "correct"}), True),
+        (said([{"type": "thinking", "thinking": "incorrect?"}, {"text": "correct"}]), True),
+        (said([{"type": "text", "text": {"value": "incorrect", "annotations": []}}]), False),
+        (said('{"correct": false}'), False),
+        (said('```json\n{"is_correct": "yes", "why": "incorrect spelling does not count"}\n```'), True),
+        (said('{"verdict": "Incorrect."}'), False),
+        (said("Correct. It names the same country."), True),
     ],
 )
 async def test_verdicts_in_every_shape_of_a_reply(connect, message, verdict):
@@ -88,8 +95,32 @@ async def test_verdicts_in_every_shape_of_a_reply(connect, message, verdict):
 
 
 def test_a_verdict_that_is_denied_or_weighed_is_none():
-    for text in ("not correct", "correct or incorrect", "isn't correct", "<think>correct", "maybe"):
+    for text in (
+        "not correct", "correct or incorrect", "isn't correct", "<think>correct", "maybe", "partially correct",
+        "not quite correct", "Correct? No.", "It would be correct", '{"correct": true, "verdict": "incorrect"}',
+        '{"why": "correct spelling"}', "far from correct", "The word correct stands here.",
+    ):  # fmt: skip
         assert read_verdict(text) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ({"object": "error", "message": "no such model", "code": 404}, "no such model"),
+        ({"choices": [{"error": {"message": "provider down"}, "message": {"content": ""}}]}, "provider down"),
+        ({"choices": [], "detail": "no capacity"}, "no capacity"),
+    ],
+)
+async def test_a_failure_under_http_200_is_told_in_the_services_words(connect, reply, words):
+    _, client = await connect((200, {}, reply), attempts=1)
+    with pytest.raises(ChatError, match=words):
+        await LlmJudge(client).verdict(QUESTION, "Chad")
+
+
+async def test_the_choice_of_index_0_is_read(connect):
+    choices = [{"index": 1, "message": said("incorrect")}, {"index": 0, "message": said("correct")}]
+    _, client = await connect((200, {}, {"choices": choices}))
+    assert await LlmJudge(client).verdict(QUESTION, "Chad") is True
 
 
 async def test_a_judge_that_thinks_is_given_more_room_once(connect):
@@ -128,6 +159,11 @@ async def test_newer_models_names_and_limits_are_taken_up(connect):
         (429, {"error": {"message": "You exceeded your plan", "code": "insufficient_quota"}}, "You exceeded your plan"),
         (401, {"error": "bad key"}, "bad key"),
         (403, {"error": {"message": "region not allowed"}}, "region not allowed"),
+        (400, {"error": {"message": "Your credit balance is too low"}}, "credit balance is too low"),
+        (429, {"error": {"code": "Arrearage", "message": "not in good standing"}}, "not in good standing"),
+        (410, {"detail": "the model was removed"}, "the model was removed"),
+        (405, {"detail": "Method Not Allowed"}, "Method Not Allowed"),
+        (400, {"errors": [{"message": "no such model"}]}, "no such model"),
     ],
 )
 async def test_what_can_never_work_ends_the_run_in_the_services_words(connect, status, data, words):
@@ -206,6 +242,14 @@ async def read(client):
         ([event(refusal="I won't "), event(refusal="say."), event(finish="stop")], "refused: I won't say"),
         (["data: {broken", DONE], "not JSON"),
         (["data: [1, 2]", DONE], "not an object"),
+        ([event(content="half"), "data: null"], "not an object"),
+        ([event(content="half"), event(finish="insufficient_system_resource")], "insufficient_system_resource"),
+        ([event(content="half"), event(finish="SAFETY")], "content filter"),
+        (
+            [event(content="a"), 'data: {"choices": [{"error": {"message": "the GPU is lost"}, "delta": {}}]}'],
+            "the GPU is lost",
+        ),
+        ([event(content="x" * (6 << 20))] * 3 + [DONE], "more than 16,777,216 characters"),
     ],
 )
 async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
@@ -220,6 +264,11 @@ async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
         ([event(finish="stop", content=[{"type": "text", "text": "<answer>blue</answer>"}])], "<answer>blue</answer>"),
         ([event(content="a"), event(content="b"), event(finish="stop"), DONE], "ab"),
         ([": ping", event(content="a"), DONE], "a"),
+        (["\ufeff" + event(content="a"), event(content="b"), DONE], "ab"),
+        (
+            [event(content="ab"), 'data: {"choices": [{"message": {"content": "ab"}, "finish_reason": "stop"}]}', DONE],
+            "ab",
+        ),
         ([event(content=None, role="assistant"), event(finish="length", content="a")], "a"),
         (['data: {"choices": [{"delta":\ndata: {"content": "two lines"}, "finish_reason": "stop"}]}'], "two lines"),
     ],
@@ -265,6 +314,30 @@ async def test_a_call_that_the_server_has_parsed_itself_is_made(connect):
     _, client = await connect(said(None, tool_calls=[{"id": "c", "type": "function", "function": whole}]))
     reply = await client.complete([("user", ("x",))])
     assert parse_turn(reply.text).action == TextSearch(("population of Chad",))
+
+
+async def test_the_names_of_a_limit_are_one(connect):
+    _, client = await connect([event(content="a", finish="MAX_TOKENS")])
+    assert (await read(client)).finish_reason == "length"
+
+
+def one_call(number, index, query, **more):
+    function = {"name": "text_search", "arguments": json.dumps({"input": [query]})}
+    return event(tool_calls=[{"id": f"call{number}", "function": function, **more} | index])
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
+async def test_calls_under_one_index_are_told_apart_by_their_ids(connect, index):
+    _, client = await connect([one_call(1, index, "a"), one_call(2, index, "b"), event(finish="tool_calls"), DONE])
+    assert parse_turn((await read(client)).text).calls == (TextSearch(("a",)), TextSearch(("b",)))
+
+
+async def test_a_name_that_each_piece_repeats_is_one_name(connect):
+    pieces = [
+        event(tool_calls=[part | {"function": part["function"] | {"name": "text_search"}}]) for part in (CALL, REST)
+    ]
+    _, client = await connect([*pieces, event(finish="tool_calls"), DONE])
+    assert parse_turn((await read(client)).text).action == TextSearch(("population of Chad",))
 
 
 async def test_a_slow_stream_may_take_any_time_while_it_makes_progress(connect):

@@ -18,7 +18,7 @@ from hypereyes_jax.configs.objects import NamedObject, load_object
 from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words, unusable
 from hypereyes_jax.env.web.untrusted import one_line
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -166,12 +166,19 @@ class MappedBackend:
         body = None if call.body is None else _filled(call.body, values)
         reply = await self._http.request(call.method, call.url, params=params, body=body)
         where = Address.of(call.url).where
-        rows = _at(check_status(reply, where), call.hits)
+        data = check_status(reply, where)
+        rows = _at(data, call.hits)
         if rows is None:  # services leave the list out where they found nothing
+            indexed = isinstance(data, list) and call.hits.split(".")[0].isdigit()
+            if not (isinstance(data, dict) or indexed) or service_words(data):
+                raise unusable(data, where, f"sent a reply without {call.hits}")
             return []
         if not isinstance(rows, list):
-            raise SearchError(f"{where}: {call.hits} is not a list in its reply", transient=True, kind="bad_reply")
-        return [_hit(row, call.hit) for row in rows if isinstance(row, dict)][: values["k"]]
+            raise unusable(data, where, f"sent a reply in which {call.hits} is not a list")
+        hits = [_hit(row, call.hit) for row in rows if isinstance(row, dict)]
+        if rows and not any(hit.title or hit.content or hit.url for hit in hits):
+            raise unusable(data, where, f"sent {call.hits} that hold none of what the mapping names")
+        return hits[: values["k"]]
 
 
 def _hit(row: Mapping[str, Any], paths: Mapping[str, str]) -> SearchHit:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from hypereyes_jax.env.types import SearchError, SearchHit
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, unusable
 
 
 class RetrieverBackend:
@@ -62,12 +62,17 @@ def read_retrieval(data: Any, where: str) -> list[SearchHit]:
     if isinstance(rows, list) and rows and isinstance(rows[0], list):
         rows = rows[0]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SearchError(f"{where} sent a reply of an unknown shape", transient=True, kind="bad_reply")
-    return [_hit(row) for row in rows]
+        raise unusable(data, where, "sent a reply of an unknown shape")
+    hits = [_hit(row) for row in rows]
+    if hits and not any(hit.title or hit.content for hit in hits):
+        raise unusable(data, where, "sent results without a text")
+    return hits
 
 
 def _hit(row: Mapping[str, Any]) -> SearchHit:
     inner = row.get("document")
+    if isinstance(inner, str):
+        inner = {"contents": inner}
     document = inner if isinstance(inner, dict) else row
     score: Any = row.get("score")
     url: Any = document.get("url")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,12 @@ from PIL import Image
 
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.config import ImageEngine
-from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
+from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchHit
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status, unusable
+from hypereyes_jax.env.web.untrusted import one_line
+
+_RESULTS = ("organic_results", "image_results", "visual_matches", "exact_matches", "video_results")
+_NOTHING_FOUND = re.compile(r"\b(any|no) results\b", re.IGNORECASE)  # "Google hasn't returned any results ..."
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,24 @@ def read_reply(reply: Reply, where: str) -> dict[str, Any]:
     """The body of a search that worked, found something or not. Raises SearchError or FatalSearchError."""
     data = check_status(reply, where)
     if not isinstance(data, dict) or not ("search_metadata" in data or "error" in data):
-        raise SearchError(f"{where} sent a reply of an unknown shape", transient=True, kind="bad_reply")
+        raise unusable(data, where, "sent a reply of an unknown shape")
     metadata = data.get("search_metadata")
     status = metadata.get("status") if isinstance(metadata, dict) else None
     if status != "Success":
-        raise SearchError(f"{where} did not finish the search (status {status})", transient=True, kind="unfinished")
+        failure = unusable(data, where, f"did not finish the search (status {one_line(str(status), 40)})")
+        failure.kind = "unfinished" if failure.transient else failure.kind
+        raise failure
+    error = data.get("error")
+    if error and not (isinstance(error, str) and _NOTHING_FOUND.search(error)):
+        raise unusable(data, where, "failed to search")
+    for key in _RESULTS:
+        rows = data.get(key)
+        if rows is not None and (not isinstance(rows, list) or (rows and not _rows(data, key))):
+            raise unusable(data, where, f"sent {key} that are no list of results")
     return data
 
 
-def _rows(data: dict[str, Any], key: str) -> Iterable[dict[str, Any]]:
+def _rows(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
     rows = data.get(key)
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
