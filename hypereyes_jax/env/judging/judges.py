@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from hypereyes_jax.env.judging.quantities import normalise, plain_signs, read_date, read_number, same_number
 from hypereyes_jax.env.types import Question
+
+__all__ = ["MADE_UP", "ExactJudge", "Judge", "normalise", "read_number"]
 
 # asked of a judge before anything is spent: a wrong name, address or key, and a model without verdicts, are told then
 MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
 
-_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d{1,3})?", re.IGNORECASE)
-_ARTICLES = {"a", "an", "the"}
-_HEDGES = {"about", "approximately", "around", "roughly"}
+# Letters that no decomposition takes apart, as they are written without their marks.
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "œ": "oe", "æ": "ae", "ı": "i", "ð": "d", "þ": "th"})
+_LONGEST = 1000  # characters of a text that is read as a number or a date
 
 
 @runtime_checkable
@@ -44,38 +45,28 @@ class ExactJudge:
         return any(self.matches(answer, accepted) for accepted in question.answers)
 
     def matches(self, answer: str, accepted: str) -> bool:
-        """Whether two answers mean the same: "The Côte d'Ivoire." = "cote d ivoire", "19.1 million" = "19,100,000"."""
+        """Whether two answers mean the same: "The Côte d'Ivoire." = "cote d ivoire", "19.1 million" = "19,100,000".
+
+        So do "5 km" and "5,000 metres", and "12 March 2020" and "March 12th, 2020".
+        """
+        if max(len(answer), len(accepted)) > _LONGEST:
+            return normalise(answer) == normalise(accepted) != ""
+        dates = read_date(answer), read_date(accepted)
+        if None not in dates:
+            return dates[0] == dates[1]
         a, b = read_number(answer), read_number(accepted)
         if a is None or b is None:
-            return bool(normalise(answer)) and normalise(answer) == normalise(accepted)
-        same_words = a.before == b.before and (a.unit == b.unit or not a.unit or not b.unit)
-        # 1e-9 absorbs the rounding of "19.1 million" to binary.
-        return same_words and abs(a.value - b.value) <= max(self.number_tolerance, 1e-9) * abs(b.value)
+            words = _words(answer)
+            return bool(words) and words == _words(accepted)
+        return same_number(a, b, self.number_tolerance)
 
 
-def normalise(text: str) -> str:
-    """Case, accents, punctuation, articles and spacing removed."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    letters = "".join(c if c.isalnum() else " " for c in decomposed if not unicodedata.combining(c))
-    words = letters.split()
-    return " ".join(word for word in words if word not in _ARTICLES) or " ".join(words)
+def _words(text: str) -> str:
+    """The words of an answer that is no number: `normalise`, and spellings of the same words made one.
 
-
-@dataclass(frozen=True)
-class Number:
-    value: float
-    before: str  # normalised words in front, hedges such as "about" removed
-    unit: str  # normalised words behind, the scale word removed
-
-
-def read_number(text: str) -> Number | None:
-    """A text with exactly one number in it; None for any other. "19.1 million people" -> 19100000.0, "", "people"."""
-    matches = list(_NUMBER.finditer(text))
-    if len(matches) != 1:
-        return None
-    value = float(matches[0].group().replace(",", ""))
-    before, after = text[: matches[0].start()], text[matches[0].end() :].replace("%", " percent ")
-    unit = normalise(after).split()
-    if unit and unit[0] in _SCALES:
-        value *= _SCALES[unit.pop(0)]
-    return Number(value, " ".join(w for w in normalise(before).split() if w not in _HEDGES), " ".join(unit))
+    Initials are one word with or without stops, "&" is "and", and signs that tell names apart stay ("C++", "C#").
+    """
+    text = re.sub(r"\b([^\W\d_])\. ?(?=[^\W\d_]\b)", r"\1", text)
+    text = re.sub(r"(?<=\w)([+#]+)(?!\w)", lambda match: " sign" + match.group().encode().hex(), text)
+    text = text.replace("&", " and ").casefold().translate(_LETTERS)
+    return normalise(plain_signs(text))

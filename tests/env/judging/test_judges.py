@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from hypereyes_jax.env import ExactJudge, Judge, Question
@@ -23,6 +25,67 @@ from hypereyes_jax.env import ExactJudge, Judge, Question
         ("Apollo 11", "11", False),
         ("Apollo 11", "apollo 11", True),
         ("3 of 4", "3", False),
+        ("1 000", "1,000", True),
+        ("1\u202f234\u202f567 people", "1234567", True),
+        ("1.234.567", "1,234,567", True),
+        ("1.234,5", "1234.5", True),
+        ("1,500", "1.5", False),
+        ("1,5", "1.5", True),
+        ("\u22125 °C", "-5 °C", True),
+        ("\u22125", "5", False),
+        ("five", "5", True),
+        ("one hundred and twenty-one", "121", True),
+        ("one two", "3", False),
+        ("third", "3rd", True),
+        ("½", "0.5", True),
+        ("3½", "3.5", True),
+        ("1/2", "0.5", True),
+        ("1.5 × 10³", "1500", True),
+        ("1.5e3", "1,500", True),
+        ("٣", "3", True),
+        ("2k", "2000", True),
+        ("$5M", "5 million dollars", True),
+        ("US$5 million", "$5,000,000", True),
+        ("€5", "$5", False),
+        ("5 €", "€5", True),
+        ("5 per cent", "5%", True),
+        ("5 km", "5,000 metres", True),
+        ("5 km", "5 kilometers", True),
+        ("5", "5 km", True),
+        ("5000", "5 km", False),
+        ("100 sq km", "100 km²", True),
+        ("100 km2", "100 square kilometres", True),
+        ("100 km2", "100 km", False),
+        ("5 degrees Celsius", "5 °C", True),
+        ("5 °C", "5 °F", False),
+        ("90 min", "1.5 hours", True),
+        ("5 mph", "5 miles per hour", True),
+        ("1990-2000", "1990 to 2000", True),
+        ("1960s", "1960", False),
+        ("44 BC", "44 BCE", True),
+        ("44 BC", "44", False),
+        ("2001: A Space Odyssey", "2001", False),
+        ("5 of hearts", "5", False),
+        ("747 Jumbo", "747", False),
+        ("One Direction", "1", False),
+        ("1e999", "5", False),
+        ("9" * 400, "9" * 400, True),
+        ("9" * 400, "9" * 399 + "8", False),
+        ("March 12th, 2020", "12 March 2020", True),
+        ("Thursday, 12 Mar. 2020", "2020-03-12", True),
+        ("12 March 2020", "12 March 2021", False),
+        ("March 2020", "12 March 2020", False),
+        ("4 July", "July 4th", True),
+        ("2020-13-40", "2020-13-40", True),
+        ("Łódź", "Lodz", True),
+        ("Ørsted", "Orsted", True),
+        ("U.S.A.", "USA", True),
+        ("J. K. Rowling", "JK Rowling", True),
+        ("Rock & Roll", "rock and roll", True),
+        ("C++", "C", False),
+        ("C#", "C++", False),
+        ("C++", "c++", True),
+        (".", "!", False),
     ],
 )
 def test_exact_match(answer, accepted, same):
@@ -43,3 +106,12 @@ def test_tolerance_is_in_the_name():
     judge = ExactJudge(number_tolerance=0.01)
     assert judge.matches("100", "100.9")
     assert judge.name != ExactJudge().name
+
+
+@pytest.mark.parametrize("piece", ["9", "1,", "one ", "~", "°", "- ", "km2 ", "½", "a. ", "1 000 ", "C+"])
+def test_answers_of_any_length_are_compared_in_no_time(piece):
+    for size in (1_000, 100_000):
+        text = piece * (size // len(piece))
+        started = time.thread_time()
+        ExactJudge().matches(text, "5 km")
+        assert time.thread_time() - started < 0.2
