@@ -46,6 +46,7 @@ IMAGE_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "visio
 
 # Largest values that are taken for a size. Far above any model, and low enough that a mistyped or hostile config is
 # refused before anything of that size is built.
+_LARGEST_INT = 1 << 256  # far within float64 and within what Python prints
 _MAX_LAYERS, _MAX_SIZE, _MAX_COUNT = 4096, 1 << 24, 1 << 16
 _TEXT_SIZES = {
     "vocab_size": (1, _MAX_SIZE),
@@ -106,8 +107,8 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
         if (value := next((value for value in values if value is not None), None)) is not None:
             whole[name] = value
     fp8_block(left.pop("quantization_config", None))
-    repeated = {name: value for name, value in left.items() if name in text_raw or name in _TEXT_SIZES}
     text = _text(dict(text_raw), model_type == "qwen3_vl_moe")
+    repeated = {name: value for name, value in left.items() if name in text_raw or name in text}
     text["tie_word_embeddings"] = tie
     for name, value in repeated.items():
         computed = text_raw[name] if name in text_raw else text.get(name)
@@ -185,6 +186,8 @@ def _number(section: str, name: str, value: Any) -> float:
     where = f"{section}.{name}" if section else name
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where}={value!r} is not a valid number")
+    if isinstance(value, int) and abs(value) > _LARGEST_INT:
+        raise ValueError(f"{where} is a number of {len(hex(value)) - 2} hexadecimal digits, which no size has")
     if not math.isfinite(value):
         raise ValueError(f"{where}={value!r} is not finite")
     return value
@@ -259,10 +262,10 @@ def _text(raw: Fields, moe: bool) -> Fields:
     section = "text_config"
     theta, mrope = _rope(section, raw)
     _expect(section, raw, "hidden_act", "silu")
-    _expect(section, raw, "attention_bias", False)
+    _expect(section, raw, "attention_bias", False, None)
     _expect(section, raw, "attention_dropout", 0.0)
     _expect(section, raw, "use_sliding_window", False, None)
-    _expect(section, raw, "sliding_window", None)
+    raw.pop("sliding_window", None)  # the size of a window that is not used
     _expect(section, raw, "decoder_sparse_step", 1)
     _expect(section, raw, "mlp_only_layers", [], None)
     _expect(section, raw, "norm_topk_prob", True)

@@ -6,6 +6,7 @@ A field of tomorrow is of the last kind: an adapter that is silently read as a p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -22,6 +23,7 @@ _INERT = frozenset(
 # Those that only start the factors; the others change the base model when the adapter is loaded.
 _INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 _MAX_RANK = 1 << 16
+_MAX_REPEATS = 3  # of one pattern; PEFT puts one more in front
 
 
 class AdapterError(ValueError):
@@ -109,15 +111,26 @@ def _patterns(raw: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
     for pattern in patterns:
         try:
             re.compile(pattern)
-        except re.error as error:
-            raise AdapterError(f"{name} {pattern!r} is not a valid pattern ({error})") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise AdapterError(f"{name} {pattern[:200]!r} is not a valid pattern ({error})") from error
+        # A stranger's pattern must not take for ever: repeats of repeats take exponential time, many of them nearly so.
+        if len(pattern) > 500 or re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > _MAX_REPEATS:
+            raise AdapterError(
+                f"{name} {pattern[:200]!r} repeats too much: give names, or a pattern with at most {_MAX_REPEATS} "
+                "repeats and none of a group"
+            )
     return list(patterns.items())
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise AdapterError(f"{name}={value!r} is not a valid number")
-    return float(value)
+    number = math.inf
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer beyond float64, which may be too long to print
+            number = float(value)
+    if not math.isfinite(number):
+        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "an integer beyond any size"
+        raise AdapterError(f"{name}={shown} is not a valid number")
+    return number
 
 
 def _rank(name: str, value: Any) -> int:

@@ -125,6 +125,9 @@ def test_what_it_cannot_honour_is_refused_by_name(raw, message):
         changed("text_config", rope_scaling={"rope_theta": 5e6, "rope_type": "default", "mrope_section": [24, 20, 20]}),
         changed("", quantization_config={"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}),
         changed("text_config", num_hidden_layers=36.0),
+        changed("text_config", sliding_window=4096, use_sliding_window=False, max_window_layers=36),
+        changed("text_config", attention_bias=None),
+        changed("", rms_norm_eps=1e-6, num_key_value_heads=8, initializer_range=0.02, head_dim=128),
     ],
 )
 def test_what_is_inert_or_agrees_changes_nothing(raw):
@@ -162,6 +165,10 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
         (changed("text_config", rope_scaling=7), "rope_scaling=7 is not an object"),
         (changed("vision_config", deepstack_visual_indexes="8"), "deepstack_visual_indexes='8'"),
         (changed("vision_config", depth=10**30), "depth"),
+        (changed("vision_config", depth=10**400), "vision_config.depth is a number of 333 hexadecimal digits"),
+        (changed("text_config", rms_norm_eps=10**5000), "rms_norm_eps is a number of"),
+        (changed("text_config", use_sliding_window=True, sliding_window=4096), "use_sliding_window=True"),
+        (changed("", rms_norm_eps=1e-5), "rms_norm_eps=1e-05 contradicts"),
         (changed("", text_config=None), "text_config=None is not an object"),
         (changed("", tie_word_embeddings=None), "tie_word_embeddings=None"),
     ],

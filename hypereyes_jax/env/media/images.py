@@ -42,6 +42,8 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         it a polyglot), broken, or larger than `limits`. Size is read from the header, so a bomb costs no memory.
     """
     limits = limits or ImageLimits()
+    if data[4:8] == b"ftyp":
+        raise ImageError("the image is HEIC or AVIF, or a video; convert it to JPEG or PNG")
     if len(data) > limits.max_bytes:
         raise ImageError(f"the image file has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
     with _as_image_error():
@@ -71,14 +73,14 @@ def upright(image: Image.Image) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """RGB with 8 bits a channel, transparent parts on white. Grey of 16 bits keeps its upper 8, as viewers show it."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint16) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode == "I":  # 32 bits, in which some versions of Pillow open 16-bit files
-        grey = np.clip(np.asarray(image), 0, 65535)
-        return Image.fromarray((grey >> 8 if grey.max(initial=0) > 255 else grey).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits, or 32, in which some versions of Pillow open 16-bit files
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        deep = image.mode != "I" or grey.max(initial=0) > 255
+        shown = (grey >> 8 if deep else grey).astype(np.uint8)
+        shown[grey == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(shown).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -158,7 +160,7 @@ def _as_image_error() -> Iterator[None]:
 
 def _ends_as_it_should(data: bytes, format: str) -> bool:
     tail = data.rstrip(b"\0")  # padding to a block size is common and harmless
-    if format == "JPEG":
+    if format in ("JPEG", "MPO"):  # MPO is a JPEG with further ones behind it, as phones write them
         return tail.endswith(b"\xff\xd9")
     if format == "PNG":
         return tail.endswith(b"IEND\xaeB`\x82") and tail.count(b"IEND\xaeB`\x82") == 1

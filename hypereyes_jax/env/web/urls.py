@@ -15,7 +15,10 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # What IANA's registries leave of the public internet: an address of no range known to be public is not public.
 _PUBLIC_V6 = ipaddress.ip_network("2000::/3")
 _SPECIAL_V6 = [ipaddress.ip_network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20")]
-_SPECIAL_V4 = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3")]
+# 168.63.129.16 serves each machine of Azure its own secrets, although it lies in a public range.
+_SPECIAL_V4 = [
+    ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3", "168.63.129.16/32")
+]
 
 
 class UrlError(Exception):

@@ -146,6 +146,58 @@ def test_base64_with_and_without_its_prefix():
         read_base64_image(uri, ImageLimits(max_bytes=100))
 
 
+def png(width, height, depth, kind, rows, transparent=None):
+    """A PNG of any depth and colour type, from the bytes of its rows; `transparent` is its tRNS chunk."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    extra = b"" if transparent is None else chunk(b"tRNS", transparent)
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels"),
+    [
+        (png(2, 1, 8, 2, [b"\xff\0\0\0\xff\0"], struct.pack(">HHH", 255, 0, 0)), [(255, 255, 255), (0, 255, 0)]),
+        (png(2, 1, 16, 0, [struct.pack(">HH", 0, 0x8000)], struct.pack(">H", 0)), [(255, 255, 255), (128, 128, 128)]),
+        (png(2, 1, 16, 2, [struct.pack(">6H", 65535, 0, 0, 0, 0x8000, 0)]), [(255, 0, 0), (0, 128, 0)]),
+        (png(2, 1, 16, 4, [struct.pack(">4H", 0, 0, 0x8000, 65535)]), [(255, 255, 255), (128, 128, 128)]),
+        (png(8, 1, 1, 0, [b"\xaa"]), [(255, 255, 255), (0, 0, 0)]),
+        (png(8, 1, 1, 0, [b"\x7f"], struct.pack(">H", 0)), [(255, 255, 255), (255, 255, 255)]),
+    ],
+)
+def test_every_depth_and_transparency_of_png_is_shown_on_white(data, pixels):
+    image = decode_image(data)
+    assert [image.getpixel((x, 0)) for x in range(2)] == pixels
+
+
+def test_cmyk_and_a_phones_jpeg_of_several_pictures_are_shown():
+    red = Image.new("RGB", (64, 48), "red")
+    shown = np.asarray(decode_image(saved("JPEG", red.convert("CMYK"))))
+    assert np.abs(shown - (255, 0, 0)).max() <= 4  # what JPEG loses
+    several = saved("MPO", red, save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")])
+    assert np.abs(np.asarray(decode_image(several)) - (255, 0, 0)).max() <= 4
+    with pytest.raises(ImageError, match="goes on"):
+        decode_image(several + b"PK")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_heic_and_avif_are_refused_with_what_to_do(brand):
+    with pytest.raises(ImageError, match="convert it to JPEG"):
+        decode_image(b"\0\0\0\x18ftyp" + brand + bytes(200))
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 4), (4, 0), (0, 0)])
+def test_an_image_without_pixels_is_refused(width, height):
+    with pytest.raises(ImageError):
+        decode_image(png(width, height, 8, 2, []))
+    with pytest.raises(ImageError):
+        decode_image(b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0;")
+
+
 def test_grey_png_of_16_bits_keeps_its_ramp():
     ramp = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
     buffer = io.BytesIO()

@@ -48,6 +48,13 @@ from hypereyes_jax.env.web.urls import UrlError, UrlGuard, is_public
         "192.88.99.1",
         "240.0.0.1",
         "239.255.255.250",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "::ffff:0:127.0.0.1",
+        "2001:0:7f00:1::",
+        "2002:a9fe:a9fe::1",
     ],
 )
 def test_private_addresses(address):
