@@ -22,13 +22,13 @@ from typing import Any
 from hypereyes_jax import __version__
 from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
-from hypereyes_jax.cli.streams import prepare_streams
+from hypereyes_jax.cli.streams import prepare_streams, printing_failure
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import CURES
 from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
-from hypereyes_jax.runs.terminal import escaping_stdout, visible
+from hypereyes_jax.runs.terminal import color_system, escaping_stdout, visible
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0 done, 2 a mistake the user can put right, 75 stopped in good order before its end, 130
     interrupted.
     """
-    if arguments is None:  # this is the process's own command
-        prepare_streams()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _main(list(arguments))
+    prepare_streams()  # this is the process's own command
+    try:
+        code = _main(sys.argv[1:])
+    except SystemExit as end:  # of tyro, after a command's help or a mistyped option
+        if not isinstance(end.code, int | None):
+            raise
+        code = end.code or 0
+    why = printing_failure()
+    return code if why is None else code or _fail(f"what was printed is not complete: {why}")
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         with _reader_may_leave():
             _print_help()
@@ -86,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if words[0] == "help":  # `help`, or `help COMMAND`
-        return main([*words[1:2], "--help"])
+        return _main([*words[1:2], "--help"])
     cache: Path | None = default_folder()
     if words[0] == "--compile-cache":
         if len(words) < 3:
@@ -226,7 +237,7 @@ def _print_help() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(color_system=color_system())
     console.print("[bold]hypereyes[/bold]: train multimodal agents that search wider instead of longer\n")
     table = Table.grid(padding=(0, 3))
     for name, command in COMMANDS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,8 @@ class Stages:
                 TimeRemainingColumn(),
                 TextColumn("[dim]{task.fields[figures]}"),
                 console=self.console,
+                # What is printed to a file must not go through the bars' terminal, with its styles.
+                redirect_stdout=sys.stdout.isatty(),
             )
 
     def __enter__(self) -> Stages:

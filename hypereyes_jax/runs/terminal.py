@@ -6,10 +6,11 @@ All that commands show goes through here: `Terminal` escapes what it renders, an
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -29,11 +30,21 @@ def _is_harmless(char: str) -> bool:
     return char in "\n\t" or char.isprintable() or unicodedata.category(char) == "Zs"  # 0xA0 and the like
 
 
+def color_system() -> Literal["auto"] | None:
+    """What rich is to style text by: None, which writes no escape sequence for it, where NO_COLOR asks for that.
+
+    By itself rich takes NO_COLOR for colours only, and keeps bold and dim text (https://no-color.org).
+    """
+    return None if os.environ.get("NO_COLOR") else "auto"
+
+
 class Terminal(Console):
     """A console of rich whose text is never markup and never steers the terminal; its styles are ours."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False, highlight: bool = False):
-        super().__init__(stderr=stderr, quiet=quiet, highlight=highlight, markup=False, emoji=False)
+        super().__init__(
+            stderr=stderr, quiet=quiet, highlight=highlight, markup=False, emoji=False, color_system=color_system()
+        )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

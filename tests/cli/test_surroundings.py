@@ -59,6 +59,23 @@ def test_help_may_be_cut_off(command):
     assert b"BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["--version", "--help", "completion bash", "report --help"])
+def test_printing_to_a_full_disk_is_one_sentence(command):
+    done = shell(f"{MAIN} {command} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"hypereyes: what was printed is not complete: the disk is full. Free some space, or choose a directory on "
+        b"another disk\n"
+    )
+
+
+def test_a_report_is_made_although_its_log_is_on_a_full_disk(run, tmp_path):
+    done = shell(f"{MAIN} report {run} --out {tmp_path}/report.html > /dev/full")
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
 def test_a_name_of_no_encoding_is_one_sentence(tmp_path):
     done = shell(f"{MAIN} report $'{tmp_path}/\\xff\\xfe'")
     assert done.returncode == 2

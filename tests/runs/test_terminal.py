@@ -1,5 +1,9 @@
 import ast
+import contextlib
 import io
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,3 +87,45 @@ def test_what_is_printed_to_standard_error_is_escaped():
                 shown = [ast.unparse(n.value) for n in ast.walk(call.args[0]) if isinstance(n, ast.FormattedValue)]
                 whole = ast.unparse(call.args[0]).startswith("visible(")
                 assert whole or all(value.startswith("visible(") for value in shown), (path, shown)
+
+
+SHOWN = """
+import sys
+from hypereyes_jax.runs.progress import Stages
+with Stages() as stages, stages.stage("SFT", 2) as stage:
+    stage.advance()
+    print("loss 0.31 of [bold]run[/bold] 'a' at http://x")
+"""
+
+
+def shown_on_a_terminal(**environment):
+    """What a program prints while a bar is shown: (to a pipe, to the terminal that standard error is)."""
+    master, slave = os.openpty()
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWN],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=clean | {"TERM": "xterm-256color"} | environment,
+    ) as program:
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # how a terminal's end is told
+            while piece := os.read(master, 65536):
+                seen += piece
+        printed = program.stdout.read()
+    os.close(master)
+    return printed, seen
+
+
+def test_what_is_printed_to_a_file_while_a_bar_is_shown_is_plain():
+    printed, seen = shown_on_a_terminal()
+    assert printed == b"loss 0.31 of [bold]run[/bold] 'a' at http://x\n"
+    assert b"loss 0.31" not in seen
+    assert re.search(rb"\x1b\[[0-9;]+m", seen)  # the bar has its colours
+
+
+def test_no_color_leaves_no_style_at_all():
+    _, seen = shown_on_a_terminal(NO_COLOR="1")
+    assert b"SFT" in seen
+    assert not re.search(rb"\x1b\[[0-9;]*m", seen)
