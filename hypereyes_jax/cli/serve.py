@@ -22,6 +22,7 @@ import tyro
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.web.loopback import is_loopback
+from hypereyes_jax.env.web.signals import ends_by_signal
 from hypereyes_jax.errors import UserError
 
 
@@ -70,7 +71,8 @@ def run(config: ServeConfig) -> None:
         raise UserError(
             f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"
         )
-    asyncio.run(_serve(config))
+    with ends_by_signal():  # also while the model is loaded
+        asyncio.run(_serve(config))
 
 
 async def _serve(config: ServeConfig) -> None:

@@ -1,5 +1,5 @@
 """Every command in every surrounding: a full disk, a directory that can't be written, 64 file descriptors, closed
-streams, LANG=C, no HOME. Each works, or says what is wrong in one sentence.
+streams, LANG=C, no HOME, SIGINT ignored. Each works, or says what is wrong in one sentence.
 
 `python -m tests.chaos.test_surroundings [COMMAND ...]` prints the counts.
 """
@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.files import write_json
 from tests.eval.sample_run import write_run
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -42,9 +43,17 @@ COMMANDS = {
     "rl": f"rl --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}}/rl --settings.steps 1 "
     "--settings.prompts 1 --settings.group 2 --search.transport in-process --search.latency 0 --sizes.slots 2",
     "quickstart": "quickstart --smoke --out {out}/quickstart",
+    "curate": "curate {data}/curation.yaml --out {out}/curated",
+    "study": "study budget --out {out}/study --list",
+    "serve": f"serve {BASE} --port 0 --slots 2 --context 512",
+    "serve-world": "serve-world --port 0",
     "collect": "collect {data}/rl.jsonl --out {out}/collect --model-url http://127.0.0.1:9/v1 --model m",
 }
+# Servers run until they are told to end, which is no failure.
+ENDING = {"serve": "timeout --preserve-status -s INT 60 ", "serve-world": "timeout --preserve-status -s INT 20 "}
 AROUND = {
+    "SIGINT ignored": "trap '' INT; {}",
+    "output on a full disk": "{} > /dev/full",
     "closed stdout": "{} >&-",
     "closed streams": "{} < /dev/null >&- 2>&- <&-",
     "reader left": "{} | true",
@@ -69,6 +78,9 @@ def prepare(folder: Path) -> None:
         store.put(StoredSearch("e", "text_search", f"query {number}" * 20, 3, ()))
     store.close()
     Image.new("RGB", (64, 64), "red").save(folder / "data" / "picture.png")
+    nobody = {"url": "http://127.0.0.1:9/v1", "name": "m"}
+    curation = {"pools": [{"name": "flags", "source": str(folder / "data" / "rl.jsonl")}], "policy": nobody}
+    write_json(folder / "data" / "curation.yaml", curation | {"sampler": nobody, "filter_model": nobody})
     questions = next((folder / "data").glob("rl*.jsonl"))
     if questions.name != "rl.jsonl":
         questions.rename(folder / "data" / "rl.jsonl")
@@ -97,7 +109,7 @@ def try_one(command: str, around: str, folder: Path, disk: Path | None) -> str:
         out.mkdir(parents=True)
     words = COMMANDS[command].format(out=out, run=folder / "run-旗", data=folder / "data")
     log = folder / "stderr"
-    shell = f"{AROUND[around].format(f'{MAIN} {words}')}"
+    shell = AROUND[around].format(f"{ENDING.get(command, '')}{MAIN} {words}")
     redirected = shell if "2>&-" in shell else f"{{ {shell}; }} 2> {log}"
     log.write_text("")
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
