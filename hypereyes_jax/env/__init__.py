@@ -6,10 +6,10 @@ from hypereyes_jax.env.actions import (
     Malformed,
     ParsedTurn,
     TextSearch,
-    count_completion,
     parse_turn,
     tool_call,
 )
+from hypereyes_jax.env.completion_counts import count_completion
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge, Judge

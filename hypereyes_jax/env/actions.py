@@ -201,64 +201,22 @@ def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
     """Writes an action as the tag the parser reads, compactly: `parse_turn(tool_call(a)).action == a`.
 
     Coordinates may be numbers of any kind, numpy's too; each is written as the shortest text that tells it from others
-    of its precision.
+    of its precision. Arguments of other tools may hold arrays and numbers of numpy.
     """
     arguments: dict[str, Any]
     if isinstance(action, ImageSearch):
         name, arguments = IMAGE_SEARCH, {"image_id": action.image_id}
         if action.boxes:
-            arguments["area"] = [None if box is None else [_short(value) for value in box] for box in action.boxes]
+            arguments["area"] = [
+                [_short(value) for value in box] if box is not None and all(map(math.isfinite, box)) else None
+                for box in action.boxes
+            ]
     elif isinstance(action, TextSearch):
         name, arguments = TEXT_SEARCH, {"input": list(action.queries)}
     else:
         name, arguments = action.name, dict(action.arguments)
-    body = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    body = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, default=_as_json)
     return f"<tool_call>{body}</tool_call>"
-
-
-@dataclass(frozen=True)
-class CompletionCounts:
-    """Tool use over a whole conversation text."""
-
-    tool_calls: int  # t_c
-    searches: int  # t_s
-    max_parallel: int
-    per_turn: tuple[tuple[int, int], ...]  # (calls, searches) of each turn that searched
-    final_answer: str  # closed answer of the last assistant turn, "" if none
-
-
-def count_completion(completion: str, *, published_counting: bool = False) -> CompletionCounts:
-    """Counts over `completion`, a chat text whose assistant turns are set apart by <|im_start|> and <|im_end|> marks.
-
-    By default a turn that asks for searches is one round however many calls it holds, and each box or query is one
-    search; with `published_counting` the result is that of the authors' published reward code, its quirks included.
-    A text does not tell which searches were really sent: where an `EpisodeResult` is at hand, its counts are the ones.
-    """
-    turns = [part.split("<|im_end|>", 1)[0] for part in re.split(r"<\|im_start\|>assistant\n?", completion)]
-    rows, final = [], ""
-    for turn in turns:
-        if published_counting:
-            calls, searches = published_counts(turn)
-            final = _first_closed_answer(turn)
-        else:
-            parse = parse_turn(turn)
-            calls, searches = int(parse.is_round), parse.invocations
-            final = parse.action.text if isinstance(parse.action, Answer) and parse.action.closed else ""
-        if calls:
-            rows.append((calls, searches))
-    return CompletionCounts(
-        tool_calls=sum(calls for calls, _ in rows),
-        searches=sum(searches for _, searches in rows),
-        max_parallel=max((searches for _, searches in rows), default=0),
-        per_turn=tuple(rows),
-        final_answer=final,
-    )
-
-
-def _first_closed_answer(turn: str) -> str:
-    start = turn.find(_ANSWER)
-    end = turn.find(_ANSWER_END, start + len(_ANSWER)) if start >= 0 else -1
-    return turn[start + len(_ANSWER) : end].strip() if end >= 0 else ""
 
 
 def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
@@ -412,3 +370,10 @@ def _clean(arguments: dict[str, Any]) -> dict[str, Any]:
 def _short(value: Any) -> float | int:
     number = float(str(value))  # the text of numpy's float32 0.1 is "0.1", its float64 0.10000000149011612
     return int(number) if number.is_integer() else number
+
+
+def _as_json(value: Any) -> Any:
+    """An array or a number of numpy as what JSON knows."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} can't be an argument of a tool call, which is JSON")

@@ -1,4 +1,5 @@
 import json
+import math
 import time
 from pathlib import Path
 
@@ -338,6 +339,16 @@ def test_numpy_coordinates_are_written_as_numbers():
         '<tool_call>{"name": "image_search", "arguments": {"image_id": "img_0", '
         '"area": [[0.1, 0, 0.5, 1], [0, 1, 2, 3]]}}</tool_call>'
     )
+
+
+def test_numpy_in_a_tools_arguments_and_boxes_that_are_none_are_written_as_json():
+    action = ToolCall("visit", {"pages": np.int64(3), "area": np.array([0.5, 1.0])})
+    assert parse_turn(tool_call(action), tools={"visit": False}).action.arguments == {"pages": 3, "area": [0.5, 1.0]}
+    text = tool_call(ImageSearch("img_0", ((math.nan, 0, 1, 1), None)))
+    assert "NaN" not in text
+    assert parse_turn(text).action == ImageSearch("img_0", (None, None))
+    with pytest.raises(TypeError, match="a set can't be an argument"):
+        tool_call(ToolCall("visit", {"pages": {1}}))
 
 
 def seconds(function, text):
