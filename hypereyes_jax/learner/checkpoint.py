@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import CURES, writing
+from hypereyes_jax.learner.background_errors import print_once
 from hypereyes_jax.learner.state import TrainState
 
 # What Orbax and TensorStore raise on files that are missing, cut short or altered, beside a bare `Exception`.
@@ -111,6 +112,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each save there
+        print_once()
         with writing(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "cursor"))
 
