@@ -4,6 +4,7 @@ Properties are tried with the same examples at each run, so that a change is jud
 drawn with `pytest --hypothesis-profile=random`.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,3 +22,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 settings.register_profile("random", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.register_profile("repeated", derandomize=True, deadline=None)
 settings.load_profile("repeated")
+
+
+def pytest_collection_finish(session):
+    """Keeps what was imported out of every garbage collection: the code asks for one after each stage, which takes a
+    second or more among the objects of all test files and of jax, and milliseconds without them."""
+    gc.collect()
+    gc.freeze()
