@@ -9,7 +9,7 @@ from typing import Any
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.run_directory import settings_text
 
-WRITTEN = frozenset({"out", "search_store", "data_cache"})  # a command makes these itself
+WRITTEN = frozenset({"out", "store", "data_cache"})  # a command makes these itself
 
 
 def dry_run(config: Any) -> int:

@@ -11,15 +11,15 @@ import difflib
 import importlib
 import importlib.util
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hypereyes_jax import __version__
+from hypereyes_jax.cli.bucket import local_out, refuse_urls
 from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
 from hypereyes_jax.cli.streams import prepare_streams, printing_failure
@@ -189,7 +189,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if only_printed:
         print(config_text(name, config), end="")
         return 0
-    refuse_urls(config)
+    refuse_urls(config, name)
     if only_checked:
         with escaping_stdout():
             return dry_run(config)
@@ -197,24 +197,8 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if cache is not None:
         use_compile_cache(cache)
     run: Callable[[Any], int | None] = module.run
-    with escaping_stdout():
+    with escaping_stdout(), local_out(config) as config:
         return run(config) or 0
-
-
-def refuse_urls(settings: Any) -> None:
-    """Raises UserError for a URL in place of a path, at any depth: it would be a local directory of the name `gs:`."""
-    if is_dataclass(settings):
-        for field in fields(settings):
-            refuse_urls(getattr(settings, field.name))
-    elif isinstance(settings, tuple):
-        for value in settings:
-            refuse_urls(value)
-    elif isinstance(settings, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(settings)):
-        url = str(settings).replace(":/", "://", 1)  # a Path has one of the slashes
-        raise UserError(
-            f"{url} is a URL, where a path is needed. Mount that storage on every host, and give the path below the "
-            "mount (docs/clusters.md, Storage)."
-        )
 
 
 @contextlib.contextmanager

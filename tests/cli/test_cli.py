@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hypereyes_jax.cli import main as cli
+from hypereyes_jax.cli.bucket import refuse_urls
 from hypereyes_jax.cli.report import run as run_report
 from hypereyes_jax.errors import UserError
 
@@ -149,7 +150,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch, error):
 @pytest.mark.parametrize(
     ("words", "url"),
     [
-        ("sft --checkpoint c --demonstrations d --out gs://bucket/run", "gs://bucket/run"),
+        ("sft --checkpoint c --demonstrations d --out https://host/run", "https://host/run"),
         ("rl --checkpoint s3://b/model --questions q --references s3://b/r", "s3://b/r"),
         ("search-store import gs://b/s f", "gs://b/s"),
         ("search-store merge a gs://b/c", "gs://b/c"),
@@ -164,4 +165,4 @@ def test_a_url_for_a_path_is_refused_and_makes_no_directory(words, url, tmp_path
 
 
 def test_paths_with_colons_are_no_urls(tmp_path):
-    cli.refuse_urls((tmp_path / "a:b", Path("a:b/c"), Path("C:/x")))
+    refuse_urls((tmp_path / "a:b", Path("a:b/c"), Path("C:/x")), "sft")

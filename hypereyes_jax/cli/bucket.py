@@ -1,0 +1,75 @@
+"""`--out` in a bucket (gs://, s3://): the command works on a local directory, which is copied there on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.compile_cache import default_folder
+
+SCHEMES = ("gs", "s3")
+# Commands whose --out is a run directory; that of the others is a file, or is read by the next command from a path.
+RUNS = frozenset("quickstart sft rl eval make-teacher pretrain-world collect curate study synth export".split())
+
+
+def refuse_urls(settings: Any, command: str) -> None:
+    """Raises UserError for a URL in place of a path, at any depth: it would be a local directory of the name `gs:`.
+
+    The run directory of a command that has one may lie in a bucket.
+    """
+    out = getattr(settings, "out", None)
+    if command in RUNS and bucket_url(out) is not None:
+        settings = replace(settings, out=Path())
+    _refuse_urls(settings)
+
+
+@contextlib.contextmanager
+def local_out(settings: Any) -> Iterator[Any]:
+    """The settings with a local directory for a run directory in a bucket, which is there what it is here afterwards.
+
+    Raises UserError if several processes would share it, or the bucket can't be read or written.
+    """
+    url = bucket_url(getattr(settings, "out", None))
+    if url is None:
+        yield settings
+        return
+    distributed = getattr(settings, "distributed", None)
+    if distributed is not None and distributed.join:
+        raise UserError(
+            f"--out {url}: the processes of a run write one directory together, which must be a path. {_MOUNT}"
+        )
+    from hypereyes_jax.runs.mirror import mirrored
+
+    with mirrored(url, default_folder().parent / "runs") as local:
+        yield replace(settings, out=local)
+
+
+_MOUNT = "Mount that storage on every host, and give the path below the mount (docs/clusters.md, Storage)."
+
+
+def bucket_url(path: object) -> str | None:
+    """The URL of a bucket that was read as a path; None for anything else."""
+    url = _url(path)
+    return url if url is not None and url.partition("://")[0].lower() in SCHEMES else None
+
+
+def _url(path: object) -> str | None:
+    if not isinstance(path, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        return None
+    return str(path).replace(":/", "://", 1)  # a Path has one of the slashes
+
+
+def _refuse_urls(settings: Any) -> None:
+    if is_dataclass(settings):
+        for field in fields(settings):
+            _refuse_urls(getattr(settings, field.name))
+    elif isinstance(settings, tuple):
+        for value in settings:
+            _refuse_urls(value)
+    elif (url := _url(settings)) is not None:
+        raise UserError(f"{url} is a URL, where a path is needed. {_MOUNT}")

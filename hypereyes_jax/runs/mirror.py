@@ -1,0 +1,205 @@
+"""A run directory in a bucket: worked on in a folder of this machine, and copied to the bucket on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorstore
+
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import read_json_object, write_atomic, write_json
+
+SCHEMES = ("gs", "s3")  # that TensorStore speaks with the credentials of the environment
+SECONDS = 60.0  # between two copies to the bucket
+_INDEX = ".mirror.json"  # what the bucket holds, written last; beside the local files, what was copied last
+_OF_THIS_MACHINE = (".lock", _INDEX)
+_UNFINISHED = (".part", ".orbax-checkpoint-tmp")  # of files and checkpoints that have no name yet
+
+
+@dataclass
+class _Index:
+    """Files with sizes in bytes and times of change in nanoseconds, and the local folder that wrote them."""
+
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    writer: str = ""
+
+    @classmethod
+    def of(cls, saved: dict[str, Any], where: str) -> _Index:
+        try:
+            files = {str(name): (int(size), int(changed)) for name, (size, changed) in saved["files"].items()}
+            names_outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+            if names_outside:
+                raise ValueError(f"it names {names_outside[0]}")
+            return cls(files, str(saved["writer"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where} is no index of a run's files ({error}). Choose another --out.") from None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"writer": self.writer, "files": self.files}
+
+
+class RunMirror:
+    """A local folder and its copy in a bucket.
+
+    The bucket's index is written after the files it names and before those are deleted that it no longer names, so that
+    a kill at any moment leaves a run that can be continued. Only one machine at a time may work on a run: each copy
+    begins with a claim in the index, which fails where another machine has made one since, and then nothing is written.
+    """
+
+    def __init__(self, url: str, local: Path):
+        """Raises UserError if the address is not valid or can't be reached."""
+        self.url, self.local = url.rstrip("/"), local
+        self._copying = threading.Lock()
+        self._writer = uuid.uuid4().hex
+        with self._reaching():
+            self._store = tensorstore.KvStore.open(f"{self.url}/").result()
+            read = self._store.read(_INDEX).result()
+        self._generation = read.stamp.generation
+        self._index = _Index() if read.state == "missing" else _Index.of(_parsed(read.value), f"{self.url}/{_INDEX}")
+
+    def fetch(self) -> int:
+        """Brings the local folder to what the bucket holds, unless that is a copy of this very folder, which may have
+        gone on since. Returns the number of files that were copied.
+
+        Raises UserError if the bucket can't be read.
+        """
+        mine = self.local / _INDEX
+        if mine.exists():
+            self._writer = _Index.of(read_json_object(mine), str(mine)).writer
+            if self._writer == self._index.writer:
+                return 0
+        if self.local.exists():
+            shutil.rmtree(self.local)
+        for name, (_, changed) in self._index.files.items():
+            with self._reaching():
+                read = self._store.read(name).result()
+            if read.state == "missing":
+                raise UserError(f"{self.url}/{name} is missing: the run's copy is damaged. Choose another --out.")
+            path = self.local / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, read.value)
+            os.utime(path, ns=(changed, changed))
+        self._keep()
+        return len(self._index.files)
+
+    def push(self) -> int:
+        """Copies what has changed to the bucket, and deletes there what is gone. Returns the number of files copied.
+
+        Raises UserError if the bucket can't be written, or another machine has written the run meanwhile.
+        """
+        with self._copying:
+            files = dict(self._changed_files())
+            new = [name for name, stamp in files.items() if self._index.files.get(name) != stamp]
+            gone = [name for name in self._index.files if name not in files]
+            if not new and not gone:
+                return 0
+            copied = []
+            self._write_index(self._index.files)
+            for name in new:
+                try:
+                    data = (self.local / name).read_bytes()
+                except FileNotFoundError:  # a checkpoint that made room for a newer one
+                    files.pop(name)
+                    continue
+                with self._reaching():
+                    self._store.write(name, data).result()
+                copied.append(name)
+            self._write_index(files)
+            with self._reaching():
+                for name in gone:
+                    self._store.write(name, None).result()
+            return len(copied)
+
+    def _write_index(self, files: dict[str, tuple[int, int]]) -> None:
+        index = _Index(files, self._writer)
+        with self._reaching():
+            text = json.dumps(index.to_json())
+            stamp = self._store.write(_INDEX, text, if_equal=self._generation).result()
+        if not stamp.generation:
+            raise UserError(
+                f"another machine has written {self.url} meanwhile. The files of this one are in {self.local}."
+            )
+        self._generation, self._index = stamp.generation, index
+        self._keep()
+
+    def _changed_files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        for path in sorted(self.local.rglob("*")):
+            parts = path.relative_to(self.local).parts
+            if parts[0] in _OF_THIS_MACHINE or any(mark in part for part in parts for mark in _UNFINISHED):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint that made room for a newer one
+                if path.is_file() and not path.is_symlink():
+                    status = path.stat()
+                    yield "/".join(parts), (status.st_size, status.st_mtime_ns)
+
+    def _keep(self) -> None:
+        self.local.mkdir(parents=True, exist_ok=True)
+        write_json(self.local / _INDEX, _Index(self._index.files, self._writer).to_json())
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError, RuntimeError) as error:  # TensorStore's, for whatever a service answers
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{self.url} can't be read or written ({why}). Check the address and your access to it; what this "
+                f"machine has made of the run is in {self.local}."
+            ) from None
+
+
+@contextlib.contextmanager
+def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]:
+    """A local directory for the time of the block, that begins as what a bucket holds and is copied there all the time.
+
+    Args:
+      folder: of all local copies on this machine.
+      seconds: between two copies; the last one is made when the block ends, however it does.
+
+    Raises UserError if the bucket can't be read at first, or not be written at last.
+    """
+    mirror = RunMirror(url, folder / hashlib.sha256(url.encode()).hexdigest()[:16])
+    count = mirror.fetch()
+    if count:
+        print(f"continuing from {count} files of {mirror.url}", file=sys.stderr)
+    ended = threading.Event()
+
+    def copying() -> None:
+        warned = False
+        while not ended.wait(seconds):
+            try:
+                mirror.push()
+                warned = False
+            except UserError as error:  # the run goes on, and the next copy brings what this one did not
+                if not warned:
+                    print(f"warning: {error}", file=sys.stderr)
+                warned = True
+
+    thread = threading.Thread(target=copying, daemon=True, name="mirror")
+    thread.start()
+    try:
+        yield mirror.local
+    finally:
+        ended.set()
+        thread.join()
+        mirror.push()
+        print(f"the run is in {mirror.url}", file=sys.stderr)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}
