@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-LONG = {"your_reward"}  # it trains
+LONG = {"your_reward", "read_timeline"}  # they train or sample, and compile for that
 
 
 @pytest.mark.parametrize(
