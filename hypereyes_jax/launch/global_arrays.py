@@ -44,7 +44,7 @@ def pack_for_all(
     if most != own:
         packed = pack(model, samples, fixed, left_out)
     if any_scored and not scored:
-        packed = packed._replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
+        packed = packed.replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
     return global_batch(processes.mesh, packed, fixed)
 
 

@@ -8,6 +8,7 @@ are not written; a checksum makes sure that a resumed run has the same ones.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -16,7 +17,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class CheckpointDamaged(UserError):
     """A checkpoint that can't be read back as it was written."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class KeepPolicy:
     latest: int = 8  # the paper keeps 8
     every: int | None = None  # steps that are multiples of this are never deleted
@@ -293,7 +293,7 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 def _without_frozen(state: TrainState) -> dict[str, Any]:
-    return {name: value for name, value in state._asdict().items() if name != "frozen"}
+    return {each.name: getattr(state, each.name) for each in dataclasses.fields(state) if each.name != "frozen"}
 
 
 def _paths(tree: Any) -> list[str]:

@@ -67,7 +67,7 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Pac
     visual = batch.inputs.visual_index_BT
     vision = batch.inputs.vision._replace(token_place_M=batch.inputs.vision.token_place_M + before)
     inputs = batch.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + before, -1), vision=vision)
-    local = batch._replace(inputs=inputs, count=np.int32(most), left_out=left_out)
+    local = batch.replace(inputs=inputs, count=np.int32(most), left_out=left_out)
 
     def join(own: Any, sharding: Any) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, np.asarray(own))

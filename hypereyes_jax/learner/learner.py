@@ -135,7 +135,7 @@ class _Steps:
         opt_state = _moved(opt_state, jax.memory.Space.Host) if on_host else opt_state
         trainable = keep(optax.apply_updates(state.trainable, updates), state.trainable)
         figures["refused"] = 1.0 - finite.astype(jnp.float32)
-        return state._replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), figures
+        return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), figures
 
 
 def make_learner(
@@ -188,7 +188,7 @@ def make_learner(
         return StepOnMesh(mesh, build, {}, kernels.known_trips)
 
     def scored(params: Params, batch: PackedBatch, lora: Any, temperature: Any, count: int | None) -> jax.Array:
-        whole_batch = batch if count is None else batch._replace(count=count)
+        whole_batch = batch if count is None else batch.replace(count=count)
         return steps.score_logprobs(params, whole_batch, lora, temperature)
 
     return Learner(
@@ -230,7 +230,7 @@ def _moved(moments: Any, space: Any) -> Any:
 def _micro(batch: PackedBatch, m: jax.Array | int) -> PackedBatch:
     """Micro-batch m: the same fields without their leading axis."""
     none = jnp.zeros(batch.targets_MBT.shape[0])
-    arrays = batch._replace(count=none, left_out=none)
+    arrays = batch.replace(count=none, left_out=none)
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, m, keepdims=False), arrays)
 
 

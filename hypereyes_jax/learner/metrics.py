@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 
-class Mean(NamedTuple):
+class Mean(struct.PyTreeNode):
     """A mean that is still in two parts, so that those of micro-batches add up. Both are float32 scalars."""
 
     sum: jax.Array

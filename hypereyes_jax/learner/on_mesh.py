@@ -53,14 +53,14 @@ class StepOnMesh:
 def _uncounted(batch: PackedBatch) -> tuple[PackedBatch, int]:
     """The batch without its number of micro-batches in use, and that number; all of them, for a batch of shapes."""
     has_count = not isinstance(batch.count, jax.ShapeDtypeStruct)
-    return batch._replace(count=None), int(batch.count) if has_count else batch.targets_MBT.shape[0]
+    return batch.replace(count=None), int(batch.count) if has_count else batch.targets_MBT.shape[0]
 
 
 def counted(function: Callable[..., Any], count: int) -> Callable[..., Any]:
     """`function` of a batch that `_uncounted` gave."""
 
     def known(state: TrainState, batch: PackedBatch, *more: Any) -> Any:
-        return function(state, batch._replace(count=count), *more)
+        return function(state, batch.replace(count=count), *more)
 
     return known
 
@@ -106,5 +106,5 @@ def batch_shardings(batch: PackedBatch, mesh: Mesh) -> PackedBatch:
     inputs = jax.tree.map(lambda _: rows, batch.inputs)
     inputs = inputs._replace(positions_3BT=NamedSharding(mesh, PartitionSpec(None, None, DATA)))
     whole = NamedSharding(mesh, PartitionSpec())
-    leaves = jax.tree.map(lambda _: rows, batch._replace(inputs=None))
-    return leaves._replace(inputs=inputs, count=None if batch.count is None else whole, left_out=whole)
+    leaves = jax.tree.map(lambda _: rows, batch.replace(inputs=None))
+    return leaves.replace(inputs=inputs, count=None if batch.count is None else whole, left_out=whole)

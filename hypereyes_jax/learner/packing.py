@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from flax import struct
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
@@ -37,7 +38,7 @@ class TrainingSample:
 Array = Any  # numpy on the host, jax inside a program
 
 
-class PackedBatch(NamedTuple):
+class PackedBatch(struct.PyTreeNode):
     """One optimiser step's data. Position t holds what concerns the prediction of the token at t + 1.
 
     Weights are relative: the learner divides by their sum over all micro-batches and processes, `left_out` included.

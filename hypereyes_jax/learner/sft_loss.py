@@ -56,7 +56,7 @@ def sft_loss(
         else:
             # The shares of tokens have no gradient, and in the probabilities the loss is linear: with the whole step's
             # shares, the terms of the micro-batches add up to the loss of the whole step.
-            balance = load_balancing_loss(step_load._replace(probability_E=load.probability_E))
+            balance = load_balancing_loss(step_load.replace(probability_E=load.probability_E))
         loss += forward.config.text.router_aux_loss_coef * balance
         metrics["router_balance"] = total(balance / forward.config.text.num_hidden_layers)
     return loss, metrics

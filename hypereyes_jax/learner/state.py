@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from flax import struct
 
 Params = Any  # nested dict of arrays
 
 TRAIN_MODES = ("full", "language", "lora")
 
 
-class TrainState(NamedTuple):
-    """All that changes in training, and the frozen weights beside it. A plain pytree."""
+class TrainState(struct.PyTreeNode):
+    """All that changes in training, and the frozen weights beside it."""
 
     step: jax.Array  # int32 scalar, optimiser steps made
     trainable: Params  # the weights that train: the model's, or the adapters

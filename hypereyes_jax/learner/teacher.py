@@ -91,7 +91,7 @@ class LocalTeacher:
 
     def _own(self, batch: PackedBatch) -> PackedBatch:
         """What `unpack` reads of a batch, for this process's samples."""
-        return batch._replace(weight_MBT=self._here(batch.weight_MBT), sample_MBT=self._here(batch.sample_MBT))
+        return batch.replace(weight_MBT=self._here(batch.weight_MBT), sample_MBT=self._here(batch.sample_MBT))
 
     def _here(self, x_MBT: Any) -> np.ndarray:
         """The rows of this process's samples."""

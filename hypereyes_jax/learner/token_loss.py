@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from hypereyes_jax.configs.objects import NamedObject, named_object
 from hypereyes_jax.configs.training import LearnerConfig
@@ -20,7 +21,7 @@ from hypereyes_jax.rl.policy_loss import policy_loss
 Stats = Mapping[str, jax.Array]  # scalars over the unmasked tokens
 
 
-class LossTokens(NamedTuple):
+class LossTokens(struct.PyTreeNode):
     """What a policy loss is told of a micro-batch. Position t holds what concerns the prediction of the token at t + 1.
 
     Masked positions may hold anything. Gradients flow through `logp_BT` alone.
@@ -71,7 +72,7 @@ def load_loss(own: str | OwnLoss | NamedObject, learn: LearnerConfig) -> tuple[T
     loss = partial(_corrected, partial(_checked, source), learn.tis_cap)
     tokens = made_up_tokens()
     try:
-        gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens._replace(logp_BT=logp))[0])))(tokens.logp_BT)
+        gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens.replace(logp_BT=logp))[0])))(tokens.logp_BT)
     except (TypeError, ValueError, AttributeError) as error:  # jax's own errors of tracing are TypeErrors
         raise UserError(
             f"the loss {source.name} failed on two made-up rows: {error}. It must take one LossTokens "
@@ -102,13 +103,13 @@ def _clipped(learn: LearnerConfig, tokens: LossTokens) -> tuple[jax.Array, Stats
 
 
 def _gspo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, Stats]:
-    logp, old_logp, advantage, mask, sequence, _ = tokens
-    return gspo_loss(logp, old_logp, advantage, mask, *clip, sequence_BT=sequence)
+    return gspo_loss(
+        tokens.logp_BT, tokens.old_logp_BT, tokens.advantage_BT, tokens.mask_BT, *clip, sequence_BT=tokens.sequence_BT
+    )
 
 
 def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, Stats]:
-    logp, old_logp, advantage, mask, _, _ = tokens
-    return cispo_loss(logp, old_logp, advantage, mask, *clip)
+    return cispo_loss(tokens.logp_BT, tokens.old_logp_BT, tokens.advantage_BT, tokens.mask_BT, *clip)
 
 
 def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:

@@ -33,7 +33,7 @@ class VisionInputs(NamedTuple):
 
 
 class ModelInputs(NamedTuple):
-    """One padded batch."""
+    """One padded batch. Both are NamedTuples, which jax takes as pytrees: this room imports neither jax nor flax."""
 
     tokens_BT: np.ndarray  # int32, image tokens expanded (one a visual token); 0 on padding
     positions_3BT: np.ndarray  # int32, M-RoPE positions (temporal, height, width)

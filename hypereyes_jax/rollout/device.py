@@ -134,7 +134,7 @@ class Device:
                 max_steps=self.settings.max_steps,
                 forbidden=self.forbidden,
             )
-        return programs.Decoded(*jax.device_get(tuple(decoded)))
+        return jax.device_get(decoded)
 
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
         """Copies a slot's first positions to the first `rows` of other slots, here and below by `layout.place`."""

@@ -286,20 +286,18 @@ class Engine:
             ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
             floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
-        tokens_KR, logp_2KR, count_R, stopped_R, experts_KLRC = self._calls.decode(
-            batch, _bucket(settings.view_buckets, longest)
-        )
+        decoded = self._calls.decode(batch, _bucket(settings.view_buckets, longest))
         results = []
         for row, request in zip(places, requests, strict=True):
-            count = int(count_R[row])
-            tokens = tokens_KR[:count, row].copy()
-            if experts_KLRC is not None:
-                request.sequence.routes.note(request.sequence.filled, experts_KLRC[:count, :, row])
+            count = int(decoded.count_R[row])
+            tokens = decoded.tokens_KR[:count, row].copy()
+            if decoded.experts_KLRC is not None:
+                request.sequence.routes.note(request.sequence.filled, decoded.experts_KLRC[:count, :, row])
             request.sequence.append_sampled(tokens)
-            truncated, full = logp_2KR[:, :count, row].copy()
-            results.append(Sampled(tokens, truncated, full, bool(stopped_R[row])))
+            truncated, full = decoded.logp_2KR[:, :count, row].copy()
+            results.append(Sampled(tokens, truncated, full, bool(decoded.stopped_R[row])))
         self.counts.decode_calls += 1
-        self.counts.decode_tokens += int(count_R[places].sum())
+        self.counts.decode_tokens += int(decoded.count_R[places].sum())
         return results
 
     def share(self, source: Sequence, targets: Items[Sequence], count: int) -> None:

@@ -10,11 +10,11 @@ CPU's batched matmul would otherwise transpose the whole view at each step.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import KVKind
@@ -30,7 +30,7 @@ _INT8_LIMIT = 127.0
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
 
 
-class SlotStore(NamedTuple):
+class SlotStore(struct.PyTreeNode):
     """All slots. Every leaf is [layers, slots, kv heads, length, ...]."""
 
     k: jax.Array  # rotated keys
@@ -39,14 +39,14 @@ class SlotStore(NamedTuple):
     v_scale: jax.Array | None
 
 
-class View(NamedTuple):
+class View(struct.PyTreeNode):
     """Some slots' first positions, each array as one side of a matmul that a CPU need not turn over (see `attend`)."""
 
     k: jax.Array  # [layers, rows, kv heads, head dim, positions]
     v: jax.Array  # [layers, rows, kv heads, positions, head dim]
 
 
-class Columns(NamedTuple):
+class Columns(struct.PyTreeNode):
     """Positions that are just coming in, as the store will hold them: [layers, rows, kv heads, positions, head dim]."""
 
     k: jax.Array

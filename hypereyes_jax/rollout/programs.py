@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.partition import constrain
@@ -37,7 +38,10 @@ HostArray = Any  # numpy where a call is made, a tracer in the program
 
 
 class ExtendRows(NamedTuple):
-    """Numpy arguments of `extend_rows`. Padding rows have length 0."""
+    """Numpy arguments of `extend_rows`. Padding rows have length 0.
+
+    A tuple, because the driver of a replica sends it to its workers as a list of arrays; so are `PackedDecodeRows`.
+    """
 
     tokens_RT: HostArray  # int32
     positions_3RT: HostArray  # int32
@@ -100,7 +104,7 @@ class PackedDecodeRows(NamedTuple):
         )
 
 
-class Decoded(NamedTuple):
+class Decoded(struct.PyTreeNode):
     """What a call sampled, K = max_steps. `Device.decode` gives it as numpy."""
 
     tokens_KR: HostArray  # int32

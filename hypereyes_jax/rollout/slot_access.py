@@ -97,7 +97,7 @@ class _View:
         beside = (text.num_hidden_layers, slots_R.shape[0], text.num_key_value_heads, max_steps, text.head_dim)
         new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.STORE_AXES) for _ in range(2)))
         # Keys and values of this call, or a pair for each layer; all rows still alive are at the same step.
-        self.start = [kv.Columns(*layer) for layer in zip(*new, strict=True)] if unrolled else new
+        self.start = [kv.Columns(k, v) for k, v in zip(new.k, new.v, strict=True)] if unrolled else new
 
     def step(self, state: Any, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:
         seen_1K = (jnp.arange(self._max_steps) <= step)[None]

@@ -37,4 +37,4 @@ class KlReference:
     def score(self, batch: PackedBatch) -> PackedBatch:
         """The batch with the reference's log-probs."""
         logp: Any = self.learner.score_logprobs(self.params, batch, temperature=self.temperature)
-        return batch._replace(reference_logp_MBT=logp)
+        return batch.replace(reference_logp_MBT=logp)

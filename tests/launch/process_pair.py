@@ -46,13 +46,13 @@ def joined(halves: list[PackedBatch], shards: int) -> PackedBatch:
     visual = second.inputs.visual_index_BT
     vision = second.inputs.vision._replace(token_place_M=second.inputs.vision.token_place_M + tokens)
     inputs = second.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + tokens, -1), vision=vision)
-    second = second._replace(inputs=inputs)
+    second = second.replace(inputs=inputs)
     rows = jax.tree.map(
         lambda *leaves: np.concatenate(leaves, axis=1),
-        *(half._replace(count=None, left_out=None) for half in (first, second)),
+        *(half.replace(count=None, left_out=None) for half in (first, second)),
     )
     positions = np.concatenate([b.inputs.positions_3BT for b in halves], axis=2)
-    return rows._replace(
+    return rows.replace(
         inputs=rows.inputs._replace(positions_3BT=positions),
         count=max(first.count, second.count),
         left_out=first.left_out + second.left_out,

@@ -132,9 +132,9 @@ def test_other_frozen_weights_or_another_model_are_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state(1), {})
         with pytest.raises(UserError, match="other frozen weights"):
-            checkpoints.restore(state()._replace(frozen={"base": jnp.arange(3.0) + 1}))
+            checkpoints.restore(state().replace(frozen={"base": jnp.arange(3.0) + 1}))
         with pytest.raises(UserError, match=r"another kind of model or optimiser: .*\['new'\]"):
-            checkpoints.restore(state()._replace(trainable={**state().trainable, "new": jnp.ones(2)}))
+            checkpoints.restore(state().replace(trainable={**state().trainable, "new": jnp.ones(2)}))
         with pytest.raises(UserError, match=r"no checkpoint of step 9; it has \[1\]"):
             checkpoints.restore(state(), step=9)
 
@@ -161,7 +161,7 @@ from tests.learner.test_checkpoint import state
 @jax.jit
 def step(s):
     noise = jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(s.key), s.step), s.trainable["a"].shape)
-    return s._replace(step=s.step + 1, trainable={**s.trainable, "a": s.trainable["a"] * 0.9 + noise})
+    return s.replace(step=s.step + 1, trainable={**s.trainable, "a": s.trainable["a"] * 0.9 + noise})
 
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
     s, cursor = checkpoints.restore(state()) or (state(), {"seen": []})

@@ -135,9 +135,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(params, learner, 
     batch = pack(CONFIG, samples(3), PACK)
     spoilt = params
     if fault == "loss":
-        batch = batch._replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(np.nan), 0))
+        batch = batch.replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(np.nan), 0))
     else:  # overflows on its way back only
-        batch = batch._replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(3e38), 0))
+        batch = batch.replace(advantage_MBT=np.where(batch.weight_MBT > 0, np.float32(3e38), 0))
     good, _ = learner.rl_step(learner.init(jax.random.key(1), copy(spoilt)), pack(CONFIG, samples(3), PACK))
     before = jax.tree.map(np.asarray, (good.trainable, good.opt_state))
     after, figures = learner.rl_step(good, batch)
@@ -262,14 +262,14 @@ def test_scores_are_those_of_plain_logits_and_serve_as_old_log_probs(params, lea
     for index, case in enumerate(map(alone, group)):
         wanted = logp_alone(params, case, 0.8)[case[2]]
         np.testing.assert_allclose(unpack(batch, scores)[index], wanted, atol=2e-5)
-    first, _ = step(learner, "rl_step", params, batch._replace(old_logp_MBT=scores))
+    first, _ = step(learner, "rl_step", params, batch.replace(old_logp_MBT=scores))
     fresh, _ = step(learner, "rl_step", params, batch)
     assert_close(gradient(first), gradient(fresh))
 
 
 def test_later_updates_on_the_same_batch_are_clipped(params, learner):
     batch = pack(CONFIG, samples(4), PACK)
-    batch = batch._replace(old_logp_MBT=learner.score_logprobs(params, batch, temperature=0.8))
+    batch = batch.replace(old_logp_MBT=learner.score_logprobs(params, batch, temperature=0.8))
     state, metrics = learner.init(jax.random.key(1), copy(params)), {}
     for _ in range(8):
         state, metrics = learner.rl_step(state, batch)
@@ -277,7 +277,7 @@ def test_later_updates_on_the_same_batch_are_clipped(params, learner):
 
 
 def with_teacher(batch, values):
-    return batch._replace(teacher_logp_MBT=np.asarray(values, np.float32))
+    return batch.replace(teacher_logp_MBT=np.asarray(values, np.float32))
 
 
 def test_a_teacher_that_agrees_leaves_the_plain_gradient(params, learner):
@@ -441,12 +441,12 @@ def test_gspo_a_kl_penalty_and_constant_lengths_are_composed_as_by_hand(params):
 
     value, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
     batch = pack(CONFIG, group, dataclasses.replace(PACK, weighting=learn.reduction))
-    batch = batch._replace(old_logp_MBT=batch.logp_full_MBT, reference_logp_MBT=0.5 * batch.logp_full_MBT)
+    batch = batch.replace(old_logp_MBT=batch.logp_full_MBT, reference_logp_MBT=0.5 * batch.logp_full_MBT)
     state, metrics = step(make_learner(CONFIG, learn), "rl_step", params, batch)
     assert_close(gradient(state), wanted, 1e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
     with pytest.raises(ValueError, match="needs a reference"):
-        step(make_learner(CONFIG, learn), "rl_step", params, batch._replace(reference_logp_MBT=None))
+        step(make_learner(CONFIG, learn), "rl_step", params, batch.replace(reference_logp_MBT=None))
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_old_log_probs_are_taken_where_they_are_given():
     old = np.zeros(batch.targets_MBT.shape, np.float32)
     for token, gap in ((10, 0.2), (11, 0.3), (12, -0.5)):
         old[(batch.targets_MBT == token) & (batch.weight_MBT > 0)] = TABLE[token] - gap
-    micro = jax.tree.map(lambda x: x[0] if np.ndim(x) else x, batch._replace(old_logp_MBT=old))
+    micro = jax.tree.map(lambda x: x[0] if np.ndim(x) else x, batch.replace(old_logp_MBT=old))
     learn = LearnerConfig(tis_cap=0.0)
 
     def loss(table):
@@ -146,7 +146,7 @@ def test_every_step_and_every_micro_batch_has_dropout_of_its_own(monkeypatch):
     optimizer = OptimizerConfig(learning_rate=0.0, schedule="constant")
     batch = pack(CONFIG, SAMPLES * 4, dataclasses.replace(PACK, rows=1, row_tokens=(32,)))
     assert batch.count > 1
-    twins = batch._replace(**{  # the same micro-batch twice
+    twins = batch.replace(**{  # the same micro-batch twice
         name: jax.tree.map(lambda x: np.stack([x[0], x[0]]), getattr(batch, name))
         for name in batch._fields
         if name not in ("count", "left_out") and getattr(batch, name) is not None
@@ -155,8 +155,8 @@ def test_every_step_and_every_micro_batch_has_dropout_of_its_own(monkeypatch):
     def figures(train, *, step=0, given=batch):
         learner = make_learner(CONFIG, LearnerConfig(optimizer=optimizer, train=train))
         state = learner.init(jax.random.key(0), {"w": jnp.ones(())}, Lora({"w": jnp.ones(())}))
-        return float(learner.sft_step(state._replace(step=jnp.int32(step)), given)[1]["entropy"])
+        return float(learner.sft_step(state.replace(step=jnp.int32(step)), given)[1]["entropy"])
 
     assert figures("lora") == figures("lora") != figures("lora", step=1)
-    assert figures("lora", given=twins) != figures("lora", given=twins._replace(count=np.int32(1)))
+    assert figures("lora", given=twins) != figures("lora", given=twins.replace(count=np.int32(1)))
     assert figures("full") == 0.0  # no adapters, no dropout

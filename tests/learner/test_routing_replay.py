@@ -67,7 +67,7 @@ def gap(sampled, replay):
     """Mean distance of the learner's and the sampler's log-probs, of a pass in bfloat16."""
     params, samples = sampled
     batch = pack(CONFIG, samples, packing(replay))
-    micro = jax.tree.map(lambda x: x[0], batch._replace(count=np.zeros(1), left_out=np.zeros(1)))
+    micro = jax.tree.map(lambda x: x[0], batch.replace(count=np.zeros(1), left_out=np.zeros(1)))
     forward = Forward(CONFIG, Kernels(), "bfloat16")
 
     @jax.jit

@@ -52,7 +52,7 @@ def test_the_paper_s_loss_is_the_default_by_hand():
 
 def test_gspo_takes_the_ratio_of_each_sequence_of_a_packed_row():
     learn = LearnerConfig(loss="gspo", gspo_clip=(0.9, 9.0), tis_cap=0.0)
-    loss, _ = chosen_loss(learn)(made_up_tokens()._replace(sampler_logp_BT=None))
+    loss, _ = chosen_loss(learn)(made_up_tokens().replace(sampler_logp_BT=None))
     first, second, third = (np.exp(np.mean(shift)) for shift in ([0.1, -0.1], [0.3, 0.0], [-0.2, 0.05, 0.0]))
     wanted = [[0, -1.2 * first, -1.2 * first, 0, 0.8 * second, 0.8 * second]]
     wanted += [[0, 0, -0.4 * third, -0.4 * third, -0.4 * third, 0]]
@@ -83,7 +83,7 @@ def test_a_function_is_a_loss_and_known_by_its_source():
         return -0.5 * tokens.advantage_BT * tokens.logp_BT
 
     loss, loaded = load_loss(half, LearnerConfig(tis_cap=0.0))
-    value, _ = loss(made_up_tokens()._replace(sampler_logp_BT=None))
+    value, _ = loss(made_up_tokens().replace(sampler_logp_BT=None))
     assert value[1, 2] == pytest.approx(-0.5 * 0.4 * -0.7, rel=1e-5)
     assert loaded.name.endswith("half")
     assert loaded.file == __file__
@@ -112,7 +112,7 @@ def test_an_unknown_loss_is_told_what_there_is():
 
 def test_masked_positions_may_hold_anything():
     tokens = made_up_tokens()
-    spoilt = tokens._replace(logp_BT=jnp.where(tokens.mask_BT, tokens.logp_BT, jnp.nan))
+    spoilt = tokens.replace(logp_BT=jnp.where(tokens.mask_BT, tokens.logp_BT, jnp.nan))
     for name in ("clipped", "gspo", "cispo"):
         loss = chosen_loss(LearnerConfig(loss=name))
         np.testing.assert_array_equal(loss(spoilt)[0], loss(tokens)[0])

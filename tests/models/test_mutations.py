@@ -43,7 +43,7 @@ def test_deepstack_switched_off_is_noticed(case, monkeypatch):
 
     def without(*args, **kwargs):
         features = encode(*args, **kwargs)
-        return features._replace(deepstack=features.deepstack * 0)
+        return features.replace(deepstack=features.deepstack * 0)
 
     monkeypatch.setattr("hypereyes_jax.models.qwen3_vl.model.encode_images", without)
     assert error(case) > TOLERANCE

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from hypereyes_jax.configs.model import TextConfig
@@ -42,14 +43,14 @@ class Routing(NamedTuple):
     """Give back the experts that were taken."""
 
 
-class Routed(NamedTuple):
+class Routed(struct.PyTreeNode):
     """What a pass says of its experts, stacked over layers."""
 
     load: RouterLoad
     experts: jax.Array | None  # uint8 [layers, B, T, K] where they are recorded
 
 
-class RouterLoad(NamedTuple):
+class RouterLoad(struct.PyTreeNode):
     """What the load-balancing loss needs of a layer; stacked over layers where a whole model returns it."""
 
     assigned_E: jax.Array  # float32, how many valid tokens chose each expert

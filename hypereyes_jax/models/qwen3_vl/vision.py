@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
 from hypereyes_jax.models.adapters import Lora
@@ -19,7 +20,7 @@ from hypereyes_jax.models.qwen3_vl.weights import Params
 from hypereyes_jax.processing.types import VisionInputs
 
 
-class VisualFeatures(NamedTuple):
+class VisualFeatures(struct.PyTreeNode):
     """What the decoder takes from the tower, visual tokens in the order of their image tokens."""
 
     embeds: jax.Array  # [M, D], replace the embeddings of image tokens
