@@ -6,12 +6,10 @@ The thread is for tests whose client blocks or brings its own event loop.
 from __future__ import annotations
 
 import abc
-import asyncio
 import base64
 import contextlib
 import io
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import jax
 import numpy as np
@@ -19,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
+from hypereyes_jax.env.web.app_thread import serving_app
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import ContextChunk, pack_inputs, patchify
 from hypereyes_jax.rollout.servers.server import GenerationServer, PromptLimits
@@ -26,32 +25,11 @@ from hypereyes_jax.rollout.servers.server import GenerationServer, PromptLimits
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@contextlib.contextmanager
-def served(path: str, reply: Handler) -> Iterator[str]:
-    """Answers POST requests to a path on a free port of loopback; yields the server's URL, without the path."""
-    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-    ports: list[int] = []
-
-    async def serve() -> None:
-        app = web.Application(client_max_size=1 << 26)
-        app.router.add_post(path, reply)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-        ready.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    ready.wait()
-    try:
-        yield f"http://127.0.0.1:{ports[0]}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+def served(path: str, reply: Handler) -> contextlib.AbstractContextManager[str]:
+    """Answers POST requests to a path on a free port of loopback; the block is given the URL without the path."""
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post(path, reply)
+    return serving_app(app)
 
 
 def text(count: int) -> ContextChunk:

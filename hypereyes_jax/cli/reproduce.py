@@ -31,7 +31,7 @@ def run(config: ReproduceConfig) -> int:
     from hypereyes_jax.env.world import World, WorldBackend
     from hypereyes_jax.files import read_json_object, write_json
     from hypereyes_jax.reproduce.commands import small_steps
-    from hypereyes_jax.reproduce.offline_services import served
+    from hypereyes_jax.reproduce.offline_services import offline_services
     from hypereyes_jax.reproduce.small_inputs import write_inputs
     from hypereyes_jax.study.execution import execute
 
@@ -41,7 +41,7 @@ def run(config: ReproduceConfig) -> int:
     world = World.load()
     world.prepare()
     with contextlib.ExitStack() as stack:
-        models = stack.enter_context(served(int(ports["models"])))
+        models = stack.enter_context(offline_services(int(ports["models"])))
         server = stack.enter_context(serving_in_thread(WorldBackend(world), ServeConfig(port=int(ports["search"]))))
         write_json(ports_file, {"models": _port(models), "search": _port(server.url)})
         write_inputs(config.out / "inputs", models)

@@ -6,18 +6,16 @@ only the way is tried, not the quality.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
 
 from hypereyes_jax.data.collection.endpoint import DIRECT
 from hypereyes_jax.env.judging.judges import normalise
+from hypereyes_jax.env.web.app_thread import serving_app
 
 UNKNOWN = "I do not know."
 _GIVE_UP = f"<reason>{UNKNOWN}</reason><answer>unknown</answer>"
@@ -66,37 +64,13 @@ def wingspan(name: str) -> int:
     return 20 + 7 * (ord(name[0].lower()) - ord("a"))
 
 
-@contextlib.contextmanager
-def served(port: int = 0) -> Iterator[str]:
-    """The services on loopback for the time of the block; yields their address.
+def offline_services(port: int = 0) -> contextlib.AbstractContextManager[str]:
+    """The services on loopback for the time of the block, which is given their address.
 
     Args:
       port: to be taken if it is free; else, and with 0, any other.
     """
-    ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-    ports: list[int] = []
-
-    async def serve() -> None:
-        runner = web.AppRunner(_app())
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-        except OSError:  # somebody else's
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-        ready.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    ready.wait()
-    try:
-        yield f"http://127.0.0.1:{ports[0]}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+    return serving_app(_app(), port)
 
 
 def _app() -> web.Application:
