@@ -71,6 +71,7 @@ def _finish(
     from hypereyes_jax.data.collection.outcome import write_outcome
     from hypereyes_jax.data.curation.funnel import rl_funnel, sft_funnel
     from hypereyes_jax.data.curation.types import ModelConfig
+    from hypereyes_jax.data.sources import subset
     from hypereyes_jax.eval.funnel_page import write_funnel_page
     from hypereyes_jax.files import write_json
 
@@ -87,7 +88,7 @@ def _finish(
         policy = ModelConfig(checkpoint=config.policy) if config.policy else plan.policy
         if policy is None:
             raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
-        asyncio.run(_collect(plan, policy, questions.picked(hard), config.out / config.name, rl))
+        asyncio.run(_collect(plan, policy, subset(questions, hard), config.out / config.name, rl))
         with AttemptLog(config.out / config.name) as log:
             funnel.rl, chosen = rl_funnel(questions, hard, log, rl)
         _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, chosen)

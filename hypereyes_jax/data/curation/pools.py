@@ -42,33 +42,8 @@ class PooledQuestions(Sequence[Question]):
         question = questions[index - (int(self._ends[number - 1]) if number else 0)]
         return replace(question, id=f"{name}/{question.id}")
 
-    def picked(self, places: Sequence[int]) -> PickedQuestions:
-        """Some of them, by their places; none is decoded yet."""
-        return PickedQuestions(self, places)
-
     def sizes(self) -> dict[str, int]:
         return {name: len(questions) for name, questions in self._pools}
-
-
-class PickedQuestions(Sequence[Question]):
-    """Some of the questions of pools."""
-
-    def __init__(self, questions: PooledQuestions, places: Sequence[int]):
-        self._questions, self._places = questions, tuple(places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> Question: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Question]: ...
-
-    def __getitem__(self, index: int | slice) -> Question | list[Question]:
-        if isinstance(index, slice):
-            return [self._questions[place] for place in self._places[index]]
-        return self._questions[self._places[index]]
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from hypereyes_jax.data.sources.source import (
     open_questions,
     question_ids,
     stated_references,
-    subset,
 )
+from hypereyes_jax.data.sources.subset import subset
 from hypereyes_jax.data.sources.types import Place, RowError, SourceOptions, SourceReport
 
 __all__ = [

@@ -293,13 +293,6 @@ def stated_references(questions: Sequence[Question]) -> dict[str, tuple[int, int
     return {key: stated for key, stated in pairs if stated is not None}
 
 
-def subset(questions: Sequence[Question], numbers: Sequence[int]) -> Sequence[Question]:
-    """These of the questions, in this order; of a source still unopened."""
-    if isinstance(questions, Questions):
-        return questions.select(numbers)
-    return [questions[number] for number in numbers]
-
-
 def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
     """What `meta` states, where it can be a reference: at least one round, and a search in each."""
     stated = meta.get(REFERENCE)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
-from hypereyes_jax.env.tools.regions import read_regions, region_parameters
+from hypereyes_jax.env.media.crops import UNITS_IN_WORDS
+from hypereyes_jax.env.tools.regions import cut_regions, region_parameters
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 
 
@@ -31,19 +29,12 @@ class Crop:
         return region_parameters("the image to cut.", "cut out")
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
-        read, image = read_regions(arguments, episode)
         config = episode.config
-        boxes = read.boxes[: config.width]
-        cut: list[Image.Image] = []
-        for box in boxes:
-            fractions = None if box is None else to_fractions(box, image.size, config.box_units)
-            region = None if fractions is None else crop(image, fractions, config.crop_max_side)
-            if region is not None:
-                cut.append(region)
-        if not cut:
+        regions = cut_regions(arguments, episode, config.width, config.crop_max_side)
+        images = [image for image in regions.images if image is not None]
+        if not images:
             raise ToolError(f"all crops failed: give boxes in {UNITS_IN_WORDS[config.box_units]}")
-        failed = len(boxes) - len(cut)
-        left_out = len(read.boxes) + read.unread - len(boxes)
-        notes = [f"{failed} boxes are empty or outside the image"] if failed else []
-        notes += [f"only the first {len(boxes)} boxes were cut"] if left_out else []
-        return ToolReply((*cut, *notes))
+        failures = len(regions.images) - len(images)
+        notes = [f"{failures} boxes are empty or outside the image"] if failures else []
+        notes += [f"only the first {len(regions.images)} boxes were cut"] if regions.left_out else []
+        return ToolReply((*images, *notes))

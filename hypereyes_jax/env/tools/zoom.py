@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
-from hypereyes_jax.env.tools.regions import read_regions, region_parameters
+from hypereyes_jax.env.media.crops import UNITS_IN_WORDS
+from hypereyes_jax.env.tools.regions import cut_regions, region_parameters
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 
 
@@ -34,17 +34,13 @@ class Zoom:
         return region_parameters("the image to look at.", "show")
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
-        read, image = read_regions(arguments, episode)
-        units, shown = episode.config.box_units, list[Image.Image]()
-        for box in read.boxes[: self.most]:
-            fractions = None if box is None else to_fractions(box, image.size, units)
-            cut = None if fractions is None else crop(image, fractions, self.side)
-            if cut is None:
-                raise ToolError(f"a box is empty or outside the image: give boxes in {UNITS_IN_WORDS[units]}")
-            shown.append(self._enlarged(cut))
-        left_out = len(read.boxes) + read.unread - len(shown)
-        text = f"{len(shown)} regions of {read.image_id}" + (f"; {left_out} more were left out" if left_out else "")
-        return ToolReply((*shown, text))
+        regions = cut_regions(arguments, episode, self.most, self.side)
+        enlarged = [self._enlarged(image) for image in regions.images if image is not None]
+        if len(enlarged) < len(regions.images):
+            units = UNITS_IN_WORDS[episode.config.box_units]
+            raise ToolError(f"a box is empty or outside the image: give boxes in {units}")
+        more = f"; {regions.left_out} more were left out" if regions.left_out else ""
+        return ToolReply((*enlarged, f"{len(enlarged)} regions of {regions.image_id}{more}"))
 
     def _enlarged(self, image: Image.Image) -> Image.Image:
         scale = min(self.side / max(image.size), 4.0)  # beyond four times there is nothing more to see
