@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from hypereyes_jax.cli.collection import dollars_of, make_attempts, print_spending, print_stages
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
@@ -103,12 +104,10 @@ def run(config: CollectSettings) -> None:
 async def _collect(config: CollectSettings, questions: Sequence[Question]) -> None:
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
-    from hypereyes_jax.data.collection.types import Spent
     from hypereyes_jax.data.grounding_judge import LlmGrounding
     from hypereyes_jax.env.judging.llm_judge import LlmJudge
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
-    from hypereyes_jax.runs.progress import Stages
 
     check_search(config.search, SearchConfig())
     keys = SearchKeys.of(os.environ)
@@ -118,12 +117,7 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
         _player(config) as player,
         _filter_player(config) as filter_player,
     ):
-        with AttemptLog(config.out) as log, Stages() as stages:
-
-            def dollars(spent: Spent) -> float:
-                tokens = (spent.read * config.prompt_price + spent.written * config.completion_price) / 1e6
-                return tokens + search.metrics.summary()["cost"]
-
+        with AttemptLog(config.out) as log:
             model = judge.client if config.judge_grounding and isinstance(judge, LlmJudge) else None
             collection = Collection(
                 log,
@@ -132,17 +126,12 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
                 search.backend,
                 config.settings,
                 filter_player=filter_player,
-                dollars=dollars,
+                dollars=dollars_of(search, config.prompt_price, config.completion_price),
                 grounding=None if model is None else LlmGrounding(model),
             )
-            with stages.stage("questions", len(questions)) as stage:
-                capped = await collection.run(questions, stage.advance)
+            capped = await make_attempts(collection, questions)
             _tell(config, questions, log)
-            print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
-            if capped:
-                print(f"stopped at --settings.most-dollars {config.settings.most_dollars:g}; raise it to go on")
-            elif collection.undecided:
-                print("the same command makes those attempts again")
+            print_spending(collection, capped, f"--settings.most-dollars {config.settings.most_dollars:g}")
 
 
 @contextlib.asynccontextmanager
@@ -188,19 +177,12 @@ async def _endpoint(url: str, model: str, key: str, config: CollectSettings) -> 
 
 
 def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLog) -> None:
-    from rich.table import Table
-
     from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL, RL_QUESTIONS, write_outcome
     from hypereyes_jax.files import write_json
-    from hypereyes_jax.runs.terminal import Terminal
 
     funnel = write_outcome(config.out, questions, log, config.settings)
     write_json(config.out / FUNNEL, funnel)
-    table = Table("stage", "in", "out", "fell out")
-    for row in funnel["stages"]:
-        why = ", ".join(f"{reason} {count}" for reason, count in sorted(row["dropped"].items()))
-        table.add_row(row["stage"], str(row["in"]), str(row["out"]), why)
-    Terminal().print(table)
+    print_stages((row["stage"], row["in"], row["out"], row["dropped"]) for row in funnel["stages"])
     print(f"{funnel['demonstrations']} demonstrations: {config.out / DEMONSTRATIONS}")
     if config.settings.selection:
         print(f"{funnel['rl_questions']} questions for RL, with references: {config.out / RL_QUESTIONS}")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from hypereyes_jax.cli.collection import dollars_of, make_attempts, print_spending, print_stages
 from hypereyes_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,10 +139,8 @@ async def _collect(
 ) -> None:
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
-    from hypereyes_jax.data.collection.types import Spent
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
-    from hypereyes_jax.runs.progress import Stages
 
     check_search(plan.search)
     filter_model = plan.filter_model
@@ -151,22 +150,13 @@ async def _collect(
         _player(model, plan) as player,
         _player(filter_model, plan) if filter_model is not None else contextlib.nullcontext() as filter_player,
     ):
-
-        def dollars(spent: Spent) -> float:
-            tokens = (spent.read * model.prompt_price + spent.written * model.completion_price) / 1e6
-            return tokens + search.metrics.summary()["cost"]
-
-        with AttemptLog(folder) as log, Stages() as stages:
+        dollars = dollars_of(search, model.prompt_price, model.completion_price)
+        with AttemptLog(folder) as log:
             collection = Collection(
                 log, player, judge, search.backend, rules, filter_player=filter_player, dollars=dollars
             )
-            with stages.stage("questions", len(questions)) as stage:
-                capped = await collection.run(questions, stage.advance)
-    print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
-    if capped:
-        print(f"stopped at most_dollars: {plan.most_dollars:g}; raise it to go on")
-    elif collection.undecided:
-        print("the same command makes those attempts again")
+            capped = await make_attempts(collection, questions)
+    print_spending(collection, capped, f"most_dollars: {plan.most_dollars:g}")
 
 
 @contextlib.asynccontextmanager
@@ -195,13 +185,6 @@ async def _player(model: ModelConfig, plan: CurationConfig) -> AsyncIterator[Pla
 
 
 def _tell(config: CurateConfig, funnel: Funnel) -> None:
-    from rich.table import Table
-
-    from hypereyes_jax.runs.terminal import Terminal
-
-    table = Table("stage", "in", "out", "fell out")
-    for stage in (*funnel.sft, *([funnel.rl] if funnel.rl else [])):
-        why = ", ".join(f"{reason} {count}" for reason, count in sorted(stage.dropped.items()))
-        table.add_row(stage.name, str(stage.entered), str(stage.left), why)
-    Terminal().print(table)
+    stages = (*funnel.sft, *([funnel.rl] if funnel.rl else []))
+    print_stages((stage.name, stage.entered, stage.left, stage.dropped) for stage in stages)
     print(f"wrote {config.out / 'funnel.html'}")
