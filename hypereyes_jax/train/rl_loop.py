@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.outages import OutageWatch, SystematicFailure, mask_reason
 from hypereyes_jax.env.search.metrics import SearchMetrics
-from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.records import write_records
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
@@ -38,31 +35,20 @@ from hypereyes_jax.runs.progress import Stage
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.budget import BudgetController
-from hypereyes_jax.train.distillation import Distillation
 from hypereyes_jax.train.finite import FiniteSteps
 from hypereyes_jax.train.kl_reference import KlReference
-from hypereyes_jax.train.method import LoadedMethod, RlMethod
-from hypereyes_jax.train.question_selection import rollout_seeds, verdicts
-from hypereyes_jax.train.rl_ahead import GroupPlan
+from hypereyes_jax.train.open_run import OpenRun, OpenServices
+from hypereyes_jax.train.question_order import QuestionOrder
+from hypereyes_jax.train.question_selection import verdicts
 from hypereyes_jax.train.rollout_samples import rollout_records, rollout_sample, validation_records
 from hypereyes_jax.train.rollout_source import RolloutSource, StepDropped, open_rollouts
-from hypereyes_jax.train.samplers import RolloutEngines
-from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.snapshots import Snapshots
 from hypereyes_jax.train.step_metrics import Laps, over_processes, searches_so_far
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
-from hypereyes_jax.train.types import SelectedQuestions, TrainingRun
+from hypereyes_jax.train.types import SelectedQuestions
 
 VALIDATION = "trajectories-validation.jsonl"
 _LOG = logging.getLogger(__name__)
-
-
-class OpenServices(NamedTuple):
-    """What the loop asks outside of the policy."""
-
-    backend: RecordedBackend
-    judge: Judge
-    distillation: Distillation
 
 
 class _Scored(NamedTuple):
@@ -75,26 +61,17 @@ class _Scored(NamedTuple):
 class RlLoop:
     """The RL loop of one run."""
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        rollouts: RolloutEngines,
-        model: Qwen3VLConfig,
-        params: Params,
-        questions: SelectedQuestions,
-        settings: RlSettings,
-        services: OpenServices,
-        method: tuple[RlMethod, LoadedMethod],
-    ):
+    def __init__(self, opened: OpenRun, params: Params, questions: SelectedQuestions, services: OpenServices):
         """`params` are used up: the state takes their buffers."""
+        run, rollouts, model, settings = opened.run, opened.rollouts, opened.model, opened.settings
         sizes = rollouts.sizes
         self._run, self._rollouts, self._model, self._settings = run, rollouts, model, settings
         self._directory, self._processes = run.directory, run.processes
         self._backend, self._judge, self._distillation = services
-        self._questions, self._validation = questions.questions, questions.validation
-        chosen, self._method = method
-        self._reward, self._budget = chosen.reward, BudgetController(chosen.reward.budget)
-        self._references = ReferenceStore(questions.references, chosen.tighten)
+        self._order, self._validation = QuestionOrder(questions.questions, settings), questions.validation
+        self._method, self._reward = opened.loaded, opened.method.reward
+        self._budget = BudgetController(self._reward.budget)
+        self._references = ReferenceStore(questions.references, opened.method.tighten)
         samples = settings.prompts * settings.group // run.processes.count
         routes = (model.text.num_hidden_layers, model.text.num_experts_per_tok)
         replays = settings.routing_replay == "sampler"
@@ -156,7 +133,7 @@ class RlLoop:
             if first == 0:
                 self._note_references(0)
             async with open_rollouts(
-                self._run, self._rollouts, settings, self._backend, self._plan, first, under_way
+                self._run, self._rollouts, settings, self._backend, self._order.plan, first, under_way
             ) as self._source:
                 await self._publish(first)
                 give_back()  # what the selection held
@@ -175,7 +152,7 @@ class RlLoop:
         stage: Stage,
         log: MetricsWriter | NoMetrics,
     ) -> None:
-        """All steps after the first `done`, each logged, and saved when a checkpoint is due."""
+        """All steps from `first` on, each logged, and saved when a checkpoint is due."""
         settings, processes, saved = self._settings, self._processes, first
         schedule = CheckpointSchedule(settings.checkpoint_every, settings.checkpoint_minutes, settings.steps)
         for step in range(first, settings.steps):
@@ -278,7 +255,7 @@ class RlLoop:
         for question, each in zip(questions, groups, strict=True):
             observe(references, question.id, each)
         tightened = sum(references.get(q.id) != old for q, old in zip(questions, before, strict=True))
-        if self._ends_epoch(step):
+        if self._order.ends_epoch(step):
             tightened += references.commit()
             self._note_references(step + 1)
         selection = trained_groups(groups, self._settings.prompts, self._distils)
@@ -408,24 +385,3 @@ class RlLoop:
             "Known causes: %s.",
             step, gap, level, causes,
         )  # fmt: skip
-
-    def _plan(self, number: int) -> GroupPlan:
-        """The group of a number: question `number % count` of step `number // count`, with that step's seeds."""
-        settings = self._settings
-        step, place = divmod(number, settings.questions_played)
-        seeds = rollout_seeds(settings.seed, step + 1, settings.questions_played * settings.group)
-        own = seeds[place * settings.group : (place + 1) * settings.group]
-        return GroupPlan(self._questions[self._order(step)[place]], [int(seed) for seed in own])
-
-    def _epoch_steps(self) -> int:
-        return len(self._questions) // self._settings.questions_played
-
-    def _order(self, step: int) -> list[int]:
-        """Indices of a step's questions: each epoch is a new permutation, its incomplete last batch is dropped."""
-        epoch, place = divmod(step, self._epoch_steps())
-        order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._questions))
-        count = self._settings.questions_played
-        return [int(i) for i in order[place * count : (place + 1) * count]]
-
-    def _ends_epoch(self, step: int) -> bool:
-        return (step + 1) % self._epoch_steps() == 0

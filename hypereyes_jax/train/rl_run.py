@@ -27,9 +27,10 @@ from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.own_objects import keep_own_objects
 from hypereyes_jax.train.distillation import open_distillation
-from hypereyes_jax.train.method import LoadedMethod, RlMethod, load_method, own_records
+from hypereyes_jax.train.method import RlMethod, load_method, own_records
+from hypereyes_jax.train.open_run import OpenRun, OpenServices
 from hypereyes_jax.train.question_selection import PASSES, Selection, read_selection, select, short_enough
-from hypereyes_jax.train.rl_loop import OpenServices, RlLoop
+from hypereyes_jax.train.rl_loop import RlLoop
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.types import RlQuestions, RlServices, SelectedQuestions, TrainingRun
@@ -63,24 +64,18 @@ def train(
         records = own_records(method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics)
         keep_own_objects(run.directory, records)
     rollouts.equip(method.own.tools, method.own.prompt)
-    return asyncio.run(_train(run, rollouts, model, params, questions, settings, services, (method, loaded)))
+    opened = OpenRun(run, rollouts, model, settings, method, loaded)
+    return asyncio.run(_train(opened, params, questions, services))
 
 
 async def _train(
-    run: TrainingRun,
-    rollouts: RolloutEngines,
-    model: Qwen3VLConfig,
-    params: Params,
-    questions: RlQuestions,
-    settings: RlSettings,
-    services: RlServices,
-    chosen_method: tuple[RlMethod, LoadedMethod],
+    opened: OpenRun, params: Params, questions: RlQuestions, services: RlServices
 ) -> tuple[Params, Lora | None]:
     """As `train`, with the services open."""
-    own = chosen_method[0].own
+    run, rollouts, settings, own = opened.run, opened.rollouts, opened.settings, opened.method.own
     samples = settings.prompts * settings.group
     async with (
-        open_distillation(services.teacher, model, rollouts, samples, run.processes) as distillation,
+        open_distillation(services.teacher, opened.model, rollouts, samples, run.processes) as distillation,
         _searching(services.search, search_share(run), own.search) as backend,
         judging(services.judge) as named_judge,
     ):
@@ -100,10 +95,9 @@ async def _train(
             policy, rule = weights_digest(params), questions.rule
             return await select(run, rollouts, candidates, backend, judge, settings.seed, policy, rule.first_reference)
 
-        chosen, references = await _choose(questions.rule, candidates, settings.questions_played, selection)
-        selected = SelectedQuestions(chosen, references, validation)
-        opened = OpenServices(backend, judge, distillation)
-        return await RlLoop(run, rollouts, model, params, selected, settings, opened, chosen_method).train()
+        pool, references = await _choose(questions.rule, candidates, settings.questions_played, selection)
+        selection_of_run = SelectedQuestions(pool, references, validation)
+        return await RlLoop(opened, params, selection_of_run, OpenServices(backend, judge, distillation)).train()
 
 
 async def _choose(
