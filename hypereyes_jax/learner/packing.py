@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from flax import struct
-from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.learner.batch_images import patches_by_image, stack_images
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
-from hypereyes_jax.processing import PatchedImage, bucket, expand, patchify, patchify_bytes, vision_inputs
-from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
-from hypereyes_jax.processing.vision import place
+from hypereyes_jax.processing import PatchedImage, bucket, expand
+from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,8 @@ def pack(
     """
     if not samples:
         raise ValueError("no samples to pack")
-    patched = _patchify_once(config, samples, pack_config)
+    chunks = [chunk for sample in samples for chunk in sample.chunks if isinstance(chunk, ContextChunk)]
+    patched = patches_by_image(config, (image for chunk in chunks for image in chunk.images), pack_config)
     sample_rows = [_lay_out(config, sample.chunks, patched) for sample in samples]
     lengths = [len(row.tokens) for row in sample_rows]
     longest = max(lengths)
@@ -201,7 +200,7 @@ def pack(
                 share = _token_share(pack_config)
                 _write(arrays, (m, b, offset), segment, index, samples[index], sample_rows[index], where, share)
                 offset += lengths[index]
-    vision, tokens_a_part = _vision(config, images, count * pack_config.shards, pack_config)
+    vision, tokens_a_part = stack_images(config, images, count * pack_config.shards, pack_config)
     visual = arrays["visual"].reshape(count, pack_config.shards, -1)
     visual += np.where(visual >= 0, np.arange(pack_config.shards)[:, None] * tokens_a_part, 0).astype(np.int32)
     teacher_given = any(sample.teacher_logp is not None for sample in samples)
@@ -326,72 +325,6 @@ def _visual_tokens(
             images.append(image)
         tokens.append(first_token[id(image)] + np.arange(size))
     return np.concatenate([*tokens, np.array([-1])])[row.visual]  # index -1 (text) picks the last entry
-
-
-def _vision(
-    config: Qwen3VLConfig, images: Sequence[Sequence[PatchedImage]], parts: int, pack_config: PackConfig
-) -> tuple[VisionInputs, int]:
-    """The images of each part: (leaves [M, ...] with parts side by side, visual tokens a part)."""
-    rows, length = _vision_shape(config, images, pack_config)
-    none: Sequence[PatchedImage] = ()
-    tokens = rows * length // config.vision.merge_unit
-    shards = pack_config.shards
-    stacked: list[np.ndarray] = []
-    kinds = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "uint8": np.uint8}
-    patch_dtype = kinds[pack_config.patch_dtype]
-    # Patches are the bulk of a batch: they are written where they stay.
-    patches = np.empty((parts, rows * length, config.vision.patch_values), patch_dtype)
-    for number, part in enumerate([*images, *[none] * (parts - len(images))]):
-        inputs = vision_inputs(config.vision, part, (rows, length), patches[number])
-        inputs = inputs._replace(token_place_M=inputs.token_place_M + np.int32(number % shards * tokens))
-        stacked = stacked or [
-            patches if leaf is inputs.patches_NP else np.empty((parts, *leaf.shape), leaf.dtype) for leaf in inputs
-        ]
-        for all_parts, leaf in zip(stacked, inputs, strict=True):
-            if all_parts is not patches:
-                all_parts[number] = leaf
-    return VisionInputs(*(leaf.reshape(parts // shards, -1, *leaf.shape[2:]) for leaf in stacked)), tokens
-
-
-def _patchify_once(
-    config: Qwen3VLConfig, samples: Sequence[TrainingSample], pack_config: PackConfig
-) -> dict[int, PatchedImage]:
-    """id(image) -> its patches: the rollouts of a group share their question's images.
-
-    An image that a loader has made patches of already is taken as it is.
-    """
-    images: dict[int, Image.Image | PatchedImage] = {}
-    for sample in samples:
-        for chunk in sample.chunks:
-            if isinstance(chunk, ContextChunk):
-                images.update((id(image), image) for image in chunk.images)
-    to_patches = patchify_bytes if pack_config.patch_dtype == "uint8" else patchify
-    return {
-        key: image
-        if isinstance(image, PatchedImage)
-        else to_patches(image, config.vision, pack_config.min_pixels, pack_config.max_pixels)
-        for key, image in images.items()
-    }
-
-
-def _vision_shape(
-    config: Qwen3VLConfig, images: Sequence[Sequence[PatchedImage]], pack_config: PackConfig
-) -> tuple[int, int]:
-    """(rows, patches a row) that hold the images of every part."""
-    if pack_config.vision is not None:
-        rows, length = pack_config.vision
-        if rows % pack_config.shards:
-            raise ValueError(f"PackConfig.vision: {rows} rows must be a multiple of shards={pack_config.shards}")
-        return rows // pack_config.shards, length
-    sizes = [[len(image.patches) for image in each] for each in images]
-    _, least_rows, least_length = pack_config.at_least
-    least_rows = -(-least_rows // pack_config.shards)
-    largest = max((max(each, default=0) for each in sizes), default=0)
-    # what fits the least size takes that, which need not be a bucket: 4,800 patches lie between 4,096 and 6,144
-    length = least_length if 0 < largest <= least_length else bucket(largest, 4 * config.vision.merge_unit)
-    length = max(length, least_length)
-    rows = max(place(each, length)[1] for each in sizes)
-    return least_rows if rows <= least_rows else bucket(rows), length
 
 
 def unpack(batch: PackedBatch, values_MBT: np.ndarray) -> dict[int, np.ndarray]:

@@ -6,8 +6,6 @@ decode is the scheduler's business; here a call does what it is told, or raises.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -24,10 +22,9 @@ from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.image_pool import ImagePool
+from hypereyes_jax.rollout.preparation import Preparation
 from hypereyes_jax.rollout.routes import RouteRecord
-from hypereyes_jax.rollout.sequence import Prepared, Sequence, digest, prepare, seed_key
-
-_PREPARED_KEPT = 16  # the samples of a group ask for the same prompt at about the same time
+from hypereyes_jax.rollout.sequence import Prepared, Sequence, seed_key
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,7 @@ class Engine:
         self.images = ImagePool(config, settings, self._calls)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._left_routes: dict[int, RouteRecord] = {}  # of each free slot's last owner
-        self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
-        self._prepared_lock = threading.Lock()
+        self._prepare = Preparation(config, settings)
 
     @property
     def params(self) -> Any:
@@ -140,26 +136,7 @@ class Engine:
 
         Raises ValueError for images that are broken, or larger than this engine takes.
         """
-        settings = self.settings
-        key = digest(context)
-        with self._prepared_lock:
-            if key in self._prepared:
-                self._prepared.move_to_end(key)
-                return self._prepared[key]
-        prepared = prepare(context, key, self.config, settings.min_pixels, settings.max_pixels)
-        longest = max(patches for _, patches in settings.image_shapes)
-        for ref, patch in zip(prepared.images, prepared.patches, strict=True):
-            if len(patch.patches) > longest or ref.tokens > settings.visual_tokens:
-                raise ValueError(
-                    f"an image of {len(patch.patches)} patches ({ref.tokens} visual tokens) exceeds the engine's "
-                    f"image_shapes={settings.image_shapes} or visual_tokens={settings.visual_tokens}; raise them or "
-                    "lower max_pixels"
-                )
-        with self._prepared_lock:
-            self._prepared[key] = prepared
-            while len(self._prepared) > _PREPARED_KEPT:
-                self._prepared.popitem(last=False)
-        return prepared
+        return self._prepare(context)
 
     def fits(self, sequence: Sequence, prepared: Prepared) -> bool:
         """Whether there is room for this chunk and one token to sample, within the limits on prompt and images."""

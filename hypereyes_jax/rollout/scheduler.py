@@ -24,7 +24,7 @@ from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
 from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
-from hypereyes_jax.rollout.step import Step, Swap
+from hypereyes_jax.rollout.step import Step, Swap, plan_reads
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SchedulerCounts, SwapMode, Turn, TurnEnd
 
@@ -247,32 +247,8 @@ class Scheduler:
         self._admit(step)
         if not self._running:
             return None
-        readers = {session.prompt.key: session for session in reversed(self._holders()) if session.prompt is not None}
-        sharers: dict[bytes, list[Session]] = {}
-        for session in self._running:
-            if not session.sequence.unread:
-                continue
-            assert session.prompt is not None
-            key = session.prompt.key
-            fresh = session.sequence.filled < session.prompt.positions and session not in step.restores
-            reader = readers.get(key) if fresh and self.settings.share_prompts else None
-            if reader is None:
-                step.extends.append(session)
-                if fresh and session.epoch == self._epoch:
-                    readers.setdefault(key, session)
-            elif reader.holds_prompt:
-                sharers.setdefault(key, []).append(session)
-            # else: the reader is still reading the prompt they share
-        step.shares = [(readers[key], group) for key, group in sharers.items()]
+        plan_reads(step, self._running, self._parked, self._epoch, self.settings.share_prompts)
         return step
-
-    def _holders(self) -> list[Session]:
-        """Sessions with a slot whose cache begins with their whole prompt, written by the weights in use."""
-        return [
-            session
-            for session in [*self._running, *self._parked]
-            if session.epoch == self._epoch and session.holds_prompt
-        ]
 
     def _admit(self, step: Step) -> None:
         """Gives slots to those who wait, in the order they asked; those who hold one already need no other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,37 @@ class Step:
             timeline.span("device", "extend", started, between)
         if self.decoded:
             timeline.span("device", "decode", between, ended)
+
+
+def plan_reads(
+    step: Step, running: Iterable[Session], parked: Iterable[Session], epoch: int, share_prompts: bool
+) -> None:
+    """Notes in the step who reads what it has not read, and who is given a prompt that another one has read.
+
+    Of running sessions with one prompt the first reads it; the others wait until it has, and get a copy.
+
+    Args:
+      epoch: of the weights in use; what others wrote is not shared.
+    """
+    running = list(running)
+    holders = [each for each in [*running, *parked] if each.epoch == epoch and each.holds_prompt]
+    readers = {session.prompt.key: session for session in reversed(holders) if session.prompt is not None}
+    sharers: dict[bytes, list[Session]] = {}
+    for session in running:
+        if not session.sequence.unread:
+            continue
+        assert session.prompt is not None
+        key = session.prompt.key
+        fresh = session.sequence.filled < session.prompt.positions and session not in step.restores
+        reader = readers.get(key) if fresh and share_prompts else None
+        if reader is None:
+            step.extends.append(session)
+            if fresh and session.epoch == epoch:
+                readers.setdefault(key, session)
+        elif reader.holds_prompt:
+            sharers.setdefault(key, []).append(session)
+        # else: the reader is still reading the prompt they share
+    step.shares = [(readers[key], group) for key, group in sharers.items()]
 
 
 @dataclass
