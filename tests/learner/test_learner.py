@@ -15,87 +15,34 @@ from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, init_params, lm_head
-from hypereyes_jax.processing import pack_inputs
-from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rl import aggregate, gspo_loss, kl_penalty, policy_loss, reverse_kl
+from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
+from tests.learner.by_hand import (
+    LEARN,
+    PACK,
+    PLAIN,
+    alone,
+    assert_close,
+    copy,
+    gradient,
+    logp_alone,
+    mean_gradient,
+    spread_params,
+    step,
+)
 from tests.learner.sharded_steps import MODELS, TEXT
 from tests.learner.small import CONFIG, samples
 from tests.learner.small import PACK as ANY_SHAPE
 
-# b1 = 0.9 and no clipping: the first moment after one step is 0.1 x the gradient, so gradients can be read from it.
-PLAIN = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1e9, weight_decay=0.0)
-LEARN = LearnerConfig(optimizer=PLAIN)
-# One shape for all tests: one program for each kind of step.
-PACK = dataclasses.replace(ANY_SHAPE, micro_batches=4, vision=(6, 144))
-# Same numbers in another order: float32 rounding, relative to the largest gradient.
-TOLERANCE = 2e-6
-
 
 @pytest.fixture(scope="module")
 def params():
-    # larger than the usual init, so that log-probs are not all the same
-    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    return spread_params()
 
 
 @pytest.fixture(scope="module")
 def learner():
     return make_learner(CONFIG, LEARN)
-
-
-def copy(tree):
-    return jax.tree.map(jnp.array, tree)  # steps donate their state
-
-
-def gradient(state):
-    return jax.tree.map(lambda mu: mu / 0.1, state.opt_state[1].mu)
-
-
-def assert_close(tree, wanted, tolerance=TOLERANCE):
-    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(wanted))
-    assert scale > 0
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
-
-
-def alone(sample):
-    """(inputs, targets, trained, truncated log-probs) of one sample in a batch of its own."""
-    tokens = np.concatenate([chunk.tokens for chunk in sample.chunks])
-    images = [image for chunk in sample.chunks if isinstance(chunk, ContextChunk) for image in chunk.images]
-    limits = PACK.min_pixels, PACK.max_pixels
-    inputs = pack_inputs(CONFIG, [(tokens, images)], *limits, length=64, vision_pad_to=(2, 144))
-    trained, full = np.zeros(64, bool), np.zeros(64, np.float32)
-    end = int((inputs.segment_BT > 0).sum())
-    for chunk in reversed(sample.chunks):
-        if isinstance(chunk, SampledChunk):
-            trained[end - len(chunk.tokens) : end] = True
-            full[end - len(chunk.tokens) : end] = chunk.logp_full
-            end -= len(chunk.tokens)
-        else:
-            sizes = [pack_inputs(CONFIG, [([90], [image])], *limits) for image in chunk.images]
-            end -= len(chunk.tokens) + sum(int((size.segment_BT > 0).sum()) - 1 for size in sizes)
-    assert end == 0
-    return inputs, inputs.tokens_BT[:, 1:], trained[None, 1:], full[None, 1:]
-
-
-@jax.jit
-def logp_alone(params, case, temperature=1.0):
-    """[1, T - 1] log-probs of the next tokens."""
-    inputs, targets, _, _ = case
-    logp = jax.nn.log_softmax(forward(params, CONFIG, inputs)[:, :-1] / temperature)
-    return jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
-
-
-def mean_gradient(loss, params, *per_sample):
-    """(mean loss, its gradient), sample by sample."""
-    each = jax.jit(jax.value_and_grad(loss))
-    parts = [each(params, *arguments) for arguments in zip(*per_sample, strict=True)]
-    return jax.tree.map(lambda *x: sum(x) / len(x), *parts)
-
-
-def step(learner, kind, params, batch, *more, lora=None):
-    state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params), lora), batch, *more)
-    return state, metrics
 
 
 @pytest.mark.slow  # the default, a mean over tokens, is the next test
@@ -421,44 +368,3 @@ def test_a_program_for_a_known_number_of_micro_batches_gives_the_same_step(param
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     for one, other in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(plain.trainable), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_gspo_a_kl_penalty_and_constant_lengths_are_composed_as_by_hand(params):
-    """All three at once, on packed rows, with an older policy whose log-probs are the sampler's."""
-    learn = dataclasses.replace(
-        LEARN, loss="gspo", gspo_clip=(0.999, 1e6), kl="k2", kl_coef=0.3, reduction="constant-length", tis_cap=0.0
-    )
-    group = samples(5)
-    cases = [alone(sample) for sample in group]
-
-    def loss(w, case, advantage):
-        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
-        advantages = jnp.full(logp.shape, advantage)
-        loss_BT, _ = gspo_loss(logp, case[3], advantages, mask, *learn.gspo_clip)
-        loss_BT += learn.kl_coef * kl_penalty(logp, 0.5 * case[3], mask, "k2")
-        return jnp.sum(loss_BT) / max(PACK.row_tokens)
-
-    value, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
-    batch = pack(CONFIG, group, dataclasses.replace(PACK, weighting=learn.reduction))
-    batch = batch.replace(old_logp_MBT=batch.logp_full_MBT, reference_logp_MBT=0.5 * batch.logp_full_MBT)
-    state, metrics = step(make_learner(CONFIG, learn), "rl_step", params, batch)
-    assert_close(gradient(state), wanted, 1e-5)
-    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
-    with pytest.raises(ValueError, match="needs a reference"):
-        step(make_learner(CONFIG, learn), "rl_step", params, batch.replace(reference_logp_MBT=None))
-
-
-@pytest.mark.slow
-def test_with_adapters_the_reference_of_the_kl_penalty_is_the_model_without_them(params):
-    learn = dataclasses.replace(LEARN, train="lora", kl="k1", kl_coef=1.0)
-    noise = 0.02 * jax.random.normal(jax.random.key(2), ())
-    lora = jax.tree.map(lambda x: x + noise, init_lora(jax.random.key(1), params, CONFIG))
-    learner, batch = make_learner(CONFIG, learn), pack(CONFIG, samples(4), PACK)
-    mask = batch.weight_MBT > 0
-    with_adapters = learner.score_logprobs(params, batch, lora, LEARN.temperature)
-    without = learner.score_logprobs(params, batch, None, LEARN.temperature)
-    _, metrics = step(learner, "rl_step", params, batch, lora=lora)
-    wanted = float((with_adapters - without)[mask].mean())
-    assert abs(wanted) > 1e-3
-    np.testing.assert_allclose(metrics["kl_to_reference"], wanted, rtol=1e-3)

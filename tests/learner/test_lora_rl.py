@@ -9,9 +9,8 @@ from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge
-from hypereyes_jax.models.qwen3_vl import init_params
+from tests.learner.by_hand import LEARN, PACK, PLAIN, assert_close, copy, gradient, spread_params
 from tests.learner.small import CONFIG, samples
-from tests.learner.test_learner import LEARN, PACK, PLAIN, assert_close, copy, gradient
 
 RULES = LoraConfig((LoraRule("layers/.*", 4, 8.0),), dropout=0.5)  # RL must not drop anything, whatever this says
 SCALE = 8.0 / 4
@@ -19,7 +18,7 @@ SCALE = 8.0 / 4
 
 @pytest.fixture(scope="module")
 def setup():
-    params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    params = spread_params()
     fresh = init_lora(jax.random.key(1), params, CONFIG, RULES)
     # trained for a while: with `b` zero, `a` has no gradient
     lora = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), fresh)
