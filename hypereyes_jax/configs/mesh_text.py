@@ -72,7 +72,7 @@ def auto_axes(model: Qwen3VLConfig, devices: int, a_host: int) -> dict[str, int]
 
 
 def _values(text: str, words: list[str]) -> dict[str, str | int]:
-    found: dict[str, str | int] = {}
+    numbers: dict[str, str | int] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
         if not equals:
@@ -83,17 +83,17 @@ def _values(text: str, words: list[str]) -> dict[str, str | int]:
             )
         if name not in _WORDS:
             raise UserError(f"--mesh {text}: there is no {name!r}. Known: {', '.join(_WORDS)}")
-        if name in found:
+        if name in numbers:
             raise UserError(f"--mesh {text} gives {name} twice")
         if name == "device":
             if value not in DEVICES:
                 raise UserError(f"--mesh {text}: there is no device {value!r}. Known: {', '.join(DEVICES)}")
-            found[name] = value
+            numbers[name] = value
         else:
             if not value.isdecimal() or int(value) < 1:
                 raise UserError(f"--mesh {text}: {name} must be a whole number from 1 on, not {value!r}")
-            found[name] = int(value)
-    return found
+            numbers[name] = int(value)
+    return numbers
 
 
 def _a_host(device: str) -> int:

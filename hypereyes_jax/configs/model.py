@@ -235,15 +235,15 @@ class Qwen3VLConfig:
         }
         if self.vision.rope_theta != 10_000.0:
             vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": self.vision.rope_theta}
-        named = {} if dtype is None else {"dtype": dtype}
+        dtype_field = {} if dtype is None else {"dtype": dtype}
         ids = {name: value for name in GENERATION_IDS if (value := getattr(self, name)) is not None}
         ids = {name: list(value) if isinstance(value, tuple) else value for name, value in ids.items()}
-        text |= named | ids
-        vision |= named
+        text |= dtype_field | ids
+        vision |= dtype_field
         return {
             "architectures": ["Qwen3VLMoeForConditionalGeneration" if moe else "Qwen3VLForConditionalGeneration"],
             "model_type": kind,
-            **named,
+            **dtype_field,
             **ids,
             "tie_word_embeddings": self.text.tie_word_embeddings,
             "image_token_id": self.image_token_id,

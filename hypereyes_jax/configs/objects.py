@@ -86,9 +86,9 @@ def named_object(given: Any, what: str) -> NamedObject:
     return NamedObject(given, name, file, hashlib.sha256(source.encode()).hexdigest())
 
 
-def instance(loaded: NamedObject) -> Any:
+def instance(source: NamedObject) -> Any:
     """The object itself, or an instance of it if it is a class."""
-    value = loaded.value
+    value = source.value
     if inspect.isclass(value):
         return value()
     return value
@@ -111,17 +111,17 @@ def _module(name: str, what: str) -> ModuleType:
 def _file(path: Path, what: str) -> ModuleType:
     if not path.is_file():
         raise UserError(f"there is no file {path}, which was named as the {what}")
-    known = f"hypereyes_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if known in sys.modules:  # two objects of one file share its module
-        return sys.modules[known]
-    found = importlib.util.spec_from_file_location(known, path)
-    assert found is not None  # a .py file has a loader
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[known] = module
+    module_name = f"hypereyes_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if module_name in sys.modules:  # two objects of one file share its module
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None  # a .py file has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[known]
+        del sys.modules[module_name]
         raise
     return module

@@ -155,7 +155,7 @@ def check_resources(amounts: Mapping[str, float], tools: Sequence[str], what: st
     Args:
       tools: names of the tools that the model may call, searches included.
     """
-    known = (*RESOURCES, *tools)
+    names = (*RESOURCES, *tools)
     for name in amounts:
-        if name not in known:
-            raise UserError(f"the {what} of {name!r} is of nothing that a rollout spends: there are {', '.join(known)}")
+        if name not in names:
+            raise UserError(f"the {what} of {name!r} is of nothing that a rollout spends: there are {', '.join(names)}")

@@ -32,20 +32,20 @@ def pack_for_all(
 
     Every process must call it.
     """
-    packed = pack(model, samples, config, left_out)
+    batch = pack(model, samples, config, left_out)
     if processes.mesh is None:
-        return packed
+        return batch
     # All must have the same arrays: of the largest size that any of them needs.
-    rows, length = packed.inputs.vision.segment_RL.shape[1:]
-    own = [packed.targets_MBT.shape[0], packed.targets_MBT.shape[2], rows, length]
-    scored = packed.teacher_logp_MBT is not None
-    *most, any_scored = np.max(processes.gather([*own, int(scored)]), axis=0).tolist()
+    rows, length = batch.inputs.vision.segment_RL.shape[1:]
+    own = [batch.targets_MBT.shape[0], batch.targets_MBT.shape[2], rows, length]
+    has_teacher = batch.teacher_logp_MBT is not None
+    *most, any_scored = np.max(processes.gather([*own, int(has_teacher)]), axis=0).tolist()
     fixed = replace(config, micro_batches=most[0], row_tokens=(most[1],), vision=(most[2], most[3]))
     if most != own:
-        packed = pack(model, samples, fixed, left_out)
-    if any_scored and not scored:
-        packed = packed.replace(teacher_logp_MBT=np.full(packed.weight_MBT.shape, np.nan, np.float32))
-    return global_batch(processes.mesh, packed, fixed)
+        batch = pack(model, samples, fixed, left_out)
+    if any_scored and not has_teacher:
+        batch = batch.replace(teacher_logp_MBT=np.full(batch.weight_MBT.shape, np.nan, np.float32))
+    return global_batch(processes.mesh, batch, fixed)
 
 
 def initial_state(

@@ -24,8 +24,8 @@ def join(config: DistributedConfig) -> None:
     """
     if not config.join:
         return
-    given = (config.coordinator, config.processes, config.process)
-    if any(each is None for each in given) and any(each is not None for each in given):
+    addresses = (config.coordinator, config.processes, config.process)
+    if any(each is None for each in addresses) and any(each is not None for each in addresses):
         raise UserError(
             "give all of --distributed.coordinator, --distributed.processes and --distributed.process, or none of them "
             "on a known cluster"

@@ -49,5 +49,5 @@ class ReplicaGroups:
 
     def merge(self, shares: list[list[Any]]) -> list[Any]:
         """Undoes `share`: what each process made of its items (`Processes.gather`), in the order of all items."""
-        played = [shares[driver] for driver in self.drivers]
-        return [share[place] for place in range(len(played[0])) for share in played]
+        shares_of_drivers = [shares[driver] for driver in self.drivers]
+        return [share[place] for place in range(len(shares_of_drivers[0])) for share in shares_of_drivers]

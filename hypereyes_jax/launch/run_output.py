@@ -59,11 +59,11 @@ def open_run(
 
     `inputs` as `RunDirectory.open`. UserError in all if one can't.
     """
-    problem, opened = None, None
+    problem, directory = None, None
     if processes.first:
         try:
             check_trackers(tracking)  # missing, it would be missed when the metrics are opened: after the selection
-            opened = RunDirectory.open(
+            directory = RunDirectory.open(
                 out,
                 command,
                 config,
@@ -74,13 +74,13 @@ def open_run(
                 stop=stop,
             )
             print(settings_text(config))
-            print(settings_text(opened.start))
+            print(settings_text(directory.start))
         except UserError as error:
             problem = str(error)
     problem = processes.gather(problem)[0]
     if problem is not None:
         raise UserError(problem)
-    return opened or RunDirectory(out, tracking, stop=stop)
+    return directory or RunDirectory(out, tracking, stop=stop)
 
 
 def open_stages(processes: Processes) -> Stages:

@@ -41,8 +41,8 @@ def split_devices(mesh: str, devices: Sequence[Any], processes: int = 1) -> Spli
     Raises UserError for something else, for another number of devices than there are, and for several processes: each
     feeds the learner and plays, so that none could do only one of them.
     """
-    found = next((found for form in _FORMS if (found := re.fullmatch(form, mesh.replace(" ", "")))), None)
-    if found is None or is_auto(found["learner"]):
+    match = next((match for form in _FORMS if (match := re.fullmatch(form, mesh.replace(" ", "")))), None)
+    if match is None or is_auto(match["learner"]):
         raise UserError(
             f"--mesh {mesh} must be learner=MESH,sampler=COUNT, like learner=4,sampler=4 or "
             "learner=fsdp=2,expert=2,sampler=4"
@@ -52,7 +52,7 @@ def split_devices(mesh: str, devices: Sequence[Any], processes: int = 1) -> Spli
             f"--mesh {mesh} splits the devices of one process, and there are {processes}: give a mesh whose devices "
             "train and sample in turns"
         )
-    name, samplers = found["learner"], found["sampler"]
+    name, samplers = match["learner"], match["sampler"]
     if not samplers.isdecimal() or int(samplers) < 1:
         raise UserError(f"--mesh {mesh}: the sampler's part must be a number of devices, not {samplers!r}")
     learner = (

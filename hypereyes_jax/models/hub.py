@@ -36,8 +36,8 @@ class HubId(NamedTuple):
 
 def hub_id(name: str) -> HubId | None:
     """`org/name[@revision]` as a hub id; None if it does not read as one."""
-    found = _ID.fullmatch(name)
-    return HubId(found["repository"], found["revision"]) if found else None
+    match = _ID.fullmatch(name)
+    return HubId(match["repository"], match["revision"]) if match else None
 
 
 def locate(checkpoint: str | os.PathLike[str]) -> Path | str:
@@ -50,10 +50,10 @@ def locate(checkpoint: str | os.PathLike[str]) -> Path | str:
     name = os.fspath(checkpoint)
     if is_url(name):
         return name
-    wanted = hub_id(name)
-    if wanted is None or Path(name).exists():
+    repository = hub_id(name)
+    if repository is None or Path(name).exists():
         return Path(name)
-    return _downloaded(wanted)
+    return _downloaded(repository)
 
 
 @functools.cache  # a branch may move on: a process keeps to what it saw first

@@ -33,17 +33,17 @@ __all__ = [
 def adapted_weights(config: Qwen3VLConfig, lora_config: LoraConfig) -> dict[str, tuple[Weight, LoraRule]]:
     """What the rules adapt, by path. Raises ValueError for a rule that adapts nothing, listing what there is."""
     linear = {path: weight for path, weight in flat_weights(config) if weight.adaptable}
-    found = {path: (weight, rule) for path, weight in linear.items() if (rule := lora_config.rule_for(path))}
-    used = {rule for _, rule in found.values()}
+    adapted = {path: (weight, rule) for path, weight in linear.items() if (rule := lora_config.rule_for(path))}
+    rules_in_use = {rule for _, rule in adapted.values()}
     for rule in lora_config.rules:
-        if rule not in used:
+        if rule not in rules_in_use:
             raise ValueError(
                 f"LoRA rule {rule.pattern!r} adapts nothing that an earlier rule does not; linear maps: "
                 + ", ".join(linear)
             )
         if rule.rank < 1:
             raise ValueError(f"LoRA rule {rule.pattern!r} has rank {rule.rank}")
-    return found
+    return adapted
 
 
 def trainable_count(config: Qwen3VLConfig, lora_config: LoraConfig) -> int:

@@ -57,18 +57,18 @@ def spec(
 
     Raises ShardingError for an axis without a rule, or two that take the same mesh axis.
     """
-    taken: dict[str, str] = {}
+    axis_of_mesh: dict[str, str] = {}
     out: list[Any] = []
     for axis in axes:
         if axis is not None and axis not in rules:
             raise ShardingError(f"{name}: logical axis {axis!r} has no rule (known: {', '.join(rules)})")
         mesh_axes = tuple(name for name in rules[axis] if name in mesh.axis_names) if axis is not None else ()
         for mesh_axis in mesh_axes:
-            if mesh_axis in taken:
+            if mesh_axis in axis_of_mesh:
                 raise ShardingError(
-                    f"{name}: logical axes {taken[mesh_axis]!r} and {axis!r} both want mesh axis {mesh_axis!r}"
+                    f"{name}: logical axes {axis_of_mesh[mesh_axis]!r} and {axis!r} both want mesh axis {mesh_axis!r}"
                 )
-            taken[mesh_axis] = str(axis)
+            axis_of_mesh[mesh_axis] = str(axis)
         out.append(mesh_axes if len(mesh_axes) > 1 else (mesh_axes[0] if mesh_axes else None))
     return PartitionSpec(*out)
 

@@ -42,13 +42,13 @@ def save_peft(
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    found = adapted_weights(config, lora.config)
+    weights_by_path = adapted_weights(config, lora.config)
     tensors = {}
-    for name, weight, _, layer in _places(found):
+    for name, weight, _, layer in _places(weights_by_path):
         adapter = _leaf(lora, name)
         place = layer if weight.stacked else ...
         a, b = (np.asarray(adapter[key][place], np.float32) for key in ("a", "b"))
-        inner = name == "layers/expert_gate_up" and "layers/expert_down" in found
+        inner = name == "layers/expert_gate_up" and "layers/expert_down" in weights_by_path
         prefix = _prefix(name, weight, layer, inner=inner)
         # contiguous: safetensors writes an array's buffer as it lies
         tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(_swap(a).reshape(-1, a.shape[-2]))
@@ -56,7 +56,7 @@ def save_peft(
     partial = path / f"{_WEIGHTS}.partial"
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.replace(path / _WEIGHTS)
-    (path / _CONFIG).write_text(json.dumps(_peft_config(found, lora.config, base_model), indent=2) + "\n")
+    (path / _CONFIG).write_text(json.dumps(_peft_config(weights_by_path, lora.config, base_model), indent=2) + "\n")
 
 
 def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
@@ -76,19 +76,19 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
         if not directory.exists(name):
             raise AdapterError(f"{directory} holds no {name}. Give the directory of an adapter that PEFT wrote.")
     try:
-        said = read_adapter_config(directory.read_bytes(_CONFIG))
+        adapter_config = read_adapter_config(directory.read_bytes(_CONFIG))
     except AdapterError as error:
         raise AdapterError(f"{directory}/{_CONFIG}: {error}.") from error
-    stored = dict(read_header(directory.file(_WEIGHTS), str(directory)))
+    tensors = dict(read_header(directory.file(_WEIGHTS), str(directory)))
     factors: dict[str, dict[int, _Factors]] = {}
     everything = adapted_weights(config, LoraConfig((LoraRule(".*"),)))
     for name, (weight, _) in everything.items():
         for layer in range(_layers(weight)):
-            found = _factors(stored, said, name, weight, layer, f"{directory}/{_WEIGHTS}")
-            if found is not None:
-                factors.setdefault(name, {})[layer] = found
-    if stored:
-        listed = "\n  ".join(by_kind((name, "surplus") for name in stored))
+            layer_factors = _factors(tensors, adapter_config, name, weight, layer, f"{directory}/{_WEIGHTS}")
+            if layer_factors is not None:
+                factors.setdefault(name, {})[layer] = layer_factors
+    if tensors:
+        listed = "\n  ".join(by_kind((name, "surplus") for name in tensors))
         has = "has tensors that belong to no linear map of this model" if factors else "has no adapter for this model"
         raise AdapterError(f"{directory}/{_WEIGHTS} {has}:\n  {listed}")
     if not factors:
@@ -104,7 +104,7 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[key] = _stacked(weight, by_layer, rule)
-    return Lora(tree, LoraConfig(tuple(rules), said.dropout))
+    return Lora(tree, LoraConfig(tuple(rules), adapter_config.dropout))
 
 
 @dataclass(frozen=True)
@@ -125,22 +125,22 @@ class _Factors:
 
 
 def _factors(
-    stored: dict[str, StoredTensor], said: AdapterConfig, name: str, weight: Weight, layer: int, where: str
+    tensors: dict[str, StoredTensor], adapter_config: AdapterConfig, name: str, weight: Weight, layer: int, where: str
 ) -> _Factors | None:
     """The factors of one layer of a map, taken out of `stored`; None if it has none."""
     module = weight.hf.format(i=layer).removesuffix(".weight")
     experts = "expert" in weight.axes
-    if experts and not said.targets(module):
+    if experts and not adapter_config.targets(module):
         return None
-    prefix = _prefix(name, weight, layer, inner=experts and _wrapped_by_another(name, weight, layer, said))
+    prefix = _prefix(name, weight, layer, inner=experts and _wrapped_by_another(name, weight, layer, adapter_config))
     names = [f"{prefix}.lora_{factor}.weight" for factor in "AB"]
-    present = [name for name in names if name in stored]
+    present = [name for name in names if name in tensors]
     if not present:
         return None
     if len(present) == 1:
         raise AdapterError(f"{where} has {present[0]}, but lacks {(set(names) - set(present)).pop()}.")
-    a, b = (stored.pop(name) for name in names)
-    rank, why = said.rank_of(module)
+    a, b = (tensors.pop(name) for name in names)
+    rank, why = adapter_config.rank_of(module)
     count = weight.shape[weight.lead - 1] if experts else 1
     fan_in, fan_out = weight.shape[weight.lead], math.prod(weight.shape[weight.lead + 1 :])
     if a.shape != (count * rank, fan_in) or b.shape != (fan_out, count * rank):
@@ -153,13 +153,13 @@ def _factors(
     b_full = b_full.reshape(fan_out, rank, count).transpose(2, 1, 0)
     if not experts:
         a_full, b_full = a_full[0], b_full[0]
-    return _Factors(a_full, b_full, said.alpha_of(module, rank))
+    return _Factors(a_full, b_full, adapter_config.alpha_of(module, rank))
 
 
-def _wrapped_by_another(name: str, weight: Weight, layer: int, said: AdapterConfig) -> bool:
+def _wrapped_by_another(name: str, weight: Weight, layer: int, adapter_config: AdapterConfig) -> bool:
     """Whether PEFT wrapped another parameter of the module after this one, see `_prefix`."""
     module = weight.hf.format(i=layer).rsplit(".", 1)[0]
-    return name == "layers/expert_gate_up" and said.targets(f"{module}.down_proj")
+    return name == "layers/expert_gate_up" and adapter_config.targets(f"{module}.down_proj")
 
 
 def _rule(name: str, by_layer: dict[int, _Factors]) -> LoraRule:
@@ -186,8 +186,8 @@ def _stacked(weight: Weight, by_layer: dict[int, _Factors], rule: LoraRule) -> d
 Found = dict[str, tuple[Weight, LoraRule]]
 
 
-def _places(found: Found) -> Iterator[tuple[str, Weight, LoraRule, int]]:
-    for name, (weight, rule) in found.items():
+def _places(weights_by_path: Found) -> Iterator[tuple[str, Weight, LoraRule, int]]:
+    for name, (weight, rule) in weights_by_path.items():
         for layer in range(_layers(weight)):
             yield name, weight, rule, layer
 
@@ -224,10 +224,10 @@ def _prefix(name: str, weight: Weight, layer: int, *, inner: bool) -> str:
     return f"base_model.model.{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
 
 
-def _module_names(found: Found, *, experts: bool) -> list[str]:
+def _module_names(weights_by_path: Found, *, experts: bool) -> list[str]:
     """Suffixes that pick the adapted modules (or, of experts, parameters) and no others."""
     names = []
-    for weight, _ in found.values():
+    for weight, _ in weights_by_path.values():
         if ("expert" in weight.axes) != experts:
             continue
         if weight.hf.startswith("model.visual"):  # its names are not unique as suffixes: the mergers share some
@@ -237,11 +237,11 @@ def _module_names(found: Found, *, experts: bool) -> list[str]:
     return sorted(names)
 
 
-def _peft_config(found: Found, lora_config: LoraConfig, base_model: str | None) -> dict[str, Any]:
-    first = next(iter(found.values()))[1]
-    modules, parameters = _module_names(found, experts=False), _module_names(found, experts=True)
+def _peft_config(weights_by_path: Found, lora_config: LoraConfig, base_model: str | None) -> dict[str, Any]:
+    first = next(iter(weights_by_path.values()))[1]
+    modules, parameters = _module_names(weights_by_path, experts=False), _module_names(weights_by_path, experts=True)
     ranks, alphas = {}, {}
-    for weight, rule in found.values():
+    for weight, rule in weights_by_path.values():
         pattern = re.escape(weight.hf.removesuffix(".weight")).replace(r"\{i\}", r"\d+")
         if rule.rank != first.rank:
             ranks[pattern] = rule.rank

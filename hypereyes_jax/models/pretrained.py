@@ -48,10 +48,10 @@ def load_model(
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
     _, described = read_model_config(directory)
     chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
-    known = with_tokenizer(described, chat, directory)
+    config = with_tokenizer(described, chat, directory)
     sharding = None if mesh is None else param_shardings(described, mesh)
     _, params = load_hf(path, dtype, sharding)
-    return known, params, chat
+    return config, params, chat
 
 
 def load_chat_format(directory: Directory) -> ChatFormat:
@@ -92,9 +92,9 @@ def with_tokenizer(config: Qwen3VLConfig, chat: ChatFormat, directory: Directory
     vocabulary, tokenizer = chat.tokenizer.get_vocab(), chat.tokenizer
     placeholders = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
     for name, token in placeholders.items():
-        if (given := getattr(config, name)) != vocabulary[token]:
+        if (value := getattr(config, name)) != vocabulary[token]:
             raise UserError(
-                f"{directory}/config.json has {name}={given}, but its tokenizer has {vocabulary[token]} "
+                f"{directory}/config.json has {name}={value}, but its tokenizer has {vocabulary[token]} "
                 f"for {token}. The two belong to different models: fetch or make that checkpoint anew."
             )
     ids = set(vocabulary.values())

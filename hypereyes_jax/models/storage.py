@@ -125,10 +125,10 @@ class KvDirectory:
         return self._read(name, slice(0, 1)).state == "value"
 
     def read_bytes(self, name: str) -> bytes:
-        found = self._read(name, None)
-        if found.state != "value":
+        result = self._read(name, None)
+        if result.state != "value":
             raise FileNotFoundError(f"{self.url}{name}")
-        return found.value
+        return result.value
 
     def file(self, name: str) -> _KvFile:
         return _KvFile(self.store, name, self.url)
@@ -230,11 +230,11 @@ def _of_fsspec(path: str, call: Callable[[], Any]) -> Any:
 
 def _client_errors() -> tuple[type[BaseException], ...]:
     """What fsspec's file systems raise, and what the network clients raise that some of them let through."""
-    found: list[type[BaseException]] = [OSError, ValueError]
+    kinds: list[type[BaseException]] = [OSError, ValueError]
     for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
         if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+            kinds.append(getattr(sys.modules[module], name))
+    return tuple(kinds)
 
 
 def _first_line(error: BaseException) -> str:

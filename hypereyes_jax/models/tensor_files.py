@@ -142,8 +142,8 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
             raise ValueError("the header is not a JSON object")
         entries.pop("__metadata__", None)
         position = 0
-        found = [(name, _entry(name, entry)) for name, entry in entries.items()]
-        for name, (_, _, start, stop) in sorted(found, key=lambda item: item[1][2:]):
+        tensors = [(name, _entry(name, entry)) for name, entry in entries.items()]
+        for name, (_, _, start, stop) in sorted(tensors, key=lambda item: item[1][2:]):
             # The format leaves no holes and no overlaps, so that no byte is read as two tensors.
             if start != position:
                 raise ValueError(f"{name} begins at byte {start} of the data, expected {position}")
@@ -155,7 +155,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
     if not file.holds(8 + length + position):
         whole = f"{8 + length + position:,} bytes"
         raise CheckpointError(f"{where}/{file.name} is truncated: it should have {whole}. Fetch or make it anew.")
-    for name, (dtype, shape, start, stop) in found:
+    for name, (dtype, shape, start, stop) in tensors:
         yield name, StoredTensor(file, dtype, shape, 8 + length + start, 8 + length + stop)
 
 

@@ -26,11 +26,11 @@ def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
 
 def read_bytes(name: str) -> float | None:
     """The innermost number of bytes in an operation's name, or None."""
-    found = _BYTES_FOUND.findall(name)
-    return float(found[-1]) if found else None
+    matches = _BYTES_FOUND.findall(name)
+    return float(matches[-1]) if matches else None
 
 
 def read_trips(name: str) -> float | None:
     """The innermost count in an operation's name, or None."""
-    found = _FOUND.findall(name)
-    return float(found[-1]) if found else None
+    matches = _FOUND.findall(name)
+    return float(matches[-1]) if matches else None

@@ -50,10 +50,10 @@ def figures_key(text: str, mesh: MeshConfig, work: Mapping[str, float]) -> str:
 def read_figures(folder: Path, key: str) -> dict[str, Any] | None:
     """What `write_figures` wrote; None if it is not there, or not whole."""
     try:
-        found = json.loads((folder / f"{key}.json").read_text())
+        figures = json.loads((folder / f"{key}.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return figures if isinstance(figures, dict) else None
 
 
 def write_figures(folder: Path, key: str, figures: Mapping[str, Any]) -> None:

@@ -42,10 +42,10 @@ def plan_loader(recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, step_sec
     )
 
 
-def loader_line(found: LoaderPlan) -> str:
+def loader_line(plan: LoaderPlan) -> str:
     """One line of the plan."""
-    cores = f", {found.threads} cores keep ahead of the step at its roofline" if found.threads else ""
+    cores = f", {plan.threads} cores keep ahead of the step at its roofline" if plan.threads else ""
     return (
-        f"data on a host: at most {found.images:,} images a step, {found.memory_gib:.1f} GiB of batches, "
-        f"{found.cpu_seconds:.1f} s of one core{cores}"
+        f"data on a host: at most {plan.images:,} images a step, {plan.memory_gib:.1f} GiB of batches, "
+        f"{plan.cpu_seconds:.1f} s of one core{cores}"
     )

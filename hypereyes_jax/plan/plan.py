@@ -67,7 +67,7 @@ def plan(config: PlanConfig) -> Plan:
         distill=recipe.distill or bool(config.teacher),
         lora=(recipe.lora or AdapterConfig(dropout=0.0)) if sizes.learner.train == "lora" else None,
     )
-    taught = planned_model(config.teacher) if config.teacher else None
+    teacher_model = planned_model(config.teacher) if config.teacher else None
     try:
         mesh = make_mesh(mesh_config, topology.devices(mesh_config)[: mesh_config.size])
         steps = {
@@ -76,7 +76,9 @@ def plan(config: PlanConfig) -> Plan:
     except ShardingError as error:
         raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
     try:
-        scoring = teacher_scoring(taught, sizes.learner.compute_dtype, mesh) if taught is not None else None
+        scoring = (
+            teacher_scoring(teacher_model, sizes.learner.compute_dtype, mesh) if teacher_model is not None else None
+        )
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
     shards = mesh_config.data_shards
@@ -86,14 +88,14 @@ def plan(config: PlanConfig) -> Plan:
 
     def trained(rows: int, context: int, beside: float = 0.0) -> TrainPlan:
         """`beside`: GiB of a device that an engine keeps during the step."""
-        found = None
+        result = None
         for remat, step in steps.items():
             left = room - beside
-            found = _train_plan(_keeping(recipe, remat), model, mesh_config, step, sizes, rows, context, left)
-            if found.fits:
+            result = _train_plan(_keeping(recipe, remat), model, mesh_config, step, sizes, rows, context, left)
+            if result.fits:
                 break
-        assert found is not None
-        return found
+        assert result is not None
+        return result
 
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
@@ -101,9 +103,9 @@ def plan(config: PlanConfig) -> Plan:
         return _engine_plan(recipe, model, mesh_config, sizes, room, train)
 
     def scored(train: TrainPlan) -> TeacherPlan | None:
-        if scoring is None or taught is None:
+        if scoring is None or teacher_model is None:
             return None
-        return _teacher_plan(config.teacher, recipe, taught, mesh_config, scoring, sizes, capacity, train)
+        return _teacher_plan(config.teacher, recipe, teacher_model, mesh_config, scoring, sizes, capacity, train)
 
     # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
     keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
@@ -272,15 +274,15 @@ def _engine_plan(
         needed = parts * max(1, min(math.ceil(needed / parts), int((room - weights - slot) / (copies * slot))))
     sizes = replace(sizes, context=train.context)
 
-    done: dict[str, ProgramPlan] = {}
+    plans_by_name: dict[str, ProgramPlan] = {}
 
     def compiled(slots: int, rows: tuple[int, ...]) -> EnginePlan:
         settings = replace(sizes, slots=slots, extend_rows=rows).engine()
         programs = []
         for each in engine_programs(recipe, model, grid, settings):
-            if each.name not in done:
-                done[each.name] = compile_program(each.name, each.trace, replica, default_figures_folder())
-            programs.append(done[each.name])
+            if each.name not in plans_by_name:
+                plans_by_name[each.name] = compile_program(each.name, each.trace, replica, default_figures_folder())
+            programs.append(plans_by_name[each.name])
         return EnginePlan(
             replicas=replicas,
             devices=replica.size,
@@ -296,16 +298,16 @@ def _engine_plan(
         )
 
     def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
-        found = compiled(needed, rows)
-        while not found.fits and not given:
+        engine = compiled(needed, rows)
+        while not engine.fits and not given:
             # What is too much tells how many slots too many there are; a program that was refused does not.
-            over = max(each.peak_gib for each in found.programs) - room
-            fewer = math.ceil(over / (copies * slot)) if over > 0 else found.slots // parts // 2
-            slots = found.slots - parts * max(1, fewer)
+            over = max(each.peak_gib for each in engine.programs) - room
+            fewer = math.ceil(over / (copies * slot)) if over > 0 else engine.slots // parts // 2
+            slots = engine.slots - parts * max(1, fewer)
             if slots <= more_than:
                 break
-            found = compiled(slots, rows)
-        return found
+            engine = compiled(slots, rows)
+        return engine
 
     best = with_most_slots(sizes.extend_rows, more_than=0)
     if given or (best.fits and best.slots == needed):

@@ -94,10 +94,10 @@ class Plan:
     largest: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def render(found: Plan) -> str:
+def render(plan: Plan) -> str:
     """The plan as text."""
-    train = found.train
-    limit = f" of {found.capacity_gib:.1f} GiB usable" if found.capacity_gib else ""
+    train = plan.train
+    limit = f" of {plan.capacity_gib:.1f} GiB usable" if plan.capacity_gib else ""
     parts = {
         "weights": train.weights_gib,
         "optimiser": train.optimizer_gib,
@@ -106,7 +106,7 @@ def render(found: Plan) -> str:
         "activations": train.activations_gib,
     }
     lines = [
-        f"{found.recipe} on {found.mesh}: {_count(found.devices, 'device')}{limit}",
+        f"{plan.recipe} on {plan.mesh}: {_count(plan.devices, 'device')}{limit}",
         f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
         f"{train.context:,} tokens",
         "  GiB a device: "
@@ -115,8 +115,8 @@ def render(found: Plan) -> str:
         _program_line(train.program),
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
-    if train.remat != RECIPES[found.recipe].learner.remat:
-        stage = RECIPES[found.recipe].stage
+    if train.remat != RECIPES[plan.recipe].learner.remat:
+        stage = RECIPES[plan.recipe].stage
         lines.append(f"  as settings of `hypereyes {stage}`: --sizes.learner.remat {train.remat}")
     if train.step_seconds:
         times = ", ".join(f"{name} {_short(seconds)}" for name, seconds in train.roofline_seconds.items())
@@ -124,7 +124,7 @@ def render(found: Plan) -> str:
             f"  seconds at the roofline: {times}; bound by {train.bound}: useful FLOPs at {100 * train.peak_share:.0f} "
             "% of peak at best"
         )
-    teacher = found.teacher
+    teacher = plan.teacher
     if teacher is not None:
         peak = teacher.program.peak_gib + train.weights_gib + train.optimizer_gib
         lines += [
@@ -134,9 +134,9 @@ def render(found: Plan) -> str:
             f"  a step scores {_count(teacher.micro_batches, 'micro-batch', 'es')}; {_short(peak)} GiB a device with "
             "the learner's weights and moments",
         ]
-    elif RECIPES[found.recipe].distill:
+    elif RECIPES[plan.recipe].distill:
         lines.append("teacher: not on this mesh (behind a server, or none); `--teacher MODEL` plans one that is")
-    engine = found.engine
+    engine = plan.engine
     if engine is not None and engine.replicas:
         at_once = engine.replicas * engine.slots
         lines += [
@@ -157,25 +157,25 @@ def render(found: Plan) -> str:
             )
     elif engine is not None:
         lines.append("rollout: no replica of this mesh holds the weights")
-    if found.step is not None:
-        lines += _step_lines(found.step)
-    if found.loader is not None:
-        lines.append(loader_line(found.loader))
-    for what, ends in found.largest.items():
+    if plan.step is not None:
+        lines += _step_lines(plan.step)
+    if plan.loader is not None:
+        lines.append(loader_line(plan.loader))
+    for what, ends in plan.largest.items():
         name = {"context": "tokens a row", "rows": "rows of a micro-batch"}[what]
         lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
-    if not found.largest and found.capacity_gib:
+    if not plan.largest and plan.capacity_gib:
         lines.append("`--search` looks for the longest rows and the most rows that fit")
-    if found.refused:
-        lines.append(f"`hypereyes {RECIPES[found.recipe].stage}` refuses it: {found.refused}")
-    lines.append("FITS" if found.fits else "REFUSED" if found.refused else "DOES NOT FIT")
+    if plan.refused:
+        lines.append(f"`hypereyes {RECIPES[plan.recipe].stage}` refuses it: {plan.refused}")
+    lines.append("FITS" if plan.fits else "REFUSED" if plan.refused else "DOES NOT FIT")
     return "\n".join(lines)
 
 
-def as_json(found: Plan) -> dict[str, Any]:
+def as_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain values; `train` and `rollout` say of their programs what one reads first."""
-    out = asdict(found)
-    train, engine = found.train, found.engine
+    out = asdict(plan)
+    train, engine = plan.train, plan.engine
     out["train"] |= {
         "kernels": train.program.launches.kernels,
         "host_synced_loops": train.program.launches.host_synced_loops,
@@ -229,7 +229,7 @@ def _program_line(each: ProgramPlan) -> str:
     took = f"[compiled in {each.compile_seconds:.0f} s]"
     if each.error:
         return f"  {each.name}: {each.error} {took}"
-    sent = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
+    transfers = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
     launched = ""
     if each.launches.kernels:
         waits = each.launches.host_synced_loops + each.launches.host_synced_branches
@@ -237,4 +237,4 @@ def _program_line(each: ProgramPlan) -> str:
             f", launches {each.launches.kernels:,.0f} kernels and waits {waits:,.0f} times for the host "
             f"({_short(each.launches.seconds)} s)"
         )
-    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {sent}{launched} {took}"
+    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {transfers}{launched} {took}"

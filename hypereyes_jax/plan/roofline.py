@@ -24,13 +24,13 @@ def roofline_seconds(mesh: MeshConfig, program: ProgramPlan) -> dict[str, float]
             inside *= size
             if inside > local:
                 outside.add(name)
-    sent = {"links": 0.0, "network": 0.0}
+    transfers = {"links": 0.0, "network": 0.0}
     for axes, kinds in program.sent_gib.items():
-        sent["network" if outside & set(axes.split("+")) else "links"] += sum(kinds.values()) * GIB
+        transfers["network" if outside & set(axes.split("+")) else "links"] += sum(kinds.values()) * GIB
     return {
         "compute": program.tflops / kind.bf16_tflops,
         "memory": program.traffic_gib * GIB / (kind.memory_gbps * 1e9),
-        "links": sent["links"] / (kind.link_gbps * 1e9),
-        "network": sent["network"] / (kind.network_gbps * 1e9),
+        "links": transfers["links"] / (kind.link_gbps * 1e9),
+        "network": transfers["network"] / (kind.network_gbps * 1e9),
         "launches": program.launches.seconds,
     }

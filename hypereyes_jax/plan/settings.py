@@ -47,11 +47,11 @@ class PlanConfig:
 
         Raises UserError for a model that no recipe trains.
         """
-        named = [word for word in words if word == "--model" or word.startswith("--model=")]
-        if not named or not words[0].startswith("-"):
+        model_words = [word for word in words if word == "--model" or word.startswith("--model=")]
+        if not model_words or not words[0].startswith("-"):
             return words
-        place = words.index(named[0])
-        _, equals, model = named[0].partition("=")
+        place = words.index(model_words[0])
+        _, equals, model = model_words[0].partition("=")
         if not equals:
             model = words[place + 1] if place + 1 < len(words) else ""
         return [recipe_of_model(model), *words]

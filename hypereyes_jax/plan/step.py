@@ -90,7 +90,7 @@ def plan_step(
     workload = workload.within(train.context)
     tokens = recipe.batch * workload.tokens
     computed = tokens / PACKED_SHARE
-    planned = train.micro_batches * train.rows * train.context
+    planned_tokens = train.micro_batches * train.rows * train.context
     rollouts = _rollouts(recipe, mesh, workload, pace) if pace is not None else _Rollouts()
     scoring = 0.0
     if teacher is not None:
@@ -101,7 +101,7 @@ def plan_step(
         "generation": rollouts.generation,
         "search": rollouts.search,
         "teacher": scoring,
-        "training": train.step_seconds * computed / planned,
+        "training": train.step_seconds * computed / planned_tokens,
         "sync": rollouts.sync,
         "host": recipe.batch * workload.images * IMAGE_SECONDS / mesh.hosts,
     }
@@ -126,8 +126,8 @@ def plan_step(
 def _rollouts(recipe: Recipe, mesh: MeshConfig, workload: Workload, pace: EnginePace) -> _Rollouts:
     assert recipe.rollout is not None
     engine, device = pace.engine, DEVICES[mesh.device]
-    read = recipe.rollout.prompts * workload.prompt_tokens + recipe.batch * workload.observation_tokens
-    calls = read / engine.replicas / pace.extend_tokens
+    tokens_read = recipe.rollout.prompts * workload.prompt_tokens + recipe.batch * workload.observation_tokens
+    calls = tokens_read / engine.replicas / pace.extend_tokens
     images = recipe.batch * workload.images / engine.replicas
     lengths = log_normal_lengths(recipe.batch, workload.sampled_tokens, workload.spread)
     sampling = [length * engine.decode_seconds for length in lengths]

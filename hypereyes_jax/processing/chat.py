@@ -77,8 +77,8 @@ class ChatFormat:
         Where the template has opened the turn's reasoning, a text without any closes it first, as the template does.
         """
         if self.opening and _END_THINK not in self.opening:
-            opened = text.lstrip().removeprefix(_THINK)
-            text = opened.lstrip("\n") if opened != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
+            thought = text.lstrip().removeprefix(_THINK)
+            text = thought.lstrip("\n") if thought != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
         return np.array([*self.encode(text), self._end], np.int32)
 
     def video(self, timestamps: Sequence[float], before: str = "") -> list[int]:

@@ -33,20 +33,20 @@ def expand(
 
     Raises ValueError if tokens and images do not match in number.
     """
-    given = np.asarray(tokens, np.int32)
-    holders = np.flatnonzero((given == config.image_token_id) | (given == config.video_token_id)).tolist()
+    ids_T = np.asarray(tokens, np.int32)
+    holders = np.flatnonzero((ids_T == config.image_token_id) | (ids_T == config.video_token_id)).tolist()
     if len(holders) != len(images):
         raise ValueError(f"the sequence has {len(holders)} image token(s) but {len(images)} image(s) were given")
     merge = config.vision.spatial_merge_size
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     visual: list[np.ndarray] = []
-    position, seen, done = start, 0, 0
+    position, visual_tokens, begin = start, 0, 0
 
     def text(upto: int) -> None:
         nonlocal position
-        count = upto - done
-        ids.append(given[done:upto])
+        count = upto - begin
+        ids.append(ids_T[begin:upto])
         positions.append(np.broadcast_to(np.arange(position, position + count), (3, count)))
         visual.append(np.full(count, -1))
         position += count
@@ -56,14 +56,14 @@ def expand(
         _, grid_rows, grid_cols = image.grid_thw
         rows, cols = grid_rows // merge, grid_cols // merge
         count = rows * cols
-        ids.append(np.full(count, given[holder]))
+        ids.append(np.full(count, ids_T[holder]))
         row, col = np.indices((rows, cols)).reshape(2, count)
         positions.append(position + np.stack([np.zeros(count, int), row, col]))
-        visual.append(np.arange(seen, seen + count))
+        visual.append(np.arange(visual_tokens, visual_tokens + count))
         position += max(rows, cols)
-        seen += count
-        done = holder + 1
-    text(len(given))
+        visual_tokens += count
+        begin = holder + 1
+    text(len(ids_T))
     return Expanded(
         np.concatenate(ids).astype(np.int32),
         np.concatenate(positions, axis=1).astype(np.int32),

@@ -60,8 +60,8 @@ def patchify(
 
     Raises ValueError for an empty image, a non-finite pixel, or a size that cannot be made to fit.
     """
-    cut = patchify_bytes(image, config, min_pixels, max_pixels)
-    return cut._replace(patches=normalised(cut.patches))
+    patched = patchify_bytes(image, config, min_pixels, max_pixels)
+    return patched._replace(patches=normalised(patched.patches))
 
 
 def patchify_bytes(
@@ -100,8 +100,8 @@ def patchify_video(
     size = _video_size(count, height, width, config, min_pixels, max_pixels)
     pixels = [_resample(frame, size) for frame in frames]
     pixels += [pixels[-1]] * (-count % depth)
-    cut = [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
-    return [each._replace(patches=normalised(each.patches)) for each in cut]
+    groups = [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
+    return [each._replace(patches=normalised(each.patches)) for each in groups]
 
 
 def frame_timestamps(frame_indices: Sequence[int], fps: float, config: VisionConfig) -> list[float]:
@@ -125,12 +125,12 @@ def _video_size(
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise ValueError(f"frames of {width}x{height} pixels have an aspect ratio above {_MAX_ASPECT}; crop them first")
     new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
-    counted = max(depth, round(count / depth) * depth)  # transformers refuses fewer frames than `depth`
-    if counted * new_height * new_width > max_pixels:
+    frames = max(depth, round(count / depth) * depth)  # transformers refuses fewer frames than `depth`
+    if frames * new_height * new_width > max_pixels:
         shrink = math.sqrt(count * height * width / max_pixels)
         new_height = max(multiple, math.floor(height / shrink / multiple) * multiple)
         new_width = max(multiple, math.floor(width / shrink / multiple) * multiple)
-    elif counted * new_height * new_width < min_pixels:
+    elif frames * new_height * new_width < min_pixels:
         grow = math.sqrt(min_pixels / (count * height * width))
         new_height = math.ceil(height * grow / multiple) * multiple
         new_width = math.ceil(width * grow / multiple) * multiple

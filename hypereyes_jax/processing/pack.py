@@ -56,14 +56,14 @@ def pack_inputs(
     shape = (len(rows), length)
     tokens_BT, segment_BT = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     positions_3BT, visual_index_BT = np.zeros((3, *shape), np.int32), np.full(shape, -1, np.int32)
-    seen = 0
+    visual_tokens = 0
     for b, row in enumerate(rows):
         count = len(row.tokens_T)
         tokens_BT[b, :count] = row.tokens_T
         positions_3BT[:, b, :count] = row.positions_3T
         segment_BT[b, :count] = 1
         visual = row.visual_index_T
-        visual_index_BT[b, :count] = np.where(visual < 0, -1, visual + seen)
-        seen += int(visual.max(initial=-1)) + 1
+        visual_index_BT[b, :count] = np.where(visual < 0, -1, visual + visual_tokens)
+        visual_tokens += int(visual.max(initial=-1)) + 1
     vision = vision_inputs(config.vision, patched_all, vision_pad_to)
     return ModelInputs(tokens_BT, positions_3BT, segment_BT, visual_index_BT, vision)

@@ -63,10 +63,12 @@ def vision_inputs(
         raise ValueError(
             f"an image of {longest} patches does not fit rows of {row_length} (a multiple of {unit} is needed)"
         )
-    places, used = place(sizes, row_length)
-    rows = pad_to[0] if pad_to else (bucket(used) if used else 0)
-    if used > rows:
-        raise ValueError(f"{len(images)} images need {used} rows of {row_length} patches, but only {rows} are given")
+    places, rows_used = place(sizes, row_length)
+    rows = pad_to[0] if pad_to else (bucket(rows_used) if rows_used else 0)
+    if rows_used > rows:
+        raise ValueError(
+            f"{len(images)} images need {rows_used} rows of {row_length} patches, but only {rows} are given"
+        )
     shape = (rows, row_length)
     if patches is None:
         patches = np.zeros((rows * row_length, config.patch_values), np.float32)

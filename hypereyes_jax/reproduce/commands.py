@@ -165,8 +165,8 @@ def small_steps(out: Path, models: str, search: str) -> list[Step]:
         return Step(f"{number:02d} {PAPER_STEPS[number - 1].title}", done, words)
 
     def training(name: str, teacher: tuple[str, ...]) -> tuple[str, ...]:
-        chosen = str(out / "curation" / f"{name}_questions.jsonl")
-        return ("rl", "--checkpoint", str(out / f"{name}-sft" / "model"), "--questions", chosen, *teacher, *rl)
+        questions = str(out / "curation" / f"{name}_questions.jsonl")
+        return ("rl", "--checkpoint", str(out / f"{name}-sft" / "model"), "--questions", questions, *teacher, *rl)
 
     photos = ("synth-photos", "cub", str(inputs / "cub"), "--count", "6", "--max-entities", "2", "--llm.no-looks")
     tested = ("--benchmark", "mmsearch", "fvqa", "livevqa", "browsecomp-vl", "mmsearch-plus", "imeb")

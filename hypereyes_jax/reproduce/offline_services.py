@@ -44,8 +44,8 @@ def chat_reply(messages: list[dict[str, Any]]) -> str:
     if "Does the question state" in first.replace("\n", " "):
         return json.dumps({"same": True})
     if '"conditions"' in first:
-        told = _data(first)
-        return json.dumps({"question": f"Which {told.get('asked for', 'one')} is it? {'; '.join(told['conditions'])}."})
+        data = _data(first)
+        return json.dumps({"question": f"Which {data.get('asked for', 'one')} is it? {'; '.join(data['conditions'])}."})
     return json.dumps({"answers": []})  # from the picture alone
 
 
@@ -110,8 +110,8 @@ def _data(prompt: str) -> dict[str, Any]:
 
 def _is_right(data: dict[str, Any]) -> bool:
     """Whether the answer holds one of the accepted ones."""
-    said = normalise(str(data.get("answer", "")))
-    return any(word and word in said for word in map(normalise, data.get("references") or data.get("targets") or ()))
+    answer = normalise(str(data.get("answer", "")))
+    return any(word and word in answer for word in map(normalise, data.get("references") or data.get("targets") or ()))
 
 
 def _structured(data: dict[str, Any]) -> dict[str, Any]:
@@ -126,15 +126,15 @@ def _structured(data: dict[str, Any]) -> dict[str, Any]:
 def _question(data: dict[str, Any]) -> dict[str, Any]:
     things = data.get("things", [])
     total = sum(_span(thing.get("facts", {})) or 0 for thing in things)
-    used = [{"entity": thing["entity"], "fact": "wingspan"} for thing in things]
+    sources = [{"entity": thing["entity"], "fact": "wingspan"} for thing in things]
     text = "What do the wingspans of all the birds shown add up to, in centimetres?"
-    return {"question": text, "answer": str(total), "aliases": [f"{total} cm"], "used": used}
+    return {"question": text, "answer": str(total), "aliases": [f"{total} cm"], "used": sources}
 
 
 def _solved(data: dict[str, Any]) -> list[str]:
     spans = [_span(thing["facts"]) if isinstance(thing["facts"], dict) else None for thing in data.get("things", [])]
-    known = [span for span in spans if span is not None]
-    return [str(sum(known))] if spans and len(known) == len(spans) else []
+    numbers = [span for span in spans if span is not None]
+    return [str(sum(numbers))] if spans and len(numbers) == len(spans) else []
 
 
 def _span(facts: dict[str, str]) -> int | None:

@@ -43,8 +43,8 @@ def write_inputs(folder: Path, models_url: str) -> None:
         rules = SynthesisConfig(crowding=miniature.CROWDING)
         pool = [synth.question for synth in synthesize(seen, _QUESTIONS, 11, rules, prefix="public")]
         write_questions(folder / "public.jsonl", pool)
-        asked = [s.question for s in synthesize(world, 6 * _ASKED, 12, rules, world.split()[1], prefix="asked")]
-        write_benchmarks(folder / "benchmarks", [question for question in asked if question.images])
+        questions = [s.question for s in synthesize(world, 6 * _ASKED, 12, rules, world.split()[1], prefix="asked")]
+        write_benchmarks(folder / "benchmarks", [question for question in questions if question.images])
         write_atomic(folder / "done", "")
     write_curation(folder / "curation.yaml", folder, models_url)
 
@@ -181,11 +181,11 @@ def _write_livevqa(folder: Path, questions: Sequence[Question]) -> None:
     items = []
     (folder / "News_imgs").mkdir(parents=True, exist_ok=True)
     for number, (one, other) in enumerate(zip(questions[0::2], questions[1::2], strict=False)):
-        asked = {}
+        levels = {}
         for level, q in ((1, one), (2, other)):
             name = f"{number}-{level}.png"
             (folder / "News_imgs" / name).write_bytes(_png(q))
-            asked[f"level{level}_qa"] = {
+            levels[f"level{level}_qa"] = {
                 "question": q.text,
                 "question_type": "location",
                 "options": [f"A. {q.answers[0]}", "B. none of these"],
@@ -194,7 +194,7 @@ def _write_livevqa(folder: Path, questions: Sequence[Question]) -> None:
                 "img_path": name,
                 "img_url": "",
             }
-        items.append({"id": str(number), "img_path": f"{number}-1.png", "source": "made", "time": None, **asked})
+        items.append({"id": str(number), "img_path": f"{number}-1.png", "source": "made", "time": None, **levels})
     write_json(folder / "benchmark.json", items)
 
 
@@ -209,8 +209,8 @@ def _write_mmsearch_plus(folder: Path, questions: Sequence[Question]) -> None:
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     texts = [(name, pa.string()) for name in ("arxiv_id", "video_url", "category", "difficulty", "subtask")]
     images = [(f"img_{number}", picture) for number in range(1, 6)]
-    asked = [("question", pa.string()), ("answer", pa.list_(pa.string())), ("num_images", pa.int64())]
-    schema = pa.schema([*asked, *texts, *images])
+    fields = [("question", pa.string()), ("answer", pa.list_(pa.string())), ("num_images", pa.int64())]
+    schema = pa.schema([*fields, *texts, *images])
     rows = [
         {
             "question": secret(q.text),

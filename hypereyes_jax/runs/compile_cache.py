@@ -66,8 +66,8 @@ def _processor() -> str:
     features = platform.processor()
     with contextlib.suppress(OSError):  # not Linux
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        wanted = ("model name", "flags", "Features", "CPU part")
-        features = "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+        prefixes = ("model name", "flags", "Features", "CPU part")
+        features = "\n".join(sorted({line for line in lines if line.startswith(prefixes)}))
     return hashlib.sha256(features.encode()).hexdigest()[:12]
 
 
@@ -75,18 +75,18 @@ def _tidy(folder: Path) -> None:
     """Removes entries that are broken, then the oldest until the rest is small enough."""
     stamp = folder / _CHECKED
     since = stamp.stat().st_mtime_ns if stamp.exists() else 0
-    kept: list[tuple[int, int, Path]] = []
+    files: list[tuple[int, int, Path]] = []
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process tidies, too
-            found = path.stat()
-            if found.st_mtime_ns >= since and not _is_whole(path):
+            stat = path.stat()
+            if stat.st_mtime_ns >= since and not _is_whole(path):
                 path.unlink()
             else:
-                kept.append((max(found.st_atime_ns, found.st_mtime_ns), found.st_size, path))
-    total = sum(size for _, size, _ in kept)
-    for _, size, path in sorted(kept):
+                files.append((max(stat.st_atime_ns, stat.st_mtime_ns), stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= _LARGEST:
             break
         path.unlink(missing_ok=True)

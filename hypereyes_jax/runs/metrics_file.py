@@ -108,5 +108,5 @@ def _drop_steps(path: Path, phase: str, first_step: int) -> None:
     if not path.exists():
         return
     rows = read_metrics(path)
-    kept = [row for row in rows if row["phase"] != phase or row["step"] < first_step]
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+    earlier = [row for row in rows if row["phase"] != phase or row["step"] < first_step]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in earlier))

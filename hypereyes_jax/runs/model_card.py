@@ -25,12 +25,12 @@ def model_card(run: Path, step: int | None = None) -> str:
 
     Raises UserError if `run` holds no run.
     """
-    saved = read_json_object(run / CONFIG)
-    settings = _object(saved, "config")
+    record = read_json_object(run / CONFIG)
+    settings = _object(record, "config")
     base = str(settings.get("checkpoint", ""))
     repository = base.split("@")[0]
     sections = [_front_matter(repository if _HUB_ID.fullmatch(repository) else None)]
-    sections.append(f"# {run.resolve().name}\n\n{_origin(saved, base, step)}")
+    sections.append(f"# {run.resolve().name}\n\n{_origin(record, base, step)}")
     sections.append(_results(run))
     sections.append(_last_step(run, step))
     sections.append(f"## Settings\n\n```json\n{json.dumps(settings, indent=2, ensure_ascii=False)}\n```")
@@ -44,9 +44,9 @@ def _front_matter(base: str | None) -> str:
     return "\n".join([*lines, "tags:", "- hypereyes", "- visual-search-agent", "- qwen3_vl", "---"])
 
 
-def _origin(saved: Mapping[str, Any], base: str, step: int | None) -> str:
-    versions = _object(saved, "versions")
-    made_by = f"`hypereyes {saved.get('command')}` of hypereyes-jax {versions.get('hypereyes-jax', '')}".rstrip()
+def _origin(record: Mapping[str, Any], base: str, step: int | None) -> str:
+    versions = _object(record, "versions")
+    made_by = f"`hypereyes {record.get('command')}` of hypereyes-jax {versions.get('hypereyes-jax', '')}".rstrip()
     at = "at the end of the run" if step is None else f"after step {step}"
     parts = [
         "A multimodal search agent in the manner of HyperEyes (arXiv 2605.07177): it crops what it wants to know of an "
@@ -57,9 +57,9 @@ def _origin(saved: Mapping[str, Any], base: str, step: int | None) -> str:
     return "\n\n".join(parts)
 
 
-def _object(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = saved.get(name)
-    return found if isinstance(found, dict) else {}
+def _object(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _results(run: Path) -> str:

@@ -20,10 +20,10 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
     Raises:
       UserError: names the output and the input it would replace, or what stands in the output's way.
     """
-    read = [(path, Path(os.path.realpath(path))) for path in inputs]
+    real_inputs = [(path, Path(os.path.realpath(path))) for path in inputs]
     for output in outputs:
         target = Path(os.path.realpath(output))
-        for path, real in read:
+        for path, real in real_inputs:
             if target == real or _same(target, real):
                 raise UserError(f"{output} would replace the input {path}. Give another --out.")
             if target in real.parents and not target.is_dir():
@@ -37,10 +37,10 @@ def check_replaced_directories(outputs: Iterable[Path], inputs: Iterable[Path]) 
     Raises:
       UserError: names the directory and the input.
     """
-    read = [(path, Path(os.path.realpath(path))) for path in inputs]
+    real_inputs = [(path, Path(os.path.realpath(path))) for path in inputs]
     for output in outputs:
         target = Path(os.path.realpath(output))
-        for path, real in read:
+        for path, real in real_inputs:
             if target == real or target in real.parents:
                 raise UserError(f"{output} would replace the input {path}. Give another --out.")
 

@@ -28,10 +28,10 @@ def keep_own_objects(directory: RunDirectory, records: Sequence[dict[str, Any]])
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
     """What `keep_own_objects` noted; nothing where there is no such file. Raises UserError for a damaged one."""
-    noted = read_json(path) if path.exists() else []
-    if not isinstance(noted, list) or not all(isinstance(each, dict) for each in noted):
+    records = read_json(path) if path.exists() else []
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
         raise UserError(f"{path} is damaged: it must be a list of objects. Choose another directory.")
-    return noted
+    return records
 
 
 def _compare(directory: RunDirectory, before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> None:

@@ -55,17 +55,17 @@ class Stage:
         self._start, self._resumed_at = time.monotonic(), done
 
     def _time_left(self) -> str:
-        made = self.done - self._resumed_at
-        if made <= 0:
+        units = self.done - self._resumed_at
+        if units <= 0:
             return "unknown time"
-        return duration((time.monotonic() - self._start) / made * (self.total - self.done))
+        return duration((time.monotonic() - self._start) / units * (self.total - self.done))
 
     def close(self) -> None:
         seconds = time.monotonic() - self._start
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
-        done = f" {self.name}: {self.done} in {duration(seconds)}"
-        self._console.print(Text.assemble(("✓", "green"), done), highlight=False)
+        summary = f" {self.name}: {self.done} in {duration(seconds)}"
+        self._console.print(Text.assemble(("✓", "green"), summary), highlight=False)
 
 
 class Stages:

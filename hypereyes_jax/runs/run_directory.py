@@ -105,8 +105,8 @@ class RunDirectory:
           UserError: another process works in it, it holds another run, an input can't be read, or it can't be written.
         """
         settings = to_jsonable(config)
-        read: dict[str, Path] = {name: where for name, where in (inputs or {}).items() if where is not None}
-        digests = input_digests(read)
+        input_paths: dict[str, Path] = {name: where for name, where in (inputs or {}).items() if where is not None}
+        digests = input_digests(input_paths)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         lock = DirectoryLock.acquire(path, command)
@@ -127,13 +127,13 @@ class RunDirectory:
         devices: str | None,
     ) -> dict[str, Any]:
         """Note a start in a directory that is locked; returns its provenance."""
-        saved = path / CONFIG
+        config_file = path / CONFIG
         start = provenance() | ({"devices": devices} if devices else {})
         different: dict[str, Any] = {}
-        if saved.exists() and work_was_done(path):
-            different = _differences(saved, read_json_object(saved), command, settings, digests, may_differ)
+        if config_file.exists() and work_was_done(path):
+            different = _differences(config_file, read_json_object(config_file), command, settings, digests, may_differ)
         else:
-            write_json(saved, {"command": command, "config": settings, "inputs": digests, **start})
+            write_json(config_file, {"command": command, "config": settings, "inputs": digests, **start})
         remove_dead_drafts(path)
         mend_last_line(path / STARTS)
         with writing(path / STARTS), open(path / STARTS, "a", encoding="utf-8") as file:
@@ -217,8 +217,8 @@ def git_revision() -> str | None:
 
     def git(*arguments: str) -> str:
         # bounded, because a network file system may hang; a hung `git` must not stop a training run from starting
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+        result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.strip()
 
     try:
         revision = git("rev-parse", "HEAD")
@@ -273,7 +273,7 @@ def _differences(
 
 def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their full names: `sizes.learner.remat`."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves

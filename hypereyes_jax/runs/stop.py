@@ -138,8 +138,8 @@ class StopRequest:
         config = self._config
         failures = 0
         while not self._ended.is_set():
-            left = config.minutes * 60 - (time.monotonic() - self._started)
-            if config.minutes and left <= 0:
+            seconds = config.minutes * 60 - (time.monotonic() - self._started)
+            if config.minutes and seconds <= 0:
                 self.request(f"the {config.minutes:g} minutes of --stop.minutes are over")
                 return
             if config.notice_file is not None and config.notice_file.exists():
@@ -157,7 +157,7 @@ class StopRequest:
                     if notice.upper() not in _NOTHING_PLANNED:
                         self.request(f"{config.notice_url} says {notice!r}")
                         return
-            wait = _SECONDS_BETWEEN_LOOKS if not config.minutes else min(_SECONDS_BETWEEN_LOOKS, left)
+            wait = _SECONDS_BETWEEN_LOOKS if not config.minutes else min(_SECONDS_BETWEEN_LOOKS, seconds)
             self._ended.wait(max(wait, 0.01))
 
 

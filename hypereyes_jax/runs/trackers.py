@@ -197,8 +197,12 @@ class MlflowTracker:
     def __init__(self, experiment: str, identity: _Identity):
         mlflow = _package("mlflow")
         self._client = mlflow.MlflowClient()
-        found = self._client.get_experiment_by_name(experiment)
-        number = found.experiment_id if found is not None else self._client.create_experiment(experiment)
+        known_experiment = self._client.get_experiment_by_name(experiment)
+        number = (
+            known_experiment.experiment_id
+            if known_experiment is not None
+            else self._client.create_experiment(experiment)
+        )
         earlier = self._client.search_runs([number], f"tags.hypereyes_run = '{identity.key}'", max_results=1)
         if earlier:
             self._id = earlier[0].info.run_id

@@ -116,14 +116,14 @@ def _dataclass(kind: Any, value: Any, place: str) -> Any:
     unknown = sorted(set(value) - set(fields))
     if unknown:
         raise ShapeError(f"{place or 'it'} has the unknown field {unknown[0]!r}")
-    read = {}
+    values = {}
     for name, field in fields.items():
         where = f"{place}.{name}".removeprefix(".")
         if name in value:
-            read[name] = _read(hints[name], value[name], where)
+            values[name] = _read(hints[name], value[name], where)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ShapeError(f"{where} is missing")
-    return kind(**read)
+    return kind(**values)
 
 
 @functools.cache
@@ -131,8 +131,8 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _error(place: str, wanted: str, value: Any) -> ShapeError:
+def _error(place: str, expected: str, value: Any) -> ShapeError:
     got = json_kind(value)
-    if got == "a number" and wanted in ("a number", "a whole number"):
+    if got == "a number" and expected in ("a number", "a whole number"):
         got = str(value)[:30]
-    return ShapeError(f"{place or 'it'} must be {wanted}, not {got}")
+    return ShapeError(f"{place or 'it'} must be {expected}, not {got}")

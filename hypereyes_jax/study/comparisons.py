@@ -90,10 +90,10 @@ def depth(options: StudyOptions) -> Study:
         for variant in variants
     }
     candidates = Path(options.questions) if options.questions else pipelines.data() / "rl_candidates.jsonl"
-    asked = pipelines.test_questions()
+    questions = pipelines.test_questions()
 
     def summary() -> Outcome:
-        return _depth_outcome(folders, question_depths(asked), runs, question_depths(candidates))
+        return _depth_outcome(folders, question_depths(questions), runs, question_depths(candidates))
 
     return Study("depth", tuple(pipelines.steps), summary)
 
@@ -165,15 +165,15 @@ def compared(
 
 
 def _sentence(name: str, first: str, right: Interval, rounds: Interval, claimed: bool) -> str:
-    told = (
+    sentence = (
         f"{name} against {first}: {100 * right.value:+.1f} points right (95 % {_span(right, 100)}) and "
         f"{rounds.value:+.2f} rounds ({_span(rounds)})"
     )
     if not claimed:
-        return f"{told}. The paper claims no direction."
+        return f"{sentence}. The paper claims no direction."
     fewer, more = direction(right, -1), direction(rounds, 1)
     words = {"seen": "was seen", "opposite": "was not: the opposite was seen", "undecided": "is not decided"}
-    return f"{told}. Of the paper's direction, fewer right {words[fewer]}, and more rounds {words[more]}."
+    return f"{sentence}. Of the paper's direction, fewer right {words[fewer]}, and more rounds {words[more]}."
 
 
 def _span(interval: Interval, scale: float = 1.0) -> str:
@@ -231,11 +231,11 @@ def _depth_sentences(
         if change is None:
             continue
         solved = Results({key: row for key, row in other.rows.items() if row.correct})
-        kept = f"right answers took {solved.mean('rounds').value:.2f}" if solved.n else "no answer was right"
+        right_answers = f"right answers took {solved.mean('rounds').value:.2f}" if solved.n else "no answer was right"
         fall = {"seen": "fell", "opposite": "rose", "undecided": "did not change measurably"}[direction(change, -1)]
         sentences.append(
             f"At a necessary depth of {level} rounds {fall} from SFT to RL: {change.value:+.2f} ({_span(change)}); "
-            f"after RL {kept}."
+            f"after RL {right_answers}."
         )
     for name in ("rl static-reference", "rl no-trace"):
         deep = [key for key, depth in depths.items() if depth >= 3]

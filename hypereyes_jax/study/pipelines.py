@@ -82,12 +82,12 @@ class Pipelines:
         """Folder with the miniature's demonstrations, candidates and questions of evaluation."""
         options = self.options
         sizes = ("--sft-questions", options.sft_questions, "--rl-candidates", options.rl_candidates)
-        asked = ("synth", *map(str, sizes), "--eval-questions", str(options.test_questions), *words)
+        command = ("synth", *map(str, sizes), "--eval-questions", str(options.test_questions), *words)
         if self.depths:
-            asked += ("--depths", *map(str, self.depths))
+            command += ("--depths", *map(str, self.depths))
         if paradigm != "ugs":
-            asked += ("--paradigm", paradigm)
-        return self.command("data", asked, "synth.json")
+            command += ("--paradigm", paradigm)
+        return self.command("data", command, "synth.json")
 
     def test_questions(self) -> Path:
         """The same for every variant and seed."""
@@ -192,8 +192,8 @@ class Pipelines:
     def _digest(self, words: Sequence[str]) -> str:
         """Of a command; paths below the study's directory count as they are named in it, so that it may be moved."""
         roots = (str(self.options.out), _asset(""))
-        named = [next((w.removeprefix(root) for root in roots if w.startswith(root)), w) for w in words]
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]
+        plain_words = [next((w.removeprefix(root) for root in roots if w.startswith(root)), w) for w in words]
+        return hashlib.sha256(json.dumps(plain_words).encode()).hexdigest()[:8]
 
 
 def _asset(name: str) -> str:

@@ -47,8 +47,8 @@ class Results:
 
     def where(self, keys: Sequence[str]) -> Results:
         """Those of some questions, by the id that a key ends with."""
-        wanted = set(keys)
-        return Results({key: row for key, row in self.rows.items() if row.id in wanted})
+        ids = set(keys)
+        return Results({key: row for key, row in self.rows.items() if row.id in ids})
 
 
 def read_evaluations(folders: Mapping[str, Path]) -> Results:
@@ -58,10 +58,10 @@ def read_evaluations(folders: Mapping[str, Path]) -> Results:
     """
     rows: dict[str, QuestionResult] = {}
     for label, folder in folders.items():
-        found = read_results(folder / RESULTS)
-        if not found:
+        results = read_results(folder / RESULTS)
+        if not results:
             raise UserError(f"{folder} holds no results. Remove it, and run the same command again.")
-        rows |= {f"{label}/{key}": row for key, row in found.items()}
+        rows |= {f"{label}/{key}": row for key, row in results.items()}
     return Results(rows)
 
 
@@ -82,11 +82,11 @@ def read_references(run: Path) -> list[tuple[int, dict[str, tuple[int, int]]]]:
     A run that went on from a checkpoint may have written an epoch twice: the later one holds.
     """
     path = run / REFERENCES_LOG
-    found: dict[int, dict[str, tuple[int, int]]] = {}
+    references: dict[int, dict[str, tuple[int, int]]] = {}
     for number, row in read_json_lines(path):
         try:
             counts = {str(key): (int(c), int(s)) for key, (c, s) in row["references"].items()}
-            found[int(row["step"])] = counts
+            references[int(row["step"])] = counts
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{path}, line {number} holds no references. Remove the line.") from None
-    return sorted(found.items())
+    return sorted(references.items())

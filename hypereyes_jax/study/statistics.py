@@ -59,7 +59,7 @@ def binomial_spread(share: float, n: int) -> float:
 
 def _bootstrap(values: np.ndarray, seed: int) -> Interval:
     rng = np.random.default_rng([seed, len(values)])
-    picked = rng.integers(len(values), size=(_RESAMPLES, len(values)))
-    means = values[picked].mean(1)
+    resamples = rng.integers(len(values), size=(_RESAMPLES, len(values)))
+    means = values[resamples].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))

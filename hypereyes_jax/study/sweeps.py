@@ -34,11 +34,11 @@ def budget(options: StudyOptions) -> Study:
     }
 
     def summary() -> Outcome:
-        read = {
+        results = {
             model: {limit: read_evaluations(each) for limit, each in limits.items()}
             for model, limits in folders.items()
         }
-        return budget_outcome(read)
+        return budget_outcome(results)
 
     return Study("budget", tuple(pipelines.steps), summary)
 
@@ -56,10 +56,10 @@ def budget_outcome(results: Mapping[str, Mapping[int, Results]]) -> Outcome:
         most = max(by_budget)
         change = paired_difference(by_budget[best].correct, by_budget[most].correct)
         fall = "is" if change is None or best == most else _words(direction(change, -1))
-        told = "" if change is None else f" ({100 * change.low:.1f} to {100 * change.high:.1f} points, 95 %)"
+        interval = "" if change is None else f" ({100 * change.low:.1f} to {100 * change.high:.1f} points, 95 %)"
         sentences.append(
             f"{model} is most often right at a budget of {best}; the paper's fall from the best budget to {most} "
-            + (f"{fall}{told}." if best != most else "can't be seen, since the largest is the best.")
+            + (f"{fall}{interval}." if best != most else "can't be seen, since the largest is the best.")
         )
     charts = (
         Chart("Accuracy by tool budget", "right %", tuple(right), "rounds allowed"),
@@ -71,7 +71,7 @@ def budget_outcome(results: Mapping[str, Mapping[int, Results]]) -> Outcome:
 def seeds(options: StudyOptions) -> Study:
     """The same evaluation of several trainings, and of one policy sampled with several seeds."""
     pipelines = Pipelines(options)
-    trained = {seed: pipelines.stage(FULL, "rl", seed) for seed in options.seeds}
+    stages = {seed: pipelines.stage(FULL, "rl", seed) for seed in options.seeds}
     model = pipelines.rl(FULL, options.seeds[0]) / "model"
     sampled = {
         1000 + number: pipelines.evaluation("sampling", model, seed=1000 + number) for number in range(_SAMPLING_SEEDS)
@@ -79,7 +79,7 @@ def seeds(options: StudyOptions) -> Study:
 
     def summary() -> Outcome:
         return seeds_outcome(
-            {f"training seed {seed}": read_evaluations({str(seed): each}) for seed, each in trained.items()},
+            {f"training seed {seed}": read_evaluations({str(seed): each}) for seed, each in stages.items()},
             {f"sampling seed {seed}": read_evaluations({str(seed): each}) for seed, each in sampled.items()},
         )
 
@@ -112,12 +112,14 @@ def distractors(options: StudyOptions) -> Study:
     for model, paths in _policies(pipelines).items():
         label, path = next(iter(paths.items()))
         plain = pipelines.evaluation(f"{label} without distractors", path)
-        asked = pipelines.options.out / "right" / f"{plain.name}.jsonl"
+        questions = pipelines.options.out / "right" / f"{plain.name}.jsonl"
         step = Step(
-            f"right questions of {label}", asked, make=partial(keep_right, plain, pipelines.test_questions(), asked)
+            f"right questions of {label}",
+            questions,
+            make=partial(keep_right, plain, pipelines.test_questions(), questions),
         )
         pipelines.add(step)
-        more = ("--questions", str(asked), "--context", str(_CONTEXT))
+        more = ("--questions", str(questions), "--context", str(_CONTEXT))
         folders[model] = {
             count: {
                 str(order): pipelines.evaluation(
@@ -154,9 +156,9 @@ def distractors_outcome(results: Mapping[str, Mapping[int, Results]]) -> Outcome
         change = paired_difference(counts[few].correct, counts[many].correct)
         if change is None:
             continue
-        told = f"{100 * change.value:+.1f} points (95 % {100 * change.low:.1f} to {100 * change.high:.1f})"
+        loss = f"{100 * change.value:+.1f} points (95 % {100 * change.low:.1f} to {100 * change.high:.1f})"
         sentences.append(
-            f"{model} loses from {few} to {many} distractors: {told}; the paper's policy loses 2.1. That accuracy does "
+            f"{model} loses from {few} to {many} distractors: {loss}; the paper's policy loses 2.1. That accuracy does "
             f"not fall measurably {'was seen' if direction(change, -1) != 'seen' else 'was not seen'}."
         )
     chart = Chart("Right answers that stay right", "right %", tuple(lines), "distractors a search")

@@ -24,7 +24,7 @@ def transfer(options: StudyOptions) -> Study:
     pipelines = Pipelines(options)
     sizes = ("--rl-candidates", str(options.rl_candidates), "--eval-questions", str(options.test_questions))
     nature = pipelines.command("nature", ("synth", "--domain", "nature", *sizes), "synth.json")
-    asked = ("--questions", str(nature / "heldout.jsonl"), "--search.service", "nature")
+    questions = ("--questions", str(nature / "heldout.jsonl"), "--search.service", "nature")
     folders: dict[str, dict[str, dict[str, Path]]] = {"flags": {}, "nature": {}}
     for seed in options.seeds:
         models: dict[str, Path | str] = {"base": pipelines.base(), "sft": pipelines.sft(FULL, seed)}
@@ -35,7 +35,7 @@ def transfer(options: StudyOptions) -> Study:
         models[f"rl, {STEPS} steps on nature"] = _further(pipelines, models["rl"], nature, seed) / "model"
         for label, model in models.items():
             where = folders["nature"].setdefault(label, {})
-            where[str(seed)] = pipelines.evaluation(f"{label} seed {seed} on nature", model, more=asked)
+            where[str(seed)] = pipelines.evaluation(f"{label} seed {seed} on nature", model, more=questions)
 
     def summary() -> Outcome:
         return transfer_outcome(

@@ -59,9 +59,9 @@ def _call(driver: int, addresses: list[str], port: int, word: bytes, own: int) -
 
 
 def _answer(listening: socket.socket, word: bytes, workers: list[int]) -> list[Peer]:
-    found: dict[int, socket.socket] = {}
+    connections: dict[int, socket.socket] = {}
     until = time.monotonic() + _PATIENCE
-    while missing := [number for number in workers if number not in found]:
+    while missing := [number for number in workers if number not in connections]:
         listening.settimeout(max(0.1, until - time.monotonic()))
         try:
             connection, _ = listening.accept()
@@ -74,32 +74,32 @@ def _answer(listening: socket.socket, word: bytes, workers: list[int]) -> list[P
             connection.settimeout(None)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # calls are small, and waited for
             connection.sendall(b"!")
-            found[number] = connection
+            connections[number] = connection
         else:
             connection.close()
-    return [Peer(number, found[number]) for number in workers]
+    return [Peer(number, connections[number]) for number in workers]
 
 
 def _caller(connection: socket.socket, word: bytes) -> int | None:
     """The number of a process that knows the word."""
     connection.settimeout(_TRY)
-    said = b""
+    hello = b""
     with contextlib.suppress(OSError):
-        while len(said) < _HELLO.size and (more := connection.recv(_HELLO.size - len(said))):
-            said += more
-    if len(said) < _HELLO.size:
+        while len(hello) < _HELLO.size and (more := connection.recv(_HELLO.size - len(hello))):
+            hello += more
+    if len(hello) < _HELLO.size:
         return None
-    theirs, number = _HELLO.unpack(said)
+    theirs, number = _HELLO.unpack(hello)
     return number if hmac.compare_digest(theirs, word) else None
 
 
 def _own_addresses() -> list[str]:
     """This host's, likeliest first."""
-    found = []
+    addresses = []
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         # Nothing is sent: it asks which of our addresses leads to others (192.0.2.0/24 is for documentation, RFC 5737).
         probe.connect(("192.0.2.1", 9))
-        found.append(probe.getsockname()[0])
+        addresses.append(probe.getsockname()[0])
     with contextlib.suppress(OSError):
-        found += socket.gethostbyname_ex(socket.gethostname())[2]
-    return [*dict.fromkeys(found), "127.0.0.1"]
+        addresses += socket.gethostbyname_ex(socket.gethostname())[2]
+    return [*dict.fromkeys(addresses), "127.0.0.1"]

@@ -41,21 +41,21 @@ class SegmentAttention(Protocol):
 
 def segment_attention_for(kernels: Kernels) -> SegmentAttention:
     """The implementation `kernels` names. On a mesh each device computes its own sequences and heads."""
-    known: dict[str, SegmentAttention] = {
+    implementations: dict[str, SegmentAttention] = {
         "xla": segment_attention,
         "flash": flash_attention,
         "triton": triton_attention,
         "splash": splash_attention,
         "cudnn": cudnn_attention,
     }
-    found = known.get(kernels.attention)
-    if found is None:
-        raise ValueError(f"attention={kernels.attention!r} is not one of {', '.join(known)}")
+    implementation = implementations.get(kernels.attention)
+    if implementation is None:
+        raise ValueError(f"attention={kernels.attention!r} is not one of {', '.join(implementations)}")
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array, *, causal: bool) -> jax.Array:
         (rows,) = dividing(segment.shape[:1], ("batch",))
         heads, kv_heads = (rows, None, "heads", None), (rows, None, "kv_heads", None)
-        own = local(partial(found, causal=causal), (heads, kv_heads, kv_heads, (rows, None)), heads[:3])
+        own = local(partial(implementation, causal=causal), (heads, kv_heads, kv_heads, (rows, None)), heads[:3])
         return own(q, k, v, segment)
 
     return attend

@@ -56,13 +56,13 @@ def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = Non
     shardings = sharding if isinstance(sharding, dict) else map_weights(lambda *_: sharding, table)
 
     def leaf(_: str, weight: Weight, sharding: Any) -> jax.Array:
-        stored = [tensors[name] for name in weight.hf_names()]
+        parts = [tensors[name] for name in weight.hf_names()]
         if math.prod(weight.shape) * kind.itemsize <= _PIECE_BYTES:
             whole = np.empty(weight.shape, kind)
-            for i, tensor in enumerate(stored):
+            for i, tensor in enumerate(parts):
                 whole[i if weight.stacked else ...] = weight.from_hf(tensor.rows(0, tensor.shape[0]))
             return jax.device_put(whole, sharding)
-        return _stream(weight, stored, kind, sharding)
+        return _stream(weight, parts, kind, sharding)
 
     return config, map_weights(leaf, table, shardings)
 
@@ -89,9 +89,9 @@ def _one_dtype(raw: Mapping[str, Any], tensors: Iterable[Tensor]) -> np.dtype[An
     if len(numbers) == 1 and not scaled:
         return next(iter(numbers))
     text = raw.get("text_config") or {}
-    named = next((name for name in (raw.get("dtype"), raw.get("torch_dtype"), text.get("dtype")) if name), None)
-    if named in _FLOATS:
-        return np.dtype(jnp.bfloat16 if named == "bfloat16" else named)
+    name_of_dtype = next((name for name in (raw.get("dtype"), raw.get("torch_dtype"), text.get("dtype")) if name), None)
+    if name_of_dtype in _FLOATS:
+        return np.dtype(jnp.bfloat16 if name_of_dtype == "bfloat16" else name_of_dtype)
     return numbers.most_common(1)[0][0]
 
 

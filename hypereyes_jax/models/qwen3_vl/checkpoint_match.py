@@ -37,14 +37,14 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
 
     Raises CheckpointError naming, by kind, what is missing, surplus, misshapen, quantised in an unknown way or unequal.
     """
-    stored: dict[str, StoredTensor] = {}
+    tensors_by_name: dict[str, StoredTensor] = {}
     faults: list[tuple[str, str]] = []
     for file in _files(directory):
-        for name, found in read_header(file, str(directory)):
-            if name in stored:
-                faults.append((name, f"in both {stored[name].file.name} and {file.name}"))
-            stored[name] = found
-    tensors = _dequantised(stored, fp8_block, faults)
+        for name, tensor in read_header(file, str(directory)):
+            if name in tensors_by_name:
+                faults.append((name, f"in both {tensors_by_name[name].file.name} and {file.name}"))
+            tensors_by_name[name] = tensor
+    tensors = _dequantised(tensors_by_name, fp8_block, faults)
     tied = tensors.pop(_HEAD, None) if config.text.tie_word_embeddings else None
     expected = {name: weight.hf_shape for _, weight in flat_weights(config) for name in weight.hf_names()}
     experts = {name for _, weight in flat_weights(config) if weight.experts for name in weight.hf_names()}
@@ -66,18 +66,18 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
 
 
 def _dequantised(
-    stored: Mapping[str, StoredTensor], fp8_block: tuple[int, int] | None, faults: list[tuple[str, str]]
+    tensors_by_name: Mapping[str, StoredTensor], fp8_block: tuple[int, int] | None, faults: list[tuple[str, str]]
 ) -> dict[str, Tensor]:
     """All tensors, FP8 ones joined with their scales."""
     tensors: dict[str, Tensor] = {}
-    for name, tensor in stored.items():
-        owner = stored.get(name.removesuffix(_SCALE))
+    for name, tensor in tensors_by_name.items():
+        owner = tensors_by_name.get(name.removesuffix(_SCALE))
         if name.endswith(_SCALE) and owner is not None and str(owner.dtype) == _FP8:
             continue
         if str(tensor.dtype) != _FP8:
             tensors[name] = tensor
             continue
-        scales = stored.get(name + _SCALE)
+        scales = tensors_by_name.get(name + _SCALE)
         if fp8_block is None or scales is None or len(tensor.shape) not in (2, 3):
             lacks = (
                 "config.json has no quantization_config for it" if fp8_block is None else f"{name}{_SCALE} is missing"
@@ -85,12 +85,12 @@ def _dequantised(
             faults.append((name, f"is stored in FP8, but {lacks}"))
             tensors[name] = tensor
             continue
-        joined = BlockScaledTensor(tensor, scales, fp8_block)
-        if scales.shape != joined.scale_shape() or str(scales.dtype) == _FP8:
+        scaled = BlockScaledTensor(tensor, scales, fp8_block)
+        if scales.shape != scaled.scale_shape() or str(scales.dtype) == _FP8:
             faults.append(
-                (name + _SCALE, f"has shape {scales.shape} of {scales.dtype}, expected {joined.scale_shape()}")
+                (name + _SCALE, f"has shape {scales.shape} of {scales.dtype}, expected {scaled.scale_shape()}")
             )
-        tensors[name] = joined
+        tensors[name] = scaled
     return tensors
 
 

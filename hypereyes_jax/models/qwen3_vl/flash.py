@@ -113,8 +113,8 @@ def _forward(causal: bool, q: Any, k: Any, v: Any, segment: Any, sees_N2: Any, s
     return out, (q, k, v, segment, seen_N2, out, normaliser)
 
 
-def _backward(causal: bool, saved: Any, d_out: jax.Array) -> Any:
-    q, k, v, segment, seen_N2, out, normaliser = saved
+def _backward(causal: bool, residuals: Any, d_out: jax.Array) -> Any:
+    q, k, v, segment, seen_N2, out, normaliser = residuals
     count = q.shape[0]
     wide_out, wide_d = out.astype(jnp.float32), d_out.astype(jnp.float32)
     delta = jnp.sum(wide_out * wide_d, axis=-1)

@@ -70,8 +70,8 @@ def mrope(positions_3BT: jax.Array, head_dim: int, theta: float, section: Sequen
     for which in (1, 2):
         axis[which : 3 * section[which] : 3] = which
     frequency = theta ** (-np.arange(half, dtype=np.float32) / half)
-    chosen = jnp.moveaxis(positions_3BT, 0, -1)[..., axis].astype(jnp.float32)
-    angle = chosen * frequency
+    positions = jnp.moveaxis(positions_3BT, 0, -1)[..., axis].astype(jnp.float32)
+    angle = positions * frequency
     return jnp.cos(angle), jnp.sin(angle)
 
 

@@ -128,9 +128,9 @@ def _forward(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any
     return out_ND, (frozen, trained, x_ND, gate_NK, expert_NK, key)
 
 
-def _backward(blocks: _Blocks, saved: Any, d_out_ND: jax.Array) -> Any:
+def _backward(blocks: _Blocks, residuals: Any, d_out_ND: jax.Array) -> Any:
     expert, count, block, trips = blocks
-    frozen, trained, x_ND, gate_NK, expert_NK, key = saved
+    frozen, trained, x_ND, gate_NK, expert_NK, key = residuals
     work = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
 

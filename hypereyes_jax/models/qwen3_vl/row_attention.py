@@ -43,18 +43,19 @@ def _forward(q_THD: jax.Array, k_TKD: jax.Array, v_TKD: jax.Array, segment_T: ja
         out = _matmul(weight.astype(v_KSD.dtype), v_KSD[:, first:end]) / total
         return out, top + jnp.log(total)
 
-    found = [_narrowest(attend, segment_T, causal, start, stop) for start, stop in query_blocks(length)]
+    blocks_of_queries = [_narrowest(attend, segment_T, causal, start, stop) for start, stop in query_blocks(length)]
     groups = heads // k_TKD.shape[1]
     out_KGTD, lse_KGT1 = (
-        jnp.concatenate([_split(block, groups) for block in blocks], axis=2) for blocks in zip(*found, strict=True)
+        jnp.concatenate([_split(block, groups) for block in blocks], axis=2)
+        for blocks in zip(*blocks_of_queries, strict=True)
     )
     out_THD = out_KGTD.transpose(2, 0, 1, 3).reshape(length, heads, size)
-    saved = (q_THD, k_TKD, v_TKD, segment_T, out_THD, lse_KGT1)
-    return out_THD.astype(q_THD.dtype).reshape(length, heads * size), saved
+    residuals = (q_THD, k_TKD, v_TKD, segment_T, out_THD, lse_KGT1)
+    return out_THD.astype(q_THD.dtype).reshape(length, heads * size), residuals
 
 
-def _backward(causal: bool, saved: Any, d_out: jax.Array) -> Any:
-    q_THD, k_TKD, v_TKD, segment_T, out_THD, lse_KGT1 = saved
+def _backward(causal: bool, residuals: Any, d_out: jax.Array) -> Any:
+    q_THD, k_TKD, v_TKD, segment_T, out_THD, lse_KGT1 = residuals
     length, heads, size = q_THD.shape
     q_KGTD, k_KSD, v_KSD = _by_head(q_THD, k_TKD) * size**-0.5, k_TKD.swapaxes(0, 1), v_TKD.swapaxes(0, 1)
     d_out_KGTD = _by_head(d_out.reshape(length, heads, size), k_TKD)

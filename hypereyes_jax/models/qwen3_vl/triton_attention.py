@@ -61,8 +61,8 @@ def _forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any) -> 
     return out, (q, k, v, segment, out, normaliser)
 
 
-def _backward(form: tuple[bool, float], saved: Any, d_out: jax.Array) -> Any:
-    q, k, v, segment, out, normaliser = saved
+def _backward(form: tuple[bool, float], residuals: Any, d_out: jax.Array) -> Any:
+    q, k, v, segment, out, normaliser = residuals
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
     arrays = (q, k, v, segment, d_out, normaliser, delta)
     return *on_platform(partial(_run_backward, form), *arrays), np.zeros(segment.shape, jax.dtypes.float0)

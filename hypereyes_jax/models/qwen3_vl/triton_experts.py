@@ -124,8 +124,8 @@ def _forward(form: _Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, ex
     return out, (gate_up, down, x_MND, gate_MNK, expert_MNK)
 
 
-def _backward(form: _Form, saved: Any, d_out_MND: jax.Array) -> Any:
-    gate_up, down, *parts = saved
+def _backward(form: _Form, residuals: Any, d_out_MND: jax.Array) -> Any:
+    gate_up, down, *parts = residuals
 
     def chunk(sums: Any, parts: Any) -> Any:
         x_ND, gate_NK, expert_NK, d_out_ND = parts

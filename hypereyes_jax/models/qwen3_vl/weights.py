@@ -253,9 +253,9 @@ def map_weights(function: Callable[..., Any], table: Mapping[str, Any], *trees: 
 
 def flat_weights(config: Qwen3VLConfig) -> Iterator[tuple[str, Weight]]:
     """(path, weight) of each leaf."""
-    found: list[tuple[str, Weight]] = []
-    map_weights(lambda path, weight: found.append((path, weight)), weights(config))
-    return iter(found)
+    pairs: list[tuple[str, Weight]] = []
+    map_weights(lambda path, weight: pairs.append((path, weight)), weights(config))
+    return iter(pairs)
 
 
 def init_params(key: jax.Array, config: Qwen3VLConfig, dtype: Any = jnp.float32) -> Params:
