@@ -76,9 +76,7 @@ def plan(config: PlanConfig) -> Plan:
     except ShardingError as error:
         raise UserError(f"{recipe.name} can't run on mesh {mesh_config.name}: {error}") from error
     try:
-        scoring = (
-            teacher_scoring(teacher_model, sizes.learner.compute_dtype, mesh) if teacher_model is not None else None
-        )
+        scoring = None if teacher_model is None else teacher_scoring(teacher_model, sizes.learner.compute_dtype, mesh)
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
     shards = mesh_config.data_shards

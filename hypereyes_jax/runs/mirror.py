@@ -19,6 +19,7 @@ import tensorstore
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_atomic, write_json
+from hypereyes_jax.runs.terminal import visible
 
 SCHEMES = ("gs", "s3")  # that TensorStore speaks with the credentials of the environment
 SECONDS = 60.0  # between two copies to the bucket
@@ -172,7 +173,7 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]
     mirror = RunMirror(url, folder / hashlib.sha256(url.encode()).hexdigest()[:16])
     count = mirror.fetch()
     if count:
-        print(f"continuing from {count} files of {mirror.url}", file=sys.stderr)
+        print(f"continuing from {visible(str(count))} files of {visible(mirror.url)}", file=sys.stderr)
     ended = threading.Event()
 
     def copying() -> None:
@@ -183,7 +184,7 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]
                 warned = False
             except UserError as error:  # the run goes on, and the next copy brings what this one did not
                 if not warned:
-                    print(f"warning: {error}", file=sys.stderr)
+                    print(f"warning: {visible(str(error))}", file=sys.stderr)
                 warned = True
 
     thread = threading.Thread(target=copying, daemon=True, name="mirror")
@@ -194,7 +195,7 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]
         ended.set()
         thread.join()
         mirror.push()
-        print(f"the run is in {mirror.url}", file=sys.stderr)
+        print(f"the run is in {visible(mirror.url)}", file=sys.stderr)
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

@@ -163,6 +163,7 @@ def test_a_run_that_records_goes_on_where_it_was_killed_with_the_same_results_an
     assert stored[0] == stored[1] != {}
 
 
+@pytest.mark.slow
 def test_a_replayed_run_gives_the_same_trajectories_rewards_and_weights(tmp_path, monkeypatch):
     settings = RlSettings(steps=2, prompts=2, group=2, checkpoint_every=9)
     engine = replace(replace(MINIATURE_RL, slots=4, context=512).engine(), **SMALL)

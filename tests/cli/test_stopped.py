@@ -60,7 +60,8 @@ def finish(out: Path, words: list[str]) -> None:
         assert run.wait(timeout=600) == 0, out.with_suffix(".log").read_text()[-3000:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sft_ends_its_step_saves_and_goes_on(tmp_path, number):
     data, whole, stopped = (tmp_path / name for name in ("data", "whole", "stopped"))
     config = SynthConfig(data, sft_questions=12, rl_candidates=2, eval_questions=2)

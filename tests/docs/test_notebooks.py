@@ -8,14 +8,10 @@ ROOT = Path(__file__).parents[2]
 
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-LONG = {"your_reward", "read_timeline"}  # they train or sample, and compile for that
 
 
-@pytest.mark.parametrize(
-    "notebook",
-    [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONG else path for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow  # building the site executes them all, too
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom(notebook):
     document = nbformat.read(notebook, as_version=4)
     executor = nbclient.NotebookClient(

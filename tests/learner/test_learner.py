@@ -261,9 +261,9 @@ def another_shape(config):
     return dataclasses.replace(config, text=text, vision=vision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "teacher_config",
-    [pytest.param(CONFIG, marks=pytest.mark.slow, id="same"), pytest.param(another_shape(CONFIG), id="another")],
+    "teacher_config", [pytest.param(CONFIG, id="same"), pytest.param(another_shape(CONFIG), id="another")]
 )
 def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_config, params):
     learn = dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5)

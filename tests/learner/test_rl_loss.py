@@ -148,7 +148,7 @@ def test_every_step_and_every_micro_batch_has_dropout_of_its_own(monkeypatch):
     assert batch.count > 1
     twins = batch.replace(**{  # the same micro-batch twice
         name: jax.tree.map(lambda x: np.stack([x[0], x[0]]), getattr(batch, name))
-        for name in batch._fields
+        for name in (field.name for field in dataclasses.fields(batch))
         if name not in ("count", "left_out") and getattr(batch, name) is not None
     }, count=np.int32(2))  # fmt: skip
 

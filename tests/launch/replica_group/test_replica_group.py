@@ -50,7 +50,8 @@ def pair(out, *words):
     return [start(coordinator, process, out / f"{process}.json", DEVICES // 2, *words) for process in range(2)]
 
 
-@pytest.mark.parametrize("model", ["moe", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["moe", "dense"])
 def test_a_replica_over_two_processes_samples_the_tokens_of_one_process(model, tmp_path):
     alone = start("alone", 0, tmp_path / "alone.json", DEVICES, model, "")
     for process in (*pair(tmp_path, model, ""), alone):

@@ -71,7 +71,7 @@ print("alike")
 """
 
 
-@pytest.mark.parametrize("model", ["dense", "moe"])
+@pytest.mark.parametrize("model", ["dense", pytest.param("moe", marks=pytest.mark.slow)])
 def test_every_replica_gets_the_learners_weights_on_its_own_devices(model):
     environment = os.environ | {
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8",
