@@ -17,7 +17,7 @@ from PIL import Image
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
-from hypereyes_jax.env.media.images import ImageLimits, decode_image
+from hypereyes_jax.env.media.images import ImageLimits, decode_image, to_rgb, upright
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.tools.types import Tool
@@ -198,9 +198,9 @@ def _pixels(checkpoint: str | os.PathLike) -> tuple[int, int]:
 
 
 def read_picture(picture: Picture) -> Image.Image:
-    """A picture, from its file if it is a path. Raises UserError for what is no image."""
+    """A picture as viewers show it, from its file if it is a path. Raises UserError for what is no image."""
     if isinstance(picture, Image.Image):
-        return picture
+        return to_rgb(upright(picture))
     refuse_irregular(Path(picture))
     try:
         return decode_image(Path(picture).read_bytes(), ImageLimits(trailing_data=True))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import VisionConfig
+from hypereyes_jax.env.media.images import to_rgb
 
 # Pixels are mapped to [-1, 1]; the mean and standard deviation in every published preprocessor_config.json.
 _MEAN = np.float32(0.5)
@@ -152,8 +153,8 @@ def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """uint8 [height, width, 3]."""
     if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
         raise ValueError("image has NaN or infinite pixels")
-    if image.mode.startswith("I;16"):  # which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):  # of 16 bits, which Pillow would clip at 255
+        image = to_rgb(image)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     height, width = size
     if rgb.size != (width, height):

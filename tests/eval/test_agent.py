@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import hypereyes_jax
 from hypereyes_jax import miniature
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.agent import read_picture
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import pack_inputs
 
@@ -99,6 +100,20 @@ def processor(path, content):
     shutil.copytree(TEACHER, path)
     (path / "preprocessor_config.json").write_text(json.dumps(content))
     return hypereyes_jax.load(path).engines.all[0].settings
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_picture_in_memory_is_turned_as_its_file_is(tmp_path, orientation):
+    image = Image.new("RGB", (64, 32), "red")
+    image.paste("blue", (0, 0, 16, 32))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image.save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    with Image.open(tmp_path / "photo.jpg") as opened:
+        in_memory = read_picture(opened)
+    from_file = read_picture(tmp_path / "photo.jpg")
+    np.testing.assert_array_equal(np.asarray(in_memory), np.asarray(from_file))
+    assert not np.array_equal(np.asarray(in_memory), np.asarray(image))
 
 
 def test_images_are_resized_as_the_checkpoint_says(tmp_path):

@@ -148,6 +148,6 @@ def test_frames_take_the_sizes_that_transformers_gives_them():
 def test_grey_of_16_bits_keeps_its_ramp():
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     eight = Image.fromarray((ramp >> 8).astype(np.uint8)).convert("RGB")
-    for given in (Image.fromarray(ramp), eight):
+    for given in (Image.fromarray(ramp), Image.fromarray(ramp.astype(np.int32)), eight):
         patched = patchify(given, CONFIG, 64 * 64, 64 * 64)
         assert np.array_equal(patched.patches, patchify(eight, CONFIG, 64 * 64, 64 * 64).patches)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
@@ -33,6 +36,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
         "image_path",
         "image_paths",
         "img_path",
+        "file_name",
         "file_path",
         "image_file",
         "image_url",
@@ -100,9 +104,11 @@ def text_of(value: Any, what: str) -> str:
 
 
 def id_of(value: Any, default: str) -> str:
-    """An id as text: an integer is fine. Raises BadRow."""
-    if value is None:
+    """An id as text: a whole number is fine, as tables with gaps hold it too (5.0). Raises BadRow."""
+    if _is_blank(value) or _is_gap(value):
         return default
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadRow("no id", f"its 'id' must be a text or an integer, not {_kind(value)}")
     return str(value)
@@ -112,22 +118,27 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     """Accepted answers, the reference first, each once. Numbers are written out; literal <answer> tags are dropped.
 
     Args:
-      value: a text, a number, or a list of these.
+      value: a text, a number, or a list of these, which a text may hold as JSON.
       more: accepted besides: a list, or one in JSON in a text.
       exact: take texts as they are, which are ours.
 
     Raises BadRow.
     """
     answers: list[str] = []
-    for answer in (*_listed(value), *_listed(_unpacked(more))):
+    for answer in (*_listed(_texts(value)), *_listed(_unpacked(more))):
+        if answer is None or _is_gap(answer):
+            continue
+        if isinstance(answer, Decimal | date | time):
+            answer = str(answer)
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}")
+            part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
+            raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}{part}")
         text = answer if isinstance(answer, str) else str(answer)
         if not exact:
             text = (re.sub(r"</?answer>", "", text) if "<" in text else text).strip()
         if exact or (text and text not in answers):
             answers.append(text)
-    if not answers:
+    if not any(map(str.strip, answers)):
         raise BadRow("no answer", "it needs 'answers', texts of which the first is the reference")
     return tuple(answers)
 
@@ -142,13 +153,13 @@ def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
         return tuple(picture(part) for _, _, part in numbered)
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _unpacked(value)
-    return tuple(picture(part) for part in _listed(value) if part is not None)
+    return tuple(picture(part) for part in _listed(value) if not _is_blank(part))
 
 
 def clips_of(row: Row, fields: Fields) -> tuple[Clip, ...]:
     """All of a row's videos, in order. Raises BadRow."""
     value = fields.get(row, "videos")
-    return tuple(Clip(picture(part)) for part in _listed(_unpacked(value)) if part is not None)
+    return tuple(Clip(picture(part)) for part in _listed(_unpacked(value)) if not _is_blank(part))
 
 
 def without_image_tags(text: str) -> str:
@@ -174,8 +185,11 @@ def reference_of(row: Row, fields: Fields) -> tuple[int, int] | None:
 
 
 def plain_value(value: Any) -> Any:
-    """A value that JSON can hold, for `meta`: bytes and pictures are left out, dates written as text."""
-    if value is None or isinstance(value, str | int | float | bool):
+    """A value that JSON can hold, for `meta`: bytes and pictures are left out, dates written as text. A number that is
+    none, or infinite, is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
         return value
     if isinstance(value, list | tuple):
         return [plain_value(part) for part in value if not isinstance(part, bytes)]
@@ -198,6 +212,21 @@ def _unpacked(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def _texts(value: Any) -> Any:
+    """The texts that JSON in a text lists, as a cell of a table holds them; other values as they are."""
+    listed = _unpacked(value)
+    return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether it is what tables of numbers hold where there is nothing."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

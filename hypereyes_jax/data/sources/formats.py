@@ -4,28 +4,59 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from hypereyes_jax.data.sources.json_rows import JsonRows
+from hypereyes_jax.data.sources.delimited_rows import DelimitedRows, delimiter_of
+from hypereyes_jax.data.sources.json_rows import JsonRows, not_utf8
 from hypereyes_jax.data.sources.record_rows import SIGNATURE, RecordRows
 from hypereyes_jax.data.sources.table_rows import GROUP_BYTES, ArrowRows, ParquetRows, regrouped
 from hypereyes_jax.data.sources.types import Rows, SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import open_regular
 
-DATA_SUFFIXES = frozenset((".parquet", ".pq", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json"))
-_REFUSED = {  # first bytes -> what it is, what to do
-    b"\x1f\x8b": ("compressed by gzip", "Unpack it first: gunzip FILE"),
-    b"BZh": ("compressed by bzip2", "Unpack it first: bunzip2 FILE"),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Unpack it first: unzstd FILE"),
-    b"\xfd7zXZ": ("compressed by xz", "Unpack it first: unxz FILE"),
-    b"PK\x03\x04": ("a zip archive", "Unpack it and give a file in it"),
-    b"\x89PNG": ("an image", "Give the file with the rows, which names the images"),
-    b"\xff\xd8\xff": ("an image", "Give the file with the rows, which names the images"),
-    b"version https://git-lfs": ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull"),
-}
+# In this order: of a folder with several kinds, which are mostly the same rows twice, the first is taken.
+DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_IMAGE = ("an image", "Give the file with the rows, which names the images")
+_VIDEO = ("a video", "Give the file with the rows, which names the videos")
+_WORKBOOK = ("an Excel workbook", "Save its sheet as CSV, with the columns' names in the first line")
+_SAVE = "Save the rows as parquet or JSON lines"
+_REFUSED: tuple[tuple[str, tuple[str, str]], ...] = (  # what the first bytes match, in Latin-1 -> what it is, the cure
+    (r"\x1f\x8b", ("compressed by gzip", "Unpack it first: gunzip FILE")),
+    (r"BZh\d", ("compressed by bzip2", "Unpack it first: bunzip2 FILE")),
+    (r"\x28\xb5\x2f\xfd", ("compressed by zstd", "Unpack it first: unzstd FILE")),
+    (r"\xfd7zXZ", ("compressed by xz", "Unpack it first: unxz FILE")),
+    (r"\x04\x22\x4d\x18", ("compressed by lz4", "Unpack it first: unlz4 FILE")),
+    (r"PK\x03\x04.{0,3000}?(?:\[Content_Types\]|xl/)", _WORKBOOK),
+    (r"\xd0\xcf\x11\xe0", _WORKBOOK),
+    (r"PK\x03\x04.{26}[^/]{0,200}/data\.pkl", ("a file of PyTorch, which holds a pickle", _SAVE)),
+    (r"PK\x03\x04", ("a zip archive", "Unpack it and give a file in it")),
+    (r"7z\xbc\xaf|Rar!", ("an archive", "Unpack it and give a file in it")),
+    (r".{257}ustar", ("a tar archive", "Unpack it and give the folder or a file in it")),
+    (r"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|BM.{4}\0\0\0\0", _IMAGE),
+    (r".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", _VIDEO),
+    (r"version https://git-lfs", ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull")),
+    (r"%PDF", ("a PDF", _SAVE)),
+    (r"SQLite format 3", ("a database of SQLite", _SAVE)),
+    (r"\x89HDF", ("an HDF5 file", _SAVE)),
+    (r"\x93NUMPY", ("an array of NumPy", _SAVE)),
+    (r"Obj\x01", ("an Avro file", _SAVE)),
+    (r"ORC[^\w\s,;|]", ("an ORC file", _SAVE)),
+    (r".{5}\0\0\0\{\"", ("a safetensors file, which holds weights", "Give the file with the rows")),
+    (
+        r"\xff\xfe|\xfe\xff|\{\0|\[\0|\0[\{\[]",
+        ("text in UTF-16 or UTF-32", "Convert it: iconv -f utf-16 -t utf-8 FILE"),
+    ),
+    (
+        r"(?i:\s*<(?:!doctype|html|\?xml|head|body))",
+        ("a page of HTML or XML", "Fetch the file itself: this may be a page of an error or a login"),
+    ),
+)
 _PICKLED = "a pickle, which runs code when it is read"
 _HEAD = 1 << 16
+_WHOLE = 64 << 20  # bytes of a JSON object over several lines that is looked into, to say what it holds
 
 
 def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
@@ -43,17 +74,79 @@ def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
         return RecordRows(path, options.max_row_bytes)
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         raise UserError(f"{name} is {_PICKLED}, so it is not read. Save the rows as parquet or JSON lines.")
-    for start, (what, cure) in _REFUSED.items():
-        if head.startswith(start):
+    start = head[:4096].decode("latin-1")
+    for pattern, (what, cure) in _REFUSED:
+        if re.match(pattern, start, re.DOTALL):
             raise UserError(f"{name} is {what}. {cure}.")
-    return JsonRows(path, options.max_row_bytes, array=_is_array(head))
+    return _text_rows(path, name, head, options)
 
 
-def _is_array(head: bytes) -> bool:
-    """A JSON array over the file, and not JSON lines of which the first, wrongly, is a list."""
+def of_one_kind(files: list[Any], name: Callable[[Any], str]) -> list[Any]:
+    """Of files of several formats those of the first in `DATA_SUFFIXES`."""
+    for suffix in DATA_SUFFIXES:
+        of_kind = [file for file in files if name(file).lower().endswith(suffix)]
+        if of_kind:
+            return of_kind
+    return files
+
+
+def _text_rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Rows:
+    """The rows of a file in JSON, or of one whose first line names columns. Raises UserError for another one."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith(b"["):
-        return False
+    if text.startswith(b"["):
+        return JsonRows(path, options.max_row_bytes, array=_is_array(text))
+    if text.startswith(b"{"):
+        _refuse_spread(path, name, text)
+    elif text and re.search(rb"^\s*\{", text, re.MULTILINE) is None:  # not even one line of it can be a row
+        return DelimitedRows(path, options.max_row_bytes, _delimiter(name, text, options.columns), options.columns)
+    return JsonRows(path, options.max_row_bytes, array=False)
+
+
+def _delimiter(name: str, text: bytes, columns: Mapping[str, str]) -> str:
+    """What delimits the columns that a text's first line names. Raises UserError if it names none."""
+    line, newline, _ = text.partition(b"\n")
+    try:
+        first = line.decode("utf-8", "strict" if newline or len(text) < _HEAD // 2 else "replace").rstrip("\r")
+    except UnicodeDecodeError as error:
+        raise not_utf8(name, error) from None
+    delimiter = delimiter_of(first, columns)
+    if delimiter is not None:
+        return delimiter
+    if not name.lower().endswith((".csv", ".tsv")):
+        raise UserError(
+            f"{name} is no data that is read here: it begins with {first[:60]!r}. Give JSON lines, a JSON array, "
+            "parquet, Arrow, ArrayRecord, or CSV whose first line names the columns."
+        )
+    raise UserError(
+        f"the first line of {name} names no columns of questions: {first[:200]!r}. It must name columns such as "
+        "question, answer and image; those of other names are given by --columns text=NAME answers=NAME."
+    )
+
+
+def _refuse_spread(path: Path, name: str, text: bytes) -> None:
+    """Raises UserError for JSON objects that are spread over several lines: neither lines nor an array."""
+    line, newline, _ = text.partition(b"\n")
+    if not newline or line.rstrip().endswith(b"}") or path.stat().st_size > _WHOLE:
+        return
+    try:
+        whole = path.read_bytes().decode("utf-8-sig").lstrip()
+        value, end = json.JSONDecoder().raw_decode(whole)
+    except (ValueError, RecursionError):
+        return  # told line by line
+    if "\n" not in whole[:end]:
+        return
+    lists = [key for key, part in value.items() if isinstance(part, list)] if isinstance(value, dict) else []
+    several = bool(whole[end:].strip())
+    query = "." if several or not lists else f".{lists[0]}[]" if lists[0].isidentifier() else f'.["{lists[0]}"][]'
+    what = "JSON objects that are" if several else "one JSON object that is"
+    raise UserError(
+        f"{name} holds {what} spread over several lines, where a row is one line, or an element of a JSON array. "
+        f"Convert it: jq -c '{query}' FILE > FILE.jsonl"
+    )
+
+
+def _is_array(text: bytes) -> bool:
+    """A JSON array over the file, and not JSON lines of which the first, wrongly, is a list."""
     line = text.partition(b"\n")[0].strip()
     if not text.partition(b"\n")[2].strip():
         return True  # a file of one line

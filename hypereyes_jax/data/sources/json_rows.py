@@ -143,7 +143,7 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8 ({error}). Convert it, or make it anew.") from None
+        raise not_utf8(path, error) from None
     try:
         row = json.loads(text)
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
@@ -153,6 +153,14 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadRow("no JSON object", "it must be a JSON object")
     return row
+
+
+def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:
+    """What to say of a file whose bytes are no text in UTF-8."""
+    return UserError(
+        f"{path} is not a text file in UTF-8 ({error}). Convert it (iconv -f latin1 -t utf-8, or whichever encoding "
+        "it has), or make it anew."
+    )
 
 
 Spans = tuple[np.ndarray, np.ndarray, np.ndarray]  # int64: first byte, byte behind the last, number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.sources import remote
-from hypereyes_jax.data.sources.formats import DATA_SUFFIXES
+from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
@@ -18,7 +19,6 @@ from hypereyes_jax.files import read_json
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
-_KIND_ORDER = (".parquet", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,38 @@ def locate(source: str, options: SourceOptions) -> list[DataFile]:
 
     Raises UserError for what is not there, or cannot be reached.
     """
+    if not source.strip():
+        raise UserError("the source is an empty text. Give a file, a folder, a pattern or a URL.")
     if remote.is_url(source):
         return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in remote.files(source, options.cache)]
     path = Path(source).expanduser()
-    if any(mark in source for mark in "*?[") and not path.exists():
+    if any(mark in source for mark in "*?[") and not os.path.exists(path):
         matches = sorted(glob.glob(str(path), recursive=True))
-        paths = [Path(match) for match in matches if Path(match).is_file()]
+        # Each file once: a link to a folder above makes a pattern with ** match everything again below it.
+        real_paths = {os.path.realpath(match): Path(match) for match in reversed(matches) if Path(match).is_file()}
+        paths = sorted(real_paths.values(), key=str)
         if not paths:
             raise UserError(f"no file matches {source}. Quote the pattern and check the folder.")
         return [_local(file) for file in paths]
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's own, these say no to a text that is too long for a path
         return [_local(file) for file in folder_files(path, None)]
     folder, colon, split = source.rpartition(":")
-    if colon and Path(folder).is_dir():
+    if colon and folder and os.path.isdir(folder):
         return [_local(file) for file in folder_files(Path(folder), split)]
-    if not path.exists():
+    if not os.path.exists(path):
         hub = _HUB.fullmatch(source)
         if hub and path.suffix.lower() not in DATA_SUFFIXES and not source.startswith(("./", "../", "~", "/")):
             files = remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache)
             return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in files]
-        raise UserError(f"there is no {source}. Give the file, or make one with `hypereyes synth`.")
+        raise UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.")
     return [_local(path)]
 
 
 def is_object(source: str) -> bool:
     """Whether a source names an object of a module: `package.module:object`."""
-    return bool(_OBJECT.fullmatch(source)) and not Path(source).exists() and not Path(source.partition(":")[0]).is_dir()
+    if not _OBJECT.fullmatch(source):
+        return False
+    return not os.path.exists(source) and not os.path.isdir(source.partition(":")[0])
 
 
 def folder_files(folder: Path, split: str | None) -> list[Path]:
@@ -102,12 +108,10 @@ def folder_files(folder: Path, split: str | None) -> list[Path]:
         inside = of_split(inside, split, lambda path: path.relative_to(folder).as_posix())
     if not inside:
         of = f" for the split {split!r}" if split else ""
-        raise UserError(f"{folder} holds no data file{of} ({', '.join(_KIND_ORDER)}). Give a folder or file with rows.")
-    for suffix in _KIND_ORDER:
-        of_kind = [path for path in inside if path.suffix.lower() == suffix]
-        if of_kind:
-            return of_kind
-    return inside
+        raise UserError(
+            f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). Give a folder or file with rows."
+        )
+    return of_one_kind(inside, str)
 
 
 def of_split(files: list[Any], split: str, name: Callable[[Any], str]) -> list[Any]:

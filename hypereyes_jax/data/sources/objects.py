@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.types import BadRow, Row
@@ -43,7 +46,7 @@ class ObjectRows:
             return {"id": row.id, "system": row.system, "observations": observations, "turns": list(row.turns)}
         if not isinstance(row, Mapping):
             raise BadRow("no row", f"it must be a mapping, a Question or an Example, not a {type(row).__name__}")
-        return row
+        return {name: _plain(value) for name, value in row.items()}
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
         for index in range(len(self)):
@@ -54,6 +57,17 @@ class ObjectRows:
 
     def close(self) -> None:
         pass
+
+
+def _plain(value: Any) -> Any:
+    """The value without NumPy's numbers, and its lists as lists, as rows of a pandas table hold them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return [_plain(part) for part in value]
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return {name: _plain(part) for name, part in value.items()} if isinstance(value, Mapping) else value
 
 
 def object_rows(source: str) -> ObjectRows:
@@ -70,7 +84,16 @@ def object_rows(source: str) -> ObjectRows:
         raise UserError(
             f"the module {module} has no {name}. Give a sequence of rows, or a function that returns one."
         ) from None
-    rows = value() if callable(value) and not isinstance(value, Sequence) else value
+    if callable(value) and not isinstance(value, Sequence):
+        try:
+            inspect.signature(value).bind()
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{source} can't be called without arguments ({error}). Give a function that needs none, or a sequence "
+                "of rows."
+            ) from None
+        value = value()
+    rows = value
     if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
         raise UserError(f"{source} is a {type(rows).__name__}, where a sequence of rows is needed (len and [index]).")
     return ObjectRows(rows)

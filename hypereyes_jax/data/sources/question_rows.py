@@ -71,7 +71,10 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
     if isinstance(fields.get(row, "messages"), list) and not fields.has(row, "text"):
         return [_conversation(row, fields, default_id)]
     if not fields.has(row, "text"):
-        raise BadRow("no question", f"it has no question; its columns are {', '.join(map(repr, row))[:300]}")
+        listed = ", ".join(map(repr, row))[:300]
+        raise BadRow(
+            "no question", f"it has no question; its columns are {listed}: name the right one by --columns text=COLUMN"
+        )
     return [_plain(row, fields, default_id)]
 
 
@@ -87,7 +90,7 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
         raise BadRow("no text", "it needs 'text', a text")
     if meta is not None and not isinstance(meta, Mapping):
         raise BadRow("no meta", "'meta' must be a JSON object")
-    if row["id"] is None:
+    if row["id"] is None or row["id"] == "":
         raise BadRow("no id", "it needs 'id', a text or an integer")
     pictures = pictures_of({"images": row.get("images")}, fields)
     answers = answers_of(row["answers"], exact=True)
@@ -96,7 +99,8 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
         raise BadRow("no captions", "'captions' must be a list of texts")
     if captions and len(captions) != len(pictures):
         raise BadRow("no captions", f"{len(pictures)} images need as many captions, found {len(captions)}")
-    question = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), dict(meta or {}), "ours")
+    meta = plain_value(meta or {})
+    question = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), meta, "ours")
     return replace(question, captions=tuple(captions), clips=clips_of(row, fields))
 
 

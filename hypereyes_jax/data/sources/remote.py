@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.sources.cache import cache_folder
+from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
 
-_DATA = (".parquet", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json")
 _BLOCK = 8 << 20
 _ENDPOINT: str | None = None  # of the hub; None = what HF_ENDPOINT says
 
@@ -65,7 +65,7 @@ def files(url: str, cache: Path | None) -> list[RemoteFile]:
         if any(mark in path for mark in "*?["):
             paths = sorted(fs.glob(path))
         elif fs.isdir(path):
-            paths = sorted(file for file in fs.find(path) if file.lower().endswith(_DATA))
+            paths = of_one_kind(sorted(file for file in fs.find(path) if file.lower().endswith(DATA_SUFFIXES)), str)
         else:
             paths = [path] if fs.exists(path) else []
         if not paths:
@@ -194,7 +194,11 @@ def _card_files(card: Any, split: str | None) -> list[str] | None:
 def _of_split(names: list[str], patterns: list[str] | None, split: str | None, repository: str) -> list[str]:
     import fnmatch
 
-    data = [name for name in names if name.lower().endswith(_DATA) and posixpath.basename(name) != "dataset_infos.json"]
+    data = [
+        name
+        for name in names
+        if name.lower().endswith(DATA_SUFFIXES) and posixpath.basename(name) != "dataset_infos.json"
+    ]
     if patterns:
         matches = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -163,9 +164,8 @@ class SearchStore:
     def runs(self) -> list[tuple[str, float, str, str]]:
         """(id, end, mode, summary as JSON) of each run that used the store."""
         rows = self.rows("SELECT id, ended, mode, summary FROM runs ORDER BY ended, id")
-        for row in rows:
-            if not (all(isinstance(row[n], str) for n in (0, 2, 3)) and isinstance(row[1], float)):
-                raise UserError(f"{self.path} holds a run that this program did not write. Move the file away.")
+        if not all(are_of(row, (str, float, str, str)) for row in rows):
+            raise UserError(f"{self.path} holds a run that this program did not write. Move the file away.")
         return rows
 
     def add_runs(self, runs: Iterable[tuple[str, float, str, str]]) -> None:
@@ -178,11 +178,11 @@ class SearchStore:
             "SELECT engine, tool, count(*), sum(hits = '[]'), sum(cost), min(created), max(created) FROM searches "
             "GROUP BY engine, tool ORDER BY engine, tool"
         )
-        return [StoreGroup(*row) for row in rows]
+        return [StoreGroup(*row) for row in self._checked(rows, (str, str, int, int, float, float, float))]
 
     def cost_of_runs(self) -> dict[str, float]:
         """Dollars of the searches that each run recorded."""
-        return dict(self.rows("SELECT run, sum(cost) FROM searches GROUP BY run"))
+        return dict(self._checked(self.rows("SELECT run, sum(cost) FROM searches GROUP BY run"), (str, float)))
 
     def size(self) -> int:
         """Bytes."""
@@ -260,8 +260,17 @@ class SearchStore:
     def _read(self, row: tuple) -> StoredSearch:
         search = search_of(row)
         if search is None:
-            raise UserError(f"{self.path} holds a row that this program did not write. Move the file away.")
+            raise self._strange()
         return search
+
+    def _checked(self, rows: list[tuple], kinds: tuple[type, ...]) -> list[tuple]:
+        """The rows. Raises UserError if one holds values of other kinds, as sums over a stranger's rows may."""
+        if not all(are_of(row, kinds) for row in rows):
+            raise self._strange()
+        return rows
+
+    def _strange(self) -> UserError:
+        return UserError(f"{self.path} holds a row that this program did not write. Move the file away.")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -295,10 +304,17 @@ def row_of(search: StoredSearch) -> tuple[object, ...]:
     )
 
 
+def are_of(row: tuple, kinds: tuple[type, ...]) -> bool:
+    """Whether a row's values are of these kinds, its numbers finite and not negative."""
+    return len(row) == len(kinds) and all(
+        isinstance(value, kind) and (kind not in (int, float) or 0 <= value < math.inf)
+        for value, kind in zip(row, kinds, strict=True)
+    )
+
+
 def search_of(row: tuple) -> StoredSearch | None:
     """A row as a search; None where its values are of other kinds than we write."""
-    kinds = (bytes, str, str, str, int, str, float, float, float, str)
-    if len(row) != len(kinds) or not all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True)):
+    if not are_of(row, (bytes, str, str, str, int, str, float, float, float, str)) or row[4] < 1:
         return None
     _, engine, tool, query, k, hits, cost, seconds, created, run = row
     try:

@@ -233,4 +233,5 @@ def _last_words(peer: Peer, take: Callable[[Any], None] | None = None) -> str:
         peer.connection.close()
     if message.name == _BYE:
         return ""
-    return f"process {peer.number}, which shares a rollout replica with this one, failed: {message.values[0]}"
+    why = message.values[0] if message.values else "it does not say why"
+    return f"process {peer.number}, which shares a rollout replica with this one, failed: {why}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import secrets
+import selectors
 import socket
 import struct
 import time
@@ -15,7 +16,9 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 
 _PATIENCE = 300.0  # seconds for all of a replica group to connect; they have met already, at the run's start
-_TRY = 10.0  # seconds for one address, or for a caller to say who it is
+_TRY = 10.0  # seconds for one address, or for a caller to say all of who it is
+_MOST_CALLERS = 64  # that have not said who they are; the oldest makes room
+_NOT_YET = -1
 _HELLO = struct.Struct("!32sI")  # the driver's word, the caller's number
 
 
@@ -36,7 +39,7 @@ def connect(processes: Processes, lost: Callable[[str], None]) -> GroupDriver | 
     if not processes.replicas.drives:
         addresses, port, word = processes.gather(None)[driver]
         return GroupWorker(_call(driver, addresses, port, word.encode(), processes.index), lost)
-    with socket.create_server(("", 0), backlog=len(workers)) as listening:
+    with socket.create_server(("", 0), backlog=128) as listening:
         word = secrets.token_hex(16)
         processes.gather([_own_addresses(), listening.getsockname()[1], word])
         return GroupDriver(_answer(listening, word.encode(), workers), lost)
@@ -59,38 +62,79 @@ def _call(driver: int, addresses: list[str], port: int, word: bytes, own: int) -
 
 
 def _answer(listening: socket.socket, word: bytes, workers: list[int]) -> list[Peer]:
+    """The workers' connections. Callers are served side by side: one that says nothing keeps no other waiting."""
     connections: dict[int, socket.socket] = {}
+    callers: dict[socket.socket, _Caller] = {}  # the oldest first
     until = time.monotonic() + _PATIENCE
-    while missing := [number for number in workers if number not in connections]:
-        listening.settimeout(max(0.1, until - time.monotonic()))
-        try:
-            connection, _ = listening.accept()
-        except TimeoutError:
-            raise UserError(
-                f"of the processes that share a rollout replica, {missing} did not call within {_PATIENCE:.0f} s"
-            ) from None
-        number = _caller(connection, word)
-        if number in missing:
-            connection.settimeout(None)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # calls are small, and waited for
-            connection.sendall(b"!")
-            connections[number] = connection
-        else:
-            connection.close()
+    listening.setblocking(False)
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+
+        def drop(connection: socket.socket) -> None:
+            del callers[connection]
+            selector.unregister(connection)
+
+        stack.callback(lambda: [connection.close() for connection in callers])
+        selector.register(listening, selectors.EVENT_READ)
+        while missing := [number for number in workers if number not in connections]:
+            now = time.monotonic()
+            if now >= until:
+                raise UserError(
+                    f"of the processes that share a rollout replica, {missing} did not call within {_PATIENCE:.0f} s"
+                )
+            late = [connection for connection, caller in callers.items() if caller.until <= now]
+            for connection in [*late, *list(callers)[: max(0, len(callers) - _MOST_CALLERS)]]:
+                if connection in callers:
+                    drop(connection)
+                    connection.close()
+            for key, _ in selector.select(min([until, *(caller.until for caller in callers.values())]) - now):
+                if key.fileobj is listening:
+                    with contextlib.suppress(OSError):  # it has left again
+                        connection, _ = listening.accept()
+                        connection.setblocking(False)
+                        callers[connection] = _Caller(time.monotonic() + _TRY)
+                        selector.register(connection, selectors.EVENT_READ)
+                    continue
+                connection = next(each for each in callers if each is key.fileobj)
+                number = callers[connection].listen(connection, word)
+                if number is _NOT_YET:
+                    continue
+                drop(connection)
+                if number not in missing or number in connections:
+                    connection.close()
+                    continue
+                connection.settimeout(None)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # calls are small, and waited for
+                connection.sendall(b"!")
+                connections[number] = connection
     return [Peer(number, connections[number]) for number in workers]
 
 
-def _caller(connection: socket.socket, word: bytes) -> int | None:
-    """The number of a process that knows the word."""
-    connection.settimeout(_TRY)
-    hello = b""
-    with contextlib.suppress(OSError):
-        while len(hello) < _HELLO.size and (more := connection.recv(_HELLO.size - len(hello))):
-            hello += more
-    if len(hello) < _HELLO.size:
-        return None
-    theirs, number = _HELLO.unpack(hello)
-    return number if hmac.compare_digest(theirs, word) else None
+class _Caller:
+    """What somebody who has called said so far.
+
+    Args:
+      until: when all of the hello must have come.
+    """
+
+    def __init__(self, until: float):
+        self.until = until
+        self._hello = b""
+
+    def listen(self, connection: socket.socket, word: bytes) -> int | None:
+        """The number of a process that knows the word; None for anybody else, `_NOT_YET` while it may be one."""
+        try:
+            more = connection.recv(_HELLO.size - len(self._hello))
+        except BlockingIOError:
+            return _NOT_YET
+        except OSError:
+            return None
+        self._hello += more
+        if not more:
+            return None
+        if len(self._hello) < _HELLO.size:
+            return _NOT_YET
+        theirs, number = _HELLO.unpack(self._hello)
+        return int(number) if hmac.compare_digest(theirs, word) else None
 
 
 def _own_addresses() -> list[str]:

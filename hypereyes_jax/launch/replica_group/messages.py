@@ -16,6 +16,7 @@ import ml_dtypes  # noqa: F401 - makes "bfloat16" a name that numpy knows
 import numpy as np
 
 _LENGTH = struct.Struct("!I")
+_MOST_HEAD = 1 << 26  # bytes
 _SMALL = 1 << 16  # bytes; below, one call of the system costs more than a copy
 
 
@@ -38,13 +39,19 @@ class Message(NamedTuple):
 
 
 def receive(connection: socket.socket) -> Message:
-    """Waits for the next message. Raises ConnectionError if the other side is gone."""
-    name, values, shapes = json.loads(_exactly(connection, *_LENGTH.unpack(_exactly(connection, _LENGTH.size))))
-    arrays = []
-    for dtype, shape in shapes:
-        array = np.empty(shape, dtype)
+    """Waits for the next message. Raises ConnectionError if the other side is gone, ValueError for what is none."""
+    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+    if length > _MOST_HEAD:
+        raise ValueError(f"it sends a head of {length:,} bytes, which no message has")
+    try:
+        name, values, shapes = json.loads(_exactly(connection, length))
+        if not isinstance(name, str) or not isinstance(values, list):
+            raise TypeError("it has no name or no values")
+        arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
+    except (TypeError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        raise ValueError(f"it sends what is no message: {error}") from error
+    for array in arrays:
         _fill(connection, array.reshape(-1).view(np.uint8).data)
-        arrays.append(array)
     return Message(name, values, arrays)
 
 

@@ -1,15 +1,19 @@
 """Every format is written by the tools that people write it with, and read row by row."""
 
 import gzip
+import io
 import json
 import pickle
 import sys
+import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from hypereyes_jax.data import open_examples, open_questions
@@ -249,6 +253,21 @@ def refused(path, why):
             opens(path)
 
 
+def zipped(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return buffer.getvalue()
+
+
+def tarred(name):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
 def test_what_is_no_data_or_broken_is_refused_by_what_it_is(tmp_path, red):
     path = tmp_path / "x.jsonl"
     for data, why in (
@@ -256,6 +275,23 @@ def test_what_is_no_data_or_broken_is_refused_by_what_it_is(tmp_path, red):
         (gzip.compress(b"{}", mtime=0), "compressed by gzip.*gunzip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
         (red, "is an image"),
+        (b"GIF89a\x01\0", "is an image"),
+        (b"\0\0\0\x18ftypmp42", "is a video"),
+        (pa.compress(b"{}" * 99, codec="zstd", asbytes=True), "compressed by zstd.*unzstd"),
+        (pa.compress(b"{}" * 99, codec="lz4", asbytes=True), "compressed by lz4.*unlz4"),
+        (zipped("rows.jsonl"), "is a zip archive. Unpack it"),
+        (zipped("[Content_Types].xml", "xl/workbook.xml"), "is an Excel workbook. Save its sheet as CSV"),
+        (zipped("archive/data.pkl"), "a file of PyTorch, which holds a pickle"),
+        (tarred("rows.jsonl"), "is a tar archive. Unpack it"),
+        (b"SQLite format 3\0", "a database of SQLite"),
+        (b"%PDF-1.7\n", "is a PDF"),
+        (b"\n<!DOCTYPE html><title>Sign in</title>", "is a page of HTML or XML"),
+        (safetensors.numpy.save({"a": np.zeros(3)}), "is a safetensors file"),
+        ('{"question": "où?"}'.encode("utf-16"), "text in UTF-16 or UTF-32. Convert it: iconv"),
+        ('{"question": "où?"}'.encode("utf-16-be"), "text in UTF-16 or UTF-32. Convert it: iconv"),
+        (b"questions: none\n- one\n", "x.jsonl is no data that is read here: it begins with 'questions: none'"),
+        (b'{\n  "data": [\n    {"question": "a"}\n  ]\n}', r"one JSON object .* jq -c '\.data\[\]' FILE"),
+        (b'{\n  "a": 1\n}\n{\n  "a": 2\n}\n', r"JSON objects that are spread over several lines.* jq -c '\.' FILE"),
         (b"\xe9", "is not a text file in UTF-8"),
         (b'[{"question": "a", "answer": "b"}', "cut short: its JSON array does not end"),
         (b'[{"question": "a", "answer": "b"}] {}', "something follows its JSON array"),

@@ -113,7 +113,18 @@ def test_a_store_whose_schema_is_not_exactly_ours_is_refused(tmp_path, sql):
 
 @pytest.mark.parametrize(
     "change",
-    ["hits = 7", "hits = '{}'", "hits = '[[1]]'", "hits = '[[['", "query = x'00'", "k = 'three'", "cost = 'much'"],
+    [
+        *("hits = 7", "hits = '{}'", "hits = '[[1]]'", "hits = '[[['", "query = x'00'", "k = 'three'", "cost = 'much'"),
+        *(
+            "k = -3",
+            "cost = 9e999",
+            "cost = -1.0",
+            "created = x'00'",
+            "seconds = -9e999",
+            "run = x'ff'",
+            "engine = x'00'",
+        ),
+    ],
 )
 def test_rows_of_other_kinds_are_refused_by_name(tmp_path, change):
     path = made(tmp_path / "theirs.sqlite")
@@ -127,6 +138,31 @@ def test_rows_of_other_kinds_are_refused_by_name(tmp_path, change):
     with pytest.raises(UserError, match="theirs"):
         store.get(search("Oslo").key)
     store.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *(
+            f"UPDATE searches SET {change}"
+            for change in ("cost = 9e999", "cost = -1", "created = x'00'", "engine = x'00'")
+        ),
+        *(
+            f"UPDATE searches SET {change}"
+            for change in ("run = x'ff'", "tool = x'00'", "engine = CAST(x'ff' AS TEXT)")
+        ),
+        "INSERT INTO runs VALUES ('r', 9e999, 'record', '{}')",
+        "INSERT INTO runs VALUES ('r', 1.0, x'00', '{}')",
+    ],
+)
+def test_sums_over_rows_of_other_kinds_are_refused_by_name(tmp_path, sql):
+    path = made(tmp_path / "theirs.sqlite")
+    connection = sqlite3.connect(path)
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+    with pytest.raises(UserError, match="theirs"):
+        inspect_store(path)
 
 
 def test_a_strangers_row_under_a_false_key_answers_no_other_search(tmp_path):

@@ -1,6 +1,7 @@
 """Replicas over several processes: sampled tokens are those of one process, and nobody is left waiting."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from PIL import Image
 
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.replica_group import connect
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 from hypereyes_jax.launch.replica_group.messages import Message, receive
@@ -231,6 +233,88 @@ def test_a_caller_that_does_not_know_the_word_is_sent_away():
     assert (peer.number, found[0].number) == (0, 5)
     for each in (peer, *found):
         each.connection.close()
+
+
+def test_callers_that_say_nothing_or_little_keep_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(connect, "_MOST_CALLERS", 8)
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, contextlib.ExitStack() as stack:
+        port = listening.getsockname()[1]
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(30)]
+        silent[-1].sendall(b"w")  # the first letter of the word, and no more
+        found = []
+        answering = threading.Thread(target=lambda: found.extend(connect._answer(listening, b"w" * 32, [5, 6])))
+        answering.start()
+        peers = [connect._call(0, ["127.0.0.1"], port, b"w" * 32, number) for number in (6, 5)]
+        answering.join()
+        assert [peer.number for peer in found] == [5, 6]
+        assert all(each.recv(1) == b"" for each in silent)  # sent away, the last of them at the end
+        for each in (*peers, *found):
+            each.connection.close()
+
+
+def test_a_hello_that_drips_is_given_so_long_as_a_whole(monkeypatch):
+    monkeypatch.setattr(connect, "_TRY", 0.5)
+    monkeypatch.setattr(connect, "_PATIENCE", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        told = []
+
+        def answer():
+            with pytest.raises(UserError, match=r"\[5\] did not call within 3 s"):
+                connect._answer(listening, b"w" * 32, [5])
+            told.append(True)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with socket.create_connection(("127.0.0.1", listening.getsockname()[1]), timeout=60) as slow:
+            slow.settimeout(0.2)
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 36:  # 7 s by itself
+                    slow.sendall(b"w")
+                    sent += 1
+                    with contextlib.suppress(TimeoutError):
+                        if slow.recv(1) == b"":
+                            break
+        answering.join()
+        assert told == [True]
+        assert sent < 30
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff\xff\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x01{",
+        b"\0\0\0\x01" + b"3",
+        b"\0\0\0\x09" + b'["a",[],3]'[:9],
+        *(
+            len(head).to_bytes(4, "big") + head
+            for head in (
+                b'["a", [], 3]',
+                b'["a", 3, []]',
+                b"[3, [], []]",
+                b'["a", [], [["nope", [1]]]]',
+                b'["a", [], [["int32", [-1]]]]',
+                b'["a", [], [["int32", "x"]]]',
+                b'["a", [], [["int32", [4611686018427387904, 4]]]]',
+                b'["a", [], [["int64", [1152921504606846]]]]',
+                b"[" * 100_000,
+                b'["failed", [], []]',
+            )
+        ),
+    ],
+)
+def test_what_is_no_message_ends_with_a_message(frame):
+    told, heard = [], threading.Event()
+    ours, theirs = socket.socketpair()
+    end = GroupDriver([Peer(7, ours)], lambda why: (told.append(why), heard.set()))
+    theirs.sendall(frame)
+    theirs.shutdown(socket.SHUT_WR)
+    assert heard.wait(timeout=60)
+    assert "process 7" in told[0]
+    end.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(
