@@ -1,8 +1,11 @@
-"""What Orbax and asyncio log of a write that failed in the background, which is raised to who waits for it anyway."""
+"""What Orbax, asyncio and TensorStore tell of a write that failed in the background, and that is raised anyway."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import sys
+from collections.abc import Callable
 
 # Files of Orbax that log an error with its traceback and then raise it to who waits.
 _RAISING = ("async_checkpointer.py", "future.py", "checkpoint_manager.py")
@@ -14,6 +17,23 @@ def print_once() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(each, _Repeated) for each in logger.filters):
             logger.addFilter(_Repeated())
+    if not isinstance(sys.unraisablehook, _WithoutLateReports):
+        sys.unraisablehook = _WithoutLateReports(sys.unraisablehook)
+
+
+class _WithoutLateReports:
+    """A hook for all but what TensorStore's threads print by themselves: after the first write of many has failed,
+    Orbax closes the event loop that the others report to."""
+
+    def __init__(self, hook: Callable[[sys.UnraisableHookArgs], object]):
+        self._hook = hook
+
+    def __call__(self, unraisable: sys.UnraisableHookArgs) -> None:
+        error, trace = unraisable.exc_value, unraisable.exc_traceback
+        # Nothing of Python made the call, or the trace would begin there.
+        reported = trace is not None and trace.tb_frame.f_code.co_name == "call_soon_threadsafe"
+        if not (reported and isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._hook(unraisable)
 
 
 class _Repeated(logging.Filter):
@@ -22,6 +42,12 @@ class _Repeated(logging.Filter):
         if error is None:
             return True
         if record.name == "absl":
+            if _is_of_the_disk(error):
+                record.exc_info = None  # its message says so in a line
             return record.filename not in _RAISING
         # One write of many that failed together; asyncio tells each that nobody waited for by itself.
-        return not (isinstance(error, ValueError) and "Error writing" in str(error))
+        return not (_is_of_the_disk(error) or (isinstance(error, ValueError) and "Error writing" in str(error)))
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE)

@@ -1,4 +1,11 @@
+import asyncio
+import functools
+import json
 import logging
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +20,8 @@ from hypereyes_jax.learner.background_errors import print_once
         ("absl", "orbax/metadata/checkpoint.py", ValueError("not raised to anybody"), True),
         ("absl", "orbax/async_checkpointer.py", None, True),
         ("asyncio", "asyncio/base_events.py", ValueError("OUT_OF_RANGE: Error writing 'key/0'"), False),
+        ("asyncio", "asyncio/base_events.py", OSError(28, "No space left on device"), False),
+        ("asyncio", "asyncio/base_events.py", OSError(111, "Connection refused"), True),
         ("asyncio", "asyncio/base_events.py", ValueError("of a task of ours"), True),
         ("asyncio", "asyncio/base_events.py", RuntimeError("Error writing"), True),
     ],
@@ -25,3 +34,69 @@ def test_only_errors_that_are_raised_elsewhere_are_not_logged(logger, file, erro
     )
     assert bool(logging.getLogger(logger).filter(record)) is logged
     assert len(logging.getLogger(logger).filters) == len(set(logging.getLogger(logger).filters))
+
+
+def unraisable(call):
+    """What `sys.unraisablehook` is given of a call that C code makes and that fails."""
+    try:
+        call()
+    except Exception as error:
+        trace = error.__traceback__.tb_next  # the call itself is C's
+        return SimpleNamespace(exc_type=type(error), exc_value=error, exc_traceback=trace, err_msg=None, object=None)
+    raise AssertionError("it does not fail")
+
+
+def test_a_write_that_reports_to_a_closed_loop_says_nothing_and_all_else_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    print_once()
+    print_once()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    sys.unraisablehook(unraisable(functools.partial(loop.call_soon_threadsafe, print)))
+    assert told == []
+    nested = unraisable(lambda: loop.call_soon_threadsafe(print))  # code of ours calls it
+    other = unraisable(functools.partial(json.loads, "{"))
+    for each in (nested, other):
+        sys.unraisablehook(each)
+    assert told == [nested, other]
+
+
+SAVE_ON_A_FULL_DISK = """
+import sys
+import numpy as np
+from hypereyes_jax.errors import UserError
+from pathlib import Path
+from hypereyes_jax.learner.checkpoint import Checkpoints
+from hypereyes_jax.learner.state import TrainState
+
+random = np.random.default_rng(0)
+weights = {f"w{number}": random.normal(size=(64, 64)).astype(np.float32) for number in range(200)}
+state = TrainState(np.int32(1), weights, {}, weights, np.zeros(2, np.uint32))
+for attempt in range(3):
+    try:
+        with Checkpoints(Path(sys.argv[1]) / str(attempt)) as checkpoints:
+            checkpoints.save(state, {})
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_checkpoint_on_a_full_disk_is_one_sentence_and_no_traceback(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this process may not mount a small disk")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", SAVE_ON_A_FULL_DISK, tmp_path],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+    finally:
+        subprocess.run(["umount", tmp_path], check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("the disk is full. Free some space") == 3

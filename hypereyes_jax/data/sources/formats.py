@@ -82,7 +82,7 @@ def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
 
 
 def of_one_kind(files: list[Any], name: Callable[[Any], str]) -> list[Any]:
-    """Of files of several formats those of the first in `DATA_SUFFIXES`."""
+    """The files of the format that comes first in `DATA_SUFFIXES`, of files of several."""
     for suffix in DATA_SUFFIXES:
         of_kind = [file for file in files if name(file).lower().endswith(suffix)]
         if of_kind:

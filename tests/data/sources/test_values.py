@@ -88,7 +88,7 @@ def test_a_number_that_is_none_is_null_in_meta_and_can_be_written_again(tmp_path
     write_questions(tmp_path / "again.jsonl", [question])
     json.loads((tmp_path / "again.jsonl").read_text(), parse_constant=pytest.fail)
     foreign = tmp_path / "f.jsonl"
-    foreign.write_text(f'{{"question": "?", "answer": "x", "extra": [1, NaN], "info": {{"s": 1e999}}}}\n')
+    foreign.write_text('{"question": "?", "answer": "x", "extra": [1, NaN], "info": {"s": 1e999}}\n')
     assert open_questions(foreign)[0].meta == {"extra": [1, None], "info": {"s": None}}
 
 
