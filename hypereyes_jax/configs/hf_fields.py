@@ -21,11 +21,14 @@ _INERT = frozenset(
     "finetuning_task id2label keys_to_ignore_at_inference label2id max_window_layers model_type output_attentions "
     "output_hidden_states output_router_logits problem_type return_dict task_specific_params tf_legacy_loss "
     "tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache use_return_dict "
-    # defaults of generation that transformers 4 kept in a model's config
+    "gradient_checkpointing ignore_index model_max_length num_labels processor_class "
+    # what generation takes: transformers 4 kept it in a model's config
     "bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
-    "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length min_length "
-    "no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix remove_invalid_values "
-    "repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p".split()
+    "epsilon_cutoff eta_cutoff exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id "
+    "generation_config guidance_scale length_penalty max_length max_new_tokens max_time min_length min_new_tokens "
+    "min_p no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores penalty_alpha prefix "
+    "remove_invalid_values renormalize_logits repetition_penalty return_dict_in_generate stop_strings suppress_tokens "
+    "temperature top_k top_p typical_p".split()
 )
 _INERT_PREFIXES = ("unsloth_",)  # a tool's own marks
 
@@ -35,6 +38,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "cross_attention_hidden_size": (None,),
     "is_decoder": (False, None),
     "is_encoder_decoder": (False, None),
+    "mlp_bias": (False, None),
+    "pretraining_tp": (1, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
     "tie_encoder_decoder": (False, None),
@@ -98,7 +103,7 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
         raise ValueError(f"tie_word_embeddings={tie!r} is not a valid bool")
     whole: Fields = {name: _token_id("", name, left.pop(name)) for name in IMAGE_IDS if name in left}
     for name in IMAGE_IDS:
-        if name in text_raw and (value := text_raw.pop(name)) != whole.get(name):
+        if (value := text_raw.pop(name, None)) is not None and value != whole.get(name):
             raise ValueError(f"text_config.{name}={value!r} contradicts {name}={whole.get(name)!r}")
     for name in GENERATION_IDS:
         values = [
@@ -112,7 +117,7 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
     text["tie_word_embeddings"] = tie
     for name, value in repeated.items():
         computed = text_raw[name] if name in text_raw else text.get(name)
-        if name not in _INERT and value != computed:
+        if name not in _INERT and value is not None and value != computed:
             raise ValueError(f"{name}={value!r} contradicts text_config, where it is {computed!r}")
         del left[name]
     _refuse_unknown("", left)
@@ -158,7 +163,7 @@ def _section(raw: Fields, name: str) -> Fields:
 def _refuse_unknown(section: str, left: Mapping[str, Any]) -> None:
     unknown = []
     for name, value in left.items():
-        if name in _INERT or name.startswith(_INERT_PREFIXES):
+        if name in _INERT or name.startswith(_INERT_PREFIXES) or value is None:  # null asks for nothing
             continue
         where = f"{section}.{name}" if section else name
         if name in _NEUTRAL:
@@ -261,9 +266,10 @@ def _indexes(section: str, name: str, value: Any, high: int) -> tuple[int, ...]:
 def _text(raw: Fields, moe: bool) -> Fields:
     section = "text_config"
     theta, mrope = _rope(section, raw)
-    _expect(section, raw, "hidden_act", "silu")
+    _expect(section, raw, "hidden_act", "silu", "swish")
     _expect(section, raw, "attention_bias", False, None)
-    _expect(section, raw, "attention_dropout", 0.0)
+    _expect(section, raw, "attention_dropout", 0.0, None)
+    _expect(section, raw, "partial_rotary_factor", 1.0, None)
     _expect(section, raw, "use_sliding_window", False, None)
     raw.pop("sliding_window", None)  # the size of a window that is not used
     _expect(section, raw, "decoder_sparse_step", 1)
@@ -303,6 +309,7 @@ def _text(raw: Fields, moe: bool) -> Fields:
 def _rope(section: str, raw: Fields) -> tuple[float, tuple[int, ...]]:
     """(theta, section of M-RoPE) of all the places that may give them."""
     places = {name: _nullable_section(section, raw, name) for name in ("rope_scaling", "rope_parameters")}
+    _refuse_unread(section, raw, places)
     theta = _agree(section, "rope_theta", [part.pop("rope_theta", None) for part in (raw, *places.values())])
     mrope = _agree(section, "mrope_section", [part.pop("mrope_section", None) for part in places.values()])
     for name, rope in places.items():
@@ -316,6 +323,20 @@ def _rope(section: str, raw: Fields) -> tuple[float, tuple[int, ...]]:
     if len(parts) != 3:
         raise ValueError(f"{section} mrope_section={list(parts)} does not have three parts")
     return 500_000.0 if theta is None else _positive(section, "rope_theta", theta), parts
+
+
+def _refuse_unread(section: str, raw: Fields, places: Mapping[str, Fields]) -> None:
+    """Raises ValueError for a field that stands only where transformers does not look: beside a `rope_scaling` that
+    holds anything it does not read `rope_parameters`, and takes its own default."""
+    if not places["rope_scaling"]:
+        return
+    for name in ("rope_theta", "mrope_section"):
+        value = places["rope_parameters"].get(name)
+        if value is not None and places["rope_scaling"].get(name) is None and raw.get(name) is None:
+            raise ValueError(
+                f"{section}.rope_parameters gives {name}={value!r}, which is not read beside {section}.rope_scaling, "
+                "where it is not"
+            )
 
 
 def _nullable_section(section: str, raw: Fields, name: str) -> Fields:
@@ -332,8 +353,9 @@ def _vision(raw: Fields) -> Fields:
     rope = _nullable_section(section, raw, "rope_parameters")
     theta = _positive(f"{section}.rope_parameters", "rope_theta", rope.pop("rope_theta", 10_000.0))
     _expect(f"{section}.rope_parameters", rope, "rope_type", "axial")
+    raw.pop("tie_word_embeddings", None)  # a tower has none
     _refuse_unknown(f"{section}.rope_parameters", rope)
-    _expect(section, raw, "hidden_act", "gelu_pytorch_tanh")
+    _expect(section, raw, "hidden_act", "gelu_pytorch_tanh", "gelu_new")
     for ours, theirs in (("num_heads", "num_attention_heads"), ("depth", "num_hidden_layers")):
         if (value := raw.pop(theirs, None)) is not None:
             raw[ours] = _agree(section, ours, [raw.get(ours), value])

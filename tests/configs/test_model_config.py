@@ -126,7 +126,10 @@ def test_what_it_cannot_honour_is_refused_by_name(raw, message):
         changed("", quantization_config={"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}),
         changed("text_config", num_hidden_layers=36.0),
         changed("text_config", sliding_window=4096, use_sliding_window=False, max_window_layers=36),
-        changed("text_config", attention_bias=None),
+        changed("text_config", attention_bias=None, image_token_id=None, partial_rotary_factor=1.0, hidden_act="swish"),
+        changed("", a_field_of_tomorrow=None, hidden_size=None, rope_scaling=None, max_new_tokens=5, min_p=0.1),
+        changed("", num_labels=2, processor_class="Qwen3VLProcessor", gradient_checkpointing=True, pretraining_tp=1),
+        changed("vision_config", tie_word_embeddings=True, hidden_act="gelu_new", a_field_of_tomorrow=None),
         changed("", rms_norm_eps=1e-6, num_key_value_heads=8, initializer_range=0.02, head_dim=128),
     ],
 )
@@ -146,6 +149,22 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
         (changed("text_config", layer_types=["full_attention"] * 35), "layer_types"),
         (changed("text_config", layer_types=["sliding_attention"] * 36), "layer_types"),
         (changed("text_config", rope_scaling={"rope_theta": 1e4}), "contradictory values of rope_theta"),
+        (
+            changed("text_config", rope_theta=None, rope_parameters={"rope_theta": 5e6}),
+            "rope_theta=5000000.0, which is not",
+        ),
+        (
+            changed(
+                "text_config",
+                rope_scaling={"rope_type": "default"},
+                rope_parameters={"rope_type": "default", "mrope_section": [24, 20, 20]},
+            ),
+            r"mrope_section=\[24, 20, 20\], which is not read beside text_config.rope_scaling",
+        ),
+        (changed("text_config", partial_rotary_factor=0.5), "partial_rotary_factor=0.5"),
+        (changed("", compression_config={"a": 1}), "compression_config"),
+        (changed("text_config", pretraining_tp=2), "pretraining_tp=2"),
+        (changed("text_config", attention_dropout=0.1), "attention_dropout=0.1"),
         (changed("", image_token_id=-1), "image_token_id=-1 is not in 0"),
         (changed("", image_token_id=None), "image_token_id=None is not a valid number"),
         (changed("", video_token_id=float("nan")), "video_token_id=nan is not finite"),
@@ -176,6 +195,26 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
 def test_numbers_and_claims_that_cannot_be_are_refused_by_name(raw, message):
     with pytest.raises(ValueError, match=message):
         Qwen3VLConfig.from_hf(raw)
+
+
+@pytest.mark.parametrize("fields", [{}, {"rope_theta": 7.0}, {"rope_scaling": None}, {"rope_parameters": None}])
+def test_theta_is_the_one_that_transformers_reads(fields):
+    """Of each config that is read; others are refused."""
+    from transformers import AutoConfig
+
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]}
+    for scaling in (rope, rope | {"rope_theta": 7.0}):
+        for parameters in (rope, rope | {"rope_theta": 7.0}, {}):
+            text = HUB["text_config"] | {"rope_scaling": scaling, "rope_parameters": parameters} | fields
+            if "rope_theta" not in fields:
+                del text["rope_theta"]
+            raw = HUB | {"text_config": text}
+            try:
+                ours = Qwen3VLConfig.from_hf(copy.deepcopy(raw)).text.rope_theta
+            except ValueError:
+                continue
+            theirs = AutoConfig.for_model(**copy.deepcopy({k: v for k, v in raw.items() if k != "architectures"}))
+            assert ours == theirs.text_config.rope_parameters["rope_theta"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])

@@ -307,7 +307,7 @@ def row_of(search: StoredSearch) -> tuple[object, ...]:
 def are_of(row: tuple, kinds: tuple[type, ...]) -> bool:
     """Whether a row's values are of these kinds, its numbers finite and not negative."""
     return len(row) == len(kinds) and all(
-        isinstance(value, kind) and (kind not in (int, float) or 0 <= value < math.inf)
+        isinstance(value, kind) and (not isinstance(value, int | float) or 0 <= value < math.inf)
         for value, kind in zip(row, kinds, strict=True)
     )
 

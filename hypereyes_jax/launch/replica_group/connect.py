@@ -73,7 +73,11 @@ def _answer(listening: socket.socket, word: bytes, workers: list[int]) -> list[P
             del callers[connection]
             selector.unregister(connection)
 
-        stack.callback(lambda: [connection.close() for connection in callers])
+        @stack.callback
+        def send_away() -> None:
+            for connection in callers:
+                connection.close()
+
         selector.register(listening, selectors.EVENT_READ)
         while missing := [number for number in workers if number not in connections]:
             now = time.monotonic()
