@@ -8,6 +8,7 @@ from typing import Literal
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 
 KVKind = Literal["float32", "bfloat16", "int8"]
+WeightsKind = Literal["given", "int8"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EngineConfig:
     slots: int = 32
     context: int = 1024  # tokens a slot holds, visual tokens counted one by one
     kv: KVKind = "float32"  # how keys and values are kept
+    weights: WeightsKind = "given"  # how the decoder's linear maps are kept
     max_steps: int = 16  # tokens a decode call samples in each row, at most
     decode_rows: tuple[int, ...] = ()  # rows of a decode call; () = a quarter of the slots, and all
     extend_rows: tuple[int, ...] = (1, 4)  # rows of an extend call

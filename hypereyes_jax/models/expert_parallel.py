@@ -12,13 +12,14 @@ from typing import Any
 import jax
 
 from hypereyes_jax.models.partition import EXPERT, ambient, axis_size, dividing, local
+from hypereyes_jax.models.quantized import QuantizedWeight
 
 Experts = Callable[..., jax.Array]
 
 
 def sharded_experts(
     run: Experts,
-    w: Mapping[str, jax.Array],
+    w: Mapping[str, jax.Array | QuantizedWeight],
     adapter: Mapping[str, Any],
     x_BTD: jax.Array,
     gate_BTK: jax.Array,
@@ -29,7 +30,7 @@ def sharded_experts(
     No token is dropped: a device computes what its experts were chosen for, be it more than its share.
 
     Args:
-      w: expert_gate_up [E, D, 2, F] and expert_down [E, F, D].
+      w: expert_gate_up [E, D, 2, F] and expert_down [E, F, D], either of them in int8 or not.
       adapter: {"a": [E, in, rank], "b": [E, rank, out]} of those that have one.
     """
     parts, mesh = axis_size(*EXPERT), ambient()
@@ -38,7 +39,10 @@ def sharded_experts(
     tokens = (*dividing(x_BTD.shape[:2], ("batch", "length")), None) if on_mesh else (None, None, None)
     # the mesh axes that tokens are cut by, and experts or their matmuls too
     cut = [axis for axis, by in zip((owners, "tensor"), tokens, strict=False) if by is not None]
-    axes_w = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
+    axes_w: dict[str, Any] = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
+    for name, axes in axes_w.items():
+        if isinstance(w[name], QuantizedWeight):  # no scale belongs to one input
+            axes_w[name] = QuantizedWeight(axes, (axes[0], None, *axes[2:]))
     axes_adapter = {
         "expert_gate_up": {"a": ("expert", None, None), "b": ("expert", None, None, "mlp")},
         "expert_down": {"a": ("expert", "mlp", None), "b": ("expert", None, None)},

@@ -11,9 +11,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.rollout import WeightsKind
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.partition import RULES, ShardingError, spec
-from hypereyes_jax.models.qwen3_vl.weights import Weight, map_weights, weights
+from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.qwen3_vl.weights import Weight, is_kept_in_int8, map_weights, weights
 
 
 def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
@@ -90,6 +92,22 @@ def param_shardings(config: Qwen3VLConfig, mesh: Mesh, rules: Mapping[str, tuple
     """A NamedSharding for each parameter, shaped like the parameter tree."""
     check(config, mesh, rules)
     return map_weights(lambda path, weight: NamedSharding(mesh, spec(path, weight.axes, mesh, rules)), weights(config))
+
+
+def sampler_shardings(config: Qwen3VLConfig, mesh: Mesh, kind: WeightsKind) -> dict[str, Any]:
+    """`param_shardings` of weights as a rollout engine keeps them: a scale lies where its output does."""
+    if kind == "given":
+        return param_shardings(config, mesh)
+    check(config, mesh)
+
+    def place(path: str, weight: Weight) -> Any:
+        whole = NamedSharding(mesh, spec(path, weight.axes, mesh))
+        if not is_kept_in_int8(path, weight):
+            return whole
+        axes = (*weight.axes[: weight.lead], None, *weight.axes[weight.lead + 1 :])
+        return QuantizedWeight(whole, NamedSharding(mesh, spec(path, axes, mesh)))
+
+    return map_weights(place, weights(config))
 
 
 def lora_shardings(config: Qwen3VLConfig, lora: Lora, mesh: Mesh) -> Lora:

@@ -255,12 +255,12 @@ def _engine_plan(
         except ValueError as error:
             raise UserError(f"no rollout engine of these sizes on mesh {mesh.name}: {error}") from error
     else:
-        replica = replica_config(mesh, recipe, model, room * GIB)
+        replica = replica_config(mesh, recipe, model, room * GIB, sizes.engine().weights)
     if replica is None:
         return EnginePlan(0, 0, 0, train.context, (), 0.0, 0.0, [], 0.0, 1, fits=False)
     replicas = mesh.size // replica.size
     grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
-    weights = replica_weight_bytes(recipe, model, grid) / GIB
+    weights = replica_weight_bytes(recipe, model, grid, sizes.engine().weights) / GIB
     # Slots of a device: those that its part of the replica's rows take, with its own KV heads.
     parts = replica.expert
     slot = slot_bytes(sizes.engine().kv, model, train.context) / replica.tensor / GIB

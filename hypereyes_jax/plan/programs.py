@@ -16,13 +16,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
-from hypereyes_jax.configs.rollout import EngineConfig, KVKind
+from hypereyes_jax.configs.rollout import EngineConfig, KVKind, WeightsKind
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
-from hypereyes_jax.models.sharding import lora_shardings, param_shardings
+from hypereyes_jax.models.qwen3_vl.weights import in_int8
+from hypereyes_jax.models.sharding import lora_shardings, param_shardings, sampler_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
@@ -138,7 +139,9 @@ class EngineProgram(NamedTuple):
     trace: Callable[[], Any]
 
 
-def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room: float) -> MeshConfig | None:
+def replica_config(
+    mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room: float, kind: WeightsKind = "given"
+) -> MeshConfig | None:
     """The devices that share one copy of the sampler's weights: the smallest power of two that leaves room for slots.
 
     KV heads are cut first (each device keeps whole heads), experts beyond that.
@@ -149,7 +152,7 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
     Returns None if not even all the mesh's devices hold the weights.
     """
     text = model.text
-    size = weight_bytes(recipe, model)
+    size = weight_bytes(recipe, model, kind)
     count = math.gcd(mesh.size // mesh.hosts, text.num_key_value_heads)
     while size / count > 0.6 * room:
         count *= 2
@@ -161,16 +164,24 @@ def replica_config(mesh: MeshConfig, recipe: Recipe, model: Qwen3VLConfig, room:
     return mesh.sampler_replica(count // tensor, tensor)
 
 
-def replica_weight_bytes(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> float:
+def sampler_params(recipe: Recipe, model: Qwen3VLConfig, kind: WeightsKind) -> Any:
+    """The sampler's copy of the weights, as shapes: in the precision that training computes in, or in int8."""
+
+    def make() -> Any:
+        params = init_params(jax.random.key(0), model, recipe.learner.compute_dtype)
+        return in_int8(params, model) if kind == "int8" else params
+
+    return jax.eval_shape(make)
+
+
+def replica_weight_bytes(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, kind: WeightsKind) -> float:
     """A device's share of the sampler's copy: what no axis cuts is whole on each."""
-    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
-    return _bytes(params, param_shardings(model, mesh))
+    return _bytes(sampler_params(recipe, model, kind), sampler_shardings(model, mesh, kind))
 
 
-def weight_bytes(recipe: Recipe, model: Qwen3VLConfig) -> int:
-    """Bytes of the sampler's copy of the weights, in the precision that training computes in."""
-    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, recipe.learner.compute_dtype))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+def weight_bytes(recipe: Recipe, model: Qwen3VLConfig, kind: WeightsKind) -> int:
+    """Bytes of the sampler's copy of the weights."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sampler_params(recipe, model, kind)))
 
 
 def slot_bytes(kind: KVKind, model: Qwen3VLConfig, length: int) -> int:
@@ -198,7 +209,7 @@ def engine_programs(
     slots, length = settings.slots, settings.context
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
-    params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, dtype))
+    given = sampler_params(recipe, model, "given")
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def put(tree: Any, where: Any) -> Any:
@@ -207,11 +218,11 @@ def engine_programs(
     def host(*sizes: int, dtype: Any = np.int32) -> Any:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=everywhere)
 
-    params = put(params, param_shardings(model, mesh))
+    params = put(sampler_params(recipe, model, settings.weights), sampler_shardings(model, mesh, settings.weights))
     lora = None
     if recipe.lora is not None:
         rules = LoraConfig((LoraRule("layers/.*", recipe.lora.rank, recipe.lora.alpha),))
-        lora = jax.eval_shape(lambda key: init_lora(key, params, model, rules), jax.random.key(0))
+        lora = jax.eval_shape(lambda key: init_lora(key, given, model, rules), jax.random.key(0))
         lora = put(lora, lora_shardings(model, lora, mesh))
     if kernels.slots == "in_place":  # as `rollout.Device` keeps them
         params = _layer_by_layer(params, mesh)

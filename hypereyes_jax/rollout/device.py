@@ -21,6 +21,7 @@ from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.models.partition import cutting, spec
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.models.qwen3_vl.text import unstacked
+from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.slot_layout import SlotLayout
@@ -214,11 +215,17 @@ class Device:
         self.pool = jax.jit(images, out_shardings=NamedSharding(self.mesh, PartitionSpec()))()
 
     def _placed(self, params: Any) -> Any:
-        """The weights as the programs take them: layer by layer where layers are unrolled on an accelerator."""
-        if self.kernels.slots != "in_place":
+        """The weights as the programs take them: in int8 if asked, and layer by layer where they are unrolled."""
+        apart = self.kernels.slots == "in_place"
+        if self.settings.weights == "given" and not apart:
             return params
+
+        def place(params: Any) -> Any:
+            params = in_int8(params, self.config) if self.settings.weights == "int8" else params
+            return unstacked(params) if apart else params
+
         with self._on_mesh():
-            return jax.jit(unstacked)(params)
+            return jax.jit(place)(params)
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

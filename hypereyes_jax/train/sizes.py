@@ -66,6 +66,10 @@ class TrainingSizes:
     """How rollouts keep keys and values: in the precision that the learner computes in, or as int8 with a scale for
     each vector, which takes about half of bfloat16's memory. The gap that int8 makes between sampler and learner is
     part of the metric `sampler_gap`, and `learner.tis_cap` bounds what it weighs."""
+    sampler_weights: Literal["compute", "int8"] = "compute"
+    """How rollout engines keep the decoder's linear maps: in the precision that the learner computes in, or as int8
+    with a scale for each output, which halves what is read of bfloat16 for a token. Its gap, too, is part of
+    `sampler_gap`."""
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept, counted from the newest."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -75,6 +79,7 @@ class TrainingSizes:
             slots=self.slots,
             context=self.context,
             kv=self._kept_as(),
+            weights="int8" if self.sampler_weights == "int8" else "given",
             extend_rows=self.extend_rows,
             view_lengths=tuple(length for length in self.view_lengths if length < self.context),
             min_pixels=self.min_pixels,

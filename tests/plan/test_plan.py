@@ -27,7 +27,7 @@ from hypereyes_jax.plan.plan import _largest, _refusal, plan
 from hypereyes_jax.plan.programs import replica_config, weight_bytes
 from hypereyes_jax.plan.report import EnginePlan, Plan, TrainPlan, render
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import PlanConfig
+from hypereyes_jax.plan.settings import PlanConfig, planned_model
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
@@ -169,6 +169,17 @@ def test_what_is_given_as_for_training_is_planned(compiler):
     assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
 
 
+def test_a_sampler_with_weights_in_int8_holds_a_byte_a_weight_of_its_layers(compiler):
+    given, small = (planned(*words).engine for words in ((), ("--sizes.sampler-weights", "int8")))
+    text = planned_model("base").text
+    heads = (2 * text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim * text.hidden_size
+    linear = text.num_hidden_layers * (heads + 3 * text.hidden_size * text.intermediate_size)
+    outputs = text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim  # q, k, v
+    outputs += 2 * text.hidden_size + 2 * text.intermediate_size  # o and down; gate and up
+    saved = 3 * linear - 4 * text.num_hidden_layers * outputs
+    assert (given.weights_gib - small.weights_gib) * GIB == pytest.approx(saved)
+
+
 @pytest.mark.parametrize("program", ["training", "teacher's", "extend"])
 def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
     found = planned("--teacher", "base")
@@ -305,7 +316,7 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypat
 
 def test_a_sampler_takes_the_fewest_devices_that_leave_room_for_slots():
     recipe, model = RECIPES["hypereyes_30b_rl"], PRESETS["30b-a3b"]
-    size = weight_bytes(recipe, model)
+    size = weight_bytes(recipe, model, "given")
     assert size == pytest.approx(62e9, rel=0.02)  # 31 billion weights of 2 bytes
     roomy = replica_config(MESHES["v6e_64"], recipe, model, room=size)
     assert (roomy.tensor, roomy.expert, roomy.topology) == (4, 1, "v6e:2x2")  # a KV head a device

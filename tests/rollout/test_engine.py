@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.models.quantized import QuantizedWeight
 from hypereyes_jax.models.qwen3_vl import forward, init_params
+from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing import ContextChunk, pack_inputs
 from hypereyes_jax.rollout import DecodeRequest, Engine
 from hypereyes_jax.rollout.kv import bytes_per_token
@@ -181,6 +183,36 @@ def test_smaller_caches_keep_log_probs_within_a_bound(config, make_engine, kind,
     np.testing.assert_array_equal(rows[0][0], rows[1][0])
     error = np.abs(rows[0][2] - rows[1][2]).max()
     assert 0 < error < bound
+
+
+def test_weights_in_int8_are_sampled_with_as_they_are_rounded(config, params, make_engine):
+    """Exactly as a plain engine samples with the numbers that they stand for; new weights are rounded as they come."""
+    chunk = context(config, 10, (30, 20), images=1)
+
+    def played(engine):
+        (sequence,) = start(engine, [chunk])
+        read(engine, [sequence])
+        return decode(engine, [sequence], 4, GREEDY)[0]
+
+    def plain(weight):
+        return weight.values.astype("float32") * weight.scale if isinstance(weight, QuantizedWeight) else weight
+
+    small = make_engine(weights="int8")
+    rounded = jax.tree.map(plain, in_int8(params, config), is_leaf=lambda leaf: isinstance(leaf, QuantizedWeight))
+    reference = make_engine()
+    before = played(reference)
+    reference.set_weights(rounded, None, 1)
+    ours, theirs = played(small), played(reference)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[2], theirs[2], atol=1e-5)
+    assert 0 < np.abs(ours[2] - before[2]).max() < 0.1
+
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(small.device.params["layers"]))
+    given = sum(leaf.nbytes for leaf in jax.tree.leaves(params["layers"]))
+    assert held < 0.4 * given  # of float32; scales weigh more in a model this narrow
+    small.set_weights(jax.tree.map(lambda leaf: 2 * leaf, params), None, 1)
+    scales = [tree["layers"]["q"].scale for tree in (small.device.params, in_int8(params, config))]
+    np.testing.assert_array_equal(scales[0], 2 * scales[1])
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])

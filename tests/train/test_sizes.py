@@ -106,10 +106,12 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     assert sized_for(sizes, recipe, "h200_8x8") == sizes
 
 
-def test_keys_and_values_are_kept_as_the_learner_computes_or_in_int8():
+def test_keys_values_and_weights_are_kept_as_the_learner_computes_or_in_int8():
     paper = sizes_of(RECIPES["hypereyes_30b_rl"])
     assert (MINIATURE_RL.engine().kv, paper.engine().kv) == ("float32", "bfloat16")
     assert replace(paper, kv="int8").engine().kv == "int8"
+    assert paper.engine().weights == "given"
+    assert replace(paper, sampler_weights="int8").engine().weights == "int8"
 
 
 @pytest.mark.parametrize(("recipe", "mesh"), sorted(FULL_REMAT))

@@ -11,6 +11,7 @@ import numpy as np
 
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.partition import ambient
+from hypereyes_jax.models.quantized import flat, product
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT, CHOSEN_EXPERTS
 
 Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]) -> x @ weight [..., out]
@@ -28,7 +29,7 @@ def adapted(
     """
 
     def linear(name: str, x: jax.Array) -> jax.Array:
-        y = dense(x, w[name].reshape(x.shape[-1], -1))
+        y = product(x, flat(w[name], 0), dense)
         if lora is None or name not in adapter:
             return y
         return y + lora.delta(f"{prefix}/{name}", adapter[name], x, key, dense)

@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
+from hypereyes_jax.models.quantized import QuantizedWeight, flat, product, scaled
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import CHOSEN_EXPERTS
 from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
@@ -26,7 +27,7 @@ MoeImpl = Literal["ragged", "blocks", "dense", "grouped"]
 # They choose most experts, whose weights are read once, and sorting them would take more kernels than it saves.
 _FEW_TOKENS = 32
 UNKNOWN_EXPERT = 255  # in place of an expert's number, of which there are 255 at most: the router chooses
-Matmul = Callable[[jax.Array, jax.Array], jax.Array]
+Matmul = Callable[[jax.Array, Any], jax.Array]  # of a weight that may be in int8
 
 
 class Routing(NamedTuple):
@@ -126,7 +127,7 @@ def _experts(
 
     `share` is what part of all experts these are.
     """
-    w = {name: weight.reshape(*weight.shape[:2], -1) for name, weight in w.items()}
+    w = {name: flat(weight, 1) for name, weight in w.items()}
     count = w["expert_down"].shape[0]
     if impl == "grouped" and x_ND.shape[0] <= _FEW_TOKENS:
         impl = "dense"
@@ -159,7 +160,7 @@ def _feed_forward(
 def _expert(lora: Lora | None, frozen: Any, trained: Any, x: jax.Array, key: Any) -> jax.Array:
     """One expert, as `blocked_experts` wants it."""
     w, adapter = trained if lora is None else (frozen, trained)
-    return _feed_forward(lora, w, adapter, key, x, jnp.matmul)
+    return _feed_forward(lora, w, adapter, key, x, product)
 
 
 def _ragged(
@@ -177,7 +178,14 @@ def _ragged(
     order_A = jnp.argsort(expert_A, stable=True)
     sizes_E = jnp.bincount(expert_A, length=count)
     used_A = jnp.arange(order_A.size) < jnp.sum(sizes_E)
-    y_AD = feed_forward(x_ND[order_A // each], lambda x, weight: jax.lax.ragged_dot(x, weight, sizes_E))
+
+    def matmul(x: jax.Array, weight: Any) -> jax.Array:
+        if isinstance(weight, QuantizedWeight):
+            y_A = jax.lax.ragged_dot(x, weight.values.astype(x.dtype), sizes_E)
+            return scaled(y_A, weight.scale[jnp.minimum(expert_A[order_A], count - 1), 0])
+        return jax.lax.ragged_dot(x, weight, sizes_E)
+
+    y_AD = feed_forward(x_ND[order_A // each], matmul)
     y_AD = jnp.where(used_A[:, None], y_AD * gate_NK.reshape(-1)[order_A][:, None], 0)
     return jnp.zeros_like(x_ND).at[order_A // each].add(y_AD)
 
@@ -187,7 +195,7 @@ def _dense(
 ) -> jax.Array:
     gate_NE = jnp.einsum("nk,nke->ne", gate_NK, jax.nn.one_hot(expert_NK, count, dtype=gate_NK.dtype))
     x_END = jnp.broadcast_to(x_ND, (count, *x_ND.shape))
-    return jnp.einsum("end,ne->nd", feed_forward(x_END, jnp.matmul), gate_NE)
+    return jnp.einsum("end,ne->nd", feed_forward(x_END, product), gate_NE)
 
 
 def load_balancing_loss(load: RouterLoad) -> jax.Array:

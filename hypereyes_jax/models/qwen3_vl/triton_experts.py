@@ -1,18 +1,15 @@
 """Experts as grouped matmuls in Triton kernels, for GPUs: gathering, gating and adding up happen inside of them.
 
-Assignments are sorted by expert. A program of a kernel's grid takes a block of one expert's assignments, fetches their
-tokens itself, and stops at once where its block holds none: nothing is dropped, however unevenly the router spreads
-the tokens, and assignments to experts of other devices cost nothing but the room that arrays keep for the worst case.
-Tokens go in chunks that bound this room. The backward pass computes gate and up again. Axis letters: N tokens, D model
-width, E experts, F expert width, K experts a token, A = N * K assignments (sorted by expert), C blocks of them.
+Nothing is dropped, however unevenly the router spreads the tokens, and assignments to experts of other devices cost
+nothing but the room that arrays keep for the worst case. Tokens go in chunks that bound this room. The backward pass
+computes gate and up again. Axis letters: N tokens, D model width, E experts, F expert width, K experts a token,
+A = N * K assignments (sorted by expert), M chunks of tokens.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,78 +17,37 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
-from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
+from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.qwen3_vl.triton_grouped import (
+    MOST_ROWS,
+    Block,
+    End,
+    Factor,
+    Form,
+    Work,
+    block_width,
+    combine,
+    grouped_matmul,
+    keep,
+    plan_work,
+    weight_gradient,
+)
+from hypereyes_jax.models.triton import LEAST, on_platform
 
 _CHUNK = 1 << 19  # assignments at once: 2 GiB of 16-bit values 2,048 wide
-_WIDE = 64  # columns and summed terms of a block
-_ROWS = 128  # assignments of a block, at most
-_COMBINED = 16  # tokens of a program that adds up
-
-
-class _Work(NamedTuple):
-    """Who has how much to do."""
-
-    order_A: jax.Array  # int32, assignments, those of expert 0 first, those of experts elsewhere last
-    place_A: jax.Array  # int32, where an assignment lies in that order
-    begin_C: jax.Array  # int32, where a block begins in that order
-    size_C: jax.Array  # int32, its assignments; 0 = nothing to do
-    expert_C: jax.Array  # int32
-    begin_E: jax.Array  # int32, where an expert's begin
-    size_E: jax.Array  # int32
-
-
-class _Block(NamedTuple):
-    """Where a program's part of a result lies."""
-
-    place: jax.Array  # int32, of its assignments in their order
-    column: jax.Array  # int32
-    real: jax.Array  # bool, of its assignments
-    inside: jax.Array  # bool, of its columns
-
-    def load(self, ref: Any) -> jax.Array:
-        mask = self.real[:, None] & self.inside[None]
-        values = triton.load(ref.at[self.place[:, None], self.column[None]], mask=mask, other=0.0)
-        return values.astype(jnp.float32)
-
-    def store(self, ref: Any, values: jax.Array, shift: int = 0) -> None:
-        """`shift`: columns to the right."""
-        mask = self.real[:, None] & self.inside[None]
-        where = ref.at[self.place[:, None], (self.column + shift)[None]]
-        triton.store(where, values.astype(ref.dtype), mask=mask)
-
-
-class _Form(NamedTuple):
-    """What is known when a program is traced."""
-
-    rows: int  # assignments of a block
-    share: float  # of the assignments that are expected to be of these experts
-
-
-class _Factor(NamedTuple):
-    """The part of each expert's matrix that rows are multiplied with."""
-
-    weights: jax.Array  # [E, terms, columns of all parts], or [E, columns, terms] if `turned`
-    columns: int  # of a part
-    starts: tuple[int, ...] = (0,)  # where each part's columns begin
-    turned: bool = False
-
-
-class _End(NamedTuple):
-    """What a kernel makes of its products."""
-
-    # (a float32 block of each part, where it lies, references to `more` and the results)
-    make: Callable[..., None]
-    results: list[Any]
-    more: tuple[jax.Array, ...] = ()
 
 
 def grouped_experts(
-    gate_up_EDF: jax.Array, down_EFD: jax.Array, x_ND: jax.Array, gate_NK: jax.Array, expert_NK: jax.Array, share: float
+    gate_up_EDF: jax.Array | QuantizedWeight,
+    down_EFD: jax.Array | QuantizedWeight,
+    x_ND: jax.Array,
+    gate_NK: jax.Array,
+    expert_NK: jax.Array,
+    share: float,
 ) -> jax.Array:
     """[N, D]: sum over a token's experts of gate * down(silu(gate of x) * up of x).
 
-    Differentiable in the weights, x and gate. Ids outside of 0 .. E - 1 add nothing.
+    Differentiable in the weights, x and gate, unless the weights are in int8. Ids outside of 0 .. E - 1 add nothing.
 
     Args:
       gate_up_EDF: [E, D, 2 F], the gates' columns before the ups'.
@@ -102,34 +58,36 @@ def grouped_experts(
     least = -(-tokens * each // _CHUNK)
     chunks = next(n for n in range(least, tokens + 1) if tokens % n == 0)
     usual = max(1, int(tokens // chunks * each * share / count))
-    rows = min(_ROWS, max(LEAST, int(pl.next_power_of_2(usual))))
+    rows = min(MOST_ROWS, max(LEAST, int(pl.next_power_of_2(usual))))
     if (count + 1) * (tokens // chunks) * each > np.iinfo(np.int32).max:
         raise ValueError(f"{tokens} tokens to {count} experts are too many for one device: use a smaller batch")
     parts = [x.reshape(chunks, tokens // chunks, *x.shape[1:]) for x in (x_ND, gate_NK, expert_NK)]
-    return _run(_Form(rows, share), gate_up_EDF, down_EFD, *parts).reshape(x_ND.shape)
+    return _run(Form(rows, share), gate_up_EDF, down_EFD, *parts).reshape(x_ND.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(form: _Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_MNK: Any) -> jax.Array:
+def _run(form: Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_MNK: Any) -> jax.Array:
     return _forward(form, gate_up, down, x_MND, gate_MNK, expert_MNK)[0]
 
 
-def _forward(form: _Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_MNK: Any) -> Any:
+def _forward(form: Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_MNK: Any) -> Any:
     def chunk(parts: Any) -> jax.Array:
         x_ND, gate_NK, expert_NK = parts
-        work = _plan(expert_NK, down.shape[0], form.rows)
+        work = plan_work(expert_NK, down.shape[0], form.rows)
         return on_platform(partial(_chunk_forward, form), gate_up, down, x_ND, gate_NK, work)
 
     out = jax.lax.map(chunk, (x_MND, gate_MNK, expert_MNK))
     return out, (gate_up, down, x_MND, gate_MNK, expert_MNK)
 
 
-def _backward(form: _Form, residuals: Any, d_out_MND: jax.Array) -> Any:
+def _backward(form: Form, residuals: Any, d_out_MND: jax.Array) -> Any:
     gate_up, down, *parts = residuals
+    if isinstance(gate_up, QuantizedWeight) or isinstance(down, QuantizedWeight):
+        raise TypeError("weights in int8 are for sampling: they have no gradient")
 
     def chunk(sums: Any, parts: Any) -> Any:
         x_ND, gate_NK, expert_NK, d_out_ND = parts
-        work = _plan(expert_NK, down.shape[0], form.rows)
+        work = plan_work(expert_NK, down.shape[0], form.rows)
         arrays = (gate_up, down, x_ND, gate_NK, d_out_ND, work, sums)
         d_x_ND, d_gate_A, sums = on_platform(partial(_chunk_backward, form), *arrays)
         here_A = work.place_A < jnp.sum(work.size_E)
@@ -146,57 +104,31 @@ def _backward(form: _Form, residuals: Any, d_out_MND: jax.Array) -> Any:
 _run.defvjp(_forward, _backward)
 
 
-def _plan(expert_NK: jax.Array, count: int, rows: int) -> _Work:
-    expert_A = expert_NK.reshape(-1).astype(jnp.int32)
-    size = expert_A.size
-    expert_A = jnp.where((expert_A >= 0) & (expert_A < count), expert_A, count)
-    order_A = jnp.sort(expert_A * size + jnp.arange(size, dtype=jnp.int32), stable=False) % size
-    place_A = jnp.zeros(size, jnp.int32).at[order_A].set(jnp.arange(size, dtype=jnp.int32), unique_indices=True)
-    size_E = jnp.sum(expert_A[:, None] == jnp.arange(count), axis=0, dtype=jnp.int32)
-    end_E = jnp.cumsum(size_E)
-    blocks_E = -(-size_E // rows)
-    done_E = jnp.cumsum(blocks_E)
-    number_C = jnp.arange(size // rows + count)
-    expert_C = jnp.minimum(jnp.sum(done_E <= number_C[:, None], axis=1), count - 1)
-    inside_C = (number_C - done_E[expert_C] + blocks_E[expert_C]) * rows
-    size_C = jnp.where(number_C < done_E[-1], jnp.clip(size_E[expert_C] - inside_C, 0, rows), 0)
-    begin_E = end_E - size_E
-    return _Work(
-        order_A=order_A,
-        place_A=place_A,
-        begin_C=(begin_E[expert_C] + inside_C).astype(jnp.int32),
-        size_C=size_C.astype(jnp.int32),
-        expert_C=expert_C.astype(jnp.int32),
-        begin_E=begin_E.astype(jnp.int32),
-        size_E=size_E,
-    )
-
-
 def _chunk_forward(
-    form: _Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, work: _Work, *, interpret: bool
+    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, work: Work, *, interpret: bool
 ) -> jax.Array:
     inner = down.shape[1]
 
-    def activate(parts: Any, block: _Block, act_ref: Any) -> None:
+    def activate(parts: Any, block: Block, act_ref: Any) -> None:
         gate, up = parts
         block.store(act_ref, jax.nn.silu(gate) * up)
 
     size, dtype = work.order_A.size, x_ND.dtype
-    act_AF = _grouped(
-        form, work, x_ND, _Factor(gate_up, inner, (0, inner)),
-        _End(activate, [jax.ShapeDtypeStruct((size, inner), dtype)]),
+    act_AF = grouped_matmul(
+        form, work, x_ND, Factor(gate_up, inner, (0, inner)),
+        End(activate, [jax.ShapeDtypeStruct((size, inner), dtype)]),
         each=gate_NK.shape[1], interpret=interpret, name="experts_gate_up",
     )[0]  # fmt: skip
-    y_AD = _grouped(
-        form, work, act_AF, _Factor(down, x_ND.shape[1]),
-        _End(_keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
+    y_AD = grouped_matmul(
+        form, work, act_AF, Factor(down, x_ND.shape[1]),
+        End(keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
         interpret=interpret, name="experts_down",
     )[0]  # fmt: skip
-    return _combined(form, work, y_AD, gate_NK, x_ND.shape[0], interpret=interpret)
+    return combine(form, work, y_AD, gate_NK, x_ND.shape[0], interpret=interpret)
 
 
 def _chunk_backward(
-    form: _Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, d_out_ND: Any, work: _Work, sums: Any, *,
+    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, d_out_ND: Any, work: Work, sums: Any, *,
     interpret: bool,
 ) -> Any:  # fmt: skip
     inner, each = down.shape[1], gate_NK.shape[1]
@@ -204,12 +136,12 @@ def _chunk_backward(
     gate_A = gate_NK.reshape(-1)[work.order_A].astype(jnp.float32)
 
     half = jax.ShapeDtypeStruct((size, inner), dtype)
-    gate_AF, up_AF = _grouped(
-        form, work, x_ND, _Factor(gate_up, inner, (0, inner)), _End(_keep, [half, half]),
+    gate_AF, up_AF = grouped_matmul(
+        form, work, x_ND, Factor(gate_up, inner, (0, inner)), End(keep, [half, half]),
         each=each, interpret=interpret, name="experts_gate_up_again",
     )  # fmt: skip
 
-    def through_activation(parts: Any, block: _Block, *refs: Any) -> None:
+    def through_activation(parts: Any, block: Block, *refs: Any) -> None:
         gate_ref, up_ref, weight_ref, d_both_ref, act_ref, part_ref = refs
         (d_act,) = parts  # of the activation, without the router's gate
         gate, up = block.load(gate_ref), block.load(up_ref)
@@ -226,189 +158,23 @@ def _chunk_backward(
     results = [
         jax.ShapeDtypeStruct((size, 2 * inner), dtype),
         half,
-        jax.ShapeDtypeStruct((pl.cdiv(inner, _width(inner)), size), jnp.float32),
+        jax.ShapeDtypeStruct((pl.cdiv(inner, block_width(inner)), size), jnp.float32),
     ]
-    d_both_AF, act_AF, d_gate_parts = _grouped(
-        form, work, d_out_ND, _Factor(down, inner, turned=True),
-        _End(through_activation, results, (gate_AF, up_AF, gate_A)),
+    d_both_AF, act_AF, d_gate_parts = grouped_matmul(
+        form, work, d_out_ND, Factor(down, inner, turned=True),
+        End(through_activation, results, (gate_AF, up_AF, gate_A)),
         each=each, interpret=interpret, name="experts_back_to_activation",
     )  # fmt: skip
 
-    d_x_AD = _grouped(
-        form, work, d_both_AF, _Factor(gate_up, x_ND.shape[1], turned=True),
-        _End(_keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
+    d_x_AD = grouped_matmul(
+        form, work, d_both_AF, Factor(gate_up, x_ND.shape[1], turned=True),
+        End(keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
         interpret=interpret, name="experts_back_to_tokens",
     )[0]  # fmt: skip
-    d_x_ND = _combined(form, work, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
+    d_x_ND = combine(form, work, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
     d_gate_up, d_down = sums
     sums = (
-        _weight_gradient(form, work, x_ND, d_both_AF, d_gate_up, each, first=True, interpret=interpret),
-        _weight_gradient(form, work, act_AF, d_out_ND, d_down, each, first=False, interpret=interpret),
+        weight_gradient(form, work, x_ND, d_both_AF, d_gate_up, each, first=True, interpret=interpret),
+        weight_gradient(form, work, act_AF, d_out_ND, d_down, each, first=False, interpret=interpret),
     )
     return d_x_ND, jnp.sum(d_gate_parts, axis=0), sums
-
-
-def _keep(parts: Any, block: _Block, *refs: Any) -> None:
-    for part, ref in zip(parts, refs, strict=True):
-        block.store(ref, part)
-
-
-def _width(size: int) -> int:
-    return min(_WIDE, max(LEAST, int(pl.next_power_of_2(size))))
-
-
-def _scope(form: _Form, work: _Work, terms: int, columns: int, weights: Any, steps: float) -> contextlib.ExitStack:
-    """What a kernel is expected to do: `steps` blocks of a matmul, and to read and write its rows and weights once."""
-    scope = contextlib.ExitStack()
-    scope.enter_context(expected_trips(steps))
-    rows = work.order_A.size * form.share
-    scope.enter_context(expected_bytes(rows * (terms + columns) * weights.dtype.itemsize + weights.nbytes))
-    return scope
-
-
-def _blocks(form: _Form, work: _Work) -> float:
-    """Blocks of assignments that are expected to hold some; the last one of an expert is half full on average."""
-    return work.order_A.size * form.share / form.rows + work.size_E.size / 2
-
-
-def _grouped(
-    form: _Form,
-    work: _Work,
-    x: jax.Array,
-    factor: _Factor,
-    end: _End,
-    *,
-    each: int | None = None,
-    interpret: bool,
-    name: str,
-) -> list[jax.Array]:
-    """Each assignment's row times a part of its expert's matrix; `end` makes the results of it.
-
-    Args:
-      x: rows of assignments in their order, or rows of tokens.
-      each: experts a token, if x holds tokens.
-    """
-    weights, columns, starts, turned = factor
-    terms = x.shape[1]
-    block_n, block_k = _width(columns), _width(terms)
-    grid = (work.size_C.size, pl.cdiv(columns, block_n))
-
-    def kernel(
-        order_ref: Any, begin_ref: Any, size_ref: Any, expert_ref: Any, x_ref: Any, weights_ref: Any, *refs: Any
-    ) -> Any:
-        number = pl.program_id(0)
-        begin, size, expert = begin_ref[number], size_ref[number], expert_ref[number]
-        place = begin + jnp.arange(form.rows)
-        real = jnp.arange(form.rows) < size
-        row = place
-        if each is not None:
-            row = triton.load(order_ref.at[place], mask=real, other=0) // each
-        column = pl.program_id(1) * block_n + jnp.arange(block_n)
-        inside = column < columns
-
-        def step(k: Any, parts: Any) -> Any:
-            term = k * block_k + jnp.arange(block_k)
-            some = term < terms
-            left = triton.load(x_ref.at[row[:, None], term[None]], mask=real[:, None] & some[None], other=0.0)
-            out = []
-            for start, part in zip(starts, parts, strict=True):
-                if turned:
-                    place = (expert, (start + column)[:, None], term[None])
-                    right = triton.load(weights_ref.at[place], mask=inside[:, None] & some[None], other=0.0).T
-                else:
-                    place = (expert, term[:, None], (start + column)[None])
-                    right = triton.load(weights_ref.at[place], mask=some[:, None] & inside[None], other=0.0)
-                out.append(part + dot(left, right.astype(left.dtype)))
-            return tuple(out)
-
-        start = tuple(jnp.zeros((form.rows, block_n)) for _ in starts)
-        steps = jnp.minimum(size, 1) * pl.cdiv(terms, block_k)
-        parts = jax.lax.fori_loop(0, steps, step, start)
-        end.make(parts, _Block(place, column, real, inside), *refs)
-
-    steps = _blocks(form, work) * grid[1] * pl.cdiv(terms, block_k)
-    with _scope(form, work, terms, columns * len(starts), weights, steps):
-        return launch(
-            kernel, grid, end.results, work.order_A, work.begin_C, work.size_C, work.expert_C, x, weights, *end.more,
-            interpret=interpret, name=name, warps=8 if form.rows == _ROWS else 4, stages=3,
-        )  # fmt: skip
-
-
-def _combined(
-    form: _Form, work: _Work, y_AD: jax.Array, gate_NK: jax.Array, tokens: int, *, interpret: bool
-) -> jax.Array:
-    """[N, D]: sum over a token's experts that are here of gate * y."""
-    each, width = gate_NK.shape[1], y_AD.shape[1]
-    block = min(128, max(LEAST, int(pl.next_power_of_2(width))))
-
-    def kernel(place_ref: Any, total_ref: Any, gate_ref: Any, y_ref: Any, out_ref: Any) -> Any:
-        token = pl.program_id(0) * _COMBINED + jnp.arange(_COMBINED)
-        column = pl.program_id(1) * block + jnp.arange(block)
-        mask = (token < tokens)[:, None] & (column < width)[None]
-        total = total_ref[0]
-
-        def add(k: Any, out: Any) -> Any:
-            place = triton.load(place_ref.at[token * each + k], mask=token < tokens, other=total)
-            gate = triton.load(gate_ref.at[token * each + k], mask=token < tokens, other=0.0).astype(jnp.float32)
-            here = mask & (place < total)[:, None]
-            y = triton.load(y_ref.at[place[:, None], column[None]], mask=here, other=0.0).astype(jnp.float32)
-            return out + jnp.where(here, y * gate[:, None], 0.0)
-
-        out = jax.lax.fori_loop(0, each, add, jnp.zeros((_COMBINED, block)))
-        triton.store(out_ref.at[token[:, None], column[None]], out.astype(out_ref.dtype), mask=mask)
-
-    total = jnp.sum(work.size_E, dtype=jnp.int32).reshape(1)
-    with expected_bytes((work.order_A.size * form.share + tokens) * width * y_AD.dtype.itemsize):
-        return launch(
-            kernel,
-            (pl.cdiv(tokens, _COMBINED), pl.cdiv(width, block)),
-            jax.ShapeDtypeStruct((tokens, width), y_AD.dtype),
-            work.place_A, total, gate_NK.reshape(-1), y_AD,
-            interpret=interpret, name="experts_combine",
-        )  # fmt: skip
-
-
-def _weight_gradient(
-    form: _Form, work: _Work, left: jax.Array, right: jax.Array, total_EDF: jax.Array, each: int, *, first: bool,
-    interpret: bool,
-) -> jax.Array:  # fmt: skip
-    """`total` plus, for each expert, the sum over its assignments of left's row times right's; in place.
-
-    Args:
-      first: `left` holds tokens and `right` assignments in their order; otherwise it is the other way round.
-    """
-    count, height, width = total_EDF.shape
-    block_m, block_n, block_k = _width(height), _width(width), 64
-
-    def kernel(
-        order_ref: Any, begin_ref: Any, size_ref: Any, left_ref: Any, right_ref: Any, _total_ref: Any, out_ref: Any
-    ) -> Any:
-        expert = pl.program_id(2)
-        begin, size = begin_ref[expert], size_ref[expert]
-        row = pl.program_id(0) * block_m + jnp.arange(block_m)
-        column = pl.program_id(1) * block_n + jnp.arange(block_n)
-
-        def step(k: Any, out: Any) -> Any:
-            place = k * block_k + jnp.arange(block_k)
-            real = place < size
-            token = triton.load(order_ref.at[begin + place], mask=real, other=0) // each
-            of_left, of_right = (token, begin + place) if first else (begin + place, token)
-            mask = real[:, None] & (row < height)[None]
-            a = triton.load(left_ref.at[of_left[:, None], row[None]], mask=mask, other=0.0)
-            mask = real[:, None] & (column < width)[None]
-            b = triton.load(right_ref.at[of_right[:, None], column[None]], mask=mask, other=0.0)
-            return out + dot(a.T, b)
-
-        place = (expert, row[:, None], column[None])
-        mask = (row < height)[:, None] & (column < width)[None]
-        start = triton.load(out_ref.at[place], mask=mask, other=0.0)
-        triton.store(out_ref.at[place], jax.lax.fori_loop(0, pl.cdiv(size, block_k), step, start), mask=mask)
-
-    grid = (pl.cdiv(height, block_m), pl.cdiv(width, block_n), count)
-    steps = grid[0] * grid[1] * (work.order_A.size * form.share / block_k + count / 2)
-    with _scope(form, work, height, width, total_EDF, steps):
-        return launch(
-            kernel, grid, jax.ShapeDtypeStruct(total_EDF.shape, jnp.float32),
-            work.order_A, work.begin_E, work.size_E, left, right, total_EDF,
-            interpret=interpret, name="experts_weight_gradient", aliases={5: 0}, stages=3,
-        )  # fmt: skip

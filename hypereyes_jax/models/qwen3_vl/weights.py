@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.quantized import quantize
 
 Params = dict[str, Any]  # nested dicts of arrays, shaped like `weights(config)`
 
@@ -272,3 +273,18 @@ def initial(key: jax.Array, weight: Weight, dtype: Any) -> jax.Array:
     if weight.constant:
         return jnp.full(weight.shape, weight.init, dtype)
     return (jax.random.normal(key, weight.shape, jnp.float32) * weight.init).astype(dtype)
+
+
+def is_kept_in_int8(path: str, weight: Weight) -> bool:
+    """The decoder's linear maps, those of all experts included. Not embeddings, the head, norms, routers and the vision
+    tower: they are few, or read rarely."""
+    return path.startswith("layers/") and weight.adaptable
+
+
+def in_int8(params: Params, config: Qwen3VLConfig) -> Params:
+    """The same weights, with those that `is_kept_in_int8` names as `QuantizedWeight`s."""
+    return map_weights(
+        lambda path, weight, leaf: quantize(leaf, axis=weight.lead) if is_kept_in_int8(path, weight) else leaf,
+        weights(config),
+        params,
+    )

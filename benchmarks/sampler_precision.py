@@ -1,14 +1,15 @@
-"""What smaller caches of keys and values do to log-probs, on the shipped weights and real episodes.
+"""What smaller keys, values and weights do to a sampler's log-probs, on the shipped weights and real episodes.
 
-    python benchmarks/kv_cache.py                       # the shipped base model and teacher, about two minutes
-    python benchmarks/kv_cache.py --checkpoint DIR      # another model of the miniature world
+    python benchmarks/sampler_precision.py                       # the shipped base model and teacher, some minutes
+    python benchmarks/sampler_precision.py --checkpoint DIR      # another model of the miniature world
 
-The same questions are played with the same seeds on a float32, a bfloat16 and an int8 cache. Random numbers are those
+The same questions are played with the same seeds on a float32, a bfloat16 and an int8 cache, with weights in int8, and
+with both in int8. Random numbers are those
 of the request, so rollouts go alike until a log-prob's error moves a draw across the border between two tokens.
 Log-probs (of the sampled tokens, over the full vocabulary, at the sampling temperature) are compared up to there. A
 second float32 engine of another number of slots shows what rounding alone does.
 
-The last line is JSON: for each cache mean and largest absolute error, the 99th percentile, and the share of rollouts
+The last line is JSON: for each of them mean and largest absolute error, the 99th percentile, and the share of rollouts
 that are the same token for token.
 """
 
@@ -22,6 +23,7 @@ import time
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,16 +36,22 @@ from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.kv import bytes_per_token
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
-CACHES = {"float32, half the slots": "float32", "bfloat16": "bfloat16", "int8": "int8"}
+ENGINES: dict[str, dict[str, Any]] = {
+    "float32, half the slots": {},
+    "bfloat16 cache": {"kv": "bfloat16"},
+    "int8 cache": {"kv": "int8"},
+    "int8 weights": {"weights": "int8"},
+    "int8 cache and weights": {"kv": "int8", "weights": "int8"},
+}
 
 
-def play(checkpoint: Path, kind: str, slots: int, questions: int) -> tuple[list[Trajectory], int]:
+def play(checkpoint: Path, changes: dict[str, Any], slots: int, questions: int) -> tuple[list[Trajectory], int]:
     """(trajectories, bytes of a token in the cache)"""
     world = World.load()
-    policy = load_policy(checkpoint, replace(replace(MINIATURE_RL, slots=slots).engine(), kv=kind))
+    policy = load_policy(checkpoint, replace(replace(MINIATURE_RL, slots=slots).engine(), **changes))
     run = runner(policy, WorldBackend(world), miniature.EPISODE, MINIATURE_RL.sampling(), seed=1000)
     asked = world_questions(world, "heldout", questions, 1000, crowding=0.0)
-    return list(asyncio.run(run(asked))), bytes_per_token(policy.engines.all[0].config, kind)
+    return list(asyncio.run(run(asked))), bytes_per_token(policy.engines.all[0].config, changes.get("kv", "float32"))
 
 
 def compare(exact: list[Trajectory], other: list[Trajectory]) -> tuple[np.ndarray, float]:
@@ -77,13 +85,13 @@ def main() -> None:
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name, checkpoint in models.items():
         began = time.perf_counter()
-        exact, size = play(checkpoint, "float32", args.slots, args.questions)
+        exact, size = play(checkpoint, {}, args.slots, args.questions)
         tokens = sum(trajectory.sampled_tokens for trajectory in exact)
         print(f"{name}: {len(exact)} rollouts, {tokens} tokens sampled; float32 takes {size} bytes a token")
         out[name] = {}
-        for label, kind in CACHES.items():
-            slots = args.slots if kind != "float32" else args.slots // 2
-            other, size = play(checkpoint, kind, slots, args.questions)
+        for label, changes in ENGINES.items():
+            slots = args.slots if changes else args.slots // 2
+            other, size = play(checkpoint, changes, slots, args.questions)
             errors, same = compare(exact, other)
             out[name][label] = {
                 "mean": float(errors.mean()),
