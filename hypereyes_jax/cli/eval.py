@@ -205,20 +205,21 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
 
 def _refuse_settings(config: EvalConfig) -> None:
     """Raises UserError for settings that this evaluation would ignore."""
-    asked = bool(config.benchmark) or isinstance(config.questions, str)
-    if config.budgets and (not asked or config.budget is not None or len(set(config.budgets)) < len(config.budgets)):
+    has_questions = bool(config.benchmark) or isinstance(config.questions, str)
+    doubled = len(set(config.budgets)) < len(config.budgets)
+    if config.budgets and (not has_questions or config.budget is not None or doubled):
         raise UserError(
             "--budgets are of a source of questions or a benchmark (--questions, --benchmark), each number once, and "
             "--budget is one of them alone"
         )
-    if not asked and config.samples != 1:
+    if not has_questions and config.samples != 1:
         raise UserError(
             "--samples is of a source of questions or a benchmark: name one with --questions or --benchmark"
         )
     if config.model:
         if not config.checkpoint.startswith(("http://", "https://")):
             raise UserError(f"--model is the name of a model at an endpoint, and {config.checkpoint} is no URL of one")
-        if not asked:
+        if not has_questions:
             raise UserError(
                 "a served model is asked a source of questions or a benchmark: give --questions or --benchmark"
             )

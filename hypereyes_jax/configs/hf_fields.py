@@ -235,14 +235,14 @@ def _generation_id(section: str, name: str, value: Any) -> int | tuple[int, ...]
 
 
 def _sizes(section: str, raw: Fields, bounds: Mapping[str, tuple[int, int]]) -> Fields:
-    found = {}
+    numbers = {}
     for name, (low, high) in bounds.items():
         if name not in raw:
             continue
         value = raw.pop(name)
         if value is not None or name not in _MAY_BE_NULL:
-            found[name] = _whole_number(section, name, value, low, high)
-    return found
+            numbers[name] = _whole_number(section, name, value, low, high)
+    return numbers
 
 
 def _reals(section: str, raw: Fields, kinds: Mapping[str, Callable[[str, str, Any], float]]) -> Fields:

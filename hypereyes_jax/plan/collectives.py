@@ -44,12 +44,12 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
 
     def walk(name: str, times: float) -> None:
         for line in module.computations.get(name, ()):
-            if found := _COLLECTIVE.search(line):
+            if collective := _COLLECTIVE.search(line):
                 group = _group(line, math.prod(mesh_shape.values()))
                 if len(group) > 1:
                     axes = _axes(group, mesh_shape)
-                    sent[axes][found["kind"]] += times * _sent(
-                        found["kind"], found["result"], len(group), bool(found["start"])
+                    sent[axes][collective["kind"]] += times * _sent(
+                        collective["kind"], collective["result"], len(group), bool(collective["start"])
                     )
             for other in called(line) + branches(line):
                 walk(other, times)

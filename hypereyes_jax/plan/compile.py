@@ -60,10 +60,10 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folde
         kept["launches"] = Launches(**kept["launches"])
         return ProgramPlan(**{**kept, "name": name})
     print(visible(f"compiling for {mesh.name}: {name} ..."), file=sys.stderr, flush=True)
-    found = _compiled(name, work, lowered, mesh, started)
-    write_figures(folder, key, asdict(found))
-    print(visible(f"  {found.compile_seconds:.0f} s"), file=sys.stderr, flush=True)
-    return found
+    compiled = _compiled(name, work, lowered, mesh, started)
+    write_figures(folder, key, asdict(compiled))
+    print(visible(f"  {compiled.compile_seconds:.0f} s"), file=sys.stderr, flush=True)
+    return compiled
 
 
 def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: float) -> ProgramPlan:

@@ -30,19 +30,28 @@ class Work:
         return Work(self.flops * times, self.traffic * times)
 
 
+Widths = dict[int, int]  # bytes that a number of a variable takes where it lies, of those that are widened on the way
+
+
 def work_a_device(jaxpr: Any, devices: int) -> Work:
     """The work of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
 
     What the compiler shards by itself is taken to be shared out evenly; what `jax.shard_map` runs is counted as each
-    device's own. A conditional counts as its costliest branch.
+    device's own. A conditional counts as its costliest branch. What is widened for a matmul, like weights in int8, is
+    read as it lies: compilers fuse the two.
     """
     return _total(jaxpr, devices) * (1 / devices)
 
 
-def _total(jaxpr: Any, devices: int, within: str = "") -> Work:
-    total = Work()
+def _total(jaxpr: Any, devices: int, within: str = "", widths: Widths | None = None) -> Work:
+    """`widths` of the jaxpr's inputs, where they are known."""
+    total, widths = Work(), dict(widths or {})
     for eqn in _needed(getattr(jaxpr, "jaxpr", jaxpr)):
-        total += _work(eqn, devices, within)
+        if eqn.primitive.name in ("convert_element_type", "reshape", "transpose", "squeeze"):
+            width = widths.get(id(eqn.invars[0]), eqn.invars[0].aval.dtype.itemsize)
+            if width < eqn.outvars[0].aval.dtype.itemsize:
+                widths[id(eqn.outvars[0])] = width
+        total += _work(eqn, devices, within, widths)
     return total
 
 
@@ -59,7 +68,7 @@ def _needed(jaxpr: Any) -> list[Any]:
     return needed[::-1]
 
 
-def _work(eqn: Any, devices: int, within: str) -> Work:
+def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
     """`within` names the calls around this equation, up to the closest loop: names inside of a call begin anew."""
     name, params = eqn.primitive.name, eqn.params
     scope = f"{within}/{eqn.source_info.name_stack}"
@@ -67,7 +76,7 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
         case "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             size = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-            traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars)
+            traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars, widths=widths)
             return Work(2.0 * size * eqn.outvars[0].aval.size, traffic)
         case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
             return Work(0.0, _bytes(*eqn.outvars))
@@ -75,7 +84,7 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
             # tokens x in, groups x in x out: each row meets one group's matrix, whichever axis is summed over
             rows, wide = eqn.invars[0].aval.shape[-2:]
             other = eqn.invars[1].aval.shape
-            return Work(2.0 * rows * wide * other[-1], _bytes(*eqn.invars, *eqn.outvars))
+            return Work(2.0 * rows * wide * other[-1], _bytes(*eqn.invars, *eqn.outvars, widths=widths))
         case "gather":
             return Work(0.0, 2 * _bytes(*eqn.outvars))
         case "scatter-add" | "scatter_add" | "scatter":
@@ -98,7 +107,11 @@ def _work(eqn: Any, devices: int, within: str) -> Work:
             return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars) if part is None else part)
     total = Work()
     for inner in _programs(params.values()):
-        total += _total(inner, devices, scope)
+        inputs = getattr(inner, "jaxpr", inner).invars
+        pairs = zip(inputs, eqn.invars, strict=True) if len(inputs) == len(eqn.invars) else ()
+        total += _total(
+            inner, devices, scope, {id(ours): widths[id(given)] for ours, given in pairs if id(given) in widths}
+        )
     return total
 
 
@@ -109,5 +122,6 @@ def _programs(values: Any) -> Iterator[Any]:
             yield value
 
 
-def _bytes(*variables: Any) -> float:
-    return float(sum(v.aval.size * v.aval.dtype.itemsize for v in variables if hasattr(v.aval, "dtype")))
+def _bytes(*variables: Any, widths: Widths | None = None) -> float:
+    sized = [v for v in variables if hasattr(v.aval, "dtype")]
+    return float(sum(v.aval.size * (widths or {}).get(id(v), v.aval.dtype.itemsize) for v in sized))

@@ -62,8 +62,8 @@ def opcode(line: str) -> str | None:
     begin = assigned.end()
     # The result's shape stands first. That of a tuple holds spaces and parentheses of its own.
     place = _closing(line, begin) + 1 if line.startswith("(", begin) else line.find(" ", begin)
-    found = _OPCODE.match(line, place) if place >= 0 else None
-    return found[1] if found else None
+    match = _OPCODE.match(line, place) if place >= 0 else None
+    return match[1] if match else None
 
 
 def _closing(line: str, begin: int) -> int:

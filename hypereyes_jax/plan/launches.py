@@ -67,10 +67,10 @@ def count_launches(hlo: str) -> Launches:
         if kind is None or kind in _FREE or kind.endswith("-done"):
             return Launches()
         if kind == "while":
-            found = loop(line, module)
-            iteration = of(found.body) + of(found.condition)
-            waits = Launches() if found.known else Launches(host_synced_loops=1.0)
-            return (iteration + waits) * found.trips
+            repeated = loop(line, module)
+            iteration = of(repeated.body) + of(repeated.condition)
+            waits = Launches() if repeated.known else Launches(host_synced_loops=1.0)
+            return (iteration + waits) * repeated.trips
         if kind == "conditional":
             costliest = max((of(branch) for branch in branches(line)), key=lambda each: each.kernels)
             return costliest + Launches(host_synced_branches=1.0)

@@ -55,8 +55,8 @@ def plan(config: PlanConfig) -> Plan:
     sizes = _sizes(config, recipe)
     if config.teacher and recipe.stage == "sft":
         raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
-    if config.search and not mesh_config.device:
-        raise UserError(f"--search needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
+    if config.largest and not mesh_config.device:
+        raise UserError(f"--largest needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
     recipe = replace(
         recipe,
         learner=sizes.learner,
@@ -124,7 +124,7 @@ def plan(config: PlanConfig) -> Plan:
         train = trained(rows, context, engine.weights_gib)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
-    if config.search:
+    if config.largest:
         largest = {
             "context": _largest(lambda n: all_fit(rows, n), context, unit=1024),
             "rows": _largest(lambda n: all_fit(n, context), rows, unit=shards),

@@ -90,7 +90,7 @@ class Plan:
     teacher: TeacherPlan | None = None
     step: StepPlan | None = None
     loader: LoaderPlan | None = None  # of SFT, whose batches are read from data
-    # of `--search`: what -> the largest size that "fits", the next one tried that "fails"
+    # of `--largest`: what -> the largest size that "fits", the next one tried that "fails"
     largest: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -165,7 +165,7 @@ def render(plan: Plan) -> str:
         name = {"context": "tokens a row", "rows": "rows of a micro-batch"}[what]
         lines.append(f"largest that fits: {ends['fits']:,} {name} ({ends['fails']:,} do not)")
     if not plan.largest and plan.capacity_gib:
-        lines.append("`--search` looks for the longest rows and the most rows that fit")
+        lines.append("`--largest` looks for the longest rows and the most rows that fit")
     if plan.refused:
         lines.append(f"`hypereyes {RECIPES[plan.recipe].stage}` refuses it: {plan.refused}")
     lines.append("FITS" if plan.fits else "REFUSED" if plan.refused else "DOES NOT FIT")

@@ -34,7 +34,7 @@ class PlanConfig:
     with a config.json. Without one there is no teacher, or one behind a server."""
     workload: Workload = field(default_factory=Workload)
     """What a step's rollouts are taken to be like, for the time of a whole step."""
-    search: bool = False
+    largest: bool = False
     """Also look for the longest rows and the most rows at a time that fit, by compiling again and again."""
     rollout: bool = True
     """Also compile the rollout engine's programs, for RL."""

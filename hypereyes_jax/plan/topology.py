@@ -42,9 +42,9 @@ def devices(mesh: MeshConfig) -> list[Any]:
     try:
         if mesh.platform == "tpu":
             slices = {"num_slices": mesh.slices} if mesh.slices > 1 else {}
-            found = topologies.get_topology_desc(platform="tpu", topology_name=mesh.topology, **slices)
+            topology = topologies.get_topology_desc(platform="tpu", topology_name=mesh.topology, **slices)
         else:
-            found = topologies.get_topology_desc(
+            topology = topologies.get_topology_desc(
                 platform="cuda", topology_name=mesh.device, topology=mesh.topology, target_config=_card(mesh.device)
             )
     except (RuntimeError, ValueError) as error:
@@ -53,7 +53,7 @@ def devices(mesh: MeshConfig) -> list[Any]:
             f"can't compile for {mesh.device} here: {str(error).splitlines()[0]}. Install the compiler with "
             f"`pip install '{package}'`: it needs no such device, nor its driver."
         ) from error
-    return list(found.devices)
+    return list(topology.devices)
 
 
 def compiler_options(mesh: MeshConfig) -> dict[str, Any]:

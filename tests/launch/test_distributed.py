@@ -1,10 +1,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,22 +10,19 @@ import numpy as np
 import pytest
 import tyro
 from jax.sharding import AbstractMesh, AxisType
-from safetensors.numpy import load_file
 
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.configs.distributed import DistributedConfig
-from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.learner.teacher import LocalTeacher
-from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import init_params, save_hf
 from hypereyes_jax.models.sharding import param_shardings
-from hypereyes_jax.train.question_selection import SELECTION
 from tests.launch.load_pair import MESH
+from tests.launch.ports import free_port
 from tests.launch.teacher_pair import ROUNDS, params
 from tests.learner.sharded_steps import MODELS
 from tests.learner.small import CONFIG, PACK, samples
@@ -43,12 +38,6 @@ def start(coordinator, process, out, devices, script="process_pair"):
     }
     command = [sys.executable, "-m", f"tests.launch.{script}", coordinator, str(process), str(out)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.slow
@@ -248,144 +237,6 @@ def test_sigterm_ends_a_joined_process():
             assert process.wait(timeout=30) == -signal.SIGTERM
         finally:
             process.kill()
-
-
-def hypereyes(*arguments, devices=1):
-    script = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
-    environment = os.environ | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(*processes):
-    for process in processes:
-        _, errors = process.communicate(timeout=1200)
-        assert process.returncode == 0, errors[-3000:]
-
-
-def together(*arguments, devices=2):
-    """One command in two processes of some devices each, as the cluster scripts start it."""
-    told = (
-        "--distributed.join",
-        "--distributed.coordinator",
-        f"127.0.0.1:{free_port()}",
-        "--distributed.processes",
-        2,
-        "--distributed.heartbeat-timeout",
-        600,
-    )  # fmt: skip - a busy machine may stop a process for minutes
-    finish(*(hypereyes(*arguments, *told, "--distributed.process", process, devices=devices) for process in range(2)))
-
-
-def steps(directory):
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.slow
-def test_the_commands_run_in_two_processes_and_sft_gives_the_model_of_one(tmp_path):
-    base = ROOT / "hypereyes_jax" / "assets" / "base"
-    data = tmp_path / "data"
-    finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
-    # Adam's first steps are as large as the learning rate even where a gradient is rounding alone.
-    tuned = ("sft", "--checkpoint", base, "--demonstrations", data / "demonstrations.jsonl", "--settings.batch", 8,
-             "--settings.epochs", 1, "--settings.dropout", 0.0, "--settings.learning-rate", 1e-3)  # fmt: skip
-    together(*tuned, "--out", tmp_path / "pair")
-    finish(hypereyes(*tuned, "--out", tmp_path / "alone"))
-    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("pair", "alone")]
-    before = load_file(base / "model.safetensors")
-    assert any(np.abs(weights[1][name] - before[name]).max() > 1e-4 for name in before)
-    for name, wanted in weights[1].items():
-        np.testing.assert_allclose(weights[0][name], wanted, atol=1e-5, err_msg=name)
-    for pair, alone in zip(steps(tmp_path / "pair"), steps(tmp_path / "alone"), strict=True):
-        assert pair["sft/loss"] == pytest.approx(alone["sft/loss"], rel=1e-4)
-
-    # One replica over both processes, each of one device: the first one plays, the second follows.
-    together("rl", "--checkpoint", tmp_path / "pair" / "model", "--questions", data / "rl_candidates.jsonl",
-             "--teacher", base.with_name("teacher"), "--out", tmp_path / "rl", "--settings.steps", 2,
-             "--settings.prompts", 2, "--settings.group", 4, "--search.transport", "in-process",
-             "--search.latency", 0, "--settings.checkpoint-every", 1, "--sizes.replica-devices", 2,
-             devices=1)  # fmt: skip
-    assert (tmp_path / "rl" / "model" / "model.safetensors").exists()
-    assert [row["step"] for row in steps(tmp_path / "rl")] == [0, 1]
-    assert all(0 <= row["rl/accuracy"] <= 1 and np.isfinite(row["rl/grad_norm"]) for row in steps(tmp_path / "rl"))
-
-
-def small_moe(path, base):
-    """A random model with experts, in the layout and with the tokenizer of the miniature's."""
-    config, _, _ = load_model(base)
-    # The router's balance is that of a micro-batch, and two processes fill other ones than one: it may not weigh here.
-    text = replace(
-        config.text, hidden_size=64, intermediate_size=96, num_hidden_layers=2, head_dim=32, mrope_section=(6, 5, 5),
-        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, router_aux_loss_coef=0.0,
-    )  # fmt: skip
-    vision = replace(config.vision, hidden_size=32, intermediate_size=64, out_hidden_size=64)
-    model = replace(config, text=text, vision=vision)
-    save_model(path, model, init_params(jax.random.key(0), model), base)
-
-
-@pytest.mark.slow
-def test_recipes_of_the_paper_run_over_two_processes_of_four_devices(tmp_path):
-    base, data = ROOT / "hypereyes_jax" / "assets" / "base", tmp_path / "data"
-    small_moe(tmp_path / "moe", base)
-    finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 24, "--eval-questions", 4))
-    sizes = ("--mesh", "cpu_8", "--sizes.context", 768, "--sizes.row-images", 2, "--sizes.min-pixels", 1024,
-             "--sizes.max-pixels", 48 * 1024, "--sizes.learner.compute-dtype", "float32")  # fmt: skip
-    tuned = ("sft", "hypereyes_30b_sft", *sizes, "--checkpoint", tmp_path / "moe", "--demonstrations",
-             data / "demonstrations.jsonl", "--settings.batch", 8, "--settings.dropout", 0.0,
-             "--settings.learning-rate", 1e-3)  # fmt: skip
-    together(*tuned, "--out", tmp_path / "pair", devices=4)
-    finish(hypereyes(*tuned, "--out", tmp_path / "alone", devices=8))
-    pair, alone = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("pair", "alone"))
-    adapters = load_file(tmp_path / "pair" / "adapter" / "adapter_model.safetensors")
-    assert any(np.abs(value).max() > 0 for name, value in adapters.items() if "lora_B" in name)
-    for name, wanted in alone.items():
-        np.testing.assert_allclose(pair[name], wanted, atol=1e-5, err_msg=name)
-
-    out = tmp_path / "rl"
-    out.mkdir()
-    chosen = [question.id for question in read_questions(data / "rl_candidates.jsonl")[:4]]
-    (out / SELECTION).write_text(json.dumps({name: [2, 4] for name in chosen}))
-    rl = ("rl", "hypereyes_30b_rl", "--accept-miniature", *sizes, "--checkpoint", tmp_path / "pair" / "model",
-          "--questions", data / "rl_candidates.jsonl", "--teacher", tmp_path / "moe", "--settings.steps", 2,
-          "--settings.prompts", 2, "--settings.group", 4, "--settings.checkpoint-every", 1, "--sizes.slots", 4,
-          "--sizes.turn-tokens", 24, "--settings.learning-rate", 1e-3)  # fmt: skip
-    together(*rl, "--out", out, devices=4)
-    # A random model answers nothing: every rollout fails, and distillation is the only signal.
-    trained = load_file(out / "model" / "model.safetensors")
-    assert any(np.abs(trained[name] - pair[name]).max() > 1e-4 for name in pair)
-    for row in steps(out):
-        assert row["rl/distilled"] == 8
-        assert row["rl/sampler_gap"] < 1e-4  # replicas of two devices have the learner's weights, of eight
-        assert row["rl/sync_gib"] > 0
-    assert {path.name for path in out.glob("timeline*")} == {"timeline-rl.json", "timeline-rl-1.json"}
-
-    # One replica over both processes: its first one plays all, and what it played is trained on by both.
-    spanning = (*rl, "--sizes.replica-devices", 8, "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
-                # where a gradient is rounding alone, Adam would step as far as where it is not
-                "--sizes.learner.optimizer.eps", 1e-4)  # fmt: skip
-    for name in ("spanning", "spanning_alone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / SELECTION).write_text((out / SELECTION).read_text())
-    together(*spanning, "--out", tmp_path / "spanning", devices=4)
-    finish(hypereyes(*spanning, "--out", tmp_path / "spanning_alone", devices=8))
-    found, wanted = (
-        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("spanning", "spanning_alone")
-    )
-    assert any(np.abs(wanted[name] - pair[name]).max() > 2e-5 for name in pair)
-    for name, value in wanted.items():
-        # Under a twentieth of what moved: Adam divides a gradient near zero by its own size, so its rounding shows.
-        np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
-    for ours, theirs in zip(steps(tmp_path / "spanning"), steps(tmp_path / "spanning_alone"), strict=True):
-        assert ours["rl/distilled"] == theirs["rl/distilled"] == 8
-        assert ours["rl/loss"] == pytest.approx(theirs["rl/loss"], rel=1e-4)
-        assert ours["rl/grad_norm"] == pytest.approx(theirs["rl/grad_norm"], rel=1e-4)
-        assert ours.get("rl/eval_accuracy") == theirs.get("rl/eval_accuracy")
-    assert [path.name for path in (tmp_path / "spanning").glob("timeline*")] == ["timeline-rl.json"]
 
 
 @pytest.mark.parametrize("command", [SftConfig, RlConfig])

@@ -26,6 +26,19 @@ def test_a_matmul_counts_two_flops_a_multiply_add_and_its_arrays_once():
     assert work(jnp.matmul, A, B, devices=4).flops == ONE / 4
 
 
+def test_what_is_widened_for_a_matmul_is_read_as_it_lies():
+    small = jnp.zeros((4, 16), jnp.int8)
+
+    def widened(x, w):
+        return x @ w.T.reshape(16, 4).astype(x.dtype)
+
+    assert work(widened, A, small).traffic == READ - 3 * 16 * 4  # through the call that jnp.matmul is
+    assert work(lambda x, w: jnp.einsum("ab,cb->ac", x, w.astype(x.dtype)), A, small).traffic == READ - 3 * 16 * 4
+    assert (
+        work(lambda x, w: x @ w.T.astype(jnp.float16).astype(x.dtype), A, small.astype(float)).traffic == READ - 2 * 64
+    )
+
+
 def test_a_scan_counts_its_length_and_a_rematerialised_gradient_what_it_computes_again():
     def layers(x, w):
         body = jax.checkpoint(lambda x, w: (jnp.sin(x @ w), None))

@@ -109,7 +109,7 @@ def test_unknown_names_are_refused_with_those_there_are():
         ("hypereyes_30b_sft --mesh cpu --teacher 30b-a3b", "--teacher is for RL"),
         ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is not a model: give 2b,"),
         ("--mesh cpu hypereyes_30b_rl --sizes.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
-        ("miniature --mesh cpu --search", "--search needs a mesh whose devices' memory is known"),
+        ("miniature --mesh cpu --largest", "--largest needs a mesh whose devices' memory is known"),
         ("x --mesh cpu", "no recipe 'x'"),
     ],
 )
@@ -215,11 +215,11 @@ def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
     real_train = plan_module._train_plan
     monkeypatch.setattr(plan_module, "_train_plan", train_plan)
     monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
-    found = planned("--search")
+    found = planned("--largest")
     assert found.largest == {"context": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
     assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
-    assert "`--search`" in render(planned())
-    assert "`--search`" not in render(found)
+    assert "`--largest`" in render(planned())
+    assert "`--largest`" not in render(found)
 
 
 def table_of(page):

@@ -74,8 +74,8 @@ class Nature:
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(seen, held out): the keys that questions of training may be about, and those of evaluation."""
-        held = self.keys[::_HELD_OUT]
-        return tuple(key for key in self.keys if key not in held), held
+        held_out = self.keys[::_HELD_OUT]
+        return tuple(key for key in self.keys if key not in held_out), held_out
 
     def prepare(self) -> None:
         """Build both indexes now: what may go wrong, a missing package say, then does so here and not in a server."""

@@ -71,18 +71,18 @@ async def connected(
         if isinstance(store, PostgresStore):
             budget = StoreBudget(store, config.budget or share.run or uuid.uuid4().hex, policy)
             stack.callback(budget.close)
-        asked: ResilientBackend | None = None
+        live: ResilientBackend | None = None
         engine: str | None = None
         if config.offline and own is None:
             world = world or (World.load() if config.service == "world" else Nature.load())
             engine = engine_name(world, config.transport)
             if store is None or config.mode is not StoreMode.REPLAY:  # a strict replay asks nobody
                 offline = stack.enter_context(world_service(world, config.transport, config.latency))
-                asked = ResilientBackend(offline, policy, metrics, budget)
+                live = ResilientBackend(offline, policy, metrics, budget)
         else:
-            asked = ResilientBackend(own or _service(config, keys or SearchKeys(), share), policy, metrics, budget)
+            live = ResilientBackend(own or _service(config, keys or SearchKeys(), share), policy, metrics, budget)
         backend = RecordedBackend(
-            asked,
+            live,
             store,
             config.mode if store is not None else StoreMode.LIVE,
             engine=engine,

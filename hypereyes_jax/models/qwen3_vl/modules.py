@@ -82,7 +82,7 @@ class LogicalAxes(nn.LogicallyPartitioned):
 def logical_rules(mesh: Mesh) -> list[tuple[str, Any]]:
     """The sharding table for one mesh, as `nn.logical_axis_rules` and `nn.logical_to_mesh_sharding` take it."""
     names = {axis: tuple(name for name in mesh_axes if name in mesh.axis_names) for axis, mesh_axes in RULES.items()}
-    return [(axis, found if len(found) > 1 else (found[0] if found else None)) for axis, found in names.items()]
+    return [(axis, own if len(own) > 1 else (own[0] if own else None)) for axis, own in names.items()]
 
 
 class VisionTower(nn.Module):
