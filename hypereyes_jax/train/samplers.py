@@ -104,7 +104,9 @@ class RolloutEngines:
         slots = min(sizes.slots, -(-at_once // len(copies.grid)))
         settings = replace(replace(sizes, slots=slots).engine(), record_routes=record_routes)
         adapters = [None] * len(copies.meshes) if lora is None else copies.adapters(lora)
-        copies_by_replica = list(zip(copies(params), adapters, copies.meshes, strict=True))
+        keeps_base = lora is not None and not copies.shares(params)
+        base = copies.kept(params) if keeps_base else copies(params)
+        copies_by_replica = list(zip(base, adapters, copies.meshes, strict=True))
         if isinstance(link, GroupWorker):
             (own, own_lora, replica), *_ = copies_by_replica
             device = Device(model, own, settings, lora=own_lora, mesh=replica)
@@ -116,7 +118,7 @@ class RolloutEngines:
                 for own, own_lora, replica in copies_by_replica
             ]
             rollouts = cls(Engines(engines), chat, sizes, copies, link)
-        rollouts._keeps_base = lora is not None and not copies.shares(params)
+        rollouts._keeps_base = keeps_base
         return rollouts
 
     def __enter__(self) -> RolloutEngines:

@@ -32,7 +32,7 @@ config = Qwen3VLConfig(
 devices = int(jax.device_count())
 mesh = make_mesh(MeshConfig("all", "cpu", fsdp=devices))
 params = init_params(jax.random.key(0), config)
-placed = jax.device_put(params, param_shardings(config, mesh))
+placed = jax.device_put(jax.tree.map(jnp.copy, params), param_shardings(config, mesh))
 processes = Processes(0, 1, mesh)
 fresh = fresh_adapters(config, placed, adapter_rules(2, 8.0), processes)
 sizes = dataclasses.replace(MINIATURE_RL, slots=2, context=64, view_lengths=(64,), extend_rows=(2,))
@@ -51,9 +51,11 @@ probe = np.arange(5, 17, dtype=np.int32)
 engines = rollouts.engines.all
 assert len(engines) == max(1, devices // 2)
 before = [places(engine) for engine in engines]
+take = jax.jit(lambda state: state, donate_argnums=0)  # a training step takes the state's buffers, the base's too
 for version in (1, 2):
     lora = trained(version)
     rollouts.suspend()
+    placed = take(placed)
     assert all((engine.params is None) == (devices == 1) for engine in engines)
     sent = rollouts.publish(placed, version, lora)["sync_gib"] * 2**30
     # no more than whole adapters for every device

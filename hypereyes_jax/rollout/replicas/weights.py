@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -56,14 +57,20 @@ class ReplicaWeights:
         """
         return self._copied(params, self._together, self._apart)
 
+    def kept(self, params: Any) -> list[Any]:
+        """The same in buffers of their own: a training step takes the learner's, also of weights that do not train."""
+        return self._copied(params, self._together, self._apart, shares=False)
+
     def adapters(self, lora: Lora) -> list[Lora]:
         """Copies adapters, as calling it copies weights."""
         return self._copied(lora, *self._places_of(lora))
 
     def shares(self, params: Any) -> bool:
-        """Whether replicas hold these weights' own arrays."""
-        where = zip(jax.tree.leaves(params), jax.tree.leaves(self._together), strict=True)
-        return all(x.dtype == self._dtype and x.sharding.is_equivalent_to(place, x.ndim) for x, place in where)
+        """Whether replicas hold all of these weights' own arrays."""
+        return all(map(self._lies_there, jax.tree.leaves(params), jax.tree.leaves(self._together)))
+
+    def _lies_there(self, x: jax.Array, place: NamedSharding) -> bool:
+        return bool(x.dtype == self._dtype and x.sharding.is_equivalent_to(place, x.ndim))
 
     def _places_of(self, lora: Lora) -> tuple[Lora, list[Lora]]:
         """Of adapters on all replicas together, and on each of this process's."""
@@ -72,8 +79,10 @@ class ReplicaWeights:
             [lora_shardings(self._model, lora, one) for one in self.meshes],
         )
 
-    def _copied(self, tree: Any, together: Any, each: list[Any]) -> list[Any]:
+    def _copied(self, tree: Any, together: Any, each: list[Any], shares: bool = True) -> list[Any]:
         def copied(x: jax.Array, together: NamedSharding, *apart: NamedSharding) -> list[jax.Array]:
+            if not shares and self._lies_there(x, together):
+                x = jnp.copy(x)
             # One at a time: programs in flight together may run in another order in another process, and CPU devices
             # then wait for each other for ever.
             copies = jax.block_until_ready(jax.device_put(x if x.dtype == self._dtype else self._cast(x), together))
