@@ -191,9 +191,6 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
     small = recipe == "miniature"
     sizes = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
     given: dict[str, Any] = {"slots": config.slots, "context": config.context, "turn_tokens": config.max_new_tokens}
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{'slots' if name == 'slots' else name.replace('_', '-')} must be at least 1")
     sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
     if config.dtype and config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
