@@ -83,6 +83,7 @@ class LocalDirectory:
         return (self.path / name).read_bytes()
 
     def file(self, name: str) -> LocalFile:
+        refuse_irregular(self.path / name)
         return LocalFile(self.path / name)
 
 

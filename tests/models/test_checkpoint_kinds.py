@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs
@@ -104,6 +106,16 @@ def test_of_several_dtypes_the_named_one_is_taken_and_the_model_runs(tmp_path, n
     same(jax.tree.map(lambda x: x.astype(jnp.float32), loaded), jax.tree.map(lambda x: x.astype(jnp.float32), params))
     logits = forward(loaded, config, pack_inputs(config, [(words(6, 0), [])]))
     assert np.isfinite(np.asarray(logits, np.float32)).all()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["directory", "FIFO"])
+@pytest.mark.parametrize("name", [SINGLE, "config.json"])
+def test_what_is_no_regular_file_is_refused_by_name(tmp_path, name, make):
+    written(tmp_path)
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        load_hf(tmp_path)
 
 
 def test_per_expert_tensors_are_refused_in_a_few_lines(tmp_path):
