@@ -15,9 +15,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-# Most of the time goes into compiling tiny programs, which LLVM does in two thirds of it without its costly passes.
-# Commands that tests start inherit this. `XLA_FLAGS= pytest` for programs as users run them.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Most of the time goes into compiling tiny programs, which takes a quarter of it without LLVM's costly passes, without
+# MLIR for each fusion, and in one module instead of many. Commands that tests start inherit this. `XLA_FLAGS= pytest`
+# for programs as users run them.
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
 
 settings.register_profile("random", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.register_profile("repeated", derandomize=True, deadline=None)
