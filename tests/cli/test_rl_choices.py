@@ -48,7 +48,7 @@ def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.lear
     write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
     model, params, chat = load_model(ASSETS / "base")
     sizes = replace(MINIATURE_RL, learner=learner)
-    engine = replace(replace(sizes, slots=4, context=512).engine(), **ENGINE)
+    engine = replace(replace(sizes, slots=4, context=512).engine(), **ENGINE).exact()
     with Stages() as stages:
         rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, sizes)
         run, services = TrainingRun(directory, stages), RlServices(SearchConfig(), teacher=teacher)

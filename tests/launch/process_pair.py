@@ -19,10 +19,10 @@ from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.learner.global_batch import data_shards, global_batch, local_shards
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch, pack
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh
 from tests.learner.sharded_steps import MODELS, PLAIN, LearnerConfig
 from tests.learner.small import samples
+from tests.random_weights import random_params
 
 SAMPLES = 12
 
@@ -74,7 +74,7 @@ def main(coordinator: str, process: int, out: str) -> None:
         batch = joined([packed(config, half, shards // 2) for half in range(2)], shards // 2)
     results = {}
     for kind in ("sft_step", "rl_step"):
-        state = learner.init(jax.random.key(0), init_params(jax.random.key(0), config))
+        state = learner.init(jax.random.key(0), random_params(config))
         where = learner.shardings(state)
         state = jax.tree.map(
             lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index, x=x: np.asarray(x)[index]), state, where

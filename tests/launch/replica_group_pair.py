@@ -22,7 +22,6 @@ from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.packing import TrainingSample
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import Scheduler
@@ -31,6 +30,7 @@ from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests import small_models
+from tests.random_weights import random_params
 
 DEVICES = 4
 _TEXT = dataclasses.replace(small_models.TEXT, num_key_value_heads=4)
@@ -128,7 +128,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
     config = model(name)
     mesh = make_mesh(MeshConfig("learner", "cpu", fsdp=DEVICES))
     where = param_shardings(config, mesh)
-    params = [init_params(jax.random.key(seed), config) for seed in range(2)]
+    params = [random_params(config, seed) for seed in range(2)]
 
     def placed(x, sharding):
         return jax.make_array_from_callback(x.shape, sharding, lambda index: np.asarray(x)[index])

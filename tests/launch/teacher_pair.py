@@ -8,20 +8,18 @@ import json
 import sys
 from functools import partial
 
-import jax
-
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher
-from hypereyes_jax.models.qwen3_vl import init_params
 from tests.learner.small import CONFIG, PACK, samples
+from tests.random_weights import random_params
 
 ROUNDS = (((0, 1, 2), ()), ((3,), (4, 0)))  # of each process
 
 
 def params():
-    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    return random_params(CONFIG, scale=3)
 
 
 def main(coordinator: str, process: int, out: str) -> None:

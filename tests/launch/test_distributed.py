@@ -19,13 +19,14 @@ from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.learner.teacher import LocalTeacher
-from hypereyes_jax.models.qwen3_vl import init_params, save_hf
+from hypereyes_jax.models.qwen3_vl import save_hf
 from hypereyes_jax.models.sharding import param_shardings
 from tests.launch.load_pair import MESH
 from tests.launch.ports import free_port
 from tests.launch.teacher_pair import ROUNDS, params
 from tests.learner.sharded_steps import MODELS
 from tests.learner.small import CONFIG, PACK, samples
+from tests.random_weights import random_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,14 +61,14 @@ def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tm
                 for name in names:
                     scale = max(1.0, abs(float(wanted[name]))) if what == "metrics" else largest
                     np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-5 * scale, err_msg=name)
-    before = jax.tree_util.tree_leaves_with_path({"weights": init_params(jax.random.key(0), MODELS["moe"])})
+    before = jax.tree_util.tree_leaves_with_path({"weights": random_params(MODELS["moe"])})
     moved = [np.abs(wanted["rl_step" + jax.tree_util.keystr(path)] - leaf).max() for path, leaf in before]
     assert max(moved) > 1e-4  # far more than the tolerance of weights, else they are those before the step
 
 
 def test_two_processes_read_a_checkpoint_together_and_hold_its_very_bits(tmp_path):
     config = MODELS["moe"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     save_hf(tmp_path / "checkpoint", config, params)
     coordinator = f"127.0.0.1:{free_port()}"
     pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4, "load_pair") for process in range(2)]

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
-from hypereyes_jax.models.qwen3_vl import forward, init_params
+from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from tests.learner.small import CONFIG
 from tests.learner.small import PACK as ANY_SHAPE
+from tests.random_weights import random_params
 
 # b1 = 0.9 and no clipping: the first moment after one step is 0.1 x the gradient, so gradients can be read from it.
-PLAIN = OptimizerConfig(learning_rate=1e-3, schedule="constant", clip_norm=1e9, weight_decay=0.0)
+PLAIN = OptimizerConfig(learning_rate=1e-2, schedule="constant", clip_norm=1e9, weight_decay=0.0)
 LEARN = LearnerConfig(optimizer=PLAIN)
 # One shape for all tests: one program for each kind of step.
 PACK = dataclasses.replace(ANY_SHAPE, micro_batches=4, vision=(6, 144))
@@ -24,19 +25,20 @@ TOLERANCE = 2e-6
 
 def spread_params():
     """Weights larger than the usual init, so that log-probs are not all the same."""
-    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    return random_params(CONFIG, scale=3)
 
 
 def copy(tree):
-    return jax.tree.map(jnp.array, tree)  # steps donate their state
+    """Arrays of its own, which a step may consume. Through numpy, here and below: nothing is compiled."""
+    return jax.tree.map(lambda x: jnp.asarray(np.array(x)), tree)
 
 
 def gradient(state):
-    return jax.tree.map(lambda mu: mu / 0.1, state.opt_state[1].mu)
+    return jax.tree.map(lambda mu: np.asarray(mu) / np.float32(0.1), state.opt_state[1].mu)
 
 
 def assert_close(tree, wanted, tolerance=TOLERANCE):
-    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(wanted))
+    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(wanted))
     assert scale > 0
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
@@ -63,18 +65,37 @@ def alone(sample):
 
 
 @jax.jit
-def logp_alone(params, case, temperature=1.0):
+def logits_alone(params, case):
+    """[1, T - 1, V] of the next tokens."""
+    return forward(params, CONFIG, case[0])[:, :-1]
+
+
+@jax.jit
+def logp_of(logits, case, temperature=1.0):
     """[1, T - 1] log-probs of the next tokens."""
-    inputs, targets, _, _ = case
-    logp = jax.nn.log_softmax(forward(params, CONFIG, inputs)[:, :-1] / temperature)
-    return jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+    logp = jax.nn.log_softmax(logits / temperature)
+    return jnp.take_along_axis(logp, case[1][..., None], -1)[..., 0]
+
+
+def logp_alone(params, case, temperature=1.0):
+    return logp_of(logits_alone(params, case), case, temperature)
+
+
+@jax.jit
+def _pulled_back(params, case, to_logits):
+    """The gradient of weights from that of logits."""
+    return jax.vjp(lambda w: logits_alone(w, case), params)[1](to_logits)[0]
 
 
 def mean_gradient(loss, params, *per_sample):
-    """(mean loss, its gradient), sample by sample."""
+    """(mean of `loss(logits, case, ...)`, its gradient), sample by sample; the model is one program for all losses."""
     each = jax.jit(jax.value_and_grad(loss))
-    parts = [each(params, *arguments) for arguments in zip(*per_sample, strict=True)]
-    return jax.tree.map(lambda *x: sum(x) / len(x), *parts)
+    values, gradients = [], []
+    for case, *more in zip(*per_sample, strict=True):
+        value, to_logits = each(logits_alone(params, case), case, *more)
+        values.append(float(value))
+        gradients.append(_pulled_back(params, case, to_logits))
+    return np.mean(values), jax.tree.map(lambda *x: sum(map(np.asarray, x)) / np.float32(len(x)), *gradients)
 
 
 def step(learner, kind, params, batch, *more, lora=None):

@@ -22,9 +22,10 @@ from hypereyes_jax.learner.checkpoint import Checkpoints
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack
 from hypereyes_jax.models.lora import init_lora
-from hypereyes_jax.models.qwen3_vl import Kernels, init_params
+from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import make_mesh
 from tests.learner.small import CONFIG, samples
+from tests.random_weights import random_params
 
 TEXT = dataclasses.replace(CONFIG.text, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=16)
 MODELS = {"dense": CONFIG, "moe": dataclasses.replace(CONFIG, text=TEXT)}
@@ -46,7 +47,7 @@ def mesh_of(name):
 @functools.cache
 def setup(model, train):
     config = MODELS[model]
-    params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
+    params = random_params(config, scale=3)
     lora = None
     if train == "lora":
         lora = init_lora(jax.random.key(1), params, config)

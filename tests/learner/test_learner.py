@@ -10,11 +10,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from hypereyes_jax.configs.mesh import AXES
-from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
+from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.models.lora import init_lora
-from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, init_params, lm_head
+from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, lm_head
 from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
 from hypereyes_jax.rl.distill_chunked import chunked_reverse_kl
 from tests.learner.by_hand import (
@@ -26,6 +26,7 @@ from tests.learner.by_hand import (
     copy,
     gradient,
     logp_alone,
+    logp_of,
     mean_gradient,
     spread_params,
     step,
@@ -33,6 +34,7 @@ from tests.learner.by_hand import (
 from tests.learner.sharded_steps import MODELS, TEXT
 from tests.learner.small import CONFIG, samples
 from tests.learner.small import PACK as ANY_SHAPE
+from tests.random_weights import random_params
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,8 @@ def learner():
 def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, learner):
     cases = [alone(sample) for sample in samples(5)]
 
-    def loss(w, case):
-        return -jnp.sum(logp_alone(w, case) * case[2]) / jnp.sum(case[2])
+    def loss(logits, case):
+        return -jnp.sum(logp_of(logits, case) * case[2]) / jnp.sum(case[2])
 
     value, wanted = mean_gradient(loss, params, cases)
     state, metrics = step(learner, "sft_step", params, pack(CONFIG, samples(5), PACK))
@@ -64,8 +66,8 @@ def test_sft_gradient_by_tokens_is_the_mean_over_all_tokens_of_the_step(params, 
     cases = [alone(sample) for sample in samples(5)]
     tokens = sum(case[2].sum() for case in cases)
 
-    def loss(w, case):
-        return -jnp.sum(logp_alone(w, case) * case[2]) / tokens * len(cases)
+    def loss(logits, case):
+        return -jnp.sum(logp_of(logits, case) * case[2]) / tokens * len(cases)
 
     value, wanted = mean_gradient(loss, params, cases)
     layout = dataclasses.replace(PACK, weighting="token-mean")
@@ -101,8 +103,8 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
     group = samples(5)
     cases = [alone(sample) for sample in group]
 
-    def loss(w, case, advantage):
-        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
+    def loss(logits, case, advantage):
+        logp, mask = logp_of(logits, case, LEARN.temperature), case[2]
         loss_BT, _ = policy_loss(logp, logp, jnp.full(logp.shape, advantage), mask, sampler_logp_BT=case[3])
         return aggregate(loss_BT, mask)
 
@@ -118,14 +120,13 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
     "layout",
     [
         pytest.param(dict(rows=8, row_tokens=(64,)), marks=pytest.mark.slow),  # one micro-batch
-        dict(rows=1, row_tokens=(64,), micro_batches=12),  # one row each, with room left over
+        dict(rows=1, row_tokens=(192,), micro_batches=12),  # one longer row each, with room left over
         pytest.param(dict(rows=8, row_tokens=(48,)), marks=pytest.mark.slow),  # one sample a row: padded, not packed
-        dict(rows=2, row_tokens=(192,)),
         pytest.param(
             dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)), marks=pytest.mark.slow
         ),  # room for more micro-batches and images
     ],
-    ids=["1x8", "8x1-padded", "one-a-row", "long-rows", "roomy"],
+    ids=["1x8", "long-rows-padded", "one-a-row", "roomy"],
 )
 def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, layout):
     group = samples(8)
@@ -141,7 +142,7 @@ def test_the_step_does_not_depend_on_packing_or_micro_batches(params, learner, l
 @pytest.mark.parametrize("train", ["full", "lora"])
 def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(train):
     config = dataclasses.replace(MODELS["moe"], text=dataclasses.replace(TEXT, router_aux_loss_coef=1.0))
-    weights = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), config))
+    weights = random_params(config, scale=3)
     adapters = None
     if train == "lora":
         noise = 0.02 * jax.random.normal(jax.random.key(2), ())
@@ -162,7 +163,7 @@ def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(
         np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
     # Rows that are balanced one by one take another step: by this much, at a thousand times the usual coefficient.
     apart, others = taken("micro-batch", **split)
-    gap = optax.tree.norm(jax.tree.map(jnp.subtract, gradient(apart), gradient(whole))) / wanted["grad_norm"]
+    gap = optax.tree.norm(jax.tree.map(np.subtract, gradient(apart), gradient(whole))) / wanted["grad_norm"]
     assert 1e-3 < gap < 1
     assert others["router_balance"] > wanted["router_balance"]
 
@@ -202,6 +203,12 @@ def test_a_batch_with_nothing_to_train_on_changes_nothing(params, learner):
     assert metrics["loss"] == 0
 
 
+def told(batch, old, teacher=np.nan):
+    """With old log-probs and a teacher's, by default of no token: always both, so that tests share one program."""
+    values = np.broadcast_to(np.asarray(teacher, np.float32), batch.targets_MBT.shape)
+    return batch.replace(old_logp_MBT=old, teacher_logp_MBT=values)
+
+
 def test_scores_are_those_of_plain_logits_and_serve_as_old_log_probs(params, learner):
     group = samples(4)
     batch = pack(CONFIG, group, PACK)
@@ -209,28 +216,24 @@ def test_scores_are_those_of_plain_logits_and_serve_as_old_log_probs(params, lea
     for index, case in enumerate(map(alone, group)):
         wanted = logp_alone(params, case, 0.8)[case[2]]
         np.testing.assert_allclose(unpack(batch, scores)[index], wanted, atol=2e-5)
-    first, _ = step(learner, "rl_step", params, batch.replace(old_logp_MBT=scores))
+    first, _ = step(learner, "rl_step", params, told(batch, scores))
     fresh, _ = step(learner, "rl_step", params, batch)
     assert_close(gradient(first), gradient(fresh))
 
 
 def test_later_updates_on_the_same_batch_are_clipped(params, learner):
     batch = pack(CONFIG, samples(4), PACK)
-    batch = batch.replace(old_logp_MBT=learner.score_logprobs(params, batch, temperature=0.8))
+    batch = told(batch, learner.score_logprobs(params, batch, temperature=0.8))
     state, metrics = learner.init(jax.random.key(1), copy(params)), {}
     for _ in range(8):
         state, metrics = learner.rl_step(state, batch)
     assert metrics["clip_fraction"] > 0.1
 
 
-def with_teacher(batch, values):
-    return batch.replace(teacher_logp_MBT=np.asarray(values, np.float32))
-
-
 def test_a_teacher_that_agrees_leaves_the_plain_gradient(params, learner):
     batch = pack(CONFIG, samples(4), PACK)
     own = learner.score_logprobs(params, batch, temperature=0.8)
-    a, metrics = step(learner, "rl_step", params, with_teacher(batch, own))
+    a, metrics = step(learner, "rl_step", params, told(batch, own, own))
     b, _ = step(learner, "rl_step", params, batch)
     assert_close(gradient(a), gradient(b))
     assert abs(metrics["kl_to_teacher"]) < 1e-5
@@ -241,15 +244,16 @@ def test_distillation_touches_failed_samples_only(params, learner):
     one_failed = [dataclasses.replace(group[0], failed=True), *group[1:]]
     teacher = np.full(pack(CONFIG, group, PACK).targets_MBT.shape, -9.0)
 
+    old = learner.score_logprobs(params, pack(CONFIG, group, PACK), temperature=0.8)
+
     def run(members, values):
-        batch = pack(CONFIG, members, PACK)
-        return step(learner, "rl_step", params, with_teacher(batch, values))[0]
+        return step(learner, "rl_step", params, told(pack(CONFIG, members, PACK), old, values))[0]
 
     plain, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK))
     assert_close(gradient(run(group, teacher)), gradient(plain))
     missing = np.where(pack(CONFIG, one_failed, PACK).failed_MBT > 0, np.nan, teacher)
     assert_close(gradient(run(one_failed, missing)), gradient(plain))  # an outage of the teacher
-    changed = optax.tree.norm(jax.tree.map(jnp.subtract, gradient(run(one_failed, teacher)), gradient(plain)))
+    changed = optax.tree.norm(jax.tree.map(np.subtract, gradient(run(one_failed, teacher)), gradient(plain)))
     assert changed > 1e-3 * optax.tree.norm(gradient(plain))
 
 
@@ -268,14 +272,13 @@ def another_shape(config):
 def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_config, params):
     learn = dataclasses.replace(LEARN, opd="reverse-kl", opd_coef=0.5)
     learner = make_learner(CONFIG, learn, teacher_config=teacher_config)
-    teacher = init_params(jax.random.key(5), teacher_config)
+    teacher = random_params(teacher_config, 5)
     group = [dataclasses.replace(sample, advantage=0.0) for sample in samples(4)]
     state, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK), teacher)
 
-    def loss(w, case, failed):
-        both = (w, CONFIG), (teacher, teacher_config)
-        student, taught = (forward(*each, case[0])[:, :-1] / 0.8 for each in both)
-        return 0.5 * aggregate(reverse_kl(student, taught, case[2] & failed), case[2])
+    def loss(logits, case, failed):
+        taught = forward(teacher, teacher_config, case[0])[:, :-1] / 0.8
+        return 0.5 * aggregate(reverse_kl(logits / 0.8, taught, case[2] & failed), case[2])
 
     _, wanted = mean_gradient(loss, params, [alone(sample) for sample in group], [sample.failed for sample in group])
     assert_close(gradient(state), wanted)
@@ -300,20 +303,7 @@ def test_chunked_reverse_kl_equals_the_unchunked_one():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_frozen_vision_tower_stays(params):
-    learner = make_learner(CONFIG, dataclasses.replace(LEARN, train="language"))
-    state, _ = step(learner, "sft_step", params, pack(CONFIG, samples(3), PACK))
-    assert "vision" not in state.trainable
-    assert all(
-        bool((a == b).all())
-        for a, b in zip(*map(jax.tree.leaves, (state.frozen["vision"], params["vision"])), strict=True)
-    )
-    assert not bool((state.trainable["layers"]["q"] == params["layers"]["q"]).all())
-
-
-def test_training_on_one_batch_learns_it(params):
-    config = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant"))
-    learner = make_learner(CONFIG, config)
+def test_training_on_one_batch_learns_it(params, learner):
     state, batch = learner.init(jax.random.key(1), copy(params)), pack(CONFIG, samples(3), PACK)
     losses = []
     for _ in range(40):
@@ -323,21 +313,26 @@ def test_training_on_one_batch_learns_it(params):
 
 
 @pytest.mark.parametrize("remat", ["dots", pytest.param("full", marks=pytest.mark.slow)])
-def test_remat_changes_nothing(remat, params, learner):
+def test_remat_and_a_frozen_vision_tower_change_no_other_gradient(remat, params, learner):
     batch = pack(CONFIG, samples(3), PACK)
-    wanted, _ = step(learner, "sft_step", params, batch)
-    again = make_learner(CONFIG, dataclasses.replace(LEARN, remat=remat))
-    state, _ = step(again, "sft_step", params, batch)
-    assert_close(gradient(state), gradient(wanted))
+    whole, _ = step(learner, "sft_step", params, batch)
+    language = make_learner(CONFIG, dataclasses.replace(LEARN, remat=remat, train="language"))
+    state, _ = step(language, "sft_step", params, batch)
+    wanted = gradient(whole)
+    del wanted["vision"]
+    assert_close(gradient(state), wanted)
+    jax.tree.map(np.testing.assert_array_equal, state.frozen["vision"], params["vision"])
+    assert not np.array_equal(state.trainable["layers"]["q"], params["layers"]["q"])
 
 
 def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
     """The check that the layout tests above can fail: without segments they would."""
     batch = pack(CONFIG, samples(4), dataclasses.replace(ANY_SHAPE, row_tokens=(128,)))
     inputs = jax.tree.map(lambda x: x[0], batch.inputs)
-    apart = hidden_states(params, CONFIG, inputs)
-    together = hidden_states(params, CONFIG, inputs._replace(segment_BT=np.minimum(inputs.segment_BT, 1)))
-    assert jnp.abs(apart - together).max() > 1e-2
+    hidden = jax.jit(hidden_states, static_argnums=1)
+    apart = hidden(params, CONFIG, inputs)
+    together = hidden(params, CONFIG, inputs._replace(segment_BT=np.minimum(inputs.segment_BT, 1)))
+    assert np.abs(apart - together).max() > 1e-2
     assert lm_head(params, CONFIG).shape == (32, 96)
 
 

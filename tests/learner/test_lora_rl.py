@@ -8,9 +8,10 @@ import pytest
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, merge
 from tests.learner.by_hand import LEARN, PACK, PLAIN, assert_close, copy, gradient, spread_params
 from tests.learner.small import CONFIG, samples
+from tests.random_weights import random_lora
 
 RULES = LoraConfig((LoraRule("layers/.*", 4, 8.0),), dropout=0.5)  # RL must not drop anything, whatever this says
 SCALE = 8.0 / 4
@@ -19,9 +20,7 @@ SCALE = 8.0 / 4
 @pytest.fixture(scope="module")
 def setup():
     params = spread_params()
-    fresh = init_lora(jax.random.key(1), params, CONFIG, RULES)
-    # trained for a while: with `b` zero, `a` has no gradient
-    lora = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), fresh)
+    lora = random_lora(CONFIG, RULES)  # trained for a while: with `b` zero, `a` has no gradient
     learner = make_learner(CONFIG, LearnerConfig(optimizer=PLAIN, train="lora"))
     state = learner.init(jax.random.key(2), copy(params), copy(lora))
     batch = pack(CONFIG, samples(5), PACK)

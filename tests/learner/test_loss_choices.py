@@ -17,7 +17,7 @@ from tests.learner.by_hand import (
     alone,
     assert_close,
     gradient,
-    logp_alone,
+    logp_of,
     mean_gradient,
     spread_params,
     step,
@@ -39,8 +39,8 @@ def test_gspo_a_kl_penalty_and_constant_lengths_are_composed_as_by_hand(params):
     group = samples(5)
     cases = [alone(sample) for sample in group]
 
-    def loss(w, case, advantage):
-        logp, mask = logp_alone(w, case, LEARN.temperature), case[2]
+    def loss(logits, case, advantage):
+        logp, mask = logp_of(logits, case, LEARN.temperature), case[2]
         advantages = jnp.full(logp.shape, advantage)
         loss_BT, _ = gspo_loss(logp, case[3], advantages, mask, *learn.gspo_clip)
         loss_BT += learn.kl_coef * kl_penalty(logp, 0.5 * case[3], mask, "k2")

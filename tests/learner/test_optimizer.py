@@ -8,8 +8,8 @@ import pytest
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.configs.training import OptimizerConfig
 from hypereyes_jax.learner.optimizer import learning_rate, make_optimizer, matrices
-from hypereyes_jax.models.qwen3_vl import init_params
 from tests.learner import small
+from tests.random_weights import random_params
 
 MUON = OptimizerConfig(
     learning_rate=1e-3, muon_learning_rate=0.02, schedule="constant", weight_decay=0.0, clip_norm=1e9
@@ -18,10 +18,10 @@ MUON = OptimizerConfig(
 
 @pytest.fixture(scope="module")
 def first_update():
-    params = init_params(jax.random.key(0), small.CONFIG)
+    params = random_params(small.CONFIG)
     leaves, shape = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    grads = shape.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    rng = np.random.default_rng(1)
+    grads = shape.unflatten([rng.normal(size=x.shape).astype(np.float32) for x in leaves])
     optimizer = make_optimizer(MUON)
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     return params, grads, updates

@@ -17,8 +17,9 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.checkpoint import CheckpointDamaged, Checkpoints, read_trainable
 from hypereyes_jax.learner.run_weights import run_weights
 from hypereyes_jax.learner.state import TrainState, split
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, merge
 from hypereyes_jax.models.pretrained import load_model
+from tests.random_weights import random_lora
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 
@@ -66,9 +67,7 @@ def test_the_weights_of_a_step_are_written_beside_what_did_not_train(rl, tmp_pat
 def test_adapters_of_a_step_are_merged(tmp_path):
     config, base, _ = load_model(BASE)
     rules = LoraConfig((LoraRule("layers/.*", 2, 8.0),))
-    lora = jax.tree.map(
-        lambda x: jax.random.normal(jax.random.key(x.size), x.shape), init_lora(jax.random.key(0), base, config, rules)
-    )
+    lora = random_lora(config, rules, scale=1.0)
     run_of(tmp_path / "sft", "sft", "lora", lambda params: {5: lora})
     found = run_weights(tmp_path / "sft")
     assert (found.step, found.base, found.pixels) == (5, str(BASE), (1024, 49152))

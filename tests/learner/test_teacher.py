@@ -11,14 +11,14 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack, unpack
 from hypereyes_jax.learner.teacher import LocalTeacher, Unscored
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from tests.learner.small import CONFIG, PACK, samples
+from tests.random_weights import random_params
 
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    return random_params(CONFIG, scale=3)
 
 
 async def test_local_weights_score_the_sampled_tokens_of_each_sample_at_the_temperature(params):

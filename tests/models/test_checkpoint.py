@@ -23,12 +23,13 @@ from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs, patchify
 from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS, hf_inputs, image_tokens, photo, words
+from tests.random_weights import random_params
 
 
 @pytest.fixture
 def dense(tmp_path):
     config = CONFIGS["dense"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     save_hf(tmp_path, config, params)
     return config, params, tmp_path
 
@@ -36,7 +37,7 @@ def dense(tmp_path):
 def test_a_failed_write_says_why(tmp_path):
     """A numpy array's own `tofile` does not, when it can write only a part."""
     config = CONFIGS["dense"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -48,10 +49,10 @@ def test_a_failed_write_says_why(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["dense", "dense tied", "moe", "moe square experts"])
+@pytest.mark.parametrize("name", ["dense", "tied, merge 3", "moe", "moe tied, square experts"])
 def test_transformers_loads_what_save_hf_wrote_and_agrees(name, tmp_path):
     config = CONFIGS[name]
-    params = jax.tree.map(lambda x: x * 5 if x.ndim > 2 else x, init_params(jax.random.key(3), config))
+    params = random_params(config, 3, scale=5)
     save_hf(tmp_path, config, params, shard_bytes=60_000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     unit = config.vision.pixel_multiple
@@ -69,7 +70,7 @@ def test_transformers_loads_what_save_hf_wrote_and_agrees(name, tmp_path):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_save_and_load_give_the_same_bits(name, dtype, tmp_path):
     config = CONFIGS[name]
-    params = init_params(jax.random.key(0), config, dtype)
+    params = random_params(config, 0, dtype)
     save_hf(tmp_path, config, params)
     again, loaded = load_hf(tmp_path)
     assert again == config
@@ -79,9 +80,9 @@ def test_save_and_load_give_the_same_bits(name, dtype, tmp_path):
 
 def test_streaming_in_pieces_gives_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "_PIECE_BYTES", 700)
-    for name in ("dense", "moe", "moe square experts"):
+    for name in ("dense", "moe", "moe tied, square experts"):
         config = CONFIGS[name]
-        params = init_params(jax.random.key(0), config)
+        params = random_params(config)
         save_hf(tmp_path / name, config, params)
         jax.tree.map(np.testing.assert_array_equal, load_hf(tmp_path / name)[1], params)
 

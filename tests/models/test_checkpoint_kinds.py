@@ -15,17 +15,18 @@ from safetensors.numpy import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl import forward, load_hf, save_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs
 from tests.models.torch_reference import CONFIGS, words
+from tests.random_weights import random_params
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def written(path, name="dense", dtype=jnp.float32, **options):
     config = CONFIGS[name]
-    params = init_params(jax.random.key(0), config, dtype)
+    params = random_params(config, 0, dtype)
     save_hf(path, config, params, **options)
     return config, params
 
@@ -47,7 +48,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("equal", [True, False])
 def test_a_head_beside_the_embedding_it_is_tied_to_is_compared(tmp_path, equal):
-    _, params = written(tmp_path, "dense tied")
+    _, params = written(tmp_path, "tied, merge 3")
     head = np.asarray(params["embed"]).copy()
     head[-1, -1] += 0 if equal else 1e-3
     rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": head}))

@@ -13,11 +13,12 @@ from hypereyes_jax.models.qwen3_vl import hidden_states, init_params
 from hypereyes_jax.processing import pack_inputs, patchify
 from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS, image_tokens, photo, words
+from tests.random_weights import random_params
 
 
 def test_batches_of_different_image_shapes_share_one_program():
     config = CONFIGS["dense"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     unit = config.vision.pixel_multiple
     still = functools.partial(patchify, config=config.vision, min_pixels=unit**2, max_pixels=16 * unit**2)
     traced = 0

@@ -5,21 +5,22 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.models.export import export_merged
-from hypereyes_jax.models.lora import LoraConfig, init_lora, merge
+from hypereyes_jax.models.lora import merge
 from hypereyes_jax.models.peft import save_peft
-from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl import forward, load_hf, save_hf
 from hypereyes_jax.processing import pack_inputs
+from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS
+from tests.random_weights import random_lora, random_params
 
 
 @pytest.fixture
 def trained(tmp_path):
     config = CONFIGS["moe"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     save_hf(tmp_path / "base", config, params)
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
-    lora = init_lora(jax.random.key(1), params, config, LoraConfig())
-    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    lora = random_lora(config, scale=1.0)
     return tmp_path, merge(params, lora), lora
 
 
@@ -49,6 +50,7 @@ def test_a_temperature_divides_all_logits(trained):
     export_merged(path / "base", path / "out", temperature=0.8)
     found = load_hf(path / "out")[1]
     inputs = pack_inputs(config, [(list(range(12)), [])])
-    cooler, logits = (np.asarray(forward(each, config, inputs)) for each in (found, params))
+    run = jax.jit(forward, static_argnums=1, compiler_options=FAST_COMPILE)
+    cooler, logits = (np.asarray(run(each, config, inputs)) for each in (found, params))
     np.testing.assert_allclose(cooler, logits / 0.8, rtol=1e-4, atol=1e-5)
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, params)

@@ -12,15 +12,16 @@ import pytest
 
 from hypereyes_jax.models import hub as hub_module
 from hypereyes_jax.models.hub import HubError, HubId, download, hub_id, locate, upload
-from hypereyes_jax.models.qwen3_vl import init_params, load_hf, save_hf
+from hypereyes_jax.models.qwen3_vl import load_hf, save_hf
 from tests.models.hub_server import Hub, serving
 from tests.models.torch_reference import CONFIGS
+from tests.random_weights import random_params
 
 
 @pytest.fixture
 def model(tmp_path):
     config = CONFIGS["dense"]
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     save_hf(tmp_path / "model", config, params)
     files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
     return params, files | {"pytorch_model.bin": b"never", "chat_template.jinja": b"x"}
@@ -98,14 +99,12 @@ def test_offline_mode_is_kept_to(model, tmp_path, monkeypatch):
     assert not hub.tokens, "the hub was asked"
 
 
-def _fetch(endpoint, cache):
-    download(HubId("org/name"), endpoint=endpoint, cache=cache)
-
-
 def test_one_process_of_a_host_downloads(model, tmp_path):
     with serving(Hub(model[1])) as hub:
         context = multiprocessing.get_context("spawn")
-        pair = [context.Process(target=_fetch, args=(hub.endpoint, tmp_path / "cache")) for _ in range(2)]
+        # not a function of this file: the processes would import all that it does
+        here = {"endpoint": hub.endpoint, "cache": tmp_path / "cache"}
+        pair = [context.Process(target=download, args=(HubId("org/name"),), kwargs=here) for _ in range(2)]
         for process in pair:
             process.start()
         for process in pair:

@@ -12,10 +12,11 @@ import torch
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge, trainable_count
 from hypereyes_jax.models.peft import load_peft, save_peft
-from hypereyes_jax.models.qwen3_vl import forward, hidden_states, init_params, load_hf
+from hypereyes_jax.models.qwen3_vl import forward, hidden_states, load_hf
 from hypereyes_jax.processing import pack_inputs, patchify
 from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+from tests.random_weights import random_lora, random_params
 
 RULES = {
     "dense": LoraConfig((LoraRule("layers/(q|k|v|o)", rank=3, alpha=6.0), LoraRule("layers/.*", rank=2, alpha=8.0))),
@@ -41,15 +42,9 @@ def sample(name: str):
     return config, tokens, image, pack_inputs(config, [(tokens, [image])])
 
 
-def trained(config, params, lora_config):
-    """Adapters with every factor random, as after training."""
-    fresh = init_lora(jax.random.key(1), params, config, lora_config)
-    return jax.tree.map(lambda x: 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), fresh)
-
-
 def test_fresh_adapters_change_nothing_bit_for_bit():
     config, _, _, inputs = sample("moe")
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     lora = init_lora(jax.random.key(1), params, config)
     np.testing.assert_array_equal(jit(forward)(params, config, inputs, lora), jit(forward)(params, config, inputs))
 
@@ -57,8 +52,8 @@ def test_fresh_adapters_change_nothing_bit_for_bit():
 @pytest.mark.parametrize("name", RULES)
 def test_merged_equals_unmerged(name):
     config, _, _, inputs = sample(name)
-    params = init_params(jax.random.key(0), config)
-    lora = trained(config, params, RULES[name])
+    params = random_params(config, seed=2)  # no token of this draw is nearly zero before a norm
+    lora = random_lora(config, RULES[name], seed=3, scale=0.3)
     apart = jit(forward)(params, config, inputs, lora)
     merged = jit(forward)(merge(params, lora), config, inputs)
     plain = jit(forward)(params, config, inputs)
@@ -76,8 +71,7 @@ def test_peft_on_the_transformers_model_gives_the_same_logits(name, tmp_path):
     config, tokens, image, inputs = sample(name)
     reference = hf_model(config)
     _, params = load_hf(saved(reference, tmp_path / "base"))
-    lora = trained(config, params, RULES[name])
-    lora = jax.tree.map(lambda x: 0.3 * x, lora)
+    lora = random_lora(config, RULES[name], scale=0.09)
     save_peft(tmp_path / "adapter", config, lora, base_model=str(tmp_path / "base"))
 
     adapted = PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
@@ -92,8 +86,8 @@ def test_peft_on_the_transformers_model_gives_the_same_logits(name, tmp_path):
 @pytest.mark.parametrize("name", RULES)
 def test_peft_directory_round_trips(name, tmp_path):
     config = CONFIGS[family(name)]
-    params = init_params(jax.random.key(0), config)
-    lora = trained(config, params, RULES[name])
+    params = random_params(config)
+    lora = random_lora(config, RULES[name], scale=0.3)
     save_peft(tmp_path, config, lora)
     again = load_peft(tmp_path, config)
     jax.tree.map(np.testing.assert_array_equal, again.weights, lora.weights)
@@ -103,8 +97,8 @@ def test_peft_directory_round_trips(name, tmp_path):
 
 def test_only_adapters_get_gradients_and_optimiser_state():
     config, _, _, inputs = sample("moe")
-    params = init_params(jax.random.key(0), config)
-    lora = trained(config, params, LoraConfig())
+    params = random_params(config)
+    lora = random_lora(config, LoraConfig(), scale=0.3)
 
     def loss(lora):
         return (hidden_states(params, config, inputs, lora) ** 2).sum()
@@ -123,15 +117,15 @@ def test_the_paper_adapts_every_linear_map_of_the_decoder_and_no_vision():
     inner = text.moe_intermediate_size
     experts = text.num_experts * ((text.hidden_size + 2 * inner) + (inner + text.hidden_size))
     assert trainable_count(config, LoraConfig()) == text.num_hidden_layers * rank * (attention + experts)
-    lora = init_lora(jax.random.key(0), init_params(jax.random.key(0), config), config)
+    lora = init_lora(jax.random.key(0), random_params(config), config)
     assert set(lora.weights) == {"layers"}
     assert "router" not in lora.weights["layers"]
 
 
 def test_dropout_differs_by_key_and_is_off_without_one():
     config, _, _, inputs = sample("dense")
-    params = init_params(jax.random.key(0), config)
-    lora = trained(config, params, LoraConfig(dropout=0.5))
+    params = random_params(config)
+    lora = random_lora(config, LoraConfig(dropout=0.5), scale=0.3)
     run = jax.jit(functools.partial(hidden_states, params, config, inputs, lora), compiler_options=FAST_COMPILE)
     one, two, off = run(dropout_key=jax.random.key(1)), run(dropout_key=jax.random.key(2)), run()
     assert np.abs(one - two).max() > 1e-3
@@ -149,10 +143,9 @@ def test_a_rule_that_adapts_nothing_is_refused_by_name(rules):
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
     config = CONFIGS["dense"]
-    params = init_params(jax.random.key(0), config)
-    save_peft(tmp_path, config, init_lora(jax.random.key(0), params, config))
+    save_peft(tmp_path, config, random_lora(config))
     with pytest.raises(ValueError, match=r"surplus|expected"):
-        load_peft(tmp_path, CONFIGS["wide heads"])
+        load_peft(tmp_path, CONFIGS["tied, merge 3"])
 
 
 def test_dropout_keeps_the_mean_and_has_a_mask_of_its_own_for_every_map_and_key():
@@ -179,7 +172,7 @@ def test_dropout_keeps_the_mean_and_has_a_mask_of_its_own_for_every_map_and_key(
 
 def test_fresh_adapters_are_drawn_within_one_over_the_root_of_their_inputs():
     config = CONFIGS["moe"]
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    shapes = jax.eval_shape(lambda: random_params(config))
     lora = init_lora(jax.random.key(3), shapes, config)
     for name, adapter in lora.weights["layers"].items():
         bound = 1 / np.sqrt(adapter["a"].shape[-2])

@@ -16,7 +16,6 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from hypereyes_jax.configs.model import PRESETS
-from hypereyes_jax.models.lora import LoraConfig, init_lora
 from hypereyes_jax.models.qwen3_vl import (
     Decoder,
     Qwen3VL,
@@ -33,8 +32,10 @@ from hypereyes_jax.models.qwen3_vl.modules import logical_rules
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights
 from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.processing import pack_inputs, patchify
+from tests.learner.by_hand import assert_close
 from tests.models.test_presets import PUBLISHED
 from tests.models.torch_reference import CONFIGS, image_tokens, photo, words
+from tests.random_weights import random_lora, random_params
 
 
 @functools.cache
@@ -45,7 +46,7 @@ def inputs_of(name):
     return pack_inputs(config, [(words(4, 0) + image_tokens(config) + words(6, 1), [image])])
 
 
-@pytest.mark.parametrize("name", ["dense tied", "moe", "merge 3", "no deepstack"])
+@pytest.mark.parametrize("name", ["tied, merge 3", "moe", "one temporal, no deepstack"])
 def test_init_has_the_tree_of_init_params(name):
     config = CONFIGS[name]
     made = nn.unbox(jax.eval_shape(Qwen3VL(config).init, jax.random.key(0), inputs_of(name)))["params"]
@@ -56,33 +57,49 @@ def test_init_has_the_tree_of_init_params(name):
 
 def test_init_draws_what_the_table_says():
     config = CONFIGS["dense"]
-    params = nn.unbox(Qwen3VL(config, dtype=jnp.bfloat16).init(jax.random.key(0), inputs_of("dense")))["params"]
+    init = jax.jit(Qwen3VL(config, dtype=jnp.bfloat16).init)
+    params = nn.unbox(init(jax.random.key(0), inputs_of("dense")))["params"]
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"bfloat16"}
     np.testing.assert_array_equal(params["layers"]["attn_norm"], 1)
     np.testing.assert_array_equal(params["vision"]["patch_b"], 0)
     assert abs(float(jnp.std(params["layers"]["gate"].astype(jnp.float32))) / config.text.initializer_range - 1) < 0.1
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "name", ["dense", "moe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dense tied", "no deepstack"))]
+    ("name", "adapted"),
+    [
+        ("dense", False),
+        ("moe", True),
+        slow("dense", True),
+        slow("moe", False),
+        slow("tied, merge 3", True),
+        slow("one temporal, no deepstack", True),
+    ],
 )
-def test_apply_is_forward_to_the_bit_on_what_load_hf_returns(name, tmp_path):
+def test_apply_is_forward_to_the_bit_on_what_load_hf_returns(name, adapted, tmp_path):
     config = CONFIGS[name]
-    save_hf(tmp_path, config, init_params(jax.random.key(0), config))
+    save_hf(tmp_path, config, random_params(config))
     config, params = load_hf(tmp_path)
-    lora = init_lora(jax.random.key(1), params, config, LoraConfig())
-    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    lora = random_lora(config, scale=1.0) if adapted else None
     model, inputs = Qwen3VL(config), inputs_of(name)
-    for adapters in (None, lora):
-        applied = jax.jit(model.apply)({"params": params}, inputs, adapters)
-        np.testing.assert_array_equal(applied, jax.jit(forward, static_argnums=1)(params, config, inputs, adapters))
-    hidden = jax.jit(functools.partial(model.apply, method="hidden_states"))({"params": params}, inputs)
+    applied = jax.jit(model.apply)({"params": params}, inputs, lora)
+    np.testing.assert_array_equal(applied, jax.jit(forward, static_argnums=1)(params, config, inputs, lora))
+
+
+def test_a_method_of_the_model_is_the_function_of_its_name():
+    config, inputs = CONFIGS["dense"], inputs_of("dense")
+    params = random_params(config)
+    hidden = jax.jit(functools.partial(Qwen3VL(config).apply, method="hidden_states"))({"params": params}, inputs)
     np.testing.assert_array_equal(hidden, jax.jit(hidden_states, static_argnums=1)(params, config, inputs))
 
 
 def test_tower_and_decoder_alone_are_the_whole():
     config, inputs = CONFIGS["dense"], inputs_of("dense")
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     visual = jax.jit(VisionTower(config).apply)({"params": params["vision"]}, inputs.vision)
     expected = jax.jit(encode_images, static_argnums=1)(params, config, inputs.vision)
     jax.tree.map(np.testing.assert_array_equal, visual, expected)
@@ -130,23 +147,22 @@ def test_tabulate_counts_what_is_published(name):
 
 def test_traverse_util_names_leaves_as_the_weight_table_does():
     config = CONFIGS["moe"]
-    flat = flax.traverse_util.flatten_dict(init_params(jax.random.key(0), config), sep="/")
+    params = random_params(config)
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
     assert set(flat) == {path for path, _ in flat_weights(config)}
-    again = flax.traverse_util.unflatten_dict(flat, sep="/")
-    run = jax.jit(Qwen3VL(config).apply)
-    np.testing.assert_array_equal(
-        run({"params": again}, inputs_of("moe")), jax.jit(forward, static_argnums=1)(again, config, inputs_of("moe"))
-    )
+    jax.tree.map(np.testing.assert_array_equal, flax.traverse_util.unflatten_dict(flat, sep="/"), params)
 
 
 def test_nnx_bridges_the_model():
     config, inputs = CONFIGS["dense"], inputs_of("dense")
-    bridged = nnx.bridge.ToNNX(Qwen3VL(config), rngs=nnx.Rngs(0)).lazy_init(inputs)
+    make = nnx.jit(lambda inputs: nnx.bridge.ToNNX(Qwen3VL(config), rngs=nnx.Rngs(0)).lazy_init(inputs))
+    bridged = make(inputs)
     params = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     assert set(flat) == {path for path, _ in flat_weights(config)}
     assert bridged.layers["q"].logical_axes == ("layer", "embed", "heads")
-    np.testing.assert_array_equal(bridged(inputs), forward(params, config, inputs))
+    called = nnx.jit(lambda model, inputs: model(inputs))(bridged, inputs)
+    np.testing.assert_array_equal(called, jax.jit(forward, static_argnums=1)(params, config, inputs))
 
 
 class Classifier(nn.Module):
@@ -160,18 +176,20 @@ class Classifier(nn.Module):
         return nn.Dense(self.classes)(self.tower(vision).embeds.mean(0))
 
 
-def test_the_tower_trains_inside_a_module_of_ones_own():
+def test_the_tower_trains_inside_a_module_of_ones_own_with_and_without_remat():
     config, vision = CONFIGS["dense"], inputs_of("dense").vision
     model = Classifier(VisionTower(config), 3)
-    params = nn.unbox(model.init(jax.random.key(0), vision))["params"]
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), vision))["params"]
     assert set(params) == {"tower", "Dense_0"}
-    params["tower"] = init_params(jax.random.key(0), config)["vision"]
+    params["tower"] = random_params(config)["vision"]
 
-    def loss(params):
+    def loss(model, params):
         return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, vision), 1)
 
-    step = jax.jit(jax.value_and_grad(loss))
+    step = jax.jit(jax.value_and_grad(functools.partial(loss, model)))
     before, gradient = step(params)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["tower"]["blocks"]["qkv_w"]))
-    after, _ = step(optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, gradient)))
+    after, _ = step(jax.tree.map(lambda x, g: np.asarray(x) - 0.1 * np.asarray(g), params, gradient))
     assert after < before
+    again = jax.jit(jax.grad(functools.partial(loss, Classifier(VisionTower(config, remat="dots"), 3))))(params)
+    assert_close(again, gradient)

@@ -181,7 +181,7 @@ def test_logits_layers_and_gradients_match_transformers(name, tmp_path, monkeypa
     map_weights(check, weights(config), gradients)
 
 
-@pytest.mark.parametrize("name", ["dense", "merge 3"])
+@pytest.mark.parametrize("name", ["dense", "tied, merge 3"])
 def test_bfloat16_loses_no_more_than_it_does_in_transformers(name, tmp_path):
     config = CONFIGS[name]
     reference = hf_model(config)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, merge
 from hypereyes_jax.models.peft import load_peft, save_peft
-from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf
+from hypereyes_jax.models.qwen3_vl import forward, load_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs, patchify
 from tests.models.test_parity import FAST_COMPILE
 from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+from tests.random_weights import random_lora, random_params
 
 run = jax.jit(forward, static_argnums=1, compiler_options=FAST_COMPILE)
 
@@ -82,7 +83,8 @@ def test_logits_are_those_of_peft(name, options, tmp_path):
     base, expected, plain = adapt(name, tmp_path, **options)
     config, params = load_hf(base)
     lora = load_peft(tmp_path / "adapter", config)
-    ours = np.asarray(run(params, config, sample(name)[3], lora))[0, : len(expected)]
+    merged = merge(params, lora)  # with adapters beside the weights it would be a program for each adapter
+    ours = np.asarray(run(merged, config, sample(name)[3]))[0, : len(expected)]
     assert np.abs(ours - expected).max() <= 2e-5 * np.abs(expected).max()
     assert np.abs(plain - expected).max() > 1e-2 * np.abs(expected).max(), "PEFT ignored the adapter"
     # what is written again computes the same
@@ -96,7 +98,7 @@ def test_logits_are_those_of_peft(name, options, tmp_path):
 def adapter(tmp_path_factory):
     path = tmp_path_factory.mktemp("adapter")
     config = CONFIGS["dense"]
-    save_peft(path, config, init_lora(jax.random.key(0), init_params(jax.random.key(0), config), config))
+    save_peft(path, config, random_lora(config))
     return path
 
 
@@ -197,14 +199,13 @@ def test_a_damaged_adapter_is_named(adapter, tmp_path):
 def test_the_mergers_are_adapted_with_a_dropout_mask_of_each_tap():
     config = CONFIGS["dense"]
     _, _, _, inputs = sample("dense")
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     rules = LoraConfig((LoraRule("vision/(merger|deepstack)/fc1_w", rank=2),), dropout=0.5)
-    fresh = init_lora(jax.random.key(1), params, config, rules)
-    lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), fresh)
+    lora = random_lora(config, rules, scale=1.0)
     assert set(lora.weights["vision"]) == {"merger", "deepstack"}
     from hypereyes_jax.models.qwen3_vl import encode_images
 
-    encode = functools.partial(encode_images, params, config, inputs.vision)
+    encode = jax.jit(functools.partial(encode_images, params, config, inputs.vision), compiler_options=FAST_COMPILE)
     plain, adapted = encode(), encode(lora)
     one, two = (encode(lora, dropout_key=jax.random.key(seed)) for seed in (1, 2))
     for features in (adapted, one):

@@ -48,17 +48,28 @@ def _config(text: dict[str, Any], vision: dict[str, Any]) -> Qwen3VLConfig:
     return Qwen3VLConfig(text_config, vision_config, **IDS)
 
 
+# Each is a program to compile, so that variants which have nothing to do with each other share one.
 CONFIGS: dict[str, Qwen3VLConfig] = {
     "dense": _config({}, {}),
-    "dense tied": _config({"tie_word_embeddings": True}, {"deepstack_visual_indexes": (1,)}),
-    "wide heads": _config({"head_dim": 24, "mrope_section": (6, 3, 3), "num_key_value_heads": 1}, {"patch_size": 6}),
-    "deepstack out of order": _config({"num_hidden_layers": 4}, {"depth": 4, "deepstack_visual_indexes": (3, 0, 1)}),
-    "merge 3": _config({"num_key_value_heads": 4}, {"spatial_merge_size": 3, "patch_size": 2}),
-    "one temporal": _config({"num_hidden_layers": 2}, {"temporal_patch_size": 1, "num_position_embeddings": 16}),
-    "no deepstack": _config({"num_attention_heads": 6, "num_key_value_heads": 3}, {"deepstack_visual_indexes": ()}),
+    "tied, merge 3": _config(
+        {"tie_word_embeddings": True, "num_key_value_heads": 4},
+        {"spatial_merge_size": 3, "patch_size": 2, "deepstack_visual_indexes": (1,)},
+    ),
+    "wide heads, deepstack out of order": _config(
+        {"head_dim": 24, "mrope_section": (6, 3, 3), "num_key_value_heads": 1, "num_hidden_layers": 4},
+        {"patch_size": 6, "depth": 4, "deepstack_visual_indexes": (3, 0, 1)},
+    ),
+    "one temporal, no deepstack": _config(
+        {"num_attention_heads": 6, "num_key_value_heads": 3, "num_hidden_layers": 2},
+        {"temporal_patch_size": 1, "num_position_embeddings": 16, "deepstack_visual_indexes": ()},
+    ),
     "moe": _config(_MOE, {}),
-    "moe tied": _config(_MOE | {"num_experts": 16, "num_experts_per_tok": 2, "tie_word_embeddings": True}, {}),
-    "moe square experts": _config(_MOE | {"moe_intermediate_size": 16, "num_key_value_heads": 1}, {"num_heads": 3}),
+    "moe tied, square experts": _config(
+        _MOE
+        | {"num_experts": 16, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        | {"num_key_value_heads": 1, "tie_word_embeddings": True},
+        {"num_heads": 3},
+    ),
 }
 
 

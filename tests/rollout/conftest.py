@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import pytest
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import train_tokenizer
 from hypereyes_jax.rollout import Engine
 from tests import small_models
+from tests.random_weights import random_params
 from tests.rollout.paced import SETTINGS
 
 
@@ -41,7 +40,7 @@ def config(chat) -> Qwen3VLConfig:
 
 @pytest.fixture(scope="session")
 def params(config):
-    return init_params(jax.random.key(0), config)
+    return random_params(config)
 
 
 @pytest.fixture(scope="session")

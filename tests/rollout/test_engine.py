@@ -10,12 +10,13 @@ import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.models.quantized import QuantizedWeight
-from hypereyes_jax.models.qwen3_vl import forward, init_params
+from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing import ContextChunk, pack_inputs
 from hypereyes_jax.rollout import DecodeRequest, Engine
 from hypereyes_jax.rollout.kv import bytes_per_token
 from hypereyes_jax.rollout.servers.weight_check import EchoError, echo_check
+from tests.random_weights import random_params
 from tests.rollout.paced import SAMPLING, SETTINGS, picture
 
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)
@@ -108,7 +109,7 @@ def test_sampled_tokens_do_not_depend_on_who_shares_the_batch(config, params, ex
     if experts:
         text = replace(config.text, num_experts=experts, num_experts_per_tok=2, moe_intermediate_size=16)
         config = replace(config, text=text)
-        params = init_params(jax.random.key(1), config)
+        params = random_params(config, 1)
     contexts = [context(config, n, (5 + 9 * n, 3), images=n % 2) for n in range(4)]
     engine = Engine(config, params, SETTINGS)
     sequences = start(engine, contexts)

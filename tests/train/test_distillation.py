@@ -6,7 +6,6 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import tyro
@@ -23,7 +22,6 @@ from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher, Unscored
 from hypereyes_jax.models.pretrained import load_model
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
@@ -39,6 +37,7 @@ from hypereyes_jax.train.settings import RlSettings, TeacherServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun, Validation
 from tests.learner.small import CONFIG, PACK, samples
+from tests.random_weights import random_params
 from tests.serving import SGLangMimic, VLLMMimic, mimicked, model_scores, served
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
@@ -53,7 +52,7 @@ def at_temperature(params, temperature):
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x, init_params(jax.random.key(0), CONFIG))
+    return random_params(CONFIG, scale=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

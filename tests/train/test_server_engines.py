@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestServer
@@ -16,15 +15,14 @@ from aiohttp.test_utils import TestServer
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.peft import load_peft
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
 from hypereyes_jax.train.settings import SamplerServerConfig
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests.learner.small import CONFIG
+from tests.random_weights import random_lora
 from tests.serving import SGLangMimic, VLLMMimic, text
 
 PIXELS = {"min_pixels": MINIATURE_RL.min_pixels, "max_pixels": MINIATURE_RL.max_pixels}
@@ -57,9 +55,7 @@ def serving(mimic):
 
 @pytest.mark.parametrize(("kind", "mimic"), [("sglang", SGLangMimic), ("vllm", VLLMMimic)])
 async def test_each_version_of_the_adapter_is_pushed_and_sampled_with(tmp_path, kind, mimic):
-    params = init_params(jax.random.key(0), CONFIG)
-    lora = init_lora(jax.random.key(1), params, CONFIG, adapter_rules(2, 4.0))
-    lora = jax.tree.map(lambda x: x + jnp.float32(0.25), lora)
+    lora = random_lora(CONFIG, adapter_rules(2, 4.0))
     served = mimic(CONFIG, PIXELS)
     with serving(served) as url:
         config = SamplerServerConfig(url, kind)
@@ -83,8 +79,7 @@ async def test_each_version_of_the_adapter_is_pushed_and_sampled_with(tmp_path, 
 
 
 def test_a_server_that_takes_no_adapter_ends_the_run_with_its_words(tmp_path):
-    params = init_params(jax.random.key(0), CONFIG)
-    lora = init_lora(jax.random.key(1), params, CONFIG, adapter_rules(2, 4.0))
+    lora = random_lora(CONFIG, adapter_rules(2, 4.0))
     config = SamplerServerConfig("http://127.0.0.1:9", attempts=1)
     engines = ServerEngines(config, CONFIG, MINIATURE_RL, RunDirectory(tmp_path), Processes())
     with pytest.raises(UserError, match=r"does not take the adapter of version 1: .*started with adapters enabled"):

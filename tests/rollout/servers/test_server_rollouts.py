@@ -3,17 +3,16 @@
 import importlib.util
 from pathlib import Path
 
-import jax
 import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.env.world import World, WorldBackend
-from hypereyes_jax.models.lora import init_lora, merge
+from hypereyes_jax.models.lora import merge
 from hypereyes_jax.models.peft import save_peft
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.weight_check import EchoError
+from tests.random_weights import random_lora, random_params
 from tests.serving import SGLangMimic, mimicked, model_scores
 
 PIXELS = {"min_pixels": 16 * 16 * 4, "max_pixels": 16 * 16 * 16}
@@ -30,8 +29,8 @@ def example():
 
 
 async def test_an_adapter_is_pushed_checked_and_played_and_the_base_model_is_found_out(example, config, chat, tmp_path):
-    params = init_params(jax.random.key(0), config)
-    lora = jax.tree.map(lambda x: x + 0.3, init_lora(jax.random.key(1), params, config))
+    params = random_params(config)
+    lora = random_lora(config, scale=0.3)
     save_peft(tmp_path, config, lora)
     with_adapter = model_scores(config, merge(params, lora))
 
