@@ -37,6 +37,10 @@ def gradient(state):
     return jax.tree.map(lambda mu: np.asarray(mu) / np.float32(0.1), state.opt_state[1].mu)
 
 
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree)))
+
+
 def assert_close(tree, wanted, tolerance=TOLERANCE):
     scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(wanted))
     assert scale > 0
