@@ -101,7 +101,12 @@ def read_adapter_config(data: bytes) -> AdapterConfig:
 
 def _pattern(patterns: Mapping[str, Any], module: str) -> str | None:
     """The first pattern that PEFT would match to a module's name."""
-    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), None)
+    return next((pattern for pattern in patterns if re.match(_whole(pattern), module)), None)
+
+
+def _whole(pattern: str) -> str:
+    """The expression that PEFT makes of a pattern."""
+    return rf"(.*\.)?({pattern})$"
 
 
 def _patterns(raw: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
@@ -110,7 +115,7 @@ def _patterns(raw: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
         raise AdapterError(f"{name}={patterns!r} is not an object")
     for pattern in patterns:
         try:
-            re.compile(pattern)
+            re.compile(_whole(pattern))
         except (re.error, RecursionError, OverflowError) as error:
             raise AdapterError(f"{name} {pattern[:200]!r} is not a valid pattern ({error})") from error
         # A stranger's pattern must not take for ever: repeats of repeats take exponential time, many of them nearly so.

@@ -136,6 +136,7 @@ def edited(adapter, path, **fields):
         ({"rank_pattern": {"q_proj": 2}}, r"for the rank 2 that rank_pattern 'q_proj' gives it"),
         ({"rank_pattern": {"q_proj": 0}}, "rank_pattern 'q_proj'=0"),
         ({"alpha_pattern": {"q_(": 2}}, r"alpha_pattern 'q_\(' is not a valid pattern"),
+        ({"alpha_pattern": {"(?i)Q_PROJ": 2}}, r"alpha_pattern '\(\?i\)Q_PROJ' is not a valid pattern"),
         ({"alpha_pattern": ["q_proj"]}, "alpha_pattern=.*is not an object"),
         ({"alpha_pattern": {"(a+)+$": 2}}, r"alpha_pattern '\(a\+\)\+\$' repeats too much"),
         ({"rank_pattern": {".*.*.*.*.*q_proj": 4}}, "repeats too much"),
