@@ -51,7 +51,9 @@ def locate(source: str, options: SourceOptions) -> list[DataFile]:
         matches = sorted(glob.glob(str(path), recursive=True))
         # Each file once: a link to a folder above makes a pattern with ** match everything again below it.
         real_paths = {os.path.realpath(match): Path(match) for match in reversed(matches) if Path(match).is_file()}
-        paths = sorted(real_paths.values(), key=str)
+        everything = sorted(real_paths.values(), key=str)
+        # "folder/*" means its data, and not the pictures beside them.
+        paths = [path for path in everything if _may_hold_rows(path)] or everything
         if not paths:
             raise UserError(f"no file matches {source}. Quote the pattern and check the folder.")
         return [_local(file) for file in paths]
@@ -96,14 +98,7 @@ def folder_files(folder: Path, split: str | None) -> list[Path]:
             if read_json(state).get("_indices_files"):
                 raise UserError(f"{folder} is a selection of rows: save it again after flatten_indices().")
             return [folder / str(part["filename"]) for part in listed]
-    inside = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in DATA_SUFFIXES
-        and path.name not in _META
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
+    inside = [path for path in sorted(folder.rglob("*")) if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
     if split is not None:
         inside = of_split(inside, split, lambda path: path.relative_to(folder).as_posix())
     if not inside:
@@ -112,6 +107,13 @@ def folder_files(folder: Path, split: str | None) -> list[Path]:
             f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). Give a folder or file with rows."
         )
     return of_one_kind(inside, str)
+
+
+def _may_hold_rows(path: Path) -> bool:
+    """Whether a name is one of data, and not of what programs leave beside them: hidden files, a Mac's folder."""
+    if path.suffix.lower() not in DATA_SUFFIXES or path.name in _META:
+        return False
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
 
 
 def of_split(files: list[Any], split: str, name: Callable[[Any], str]) -> list[Any]:

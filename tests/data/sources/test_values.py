@@ -123,6 +123,24 @@ def test_a_link_to_a_folder_above_does_not_repeat_the_files_of_a_pattern(lines, 
     assert len(open_questions(f"{tmp_path}/**/*.jsonl")) == 1
 
 
+@pytest.mark.parametrize("pattern", ["", "/*", "/**"])
+def test_what_programs_leave_beside_data_is_not_read(lines, tmp_path, pattern):
+    path = lines({"question": "?", "answer": "a"}, name="a.jsonl")
+    for name in (
+        ".DS_Store",
+        "_SUCCESS",
+        "._a.jsonl",
+        "pic.png",
+        "dataset_infos.json",
+        ".cache/b.jsonl",
+        "__MACOSX/c.jsonl",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    with open_questions(f"{tmp_path}{pattern}") as questions:
+        assert [questions.place(index).file for index in range(len(questions))] == [str(path)]
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
