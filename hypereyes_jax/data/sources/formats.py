@@ -97,9 +97,18 @@ def _text_rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Ro
         return JsonRows(path, options.max_row_bytes, array=_is_array(text))
     if text.startswith(b"{"):
         _refuse_spread(path, name, text)
-    elif text and re.search(rb"^\s*\{", text, re.MULTILINE) is None:  # not even one line of it can be a row
+    # not even one line of it can be a row in JSON
+    elif text and not _is_json(text.partition(b"\n")[0]) and re.search(rb"^\s*\{", text, re.MULTILINE) is None:
         return DelimitedRows(path, options.max_row_bytes, _delimiter(name, text, options.columns), options.columns)
     return JsonRows(path, options.max_row_bytes, array=False)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _delimiter(name: str, text: bytes, columns: Mapping[str, str]) -> str:
