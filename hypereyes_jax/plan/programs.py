@@ -112,7 +112,7 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
         return jax.ShapeDtypeStruct((micro_batches, *sizes), dtype)
 
     length = recipe.image_tokens * model.vision.merge_unit
-    # as `Scale.pack` gives them
+    # as `TrainingSizes.pack` gives them
     patch_dtype = np.uint8 if recipe.learner.compute_dtype == "bfloat16" else np.float32
     vision = _abstract_images(model, shape, rows * recipe.row_images, length, patch_dtype)
     integers, floats = shape(rows, context), shape(rows, context, dtype=np.float32)

@@ -181,13 +181,13 @@ def settings_text(config: Any) -> str:
     """A configuration for the terminal: a line for each of its parts, plain values first."""
 
     def words(values: dict[str, Any], prefix: str = "") -> list[str]:
-        differences = []
+        pairs = []
         for name, value in values.items():
             if isinstance(value, dict):
-                differences += words(value, f"{prefix}{name}.")
+                pairs += words(value, f"{prefix}{name}.")
             else:
-                differences.append(f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}")
-        return differences
+                pairs.append(f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}")
+        return pairs
 
     settings = to_jsonable(config)
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
