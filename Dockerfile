@@ -17,6 +17,6 @@ ENTRYPOINT ["hypereyes"]
 CMD ["--help"]
 
 FROM base AS tpu
-RUN pip install '.[tpu]'
+RUN pip install '.[tpu,remote]'
 ENTRYPOINT ["hypereyes"]
 CMD ["--help"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -32,21 +33,40 @@ def refuse_urls(settings: Any, command: str) -> None:
 def local_out(settings: Any) -> Iterator[Any]:
     """The settings with a local directory for a run directory in a bucket, which is there what it is here afterwards.
 
-    Raises UserError if several processes would share it, or the bucket can't be read or written.
+    Several processes join here, since each has a directory of its own.
+
+    Raises UserError if the bucket can't be read or written, or is one that several processes can't write together.
     """
     url = bucket_url(getattr(settings, "out", None))
     if url is None:
         yield settings
         return
-    distributed = getattr(settings, "distributed", None)
-    if distributed is not None and distributed.join:
-        raise UserError(
-            f"--out {url}: the processes of a run write one directory together, which must be a path. {_MOUNT}"
-        )
+    from hypereyes_jax.launch.initialize import join, wait_for_others
     from hypereyes_jax.runs.mirror import mirrored
 
-    with mirrored(url, default_folder().parent / "runs") as local:
+    process, processes = 0, 1
+    distributed = getattr(settings, "distributed", None)
+    if distributed is not None and distributed.join:
+        _check_shared(url)
+        process, processes = join(distributed)
+    with mirrored(url, default_folder().parent / "runs", process=process, processes=processes) as local:
         yield replace(settings, out=local)
+    if processes > 1:
+        wait_for_others("run copied")  # whoever leaves early takes the others along after some minutes
+
+
+def _check_shared(url: str) -> None:
+    """Raises UserError if several processes can't write their checkpoints to the bucket together."""
+    if not url.startswith("gs://"):
+        raise UserError(
+            f"--out {url}: several processes write their checkpoints to gs:// or to a path, since other buckets can't "
+            f"make one whole at once. {_MOUNT}"
+        )
+    if any(importlib.util.find_spec(name) is None for name in ("gcsfs", "fsspec")):
+        raise UserError(
+            f"--out {url}: several processes write their checkpoints to gs:// through gcsfs. "
+            "Run `pip install 'hypereyes-jax[remote]'` on every host."
+        )
 
 
 _MOUNT = "Mount that storage on every host, and give the path below the mount (docs/clusters.md, Storage)."

@@ -14,16 +14,19 @@ from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.stop import STOPPED
 
+_DAY_MS = 24 * 60 * 60 * 1000
 _PARTING_SECONDS = 5  # that a failed process waits for the others to fail alike
 
 
-def join(config: DistributedConfig) -> None:
-    """Connect to the other processes. Call before anything asks jax for devices.
+def join(config: DistributedConfig) -> tuple[int, int]:
+    """Connect to the other processes, unless that is done or not asked for. Call before anything asks jax for devices.
+
+    Returns this process's number and how many there are.
 
     Raises UserError if only some of coordinator, processes and process are given, or the others can't be reached.
     """
-    if not config.join:
-        return
+    if not config.join or joined():
+        return global_state.process_id, global_state.num_processes or 1
     addresses = (config.coordinator, config.processes, config.process)
     if any(each is None for each in addresses) and any(each is not None for each in addresses):
         raise UserError(
@@ -49,11 +52,26 @@ def join(config: DistributedConfig) -> None:
             f"could not join the other processes through {where}: {str(error).splitlines()[0]}. Check that all "
             "processes run and that its port is open."
         ) from error
+    return global_state.process_id, global_state.num_processes
 
 
 def joined() -> bool:
     """Whether this process is one of several. Asks for no devices, which would wait for the others."""
     return global_state.client is not None and global_state.num_processes > 1
+
+
+def wait_for_others(name: str) -> None:
+    """Returns once all processes have called it with that name, for up to a day: one may be copying a large model.
+
+    Raises UserError if one of them dies meanwhile.
+    """
+    client = global_state.client
+    if client is None:
+        return
+    try:
+        client.wait_at_barrier(name, _DAY_MS)
+    except RuntimeError as error:
+        raise UserError(f"another process died before all was done: {str(error).splitlines()[0]}") from error
 
 
 def leave(code: int) -> NoReturn:

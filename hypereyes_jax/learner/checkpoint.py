@@ -102,8 +102,14 @@ def weights_digest(params: Any) -> str:
 class Checkpoints:
     """The checkpoints of one run. Close it (or use `with`) so that the last one is finished."""
 
-    def __init__(self, directory: Path, keep: KeepPolicy = KeepPolicy()):
-        self.directory = directory.resolve()
+    def __init__(self, directory: Path | str, keep: KeepPolicy = KeepPolicy()):
+        """
+        Args:
+          directory: a path, or as text a URL of gs:// (which needs gcsfs). Several processes share it.
+
+        Raises UserError if it can't be made or read.
+        """
+        self.directory = directory if isinstance(directory, str) else directory.resolve()
         self._gone_back_to: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep.latest,
@@ -113,7 +119,7 @@ class Checkpoints:
         )
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each save there
         print_once()
-        with writing(self.directory):
+        with _saving(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "cursor"))
 
     @property
@@ -155,13 +161,13 @@ class Checkpoints:
         sums, cursor = meta["checksums"], meta["cursor"]
         if _named_checksums(like.frozen) != sums["frozen"]:
             raise UserError(
-                f"{self.directory / str(number)} was trained on other frozen weights than those loaded now. "
+                f"{self.directory}/{number} was trained on other frozen weights than those loaded now. "
                 "Start from the same base model, or use another directory."
             )
         if set(sums["saved"]) != set(_paths(abstract)):
             different = sorted(set(sums["saved"]) ^ set(_paths(abstract)))
             raise UserError(
-                f"{self.directory / str(number)} holds another kind of model or optimiser: {different[0]} is in one "
+                f"{self.directory}/{number} holds another kind of model or optimiser: {different[0]} is in one "
                 "and not in the other. Use the settings the run was started with, or another directory."
             )
         arrays = self._read(number, state=ocp.args.StandardRestore(abstract)).state
@@ -200,9 +206,9 @@ class Checkpoints:
             raise
 
     def _damaged(self, step: int, why: object) -> CheckpointDamaged:
-        first_line = str(why).strip().split("\n")[0][:300]
+        first_line = _first_line(why)
         before = [s for s in self.steps if s < step]
-        place = self.directory / str(step)
+        place = f"{self.directory}/{step}"
         cure = "There is none before it: remove the directory to start anew"
         if before:
             go_back = f"give `--resume-step {before[-1]}` to `hypereyes sft` or `rl`, or remove {place}"
@@ -258,9 +264,8 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
         sums = meta["checksums"]["saved"]
     except Exception as error:
         if isinstance(error, _UNREADABLE) or type(error) is Exception:
-            first_line = str(error).strip().split("\n")[0][:300]
             raise CheckpointDamaged(
-                f"checkpoint {place} is damaged: {first_line}. Give the step of another."
+                f"checkpoint {place} is damaged: {_first_line(error)}. Give the step of another."
             ) from error
         raise
     # a Lora was saved by its attributes, and is read as a dict
@@ -275,8 +280,20 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
 
 
 @contextlib.contextmanager
-def _saving(directory: Path) -> Iterator[None]:
-    """As `writing`, for TensorStore too, which reports what the system refused as a ValueError of many lines."""
+def _saving(directory: Path | str) -> Iterator[None]:
+    """As `writing`, for TensorStore too, which reports what the system refused as a ValueError of many lines.
+
+    What a bucket's clients raise, each in its own way, is one UserError.
+    """
+    if isinstance(directory, str):
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"{directory} can't be read or written ({_first_line(error)}). Check the address and your access to "
+                "it; the same command goes on from the last checkpoint."
+            ) from error
+        return
     with writing(directory):
         try:
             yield
@@ -286,6 +303,10 @@ def _saving(directory: Path) -> Iterator[None]:
             if code not in CURES:
                 raise
             raise OSError(code, os.strerror(code), str(directory)) from error
+
+
+def _first_line(why: object) -> str:
+    return (str(why).strip() or type(why).__name__).split("\n")[0][:300].rstrip(".")
 
 
 def _digest(meta: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""A run directory in a bucket: worked on in a folder of this machine, and copied to the bucket on the way."""
+"""A run directory in a bucket: worked on in a folder of this machine, and copied to the bucket on the way.
+
+Of several processes each has a folder of its own, whose files are copied beside the others'. Checkpoints, which they
+write together, go to the bucket directly then: `RunDirectory.checkpoints`.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ import tensorstore
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_atomic, write_json
+from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX
 from hypereyes_jax.runs.terminal import visible
 
-SCHEMES = ("gs", "s3")  # that TensorStore speaks with the credentials of the environment
 SECONDS = 60.0  # between two copies to the bucket
-_INDEX = ".mirror.json"  # what the bucket holds, written last; beside the local files, what was copied last
-_OF_THIS_MACHINE = (".lock", _INDEX)
+_INDEX = MIRROR_INDEX  # what the bucket holds, written last; beside the local files, what was copied last
+_OF_THIS_MACHINE = (".lock", _INDEX, CHECKPOINTS_URL)
 _UNFINISHED = (".part", ".orbax-checkpoint-tmp")  # of files and checkpoints that have no name yet
 
 
@@ -34,6 +38,7 @@ class _Index:
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     writer: str = ""
+    direct: bool = False  # whether checkpoints are written to the bucket directly, and so are none of the files
 
     @classmethod
     def of(cls, saved: dict[str, Any], where: str) -> _Index:
@@ -42,12 +47,12 @@ class _Index:
             names_outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
             if names_outside:
                 raise ValueError(f"it names {names_outside[0]}")
-            return cls(files, str(saved["writer"]))
+            return cls(files, str(saved["writer"]), bool(saved.get("direct")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{where} is no index of a run's files ({error}). Choose another --out.") from None
 
     def to_json(self) -> dict[str, Any]:
-        return {"writer": self.writer, "files": self.files}
+        return {"writer": self.writer, "files": self.files, "direct": self.direct}
 
 
 class RunMirror:
@@ -58,16 +63,37 @@ class RunMirror:
     begins with a claim in the index, which fails where another machine has made one since, and then nothing is written.
     """
 
-    def __init__(self, url: str, local: Path):
-        """Raises UserError if the address is not valid or can't be reached."""
+    def __init__(self, url: str, local: Path, process: int = 0, processes: int = 1):
+        """
+        Args:
+          process: this one's number among the `processes` of the run. Each has its own index, of its own files.
+
+        Raises UserError if the address is not valid or can't be reached, or if a single process began the run that
+        several would continue: its checkpoints are files of its index.
+        """
         self.url, self.local = url.rstrip("/"), local
         self._copying = threading.Lock()
         self._writer = uuid.uuid4().hex
+        self._index_name = _INDEX if process == 0 else f".mirror-{process}.json"
         with self._reaching():
             self._store = tensorstore.KvStore.open(f"{self.url}/").result()
-            read = self._store.read(_INDEX).result()
+            read = self._store.read(self._index_name).result()
         self._generation = read.stamp.generation
-        self._index = _Index() if read.state == "missing" else _Index.of(_parsed(read.value), f"{self.url}/{_INDEX}")
+        several = processes > 1
+        if read.state == "missing":
+            self._index = _Index(direct=several)
+        else:
+            self._index = _Index.of(_parsed(read.value), f"{self.url}/{self._index_name}")
+        if several and not self._index.direct:
+            raise UserError(
+                f"{self.url} holds a run of one process, whose checkpoints several can't go on from. Continue it with "
+                "one process, or choose another --out."
+            )
+
+    @property
+    def direct(self) -> bool:
+        """Whether checkpoints are written to the bucket directly: if several processes began the run."""
+        return self._index.direct
 
     def fetch(self) -> int:
         """Brings the local folder to what the bucket holds, unless that is a copy of this very folder, which may have
@@ -123,10 +149,10 @@ class RunMirror:
             return len(copied)
 
     def _write_index(self, files: dict[str, tuple[int, int]]) -> None:
-        index = _Index(files, self._writer)
+        index = _Index(files, self._writer, self.direct)
         with self._reaching():
             text = json.dumps(index.to_json())
-            stamp = self._store.write(_INDEX, text, if_equal=self._generation).result()
+            stamp = self._store.write(self._index_name, text, if_equal=self._generation).result()
         if not stamp.generation:
             raise UserError(
                 f"another machine has written {self.url} meanwhile. The files of this one are in {self.local}."
@@ -146,7 +172,9 @@ class RunMirror:
 
     def _keep(self) -> None:
         self.local.mkdir(parents=True, exist_ok=True)
-        write_json(self.local / _INDEX, _Index(self._index.files, self._writer).to_json())
+        write_json(self.local / _INDEX, _Index(self._index.files, self._writer, self.direct).to_json())
+        if self.direct:
+            write_atomic(self.local / CHECKPOINTS_URL, self.url.encode())
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -161,18 +189,20 @@ class RunMirror:
 
 
 @contextlib.contextmanager
-def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]:
+def mirrored(url: str, folder: Path, seconds: float = SECONDS, process: int = 0, processes: int = 1) -> Iterator[Path]:
     """A local directory for the time of the block, that begins as what a bucket holds and is copied there all the time.
 
     Args:
       folder: of all local copies on this machine.
       seconds: between two copies; the last one is made when the block ends, however it does.
+      process, processes: this one's number, and how many work on the run.
 
     Raises UserError if the bucket can't be read at first, or not be written at last.
     """
-    mirror = RunMirror(url, folder / hashlib.sha256(url.encode()).hexdigest()[:16])
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    mirror = RunMirror(url, folder / (f"{name}-{process}" if process else name), process, processes)
     count = mirror.fetch()
-    if count:
+    if count and process == 0:
         print(f"continuing from {visible(str(count))} files of {visible(mirror.url)}", file=sys.stderr)
     ended = threading.Event()
 
@@ -195,7 +225,8 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS) -> Iterator[Path]
         ended.set()
         thread.join()
         mirror.push()
-        print(f"the run is in {visible(mirror.url)}", file=sys.stderr)
+        if process == 0:
+            print(f"the run is in {visible(mirror.url)}", file=sys.stderr)
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

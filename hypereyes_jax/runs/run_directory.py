@@ -8,6 +8,7 @@
       metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
       tensorboard/      the same series
       .lock             which process works in it (`runs.lock`)
+      .checkpoints-url  where its checkpoints lie, if not here: in a bucket that several processes write to
 
 One process works in it at a time. A directory in which work was done with other settings is refused, not mixed; one in
 which a command failed before it did any takes the corrected command.
@@ -53,7 +54,9 @@ _PACKAGES = (
     "pillow",
 )
 CONFIG, STARTS, OBJECTS = "config.json", "starts.jsonl", "objects.json"
-_NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK})  # what a directory holds in which nothing has been done yet
+CHECKPOINTS_URL, MIRROR_INDEX = ".checkpoints-url", ".mirror.json"
+# what a directory holds in which nothing has been done yet
+_NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
 
 
 class RunDirectory:
@@ -142,6 +145,11 @@ class RunDirectory:
 
     def file(self, name: str) -> Path:
         return self.path / name
+
+    def checkpoints(self, name: str) -> Path | str:
+        """Where checkpoints of that name belong: a directory here, or the URL of one in a bucket."""
+        elsewhere = self.path / CHECKPOINTS_URL
+        return f"{elsewhere.read_text(encoding='utf-8')}/{name}" if elsewhere.exists() else self.path / name
 
     def close(self) -> None:
         """Let another process work in the directory."""

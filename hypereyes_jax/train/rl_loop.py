@@ -117,7 +117,7 @@ class RlLoop:
         """
         settings = self._settings
         keep = KeepPolicy(latest=self._rollouts.sizes.keep_checkpoints)
-        with Checkpoints(self._directory.file("rl-checkpoints"), keep) as checkpoints:
+        with Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep) as checkpoints:
             restored = checkpoints.restore(self._state, self._run.resume_step)
             under_way: dict[str, Any] | None = None
             if restored is not None:

@@ -94,7 +94,7 @@ def train(
     with (
         contextlib.closing(trajectories),
         contextlib.closing(batches),
-        Checkpoints(directory.file("sft-checkpoints"), KeepPolicy(latest=sizes.keep_checkpoints)) as checkpoints,
+        Checkpoints(directory.checkpoints("sft-checkpoints"), KeepPolicy(latest=sizes.keep_checkpoints)) as checkpoints,
     ):
         restored = checkpoints.restore(state, run.resume_step)
         if restored is not None:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from hypereyes_jax.cli import main as cli
@@ -13,9 +15,9 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     opened = mirror.RunMirror
 
-    def local(url, folder):
+    def local(url, folder, *place):
         assert url.startswith("gs://")
-        return opened(url.replace("gs://", f"file://{tmp_path}/"), folder)
+        return opened(url.replace("gs://", f"file://{tmp_path}/"), folder, *place)
 
     monkeypatch.setattr(mirror, "RunMirror", local)
     return tmp_path / "bucket"
@@ -37,10 +39,13 @@ def test_a_command_writes_its_directory_into_a_bucket(bucket, tmp_path, monkeypa
     assert "other settings" in " ".join(capsys.readouterr().err.split())
 
 
-def test_several_processes_and_files_need_a_path(bucket, capsys):
-    words = "sft --checkpoint c --demonstrations d --out gs://bucket/run --distributed.join"
-    assert cli.main(words.split()) == 2
-    assert "which must be a path" in capsys.readouterr().err
+def test_what_several_processes_can_not_write_together_and_files_need_a_path(bucket, capsys, monkeypatch):
+    words = "sft --checkpoint c --demonstrations d --out {}://bucket/run --distributed.join"
+    assert cli.main(words.format("s3").split()) == 2
+    assert "since other buckets can't make one whole at once" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    assert cli.main(words.format("gs").split()) == 2
+    assert "pip install 'hypereyes-jax[remote]'" in " ".join(capsys.readouterr().err.split())
     assert cli.main("ask flag.png who --out gs://bucket/answer.jsonl".split()) == 2
     assert "gs://bucket/answer.jsonl is a URL, where a path is needed" in capsys.readouterr().err
     assert not bucket.exists()

@@ -153,7 +153,7 @@ def test_a_cloud_tpu_run_outlives_the_connection_that_started_it(tmp_path):
         os.kill(pid, 0)
         assert (tmp_path / "session").read_text().strip() != connection.stdout.split()[0]
         assert "launch restart --restarts 3 -- rl" in (tmp_path / "hypereyes.log").read_text()
-        assert "hypereyes-jax[tpu]" in (tmp_path / "uv-said").read_text()
+        assert "hypereyes-jax[tpu,remote]" in (tmp_path / "uv-said").read_text()
         again = run("bash", "-c", command, env=environment)
         assert again.returncode == 1
         assert "a run is going on here" in again.stderr
@@ -167,7 +167,7 @@ def test_a_plain_image_of_gke_gets_a_python_that_fits():
     words = dry_run("gke.sh", "--cluster", "c", "--type", "v5p-128", "--", *COMMAND)
     assert "--docker-image=python:3.12-slim" in words
     command = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert command.startswith("pip install -q uv && 'uv' 'pip' 'install' '--system' 'hypereyes-jax[tpu]' && exec ")
+    assert command.startswith("pip install -q uv && 'uv' 'pip' 'install' '--system' 'hypereyes-jax[tpu,remote]' && exec ")
 
 
 @pytest.mark.parametrize(

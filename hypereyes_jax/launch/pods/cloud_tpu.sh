@@ -2,23 +2,23 @@
 # Run a hypereyes command on every host of a Cloud TPU slice that exists already.
 #
 #   hypereyes launch tpu [--dry-run] --name my-v5p --zone us-east5-a [--project P] [--package SPEC] [--restarts 10]
-#     -- rl --out /shared/run ...
+#     -- rl --out gs://bucket/run ...
 #   hypereyes launch tpu --name my-v5p --zone us-east5-a logs      # the last lines of each host
 #   hypereyes launch tpu --name my-v5p --zone us-east5-a stop      # SIGTERM: the run saves and ends
 #
-# What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that is mounted alike on
-# all hosts, Filestore for one (docs/clusters.md, Storage): paths like gs://... are refused. Hosts share recorded searches
+# What follows `--` goes to `hypereyes` as it is. The command's --out must be in a bucket (gs://...) or on a file system
+# that is mounted alike on all hosts (docs/clusters.md, Storage). Hosts share recorded searches
 # by --search.store postgresql://user@host/searches; each reads the password from its ~/.pgpass.
 #
 # The command goes on when this terminal is closed: on each host it runs in a session of its own, writes to
 # ~/hypereyes.log, and is started again when it dies, --restarts times at most. A host that was rebooted (maintenance)
 # needs the same command again. Each host gets a Python that fits, in ~/hypereyes-venv, by uv; --package is what pip
-# would install there (default: hypereyes-jax[tpu]), and empty leaves what is there as it is.
+# would install there (default: hypereyes-jax[tpu,remote]), and empty leaves what is there as it is.
 set -euo pipefail
 # shellcheck source=quote.sh
 source "$(dirname "${BASH_SOURCE[0]}")/quote.sh"
 
-name="" zone="" project="" package="hypereyes-jax[tpu]" restarts=10 dry_run=0 action=""
+name="" zone="" project="" package="hypereyes-jax[tpu,remote]" restarts=10 dry_run=0 action=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --dry-run) dry_run=1; shift; continue ;;

@@ -2,20 +2,20 @@
 # Run a hypereyes command on a GKE cluster with TPU slices, through xpk (https://github.com/AI-Hypercomputer/xpk).
 #
 #   hypereyes launch gke [--dry-run] --cluster C --type v5p-128 [--slices 1] [--image IMAGE] [--package SPEC]
-#     [--restarts 10] [--grace 300] -- rl --out /shared/run ...
+#     [--restarts 10] [--grace 300] -- rl --out gs://bucket/run ...
 #
-# What follows `--` goes to `hypereyes` as it is. The command's --out must be on a file system that all pods mount,
-# Filestore for one (docs/clusters.md, Storage): paths like gs://... are refused. A workload that dies is started again,
-# and goes on from the last checkpoint of its --out; before Kubernetes ends a pod the run has --grace seconds to save.
+# What follows `--` goes to `hypereyes` as it is. The command's --out must be in a bucket (gs://...) or on a file system
+# that all pods mount (docs/clusters.md, Storage). A workload that dies is started again, and goes on from the last
+# checkpoint of its --out; before Kubernetes ends a pod the run has --grace seconds to save.
 #
 # Without --image the pods start from a plain Debian with Python, and set the package up themselves by uv, which takes
-# minutes a start; --package is what pip would install (default: hypereyes-jax[tpu]). An image that has the package,
-# such as the one of this project's Dockerfile, starts at once.
+# minutes a start; --package is what pip would install (default: hypereyes-jax[tpu,remote]). An image that has the
+# package, such as the one of this project's Dockerfile, starts at once.
 set -euo pipefail
 # shellcheck source=quote.sh
 source "$(dirname "${BASH_SOURCE[0]}")/quote.sh"
 
-cluster="" type="" slices=1 image="" package="hypereyes-jax[tpu]" restarts=10 grace=300 dry_run=0
+cluster="" type="" slices=1 image="" package="hypereyes-jax[tpu,remote]" restarts=10 grace=300 dry_run=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --dry-run) dry_run=1; shift; continue ;;
