@@ -14,7 +14,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX
 from hypereyes_jax.runs.terminal import visible
 
 SECONDS = 60.0  # between two copies to the bucket
+_BYTES_AT_ONCE, _FILES_AT_ONCE = 1 << 30, 32  # on their way to the bucket
 _INDEX = MIRROR_INDEX  # what the bucket holds, written last; beside the local files, what was copied last
 _OF_THIS_MACHINE = (".lock", _INDEX, CHECKPOINTS_URL)
 _UNFINISHED = (".part", ".orbax-checkpoint-tmp")  # of files and checkpoints that have no name yet
@@ -131,22 +132,35 @@ class RunMirror:
             gone = [name for name in self._index.files if name not in files]
             if not new and not gone:
                 return 0
-            copied = []
             self._write_index(self._index.files)
-            for name in new:
+            missing = self._write_files(new)
+            self._write_index({name: stamp for name, stamp in files.items() if name not in missing})
+            with self._reaching():
+                for written in [self._store.write(name, None) for name in gone]:
+                    written.result()
+            return len(new) - len(missing)
+
+    def _write_files(self, names: Sequence[str]) -> set[str]:
+        """Copies these files, several at once; returns those that are gone: checkpoints make room for newer ones."""
+        missing: set[str] = set()
+        pending: list[Any] = []
+        size = 0
+        with self._reaching():
+            for name in names:
                 try:
                     data = (self.local / name).read_bytes()
-                except FileNotFoundError:  # a checkpoint that made room for a newer one
-                    files.pop(name)
+                except FileNotFoundError:
+                    missing.add(name)
                     continue
-                with self._reaching():
-                    self._store.write(name, data).result()
-                copied.append(name)
-            self._write_index(files)
-            with self._reaching():
-                for name in gone:
-                    self._store.write(name, None).result()
-            return len(copied)
+                pending.append(self._store.write(name, data))
+                size += len(data)
+                if size >= _BYTES_AT_ONCE or len(pending) >= _FILES_AT_ONCE:
+                    for written in pending:
+                        written.result()
+                    pending, size = [], 0
+            for written in pending:
+                written.result()
+        return missing
 
     def _write_index(self, files: dict[str, tuple[int, int]]) -> None:
         index = _Index(files, self._writer, self.direct)
