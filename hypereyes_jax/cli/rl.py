@@ -153,7 +153,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.method import RlMethod
     from hypereyes_jax.train.rl_run import train
-    from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
+    from hypereyes_jax.train.rollout_source import check_ahead, check_replicas_ahead, check_routing_replay
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
     from hypereyes_jax.train.types import RlServices, TrainingRun
@@ -168,7 +168,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     learn = sizes.learner
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
-    check_ahead(config.settings, sizes.learner, processes.count, config.exact, bool(config.sampler_server.url))
+    check_ahead(config.settings, sizes.learner, config.exact, bool(config.sampler_server.url))
     questions = _questions(config, processes)
     inputs = {
         "checkpoint": Path(config.checkpoint),
@@ -208,6 +208,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
             model, processes.mesh, sizes.learner.compute_dtype, sizes.replica_devices, processes.samplers
         )
         processes = processes.sharing_replicas(replica_groups(copies.grid))
+        check_replicas_ahead(config.settings, processes.replicas)
         at_once = config.settings.prompts * config.settings.group
         rollouts = RolloutEngines.on_mesh(model, params, chat, sizes, copies, processes, at_once, lora, records)
     with rollouts, open_stages(processes) as stages:

@@ -111,7 +111,7 @@ class RunningEngines(Replicas):
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """No engine's device works within the block. Not to be held over a `swap`."""
+        """No engine's device works within the block."""
         async with contextlib.AsyncExitStack() as stack:
             for scheduler in self._schedulers:
                 await stack.enter_async_context(scheduler.paused())

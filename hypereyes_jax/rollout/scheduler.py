@@ -52,6 +52,7 @@ class Scheduler:
         self._swap: Swap | None = None
         self._wake = asyncio.Event()
         self._visit = asyncio.Lock()  # held while the device works for this engine
+        self._paused = False
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._host = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._loop_task: asyncio.Task[None] | None = None
@@ -98,15 +99,22 @@ class Scheduler:
         """
         if self._swap is not None:
             raise RuntimeError("a swap of weights is under way")
-        self._swap = Swap(params, lora, version, mode, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._swap = Swap(params, lora, version, mode, done)
         self._wake.set()
-        await asyncio.shield(self._swap.done)
+        if self._paused:  # the loop waits, and no device step is under way
+            self._swap_if_due()
+        await asyncio.shield(done)
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """No device step is under way within the block; rollouts wait. Not to be held over a `swap`."""
+        """No device step is under way within the block; rollouts wait."""
         async with self._visit:
-            yield
+            self._paused = True
+            try:
+                yield
+            finally:
+                self._paused = False
 
     async def prepare(self, context: ContextChunk) -> Prepared:
         """Patches images and expands tokens in a thread of its own."""

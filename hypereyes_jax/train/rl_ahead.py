@@ -34,7 +34,7 @@ class PlayGroup(Protocol):
 class TakenGroups(NamedTuple):
     """What a step trains on."""
 
-    questions: list[Question]
+    numbers: list[int]
     trajectories: list[Trajectory]  # group by group
     figures: dict[str, float]  # of what is left under way
 
@@ -91,7 +91,7 @@ class AheadRollouts:
             "carried_rollouts": float(sum(len(group.plan.seeds) - len(group.ended) for group in late)),
             "rollouts_under_way": float(self._running),
         }
-        return TakenGroups([group.plan.question for group in groups], trajectories, figures)
+        return TakenGroups(numbers, trajectories, figures)
 
     async def close(self) -> None:
         """Cancels what is under way. The queue's `state` still names it, so that it is played anew."""

@@ -87,7 +87,7 @@ def rl(
     call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, sizes, rule)
     out = Path(out)
     processes = Processes()
-    check_ahead(settings, sizes.learner, processes.count)
+    check_ahead(settings, sizes.learner)
     with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
         model, params, chat = load_model(checkpoint)
         check_routing_replay(settings, model)

@@ -296,11 +296,7 @@ class RlLoop:
         """(what this process feeds to the learner, failed samples with the teacher's log-probs; counts)."""
         own = await self._rollouts.scatter(samples)
         laps.lap("waiting")  # a process without an engine of its own, for the one it shares a replica with
-        if self._distillation.local is None:
-            with_teacher, counts = await self._distillation(own)
-        else:
-            async with self._source.devices():
-                with_teacher, counts = await self._distillation(own)
+        with_teacher, counts = await self._distillation(own)
         laps.lap("teacher")
         return with_teacher, counts
 

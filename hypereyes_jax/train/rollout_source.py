@@ -13,6 +13,7 @@ from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.rollout import Timeline, Trajectory
@@ -53,9 +54,6 @@ class RolloutSource(Protocol):
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
         """The engines sample from the learner's present weights from now on: figures of the exchange."""
 
-    def devices(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Within the block, devices that learner and engines share are the learner's."""
-
     async def beside(self, work: Callable[[], T]) -> T:
         """What a training step's `work` returns; rollouts go on meanwhile where they can."""
 
@@ -63,7 +61,7 @@ class RolloutSource(Protocol):
         """One rollout of each question, sampled as in evaluation; None if a stop was asked for."""
 
     def state(self) -> dict[str, Any] | None:
-        """What a checkpoint keeps of it, JSON-able."""
+        """What a checkpoint keeps of it, JSON-able and alike in all processes."""
 
 
 class OnPolicy:
@@ -103,11 +101,6 @@ class OnPolicy:
         """Gives the engines the weights between two plays."""
         return self._rollouts.publish(params, version, lora)
 
-    @contextlib.asynccontextmanager
-    async def devices(self) -> AsyncIterator[None]:
-        """They are the learner's whenever nothing is played."""
-        yield
-
     async def beside(self, work: Callable[[], T]) -> T:
         """What `work` returns: there is nothing that could go on meanwhile."""
         return work()
@@ -128,7 +121,11 @@ class RunsAhead:
     """Rollouts that run ahead of the learner, on engines that stay in use from the first step to the last.
 
     On devices that learner and engines share, a mesh's programs take turns: two in flight together may run in another
-    order on another device, and then wait for each other for ever. One device runs both as it can.
+    order on another device, and then wait for each other for ever. Engines work there while the loop waits for
+    rollouts, and at no other time: what the loop does else may span devices, those of other processes included. One
+    device runs both as it can.
+
+    Each process plays its part of all groups, and takes of these alone.
     """
 
     def __init__(
@@ -141,59 +138,80 @@ class RunsAhead:
         timeline: Timeline,
     ):
         self._run, self._rollouts, self._backend, self._timeline = run, rollouts, backend, timeline
-        self._generator, self._queue, plan = ahead
-        live = settings.questions_played * settings.group  # as many as on policy
-        self._ahead = AheadRollouts(self._play, plan, self._queue, live)
+        self._generator, self._queue, self._plan = ahead
+        replicas = run.processes.replicas
+        place, count = replicas.drivers.index(replicas.index), len(replicas.drivers)
+        self._number_of_all = lambda own: own * count + place  # as `ReplicaGroups.part` shares them out
+        live = settings.questions_played // count * settings.group  # as many as on policy
+        self._ahead = AheadRollouts(self._play, lambda own: self._plan(self._number_of_all(own)), self._queue, live)
         self._takes_turns = run.processes.mesh is not None and not rollouts.apart(run.processes.mesh)
+        self._pause: contextlib.AsyncExitStack | None = None
         self._taken = time.perf_counter()
 
     async def take(self, step: int, laps: Laps) -> StepRollouts:
         """The step's rollouts, as `RolloutSource.take` says."""
-        stop = self._run.directory.stop
+        processes, stop = self._run.processes, self._run.directory.stop
         before = self._waited()
-        group = await unless_stopped(stop, self._ahead.take(step))
-        if group is None:
-            raise StepDropped(stop.reason)
+        async with self._working():
+            own = await unless_stopped(stop, self._ahead.take(step))
+        # Every process comes by here once a step, and all go on or all stop.
+        reason = processes.first_reason(stop.reason)
+        if own is None or reason:
+            raise StepDropped(reason)
+        shares = processes.gather([self._number_of_all(number) for number in own.numbers])
+        questions = [self._plan(number).question for number in processes.replicas.merge(shares)]
         timeline = self._timeline.cut()
-        timeline.write(self._run.directory.file(TIMELINE))
+        timeline.write(self._run.directory.file(processes.own_name(TIMELINE)))
         waited = min(laps.lap("generation"), self._waited() - before)
         laps.move(waited, "generation", "search")
         last, self._taken = self._taken, time.perf_counter()
-        figures = group.figures | version_figures(group.trajectories, step) | _engine_shares(timeline)
-        return StepRollouts(group.questions, group.trajectories, self._taken - last, figures)
+        figures = own.figures | version_figures(own.trajectories, step) | _engine_shares(timeline)
+        return StepRollouts(questions, own.trajectories, self._taken - last, figures)
 
     async def publish(self, params: Any, lora: Lora | None, version: int) -> dict[str, float]:
         """Swaps the weights between two decode calls of each engine; rollouts under way go on."""
         self._queue.trained()
-        async with self.devices():
-            copies, figures = await asyncio.to_thread(self._rollouts.copies, params, lora)
+        copies, figures = await asyncio.to_thread(self._rollouts.copies, params, lora)
         await self._generator.swap(copies, version)
         self._ahead.set_version(version)
         return figures
 
-    @contextlib.asynccontextmanager
-    async def devices(self) -> AsyncIterator[None]:
-        """Pauses the engines within the block where learner and engines take turns."""
-        async with self._generator.paused() if self._takes_turns else contextlib.nullcontext():
-            yield
-
     async def beside(self, work: Callable[[], T]) -> T:
         """What `work` returns, made in a thread of its own."""
-        async with self.devices():
-            return await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)
 
     async def answer(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Trajectory] | None:
         """One rollout of each question, beside the rollouts under way."""
         play = self._rollouts.episodes(self._generator, questions, self._backend, seeds, evaluation=True)
-        return await unless_stopped(self._run.directory.stop, play)
+        async with self._working():
+            return await unless_stopped(self._run.directory.stop, play)
 
     def state(self) -> dict[str, Any] | None:
         """Which groups are still to be trained on: those under way are played anew by a run that goes on."""
-        return self._queue.state()
+        return {"shares": self._run.processes.gather(self._queue.state())}
+
+    async def pause(self) -> None:
+        """Ends the engines' work, where they take turns with the learner, until the loop waits for rollouts."""
+        if self._takes_turns:
+            self._pause = contextlib.AsyncExitStack()
+            await self._pause.enter_async_context(self._generator.paused())
 
     async def close(self) -> None:
         """Ends what is under way."""
         await self._ahead.close()
+        await self._resume()
+
+    async def _resume(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            await pause.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        """The engines work within the block."""
+        await self._resume()
+        yield
+        await self.pause()
 
     async def _play(self, plan: GroupPlan, on_end: OnEnd) -> list[Trajectory]:
         repeated = [plan.question] * len(plan.seeds)
@@ -207,9 +225,7 @@ class RunsAhead:
         return sum(each.waiting_seconds for each in counts) / len(counts)
 
 
-def check_ahead(
-    settings: RlSettings, learner: LearnerConfig, processes: int, exact: bool = False, on_server: bool = False
-) -> None:
+def check_ahead(settings: RlSettings, learner: LearnerConfig, exact: bool = False, on_server: bool = False) -> None:
     """Raises UserError for settings of rollouts ahead that do not fit each other, the loss or who samples.
 
     Args:
@@ -237,8 +253,15 @@ def check_ahead(
                 "--settings.ahead swaps weights between decode calls of this run's engines, and --sampler-server.url "
                 "samples elsewhere: leave one of them out"
             )
-        if processes > 1:
-            raise UserError(f"--settings.ahead works within one process, and there are {processes}: set it to 0")
+
+
+def check_replicas_ahead(settings: RlSettings, replicas: ReplicaGroups) -> None:
+    """Raises UserError if rollouts are to run ahead on replicas that several processes share."""
+    if settings.ahead and any(len(group) > 1 for group in replicas.groups):
+        raise UserError(
+            "--settings.ahead is for replicas that lie on the devices of one process each: give a "
+            "--sizes.replica-devices that divides them, or set --settings.ahead 0"
+        )
 
 
 def check_routing_replay(settings: RlSettings, model: Qwen3VLConfig, on_server: bool = False) -> None:
@@ -275,16 +298,31 @@ async def open_rollouts(
     if settings.ahead == 0:
         yield OnPolicy(run, rollouts, settings, backend, plan)
         return
-    queue = GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
-    queue.restore(state, first)
+    replicas = run.processes.replicas
+    prompts = len(replicas.share(range(settings.questions_played)))
+    queue = GroupQueue(prompts, settings.steps, settings.ahead, settings.staleness_limit)
+    queue.restore(_own_state(state, replicas), first)
     timeline = Timeline()
     assert isinstance(rollouts.engines, Engines)  # `check_ahead`
     async with rollouts.engines.running(settings.group, timeline) as generator:
         source = RunsAhead(run, rollouts, settings, backend, (generator, queue, plan), timeline)
+        await source.pause()
         try:
             yield source
         finally:
             await source.close()
+
+
+def _own_state(state: dict[str, Any] | None, replicas: ReplicaGroups) -> dict[str, Any] | None:
+    """This process's part of what `RunsAhead.state` gave. Raises UserError if another number of processes played."""
+    if state is None:
+        return None
+    shares, count = state["shares"], len(replicas.drivers)
+    if len(shares) != count:
+        raise UserError(
+            f"{len(shares)} processes played the rollouts ahead of this run, and there are {count}: go on with as many"
+        )
+    return shares[replicas.drivers.index(replicas.index)]
 
 
 def _engine_shares(timeline: Timeline) -> dict[str, float]:

@@ -33,8 +33,8 @@ from hypereyes_jax.env.search.metrics import SearchMetrics
 from hypereyes_jax.launch.processes import Processes
 
 _OF_PLAYERS = ("seconds_generation", "seconds_search", "engine_")
-_SUMMED = ("sync_gib",)
-_HIGHEST = ("host_peak_gib", "device_peak_gib")
+_SUMMED = ("sync_gib", "carried_groups", "carried_rollouts", "rollouts_under_way")
+_HIGHEST = ("host_peak_gib", "device_peak_gib", "staleness_max")
 
 
 class Laps:

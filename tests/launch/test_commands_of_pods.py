@@ -19,6 +19,7 @@ from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.train.question_selection import SELECTION
 from tests.launch.ports import free_port
+from tests.launch.small_model import small_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,6 +100,28 @@ def small_moe(path, base, seed=0):
     vision = replace(config.vision, hidden_size=32, intermediate_size=64, out_hidden_size=64)
     model = replace(config, text=text, vision=vision)
     save_model(path, model, init_params(jax.random.key(seed), model), base)
+
+
+@pytest.mark.slow
+def test_rollouts_run_ahead_in_two_processes_that_share_their_devices_with_the_learner(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "rl"
+    finish(hypereyes("synth", "--out", data, "--sft-questions", 6, "--rl-candidates", 8, "--eval-questions", 4))
+    base = small_model(tmp_path / "base")
+    rl = ("rl", "--checkpoint", base, "--questions", data / "rl_candidates.jsonl", "--out", out,
+          "--settings.prompts", 4, "--settings.group", 2, "--settings.ahead", 1, "--select", "no",
+          "--sizes.turn-tokens", 16, "--sizes.slots", 4, "--sizes.replica-devices", 2, "--search.latency", 0.05,
+          "--search.transport", "in-process", "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
+          "--settings.checkpoint-every", 1)  # fmt: skip
+    for count in (2, 4):  # the second goes on with the first
+        together(*rl, "--settings.steps", count)
+    rows = steps(out)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert max(row["rl/staleness_max"] for row in rows) == 1
+    for row in rows:
+        assert row["rl/sampler_gap"] < 1e-3  # the learning rate is all that lies between the versions
+        assert row["rl/rollouts_under_way"] <= 16
+    assert "rl/eval_accuracy" in rows[1]
+    assert {path.name for path in out.glob("timeline*")} == {"timeline-rl.json", "timeline-rl-1.json"}
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ from safetensors.numpy import load_file
 
 from tests.gcs_server import Bucket, environment, serving
 from tests.launch.ports import free_port
+from tests.launch.small_model import small_model
 from tests.launch.test_commands_of_pods import finish, hypereyes, together
-
-BASE = Path(__file__).parents[2] / "hypereyes_jax" / "assets" / "base"
 
 
 @pytest.fixture
@@ -48,8 +46,9 @@ def test_a_pod_writes_its_run_into_a_bucket_and_goes_on_elsewhere_after_a_kill(b
     pytest.importorskip("gcsfs")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machines"))
     data = tmp_path / "data"
-    finish(hypereyes("synth", "--out", data, "--sft-questions", 32, "--rl-candidates", 24, "--eval-questions", 4))
-    tuned = ("sft", "--checkpoint", BASE, "--demonstrations", data / "demonstrations.jsonl", "--settings.batch", 8,
+    finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 8, "--eval-questions", 4))
+    base = small_model(tmp_path / "base")
+    tuned = ("sft", "--checkpoint", base, "--demonstrations", data / "demonstrations.jsonl", "--settings.batch", 8,
              "--settings.epochs", 2, "--settings.checkpoint-every", 2)  # fmt: skip
     together(*tuned, "--out", tmp_path / "disk")
 
@@ -73,9 +72,9 @@ def test_a_pod_writes_its_run_into_a_bucket_and_goes_on_elsewhere_after_a_kill(b
         np.testing.assert_array_equal(value, on_disk[name], err_msg=name)
 
     # what was trained is read from the bucket as well
-    together("rl", "--checkpoint", "gs://bucket/sft/model", "--questions", data / "rl_candidates.jsonl", "--teacher",
-             BASE.with_name("teacher"), "--out", "gs://bucket/rl", "--settings.steps", 2, "--settings.prompts", 2,
-             "--settings.group", 4, "--search.transport", "in-process", "--search.latency", 0,
+    together("rl", "--checkpoint", "gs://bucket/sft/model", "--questions", data / "rl_candidates.jsonl", "--out",
+             "gs://bucket/rl", "--settings.steps", 2, "--settings.prompts", 2, "--settings.group", 2,
+             "--sizes.turn-tokens", 16, "--search.transport", "in-process", "--search.latency", 0,
              "--settings.checkpoint-every", 1, "--select", "no", devices=1)  # fmt: skip
     names = {name.removeprefix("rl/") for name in bucket.objects if name.startswith("rl/")}
     assert {"metrics.jsonl", "model/model.safetensors", "timeline-rl.json", "timeline-rl-1.json"} <= names

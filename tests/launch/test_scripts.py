@@ -167,7 +167,9 @@ def test_a_plain_image_of_gke_gets_a_python_that_fits():
     words = dry_run("gke.sh", "--cluster", "c", "--type", "v5p-128", "--", *COMMAND)
     assert "--docker-image=python:3.12-slim" in words
     command = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert command.startswith("pip install -q uv && 'uv' 'pip' 'install' '--system' 'hypereyes-jax[tpu,remote]' && exec ")
+    assert command.startswith(
+        "pip install -q uv && 'uv' 'pip' 'install' '--system' 'hypereyes-jax[tpu,remote]' && exec "
+    )
 
 
 @pytest.mark.parametrize(

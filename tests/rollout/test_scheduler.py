@@ -342,6 +342,21 @@ async def test_weights_swap_between_steps_and_every_token_tells_its_version(make
         assert scheduler.counts.aborted_turns == 3
 
 
+async def test_weights_swap_within_a_pause(make_engine, chat, params):
+    async with Scheduler(make_engine()) as scheduler:
+        session = await scheduler.open(0, SamplingConfig(max_new_tokens=60), ())
+        turn = asyncio.create_task(session.turn(chat.prompt("", ["a question"])))
+        while not session.parts:  # noqa: ASYNC110 - nothing announces a decode call
+            await asyncio.sleep(0)
+        async with scheduler.paused():
+            sampled = sum(len(part.tokens) for part in session.parts)
+            await asyncio.wait_for(scheduler.swap(jax.tree.map(lambda x: x * 1.1, params), None, 1), 60)
+            await asyncio.sleep(0.1)
+            assert sum(len(part.tokens) for part in session.parts) == sampled
+        versions = (await turn).sampled.version
+    assert (versions[0], versions[-1]) == (0, 1)
+
+
 async def test_rollouts_too_far_behind_the_weights_end_as_stale(make_engine, chat, params):
     one_at_a_time = asyncio.Lock()
 

@@ -60,7 +60,7 @@ def ahead_of(play, live, **options):
 
 
 def ids(step):
-    return [question.id for question in step.questions]
+    return [str(number) for number in step.numbers]
 
 
 def test_a_step_goes_on_with_what_has_ended_and_the_rest_goes_on():

@@ -6,7 +6,8 @@ import pytest
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
+from hypereyes_jax.launch.replicas import ReplicaGroups
+from hypereyes_jax.train.rollout_source import check_ahead, check_replicas_ahead, check_routing_replay
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests import small_models
@@ -21,37 +22,44 @@ def of_experts(count):
 
 
 def test_what_is_the_default_and_what_fits_is_taken():
-    check_ahead(RlSettings(), LEARNER, 8)
-    check_ahead(RlSettings(ahead=2), LEARNER, 1)
+    check_ahead(RlSettings(), LEARNER)
+    check_ahead(RlSettings(ahead=2), LEARNER)
     assert RlSettings(ahead=2).staleness_limit == 3
     check_routing_replay(RlSettings(), MODEL)
     check_routing_replay(RlSettings(routing_replay="sampler"), of_experts(128))
 
 
 @pytest.mark.parametrize(
-    ("settings", "learner", "processes", "message"),
+    ("settings", "learner", "message"),
     [
-        ({"ahead": -1}, {}, 1, "from 0 on"),
-        ({"max_staleness": 2}, {}, 1, "give --settings.ahead"),
-        ({"ahead": 2, "max_staleness": 1}, {}, 1, "raise it to at least"),
-        ({"ahead": 1}, {"tis_cap": 0.0}, 1, "unweighed"),
-        ({"ahead": 1}, {}, 2, "within one process"),
+        ({"ahead": -1}, {}, "from 0 on"),
+        ({"max_staleness": 2}, {}, "give --settings.ahead"),
+        ({"ahead": 2, "max_staleness": 1}, {}, "raise it to at least"),
+        ({"ahead": 1}, {"tis_cap": 0.0}, "unweighed"),
     ],
 )
-def test_rollouts_ahead_that_do_not_fit_are_refused(settings, learner, processes, message):
+def test_rollouts_ahead_that_do_not_fit_are_refused(settings, learner, message):
     with pytest.raises(UserError, match=message):
-        check_ahead(RlSettings(**settings), replace(LEARNER, **learner), processes)
+        check_ahead(RlSettings(**settings), replace(LEARNER, **learner))
+
+
+def test_replicas_that_processes_share_do_not_run_ahead():
+    own, shared = ReplicaGroups(0, ((0,), (1,))), ReplicaGroups(0, ((0, 1),))
+    check_replicas_ahead(RlSettings(ahead=1), own)
+    check_replicas_ahead(RlSettings(), shared)
+    with pytest.raises(UserError, match="one process each"):
+        check_replicas_ahead(RlSettings(ahead=1), shared)
 
 
 def test_a_run_that_is_to_be_repeated_does_not_run_ahead():
-    check_ahead(RlSettings(), LEARNER, 1, exact=True)
+    check_ahead(RlSettings(), LEARNER, exact=True)
     with pytest.raises(UserError, match="depends on time"):
-        check_ahead(RlSettings(ahead=1), LEARNER, 1, exact=True)
+        check_ahead(RlSettings(ahead=1), LEARNER, exact=True)
 
 
 def test_what_a_server_cannot_do_is_refused():
     with pytest.raises(UserError, match="samples elsewhere"):
-        check_ahead(RlSettings(ahead=1), LEARNER, 1, on_server=True)
+        check_ahead(RlSettings(ahead=1), LEARNER, on_server=True)
     with pytest.raises(UserError, match="which a server does not"):
         check_routing_replay(RlSettings(routing_replay="sampler"), of_experts(128), on_server=True)
 
