@@ -114,6 +114,7 @@ class PackConfig:
 
     # Of those that hold the longest sample, the one with which a step computes the fewest positions is used.
     row_tokens: tuple[int, ...] = (1024,)
+    row_length: int | None = None  # the one of them that is taken; None = chosen for each batch
     rows: int = 2  # B: rows a micro-batch, over all devices
     micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
     vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets

@@ -16,9 +16,10 @@ from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.global_batch import global_batch
 from hypereyes_jax.learner.learner import Learner
-from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, pack
+from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, fewest_positions, micro_batches, pack
 from hypereyes_jax.learner.state import TrainState
 from hypereyes_jax.models.qwen3_vl import Params
+from hypereyes_jax.processing.lengths import episode_tokens
 
 
 def pack_for_all(
@@ -32,20 +33,35 @@ def pack_for_all(
 
     Every process must call it.
     """
-    batch = pack(model, samples, config, left_out)
     if processes.mesh is None:
-        return batch
+        return pack(model, samples, config, left_out)
+    config = replace(config, row_length=_common_length(processes, samples, config))
+    batch = pack(model, samples, config, left_out)
     # All must have the same arrays: of the largest size that any of them needs.
-    rows, length = batch.inputs.vision.segment_RL.shape[1:]
-    own = [batch.targets_MBT.shape[0], batch.targets_MBT.shape[2], rows, length]
+    own = [batch.targets_MBT.shape[0], *batch.inputs.vision.segment_RL.shape[1:]]
     has_teacher = batch.teacher_logp_MBT is not None
     *most, any_scored = np.max(processes.gather([*own, int(has_teacher)]), axis=0).tolist()
-    fixed = replace(config, micro_batches=most[0], row_tokens=(most[1],), vision=(most[2], most[3]))
+    fixed = replace(config, micro_batches=most[0], vision=(most[1], most[2]))
     if most != own:
         batch = pack(model, samples, fixed, left_out)
     if any_scored and not has_teacher:
         batch = batch.replace(teacher_logp_MBT=np.full(batch.weight_MBT.shape, np.nan, np.float32))
     return global_batch(processes.mesh, batch, fixed)
+
+
+def _common_length(processes: Processes, samples: Sequence[TrainingSample], config: PackConfig) -> int:
+    """The row length with which all processes together compute the fewest positions. Every process must call it.
+
+    Raises ValueError if a process has a sample that no row holds.
+    """
+    if len(config.row_tokens) == 1:
+        return config.row_tokens[0]
+    lengths = [episode_tokens(sample.chunks, config.min_pixels, config.max_pixels) for sample in samples]
+    own = micro_batches(lengths, config.row_tokens, config.rows)
+    needs = [{int(length): count for length, count in each.items()} for each in processes.gather(own)]
+    if not all(needs):
+        raise ValueError(f"a sample of this step is longer than the longest of the rows {config.row_tokens}")
+    return fewest_positions(needs)
 
 
 def initial_state(

@@ -49,14 +49,13 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Pac
     """Join the processes' batches; every process must call it, with the same `PackConfig`.
 
     `pack_config` is that of one process: `shards` = its number of local shards, `rows` = its rows of a micro-batch,
-    `micro_batches` and `vision` fixed, so that all have the same shapes.
+    `micro_batches`, `vision` and the row length fixed, so that all have the same shapes.
 
     Raises ValueError if a capacity is not fixed.
     """
-    if pack_config.micro_batches is None or pack_config.vision is None or len(pack_config.row_tokens) != 1:
-        raise ValueError(
-            "several processes need fixed shapes: set PackConfig.micro_batches, .vision and one row length"
-        )
+    one_length = pack_config.row_length is not None or len(pack_config.row_tokens) == 1
+    if pack_config.micro_batches is None or pack_config.vision is None or not one_length:
+        raise ValueError("several processes need fixed shapes: set PackConfig.micro_batches, .vision and .row_length")
     first, count = local_shards(mesh)
     if pack_config.shards != count:
         raise ValueError(f"this process feeds {count} data shards, but PackConfig.shards is {pack_config.shards}")

@@ -6,7 +6,7 @@ and the micro-batches of one optimiser step are stacked on a leading axis: M mic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,20 +93,27 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return bins
 
 
-def fewest_positions(lengths: Sequence[int], choices: Sequence[int], rows: int) -> tuple[int, list[list[int]]]:
-    """The row length with which a step computes the fewest positions, and its bins; the shorter one of two as good.
-
-    A step computes whole micro-batches. So a row longer than the longest sample may be better: a few rows more than one
-    micro-batch holds would cost a second one.
+def micro_batches(lengths: Sequence[int], choices: Sequence[int], rows: int) -> dict[int, int]:
+    """The micro-batches that samples fill with rows of each length that holds the longest of them.
 
     Args:
-      choices: row lengths, one of which holds the longest sample.
       rows: of a micro-batch.
     """
     fitting = [length for length in sorted(choices) if length >= max(lengths)]
-    bins = {length: first_fit_decreasing(lengths, length) for length in fitting}
-    best = min(fitting, key=lambda length: -(-len(bins[length]) // rows) * length)
-    return best, bins[best]
+    return {length: -(-len(first_fit_decreasing(lengths, length)) // rows) for length in fitting}
+
+
+def fewest_positions(needs: Sequence[Mapping[int, int]]) -> int:
+    """The row length with which a step computes the fewest positions; the shorter one of two as good.
+
+    A step computes whole micro-batches, as many as the process that needs most. So a row longer than the longest sample
+    may be better: a few rows more than one micro-batch holds would cost a second one.
+
+    Args:
+      needs: `micro_batches` of each process, of which all have a length in common.
+    """
+    common = sorted(set[int].intersection(*(set(each) for each in needs)))
+    return min(common, key=lambda length: max(each[length] for each in needs) * length)
 
 
 def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, PatchedImage]) -> _Row:
@@ -176,7 +183,10 @@ def pack(
             f"sample {lengths.index(longest)} has {longest} tokens, but the longest row of PackConfig.row_tokens="
             f"{pack_config.row_tokens} is {max(pack_config.row_tokens)}: add a longer row or drop the sample"
         )
-    length, rows = fewest_positions(lengths, pack_config.row_tokens, pack_config.rows)
+    length = pack_config.row_length
+    if length is None:
+        length = fewest_positions([micro_batches(lengths, pack_config.row_tokens, pack_config.rows)])
+    rows = first_fit_decreasing(lengths, length)
     patch_counts = [sum(len(image.patches) for image in row.images) for row in sample_rows]
     if pack_config.rows % pack_config.shards:
         raise ValueError(f"PackConfig.rows={pack_config.rows} must be a multiple of shards={pack_config.shards}")

@@ -53,8 +53,7 @@ class TrainingSizes:
     """Nucleus of sampling in evaluation, at the same temperature."""
     row_choices: tuple[int, ...] = ()
     """Further lengths that a training row may have. Each step takes the one with which it computes the fewest positions
-    (`benchmarks/packing.py`), and each that is taken compiles a program. They are for one process: several need one
-    length."""
+    over all processes (`benchmarks/packing.py`), and each that is taken compiles a program."""
     view_lengths: tuple[int, ...] = ()
     """Numbers of positions that a decode call may attend to; without any, a quarter of a slot, a half, and all."""
     replica_devices: int = 0

@@ -111,7 +111,7 @@ def test_rollouts_run_ahead_in_two_processes_that_share_their_devices_with_the_l
           "--settings.prompts", 4, "--settings.group", 2, "--settings.ahead", 1, "--select", "no",
           "--sizes.turn-tokens", 16, "--sizes.slots", 4, "--sizes.replica-devices", 2, "--search.latency", 0.05,
           "--search.transport", "in-process", "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
-          "--settings.checkpoint-every", 1)  # fmt: skip
+          "--settings.checkpoint-every", 1, "--sizes.row-choices", 256)  # fmt: skip
     for count in (2, 4):  # the second goes on with the first
         together(*rl, "--settings.steps", count)
     rows = steps(out)

@@ -11,6 +11,7 @@ from hypereyes_jax.learner.packing import (
     TrainingSample,
     fewest_positions,
     first_fit_decreasing,
+    micro_batches,
     pack,
     sft_sample,
     unpack,
@@ -214,12 +215,25 @@ def test_first_fit_decreasing_fills_rows_without_overflow():
 
 def test_a_step_takes_the_row_length_with_which_it_computes_the_fewest_positions():
     """By hand: 4 rows a micro-batch."""
-    assert fewest_positions([10, 10, 10, 10], (10, 20), 4) == (10, [[0], [1], [2], [3]])
+
+    def best(lengths, choices):
+        return fewest_positions([micro_batches(lengths, choices, 4)])
+
+    assert micro_batches([10, 10, 10, 10, 5], (20, 10), 4) == {10: 2, 20: 1}
+    assert best([10, 10, 10, 10], (10, 20)) == 10
     # Five samples of 10 take two micro-batches of rows of 10 (80 positions), or one of rows of 15 (60), if two of them
     # share a row: 10 and 5.
-    assert fewest_positions([10, 10, 10, 10, 5], (10, 15), 4)[0] == 15
-    assert fewest_positions([10, 10, 10, 10, 5], (10, 25), 4)[0] == 10  # 100 positions are more than 80
-    assert fewest_positions([7, 3], (5, 10, 20), 4)[0] == 10  # a row of 5 does not hold the longest
+    assert best([10, 10, 10, 10, 5], (10, 15)) == 15
+    assert best([10, 10, 10, 10, 5], (10, 25)) == 10  # 100 positions are more than 80
+    assert best([7, 3], (5, 10, 20)) == 10  # a row of 5 does not hold the longest
+
+
+def test_processes_take_the_length_that_suits_the_one_that_needs_most():
+    quick, slow = micro_batches([10], (10, 15, 20), 4), micro_batches([10] * 4 + [5], (10, 15, 20), 4)
+    assert (quick, slow) == ({10: 1, 15: 1, 20: 1}, {10: 2, 15: 1, 20: 1})
+    assert fewest_positions([quick]) == 10
+    assert fewest_positions([quick, slow]) == 15
+    assert fewest_positions([slow, micro_batches([18], (10, 15, 20), 4)]) == 20  # which alone holds the longest of all
 
 
 @pytest.mark.parametrize("mean", [6_000, 10_000, 14_000])
