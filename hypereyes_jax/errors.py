@@ -1,4 +1,4 @@
-"""The one error that is meant for the person at the keyboard."""
+"""The error that is meant for the person at the keyboard."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(Exception):
     The message names what was wrong and the cure. The command line prints it without a traceback and exits with code 2;
     every other exception is a defect of this project and keeps its traceback.
     """
+
+
+class SettingError(UserError, ValueError):
+    """A setting that can't be meant, refused by the dataclass that holds it, whoever makes one."""

@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 import yaml
 
-from hypereyes_jax.errors import UserError
+from hypereyes_jax.errors import SettingError, UserError
 from hypereyes_jax.files import read_file
 from hypereyes_jax.runs.run_directory import to_jsonable
 from hypereyes_jax.runs.typed_json import ShapeError, from_json
@@ -137,4 +137,7 @@ def _laid_over(base: Any, given: Mapping[str, Any], place: str, command: str, fi
             values[name] = from_json(hints[name], value, where)
         except ShapeError as error:
             raise UserError(f"--config {file}: {error}") from error
-    return dataclasses.replace(base, **values)
+    try:
+        return dataclasses.replace(base, **values)
+    except SettingError as error:  # of several fields together
+        raise UserError(f"--config {file}: {error}") from error

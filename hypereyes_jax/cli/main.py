@@ -22,8 +22,8 @@ from hypereyes_jax import __version__
 from hypereyes_jax.cli.bucket import local_out, refuse_urls
 from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
-from hypereyes_jax.cli.numbers import check_numbers
 from hypereyes_jax.cli.streams import prepare_streams, printing_failure
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import CURES
 from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
@@ -191,7 +191,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         print(config_text(name, config), end="")
         return 0
     refuse_urls(config, name)
-    check_numbers(config)
+    check_numbers(config, options=True)
     if only_checked:
         with escaping_stdout():
             return dry_run(config)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Annotated, Literal
@@ -71,11 +72,11 @@ def run(config: ServeConfig) -> None:
         raise UserError(
             f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"
         )
-    with ends_by_signal():  # also while the model is loaded
-        asyncio.run(_serve(config))
+    with ends_by_signal() as came:  # also while the model is loaded
+        asyncio.run(_serve(config, came))
 
 
-async def _serve(config: ServeConfig) -> None:
+async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     from hypereyes_jax import miniature
     from hypereyes_jax.env.search.services import check_search, connected
     from hypereyes_jax.eval.policy import load_policy
@@ -101,6 +102,8 @@ async def _serve(config: ServeConfig) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    if came():
+        ended.set()
     keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
         rules = miniature.EPISODE if config.miniature else config.episode

@@ -40,8 +40,8 @@ def run(config: ServeWorldConfig) -> None:
     def ready(server: RunningServer) -> None:
         print(f"serving the miniature world at {server.url} (Ctrl-C ends)", flush=True)
 
-    with ends_by_signal():
+    with ends_by_signal() as came:
         world = World.load()
         world.prepare()
-        run_until_signal(serve(WorldBackend(world), settings, ready))
+        run_until_signal(serve(WorldBackend(world), settings, ready), came)
     print("\nended")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hypereyes_jax.errors import SettingError
+
 AXES = ("replica", "fsdp", "expert", "tensor")
 # A sampler shares out experts and rows likewise, but keeps all other weights whole: gathering them takes longer than a
 # token does.
@@ -68,7 +70,7 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         if self.replica % self.slices:
-            raise ValueError(f"mesh {self.name}: replica={self.replica} must be a multiple of slices={self.slices}")
+            raise SettingError(f"mesh {self.name}: replica={self.replica} must be a multiple of slices={self.slices}")
 
 
 @dataclass(frozen=True)

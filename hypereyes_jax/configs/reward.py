@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hypereyes_jax.errors import UserError
+from hypereyes_jax.errors import SettingError, UserError
 
 # What a rollout can spend, beside the invocations of each tool, which go by the tool's name.
 RESOURCES = ("rounds", "searches", "kilotokens_read", "kilotokens_written", "seconds")
@@ -53,7 +53,7 @@ class OverlongConfig:
 
     def __post_init__(self) -> None:
         if self.limit < 0 or self.buffer <= 0 or not 0 <= self.scale < math.inf:
-            raise ValueError("OverlongConfig: limit and scale can't be negative, and buffer must be positive")
+            raise SettingError("OverlongConfig: limit and scale can't be negative, and buffer must be positive")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class BudgetConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or not 0 < self.highest < math.inf:
-            raise ValueError("BudgetConfig: rate and highest must be positive")
+            raise SettingError("BudgetConfig: rate and highest must be positive")
+        self.target()
 
     def target(self) -> dict[str, float]:
         """Mean spending by resource. Raises UserError for what is no positive number."""
@@ -119,7 +120,8 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         if self.malformed_call > 0 or self.format_floor > 0:
-            raise ValueError("RewardConfig: malformed_call and format_floor are penalties and can't be positive")
+            raise SettingError("RewardConfig: malformed_call and format_floor are penalties and can't be positive")
+        self.price_list()
 
     def price_list(self) -> dict[str, float]:
         """Prices by resource. Raises UserError for what is no number from 0 on."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+from hypereyes_jax.configs.numbers import check_numbers
+from hypereyes_jax.errors import SettingError
 
 KVKind = Literal["float32", "bfloat16", "int8"]
 WeightsKind = Literal["given", "int8"]
@@ -20,12 +22,7 @@ class SamplingConfig:
     max_new_tokens: int = 1524  # a turn
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
-            raise ValueError(
-                f"sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 0 and 0 <= min_p <= 1, got {self}"
-            )
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,11 @@ class EngineConfig:
     record_routes: bool = False  # rollouts of a mixture of experts tell which experts their tokens were sent to
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or self.context < 2 or self.max_steps < 1:
-            raise ValueError(f"slots, context and max_steps must be positive, got {self}")
+        check_numbers(self)
         if any(rows > self.slots for rows in self.decode_rows) or any(n > self.context for n in self.view_lengths):
-            raise ValueError(f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}")
+            raise SettingError(
+                f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}"
+            )
 
     def exact(self) -> EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.

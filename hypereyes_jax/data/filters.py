@@ -14,6 +14,7 @@ from hypereyes_jax.data.claims import Claims, Evidence, Figure, claims, content_
 from hypereyes_jax.data.dependence import rounds_made, rounds_needed, same_region
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.types import EpisodeResult, Invocation, StopReason, TurnRecord
+from hypereyes_jax.errors import SettingError
 
 # Two results of which so large a share of the words is the same are one result, on another page.
 _SAME_RESULT = 0.85
@@ -44,10 +45,10 @@ class FilterConfig:
     def __post_init__(self) -> None:
         for name in ("superfluous_rounds", "narrow_rounds"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, or None for no such rule")
+                raise SettingError(f"{name} must be at least 1, or None for no such rule")
         for name in ("new_rounds", "unsupported_claims"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+                raise SettingError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
 
 
 _DEFAULT = FilterConfig()

@@ -27,7 +27,7 @@ from hypereyes_jax.data.photo_plans import (
 from hypereyes_jax.data.photos import Photo, PhotoSet
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.errors import UserError
+from hypereyes_jax.errors import SettingError, UserError
 
 COUNTS = (2, 3, 4, 6, 8)  # photos a mosaic, as the paper's layouts hold
 _MARGIN = 1.1  # between numbers that are compared: pages differ by some percent
@@ -50,9 +50,9 @@ class PhotoConfig:
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_entities <= self.max_entities:
-            raise ValueError(f"entities from {self.min_entities} to {self.max_entities}: need 2 <= min <= max")
+            raise SettingError(f"entities from {self.min_entities} to {self.max_entities}: need 2 <= min <= max")
         if not any(self.min_entities <= count <= self.max_entities for count in COUNTS):
-            raise ValueError(f"no layout has {self.min_entities} to {self.max_entities} photos; there are {COUNTS}")
+            raise SettingError(f"no layout has {self.min_entities} to {self.max_entities} photos; there are {COUNTS}")
 
 
 @dataclass(frozen=True)

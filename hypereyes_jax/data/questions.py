@@ -21,6 +21,7 @@ from hypereyes_jax.data.types import Oracle, Plan, SynthQuestion
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import Country, World
 from hypereyes_jax.env.world.world import held_out_keys
+from hypereyes_jax.errors import SettingError
 
 _DISTRACTORS = 3
 _PICTURED = {**visual.TEMPLATES, **aggregation.TEMPLATES, **chains.PICTURED}
@@ -40,14 +41,15 @@ class SynthesisConfig:
 
     def __post_init__(self) -> None:
         if any(side % 32 or side <= 0 for side in self.canvas):
-            raise ValueError(f"canvas {self.canvas}: both sides must be positive multiples of 32 px")
+            raise SettingError(f"canvas {self.canvas}: both sides must be positive multiples of 32 px")
         unknown = set(self.kinds) - set(_PICTURED) - set(_WORDED)
         if unknown or not self.kinds:
-            raise ValueError(f"kinds {sorted(unknown)} unknown; choose from {[*_PICTURED, *_WORDED]}")
+            raise SettingError(f"kinds {sorted(unknown)} unknown; choose from {[*_PICTURED, *_WORDED]}")
         if self.drop_one and set(self.kinds) & set(_PICTURED) and not set(self.kinds) & set(aggregation.TEMPLATES):
-            raise ValueError(f"drop_one leaves no visual kind of {self.kinds}; add some of {[*aggregation.TEMPLATES]}")
+            some = [*aggregation.TEMPLATES]
+            raise SettingError(f"drop_one leaves no visual kind of {self.kinds}; add some of {some}")
         if not 2 <= self.min_entities <= self.max_entities:
-            raise ValueError(f"entities from {self.min_entities} to {self.max_entities}: need 2 <= min <= max")
+            raise SettingError(f"entities from {self.min_entities} to {self.max_entities}: need 2 <= min <= max")
 
 
 def _accepted(country: Country, answer_is: str) -> tuple[str, ...]:

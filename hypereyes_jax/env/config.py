@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hypereyes_jax.env.media.crops import BoxUnits
+from hypereyes_jax.errors import SettingError
 
 PromptStyle = Literal["full", "compact", "native"]
 
@@ -75,12 +76,12 @@ class EpisodeConfig:
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):
             if getattr(self, name) < 1:
-                raise ValueError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
+                raise SettingError(f"EpisodeConfig.{name} must be at least 1, got {getattr(self, name)}")
 
         if self.delegate_rounds < 0:
-            raise ValueError(f"EpisodeConfig.delegate_rounds must be at least 0, got {self.delegate_rounds}")
+            raise SettingError(f"EpisodeConfig.delegate_rounds must be at least 0, got {self.delegate_rounds}")
         if self.max_rounds < 0 or (self.image_searches is not None and self.image_searches < 0):
-            raise ValueError("EpisodeConfig.max_rounds and image_searches must be at least 0")
+            raise SettingError("EpisodeConfig.max_rounds and image_searches must be at least 0")
 
     @property
     def tool_names(self) -> tuple[str, ...]:

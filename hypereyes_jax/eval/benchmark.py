@@ -52,8 +52,10 @@ async def evaluate(
       counted apart, in no mean.
 
     Raises:
-      ValueError: `run` did not return one trajectory a question, in order.
+      ValueError: `run` did not return one trajectory a question, in order; nothing may be judged at a time.
     """
+    if judge_concurrency < 1:
+        raise ValueError(f"judge_concurrency must be at least 1, not {judge_concurrency}")
     start = time.perf_counter()
     trajectories = await run(questions)
     wall_seconds = time.perf_counter() - start

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.metrics_file import MetricsWriter
@@ -57,11 +58,13 @@ def open_run(
 ) -> RunDirectory:
     """The run's directory, on a file system that all processes share; the first prints the settings and versions.
 
-    `inputs` as `RunDirectory.open`. UserError in all if one can't.
+    `inputs` as `RunDirectory.open`. UserError in all if one can't, or a number of the settings
+    is one that none can have.
     """
     problem, directory = None, None
     if processes.first:
         try:
+            check_numbers(config)
             check_trackers(tracking)  # missing, it would be missed when the metrics are opened: after the selection
             directory = RunDirectory.open(
                 out,

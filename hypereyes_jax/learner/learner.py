@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.forward import Forward, cast
 from hypereyes_jax.learner.metrics import Mean, Metrics
@@ -157,8 +158,10 @@ def make_learner(
     batch must be packed with `PackConfig.shards` = the product of the mesh's data axes. `kernels` default to the best
     known for the mesh's platform; without a mesh, to those that run anywhere.
 
-    Raises ShardingError if the mesh does not divide the model, ValueError for moments on the host without a mesh.
+    Raises ShardingError if the mesh does not divide the model, SettingError for a number that none can have, ValueError
+    for moments on the host without a mesh.
     """
+    check_numbers(learn)
     if learn.optimizer.moments_on_host and mesh is None:
         raise ValueError("OptimizerConfig.moments_on_host needs a mesh: make one, of one device if need be")
     kernels = kernels or Kernels.for_platform("cpu" if mesh is None else mesh.devices.flat[0].platform)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.data.sources import question_ids, subset
 from hypereyes_jax.env.judging.own import own_judge
 from hypereyes_jax.env.judging.service import judging
@@ -55,10 +56,13 @@ def train(
 
     Raises:
       RunStopped: the run was asked to stop; all that was done is saved.
-      UserError: too few candidates are left, the services that the selection needs do not work, or a user's own part
-        of the method can't be used, or is not what it was when the run was begun.
+      UserError: too few candidates are left, the services that the selection needs do not work, a number is one that no
+        setting can have, or a user's own part of the method can't be used, or is not what it was when the run was
+        begun.
     """
     sizes = rollouts.sizes
+    for name, group in {"settings": settings, "sizes": sizes, "services": services, "reward": method.reward}.items():
+        check_numbers(group, f"{name}.")
     loaded = load_method(method, sizes.learner, sizes.episode, settings.metrics)
     if run.processes.first:
         records = own_records(method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics)

@@ -11,6 +11,7 @@ from hypereyes_jax.configs.recipes import MINIATURE, MINIATURE_ROLLOUT, AdapterC
 from hypereyes_jax.configs.training import RoutingReplay
 from hypereyes_jax.data.selection import FirstReference
 from hypereyes_jax.env.outages import OutageLimits
+from hypereyes_jax.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class RlSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.oversampling <= 16:
-            raise ValueError(f"RlSettings.oversampling must be from 1 to 16, got {self.oversampling}")
+            raise SettingError(f"RlSettings.oversampling must be from 1 to 16, got {self.oversampling}")
 
     @property
     def staleness_limit(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions
@@ -54,8 +55,10 @@ def train(
     Args:
       demonstrations: any source of them; rows that can't be used are left out and named unless `options` refuse them.
 
-    Raises UserError for too few demonstrations.
+    Raises UserError for too few demonstrations, or a number that no setting can have.
     """
+    check_numbers(settings, "settings.")
+    check_numbers(sizes, "sizes.")
     processes, directory = run.processes, run.directory
     trajectories = open_demonstrations(demonstrations, chat, model, sizes, processes, run.stages.console, options)
     steps = len(trajectories) * settings.epochs // settings.batch

@@ -10,6 +10,7 @@ from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Part, Question
+from hypereyes_jax.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,13 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if list(self.budgets) != sorted(set(self.budgets)) or any(budget < 1 for budget in self.budgets):
-            raise ValueError(f"budgets must ascend from at least 1, got {self.budgets}")
+            raise SettingError(f"budgets must ascend from at least 1, got {self.budgets}")
         for name in ("necessity", "difficulty", "selection"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0")
+                raise SettingError(f"{name} must be at least 0")
         for name in ("trials", "in_flight", "failures"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+                raise SettingError(f"{name} must be at least 1")
 
 
 @dataclass(frozen=True)

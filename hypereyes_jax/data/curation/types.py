@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig
@@ -129,6 +130,8 @@ def read_curation(path: Path) -> CurationConfig:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
     try:
-        return from_json(CurationConfig, value)
+        config = from_json(CurationConfig, value)
+        check_numbers(config)
+        return config
     except ValueError as error:  # ShapeError is one, and so is what a dataclass refuses
         raise UserError(f"{path}: {error}. See docs/collect.md for the fields of a curation file.") from None

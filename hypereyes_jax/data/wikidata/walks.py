@@ -14,6 +14,7 @@ import numpy as np
 
 from hypereyes_jax.data.wikidata.graph import Graph
 from hypereyes_jax.data.wikidata.statements import TYPE
+from hypereyes_jax.errors import SettingError
 
 _FAN = 200  # neighbours looked at in a step of a walk
 _YEARS = frozenset((569, 570, 571, 576, 577, 580, 1619, 575, 606))  # properties whose numbers are years
@@ -51,9 +52,9 @@ class WalkConfig:
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_constraints <= self.max_constraints:
-            raise ValueError("a question needs two constraints or more: 2 <= min_constraints <= max_constraints")
+            raise SettingError("a question needs two constraints or more: 2 <= min_constraints <= max_constraints")
         if self.hops < 1 or self.answers < 1 or self.tries < 1 or not 0 <= self.chain_share <= 1:
-            raise ValueError("hops, answers and tries must be 1 or more, chain_share between 0 and 1")
+            raise SettingError("hops, answers and tries must be 1 or more, chain_share between 0 and 1")
 
 
 @dataclass(frozen=True)

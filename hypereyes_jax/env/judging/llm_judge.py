@@ -13,6 +13,7 @@ from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.errors import SettingError
 
 _FRAME = """\
 You grade one answer to one question. Below is a JSON object with the question, the accepted reference answers and \
@@ -77,7 +78,7 @@ class LlmJudge:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_room", Room(self.max_tokens))
         if self.rule not in RULES:
-            raise ValueError(f"there is no judging rule {self.rule!r}; there are: {', '.join(RULES)}")
+            raise SettingError(f"there is no judging rule {self.rule!r}; there are: {', '.join(RULES)}")
 
     @property
     def name(self) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from hypereyes_jax.errors import SettingError
+
 FAULTS = (
     "error_500",
     "error_503",
@@ -40,9 +42,9 @@ class FaultPlan:
     def __post_init__(self) -> None:
         unknown = set(self.rates) - set(FAULTS)
         if unknown:
-            raise ValueError(f"unknown faults {sorted(unknown)}; there are: {', '.join(FAULTS)}")
+            raise SettingError(f"unknown faults {sorted(unknown)}; there are: {', '.join(FAULTS)}")
         if not all(rate >= 0 for rate in self.rates.values()) or sum(self.rates.values()) > 1:
-            raise ValueError("fault rates must be shares that add up to at most 1")
+            raise SettingError("fault rates must be shares that add up to at most 1")
 
 
 class FaultInjector:
