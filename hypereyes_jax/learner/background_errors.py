@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 
 # Files of Orbax that log an error with its traceback and then raise it to who waits.
 _RAISING = ("async_checkpointer.py", "future.py", "checkpoint_manager.py")
+
+
+_WRITING = ("orbax", "tensorstore")  # packages that write checkpoints
 
 
 def print_once() -> None:
@@ -45,8 +49,16 @@ class _Repeated(logging.Filter):
             if _is_of_the_disk(error):
                 record.exc_info = None  # its message says so in a line
             return record.filename not in _RAISING
-        # One write of many that failed together; asyncio tells each that nobody waited for by itself.
-        return not (_is_of_the_disk(error) or (isinstance(error, ValueError) and "Error writing" in str(error)))
+        # One write of many that failed together; asyncio tells each that nobody waited for by itself. Others' errors of
+        # a disk are told nowhere else.
+        failed = _is_of_the_disk(error) or (isinstance(error, ValueError) and "Error writing" in str(error))
+        return not (failed and _of_a_checkpoint(error))
+
+
+def _of_a_checkpoint(error: BaseException) -> bool:
+    """Whether Orbax or TensorStore has a part in it, by the modules whose code it went through."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] in _WRITING for module in modules)
 
 
 def _is_of_the_disk(error: BaseException) -> bool:

@@ -1,4 +1,6 @@
 import asyncio
+import copy
+import errno
 import functools
 import json
 import logging
@@ -12,6 +14,19 @@ import pytest
 from hypereyes_jax.learner.background_errors import print_once
 
 
+def raised_in(module, error):
+    """The error with the traceback that it has when code of a module raises it."""
+    scope = {"__name__": module}
+    exec("def write(error):\n    raise error", scope)
+    try:
+        scope["write"](error)
+    except Exception as raised:
+        return raised
+
+
+DISK = OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("logger", "file", "error", "logged"),
     [
@@ -19,9 +34,14 @@ from hypereyes_jax.learner.background_errors import print_once
         ("absl", "orbax/future.py", OSError(28, "No space left on device"), False),
         ("absl", "orbax/metadata/checkpoint.py", ValueError("not raised to anybody"), True),
         ("absl", "orbax/async_checkpointer.py", None, True),
-        ("asyncio", "asyncio/base_events.py", ValueError("OUT_OF_RANGE: Error writing 'key/0'"), False),
-        ("asyncio", "asyncio/base_events.py", OSError(28, "No space left on device"), False),
-        ("asyncio", "asyncio/base_events.py", OSError(111, "Connection refused"), True),
+        ("asyncio", "base_events.py", raised_in("orbax.checkpoint", ValueError("X: Error writing 'key/0'")), False),
+        ("asyncio", "base_events.py", raised_in("orbax.checkpoint._src.serialization", copy.copy(DISK)), False),
+        ("asyncio", "base_events.py", raised_in("tensorstore", OSError(errno.EMFILE, "Too many open files")), False),
+        ("asyncio", "base_events.py", raised_in("tensorstore", OSError(111, "Connection refused")), True),
+        ("asyncio", "base_events.py", raised_in("aiohttp.connector", OSError(errno.EMFILE, "Too many files")), True),
+        ("asyncio", "base_events.py", raised_in("orbaxes.own_tool", copy.copy(DISK)), True),
+        ("asyncio", "base_events.py", raised_in("own_tool", ValueError("Error writing a page")), True),
+        ("asyncio", "base_events.py", copy.copy(DISK), True),
         ("asyncio", "asyncio/base_events.py", ValueError("of a task of ours"), True),
         ("asyncio", "asyncio/base_events.py", RuntimeError("Error writing"), True),
     ],
