@@ -111,8 +111,8 @@ def run(config: DataConfig) -> None:
             from hypereyes_jax.eval.data_page import write_data_page
 
             print(write_data_page(source, action.source, action.out, action.rows))
-        if source.report.bad:
-            print(source.report.bad_in_words())
+        for sentence in source.report.left_out():
+            print(sentence)
 
 
 def _check(action: Check, console: Terminal) -> None:
@@ -142,6 +142,9 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
     shapes = ", ".join(f"{count} x {name}" for name, count in report.kinds.most_common())
     say(f"{action.source}: {summary.rows} {summary.kind}")
     say(f"  files: {formats}")
+    if report.split:
+        others = ", ".join(report.other_splits)
+        say(f"  split: {report.split}{f' (not read: {others})' if others else ''}")
     say(f"  rows: {shapes or 'none that can be used'}")
     if summary.looked_at:
         tokenizer = "" if action.checkpoint else " (by the miniature's tokenizer; --checkpoint names another)"

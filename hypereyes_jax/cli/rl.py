@@ -243,9 +243,10 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
     validation = None
     if config.eval_questions:
         validation = open_questions(config.eval_questions, options=config.data.options())
+        validation.report.refuse_default_split(config.eval_questions)
     for source in (questions, *([validation] if validation is not None else [])):
-        if processes.first and source.report.bad:
-            print(source.report.bad_in_words())
+        for sentence in source.report.left_out() if processes.first else ():
+            print(sentence)
     if config.references is not None:
         if config.select == "no":
             raise UserError("--references names the questions to train on: leave out --select no")

@@ -47,7 +47,7 @@ def check_numbers(settings: Any, prefix: str = "", options: bool = False) -> Non
             elif isinstance(value, str):
                 if (number := _number_of(value)) is not None and not math.isfinite(number):
                     raise SettingError(f"{inside} {value} must be a finite number.")
-            elif why := _wrong(field.name, value, default, any_sign):
+            elif _is_number(value) and (why := _wrong(field.name, value, default, any_sign)):
                 raise SettingError(f"{inside} {why}, not {value}.")
 
 
@@ -73,10 +73,12 @@ def _option(name: str) -> str:
     return f"--{bare.replace('_', '-')}"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers are such, too
+
+
 def _wrong(name: str, value: Any, default: Any, any_sign: bool) -> str:
-    """What is wrong with a value if it is a number; "" where nothing is."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return ""
+    """What is wrong with a number; "" where nothing is."""
     if not -_MOST <= value < _MOST:  # neither is NaN
         same = value == default
         return "" if same else "must be a finite number" if not isinstance(value, Integral) else "must be below 2^63"
@@ -90,6 +92,6 @@ def _wrong(name: str, value: Any, default: Any, any_sign: bool) -> str:
         return "" if 0 <= value < 1 << 16 else "must be from 0 to 65535"
     if name == "context":  # a token that is read, and one that is sampled
         return "" if value >= 2 else "must be at least 2"
-    if any_sign or (isinstance(default, Real) and default < 0):
+    if any_sign or (_is_number(default) and default < 0):
         return ""
     return "" if value >= 0 else "must be at least 0"

@@ -79,9 +79,12 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
 
     Pictures are opened once to see whether they can be, so that a run of hours doesn't end at one that can't.
 
-    Raises UserError for a source that can't be read, and for a bad row if the options refuse such rows.
+    Raises UserError for a source that can't be read, for one with several splits of which none is named, and for a bad
+    row if the options refuse such rows.
     """
     questions = open_questions(source, options=options)
+    report = questions.report
+    report.refuse_default_split(source)
     numbers = []
     for number in range(len(questions)):
         try:
@@ -90,14 +93,14 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
             if options.bad_rows == "refuse":
                 questions.close()
                 raise
-            questions.report.add_bad(error)
+            report.add_bad(error)
             continue
         numbers.append(number)
-    if questions.report.bad:
-        print(questions.report.bad_in_words())
+    if report.bad:
+        print(report.bad_in_words())
     if not numbers:
         questions.close()
-        raise UserError(f"no question of {source} can be asked. {next(iter(questions.report.first_bad.values()))}")
+        raise UserError(f"no question of {source} can be asked. {next(iter(report.first_bad.values()))}")
     usable = questions.select(numbers)
     return OpenBenchmark("questions", _QUESTIONS, usable.ids, usable, False)
 

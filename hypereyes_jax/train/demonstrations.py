@@ -42,14 +42,15 @@ def open_demonstrations(
         index: RowError(Place(file, number, unit), kind, why)
         for index, file, number, unit, kind, why in sorted(row for rows in gathered for row in rows)
     }
-    report = SourceReport()
+    report = SourceReport(split=examples.report.split, other_splits=examples.report.other_splits)
     for error in left_out.values():
         if options.bad_rows == "refuse" and error.kind not in DO_NOT_FIT:
             examples.close()
             raise error
         report.add_bad(error)
-    if report.bad and processes.first:
-        console.print(report.bad_in_words())
+    if processes.first:
+        for sentence in report.left_out():
+            console.print(sentence)
         for error in report.first_bad.values():
             console.print(f"  {error.place}: {error.why}")
     indices = [index for index in range(len(examples)) if index not in left_out]

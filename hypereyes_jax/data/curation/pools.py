@@ -57,8 +57,8 @@ def open_pools(pools: Sequence[Pool]) -> Iterator[PooledQuestions]:
         for pool in pools:
             options = SourceOptions(columns=dict(pool.columns), bad_rows="skip")
             questions = stack.enter_context(open_questions(pool.source, options=options))
-            if questions.report.bad:
-                print(f"{pool.name}: {questions.report.bad_in_words()}")
+            for sentence in questions.report.left_out():
+                print(f"{pool.name}: {sentence}")
             if pool.most is not None:
                 if pool.most < 1:
                     raise UserError(f"the pool {pool.name} takes {pool.most} questions; it must take at least 1.")

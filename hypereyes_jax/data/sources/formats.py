@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from hypereyes_jax.data.sources.delimited_rows import DelimitedRows, delimiter_of
-from hypereyes_jax.data.sources.json_rows import JsonRows, not_utf8
+from hypereyes_jax.data.sources.json_rows import JsonRows, LocalFile, not_utf8
 from hypereyes_jax.data.sources.record_rows import SIGNATURE, RecordRows
 from hypereyes_jax.data.sources.table_rows import GROUP_BYTES, ArrowRows, ParquetRows, regrouped
 from hypereyes_jax.data.sources.types import Rows, SourceOptions
+from hypereyes_jax.data.sources.wrapped_rows import top_level
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import open_regular
 
+File = TypeVar("File")
 # In this order: of a folder with several kinds, which are mostly the same rows twice, the first is taken.
 DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _IMAGE = ("an image", "Give the file with the rows, which names the images")
@@ -81,13 +83,13 @@ def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
     return _text_rows(path, name, head, options)
 
 
-def of_one_kind(files: list[Any], name: Callable[[Any], str]) -> list[Any]:
+def of_one_kind(files: Sequence[File], name: Callable[[File], str]) -> list[File]:
     """The files of the format that comes first in `DATA_SUFFIXES`, of files of several."""
     for suffix in DATA_SUFFIXES:
         of_kind = [file for file in files if name(file).lower().endswith(suffix)]
         if of_kind:
             return of_kind
-    return files
+    return list(files)
 
 
 def _text_rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Rows:
@@ -96,6 +98,9 @@ def _text_rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Ro
     if text.startswith(b"["):
         return JsonRows(path, options.max_row_bytes, array=_is_array(text))
     if text.startswith(b"{"):
+        wrapped = _wrapped_rows(path, name, len(head) - len(text), options)
+        if wrapped is not None:
+            return wrapped
         _refuse_spread(path, name, text)
     # not even one line of it can be a row in JSON
     elif text and not _is_json(text.partition(b"\n")[0]) and re.search(rb"^\s*\{", text, re.MULTILINE) is None:
@@ -132,6 +137,33 @@ def _delimiter(name: str, text: bytes, columns: Mapping[str, str]) -> str:
     )
 
 
+def _wrapped_rows(path: Path, name: str, start: int, options: SourceOptions) -> JsonRows | None:
+    """The rows of one JSON object that is there for a list of them; None where the object is a row, or there are more.
+
+    Raises UserError where several lists may be meant.
+    """
+    file = LocalFile(path)
+    try:
+        top = top_level(file, start)
+    finally:
+        file.close()
+    if top is None or not top.wraps_rows(options.columns.values()):
+        return None
+    if len(top.lists) > 1:
+        names = list(top.lists)
+        raise UserError(
+            f"{name} is one JSON object with several lists of rows: {', '.join(names)}. Make the one that is meant a "
+            f"file: jq -c '{_elements(names[0])}' FILE > FILE.jsonl"
+        )
+    (spans,) = top.lists.values()
+    return JsonRows(path, options.max_row_bytes, array=True, elements=spans)
+
+
+def _elements(name: str) -> str:
+    """What jq calls the elements of a list."""
+    return f".{name}[]" if name.isidentifier() else f'.["{name}"][]'
+
+
 def _refuse_spread(path: Path, name: str, text: bytes) -> None:
     """Raises UserError for JSON objects that are spread over several lines: neither lines nor an array."""
     line, newline, _ = text.partition(b"\n")
@@ -146,7 +178,7 @@ def _refuse_spread(path: Path, name: str, text: bytes) -> None:
         return
     lists = [key for key, part in value.items() if isinstance(part, list)] if isinstance(value, dict) else []
     several = bool(whole[end:].strip())
-    query = "." if several or not lists else f".{lists[0]}[]" if lists[0].isidentifier() else f'.["{lists[0]}"][]'
+    query = "." if several or not lists else _elements(lists[0])
     what = "JSON objects that are" if several else "one JSON object that is"
     raise UserError(
         f"{name} holds {what} spread over several lines, where a row is one line, or an element of a JSON array. "

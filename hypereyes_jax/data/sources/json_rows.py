@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,19 @@ class LocalFile:
 class JsonRows:
     """Rows of a text in JSON, by where each begins and ends."""
 
-    def __init__(self, path: Path, max_row_bytes: int, *, array: bool):
-        """Raises UserError for a file that is no text in UTF-8, or an array that is not whole."""
+    def __init__(self, path: Path, max_row_bytes: int, *, array: bool, elements: Sequence[Span] | None = None):
+        """Rows are the lines of a file, the elements of its array, or those that lie between the given bytes.
+
+        Raises UserError for a file that is no text in UTF-8, or an array that is not whole.
+        """
         self.format = "JSON array" if array else "JSON lines"
         self.unit = "row" if array else "line"
         self._file = LocalFile(path)
         self._max = max_row_bytes
-        spans = _array_spans(self._file) if array else _line_spans(self._file)
+        if elements is not None:
+            spans = _numbered(elements)
+        else:
+            spans = _array_spans(self._file) if array else _line_spans(self._file)
         self._file.check()
         self._start, self._stop, self._number = spans
 
@@ -163,6 +169,7 @@ def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:
     )
 
 
+Span = tuple[int, int]  # first byte, and the one behind the last
 Spans = tuple[np.ndarray, np.ndarray, np.ndarray]  # int64: first byte, byte behind the last, number
 
 
@@ -201,10 +208,10 @@ def _array_spans(file: LocalFile) -> Spans:
 
     Raises UserError for an array that does not end, or is followed by something.
     """
-    spans: list[tuple[int, int]] = []
+    spans: list[Span] = []
     depth, begin, escape = 0, 0, -1
     inside, closed = False, False
-    for at, byte in _marks(file):
+    for at, byte in marks(file):
         if inside:
             if at == escape:
                 continue
@@ -229,15 +236,19 @@ def _array_spans(file: LocalFile) -> Spans:
             begin = at + 1
     if not closed:
         raise UserError(f"{file.path} is cut short: its JSON array does not end. Fetch or make the file anew.")
+    return _numbered(spans)
+
+
+def _numbered(spans: Sequence[Span]) -> Spans:
     pairs = np.array(spans, np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1], np.arange(1, len(pairs) + 1, dtype=np.int64)
 
 
-def _marks(file: LocalFile) -> Iterator[tuple[int, int]]:
-    """Offset and value of the bytes that tell an array's structure; UTF-8 has them in no other character."""
+def marks(file: LocalFile, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Offset and value of the bytes from `start` on that tell JSON's structure; in UTF-8 no other letter has them."""
     table = np.zeros(256, bool)
     table[list(b'"\\{}[],')] = True
-    for at in range(0, file.size, _BLOCK):
+    for at in range(start, file.size, _BLOCK):
         block = file.read(at, min(at + _BLOCK, file.size))
         for place in np.flatnonzero(table[np.frombuffer(block, np.uint8)]).tolist():
             yield at + place, block[place]

@@ -6,12 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hypereyes_jax.data.sources import remote
 from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
+from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
@@ -37,15 +37,15 @@ class DataFile:
     fetch: Callable[[str], Path] | None = None
 
 
-def locate(source: str, options: SourceOptions) -> list[DataFile]:
-    """The files of a source, in the order of their rows.
+def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
+    """The files of a source, in the order of their rows; of a folder or data set with several splits, those of one.
 
-    Raises UserError for what is not there, or cannot be reached.
+    Raises UserError for what is not there, or cannot be reached, and where it must be said which split is meant.
     """
     if not source.strip():
         raise UserError("the source is an empty text. Give a file, a folder, a pattern or a URL.")
     if remote.is_url(source):
-        return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in remote.files(source, options.cache)]
+        return _remote(remote.files(source, options.cache))
     path = Path(source).expanduser()
     if any(mark in source for mark in "*?[") and not os.path.exists(path):
         matches = sorted(glob.glob(str(path), recursive=True))
@@ -56,19 +56,18 @@ def locate(source: str, options: SourceOptions) -> list[DataFile]:
         paths = [path for path in everything if _may_hold_rows(path)] or everything
         if not paths:
             raise UserError(f"no file matches {source}. Quote the pattern and check the folder.")
-        return [_local(file) for file in paths]
+        return SplitFiles([_local(file) for file in paths])
     if os.path.isdir(path):  # unlike Path's own, these say no to a text that is too long for a path
-        return [_local(file) for file in folder_files(path, None)]
+        return _all_local(folder_files(path, None))
     folder, colon, split = source.rpartition(":")
     if colon and folder and os.path.isdir(folder):
-        return [_local(file) for file in folder_files(Path(folder), split)]
+        return _all_local(folder_files(Path(folder), split))
     if not os.path.exists(path):
         hub = _HUB.fullmatch(source)
         if hub and path.suffix.lower() not in DATA_SUFFIXES and not source.startswith(("./", "../", "~", "/")):
-            files = remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache)
-            return [DataFile(f.path, f.name, f.path.parent, f.fetch) for f in files]
+            return _remote(remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache))
         raise UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.")
-    return [_local(path)]
+    return SplitFiles([_local(path)])
 
 
 def is_object(source: str) -> bool:
@@ -78,35 +77,43 @@ def is_object(source: str) -> bool:
     return not os.path.exists(source) and not os.path.isdir(source.partition(":")[0])
 
 
-def folder_files(folder: Path, split: str | None) -> list[Path]:
+def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
     """Data files of a folder, as `datasets` saves one or as anybody lays files out.
 
-    Raises UserError for a folder without any, and for a split that it lacks.
+    Raises UserError for a folder without any, for a split that it lacks, and where one must be named: `default_split`.
     """
     splits = folder / "dataset_dict.json"
     if splits.exists():
         names = read_json(splits).get("splits", [])
-        name = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
+        name = split or (TRAIN if TRAIN in names else names[0] if len(names) == 1 else "")
         if name not in names:
             example = f"{folder}:{names[0] if names else 'SPLIT'}"
             raise UserError(f"{folder} has the splits {', '.join(names)}: give one as {example}.")
-        return folder_files(folder / name, None)
+        others = () if split else tuple(other for other in names if other != name)
+        return replace(folder_files(folder / name, None), split=name, others=others)
     state = folder / "state.json"
     if split is None and state.exists():
         listed = read_json(state).get("_data_files")
         if isinstance(listed, list) and all(isinstance(part, dict) and "filename" in part for part in listed):
             if read_json(state).get("_indices_files"):
                 raise UserError(f"{folder} is a selection of rows: save it again after flatten_indices().")
-            return [folder / str(part["filename"]) for part in listed]
+            return SplitFiles([folder / str(part["filename"]) for part in listed])
+
+    def inside_name(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
     inside = [path for path in sorted(folder.rglob("*")) if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
+    files = SplitFiles(inside)
     if split is not None:
-        inside = of_split(inside, split, lambda path: path.relative_to(folder).as_posix())
-    if not inside:
+        files = SplitFiles(of_split(inside, split, inside_name), split)
+    elif inside:
+        files = default_split(inside, inside_name, str(folder))
+    if not files.files:
         of = f" for the split {split!r}" if split else ""
         raise UserError(
             f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). Give a folder or file with rows."
         )
-    return of_one_kind(inside, str)
+    return replace(files, files=of_one_kind(files.files, str))
 
 
 def _may_hold_rows(path: Path) -> bool:
@@ -116,10 +123,13 @@ def _may_hold_rows(path: Path) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
 
 
-def of_split(files: list[Any], split: str, name: Callable[[Any], str]) -> list[Any]:
-    """Files whose path says that they are of a split: train.jsonl, train-00000-of-00002.parquet, train/0.parquet."""
-    says = re.compile(rf"(?:^|[/._-]){re.escape(split)}(?:[/._-]|$)")
-    return [file for file in files if says.search(name(file))]
+def _remote(files: SplitFiles[remote.RemoteFile]) -> SplitFiles[DataFile]:
+    local = [DataFile(file.path, file.name, file.path.parent, file.fetch) for file in files.files]
+    return SplitFiles(local, files.split, files.others)
+
+
+def _all_local(files: SplitFiles[Path]) -> SplitFiles[DataFile]:
+    return SplitFiles([_local(path) for path in files.files], files.split, files.others)
 
 
 def _local(path: Path) -> DataFile:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hypereyes_jax.data.sources.cache import cache_folder
 from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
+from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
 
@@ -57,15 +58,21 @@ def is_url(source: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source))
 
 
-def files(url: str, cache: Path | None) -> list[RemoteFile]:
-    """Copies of the files that a URL, a folder of one, or a pattern names. Raises UserError."""
+def files(url: str, cache: Path | None) -> SplitFiles[RemoteFile]:
+    """Copies of the files that a URL, a folder of one (of its split for training), or a pattern names.
+
+    Raises UserError.
+    """
     fs, path = _store(url)
     protocol = url.partition("://")[0]
+    chosen: SplitFiles[str] | None = None
     with _reaching(url):
         if any(mark in path for mark in "*?["):
             paths = sorted(fs.glob(path))
         elif fs.isdir(path):
-            paths = of_one_kind(sorted(file for file in fs.find(path) if file.lower().endswith(DATA_SUFFIXES)), str)
+            inside = sorted(file for file in fs.find(path) if file.lower().endswith(DATA_SUFFIXES))
+            chosen = default_split(inside, lambda file: posixpath.relpath(file, path), url)
+            paths = of_one_kind(chosen.files, str)
         else:
             paths = [path] if fs.exists(path) else []
         if not paths:
@@ -76,10 +83,10 @@ def files(url: str, cache: Path | None) -> list[RemoteFile]:
             name = f"{protocol}://{str(file).lstrip('/')}"
             folder = f"{protocol}://{posixpath.dirname(str(file)).lstrip('/')}"
             out.append(RemoteFile(copy, name, _BesideUrl(folder, cache)))
-        return out
+        return SplitFiles(out) if chosen is None else SplitFiles(out, chosen.split, chosen.others)
 
 
-def hub_files(repository: str, revision: str | None, split: str | None, cache: Path | None) -> list[RemoteFile]:
+def hub_files(repository: str, revision: str | None, split: str | None, cache: Path | None) -> SplitFiles[RemoteFile]:
     """Copies of a hub data set's files of one split, by what its card says, else by their names. Raises UserError."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -99,17 +106,17 @@ def hub_files(repository: str, revision: str | None, split: str | None, cache: P
     names_of_split = _of_split(names, _card_files(info.card_data, split), split, repository)
     revision = info.sha or revision or "main"
     out = []
-    for name in names_of_split:
+    for name in names_of_split.files:
         try:
             path = _hub_file(repository, revision, name, cache)
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise _hub_problem(repository, error) from None
         beside = _BesideHub(repository, revision, posixpath.dirname(name), cache)
         out.append(RemoteFile(path, f"{repository}/{name}", beside))
-    return out
+    return SplitFiles(out, names_of_split.split, names_of_split.others)
 
 
-def _hub_cached(repository: str, revision: str | None, split: str | None, cache: Path | None) -> list[RemoteFile]:
+def _hub_cached(repository: str, revision: str | None, split: str | None, cache: Path | None) -> SplitFiles[RemoteFile]:
     """What an earlier run fetched, where the environment says to stay offline."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -127,12 +134,13 @@ def _hub_cached(repository: str, revision: str | None, split: str | None, cache:
         ) from None
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     names_of_split = _of_split(names, None, split, repository)
-    return [
+    copies = [
         RemoteFile(
             folder / name, f"{repository}/{name}", _BesideHub(repository, folder.name, posixpath.dirname(name), cache)
         )
-        for name in names_of_split
+        for name in names_of_split.files
     ]
+    return SplitFiles(copies, names_of_split.split, names_of_split.others)
 
 
 def _hub_file(repository: str, revision: str, name: str, cache: Path | None) -> Path:
@@ -191,7 +199,7 @@ def _card_files(card: Any, split: str | None) -> list[str] | None:
     return patterns or None
 
 
-def _of_split(names: list[str], patterns: list[str] | None, split: str | None, repository: str) -> list[str]:
+def _of_split(names: list[str], patterns: list[str] | None, split: str | None, repository: str) -> SplitFiles[str]:
     import fnmatch
 
     data = [
@@ -201,15 +209,19 @@ def _of_split(names: list[str], patterns: list[str] | None, split: str | None, r
     ]
     if patterns:
         matches = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    elif split:
+        matches = of_split(data, split, str)
+    elif data:
+        return default_split(data, str, repository)
     else:
-        says = re.compile(rf"(?:^|[/._-]){re.escape(split or 'train')}(?:[/._-]|$)")
-        matches = [name for name in data if says.search(name)] or ([] if split else data)
+        matches = []
     if not matches:
         raise UserError(
-            f"the data set {repository} has no files for the split {split or 'train'!r}; it has "
+            f"the data set {repository} has no files for the split {split or TRAIN!r}; it has "
             f"{', '.join(data)[:300] or 'no data files'}. Give {repository}:SPLIT."
         )
-    return matches
+    others = () if split else tuple(name for name in data if name not in matches)
+    return SplitFiles(matches, split or TRAIN, others)
 
 
 def _store(url: str) -> tuple[Any, str]:

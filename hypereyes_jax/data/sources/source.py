@@ -329,7 +329,7 @@ def _open(kind: type[AnySource], source: str | Path | Sequence[Any], options: So
     report = SourceReport()
     files: list[_File] = []
     with contextlib.ExitStack() as stack:
-        for file in _files(source, options):
+        for file in _files(source, options, report):
             stack.callback(file.rows.close)
             report.formats[file.rows.format] += 1
             files.append(file)
@@ -338,13 +338,15 @@ def _open(kind: type[AnySource], source: str | Path | Sequence[Any], options: So
     return rows
 
 
-def _files(source: str | Path | Sequence[Any], options: SourceOptions) -> Iterator[_File]:
+def _files(source: str | Path | Sequence[Any], options: SourceOptions, report: SourceReport) -> Iterator[_File]:
     if not isinstance(source, str | Path) or is_object(str(source)):
         rows = object_rows(str(source)) if isinstance(source, str | Path) else ObjectRows(source)
         name = str(source) if isinstance(source, str | Path) else f"a {type(source).__name__}"
         yield _File(rows, name, "row", _media(options.image_root, options))
         return
-    for file in locate(str(source), options):
+    location = locate(str(source), options)
+    report.split, report.other_splits = location.split, location.others
+    for file in location.files:
         media = _media(options.image_root or file.root, options, None if options.image_root else file.fetch)
         yield _File(open_rows(file.path, file.name, options), file.name, Path(file.name).stem, media)
 

@@ -115,9 +115,29 @@ class SourceReport:
     bad: Counter[str] = field(default_factory=Counter)  # rows left out, by kind
     first_bad: dict[str, RowError] = field(default_factory=dict)  # of each kind
 
+    split: str = ""  # that the rows are of, where the names of files tell
+    other_splits: tuple[str, ...] = ()  # files or splits that are not read, since none was named and these are not it
+
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
         self.first_bad.setdefault(error.kind, error)
+
+    def left_out(self) -> list[str]:
+        """A sentence on files of other splits, and one on rows that can't be used; none where all was read."""
+        sentences = [self.bad_in_words()] if self.bad else []
+        if self.other_splits:
+            more = ", ..." if len(self.other_splits) > 5 else ""
+            others = ", ".join(self.other_splits[:5]) + more
+            sentences.insert(0, f"the split {self.split} is read, and not {others}: SOURCE:SPLIT names another one")
+        return sentences
+
+    def refuse_default_split(self, source: str) -> None:
+        """Raises UserError where the training split was taken by default, for questions that a policy is tried on."""
+        if self.other_splits:
+            raise UserError(
+                f"{source} holds several splits ({self.split}, and {', '.join(self.other_splits[:5])}). Say which is "
+                f"asked, like {source.rstrip('/')}:{self.split}."
+            )
 
     def bad_in_words(self) -> str:
         """A sentence that counts the rows left out by kind and names the first of each; "" if there is none."""

@@ -163,7 +163,7 @@ def test_folders_globs_and_several_files(tmp_path, lines):
     lines(ROW | {"id": "2"}, name="d/data/train-1.jsonl")
     lines(ROW | {"id": "3"}, name="d/data/test.jsonl")
     (tmp_path / "d" / "dataset_info.json").write_text("{}")
-    assert list(open_questions(tmp_path / "d").ids) == ["3", "1", "2"]  # in the order of the names
+    assert list(open_questions(tmp_path / "d").ids) == ["1", "2"]  # in the order of the names
     assert list(open_questions(f"{tmp_path}/d:train").ids) == ["1", "2"]
     assert list(open_questions(f"{tmp_path}/d/**/train-*.jsonl").ids) == ["1", "2"]
     with pytest.raises(UserError, match="no file matches"):
@@ -290,7 +290,11 @@ def test_what_is_no_data_or_broken_is_refused_by_what_it_is(tmp_path, red):
         ('{"question": "où?"}'.encode("utf-16"), "text in UTF-16 or UTF-32. Convert it: iconv"),
         ('{"question": "où?"}'.encode("utf-16-be"), "text in UTF-16 or UTF-32. Convert it: iconv"),
         (b"questions: none\n- one\n", "x.jsonl is no data that is read here: it begins with 'questions: none'"),
-        (b'{\n  "data": [\n    {"question": "a"}\n  ]\n}', r"one JSON object .* jq -c '\.data\[\]' FILE"),
+        (b'{\n  "mine": [\n    {"question": "a"}\n  ]\n}', r"one JSON object .* jq -c '\.mine\[\]' FILE"),
+        (
+            b'{"train": [{"question": "a"}], "test": [{"question": "b"}]}',
+            r"one JSON object with several lists of rows: train, test\. .* jq -c '\.train\[\]' FILE",
+        ),
         (b'{\n  "a": 1\n}\n{\n  "a": 2\n}\n', r"JSON objects that are spread over several lines.* jq -c '\.' FILE"),
         (b"\xe9", "is not a text file in UTF-8"),
         (b'[{"question": "a", "answer": "b"}', "cut short: its JSON array does not end"),

@@ -1,0 +1,105 @@
+"""A folder or data set with several splits is read as the one for training, or it must be said which is meant."""
+
+import fsspec
+import pytest
+
+from hypereyes_jax.cli.main import main
+from hypereyes_jax.data import open_questions
+from hypereyes_jax.data.sources import SourceOptions
+from hypereyes_jax.data.sources.splits import default_split, of_split
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.benchmark_play import prepare_questions
+
+ROW = {"question": "q?", "answer": "a"}
+
+
+def files(*names):
+    return default_split(names, str, "set")
+
+
+def test_training_files_are_read_and_those_of_other_splits_are_left_out():
+    for train, others in (
+        (["train.jsonl"], ["test.jsonl", "validation.jsonl"]),
+        (["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"], ["data/dev-0.parquet"]),
+        (["training/a.jsonl"], ["eval/a.jsonl", "notes.json"]),
+        (["my Train set.jsonl"], ["my val set.jsonl"]),
+        (["set_train1.jsonl"], ["set_test1.jsonl"]),
+    ):
+        chosen = files(*train, *others)
+        assert (list(chosen.files), chosen.split, list(chosen.others)) == (train, "train", others)
+
+
+def test_files_that_tell_of_one_split_or_of_none_are_read_together():
+    for names, split in (
+        (["a.jsonl", "b.jsonl"], ""),
+        (["latest.jsonl", "trained.jsonl", "developer.jsonl"], ""),  # only whole words count
+        (["test/a.jsonl", "test/b.jsonl"], "test"),
+        (["dev.jsonl", "validation-2.jsonl"], "validation"),
+    ):
+        chosen = files(*names)
+        assert (list(chosen.files), chosen.split, chosen.others) == (names, split, ())
+
+
+def test_held_out_files_are_never_mixed_with_others():
+    for names, why in (
+        (["test.jsonl", "validation.jsonl"], "of the splits test, validation, and of none for training"),
+        (["more.jsonl", "test.jsonl"], "of the split test beside 'more.jsonl', and of none for training"),
+    ):
+        with pytest.raises(UserError, match=why) as refusal:
+            files(*names)
+        assert "set:test" in str(refusal.value)
+
+
+def test_the_part_of_a_path_that_is_nearest_to_the_file_tells():
+    assert files("train/test.jsonl", "train/train.jsonl").files == ["train/train.jsonl"]
+
+
+def test_a_split_is_known_by_its_other_words_where_none_has_the_one_that_is_named():
+    names = ["dev.jsonl", "train.jsonl", "eval.jsonl"]
+    assert of_split(names, "validation", str) == ["dev.jsonl"]
+    assert of_split(names, "test", str) == ["eval.jsonl"]
+    assert of_split([*names, "test.jsonl"], "test", str) == ["test.jsonl"]
+    assert of_split(names, "hard", str) == []
+
+
+@pytest.fixture
+def folder(tmp_path, lines):
+    (tmp_path / "d").mkdir()
+    for number, split in enumerate(("train", "test", "validation")):
+        lines(ROW | {"id": str(number)}, name=f"d/{split}.jsonl")
+    return tmp_path / "d"
+
+
+def test_of_a_folder_the_training_rows_are_read_and_the_report_says_so(folder, capsys):
+    with open_questions(folder) as questions:
+        assert list(questions.ids) == ["0"]
+        (sentence,) = questions.report.left_out()
+    assert sentence == "the split train is read, and not test.jsonl, validation.jsonl: SOURCE:SPLIT names another one"
+    with open_questions(f"{folder}:test") as questions:
+        assert list(questions.ids) == ["1"]
+        assert questions.report.left_out() == []
+    with open_questions(f"{folder}/*.jsonl") as questions:  # a pattern says which files are meant
+        assert sorted(questions.ids) == ["0", "1", "2"]
+    assert main(["data", "check", str(folder)]) == 0
+    assert "split: train (not read: test.jsonl, validation.jsonl)" in capsys.readouterr().out
+
+
+def test_splits_are_told_before_formats(folder, lines):
+    (folder / "train.jsonl").rename(folder / "train.ndjson")
+    (folder / "test.jsonl").rename(folder / "test.json")
+    (folder / "validation.jsonl").unlink()
+    assert list(open_questions(folder).ids) == ["0"]
+
+
+def test_an_evaluation_does_not_take_the_training_rows_unasked(folder):
+    with pytest.raises(UserError, match=r"several splits \(train, and test.jsonl, validation.jsonl\).* asked"):
+        prepare_questions(str(folder), SourceOptions())
+    assert prepare_questions(f"{folder}:test", SourceOptions()).ids == ("1",)
+
+
+def test_a_remote_folder_is_read_alike(tmp_path):
+    fs = fsspec.filesystem("memory")
+    for number, split in enumerate(("train", "test")):
+        fs.pipe(f"/splits/{split}.jsonl", f'{{"id": "{number}", "question": "q?", "answer": "a"}}\n'.encode())
+    assert list(open_questions("memory://splits", cache=tmp_path).ids) == ["0"]
+    assert list(open_questions("memory://splits/test.jsonl", cache=tmp_path).ids) == ["1"]
