@@ -1,24 +1,10 @@
-"""Our episodes as environments with `reset` and `step`, as Gymnasium, SkyRL and tinker-cookbook drive them.
+"""Our episodes as environments with `reset` and `step`, as Gymnasium has them. No other package is imported.
 
-No other package is imported. A SkyRL environment is a few lines:
-
-    class SearchEnv(BaseTextEnv):
-        def init(self, prompt):
-            self.inner = SyncSearchEnvironment(backend, judge, config, [question])
-            return self.inner.reset()
-
-        def step(self, action):
-            messages, reward, terminated, truncated, info = self.inner.step(action)
-            return BaseTextEnvStepOutput(
-                observations=messages, reward=reward, done=terminated or truncated, metadata=info
-            )
-
-and so is a `MessageEnv` of tinker-cookbook, whose methods are coroutines: `SearchEnvironment` is one.
+`env.adapters.skyrl` and `env.adapters.tinker` make of them what SkyRL and tinker-cookbook take.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +17,7 @@ from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import EpisodeResult, Part, Question, SearchBackend, StopReason
+from hypereyes_jax.env.web.loop_thread import LoopThread
 
 Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": PIL} | {"type": "text", "text": ...}]}
 EpisodeReward = Callable[[EpisodeResult, bool], float]
@@ -129,10 +116,12 @@ class SearchEnvironment:
 
 
 class SyncSearchEnvironment:
-    """The same with Gymnasium's signatures, for callers without an event loop. It has one of its own until `close`.
+    """The same with Gymnasium's signatures, for callers without an event loop, and for those whose own is running.
 
     Args:
       questions: those that `reset` draws from.
+      loop: where the episode is played; None = in a thread of its own until `close`. Environments that play at the
+        same time share connections, and the limits of the backend, where they share a loop.
       options: as `SearchEnvironment` takes them: tools, reward, image_urls.
     """
 
@@ -142,12 +131,14 @@ class SyncSearchEnvironment:
         judge: Judge,
         config: EpisodeConfig | None = None,
         questions: Sequence[Question] = (),
+        *,
+        loop: LoopThread | None = None,
         **options: Any,
     ):
         self._inner = SearchEnvironment(backend, judge, config, **options)
         self._questions = questions
         self._random = np.random.default_rng()
-        self._runner = asyncio.Runner()
+        self._loop, self._owns_loop = loop or LoopThread(), loop is None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -170,15 +161,16 @@ class SyncSearchEnvironment:
             if not self._questions:
                 raise ValueError("there is no question: give some to the environment, or options={'question': ...}")
             question = self._questions[int(self._random.integers(len(self._questions)))]
-        return self._runner.run(self._inner.reset(question)), {"question_id": question.id}
+        return self._loop.run(self._inner.reset(question)), {"question_id": question.id}
 
     def step(self, text: str) -> tuple[list[Message], float, bool, bool, dict[str, Any]]:
         """(messages, reward, terminated, truncated, info): truncated where the world failed, or a limit ended it."""
-        messages, reward, done, info = self._runner.run(self._inner.step(text))
+        messages, reward, done, info = self._loop.run(self._inner.step(text))
         limits = (StopReason.INFRASTRUCTURE, StopReason.TURN_LIMIT, StopReason.TRUNCATED)
         truncated = done and (info["masked"] or info["stop"] in {each.value for each in limits})
         return messages, reward, done and not truncated, truncated, info
 
     def close(self) -> None:
-        """Ends its event loop."""
-        self._runner.close()
+        """Ends the event loop, where it is its own."""
+        if self._owns_loop:
+            self._loop.close()
