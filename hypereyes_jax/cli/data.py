@@ -5,8 +5,8 @@
     hypereyes data convert SOURCE OUT          # parquet or ArrayRecord shards, pictures inside
 
 SOURCE is a file, a folder, a glob, a hub id (org/name or org/name:split), a URL (gs://, s3://, hf://, https://) or an
-object of a module (module:object). The format is told by its content: JSON lines and arrays, parquet (veRL's columns,
-those of benchmarks), Arrow and `datasets` folders, ArrayRecord; OpenAI messages, ms-swift, LLaMA-Factory.
+object (module:object, file.py:object). The format is told by its content: JSON lines and arrays, parquet (veRL's
+columns, those of benchmarks), Arrow and `datasets` folders, ArrayRecord; OpenAI messages, ms-swift, LLaMA-Factory.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,8 +49,9 @@ def load_object(name: str, what: str) -> NamedObject:
       what: what it is needed for, in errors: "reward", "judge", ...
 
     Raises:
-      UserError: the name is none, or there is no such file, module or object. What the module itself raises as it is
-        imported is a defect of it, and comes through with its own traceback.
+      UserError: the name is none, there is no such file, module or object, its file is no Python, or it imports what
+        is not there. What else the module raises as it is imported is a defect of it, and comes through with its own
+        traceback.
     """
     place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
@@ -57,7 +60,9 @@ def load_object(name: str, what: str) -> NamedObject:
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise UserError(f"{place} has no {attribute}, which was named as the {what}")
+            close = get_close_matches(part, [name for name in dir(value) if not name.startswith("_")], n=1)
+            hint = f". Did you mean {close[0]}?" if close else ""
+            raise UserError(f"{place} has no {attribute}, which was named as the {what}{hint}")
         value = getattr(value, part)
     file = getattr(module, "__file__", None) or ""
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
@@ -87,11 +92,42 @@ def named_object(given: Any, what: str) -> NamedObject:
 
 
 def instance(source: NamedObject) -> Any:
-    """The object itself, or an instance of it if it is a class."""
+    """The object itself, or an instance of it if it is a class.
+
+    Raises UserError for a class that can't be made without arguments.
+    """
     value = source.value
-    if inspect.isclass(value):
+    if not inspect.isclass(value):
+        return value
+    try:
         return value()
-    return value
+    except TypeError as error:
+        raise UserError(
+            f"{source.name} is a class that can't be made without arguments: {in_words(error)}. Name an object of it, "
+            "or give its arguments defaults"
+        ) from error
+
+
+def in_words(error: BaseException) -> str:
+    """An error in a line; where a user's own code raised it, with its kind and the line of their file."""
+    ours = str(Path(__file__).parents[1])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((ours, sys.prefix, sys.base_prefix, "<")):
+            return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+    return str(error) or type(error).__name__
+
+
+def refuse_coroutine(result: Any, name: str) -> None:
+    """Raises TypeError for what an async function gives where the result itself is needed."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(f"{name} is async; write def, not async def")
+
+
+def refuse_sync(function: Any, name: str) -> None:
+    """Raises UserError for a function that is called but not awaited where one is awaited."""
+    if inspect.isroutine(function) and not inspect.iscoroutinefunction(inspect.unwrap(function)):
+        raise UserError(f"{name} is not async; write async def, not def")
 
 
 def _module(name: str, what: str) -> ModuleType:
@@ -99,9 +135,11 @@ def _module(name: str, what: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it: a user's own file lies where they are
     try:
         return importlib.import_module(name)
+    except SyntaxError as error:
+        raise UserError(_no_python(error, name, what)) from error
     except ModuleNotFoundError as error:
         if error.name is not None and not (name == error.name or name.startswith(f"{error.name}.")):
-            raise  # a package that the module needs
+            raise UserError(_missing(error, name, what)) from error
         raise UserError(
             f"there is no module {name}, which was named as the {what}. Run the command where it lies, or name its "
             "file: path/file.py:object"
@@ -119,9 +157,33 @@ def _file(path: Path, what: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # as `python path/file.py` has it: it may import the files beside it
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[module_name]
+        if isinstance(error, SyntaxError):
+            raise UserError(_no_python(error, str(path), what)) from error
+        if isinstance(error, ModuleNotFoundError):
+            raise UserError(_missing(error, str(path), what)) from error
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            raise UserError(
+                f"{path}, which was named as the {what}, is no package and has no relative imports: write import name "
+                "for a file beside it, or name the object as package.module:object"
+            ) from error
         raise
     return module
+
+
+def _no_python(error: SyntaxError, place: str, what: str) -> str:
+    where = f"{error.filename}, line {error.lineno}"
+    return f"{place}, which was named as the {what}, is not valid Python: {where}: {error.msg}"
+
+
+def _missing(error: ModuleNotFoundError, place: str, what: str) -> str:
+    return (
+        f"{place}, which was named as the {what}, imports {error.name}, which is not there: install it, or put it "
+        "beside that file"
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hypereyes_jax.configs.objects import NamedObject, load_object, named_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, instance, load_object, named_object, refuse_coroutine
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS
 from hypereyes_jax.env.prompts import tool_list
@@ -60,6 +60,7 @@ def own_prompt(system: str | PromptFunction, question: Question, config: Episode
     source = _source(system) if isinstance(system, str) else system
     if not isinstance(source, str):
         text = source(facts)
+        refuse_coroutine(text, str(system))
         if not isinstance(text, str):
             raise UserError(f"the prompt {system} gave a {type(text).__name__}, where a text is needed")
         return text
@@ -85,9 +86,11 @@ def check_prompt(system: str | PromptFunction | None, config: EpisodeConfig, too
         return
     try:
         own_prompt(system, Question("made-up", "Which city is the capital?", (), ("Paris",)), config, tools)
-    except (TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(
-            f"the prompt {system} failed on a made-up question: {error}. It must take one PromptFacts "
+            f"the prompt {system} failed on a made-up question: {in_words(error)}. It must take one PromptFacts "
             "(hypereyes_jax.env.own_prompt) and return a text"
         ) from error
 
@@ -98,7 +101,7 @@ def _source(system: str) -> str | PromptFunction:
     if not system.startswith("@"):
         return system
     if ":" in system:
-        function: PromptFunction = load_object(system[1:], "prompt").value
+        function: PromptFunction = instance(load_object(system[1:], "prompt"))
         return function
     return _text(Path(system[1:]))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, named_object
+from hypereyes_jax.configs.objects import NamedObject, instance, named_object, refuse_coroutine
+from hypereyes_jax.configs.objects import in_words as error_in_words
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 
@@ -30,7 +31,9 @@ class OwnMetrics:
         """`metric_NAME` by metric. Raises ValueError for what is no finite number, naming the metric."""
         figures = {}
         for metric in self.parts:
-            value = float(metric.value(result, correct))
+            given = metric.value(result, correct)
+            refuse_coroutine(given, metric.name)
+            value = float(given)
             if not math.isfinite(value):
                 raise ValueError(f"the metric {metric.name} gave {value}, which is no finite number")
             figures[f"{METRIC}{metric.label}"] = value
@@ -57,13 +60,14 @@ def load_metrics(own: Sequence[str | Metric]) -> OwnMetrics:
     Raises:
       UserError: one can't be loaded, or gives no finite number.
     """
-    metrics = OwnMetrics(tuple(named_object(each, "metric") for each in own))
+    sources = [named_object(each, "metric") for each in own]
+    metrics = OwnMetrics(tuple(replace(source, value=instance(source)) for source in sources))
     try:
         metrics.of(_made_up_episode(), True)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise UserError(
-            f"a metric failed on a made-up episode: {error}. It must take an EpisodeResult (hypereyes_jax.env.types) "
-            "and the verdict (True, False or None), and return a number"
+            f"a metric failed on a made-up episode: {error_in_words(error)}. It must take an EpisodeResult "
+            "(hypereyes_jax.env.types) and the verdict (True, False or None), and return a number"
         ) from error
     return metrics
 

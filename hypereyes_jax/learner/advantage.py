@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hypereyes_jax.configs.objects import NamedObject, named_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.rl.advantages import group_centred_advantage, group_relative_advantage
 
@@ -43,11 +43,14 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
       UserError: it can't be loaded, or does not give one finite number a rollout.
     """
     source = named_object(own, "advantage")
+    function = instance(source)
 
     def advantage(rewards_G: Any, valid_G: Any) -> np.ndarray:
         """Float32 [G], 0 where masked. Raises ValueError for what are no advantages of these rewards."""
         valid = np.asarray(valid_G, bool)
-        values = np.asarray(source.value(rewards_G, valid_G), np.float32)
+        given = function(rewards_G, valid_G)
+        refuse_coroutine(given, source.name)
+        values = np.asarray(given, np.float32)
         if values.shape != valid.shape:
             raise ValueError(f"the advantage {source.name} gave shape {values.shape} for {len(valid)} rollouts")
         if not np.all(np.isfinite(values[valid])):
@@ -56,9 +59,9 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
 
     try:
         advantage(np.array([1.2, 0.9, 0.0, 0.0], np.float32), np.array([True, True, True, False]))
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise UserError(
-            f"the advantage {source.name} failed on a made-up group of four rollouts: {error}. It must take "
+            f"the advantage {source.name} failed on a made-up group of four rollouts: {in_words(error)}. It must take "
             "rewards [G] and valid [G] (bool), and return an array of one number a rollout"
         ) from error
     return advantage, source

@@ -17,7 +17,7 @@ from typing import Any
 
 import optax
 
-from hypereyes_jax.configs.objects import NamedObject, load_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, load_object
 from hypereyes_jax.configs.training import OptimizerConfig
 from hypereyes_jax.errors import UserError
 
@@ -34,7 +34,7 @@ def named_schedule(config: OptimizerConfig) -> optax.Schedule:
     Raises UserError if there is no such schedule, or an option is missing or unknown.
     """
     if ":" in config.schedule:
-        schedule = _own(config.schedule, "schedule").value(config)
+        schedule = _made(_own(config.schedule, "schedule"), "the OptimizerConfig", config)
         if not callable(schedule):
             raise UserError(
                 f"{config.schedule} returned a {type(schedule).__name__}: a schedule is a function of the step"
@@ -77,7 +77,8 @@ def named_optimizer(
     if ":" in config.name:
         if config.options:
             raise UserError(f"{_OPTION}.options are of optimisers of optax, and {config.name} is none: leave them out")
-        optimizer = _own(config.name, "optimizer").value(learning_rate, config)
+        told = "the schedule and the OptimizerConfig"
+        optimizer = _made(_own(config.name, "optimizer"), told, learning_rate, config)
         if not isinstance(optimizer, optax.GradientTransformation):
             raise UserError(
                 f"{config.name} returned a {type(optimizer).__name__}: an optimizer is an optax.GradientTransformation"
@@ -108,6 +109,16 @@ def _own(name: str, what: str) -> NamedObject:
     if not callable(source.value):
         raise UserError(f"{name} is no function, which was named as the {what}")
     return source
+
+
+def _made(source: NamedObject, told: str, *arguments: Any) -> Any:
+    """What a piece of one's own is. Raises UserError where it can't be called with what it is told."""
+    try:
+        return source.value(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{source.name} could not be called with {told}: {in_words(error)}") from error
 
 
 def _of_optax(name: str, what: str, suits: Callable[[Any], bool]) -> Callable[..., Any]:

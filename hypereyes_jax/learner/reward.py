@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, named_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 
@@ -72,17 +72,21 @@ def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
     for reward in own:
         place, star, weight = reward.rpartition("*") if isinstance(reward, str) else ("", "", "")
         try:
-            parts.append((named_object(place if star else reward, "reward"), float(weight) if star else 1.0))
+            factor = float(weight) if star else 1.0
         except ValueError:
             raise UserError(f"{reward!r}: the weight behind * must be a number") from None
+        source = named_object(place if star else reward, "reward")
+        parts.append((replace(source, value=instance(source)), factor))
     if not parts:
         return None
     rewards = WeightedRewards(tuple(parts))
     try:
         rewards(made_up_group())
-    except (TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(
-            f"a reward failed on a made-up group of four rollouts: {error}. It must take one RewardGroup "
+            f"a reward failed on a made-up group of four rollouts: {in_words(error)}. It must take one RewardGroup "
             "(hypereyes_jax.learner.reward) and return an array of one number a rollout, or that and a dict of metrics"
         ) from error
     return rewards
@@ -116,6 +120,7 @@ def made_up_group() -> RewardGroup:
 
 def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mapping[str, float]]:
     result = loaded.value(group)
+    refuse_coroutine(result, loaded.name)
     rewards, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     rewards = np.asarray(rewards, np.float32)
     if rewards.shape != (len(group.results),):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hypereyes_jax.configs.objects import NamedObject, named_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.rl.cispo import cispo_loss
@@ -69,13 +70,14 @@ def load_loss(own: str | OwnLoss | NamedObject, learn: LearnerConfig) -> tuple[T
       UserError: it can't be loaded, or does not give one finite number a token whose gradient is finite.
     """
     source = named_object(own, "loss")
+    source = replace(source, value=instance(source))
     loss = partial(_corrected, partial(_checked, source), learn.tis_cap)
     tokens = made_up_tokens()
     try:
         gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens.replace(logp_BT=logp))[0])))(tokens.logp_BT)
-    except (TypeError, ValueError, AttributeError) as error:  # jax's own errors of tracing are TypeErrors
+    except Exception as error:
         raise UserError(
-            f"the loss {source.name} failed on two made-up rows: {error}. It must take one LossTokens "
+            f"the loss {source.name} failed on two made-up rows: {in_words(error)}. It must take one LossTokens "
             "(hypereyes_jax.learner.token_loss), work under jax.jit, and return an array [B, T], or that and a dict of "
             "scalars"
         ) from error
@@ -115,6 +117,7 @@ def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, St
 def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
     """A user's loss. Raises ValueError for what is no loss of these tokens; shapes are known while jax traces."""
     result = loaded.value(tokens)
+    refuse_coroutine(result, loaded.name)
     loss, stats = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     if jnp.shape(loss) != tokens.mask_BT.shape:
         raise ValueError(f"it gave shape {jnp.shape(loss)} for tokens of shape {tokens.mask_BT.shape}")

@@ -17,7 +17,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
-_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
 _META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
 
 
@@ -71,7 +71,7 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
 
 
 def is_object(source: str) -> bool:
-    """Whether a source names an object of a module: `package.module:object`."""
+    """Whether a source names an object: `package.module:object`, or `file.py:object`."""
     if not _OBJECT.fullmatch(source):
         return False
     return not os.path.exists(source) and not os.path.isdir(source.partition(":")[0])

@@ -1,14 +1,14 @@
-"""Rows that a program makes: `module:object` names a sequence of rows, or a function that returns one."""
+"""Rows that a program makes: `module:object` or `file.py:object` names a sequence of rows, or a function of none."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hypereyes_jax.configs.objects import in_words, load_object
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
@@ -71,19 +71,13 @@ def _plain(value: Any) -> Any:
 
 
 def object_rows(source: str) -> ObjectRows:
-    """Raises UserError for what cannot be imported or is no sequence."""
-    module, _, name = source.partition(":")
+    """Raises UserError for what cannot be loaded or is no sequence."""
     try:
-        value = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{source} names no file here, and no module {error.name} can be imported. Give a path, or put its folder "
-            "on PYTHONPATH."
-        ) from None
-    except AttributeError:
-        raise UserError(
-            f"the module {module} has no {name}. Give a sequence of rows, or a function that returns one."
-        ) from None
+        value = load_object(source, "source of rows").value
+    except UserError as error:
+        if source.rpartition(":")[0].endswith(".py"):
+            raise
+        raise UserError(f"{source} names no file here, and as an object: {error}") from error
     if callable(value) and not isinstance(value, Sequence):
         try:
             inspect.signature(value).bind()
@@ -92,8 +86,12 @@ def object_rows(source: str) -> ObjectRows:
                 f"{source} can't be called without arguments ({error}). Give a function that needs none, or a sequence "
                 "of rows."
             ) from None
-        value = value()
-    rows = value
-    if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
-        raise UserError(f"{source} is a {type(rows).__name__}, where a sequence of rows is needed (len and [index]).")
-    return ObjectRows(rows)
+        try:
+            value = value()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{source} could not make its rows: {in_words(error)}") from error
+    if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        raise UserError(f"{source} is a {type(value).__name__}, where a sequence of rows is needed (len and [index]).")
+    return ObjectRows(value)

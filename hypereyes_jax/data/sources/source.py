@@ -250,7 +250,7 @@ def open_questions(
 
     Args:
       source: a path, a folder, a glob, a hub id (org/name[:split]), a URL that fsspec opens (gs://, s3://, hf://), an
-        object of a module (module:object), or a sequence of rows.
+        object (module:object, file.py:object), or a sequence of rows.
       columns: our field -> column of the source, where names differ from all that are known: {"text": "q"}.
       allow_empty: no row that can be used is no error.
       options: fields of `SourceOptions`, or one as `options`.

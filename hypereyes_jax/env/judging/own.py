@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 
-from hypereyes_jax.configs.objects import instance, named_object
+import numpy as np
+
+from hypereyes_jax.configs.objects import in_words, instance, named_object
 from hypereyes_jax.env.judging.judges import MADE_UP, Judge
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -45,7 +47,15 @@ async def own_judge(given: str | Judge | OwnJudge) -> Judge:
                 f"{name} is not a judge: it needs a name and async judge(question, answer), or to be a function of a "
                 f"question and an answer ({error})"
             ) from None
-    verdict = await judge.judge(MADE_UP, "Paris")
-    if verdict not in (True, False, None):
+    try:
+        verdict = await judge.judge(MADE_UP, "Paris")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the judge {name} failed on a made-up answer: {in_words(error)}. It must be a function of a question and "
+            "an answer, which may be async, or have a name and async judge(question, answer)"
+        ) from error
+    if not (verdict is None or (np.ndim(verdict) == 0 and verdict in (True, False))):
         raise UserError(f"the judge {name} gave {verdict!r} on a made-up answer, where True, False or None is needed")
     return judge

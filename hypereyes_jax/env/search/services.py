@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.configs.objects import instance, load_object, refuse_sync
 from hypereyes_jax.env.nature import Nature
 from hypereyes_jax.env.search.backends import (
     HttpWorldBackend,
@@ -149,14 +149,17 @@ def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchB
             raise UserError("the search service mapping needs one: --search.mapping serper, tavily, brave or a file.")
         return MappedBackend(read_mapping(config.mapping), _image_host(config, keys, share))
     if config.service == "object":
-        return _own(config.backend)
+        return own_backend(config.backend)
     if not config.url:
         raise UserError(f"the search service {config.service} needs a url.")
     return HttpWorldBackend(config.url) if config.service == "serve-world" else RetrieverBackend(config.url)
 
 
-def _own(name: str) -> SearchBackend:
-    """A user's backend. What it raises beside SearchError ends the run: it is a defect of it."""
+def own_backend(name: str) -> SearchBackend:
+    """A user's backend, by `module:object`. What it raises beside SearchError ends the run: it is a defect of it.
+
+    Raises UserError where there is none of this name, or it is no backend.
+    """
     if not name:
         raise UserError("the search service object needs one: --search.backend module:object.")
     source = load_object(name, "search backend")
@@ -165,6 +168,8 @@ def _own(name: str) -> SearchBackend:
         raise UserError(
             f"{name} is not a search backend: it needs async text_search(query, k) and image_search(image, k)"
         )
+    for method in ("text_search", "image_search"):
+        refuse_sync(getattr(backend, method), f"{method} of {name}")
     own: Any = backend
     if not hasattr(own, "engine"):  # names the service in a store: another version of it may answer differently
         own.engine = f"{name}:{source.sha256[:12]}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import ToolCall
 from hypereyes_jax.env.grounded_search import told
-from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError
+from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError, ToolReply
 from hypereyes_jax.env.types import Account, FatalSearchError, Invocation, SearchError
 
 
@@ -50,6 +50,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
             await account.refund(payment, tool.price)
         failure = replace(invocation, error=told(error), sent=tool.is_search and error.sent)
         return Called((replace(failure, seconds=time.perf_counter() - started),), failure=error)
+    _check(tool, reply)
     texts = [part for part in reply.parts if isinstance(part, str)]
     images = tuple(part for part in reply.parts if not isinstance(part, str))
     if reply.invocations:
@@ -58,3 +59,17 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
         return Called((replace(first, text="\n".join(texts) or first.text), *others), images)
     invocation = replace(invocation, text="\n".join(texts) or "done", seconds=time.perf_counter() - started)
     return Called((invocation,), images)
+
+
+def _check(tool: Tool, reply: object) -> None:
+    """Raises TypeError for what is no `ToolReply`, or one whose parts can't be shown."""
+    if not isinstance(reply, ToolReply):
+        raise TypeError(
+            f"the tool {tool.name} returned a {type(reply).__name__}, where a ToolReply is needed: "
+            "return ToolReply((text,))"
+        )
+    if isinstance(reply.parts, str) or not all(isinstance(part, str | Image.Image) for part in reply.parts):
+        raise TypeError(
+            f"the parts of what the tool {tool.name} returned must be a tuple of texts and PIL images, like (text,), "
+            f"not {reply.parts!r:.80}"
+        )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import cache
 
-from hypereyes_jax.configs.objects import NamedObject, instance, load_object
+from hypereyes_jax.configs.objects import NamedObject, instance, load_object, refuse_sync
 from hypereyes_jax.env.tools.mcp_setting import MCP, mcp_setting
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.errors import UserError
@@ -59,4 +60,9 @@ def _tool(name: str) -> Tool:
             f"{name} is not a tool: it needs name, description, parameters, is_search, price and async "
             "call(arguments, episode)."
         )
+    refuse_sync(tool.call, f"call of {name}")
+    try:
+        inspect.signature(tool.call).bind({}, None)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not a tool: its call must take the arguments and the episode ({error})") from None
     return tool
