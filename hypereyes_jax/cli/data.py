@@ -20,6 +20,7 @@ from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
+from hypereyes_jax.logins import without_login
 
 if TYPE_CHECKING:
     from hypereyes_jax.data.inspection import SourceSummary
@@ -110,7 +111,7 @@ def run(config: DataConfig) -> None:
         else:
             from hypereyes_jax.eval.data_page import write_data_page
 
-            print(write_data_page(source, action.source, action.out, action.rows))
+            print(write_data_page(source, without_login(action.source), action.out, action.rows))
         for sentence in source.report.left_out():
             print(sentence)
 
@@ -140,7 +141,7 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
     report = summary.report
     formats = ", ".join(f"{count} x {name}" for name, count in report.formats.items())
     shapes = ", ".join(f"{count} x {name}" for name, count in report.kinds.most_common())
-    say(f"{action.source}: {summary.rows} {summary.kind}")
+    say(f"{without_login(action.source)}: {summary.rows} {summary.kind}")
     say(f"  files: {formats}")
     if report.split:
         others = ", ".join(report.other_splits)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.logins import without_login
 from hypereyes_jax.runs.run_directory import settings_text
 
 WRITTEN = frozenset({"out", "store", "data_cache"})  # a command makes these itself
@@ -48,11 +49,12 @@ def _check_contents(config: Any) -> list[str]:
     for name in ("checkpoint", "teacher"):
         place = getattr(config, name, None)
         if place is not None:
-            lines.append(f"--{name} {place}: {_describe_checkpoint(name, str(place))}")
+            lines.append(f"--{name} {without_login(str(place))}: {_describe_checkpoint(name, str(place))}")
     for name in ("questions", "eval_questions", "demonstrations"):
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
-            lines.append(f"--{name.replace('_', '-')} {source}: {_count_rows(name, source, options)}")
+            shown = f"--{name.replace('_', '-')} {without_login(str(source))}"
+            lines.append(f"{shown}: {_count_rows(name, source, options)}")
     return lines
 
 

@@ -64,6 +64,8 @@ def run(config: ExportConfig) -> None:
             raise UserError(f"{path} holds no {name}. Give a {'model' if name == 'config.json' else 'PEFT'} directory.")
     try:
         folder = export_merged(config.checkpoint, config.out, config.adapter, config.dtype, config.temperature)
+    except FileNotFoundError as error:  # at a URL, which is opened only there
+        raise UserError(f"there is no {error}. Give a checkpoint in Hugging Face layout, and a PEFT adapter.") from None
     except ValueError as error:
         raise UserError(str(error)) from error
     print(f"wrote {folder}")

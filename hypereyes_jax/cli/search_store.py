@@ -80,7 +80,7 @@ def run(config: SearchStoreConfig) -> None:
 
     from hypereyes_jax.env.search import store_tools as tools
     from hypereyes_jax.env.search.stores import is_postgres
-    from hypereyes_jax.env.web.logins import without_login
+    from hypereyes_jax.logins import without_login
     from hypereyes_jax.runs.outputs import check_outputs
 
     match config.action:

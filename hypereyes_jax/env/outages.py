@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from hypereyes_jax.env.types import EpisodeResult, StopReason
 from hypereyes_jax.errors import UserError
 
+# Seconds and counts, which differ from failure to failure; addresses, ports and statuses say what failed.
+_NUMBER = re.compile(r"(?<![\w.:/-])(?<!HTTP )\d+(?:\.\d+)?(?![\w:]|\.\d)")
+
 
 class SystematicFailure(UserError):
     """Most of what a run asks of the world fails. Its message counts the failures by their reasons."""
@@ -54,25 +57,26 @@ class OutageWatch:
             self._row += 1
             self._row_reasons[reason] += 1
             if self._row >= self._limits.in_a_row:
-                raise SystematicFailure(_message(f"the last {self._row} rollouts all failed", self._row_reasons))
+                raise failure_in_words(f"the last {self._row} rollouts all failed", self._row_reasons)
         masked = Counter(reason for reason in reasons if reason)
         if masked.total() > self._limits.share * len(reasons):
-            raise SystematicFailure(_message(f"{masked.total()} of a step's {len(reasons)} rollouts failed", masked))
+            raise failure_in_words(f"{masked.total()} of a step's {len(reasons)} rollouts failed", masked)
 
 
 def mask_reason(result: EpisodeResult, verdict: bool | None) -> str:
-    """Why a rollout counts nowhere: what failed, in words without numbers, so that equal failures are counted together.
+    """Why a rollout counts nowhere: what failed, without the numbers that differ from one failure to the next.
 
     "" where it counts. `verdict` is the judge's on its answer, if it has one.
     """
     if result.stop is StopReason.INFRASTRUCTURE:
-        return re.sub(r"\d+(\.\d+)?", "N", result.why)[:200] or "the world failed"
+        return _NUMBER.sub("N", result.why)[:200] or "the world failed"
     return "the judge gave no verdict" if result.answer is not None and verdict is None else ""
 
 
-def _message(what: str, reasons: Counter[str]) -> str:
+def failure_in_words(what: str, reasons: Counter[str]) -> SystematicFailure:
+    """The error that says what failed, and how often for which reason, most frequent first."""
     counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
-    return (
+    return SystematicFailure(
         f"{what}, for no fault of the policy: {counts}. Mend what failed and run the same command again; what was "
-        "trained before is kept."
+        "done before is kept."
     )

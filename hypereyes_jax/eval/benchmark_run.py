@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypereyes_jax.data.benchmarks import BenchmarkSpec
 from hypereyes_jax.env.judging.judges import MADE_UP, Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
+from hypereyes_jax.env.outages import OutageLimits, failure_in_words, mask_reason
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.errors import UserError
@@ -191,7 +193,8 @@ async def evaluate_benchmark(
       on_judged: called with each trajectory once it is judged.
 
     Raises:
-      UserError: `results` are of another judge, or damaged; the benchmark's own grader gives no grade.
+      UserError: `results` are of another judge, or damaged; the benchmark's own grader gives no grade; nothing could
+        be scored, or nothing any more.
     """
     client = judge.client if isinstance(judge, LlmJudge) else None
     score_name, score = published_score(benchmark.spec, client, benchmark.choices)
@@ -205,13 +208,15 @@ async def evaluate_benchmark(
     mend_last_line(results)  # of a kill
     if open_places:
         await _ask_first(published_judge(benchmark.spec, client, benchmark.choices))
-    unscored, paid, gate = 0, spent(), asyncio.Semaphore(_JUDGED_AT_ONCE)
+    reasons: Counter[str] = Counter()  # of what could not be scored
+    paid, in_a_row, gate = spent(), 0, asyncio.Semaphore(_JUDGED_AT_ONCE)
 
     async def finish(trajectory: Trajectory) -> None:
-        nonlocal unscored, paid
+        nonlocal paid, in_a_row
         judged = await judge_trajectory(trajectory, judge, gate, visual_tokens)
         if judged.correct is None:
-            unscored += 1
+            reasons[mask_reason(trajectory.result, None)] += 1
+            in_a_row += 1
             on_judged(judged)
             return
         row = await _result(judged, score, judge.name, benchmark.metrics)
@@ -219,6 +224,7 @@ async def evaluate_benchmark(
         row, paid = replace(row, cost=now - paid), now
         _append(results, row)
         results_by_id[row.id] = row
+        in_a_row = 0
         on_judged(judged)
 
     for start in range(0, len(open_places), part):
@@ -232,8 +238,10 @@ async def evaluate_benchmark(
             await run(batch, ended)
         finally:  # what was played is kept, also of a part that ends early
             await asyncio.gather(*ends)
+        if reasons and (not results_by_id or in_a_row >= OutageLimits.in_a_row):  # not a few: nothing works
+            raise failure_in_words(f"the last {in_a_row} answers to {benchmark.name} could not be scored", reasons)
     results_in_order = [results_by_id[name] for name in benchmark.ids if name in results_by_id]
-    return summarise_results(benchmark.name, results_in_order, score_name, unscored, benchmark.samples)
+    return summarise_results(benchmark.name, results_in_order, score_name, reasons.total(), benchmark.samples)
 
 
 def level_summaries(

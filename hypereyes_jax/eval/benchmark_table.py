@@ -117,9 +117,8 @@ def measures_table(summaries: Sequence[BenchmarkSummary]) -> Table:
         )
     unscored = sum(s.unscored for s in summaries)
     if unscored:
-        table.caption = (
-            f"not scored, because a search or the judge failed: {unscored}. The same command asks them again."
-        )
+        why = "because the model, a search or the judge failed"
+        table.caption = f"not scored, {why}: {unscored}. The same command asks them again."
     return table
 
 

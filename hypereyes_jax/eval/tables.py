@@ -102,7 +102,7 @@ def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]], smoke: 
                 str(row["n"]),
             )
     if masked:
-        table.caption = f"not scored, because a search or the judge failed: {masked}"
+        table.caption = f"not scored, because the model, a search or the judge failed: {masked}"
     return table
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
+from hypereyes_jax.logins import without_login
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 # Companion files are a few megabytes at most; a remote file that claims to be larger is not read into memory whole.
@@ -120,7 +121,7 @@ class KvDirectory:
     url: str
 
     def __str__(self) -> str:
-        return self.url.rstrip("/")
+        return without_login(self.url.rstrip("/"))
 
     def exists(self, name: str) -> bool:
         return self._read(name, slice(0, 1)).state == "value"
@@ -128,7 +129,7 @@ class KvDirectory:
     def read_bytes(self, name: str) -> bytes:
         result = self._read(name, None)
         if result.state != "value":
-            raise FileNotFoundError(f"{self.url}{name}")
+            raise FileNotFoundError(f"{self}/{name}")
         return result.value
 
     def file(self, name: str) -> _KvFile:
@@ -168,7 +169,7 @@ class FsspecDirectory:
     url: str
 
     def __str__(self) -> str:
-        return self.url.rstrip("/")
+        return without_login(self.url.rstrip("/"))
 
     def exists(self, name: str) -> bool:
         return _of_fsspec(f"{self.url}{name}", lambda: self.system.isfile(self._path(name)))
@@ -176,7 +177,7 @@ class FsspecDirectory:
     def read_bytes(self, name: str) -> bytes:
         path = self._path(name)
         if not self.exists(name):
-            raise FileNotFoundError(f"{self.url}{name}")
+            raise FileNotFoundError(f"{self}/{name}")
         size = _of_fsspec(path, lambda: self.system.size(path))
         if size > _MAX_TEXT_BYTES:
             raise StorageError(f"{self.url}{name} has {size} bytes, more than any such file of a checkpoint has.")

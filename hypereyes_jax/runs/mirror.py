@@ -72,6 +72,8 @@ class RunMirror:
         Raises UserError if the address is not valid or can't be reached, or if a single process began the run that
         several would continue: its checkpoints are files of its index.
         """
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise UserError(f"{url} must hold no login: those of buckets come from the environment or a file of keys.")
         self.url, self.local = url.rstrip("/"), local
         self._copying = threading.Lock()
         self._writer = uuid.uuid4().hex

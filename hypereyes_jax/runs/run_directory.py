@@ -29,9 +29,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hypereyes_jax.env.web.logins import without_login
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_object, remove_dead_drafts, write_json, writing
+from hypereyes_jax.logins import without_login
 from hypereyes_jax.runs.content import input_digests
 from hypereyes_jax.runs.lock import LOCK, DirectoryLock
 from hypereyes_jax.runs.stop import StopRequest

@@ -11,6 +11,7 @@ import jax
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.launch.global_arrays import fetch_whole
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.logins import without_login
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora, merge
 from hypereyes_jax.models.peft import save_peft
 from hypereyes_jax.models.pretrained import save_model
@@ -79,7 +80,7 @@ def save_trained(
     if adapters is not None:
         whole = fetch_whole(processes.mesh, adapters)
         if processes.first:
-            save_peft(directory.file("adapter"), model, whole, base_model=base)
+            save_peft(directory.file("adapter"), model, whole, base_model=without_login(base))
             paths.append(directory.file("adapter"))
     if processes.first:
         print(f"wrote {' and '.join(map(str, paths))}")

@@ -87,7 +87,7 @@ def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_
     assert code == 2, told[-3000:]
     assert "Traceback" not in told
     assert "2 of a step's 2 rollouts failed, for no fault of the policy: 2 x" in told
-    assert "HTTP N" in told
+    assert "HTTP 5" in told
     assert "run the same command again" in told
     done = steps(out)
     assert done

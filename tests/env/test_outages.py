@@ -20,7 +20,16 @@ def result(stop, answer=None, why=""):
         (result(StopReason.ANSWERED, "a"), False, ""),
         (result(StopReason.ANSWERED, "a"), None, "the judge gave no verdict"),
         (result(StopReason.NO_ACTION), None, ""),
-        (result(StopReason.INFRASTRUCTURE, why="127.0.0.1:8123 answered HTTP 503"), None, "N.N:N answered HTTP N"),
+        (
+            result(StopReason.INFRASTRUCTURE, why="127.0.0.1:8123 answered HTTP 503"),
+            None,
+            "127.0.0.1:8123 answered HTTP 503",
+        ),
+        (
+            result(StopReason.INFRASTRUCTURE, why="h2.org gave no result within 20.5 s, 3 times"),
+            None,
+            "h2.org gave no result within N s, N times",
+        ),
         (result(StopReason.INFRASTRUCTURE), None, "the world failed"),
     ],
 )

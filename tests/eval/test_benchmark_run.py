@@ -114,6 +114,19 @@ async def test_a_question_is_stored_as_it_ends_also_when_the_rest_of_its_part_do
     assert summary.n == 5
 
 
+async def test_a_benchmark_of_which_nothing_can_be_scored_is_no_result(tmp_path):
+    down = {"stop": StopReason.INFRASTRUCTURE, "answer": None, "why": "127.0.0.1:9 could not be reached"}
+    model = Model(a=down, b=down)
+    with pytest.raises(
+        UserError, match=r"the last 2 answers to mmsearch .*: 2 x 127\.0\.0\.1:9 could not be reached\."
+    ):
+        await run(model, tmp_path / "r.jsonl")
+    assert model.parts == [["a", "b"]]  # the rest is not asked for nothing
+    summary = await run(Model(e=down), tmp_path / "r.jsonl")  # a few that fail are counted
+    assert (summary.n, summary.unscored) == (4, 1)
+    assert (await run(Model(e=down), tmp_path / "r.jsonl")).unscored == 1
+
+
 async def test_several_answers_to_a_question_are_means_over_all_and_intervals_over_questions(tmp_path):
     told = {f"{name}#{sample}": {"answer": "Sweden"} for name, sample in (("a", 0), ("a", 1), ("a", 2), ("b", 1))}
     questions = [question(name) for name in "ab"]

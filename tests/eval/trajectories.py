@@ -23,7 +23,7 @@ def search(box=(0.0, 0.0, 0.5, 1.0), hits=(NORWAY,), **fields):
 
 
 def trajectory(
-    name="q1", *, answer="Norway", stop=StopReason.ANSWERED, searches=(2,), images=(), malformed="", error=""
+    name="q1", *, answer="Norway", stop=StopReason.ANSWERED, searches=(2,), images=(), malformed="", error="", why=""
 ):
     """One tool turn for each entry of `searches`, then an answer turn; 10 + 3 context tokens, 4 sampled; one second."""
     turns = [TurnRecord("<reason>look</reason>", "look", (search(error=error),) * n, True, malformed) for n in searches]
@@ -31,5 +31,5 @@ def trajectory(
     zeros = np.zeros(4)
     sampled = SampledChunk(zeros.astype(np.int32), zeros, zeros, zeros.astype(np.int32))
     chunks = (ContextChunk(np.zeros(10, np.int32), tuple(images)), sampled, ContextChunk(np.zeros(3, np.int32)))
-    result = EpisodeResult(question(name, images), tuple(turns), stop, answer)
+    result = EpisodeResult(question(name, images), tuple(turns), stop, answer, why)
     return Trajectory(chunks, result, 1.0)

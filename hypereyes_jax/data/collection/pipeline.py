@@ -62,6 +62,8 @@ class Collection:
         self._slots = asyncio.Semaphore(config.in_flight)
         self._spent = Spent(sum(a.read for a in log), sum(a.written for a in log))
         self._failed_in_a_row = 0
+        self._made = 0  # attempts of this run that told something
+        self._why = ""  # the last one could not be made
         self.undecided = 0  # attempts of this run that told nothing
 
     @property
@@ -98,6 +100,8 @@ class Collection:
                     group.create_task(work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        if self.undecided and not self._made:
+            raise self._refusal()
         return capped
 
     async def _question(self, question: Question) -> None:
@@ -140,6 +144,7 @@ class Collection:
                 return None
             self._spent = Spent(self._spent.read + attempt.read, self._spent.written + attempt.written)
             self._failed_in_a_row = 0
+            self._made += 1
             attempt = replace(attempt, seconds=time.perf_counter() - began)
             self._log.add(attempt, example)
             return attempt
@@ -191,11 +196,17 @@ class Collection:
     def _failed(self, why: str) -> None:
         self.undecided += 1
         self._failed_in_a_row += 1
+        self._why = why
         if self._failed_in_a_row >= self._config.failures:
-            raise UserError(
-                f"{self._failed_in_a_row} attempts in a row could not be made; the last one: {why}. Nothing is lost: "
-                "the same command goes on when the service works again."
-            )
+            raise self._refusal()
+
+    def _refusal(self) -> UserError:
+        count = self._failed_in_a_row
+        what = f"{count} attempts in a row" if count > 1 else "the only attempt"
+        return UserError(
+            f"{what} could not be made; the last one: {self._why}. Nothing is lost: the same command goes on when the "
+            "service works again."
+        )
 
     def _seed(self, key: str, stage: Stage, number: int) -> int:
         words = [self._config.seed, int(key[:8], 16), _STAGE_NUMBERS[stage], number]

@@ -15,6 +15,7 @@ from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
+from hypereyes_jax.logins import without_login
 
 _BLOCK = 8 << 20
 _ENDPOINT: str | None = None  # of the hub; None = what HF_ENDPOINT says
@@ -80,10 +81,14 @@ def files(url: str, cache: Path | None) -> SplitFiles[RemoteFile]:
         out = []
         for file in paths:
             copy = _download(fs, file, cache)
-            name = f"{protocol}://{str(file).lstrip('/')}"
-            folder = f"{protocol}://{posixpath.dirname(str(file)).lstrip('/')}"
+            name = without_login(_with_protocol(protocol, str(file)))
+            folder = _with_protocol(protocol, posixpath.dirname(str(file)))
             out.append(RemoteFile(copy, name, _BesideUrl(folder, cache)))
         return SplitFiles(out) if chosen is None else SplitFiles(out, chosen.split, chosen.others)
+
+
+def _with_protocol(protocol: str, path: str) -> str:
+    return path if is_url(path) else f"{protocol}://{path.lstrip('/')}"  # a path over HTTP is the whole URL
 
 
 def hub_files(repository: str, revision: str | None, split: str | None, cache: Path | None) -> SplitFiles[RemoteFile]:
@@ -228,7 +233,8 @@ def _store(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url)
+        with _reaching(url):  # some connect at once
+            return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(
             f"{url} can't be opened ({error}). Install what it needs: pip install 'hypereyes-jax[remote]'."
@@ -263,8 +269,10 @@ class _reaching:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # Each store has its own kinds of errors, which only its package knows: anything but our own and a defect.
-        if isinstance(error, Exception) and not isinstance(error, UserError | AssertionError | NameError):
+        # Each store has its own kinds of errors, which only its package knows: anything but our own and a defect, and
+        # what says that there is no store for such a URL.
+        ours = UserError | AssertionError | NameError | ImportError
+        if isinstance(error, Exception) and not isinstance(error, ours) and type(error) is not ValueError:
             raise UserError(
                 f"{self._url} can't be read ({type(error).__name__}). Check the name, the network and your credentials."
             ) from error

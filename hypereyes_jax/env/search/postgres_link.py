@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from hypereyes_jax.env.search.postgres_schema import prepare
-from hypereyes_jax.env.web.logins import without_login
 from hypereyes_jax.env.web.untrusted import one_line
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.logins import without_login
 
 T = TypeVar("T")
 CONNECTIONS = 3  # of a process; a server takes 100 in all if it is not told otherwise

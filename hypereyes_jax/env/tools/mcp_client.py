@@ -69,14 +69,13 @@ async def mcp_tools(
     except ImportError as error:
         raise UserError("tools of an MCP server need: pip install 'hypereyes-jax[mcp]'") from error
 
+    connected = False
     try:
         async with contextlib.AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(seconds):
-                    session = await stack.enter_async_context(Client(server))
-                    offered = {tool.name: tool for tool in (await session.list_tools()).tools}
-            except (TimeoutError, OSError) as error:
-                raise UserError(f"the MCP server can't be reached ({type(error).__name__}).") from error
+            async with asyncio.timeout(seconds):
+                session = await stack.enter_async_context(Client(server))
+                offered = {tool.name: tool for tool in (await session.list_tools()).tools}
+            connected = True
             if missing := [name for name in (*allow, *searches) if name not in offered]:
                 names = ", ".join(one_line(name, 60) for name in list(offered)[:20]) or "none"
                 raise UserError(f"the MCP server has no tool {missing[0]}; it has: {names}.")
@@ -92,11 +91,17 @@ async def mcp_tools(
                 )
                 for name in allow
             ]
-    except BaseExceptionGroup as failures:
+    except BaseException as failure:
         # The client's task groups wrap whatever ends them, what is raised in the block included.
-        first: BaseException = failures
+        first = failure
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
+        # Each transport has its own kinds of errors, which only its package knows.
+        if not connected and isinstance(first, Exception) and not isinstance(first, UserError):
+            what = f"{type(first).__name__}: {one_line(str(first), 200)}".removesuffix(": ")
+            raise UserError(f"the MCP server can't be reached ({what}).") from first
+        if first is failure:
+            raise
         raise first from None
 
 

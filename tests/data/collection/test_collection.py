@@ -145,18 +145,27 @@ def test_a_judge_that_is_out_decides_nothing(tmp_path):
         name = "out"
 
         async def judge(self, question, answer):
-            return None
+            return None if question.id == "one" else True
 
-    funnel, collection, _ = collect(tmp_path, [question()], Scripted(), judge=Out())
+    questions = [question(), question("two", "Another question?")]
+    funnel, collection, _ = collect(tmp_path, questions, Scripted(), judge=Out())
     assert collection.undecided == 1
-    assert read_lines(tmp_path / ATTEMPTS) == []
-    assert funnel["stages"][0]["dropped"] == {"undecided": 1}
+    assert len(read_lines(tmp_path / ATTEMPTS)) == 1
+    assert funnel["stages"][0]["dropped"] == {"undecided": 1, "answered without tools": 1}
 
 
 def test_many_failures_in_a_row_end_the_run_in_the_last_one_s_words(tmp_path):
     questions = [question(str(n), f"Question {n}?") for n in range(9)]
     with pytest.raises(UserError, match="3 attempts in a row could not be made; the last one: quota"):
         collect(tmp_path, questions, Scripted(direct=PlayerError("quota")), failures=3, in_flight=1)
+
+
+def test_a_run_in_which_no_attempt_can_be_made_is_no_empty_result(tmp_path):
+    questions = [question(str(n), f"Question {n}?") for n in range(2)]
+    with pytest.raises(UserError, match="2 attempts in a row could not be made; the last one: refused"):
+        collect(tmp_path, questions, Scripted(direct=PlayerError("refused")))
+    with pytest.raises(UserError, match="the only attempt could not be made; the last one: refused"):
+        collect(tmp_path, questions[:1], Scripted(direct=PlayerError("refused")))
 
 
 def test_what_can_never_work_ends_the_run_at_once(tmp_path):

@@ -74,6 +74,15 @@ async def test_a_call_that_hangs_is_an_outage_and_one_that_fails_is_told(server,
         assert episode.result().stop is StopReason.INFRASTRUCTURE
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/mcp", "http://me:word@127.0.0.1:9/mcp"])
+async def test_a_server_that_is_not_there_is_a_mistake_of_the_user(address):
+    pytest.importorskip("mcp")
+    with pytest.raises(UserError, match=r"the MCP server can't be reached \(ConnectError") as refusal:
+        async with mcp_tools(address, ["price"]):
+            raise AssertionError("it is reached")
+    assert "word" not in str(refusal.value)
+
+
 async def test_a_tool_that_the_server_lacks_is_named(server):
     with pytest.raises(UserError, match="no tool buy; it has: price, show"):
         async with mcp_tools(server, ["buy"]):
