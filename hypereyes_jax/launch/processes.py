@@ -22,6 +22,8 @@ from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.launch.split_mesh import is_split, split_devices
 from hypereyes_jax.learner.global_batch import local_shards
 
+_FEWEST_BYTES = 1024  # that processes send each other at a time
+
 
 class Processes:
     """This process's place among all. Every process must call `gather` and `first_reason` in the same order.
@@ -84,7 +86,8 @@ class Processes:
         began = time.perf_counter()
         text = np.frombuffer(json.dumps(own).encode(), np.uint8)
         sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
-        padded = np.zeros(sizes.max(), np.uint8)
+        # Each size is a program of its own, which is compiled and stays: a few sizes, however long a run is.
+        padded = np.zeros(max(_FEWEST_BYTES, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
         padded[: text.size] = text
         rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
         self.waited_seconds += time.perf_counter() - began
