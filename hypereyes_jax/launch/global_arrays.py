@@ -16,10 +16,16 @@ from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.global_batch import global_batch
 from hypereyes_jax.learner.learner import Learner
-from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, fewest_positions, micro_batches, pack
+from hypereyes_jax.learner.packing import (
+    PackedBatch,
+    TrainingSample,
+    fewest_positions,
+    micro_batches,
+    pack,
+    sample_tokens,
+)
 from hypereyes_jax.learner.state import TrainState
 from hypereyes_jax.models.qwen3_vl import Params
-from hypereyes_jax.processing.lengths import episode_tokens
 
 
 def pack_for_all(
@@ -35,7 +41,7 @@ def pack_for_all(
     """
     if processes.mesh is None:
         return pack(model, samples, config, left_out)
-    config = replace(config, row_length=_common_length(processes, samples, config))
+    config = replace(config, row_length=_common_length(processes, model, samples, config))
     batch = pack(model, samples, config, left_out)
     # All must have the same arrays: of the largest size that any of them needs.
     own = [batch.targets_MBT.shape[0], *batch.inputs.vision.segment_RL.shape[1:]]
@@ -49,14 +55,16 @@ def pack_for_all(
     return global_batch(processes.mesh, batch, fixed)
 
 
-def _common_length(processes: Processes, samples: Sequence[TrainingSample], config: PackConfig) -> int:
+def _common_length(
+    processes: Processes, model: Qwen3VLConfig, samples: Sequence[TrainingSample], config: PackConfig
+) -> int:
     """The row length with which all processes together compute the fewest positions. Every process must call it.
 
     Raises ValueError if a process has a sample that no row holds.
     """
     if len(config.row_tokens) == 1:
         return config.row_tokens[0]
-    lengths = [episode_tokens(sample.chunks, config.min_pixels, config.max_pixels) for sample in samples]
+    lengths = [sample_tokens(model, sample, config) for sample in samples]
     own = micro_batches(lengths, config.row_tokens, config.rows)
     needs = [{int(length): count for length, count in each.items()} for each in processes.gather(own)]
     if not all(needs):

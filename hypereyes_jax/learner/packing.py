@@ -18,6 +18,7 @@ from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.batch_images import patches_by_image, stack_images
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import PatchedImage, bucket, expand
+from hypereyes_jax.processing.images import smart_resize
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk
 
 
@@ -114,6 +115,23 @@ def fewest_positions(needs: Sequence[Mapping[int, int]]) -> int:
     """
     common = sorted(set[int].intersection(*(set(each) for each in needs)))
     return min(common, key=lambda length: max(each[length] for each in needs) * length)
+
+
+def sample_tokens(config: Qwen3VLConfig, sample: TrainingSample, pack_config: PackConfig) -> int:
+    """Tokens that a sample takes of a row, told without patching its images."""
+    tokens = 0
+    for chunk in sample.chunks:
+        images = chunk.images if isinstance(chunk, ContextChunk) else ()
+        tokens += len(chunk.tokens) - len(images)  # an image is one token, in place of its own
+        for image in images:
+            if isinstance(image, PatchedImage):
+                tokens += len(image.patches) // config.vision.merge_unit
+            else:
+                side = config.vision.pixel_multiple
+                limits = (pack_config.min_pixels, pack_config.max_pixels)
+                height, width = smart_resize(image.height, image.width, side, *limits)
+                tokens += height * width // side**2
+    return tokens
 
 
 def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, PatchedImage]) -> _Row:

@@ -49,7 +49,7 @@ def test_a_pod_writes_its_run_into_a_bucket_and_goes_on_elsewhere_after_a_kill(b
     finish(hypereyes("synth", "--out", data, "--sft-questions", 24, "--rl-candidates", 8, "--eval-questions", 4))
     base = small_model(tmp_path / "base")
     tuned = ("sft", "--checkpoint", base, "--demonstrations", data / "demonstrations.jsonl", "--settings.batch", 8,
-             "--settings.epochs", 2, "--settings.checkpoint-every", 2)  # fmt: skip
+             "--settings.epochs", 2, "--settings.checkpoint-every", 2, "--sizes.row-choices", 640)  # fmt: skip
     together(*tuned, "--out", tmp_path / "disk")
 
     processes = pair(*tuned, "--out", "gs://bucket/sft")

@@ -13,6 +13,7 @@ from hypereyes_jax.learner.packing import (
     first_fit_decreasing,
     micro_batches,
     pack,
+    sample_tokens,
     sft_sample,
     unpack,
 )
@@ -226,6 +227,26 @@ def test_a_step_takes_the_row_length_with_which_it_computes_the_fewest_positions
     assert best([10, 10, 10, 10, 5], (10, 15)) == 15
     assert best([10, 10, 10, 10, 5], (10, 25)) == 10  # 100 positions are more than 80
     assert best([7, 3], (5, 10, 20)) == 10  # a row of 5 does not hold the longest
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_the_tokens_of_a_sample_are_those_that_it_takes_of_a_row(patched):
+    for seed in range(4):
+        chunks = trajectory(seed, images=seed)
+        if patched:
+            chunks = tuple(
+                dataclasses.replace(chunk, images=tuple(patched_image(each) for each in chunk.images))
+                if isinstance(chunk, ContextChunk)
+                else chunk
+                for chunk in chunks
+            )
+        sample = TrainingSample(chunks)
+        batch = pack(CONFIG, [sample], PACK)
+        assert sample_tokens(CONFIG, sample, PACK) == int((batch.sample_MBT == 0).sum())
+
+
+def patched_image(image):
+    return patchify(image, CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
 
 
 def test_processes_take_the_length_that_suits_the_one_that_needs_most():
