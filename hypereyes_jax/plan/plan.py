@@ -53,20 +53,8 @@ def plan(config: PlanConfig) -> Plan:
     model = planned_model(config.model or recipe.model)
     mesh_config = read_mesh(config.mesh, model)
     sizes = _sizes(config, recipe)
-    if config.teacher and recipe.stage == "sft":
-        raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
-    if config.largest and not mesh_config.device:
-        raise UserError(f"--largest needs a mesh whose devices' memory is known; {mesh_config.name} is a CPU's")
-    recipe = replace(
-        recipe,
-        learner=sizes.learner,
-        context=sizes.context,
-        shard_rows=sizes.shard_rows,
-        row_images=sizes.row_images,
-        image_tokens=sizes.max_pixels // PIXELS_A_TOKEN,
-        distill=recipe.distill or bool(config.teacher),
-        lora=(recipe.lora or AdapterConfig(dropout=0.0)) if sizes.learner.train == "lora" else None,
-    )
+    _check(config, recipe, mesh_config)
+    recipe = _with_sizes(recipe, sizes, distils=recipe.distill or bool(config.teacher))
     teacher_model = planned_model(config.teacher) if config.teacher else None
     try:
         mesh = make_mesh(mesh_config, topology.devices(mesh_config)[: mesh_config.size])
@@ -93,23 +81,34 @@ def plan(config: PlanConfig) -> Plan:
             if result.fits:
                 break
         assert result is not None
-        return result
+        return replace(result, beside_gib=beside)
 
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
             return None
-        return _engine_plan(recipe, model, mesh_config, sizes, room, train)
+        plan = _engine_plan(recipe, model, mesh_config, sizes, room, train)
+        if config.ahead and recipe.lora is None:  # new weights come before the old ones go
+            swapping = 2 * plan.weights_gib + plan.kv_gib + train.weights_gib + train.optimizer_gib
+            plan = replace(plan, fits=plan.fits and swapping <= room)
+        return plan
 
     def scored(train: TrainPlan) -> TeacherPlan | None:
         if scoring is None or teacher_model is None:
             return None
         return _teacher_plan(config.teacher, recipe, teacher_model, mesh_config, scoring, sizes, capacity, train)
 
-    # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
-    keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
+    def kept(engine: EnginePlan | None) -> float:
+        """GiB of a device that an engine keeps during the training step."""
+        if engine is None:
+            return 0.0
+        if config.ahead:
+            return engine.weights_gib + engine.kv_gib
+        # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
+        keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
+        return engine.weights_gib if keeps_base else 0.0
 
     def all_fit(rows: int, context: int) -> bool:
-        train = trained(rows, context, engine.weights_gib if keeps_base and engine is not None else 0.0)
+        train = trained(rows, context, kept(engine))
         if not train.fits:
             return False
         teacher = scored(train)
@@ -119,9 +118,10 @@ def plan(config: PlanConfig) -> Plan:
         return slots is None or slots.fits
 
     train = trained(rows, context)
-    teacher, engine = scored(train), sampled(train)
-    if keeps_base and engine is not None and engine.weights_gib:
-        train = trained(rows, context, engine.weights_gib)
+    engine = sampled(train)
+    if kept(engine):
+        train = trained(rows, context, kept(engine))
+    teacher = scored(train)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.largest:
@@ -157,6 +157,30 @@ def _sizes(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
                 "decides the others' defaults; and leave learning rates out, they change no plan"
             )
     return config.sizes
+
+
+def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig) -> None:
+    """Raises UserError for options that do not go with the recipe or the mesh."""
+    if config.teacher and recipe.stage == "sft":
+        raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
+    if config.ahead and recipe.stage == "sft":
+        raise UserError(f"--ahead is for RL; {recipe.name} plays no rollouts")
+    if config.largest and not mesh.device:
+        raise UserError(f"--largest needs a mesh whose devices' memory is known; {mesh.name} is a CPU's")
+
+
+def _with_sizes(recipe: Recipe, sizes: TrainingSizes, distils: bool) -> Recipe:
+    """The recipe as it is with these sizes."""
+    return replace(
+        recipe,
+        learner=sizes.learner,
+        context=sizes.context,
+        shard_rows=sizes.shard_rows,
+        row_images=sizes.row_images,
+        image_tokens=sizes.max_pixels // PIXELS_A_TOKEN,
+        distill=distils,
+        lora=(recipe.lora or AdapterConfig(dropout=0.0)) if sizes.learner.train == "lora" else None,
+    )
 
 
 def _keeping(recipe: Recipe, remat: Any) -> Recipe:
@@ -222,11 +246,11 @@ def _teacher_plan(
     capacity: float,
     train: TrainPlan,
 ) -> TeacherPlan:
-    """Scoring a step's failed rollouts, about half of them (`launch.teaching`); the engines have left by then."""
+    """Scoring a step's failed rollouts, about half of them; the engines have left but for what they keep."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
     batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.context)
     program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
-    peak = program.peak_gib + train.weights_gib + train.optimizer_gib
+    peak = program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
     return TeacherPlan(
         model=name,
         weights_gib=scoring.weights / GIB,

@@ -31,7 +31,8 @@ class TrainPlan:
     step_seconds: float  # at the roofline
     useful_share: float  # of the FLOPs that are computed
     peak_share: float  # useful FLOPs of the device's peak, at the roofline
-    fits: bool  # beside the teacher's weights, if it has one on its mesh
+    fits: bool  # beside the teacher's weights, if it has one on its mesh, and what engines keep
+    beside_gib: float = 0.0  # that engines keep meanwhile: the base of adapters, or all where rollouts run ahead
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def render(plan: Plan) -> str:
         _program_line(train.program),
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
+    if train.beside_gib:
+        whole = train.program.peak_gib + train.beside_gib
+        lines.append(f"  engines keep {_short(train.beside_gib)} GiB meanwhile: {_short(whole)} GiB a device in all")
     if train.remat != RECIPES[plan.recipe].learner.remat:
         stage = RECIPES[plan.recipe].stage
         lines.append(f"  as settings of `hypereyes {stage}`: --sizes.learner.remat {train.remat}")
@@ -126,13 +130,14 @@ def render(plan: Plan) -> str:
         )
     teacher = plan.teacher
     if teacher is not None:
-        peak = teacher.program.peak_gib + train.weights_gib + train.optimizer_gib
+        peak = teacher.program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
+        with_teacher = train.program.peak_gib + teacher.weights_gib + train.beside_gib
         lines += [
             f"teacher {teacher.model}: {_short(teacher.weights_gib)} GiB of weights a device, which stay: the training "
-            f"step takes {_short(train.program.peak_gib + teacher.weights_gib)} GiB with them",
+            f"step takes {_short(with_teacher)} GiB with them",
             _program_line(teacher.program),
             f"  a step scores {_count(teacher.micro_batches, 'micro-batch', 'es')}; {_short(peak)} GiB a device with "
-            "the learner's weights and moments",
+            "what stays beside it",
         ]
     elif RECIPES[plan.recipe].distill:
         lines.append("teacher: not on this mesh (behind a server, or none); `--teacher MODEL` plans one that is")

@@ -32,6 +32,9 @@ class PlanConfig:
     teacher: str = ""
     """Frozen teacher of RL on the same mesh, as in `hypereyes rl --teacher`: a preset like 235b-a22b, or a directory
     with a config.json. Without one there is no teacher, or one behind a server."""
+    ahead: bool = False
+    """Rollouts run ahead of the learner, as with `hypereyes rl --settings.ahead 1`: engines keep their weights and
+    slots during the training step, and hold new weights beside the old ones when they swap them."""
     workload: Workload = field(default_factory=Workload)
     """What a step's rollouts are taken to be like, for the time of a whole step."""
     largest: bool = False

@@ -107,6 +107,7 @@ def test_unknown_names_are_refused_with_those_there_are():
     ("words", "message"),
     [
         ("hypereyes_30b_sft --mesh cpu --teacher 30b-a3b", "--teacher is for RL"),
+        ("hypereyes_30b_sft --mesh cpu --ahead", "--ahead is for RL"),
         ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is not a model: give 2b,"),
         ("--mesh cpu hypereyes_30b_rl --sizes.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
         ("miniature --mesh cpu --largest", "--largest needs a mesh whose devices' memory is known"),
@@ -140,6 +141,11 @@ class Compiler:
         monkeypatch.setattr(plan_module, "compile_program", compiled)
         # one device with a card's memory, on this CPU
         monkeypatch.setitem(MESHES, "one", MeshConfig("one", "cpu", device="h20"))
+        self._monkeypatch = monkeypatch
+
+    def card(self, gib):
+        """The device has so much usable memory from now on."""
+        self._monkeypatch.setattr(plan_module, "_capacity", lambda mesh: gib)
 
 
 @pytest.fixture
@@ -203,6 +209,34 @@ def test_a_teacher_is_told_of(compiler):
     assert "teacher base: 0.00557 GiB of weights a device, which stay" in text
     assert "a step scores 4 micro-batches" in text
     assert "`--teacher MODEL` plans one" in render(planned())
+
+
+@pytest.mark.parametrize("program", ["training", "teacher's"])
+def test_engines_of_rollouts_ahead_keep_weights_and_slots(program, compiler):
+    words = ("--ahead", "--teacher", "base", "--sizes.slots", "8")
+    found = planned(*words)
+    stays = found.engine.weights_gib + found.engine.kv_gib
+    assert found.train.beside_gib == pytest.approx(stays)
+    assert f"engines keep {stays:.3g} GiB meanwhile" in render(found)
+    beside = stays + (found.train.weights_gib + found.train.optimizer_gib if program == "teacher's" else
+                      found.teacher.weights_gib)  # fmt: skip
+    compiler.gib[program] = found.capacity_gib - beside - 1e-6
+    assert planned(*words).fits
+    compiler.gib[program] += 2e-6
+    assert not planned(*words).fits
+    assert planned(*words[1:]).fits  # on policy they leave
+
+
+def test_new_weights_lie_beside_the_old_ones_while_they_are_swapped(compiler):
+    words = ("--ahead", "--sizes.slots", "8")
+    found = planned(*words)
+    train, engine = found.train, found.engine
+    whole = train.weights_gib + train.optimizer_gib + 2 * engine.weights_gib + engine.kv_gib
+    compiler.card(whole + 1e-6)
+    assert planned(*words).fits
+    compiler.card(whole - 1e-6)
+    assert not planned(*words).fits
+    assert planned(*words[1:]).fits
 
 
 def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
