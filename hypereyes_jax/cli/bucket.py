@@ -41,18 +41,30 @@ def local_out(settings: Any) -> Iterator[Any]:
     if url is None:
         yield settings
         return
-    from hypereyes_jax.launch.initialize import join, wait_for_others
+    from hypereyes_jax.launch.initialize import join
     from hypereyes_jax.runs.mirror import mirrored
+    from hypereyes_jax.runs.stop import RunStopped
 
     process, processes = 0, 1
     distributed = getattr(settings, "distributed", None)
     if distributed is not None and distributed.join:
         _check_shared(url)
         process, processes = join(distributed)
-    with mirrored(url, default_folder().parent / "runs", process=process, processes=processes) as local:
-        yield replace(settings, out=local)
+    try:
+        with mirrored(url, default_folder().parent / "runs", process=process, processes=processes) as local:
+            yield replace(settings, out=local)
+    except RunStopped:  # in all processes alike
+        _wait_for_copies(processes)
+        raise
+    _wait_for_copies(processes)
+
+
+def _wait_for_copies(processes: int) -> None:
+    """Until all processes have copied their files: one that left would take the others along after a minute."""
     if processes > 1:
-        wait_for_others("run copied")  # whoever leaves early takes the others along after some minutes
+        from hypereyes_jax.launch.initialize import wait_for_others
+
+        wait_for_others("run copied")
 
 
 def _check_shared(url: str) -> None:
