@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.web.loopback import is_loopback
+from hypereyes_jax.env.web.signals import ends_by_signal
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
 
@@ -32,7 +34,7 @@ class McpConfig:
     host: str = "127.0.0.1"
     """Address to listen on, for HTTP. Only addresses of this machine are taken: the server asks for no key."""
     port: int = 8080
-    """Port to listen on, for HTTP."""
+    """Port to listen on, for HTTP; 0 takes any free one."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The search service behind the tools."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -42,7 +44,8 @@ class McpConfig:
 def run(config: McpConfig) -> None:
     if config.transport == "http" and not is_loopback(config.host):
         raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
-    asyncio.run(_serve(config))
+    with ends_by_signal():
+        asyncio.run(_serve(config))
 
 
 async def _serve(config: McpConfig) -> None:
@@ -64,8 +67,25 @@ async def _serve(config: McpConfig) -> None:
         if config.transport == "stdio":
             await server.run_stdio_async()
         else:
-            await server.run_streamable_http_async(
-                host=config.host,
-                port=config.port,
-                max_request_body_size=64 << 20,  # a photo as a data URI
-            )
+            await _serve_http(server, config)
+
+
+async def _serve_http(server: Any, config: McpConfig) -> None:
+    """Serves until a signal, which the web server heeds and then raises again. UserError if the port can't be had."""
+    import uvicorn
+
+    # a photo as a data URI
+    app = server.streamable_http_app(host=config.host, max_request_body_size=64 << 20)
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listening = socket.create_server((config.host.strip("[]"), config.port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UserError(
+            f"can't serve on {config.host}:{config.port} ({why}). Choose another --port, or 0 for any free one."
+        ) from error
+    host, port = listening.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp"
+    print(f"serving the search tools at {address} (Ctrl-C ends)", flush=True)
+    with listening:
+        await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve([listening])

@@ -4,11 +4,14 @@
 `rl` or `sft` again and again, with weights compared, are in tests/cli/test_rl_killed.py and test_stopped.py.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.eval.records import read_records
 from tests.eval.sample_run import write_run
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -49,6 +54,19 @@ TARGETS = [
         "--settings.epochs 1 --settings.checkpoint-every 2 --sizes.shard-rows 1",
         ("data",),
     ),
+    Target(
+        "rl",
+        f"rl --exact --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}} --settings.steps 2 "
+        "--settings.prompts 1 --settings.group 2 --settings.checkpoint-every 1 --search.transport in-process "
+        "--search.latency 0 --sizes.slots 2",
+        ("data",),
+    ),
+    Target("convert", "data convert {data}/demonstrations.jsonl {out}/converted", ("data",)),
+    Target("show", "data show {data}/demonstrations.jsonl --out {out}/page.html", ("data",)),
+    Target("collect", "collect {data}/recorded.jsonl --trajectories {data}/recorded-run.jsonl --out {out}", ("data",)),
+    Target("store-export", "search-store export {data}/s.sqlite {out}/s.jsonl", ("data",)),
+    Target("store-import", "search-store import {out}/s.sqlite {data}/s.jsonl", ("data",)),
+    Target("store-merge", "search-store merge {out}/s.sqlite {data}/s.sqlite", ("data",)),
 ]
 
 
@@ -74,22 +92,38 @@ def content(out: Path) -> dict[str, str]:
         name = str(path.relative_to(out))
         if path.name in _NOT_COMPARED or not path.is_file() or "checkpoints" in name or "tensorboard" in name:
             continue
+        if path.name.endswith(("-wal", "-shm")):  # SQLite's own, beside a database that is open
+            continue
         assert not path.name.endswith(".part"), name
         timed = path.name.startswith(_TIMED)
-        data = b"" if timed else path.read_bytes()
+        data = b"" if timed else _rows(path) if path.suffix == ".sqlite" else path.read_bytes()
         if path.suffix == ".jsonl" and path.name.startswith("trajectories"):
             data = b""  # they hold seconds, too
         found[name] = hashlib.sha256(data).hexdigest()
     return found
 
 
+def _rows(path: Path) -> bytes:
+    """What a search store holds, whatever the order of its pages."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return repr(sorted(database.execute("select * from searches"), key=repr)).encode()
+
+
 def prepare(folder: Path) -> None:
-    write_run(folder / "run", questions=1, steps=2)
-    finish(
-        Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"),
-        folder,
-        folder / "data",
-    )
+    data = folder / "data"
+    write_run(folder / "run", questions=2, steps=2)
+    finish(Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"), folder, data)
+    next(data.glob("rl*.jsonl")).rename(data / "rl.jsonl")
+    store = SearchStore(data / "s.sqlite")
+    for number in range(2000):
+        store.put(StoredSearch("e", "text_search", f"query {number}" * 20, 3, ()))
+    store.close()
+    finish(Target("export", "search-store export {data}/s.sqlite {out}/s.jsonl"), folder, folder / "store")
+    (folder / "store" / "s.jsonl").rename(data / "s.jsonl")
+    shutil.copy(next((folder / "run").glob("trajectories*.jsonl")), data / "recorded-run.jsonl")
+    texts = {record.question for record in read_records(data / "recorded-run.jsonl")}
+    rows = [{"id": str(number), "question": text, "answer": "a"} for number, text in enumerate(sorted(texts))]
+    (data / "recorded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) -> tuple[Counter[str], list[str]]:

@@ -16,7 +16,11 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.env.search.store_tools import export_store
 from hypereyes_jax.files import write_json
+from tests.cli.test_synth_photos import FACTS
+from tests.data import photo_folders
+from tests.data.wikidata_dump import entities, write_dump
 from tests.eval.sample_run import write_run
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -35,6 +39,8 @@ COMMANDS = {
     "store inspect": "search-store inspect {data}/s.sqlite",
     "store export": "search-store export {data}/s.sqlite {out}/s.jsonl",
     "store merge": "search-store merge {out}/new.sqlite {data}/s.sqlite",
+    "store import": "search-store import {out}/new.sqlite {data}/s.jsonl",
+    "store prune": "search-store prune {data}/s.sqlite --engine none",
     "export": f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8",
     "eval": f"eval {BASE} --out {{out}}/eval --splits heldout --questions 1 --slots 1 --search.transport in-process",
     "ask": "ask {data}/picture.png Which? --model-url http://127.0.0.1:9/v1 --model m --out {out}/ask.jsonl",
@@ -47,12 +53,21 @@ COMMANDS = {
     "study": "study budget --out {out}/study --list",
     "serve": f"serve {BASE} --port 0 --slots 2 --context 512",
     "serve-world": "serve-world --port 0",
+    "mcp": "mcp {data}/picture.png --search.service world",
+    "mcp http": "mcp {data}/picture.png --search.service world --transport http --port 0",
+    "reproduce": "reproduce",
+    "synth photos": "synth-photos cub {data}/cub --facts {data}/facts.json --count 3 --out {out}/photos",
+    "synth wikidata": "synth-wikidata {data}/dump.json.bz2 --classes Q5 --count 3 --out {out}/wikidata",
+    "collect recorded": "collect {data}/rl.jsonl --trajectories {run}/trajectories-rl-heldout_serial.jsonl "
+    "--out {out}/recorded",
+    "push": "push {run} org/name",
     "collect": "collect {data}/rl.jsonl --out {out}/collect --model-url http://127.0.0.1:9/v1 --model m",
 }
 # Servers run until they are told to end, which is no failure.
 ENDING = {
     "serve": "timeout --foreground --preserve-status -s INT 60 ",
     "serve-world": "timeout --foreground --preserve-status -s INT 30 ",
+    "mcp http": "timeout --foreground --preserve-status -s INT 30 ",
 }
 AROUND = {
     "SIGINT ignored": "trap '' INT; {}",
@@ -84,6 +99,10 @@ def prepare(folder: Path) -> None:
     nobody = {"url": "http://127.0.0.1:9/v1", "name": "m"}
     curation = {"pools": [{"name": "flags", "source": str(folder / "data" / "rl.jsonl")}], "policy": nobody}
     write_json(folder / "data" / "curation.yaml", curation | {"sampler": nobody, "filter_model": nobody})
+    photo_folders.cub(folder / "data" / "cub")
+    write_json(folder / "data" / "facts.json", FACTS)
+    write_dump(folder / "data" / "dump.json.bz2", entities(300))
+    export_store(folder / "data" / "s.sqlite", folder / "data" / "s.jsonl")
     questions = next((folder / "data").glob("rl*.jsonl"))
     if questions.name != "rl.jsonl":
         questions.rename(folder / "data" / "rl.jsonl")

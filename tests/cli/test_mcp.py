@@ -1,5 +1,9 @@
 """`hypereyes mcp`, started by a real MCP client as its own process."""
 
+import re
+import signal
+import socket
+import subprocess
 import sys
 
 import pytest
@@ -26,6 +30,27 @@ async def test_a_client_starts_it_and_searches_over_its_pipes(tmp_path):
         assert "Djamena" in found.content[-1].text
         seen = await session.call_tool("image_search", {"image": "img_0", "area": [[0, 0, 0.5, 1]]})
         assert [part.type for part in seen.content] == ["image", "text"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_over_http_a_signal_ends_it_cleanly(number):
+    pytest.importorskip("mcp")
+    words = [sys.executable, "-c", PROGRAM, "mcp", "--transport", "http", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/mcp", server.stdout.readline())
+        socket.create_connection(("127.0.0.1", int(address[1]))).close()
+        server.send_signal(number)
+        _, said = server.communicate(timeout=120)
+    assert server.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_named():
+    pytest.importorskip("mcp")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"can't serve on 127\.0\.0\.1:{port} \(Address already in use\)"):
+            run(McpConfig(transport="http", port=port))
 
 
 def test_only_this_machine_is_listened_on():
