@@ -145,10 +145,13 @@ def to_html(rows: Sequence[Row]) -> str:
         mark, note = (' class="paper"', " (paper)") if row.source == PAPER else ("", "")
         body.append(f"<tr{mark}><th>{html.escape(row.model + note)}</th><td>{html.escape(row.group)}</td>{cells}</tr>")
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmarks</title><style>'
-        "table{border-collapse:collapse;font:14px sans-serif}th,td{padding:4px 10px;border-bottom:1px solid #ccc;"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Benchmarks</title><style>'
+        "body{font:14px/1.5 sans-serif;margin:1em}.scroll{overflow-x:auto}table{border-collapse:collapse;font:inherit}"
+        "th,td{padding:4px 10px;border-bottom:1px solid #ccc;white-space:nowrap;"
         "text-align:right}tbody th{text-align:left}.paper{font-style:italic;color:#555}</style>"
-        f"<table><thead><tr><th>model</th><th>group</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Table, scrolls sideways">'
+        f"<table><thead><tr><th>model</th><th>group</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         f"<p>Accuracy in % / turns; of our runs with the 95 % Wilson interval and n.</p>"
         f"<p>{html.escape(paper_source())}</p></html>\n"
     )

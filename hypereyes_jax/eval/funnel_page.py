@@ -13,12 +13,13 @@ from hypereyes_jax.files import write_atomic
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse}td,th{padding:3px 12px 3px 0;text-align:right;vertical-align:top}"
-    "td:first-child,th:first-child{text-align:left}.bar{background:#1f77b4;height:14px;display:inline-block}"
-    ".gone{background:#d62728}figure{display:inline-block;width:300px;margin:0 14px 14px 0;vertical-align:top}"
-    "img{max-width:300px;max-height:200px}figcaption{font-size:13px}"
+    "h2,h3,p,figcaption,td{overflow-wrap:anywhere}"
+    "table{border-collapse:collapse;width:100%}td,th{padding:3px 12px 3px 0;text-align:right;vertical-align:top}"
+    "td:first-child,th:first-child,td:last-child{text-align:left}td:last-child{width:55%;padding:6px 0}"
+    ".bar{background:#1f77b4;height:14px;float:left}.gone{background:#d62728}.why{clear:left}"
+    "figure{display:inline-block;width:300px;max-width:100%;margin:0 14px 14px 0;vertical-align:top}"
+    "img{max-width:100%;max-height:200px}figcaption{font-size:13px}"
 )
-_WIDTH = 420  # px, of the longest bar
 
 
 def write_funnel_page(path: Path, funnel: Funnel, questions: Sequence[Question]) -> None:
@@ -31,13 +32,14 @@ def write_funnel_page(path: Path, funnel: Funnel, questions: Sequence[Question])
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Curation</title><style>{_STYLE}</style><h1>Curation</h1>",
         _table(stages, first),
     ]
     for stage in stages:
         parts.append(f"<h2>{escape(stage.name)}</h2>{_pools(stage)}")
         for reason, count in stage.dropped.most_common():
-            parts.append(f"<h3>{escape(reason)}: {count}</h3>")
+            parts.append(f"<h3>{escape(reason)}: {count:,}</h3>")
             parts += [_example(questions[place]) for place in stage.examples.get(reason, ())]
     write_atomic(path, ("".join(parts) + "</html>\n").encode("utf-8", "replace"))
 
@@ -45,17 +47,19 @@ def write_funnel_page(path: Path, funnel: Funnel, questions: Sequence[Question])
 def _table(stages: Sequence[FunnelStage], first: int) -> str:
     rows = []
     for stage in stages:
-        width, lost = (round(_WIDTH * n / max(first, 1)) for n in (stage.left, stage.dropped.total()))
-        bars = f'<span class="bar" style="width:{width}px"></span><span class="bar gone" style="width:{lost}px"></span>'
-        why = ", ".join(f"{escape(reason)} {count}" for reason, count in stage.dropped.most_common())
-        cells = f"<td>{stage.entered}</td><td>{stage.left}</td><td style='text-align:left'>{bars}<br>{why}</td>"
+        kept, lost = (100 * n / max(first, 1) for n in (stage.left, stage.dropped.total()))
+        bars = (
+            f'<div class="bar" style="width:{kept:.2f}%"></div><div class="bar gone" style="width:{lost:.2f}%"></div>'
+        )
+        why = ", ".join(f"{escape(reason)} {count:,}" for reason, count in stage.dropped.most_common())
+        cells = f'<td>{stage.entered:,}</td><td>{stage.left:,}</td><td>{bars}<div class="why">{why}</div></td>'
         rows.append(f"<tr><td>{escape(stage.name)}</td>{cells}</tr>")
     return f"<table><tr><th>stage</th><th>in</th><th>out</th><th></th></tr>{''.join(rows)}</table>"
 
 
 def _pools(stage: FunnelStage) -> str:
-    counts = ", ".join(f"{escape(name)} {count}" for name, count in sorted(stage.by_pool.items()))
-    return f"<p>{stage.entered} in ({counts}), {stage.left} out.</p>"
+    counts = ", ".join(f"{escape(name)} {count:,}" for name, count in sorted(stage.by_pool.items()))
+    return f"<p>{stage.entered:,} in ({counts}), {stage.left:,} out.</p>"
 
 
 def _example(question: Question) -> str:

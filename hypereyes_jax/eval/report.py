@@ -22,7 +22,16 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.panels import charts
 from hypereyes_jax.eval.records import TrajectoryRecord, read_records
 from hypereyes_jax.eval.rollout_files import TRAINING, read_rollouts, rollout_steps, sampled_steps
-from hypereyes_jax.eval.run_files import CONFIG, METRICS, RunConfig, read_run_config, read_stages
+from hypereyes_jax.eval.run_files import (
+    BEST_RECORD,
+    CONFIG,
+    METRICS,
+    BestModel,
+    RunConfig,
+    read_best,
+    read_run_config,
+    read_stages,
+)
 from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
@@ -52,6 +61,7 @@ class Report:
 
     title: str
     run: RunConfig | None = None
+    best: BestModel | None = None
     smoke: bool = False  # a run of so few steps and questions that its figures mean nothing
     objects: list[dict[str, Any]] = field(default_factory=list)  # a user's own reward, tools, ... with their hashes
     stages: list[dict[str, Any]] = field(default_factory=list)  # rows of the headline table
@@ -93,6 +103,8 @@ def collect(source: Path, questions: int = 40) -> Report:
     if (source / CONFIG).exists():
         report.run = read_run_config(source / CONFIG)
         report.smoke = report.run.config.get("smoke") is True
+    if (source / BEST_RECORD).exists():
+        report.best = read_best(source / BEST_RECORD)
     if (source / METRICS).exists():
         _add_stages(report, read_stages(source / METRICS))
     steps = read_metrics(source / "metrics.jsonl")

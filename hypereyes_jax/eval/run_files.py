@@ -12,6 +12,7 @@ from hypereyes_jax.files import read_json_object
 from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
 METRICS, CONFIG = "metrics.json", "config.json"
+BEST_RECORD = "best-model.json"  # of RL: which step's model `best-model/` is
 REFERENCES_LOG = "references.jsonl"  # of RL: {"step", "references"} at the start and after each epoch
 
 
@@ -44,6 +45,14 @@ class Cost:
 
     seconds: float = 0.0
     peak_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """Which model of an RL run was the most accurate in its periodic evaluation."""
+
+    step: int
+    eval_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,11 @@ def read_stages(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 def read_cost(path: Path) -> Cost:
     """A quickstart's `cost.json`. Raises UserError if it can't be read or is another thing."""
     return _checked(Cost, read_json_object(path), path)
+
+
+def read_best(path: Path) -> BestModel:
+    """A run's `best-model.json`. Raises UserError if it can't be read or is another thing."""
+    return _checked(BestModel, read_json_object(path), path)
 
 
 def _checked_part(kind: Any, value: Any, path: Path, place: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypereyes_jax.files import write_atomic
 from hypereyes_jax.study.types import Chart, Outcome, Table
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 64, 24, 40, 64
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP = 760, 380, 64, 24, 40  # px
+_LETTER = 6.6  # px, the mean width of a letter of 12 px
 
 
 def write_outcome(folder: Path, outcome: Outcome, command: str, date: str) -> list[Path]:
@@ -73,14 +75,19 @@ def to_svg(chart: Chart) -> str:
     margin = (high - low) * 0.08 or 1.0
     low, high = low - margin, high + margin
     left, right = min(p.x for p in points), max(p.x for p in points)
+    inner = _WIDTH - _LEFT - _RIGHT
+    spacing = 0.88 * inner / max(right - left, 1)
+    # Names that would run into each other stand on two lines in turn; the key below them has as many as it needs.
+    staggered = any(_LETTER * len(name) > spacing - 6 for name in chart.labels)
+    key = _key([name for name, _ in chart.series])
+    bottom = 52 + 14 * staggered + 12 * (1 + max((row for _, row in key), default=0))
 
     def x(value: float) -> float:
         share = 0.5 if right == left else (value - left) / (right - left)
-        inner = _WIDTH - _LEFT - _RIGHT
         return _LEFT + inner * (0.06 + 0.88 * share)
 
     def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
+        return _HEIGHT - bottom - (_HEIGHT - _TOP - bottom) * (value - low) / (high - low)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
@@ -96,17 +103,35 @@ def to_svg(chart: Chart) -> str:
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>'
         )
         parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for place in sorted({p.x for p in points}):
+    for number, place in enumerate(sorted({p.x for p in points})):
+        lower = 14 if staggered and number % 2 else 0
         name = chart.labels[int(place)] if chart.labels else f"{place:g}"
         parts.append(
-            f'<text x="{x(place):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{escape(name)}</text>'
+            f'<text x="{x(place):.1f}" y="{_HEIGHT - bottom + 18 + lower}" text-anchor="middle">{escape(name)}</text>'
         )
     for number, (name, series) in enumerate(chart.series):
-        parts += _line(number, name, [(x(p.x), y(p.y), y(p.low), y(p.high)) for p in series], bool(chart.labels))
+        parts += _line(number, [(x(p.x), y(p.y), y(p.low), y(p.high)) for p in series], bool(chart.labels))
+        if name:
+            at = key[number][0], _HEIGHT - bottom + 34 + 14 * staggered + 12 * key[number][1]
+            parts.append(f'<circle cx="{at[0]:.0f}" cy="{at[1] - 4}" r="4" fill="{_COLOURS[number % len(_COLOURS)]}"/>')
+            parts.append(f'<text x="{at[0] + 8:.0f}" y="{at[1]}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _line(number: int, name: str, places: list[tuple[float, float, float, float]], apart: bool) -> list[str]:
+def _key(names: Sequence[str]) -> list[tuple[float, int]]:
+    """(x, row) of each name of the key: side by side as far as they fit."""
+    places: list[tuple[float, int]] = []
+    at, row = _LEFT + 8.0, 0
+    for name in names:
+        width = max(150.0, _LETTER * len(name) + 26)
+        if at > _LEFT + 8 and at + width > _WIDTH:
+            at, row = _LEFT + 8.0, row + 1
+        places.append((at, row))
+        at += width
+    return places
+
+
+def _line(number: int, places: list[tuple[float, float, float, float]], apart: bool) -> list[str]:
     colour, shift = _COLOURS[number % len(_COLOURS)], 6 * number
     parts = []
     if not apart:
@@ -116,10 +141,6 @@ def _line(number: int, name: str, places: list[tuple[float, float, float, float]
         x += shift if apart else 0
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-    if name:
-        at = _LEFT + 8 + 150 * (number % 4), _HEIGHT - 30 + 12 * (number // 4)
-        parts.append(f'<circle cx="{at[0]}" cy="{at[1] - 4}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{at[0] + 8}" y="{at[1]}">{escape(name)}</text>')
     return parts
 
 

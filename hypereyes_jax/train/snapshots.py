@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.eval.run_files import BEST_RECORD
 from hypereyes_jax.files import read_json_object, write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.run_directory import RunDirectory
 
-MODELS, BEST, BEST_RECORD = "models", "best-model", "best-model.json"
+MODELS, BEST = "models", "best-model"
 # (place, weights, adapters to merge): every process must call it
 WriteModel = Callable[[Path, Params, Lora | None], None]
 

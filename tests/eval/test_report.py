@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,11 +11,11 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_records, write_records
 from hypereyes_jax.eval.report import collect, write_report
 from hypereyes_jax.files import read_json, write_json
+from tests.browser import CHROMIUM, dump
 from tests.eval.sample_run import write_run
 
 ATTACK = "document.title='pwned'"
 HOSTILE = f'</script><img src=x onerror="{ATTACK}"><script>{ATTACK}</script>\u2028<!--<script>&lt;b&gt;'
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +72,10 @@ def test_hostile_text_opens_no_tag(run, hostile):
 @pytest.mark.parametrize("which", ["run", "hostile"])
 def test_a_browser_draws_the_page_and_runs_nothing_else(which, request, tmp_path):
     page = write_report(request.getfixturevalue(which), tmp_path / "report.html")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--enable-logging=stderr",
-               "--dump-dom", page.as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "CONSOLE" not in done.stderr  # no script error, nothing the content policy had to stop
-    tags = Tags(done.stdout)
-    assert re.search(r"<title>[^<]*HyperEyes report</title>", done.stdout)
+    document, log = dump(page, tmp_path / "profile")
+    assert "CONSOLE" not in log  # no script error, nothing the content policy had to stop
+    tags = Tags(document)
+    assert re.search(r"<title>[^<]*HyperEyes report</title>", document)
     assert sum("onerror" in attributes for _, attributes in tags.opened) == 0
     classes = [attributes.get("class", "") for _, attributes in tags.opened]
     assert classes.count("box") > 0  # boxes on the mosaic

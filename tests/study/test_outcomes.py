@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -15,6 +16,7 @@ from hypereyes_jax.study.comparisons import _depth_outcome, compared
 from hypereyes_jax.study.render import to_csv, to_markdown, to_svg, write_outcome
 from hypereyes_jax.study.results import RESULTS, question_depths, read_evaluations, read_references
 from hypereyes_jax.study.sweeps import budget_outcome, distractors_outcome, keep_right, seeds_outcome
+from hypereyes_jax.study.types import Chart, Point
 from tests.study.made_results import result, results, write_results
 
 GOOD = results([1] * 90 + [0] * 10, [2] * 100)
@@ -121,3 +123,32 @@ def test_an_outcome_is_written_as_csv_markdown_json_and_charts(tmp_path):
     circles = svg.findall("{http://www.w3.org/2000/svg}circle")
     assert len(circles) == 2
     assert float(circles[0].get("cy")) < float(circles[1].get("cy"))  # 90 % stands above 60 %
+
+
+def boxes(svg, at):
+    """(left, right, y) of each text of a chart from a height on, by the mean width of the letters of its font."""
+    found = []
+    for x, y, anchor, text in re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)"( text-anchor="middle")?>([^<]+)</text>', svg
+    ):
+        if float(y) >= at:
+            width = 6.3 * len(text)
+            left = float(x) - (width / 2 if anchor else 0)
+            found.append((left, left + width, float(y)))
+    return found
+
+
+@pytest.mark.parametrize("words", [1, 3])
+@pytest.mark.parametrize("lines", [1, 5])
+def test_the_names_below_a_chart_do_not_run_into_each_other(words, lines):
+    labels = tuple(" ".join(["variant"] * words)[: 8 + n] for n in range(9))
+    points = tuple(Point(float(n), 50.0, 45.0, 55.0) for n in range(9))
+    chart = Chart("t", "y", tuple((f"necessary depth {n}, held out", points) for n in range(lines)), labels=labels)
+    below = boxes(to_svg(chart), at=300)
+    assert len(below) == 9 + lines
+    for n, (left, right, y) in enumerate(below):
+        assert left >= 0
+        assert right <= 760
+        assert y <= 378
+        for other_left, other_right, other_y in below[:n]:
+            assert abs(y - other_y) >= 12 or right <= other_left or left >= other_right
