@@ -2,14 +2,15 @@
 
     python benchmarks/data.py                                   # 30,000 demonstrations, 3 GB, 1,000,000 questions
     python benchmarks/data.py --rows 2000 --gigabytes 0.2 --questions 100000 --batches 20       # a few minutes
+    python benchmarks/data.py --rows 3200 --width 320 --parts by_path       # 500 batches, whose memory must stay flat
 
 It makes its own files (kept in --folder, used again): demonstrations of 5 pictures of 1.2 megapixels, by path over 500
 distinct files and as JSON lines with the pictures inside; and questions without pictures. Each part runs in a process
 of its own, which plays process 0 of --processes that share a batch of 64: it looks through its share of the rows, then
 reads, resizes, cuts and packs its share of each batch, as training does. The last line is JSON. Of each part: seconds
 to the first batch, and how many of them on a core (on a busy machine the two differ); resident memory (MiB) at the
-first batch, at the last and at most; rows opened, which must be those of its share; seconds a batch on this machine's
-cores; and how many cores a process needs to keep ahead of --step.
+first batch, in the middle, at the last and at most; rows opened, which must be those of its share; seconds a batch on
+this machine's cores; and how many cores a process needs to keep ahead of --step.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ import numpy as np
 from machine_speed import Machine
 from PIL import Image
 
-WIDTH, HEIGHT = 1280, 960  # 1.2 megapixels
 PICTURES = 5
 FILES = 500
 
 
-def jpeg(number: int) -> bytes:
-    """A picture of some 250 kB: smooth shapes and fine grain, as photos have."""
+def jpeg(number: int, width: int) -> bytes:
+    """A picture, at 1280 x 960 of some 250 kB: smooth shapes and fine grain, as photos have."""
+    height = width * 3 // 4
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8))
-    coarse = coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    grain = rng.normal(0, 6, (HEIGHT, WIDTH, 1))
+    coarse = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    grain = rng.normal(0, 6, (height, width, 1))
     pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=85)
@@ -60,34 +61,37 @@ def talk(number: int, pictures: list[str]) -> dict[str, Any]:
     return {"id": number, "messages": messages, "images": pictures}
 
 
-def make(folder: Path, rows: int, gigabytes: float, questions: int) -> dict[str, Path]:
-    """The files of the parts; those that are there already are left."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+def make(options: argparse.Namespace) -> dict[str, Path]:
+    """The files of the parts that are measured; those that are there already are left."""
+    folder = options.folder / str(options.width)
     names = [f"pictures/{number:03d}.jpg" for number in range(FILES)]
-    for number, name in enumerate(names):
-        if not (folder / name).exists():
-            (folder / name).write_bytes(jpeg(number))
     paths = {
-        "by_path": folder / f"by_path_{rows}.jsonl",
-        "inline": folder / f"inline_{gigabytes:g}.jsonl",
-        "questions": folder / f"questions_{questions}.jsonl",
+        "by_path": folder / f"by_path_{options.rows}.jsonl",
+        "inline": folder / f"inline_{options.gigabytes:g}.jsonl",
+        "questions": options.folder / f"questions_{options.questions}.jsonl",
     }
     rng = np.random.default_rng(0)
-    if not paths["by_path"].exists():
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    if {"by_path", "inline"} & set(options.parts):
+        for number, name in enumerate(names):
+            if not (folder / name).exists():
+                (folder / name).write_bytes(jpeg(number, options.width))
+    missing = {part for part in options.parts if not paths[part].exists()}
+    if "by_path" in missing:
         with open(paths["by_path"], "w") as file:
-            for number in range(rows):
+            for number in range(options.rows):
                 file.write(json.dumps(talk(number, [names[i] for i in rng.integers(0, FILES, PICTURES)])) + "\n")
-    if not paths["inline"].exists():
+    if "inline" in missing:
         texts = [base64.b64encode((folder / name).read_bytes()).decode() for name in names]
         with open(paths["inline"], "w") as file:
             number = 0
-            while file.tell() < gigabytes * 1e9:
+            while file.tell() < options.gigabytes * 1e9:
                 row = talk(number, [f"data:image/jpeg;base64,{texts[i]}" for i in rng.integers(0, FILES, PICTURES)])
                 file.write(json.dumps(row) + "\n")
                 number += 1
-    if not paths["questions"].exists():
+    if "questions" in missing:
         with open(paths["questions"], "w") as file:
-            for number in range(questions):
+            for number in range(options.questions):
                 row = {"id": number, "question": f"Who wrote the book that is number {number} of the list, and when?"}
                 file.write(json.dumps(row | {"answers": ["Ann", "Anna"], "category": "books"}) + "\n")
     return paths
@@ -172,6 +176,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         "trajectories_a_batch": local,
         "packed_mib_a_batch": round(packed, 1),
         "resident_mib_first": resident[0],
+        "resident_mib_middle": resident[len(resident) // 2],
         "resident_mib_last": resident[-1],
         "resident_mib_median_first_half": float(np.median(resident[: len(resident) // 2 or 1])),
         "resident_mib_median_second_half": float(np.median(resident[len(resident) // 2 :])),
@@ -212,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=30_000, help="demonstrations with pictures by path")
     parser.add_argument("--gigabytes", type=float, default=3.0, help="of JSON lines with pictures inside")
     parser.add_argument("--questions", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=1280, help="of the pictures; 1280 x 960 are 1.2 megapixels")
     parser.add_argument("--batches", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64, help="demonstrations, over all processes")
     parser.add_argument(
@@ -228,7 +234,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["by_path", "inline", "questions"])
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    paths = make(options.folder, options.rows, options.gigabytes, options.questions)
+    paths = make(options)
     if options.part:
         measure = measure_index if options.part == "questions" else measure_batches
         print(json.dumps(measure(paths[options.part], options)))

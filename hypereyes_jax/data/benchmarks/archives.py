@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tarfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ class BenchmarkMedia:
 
     def question(self, row: QuestionRow) -> Question:
         """The question with its pictures. Raises BadRow."""
-        return replace(row, pictures=tuple(self._resolved(part) for part in row.pictures)).decode(self._media)
+        return row._replace(pictures=tuple(self._resolved(part) for part in row.pictures)).decode(self._media)
 
     def close(self) -> None:
         self._members = None

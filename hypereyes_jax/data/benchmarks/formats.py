@@ -7,7 +7,6 @@ import binascii
 import hashlib
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 from hypereyes_jax.data.benchmarks.types import ReadOptions
@@ -76,7 +75,7 @@ def livevqa(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow
         text = question.text
         if options.choices and choices:
             text = "\n".join((text, "Choose one of these options:", *choices))
-        out.append(replace(question, text=text, meta=meta))
+        out.append(question._replace(text=text, meta=meta))
     return out
 
 
@@ -130,7 +129,7 @@ def imeb(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     domain = row.get("domain")
     about = _kept(row, "num_entities")
     kind = domain if isinstance(domain, str) and "kind" not in options.columns else None
-    return [replace(question, kind=kind or question.kind, meta=question.meta | about) for question in questions]
+    return [question._replace(kind=kind or question.kind, meta=question.meta | about) for question in questions]
 
 
 def decrypt(text: str, canary: str = _CANARY) -> str | None:

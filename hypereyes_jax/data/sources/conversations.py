@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypereyes_jax.data.sources.fields import Fields, clips_of, pictures_of
+from hypereyes_jax.data.sources.fields import Layout, clips_of, pictures_of
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 
@@ -60,16 +60,16 @@ class _Slot:
 _Part = str | Picture | Clip | _Slot
 
 
-def conversation(row: Row, fields: Fields) -> Conversation:
+def conversation(row: Row, layout: Layout) -> Conversation:
     """The conversation of a row, its pictures at their places. Raises BadRow."""
-    raw, shape = _messages(row, fields)
-    system = fields.get(row, "system")
+    raw, shape = _messages(row, layout)
+    system = layout.get(row, "system")
     messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
     if isinstance(system, str) and system:
         messages.append(("system", [system], ()))
     for number, message in enumerate(raw, start=1):
         messages.append(_read(message, number))
-    messages_with_media = _place(messages, pictures_of(row, fields), clips_of(row, fields))
+    messages_with_media = _place(messages, pictures_of(row, layout), clips_of(row, layout))
     return Conversation(tuple(messages_with_media), bool(row.get("tools")), shape)
 
 
@@ -93,8 +93,8 @@ def final_answer(messages: Sequence[Message]) -> str | None:
     return None
 
 
-def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
-    value = fields.get(row, "messages")
+def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
+    value = layout.get(row, "messages")
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _json(value, "its conversation")
     if isinstance(value, list):
@@ -110,10 +110,13 @@ def _messages(row: Row, fields: Fields) -> tuple[list[Any], str]:
         if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
             text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)
             talk: list[Any] = []
-            for pair in row.get("history") or []:
-                if not isinstance(pair, list | tuple) or len(pair) != 2:
-                    raise BadRow("no conversation", "'history' must be a list of pairs: what was asked, what was said")
-                talk += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+            history = row.get("history") or []
+            if not isinstance(history, list | tuple) or any(
+                not isinstance(pair, list | tuple) or len(pair) != 2 for pair in history
+            ):
+                raise BadRow("no conversation", "'history' must be a list of pairs: what was asked, what was said")
+            for asked, said in history:
+                talk += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
             return [
                 *talk,
                 {"role": "user", "content": text},

@@ -73,8 +73,9 @@ def example_row(
     if "turns" in row or "observations" in row:
         result = _ours(row)
     else:
-        talk = conversation(row, fields)
-        result = _foreign(talk, id_of(fields.get(row, "id"), default_id), media, options, report)
+        layout = fields.layout(row)
+        talk = conversation(row, layout)
+        result = _foreign(talk, id_of(layout.get(row, "id"), default_id), media, options, report)
     if options.turn_format == "tags":
         return result
     system = native_system() if options.system is None else options.system

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
@@ -53,6 +53,8 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
     "tool_calls": ("tool_call", "tool_calls", "ref_rounds"),
     "searches": ("parallel", "searches", "ref_invocations"),
 }
+_TAKEN = frozenset(name for field, names in NAMES.items() if field != "kind" for name in names)
+_KNOWN_LAYOUTS = 1024  # of rows whose columns differ, kept
 _NUMBERED = re.compile(r"(?:img|image)_(\d+)")
 _IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
 
@@ -66,28 +68,54 @@ class Fields:
         if unknown:
             raise ValueError(f"there is no field {', '.join(unknown)}; there are {', '.join(NAMES)}")
         self.columns = dict(columns)
-        self.used = {name.partition(".")[0] for name in columns.values()}  # columns that some field takes
-        self.used |= {column for name in NAMES if name != "kind" for column in NAMES[name]}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def layout(self, row: Row) -> Layout:
+        """What the columns of a row mean, which is found once for all rows that have the same ones."""
+        columns = tuple(row)
+        layout = self._layouts.get(columns)
+        if layout is None:
+            if len(self._layouts) >= _KNOWN_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[columns] = Layout(columns, self.columns)
+        return layout
+
+
+class Layout:
+    """What columns mean, of rows that have the same columns.
+
+    named: our field -> column, as `--columns` has it.
+    fields: those that the columns may give a value, with those that were named.
+    numbered: columns of pictures that are counted (img_1, image_2, ...), in that order.
+    rest: columns that no field takes, but those of pictures.
+    """
+
+    def __init__(self, columns: Sequence[str], named: Mapping[str, str]):
+        self.named = named
+        self._columns = {field: tuple(name for name in names if name in columns) for field, names in NAMES.items()}
+        self.fields = frozenset(named) | {field for field, names in self._columns.items() if names}
+        matches = [(match, name) for name in columns if (match := _NUMBERED.fullmatch(name))]
+        self.numbered = tuple(name for match, name in sorted(matches, key=lambda pair: int(pair[0][1])))
+        used = _TAKEN | {name.partition(".")[0] for name in named.values()}
+        self.rest = tuple(name for name in columns if name not in used and not name.startswith(("img_", "image_")))
 
     def get(self, row: Row, name: str) -> Any:
         """The value of a field; None where the row has none. A column that was named must be there (BadRow)."""
-        if name in self.columns:
+        if name in self.named:
             return self._named(row, name)
-        for column in NAMES[name]:
-            if row.get(column) is not None:
-                return row[column]
+        for column in self._columns[name]:
+            value = row.get(column)
+            if value is not None:
+                return value
         return None
-
-    def has(self, row: Row, name: str) -> bool:
-        return self.get(row, name) is not None
 
     def _named(self, row: Row, name: str) -> Any:
         value: Any = row
-        for part in self.columns[name].split("."):  # "extra_info.question"
+        for part in self.named[name].split("."):  # "extra_info.question"
             if not isinstance(value, Mapping) or part not in value:
                 raise BadRow(
-                    f"no column {self.columns[name]}",
-                    f"it has no column {self.columns[name]!r}, which {name} was said to be in; it has "
+                    f"no column {self.named[name]}",
+                    f"it has no column {self.named[name]!r}, which {name} was said to be in; it has "
                     f"{', '.join(map(repr, row))[:300]}",
                 )
             value = value[part]
@@ -105,11 +133,15 @@ def text_of(value: Any, what: str) -> str:
 
 def id_of(value: Any, default: str) -> str:
     """An id as text: a whole number is fine, as tables with gaps hold it too (5.0). Raises BadRow."""
-    if _is_blank(value) or _is_gap(value):
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, str):
+        return str(value) if value.strip() else default
+    if value is None or _is_gap(value):
         return default
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, int):
         raise BadRow("no id", f"its 'id' must be a text or an integer, not {_kind(value)}")
     return str(value)
 
@@ -125,40 +157,52 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     Raises BadRow.
     """
     answers: list[str] = []
-    for answer in (*_listed(_texts(value)), *_listed(_unpacked(more))):
-        if answer is None or _is_gap(answer):
+    listed = _listed(_texts(value))
+    for answer in listed if more is None else [*listed, *_listed(_unpacked(more))]:
+        if isinstance(answer, str):
+            text = answer
+        elif answer is None or _is_gap(answer):
             continue
-        if isinstance(answer, Decimal | date | time):
-            answer = str(answer)
-        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
-            raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}{part}")
-        text = answer if isinstance(answer, str) else str(answer)
+        else:
+            text = _written_out(answer)
         if not exact:
             text = (re.sub(r"</?answer>", "", text) if "<" in text else text).strip()
         if exact or (text and text not in answers):
             answers.append(text)
-    if not any(map(str.strip, answers)):
+    if not answers or (exact and not any(map(str.strip, answers))):
         raise BadRow("no answer", "it needs 'answers', texts of which the first is the reference")
     return tuple(answers)
 
 
-def pictures_of(row: Row, fields: Fields) -> tuple[Picture, ...]:
+def _written_out(answer: Any) -> str:
+    """An answer that is no text. Raises BadRow for what can't be one."""
+    if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal | date | time):
+        part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
+        raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}{part}")
+    return str(answer)
+
+
+def pictures_of(row: Row, layout: Layout) -> tuple[Picture, ...]:
     """All of a row's pictures, in order. Raises BadRow."""
-    value = fields.get(row, "images")
-    if value is None and "images" not in fields.columns:
-        names = [name for name in row if name.startswith(("img_", "image_"))]
-        matches = ((_NUMBERED.fullmatch(name), row[name]) for name in names if row[name] is not None)
-        numbered = sorted((int(match[1]), number, part) for number, (match, part) in enumerate(matches) if match)
-        return tuple(picture(part) for _, _, part in numbered)
+    value = layout.get(row, "images")
+    if value is None and "images" not in layout.named:
+        value = [row[name] for name in layout.numbered if row[name] is not None]
+        return tuple(map(picture, value)) if value else ()
+    return pictures_in(value)
+
+
+def pictures_in(value: Any) -> tuple[Picture, ...]:
+    """The pictures that a column of them holds: one, a list, or a list in JSON in a text. Raises BadRow."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _unpacked(value)
     return tuple(picture(part) for part in _listed(value) if not _is_blank(part))
 
 
-def clips_of(row: Row, fields: Fields) -> tuple[Clip, ...]:
+def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
     """All of a row's videos, in order. Raises BadRow."""
-    value = fields.get(row, "videos")
+    value = layout.get(row, "videos")
+    if value is None:
+        return ()
     return tuple(Clip(picture(part)) for part in _listed(_unpacked(value)) if not _is_blank(part))
 
 
@@ -167,17 +211,17 @@ def without_image_tags(text: str) -> str:
     return (_IMAGE_TAG.sub("", text) if "<" in text else text).strip()
 
 
-def reference_of(row: Row, fields: Fields) -> tuple[int, int] | None:
+def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
     """(rounds, searches) that a question is known to need: the authors' `tool_call` and `parallel`. Raises BadRow."""
-    rounds, searches = fields.get(row, "tool_calls"), _unpacked(fields.get(row, "searches"))
-    if isinstance(rounds, str) and not rounds.isdigit():
-        rounds = None  # a conversation's tool call, which is no number
-    if isinstance(rounds, list) or searches is None or rounds is None:
+    rounds, searches = layout.get(row, "tool_calls"), _unpacked(layout.get(row, "searches"))
+    if rounds is None or searches is None or isinstance(rounds, list):
         return None
+    if isinstance(rounds, str) and not rounds.isdigit():
+        return None  # a conversation's tool call, which is no number
     try:
         counts = [int(count) for count in _listed(searches)]
         pair = int(rounds), sum(counts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadRow("no reference", "'tool_call' must be a number, and 'parallel' a list of numbers") from None
     if min((*pair, *counts)) < 0:
         raise BadRow("no reference", "'tool_call' and 'parallel' must not be negative")
@@ -187,9 +231,11 @@ def reference_of(row: Row, fields: Fields) -> tuple[int, int] | None:
 def plain_value(value: Any) -> Any:
     """A value that JSON can hold, for `meta`: bytes and pictures are left out, dates written as text. A number that is
     none, or infinite, is null."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, list | tuple):
         return [plain_value(part) for part in value if not isinstance(part, bytes)]
@@ -216,6 +262,8 @@ def _unpacked(value: Any) -> Any:
 
 def _texts(value: Any) -> Any:
     """The texts that JSON in a text lists, as a cell of a table holds them; other values as they are."""
+    if not isinstance(value, str):
+        return value
     listed = _unpacked(value)
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
 

@@ -17,6 +17,7 @@ from hypereyes_jax.errors import UserError
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 4 << 20  # bytes looked through at a time
 _BLANK = 64  # a longer line is taken to hold something
+_DECODER = json.JSONDecoder()
 _QUOTE, _BACKSLASH = 34, 92
 
 
@@ -126,12 +127,13 @@ class JsonRows:
                 index += 1
                 continue
             block = self._file.read(begin, int(self._stop[end - 1]))
-            for number in range(index, end):
+            starts, stops = ((spans[index:end] - begin).tolist() for spans in (self._start, self._stop))
+            for number, start, stop in zip(range(index, end), starts, stops, strict=True):
+                if stop - start > self._max:
+                    yield number, self._too_large(number)
+                    continue
                 try:
-                    yield (
-                        number,
-                        parse_row(block[self._start[number] - begin : self._stop[number] - begin], self._file.path),
-                    )
+                    yield number, parse_row(block[start:stop], self._file.path)
                 except BadRow as error:
                     yield number, error
             index = end
@@ -151,7 +153,7 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from None
     try:
-        row = json.loads(text)
+        row = _parsed(text)
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
             json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -159,6 +161,15 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadRow("no JSON object", "it must be a JSON object")
     return row
+
+
+def _parsed(text: str) -> Any:
+    """What `json.loads` returns and raises, sooner: it checks what it is given before, and looks for white space."""
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return json.loads(text)
+    return value if end == len(text) or not text[end:].strip(" \t\r\n") else json.loads(text)
 
 
 def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:

@@ -46,6 +46,9 @@ class ObjectRows:
             return {"id": row.id, "system": row.system, "observations": observations, "turns": list(row.turns)}
         if not isinstance(row, Mapping):
             raise BadRow("no row", f"it must be a mapping, a Question or an Example, not a {type(row).__name__}")
+        for name in row:
+            if not isinstance(name, str):
+                raise BadRow("no names", f"the names of its columns must be texts, not {name!r}")
         return {name: _plain(value) for name, value in row.items()}
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:

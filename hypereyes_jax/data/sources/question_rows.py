@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.fields import (
     Fields,
+    Layout,
     answers_of,
     clips_of,
     first,
     id_of,
+    pictures_in,
     pictures_of,
     plain_value,
     reference_of,
@@ -26,20 +27,21 @@ from hypereyes_jax.env.types import Question
 
 REFERENCE = "reference"  # in `meta`: [rounds, searches] that the data state for the question
 _LONGEST_META = 2_000  # characters of a text that is kept in `meta`
-_VERL = ("prompt", "reward_model", "extra_info", "data_source")
+_VERL = ("prompt", "reward_model", "extra_info", "data_source", "images")
+_OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
+_AS_NAMED = Fields({})
 
 
-@dataclass(frozen=True)
-class QuestionRow:
+class QuestionRow(NamedTuple):  # made a million times in a scan, where a frozen dataclass costs several times as much
     """A question whose pictures are not opened yet."""
 
     id: str
     text: str
     pictures: tuple[Picture, ...]
     answers: tuple[str, ...]
-    kind: str = ""
-    meta: dict[str, Any] = field(default_factory=dict)
-    shape: str = ""  # which of the known shapes the row had
+    kind: str
+    meta: dict[str, Any]
+    shape: str  # which of the known shapes the row had
     clips: tuple[Clip, ...] = ()  # videos, whose frames are shown after the pictures
     captions: tuple[str, ...] = ()  # of the pictures, see `Question`
 
@@ -56,29 +58,33 @@ class QuestionRow:
 
     def check(self, media: Media) -> None:
         """Raises BadRow for a picture that cannot be there."""
+        if not self.pictures and not self.clips:
+            return
         for part in (*self.pictures, *(clip.file for clip in self.clips)):
             media.check(part)
 
 
 def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
     """The questions of a row: one, or two of LiveVQA. Raises BadRow."""
-    if {"id", "text", "answers"} <= row.keys() and not fields.columns:
-        return [_ours(row, fields)]
+    layout = fields.layout(row)
+    if not fields.columns and row.keys() >= _OURS:
+        return [_ours(row, layout)]
     if "level1_qa" in row or "level2_qa" in row:
-        return _livevqa(row, fields, default_id)
+        return _livevqa(row, default_id)
     if isinstance(row.get("prompt"), list) and ("reward_model" in row or "extra_info" in row):
-        return [_verl(row, fields, default_id)]
-    if isinstance(fields.get(row, "messages"), list) and not fields.has(row, "text"):
-        return [_conversation(row, fields, default_id)]
-    if not fields.has(row, "text"):
+        return [_verl(row, layout, default_id)]
+    messages, text = layout.get(row, "messages"), layout.get(row, "text")
+    if isinstance(messages, list) and text is None:
+        return [_conversation(row, layout, default_id)]
+    if text is None:
         listed = ", ".join(map(repr, row))[:300]
         raise BadRow(
             "no question", f"it has no question; its columns are {listed}: name the right one by --columns text=COLUMN"
         )
-    return [_plain(row, fields, default_id)]
+    return [_plain(row, layout, text, default_id)]
 
 
-def _ours(row: Row, fields: Fields) -> QuestionRow:
+def _ours(row: Row, layout: Layout) -> QuestionRow:
     """As this project writes it: every text is kept to the letter."""
     text, meta = row["text"], row.get("meta")
     if isinstance(meta, str):  # as tables hold it
@@ -92,7 +98,7 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
         raise BadRow("no meta", "'meta' must be a JSON object")
     if row["id"] is None or row["id"] == "":
         raise BadRow("no id", "it needs 'id', a text or an integer")
-    pictures = pictures_of({"images": row.get("images")}, fields)
+    pictures = pictures_in(row.get("images"))
     answers = answers_of(row["answers"], exact=True)
     captions = row.get("captions") or ()
     if not isinstance(captions, list | tuple) or not all(isinstance(part, str) for part in captions):
@@ -100,60 +106,62 @@ def _ours(row: Row, fields: Fields) -> QuestionRow:
     if captions and len(captions) != len(pictures):
         raise BadRow("no captions", f"{len(pictures)} images need as many captions, found {len(captions)}")
     meta = plain_value(meta or {})
-    question = QuestionRow(id_of(row["id"], ""), text, pictures, answers, _kind(row, fields), meta, "ours")
-    return replace(question, captions=tuple(captions), clips=clips_of(row, fields))
+    row_id, kind, clips = id_of(row["id"], ""), _kind(row, layout), clips_of(row, layout)
+    return QuestionRow(row_id, text, pictures, answers, kind, meta, "ours", clips, tuple(captions))
 
 
-def _plain(row: Row, fields: Fields, default_id: str) -> QuestionRow:
-    text = fields.get(row, "text")
+def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     text = conversations.last_user_text(text) if isinstance(text, list) else text
-    meta = _rest(row, fields)
-    reference = reference_of(row, fields)
+    meta = _rest(row, layout)
+    there = layout.fields  # asked first, since most rows have few fields and looking for one in vain costs as much
+    reference = reference_of(row, layout) if "searches" in there or "tool_calls" in there else None
     if reference is not None:
         meta[REFERENCE] = list(reference)
     return QuestionRow(
-        id_of(fields.get(row, "id"), default_id),
-        text_of(without_image_tags(text_of(text, "question")), "question"),
-        pictures_of(row, fields),
-        answers_of(fields.get(row, "answers"), fields.get(row, "more_answers")),
-        _kind(row, fields),
+        id_of(layout.get(row, "id"), default_id),
+        text_of(without_image_tags(text), "question") if "<" in text_of(text, "question") else text.strip(),
+        pictures_of(row, layout) if "images" in there or layout.numbered else (),
+        answers_of(layout.get(row, "answers"), layout.get(row, "more_answers") if "more_answers" in there else None),
+        _kind(row, layout) if "kind" in there else "",
         meta,
         "question, answer, image",
-        clips_of(row, fields),
+        clips_of(row, layout) if "videos" in there else (),
     )
 
 
-def _verl(row: Row, fields: Fields, default_id: str) -> QuestionRow:
+def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     extra = row.get("extra_info")
     extra = extra if isinstance(extra, Mapping) else {}
     reward = row.get("reward_model")
     truth, more = reward, None
     if isinstance(reward, Mapping):
         truth, more = reward.get("ground_truth"), reward.get("candidate_answers")
-    if "answers" in fields.columns or truth is None:
-        truth = fields.get(row, "answers")
-    text = fields.get(row, "text") if "text" in fields.columns else extra.get("question")
+    if "answers" in layout.named or truth is None:
+        truth = layout.get(row, "answers")
+    text = layout.get(row, "text") if "text" in layout.named else extra.get("question")
     if not isinstance(text, str) or not text.strip():
         text = conversations.last_user_text(row["prompt"])
-    index = first((fields.get({k: v for k, v in row.items() if k != "index"}, "id"), extra.get("index")))
-    meta = _rest(row, fields, (*_VERL, "images")) | {"data_source": row.get("data_source")}
+    # A column `index` counts the rows of one file, and is no id unless it was named so.
+    columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
+    index = first((layout.get(columns, "id"), extra.get("index")))
+    meta = _rest(row, layout, _VERL) | {"data_source": row.get("data_source")}
     meta |= {name: plain_value(value) for name, value in extra.items() if name != "question"}
-    reference = first((reference_of(extra, Fields({})), reference_of(row, fields)))
+    reference = first((reference_of(extra, _AS_NAMED.layout(extra)), reference_of(row, layout)))
     if reference is not None:
         meta[REFERENCE] = list(reference)
     return QuestionRow(
         id_of(index, default_id),
         text_of(without_image_tags(text), "prompt"),
-        pictures_of(row, fields),
+        pictures_of(row, layout),
         answers_of(truth, more),
-        _kind(row, fields) or str(row.get("data_source") or ""),
+        _kind(row, layout) or str(row.get("data_source") or ""),
         {name: value for name, value in meta.items() if value is not None},
         "veRL",
-        clips_of(row, fields),
+        clips_of(row, layout),
     )
 
 
-def _livevqa(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
+def _livevqa(row: Row, default_id: str) -> list[QuestionRow]:
     out = []
     name = id_of(row.get("id"), default_id)
     about = {key: plain_value(row[key]) for key in ("source", "time") if row.get(key) is not None}
@@ -170,7 +178,7 @@ def _livevqa(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
             QuestionRow(
                 f"{name}-level{level}",
                 text_of(text.get("question"), "question"),
-                pictures_of({"images": path}, Fields({})) if path else (),
+                pictures_in(path) if path else (),
                 answers_of(truth),
                 str(text.get("question_type") or ""),
                 meta,
@@ -180,43 +188,43 @@ def _livevqa(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
     return out
 
 
-def _conversation(row: Row, fields: Fields, default_id: str) -> QuestionRow:
-    talk = conversations.conversation(row, fields)
+def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
+    talk = conversations.conversation(row, layout)
     prompt = next((message for message in talk.messages if message.role == "user"), None)
     if prompt is None:
         raise BadRow("no question", "its conversation has no message of the user")
     pictures = tuple(part for part in prompt.parts if isinstance(part, Picture))
     clips = tuple(part for part in prompt.parts if isinstance(part, Clip))
     text = "".join(part for part in prompt.parts if isinstance(part, str)).strip()
-    value = fields.get(row, "answers")
+    value = layout.get(row, "answers")
     if value is None:
         value = conversations.final_answer(talk.messages)
     if value is None:
         raise BadRow("no answer", "it needs an answer: a column, or <answer>...</answer> in the last message")
     return QuestionRow(
-        id_of(fields.get(row, "id"), default_id),
+        id_of(layout.get(row, "id"), default_id),
         text_of(text, "question"),
         pictures,
-        answers_of(value, fields.get(row, "more_answers")),
-        _kind(row, fields),
-        _rest(row, fields),
+        answers_of(value, layout.get(row, "more_answers")),
+        _kind(row, layout),
+        _rest(row, layout),
         talk.shape,
         clips,
     )
 
 
-def _kind(row: Row, fields: Fields) -> str:
-    value = fields.get(row, "kind")
+def _kind(row: Row, layout: Layout) -> str:
+    value = layout.get(row, "kind")
     return value if isinstance(value, str) else ""
 
 
-def _rest(row: Row, fields: Fields, beside: tuple[str, ...] = ()) -> dict[str, Any]:
+def _rest(row: Row, layout: Layout, beside: tuple[str, ...] = ()) -> dict[str, Any]:
     """Columns that no field takes, as far as JSON holds them and they are short."""
     rest = {}
-    for name, value in row.items():
-        if name in fields.used or name in beside or value is None or name.startswith(("img_", "image_")):
+    for name in layout.rest:
+        if name in beside:
             continue
-        value = plain_value(value)
+        value = plain_value(row[name])
         if value is not None and not (isinstance(value, str) and len(value) > _LONGEST_META):
             rest[name] = value
     return rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
 
     def _scanned(self) -> Iterator[tuple[int, int, list[ItemRow]]]:
         """File, row and items of every row, in order. What is bad ends it, or is counted, as the options say."""
+        kinds = self.report.kinds
         for number, file in enumerate(self._files):
             for index, row in file.rows.scan():
                 try:
@@ -157,7 +159,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                     self._refuse(error.at(file.place(index)))
                     continue
                 if items:
-                    self.report.kinds[items[0].shape] += len(items)
+                    kinds[items[0].shape] += len(items)
                 yield number, index, items
 
     def _refuse(self, error: RowError) -> None:
@@ -165,13 +167,14 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             raise error
         self.report.add_bad(error)
 
-    def _keep(self, places: Sequence[tuple[int, int, int]] | np.ndarray, allow_empty: bool) -> None:
-        rows = np.asarray(places, np.int64).reshape(-1, 3)
+    def _keep(self, files: Sequence[int], rows: Sequence[int], parts: Sequence[int], allow_empty: bool) -> None:
+        """Keeps the items of these files, rows of theirs, and parts of the rows. Raises UserError if there is none."""
         if not len(rows) and not allow_empty:
             problem = self.report.bad_in_words() or "it is empty"
             first = next(iter(self.report.first_bad.values()), None)
             raise UserError(f"no row of {self._files[0].name} can be used: {problem}." + (f" {first}" if first else ""))
-        self._file, self._row, self._part = rows[:, 0].astype(np.int32), rows[:, 1], rows[:, 2].astype(np.int16)
+        self._file, self._row = np.array(files, np.int32), np.array(rows, np.int64)
+        self._part = np.array(parts, np.int16)
 
 
 class Questions(Source[Question, QuestionRow]):
@@ -185,29 +188,27 @@ class Questions(Source[Question, QuestionRow]):
 
         Raises UserError if no row is left, unless `allow_empty`.
         """
-        places: list[tuple[int, int, int]] = []
+        # Arrays of numbers, since a million tuples would be a third of the memory, and gone through at each collection.
+        files, rows, parts = array("i"), array("q"), array("h")
         ids: dict[str, int] = {}
         self.references = {}
         for number, index, items in self._scanned():
             for part, item in enumerate(items):
-                before = ids.get(item.id)
-                if before is not None:
-                    where = Place(
-                        self._files[places[before][0]].name,
-                        self._files[places[before][0]].rows.number(places[before][1]),
-                        self._files[places[before][0]].rows.unit,
-                    )
-                    place = self._files[number].place(index)
+                before = ids.setdefault(item.id, len(rows))
+                if before != len(rows):
+                    where, place = self._files[files[before]].place(rows[before]), self._files[number].place(index)
                     same = f"{where.unit} {where.number}" if where.file == place.file else str(where)
                     self._refuse(RowError(place, "id used twice", f"the id {item.id!r} is that of {same} too"))
                     continue
-                stated = _stated(item.meta)
-                if stated is not None:
-                    self.references[item.id] = stated
-                ids[item.id] = len(places)
-                places.append((number, index, part))
+                if REFERENCE in item.meta:
+                    stated = _stated(item.meta)
+                    if stated is not None:
+                        self.references[item.id] = stated
+                files.append(number)
+                rows.append(index)
+                parts.append(part)
         self.ids = tuple(ids)
-        self._keep(places, allow_empty)
+        self._keep(files, rows, parts, allow_empty)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Questions:
         part = super().select(indices)
@@ -229,7 +230,11 @@ class Examples(Source[Example, ExampleRow]):
 
         Raises UserError if no row is left, unless `allow_empty`.
         """
-        self._keep([(number, index, 0) for number, index, _ in self._scanned()], allow_empty)
+        files, rows = array("i"), array("q")
+        for number, index, _ in self._scanned():
+            files.append(number)
+            rows.append(index)
+        self._keep(files, rows, array("h", bytes(2 * len(rows))), allow_empty)
 
     def _items(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ExampleRow]:
         row_id = self._default_id(file, index)

@@ -266,6 +266,8 @@ def test_an_unknown_tool_is_refused_unless_it_is_named(lines):
         ({"messages": ["Q"]}, "message 1 must be an object"),
         ({"messages": [{"role": "user", "content": "Q"}, {"role": "tool_call", "content": "{"}]}, "is not JSON"),
         ({"question": "Q", "answer": "A"}, "no conversation to learn from"),
+        ({"instruction": "Q", "output": "A", "history": True}, "'history' must be a list of pairs"),
+        ({"instruction": "Q", "output": "A", "history": {"Q": "A"}}, "'history' must be a list of pairs"),
     ],
 )
 def test_conversations_that_cannot_be_used_are_refused_by_name(lines, row, why):

@@ -234,6 +234,9 @@ def test_a_row_of_200_mb_is_refused_unread(tmp_path):
     with pytest.raises(UserError, match=r"line 2: it has 209,715,2.. bytes, where at most 67,108,864"):
         open_questions(path)
     assert open_questions(path, bad_rows="skip").report.bad == {"row too large": 1}
+    path.write_text("".join(json.dumps(ROW | {"id": name, "text": name * 500}) + "\n" for name in ("a", "bcd", "e")))
+    with open_questions(path, max_row_bytes=1000, bad_rows="skip") as questions:  # all in one block
+        assert (questions.ids, questions.report.bad) == (("a", "e"), {"row too large": 1})
     table = pa.Table.from_pylist([{"question": "q?", "answer": "a", "note": "x" * 2000}])
     pq.write_table(table, tmp_path / "q.parquet")
     with pytest.raises(UserError, match="row 1: it has"):
