@@ -173,7 +173,7 @@ class RlLoop:
             if self._validation is not None and (step + 1) % self._validation.every == 0:
                 values |= await self._validate(self._validation.questions, step)
                 if snapshots is not None and "eval_accuracy" in values:
-                    snapshots.keep_if_best(step + 1, values["eval_accuracy"], *self._weights())
+                    snapshots.keep_if_best(step + 1, values["eval_accuracy"], values["eval_masked"], *self._weights())
             give_back()
             log.log(step, values)
             self._finite.check(step, values)
@@ -352,7 +352,9 @@ class RlLoop:
             if t.result.stop is not StopReason.INFRASTRUCTURE and (t.result.answer is None or verdict is not None)
         ]
         everyone = [row for rows_of_one in self._processes.gather(rows) for row in rows_of_one]
-        means = np.mean(everyone, axis=0).tolist() if everyone else [0.0] * 3
+        if not everyone:
+            return {"eval_masked": 1.0}
+        means = np.mean(everyone, axis=0).tolist()
         names = ("eval_accuracy", "eval_rounds", "eval_invocations")
         return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
 

@@ -15,6 +15,7 @@ from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 MODELS, BEST = "models", "best-model"
+_MOST_MASKED = 0.1
 # (place, weights, adapters to merge): every process must call it
 WriteModel = Callable[[Path, Params, Lora | None], None]
 
@@ -40,9 +41,14 @@ class Snapshots:
         if self._every and step % self._every == 0:
             self._write(self._directory.file(MODELS) / f"step-{step}", params, lora)
 
-    def keep_if_best(self, step: int, accuracy: float, params: Params, lora: Lora | None) -> None:
-        """Keeps the model in `best-model/` if no earlier one of the run was as accurate; ties stay with the earlier."""
-        if self._best is not None and accuracy <= self._best:
+    def keep_if_best(self, step: int, accuracy: float, masked: float, params: Params, lora: Lora | None) -> None:
+        """Keeps the model in `best-model/` if no earlier one of the run was as accurate; ties stay with the earlier.
+
+        Args:
+          masked: part of the evaluation's questions that failed for outside reasons. With more than a tenth of them it
+            was another evaluation than the others, and is compared with none.
+        """
+        if masked > _MOST_MASKED or (self._best is not None and accuracy <= self._best):
             return
         self._write(self._directory.file(BEST), params, lora)
         self._best = accuracy

@@ -42,22 +42,31 @@ def test_models_are_written_at_every_so_many_steps(snapshots, tmp_path):
 def test_the_most_accurate_is_kept_and_the_earlier_of_equals(snapshots, tmp_path):
     run = snapshots()
     for step, accuracy in ((1, 0.0), (2, 0.5), (3, 0.5), (4, 0.25)):
-        run.keep_if_best(step, accuracy, f"w{step}", None)
+        run.keep_if_best(step, accuracy, 0.0, f"w{step}", None)
     assert best(tmp_path) == ("w2 None", {"step": 2, "eval_accuracy": 0.5})
     again = snapshots(done=4)  # after a kill
-    again.keep_if_best(5, 0.4, "w5", None)
+    again.keep_if_best(5, 0.4, 0.0, "w5", None)
     assert best(tmp_path)[1]["step"] == 2
-    again.keep_if_best(6, 0.6, "w6", None)
+    again.keep_if_best(6, 0.6, 0.0, "w6", None)
     assert best(tmp_path) == ("w6 None", {"step": 6, "eval_accuracy": 0.6})
+
+
+def test_an_evaluation_of_which_much_failed_for_outside_reasons_is_compared_with_none(snapshots, tmp_path):
+    run = snapshots()
+    run.keep_if_best(1, 1.0, 0.5, "w1", None)
+    assert not (tmp_path / "best-model").exists()
+    run.keep_if_best(2, 0.3, 0.1, "w2", None)
+    run.keep_if_best(3, 1.0, 0.11, "w3", None)
+    assert best(tmp_path) == ("w2 None", {"step": 2, "eval_accuracy": 0.3})
 
 
 def test_a_step_back_removes_what_came_after_it(snapshots, tmp_path):
     run = snapshots(every=1)
     for step in (1, 2, 3):
         run.write_if_due(step, "w", None)
-    run.keep_if_best(3, 0.9, "w", None)
+    run.keep_if_best(3, 0.9, 0.0, "w", None)
     back = snapshots(every=1, done=2)
     assert names(tmp_path) == ["step-1", "step-2"]
     assert not (tmp_path / "best-model").exists()
-    back.keep_if_best(3, 0.1, "again", None)
+    back.keep_if_best(3, 0.1, 0.0, "again", None)
     assert best(tmp_path) == ("again None", {"step": 3, "eval_accuracy": 0.1})
