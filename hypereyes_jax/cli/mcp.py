@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +45,8 @@ class McpConfig:
 def run(config: McpConfig) -> None:
     if config.transport == "http" and not is_loopback(config.host):
         raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
+    if config.transport == "stdio" and (sys.stdin is None or sys.stdout is None):
+        raise UserError("a client talks over this process's pipes, and they are closed: start it by one, or use http")
     with ends_by_signal():
         asyncio.run(_serve(config))
 

@@ -45,6 +45,12 @@ def test_over_http_a_signal_ends_it_cleanly(number):
     assert "Traceback" not in said
 
 
+def test_without_pipes_to_talk_over_it_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="pipes, and they are closed"):
+        run(McpConfig())
+
+
 def test_a_port_that_is_taken_is_named():
     pytest.importorskip("mcp")
     with socket.create_server(("127.0.0.1", 0)) as taken:

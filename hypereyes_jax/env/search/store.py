@@ -22,7 +22,14 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from hypereyes_jax.env.search.store_files import VERSION, check_schema, create, refuse_network_file_system, upgrade
+from hypereyes_jax.env.search.store_files import (
+    VERSION,
+    check_schema,
+    create,
+    refuse_network_file_system,
+    transaction,
+    upgrade,
+)
 from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
@@ -150,15 +157,10 @@ class SearchStore:
         count = 0
         with self._errors():
             connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(connection):
                 for search in searches:
                     cursor = connection.execute(f"INSERT OR IGNORE INTO searches VALUES ({_MARKS})", row_of(search))
                     count += cursor.rowcount
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
         return count
 
     def runs(self) -> list[tuple[str, float, str, str]]:

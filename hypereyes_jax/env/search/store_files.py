@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
@@ -58,34 +60,37 @@ def file_system(path: Path) -> str:
     return kind
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables of a new store, unless another process has just done so."""
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that the block writes, or nothing of it."""
     connection.execute("BEGIN IMMEDIATE")
     try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has ended it itself where the disk is full
+            connection.execute("ROLLBACK")
+        raise
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Makes the tables of a new store, unless another process has just done so."""
+    with transaction(connection):
         if version_of(connection) == 0:
             for sql in _TABLES[VERSION].values():
                 connection.execute(sql)
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Moves the rows of a store of version 1 into an ordinary table, all or none."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         if version_of(connection) == 1:
             connection.execute("ALTER TABLE searches RENAME TO searches_1")
             connection.execute(_TABLES[2]["searches"])
             connection.execute("INSERT INTO searches SELECT * FROM searches_1")
             connection.execute("DROP TABLE searches_1")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -1,5 +1,6 @@
 """Stores of strangers, of earlier versions, on the wrong file systems; and their size."""
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -9,6 +10,7 @@ import pytest
 from hypereyes_jax.env import SearchHit
 from hypereyes_jax.env.search import store_files
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.env.search.store_files import transaction
 from hypereyes_jax.env.search.store_tools import export_store, import_store, inspect_store, merge_stores, prune_store
 from hypereyes_jax.errors import UserError
 
@@ -240,3 +242,13 @@ def test_a_network_file_system_is_refused_by_name(tmp_path, monkeypatch, kind):
         SearchStore(tmp_path / "shared data" / "s.sqlite")
     SearchStore(tmp_path / "s.sqlite").close()
     assert store_files.file_system(tmp_path) == "ext4"
+
+
+def test_a_disk_that_fills_in_a_transaction_is_told_as_that(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("PRAGMA max_page_count = 8")
+        with pytest.raises(sqlite3.OperationalError, match="full"), transaction(connection):
+            connection.executemany("INSERT INTO t VALUES (?)", [("x" * 3000,)] * 100)
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
