@@ -31,22 +31,30 @@ class Converted:
     report: SourceReport  # of the source, with what was left out
 
 
+_UNFINISHED = ".unfinished"  # stands in the folder until all shards do
+
+
 def convert(
     source: Questions | Examples, out: Path, format: Format = "parquet", shard_bytes: int = SHARD_BYTES
 ) -> Converted:
     """Writes a source's rows to `out/part-NNNNN.FORMAT`, one row at a time. Pictures keep their bytes.
 
-    A shard has its name only once it is whole. Rows whose pictures can't be opened are refused or counted, as the
-    source's options say.
+    A shard has its name only once it is whole, and what was killed, or failed, is made anew by the same call. Rows
+    whose pictures can't be opened are refused or counted, as the source's options say.
 
     Raises UserError if `out` holds something, or can't be written.
     """
-    if out.exists() and any(out.iterdir()):
+    unfinished = out / _UNFINISHED
+    if unfinished.exists():  # a conversion that was killed, or failed: it is made anew
+        for path in out.glob("*part-*"):
+            path.unlink()
+    elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty. Give a new folder.")
     shards: list[Path] = []
     rows = 0
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
         stream = _rows(source)
         row = next(stream, None)
         while row is not None:
@@ -65,6 +73,7 @@ def convert(
             shards.append(path)
     if not rows:
         raise UserError(f"no row can be converted. {source.report.bad_in_words()}")
+    unfinished.unlink()
     return Converted(rows, tuple(shards), source.report)
 
 

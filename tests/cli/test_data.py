@@ -100,6 +100,9 @@ def test_shards_hold_the_same_questions_with_their_pictures_bytes(questions, tmp
     assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main([*words[:3], str(tmp_path / "strict"), "--bad-rows", "refuse"]) == 2
+    assert main([*words[:3], str(tmp_path / "strict"), "--format", format]) == 0
+    capsys.readouterr()
+    assert [path.name for path in (tmp_path / "strict").iterdir()] == [f"part-00000.{format}"]
 
 
 @pytest.mark.parametrize("format", ["parquet", "array_record"])
