@@ -155,6 +155,9 @@ def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) 
             try:
                 finish(target, folder, out)
             except AssertionError as error:
+                if "is not empty" in str(error) and content(out) == wholes[target.name]:
+                    counts["same"] += 1  # it was done, and no command writes over that
+                    continue
                 faults.append(f"{what}: the same command failed: {str(error)[-500:]}")
                 counts["failed"] += 1
                 continue
