@@ -121,6 +121,8 @@ class RunMirror:
             write_atomic(path, read.value)
             os.utime(path, ns=(changed, changed))
         self._keep()
+        if self.direct and not self._index.writer:  # the bucket tells of it before the first checkpoint lies there
+            self._write_index(self._index.files)
         return len(self._index.files)
 
     def push(self) -> int:

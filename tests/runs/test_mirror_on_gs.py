@@ -57,6 +57,7 @@ def test_each_of_several_processes_copies_its_own_files_and_checkpoints_lie_ther
     mirrors = [RunMirror(URL, tmp_path / str(n), n, 2) for n in range(2)]
     for number, mirror in enumerate(mirrors):
         assert mirror.fetch() == 0
+        assert RunMirror(URL, tmp_path / "other", number).direct  # before anything was copied
         (tmp_path / str(number) / f"timeline-{number}.json").write_text(str(number))
         assert mirror.push() == 1
         assert RunDirectory(mirror.local).checkpoints("rl-checkpoints") == f"{URL}/rl-checkpoints"
