@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+import pytest
 from aiohttp import web
 
 BUCKET = "bucket"
@@ -208,3 +209,13 @@ def serving(bucket: Bucket) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+@contextlib.contextmanager
+def served_bucket() -> Iterator[Bucket]:
+    """An empty bucket that the clients of this process, and of those it starts, find behind gs://bucket."""
+    bucket = Bucket()
+    with pytest.MonkeyPatch.context() as patch, serving(bucket) as address:
+        for name, value in environment(address).items():
+            patch.setenv(name, value)
+        yield bucket

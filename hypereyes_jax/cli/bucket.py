@@ -74,7 +74,7 @@ def _check_shared(url: str) -> None:
             f"--out {url}: several processes write their checkpoints to gs:// or to a path, since other buckets can't "
             f"make one whole at once. {_MOUNT}"
         )
-    if any(importlib.util.find_spec(name) is None for name in ("gcsfs", "fsspec")):
+    if importlib.util.find_spec("gcsfs") is None:
         raise UserError(
             f"--out {url}: several processes write their checkpoints to gs:// through gcsfs. "
             "Run `pip install 'hypereyes-jax[remote]'` on every host."

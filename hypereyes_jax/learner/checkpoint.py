@@ -289,6 +289,8 @@ def _saving(directory: Path | str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
+            if not _of_a_bucket(error):
+                raise
             raise UserError(
                 f"{directory} can't be read or written ({_first_line(error)}). Check the address and your access to "
                 "it; the same command goes on from the last checkpoint."
@@ -303,6 +305,12 @@ def _saving(directory: Path | str) -> Iterator[None]:
             if code not in CURES:
                 raise
             raise OSError(code, os.strerror(code), str(directory)) from error
+
+
+def _of_a_bucket(error: Exception) -> bool:
+    """Whether an error is one that a bucket's clients raise, or TensorStore, whose are plain ones."""
+    client = type(error).__module__.partition(".")[0] in ("aiohttp", "gcsfs", "google", "requests")
+    return client or isinstance(error, OSError | ValueError | RuntimeError | ImportError)
 
 
 def _first_line(why: object) -> str:

@@ -18,7 +18,7 @@ from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.batch_images import patches_by_image, stack_images
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import PatchedImage, bucket, expand
-from hypereyes_jax.processing.images import smart_resize
+from hypereyes_jax.processing.lengths import visual_tokens
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk
 
 
@@ -119,6 +119,7 @@ def fewest_positions(needs: Sequence[Mapping[int, int]]) -> int:
 
 def sample_tokens(config: Qwen3VLConfig, sample: TrainingSample, pack_config: PackConfig) -> int:
     """Tokens that a sample takes of a row, told without patching its images."""
+    limits = (pack_config.min_pixels, pack_config.max_pixels, config.vision.pixel_multiple)
     tokens = 0
     for chunk in sample.chunks:
         images = chunk.images if isinstance(chunk, ContextChunk) else ()
@@ -127,10 +128,7 @@ def sample_tokens(config: Qwen3VLConfig, sample: TrainingSample, pack_config: Pa
             if isinstance(image, PatchedImage):
                 tokens += len(image.patches) // config.vision.merge_unit
             else:
-                side = config.vision.pixel_multiple
-                limits = (pack_config.min_pixels, pack_config.max_pixels)
-                height, width = smart_resize(image.height, image.width, side, *limits)
-                tokens += height * width // side**2
+                tokens += visual_tokens(image, *limits)
     return tokens
 
 

@@ -86,11 +86,11 @@ def plan(config: PlanConfig) -> Plan:
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
             return None
-        plan = _engine_plan(recipe, model, mesh_config, sizes, room, train)
+        result = _engine_plan(recipe, model, mesh_config, sizes, room, train)
         if config.ahead and recipe.lora is None:  # new weights come before the old ones go
-            swapping = 2 * plan.weights_gib + plan.kv_gib + train.weights_gib + train.optimizer_gib
-            plan = replace(plan, fits=plan.fits and swapping <= room)
-        return plan
+            swapping = 2 * result.weights_gib + result.kv_gib + train.weights_gib + train.optimizer_gib
+            result = replace(result, fits=result.fits and swapping <= room)
+        return result
 
     def scored(train: TrainPlan) -> TeacherPlan | None:
         if scoring is None or teacher_model is None:

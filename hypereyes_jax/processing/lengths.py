@@ -23,7 +23,7 @@ def episode_tokens(chunks: Sequence[Chunk], min_pixels: int, max_pixels: int) ->
     return sum(len(chunk.tokens) for chunk in chunks) - placeholders + visual
 
 
-def visual_tokens(image: Image.Image, min_pixels: int, max_pixels: int) -> int:
-    """Tokens that stand for an image: one a 32 x 32 px square, after resizing."""
-    height, width = smart_resize(image.height, image.width, 32, min_pixels, max_pixels)
-    return height * width // 32**2
+def visual_tokens(image: Image.Image, min_pixels: int, max_pixels: int, side: int = 32) -> int:
+    """Tokens that stand for an image: one a square of `side` px, which is 32 in every Qwen3-VL, after resizing."""
+    height, width = smart_resize(image.height, image.width, side, min_pixels, max_pixels)
+    return height * width // side**2

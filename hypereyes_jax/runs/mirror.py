@@ -23,13 +23,13 @@ import tensorstore
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_atomic, write_json
+from hypereyes_jax.runs.lock import LOCK
 from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX
 from hypereyes_jax.runs.terminal import visible
 
 SECONDS = 60.0  # between two copies to the bucket
 _BYTES_AT_ONCE, _FILES_AT_ONCE = 1 << 30, 32  # on their way to the bucket
-_INDEX = MIRROR_INDEX  # what the bucket holds, written last; beside the local files, what was copied last
-_OF_THIS_MACHINE = (".lock", _INDEX, CHECKPOINTS_URL)
+_OF_THIS_MACHINE = (LOCK, MIRROR_INDEX, CHECKPOINTS_URL)
 _UNFINISHED = (".part", ".orbax-checkpoint-tmp")  # of files and checkpoints that have no name yet
 
 
@@ -77,7 +77,7 @@ class RunMirror:
         self.url, self.local = url.rstrip("/"), local
         self._copying = threading.Lock()
         self._writer = uuid.uuid4().hex
-        self._index_name = _INDEX if process == 0 else f".mirror-{process}.json"
+        self._index_name = MIRROR_INDEX if process == 0 else f".mirror-{process}.json"
         with self._reaching():
             self._store = tensorstore.KvStore.open(f"{self.url}/").result()
             read = self._store.read(self._index_name).result()
@@ -104,7 +104,7 @@ class RunMirror:
 
         Raises UserError if the bucket can't be read.
         """
-        mine = self.local / _INDEX
+        mine = self.local / MIRROR_INDEX
         if mine.exists():
             self._writer = _Index.of(read_json_object(mine), str(mine)).writer
             if self._writer == self._index.writer:
@@ -190,7 +190,7 @@ class RunMirror:
 
     def _keep(self) -> None:
         self.local.mkdir(parents=True, exist_ok=True)
-        write_json(self.local / _INDEX, _Index(self._index.files, self._writer, self.direct).to_json())
+        write_json(self.local / MIRROR_INDEX, _Index(self._index.files, self._writer, self.direct).to_json())
         if self.direct:
             write_atomic(self.local / CHECKPOINTS_URL, self.url.encode())
 

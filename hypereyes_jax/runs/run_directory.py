@@ -54,7 +54,8 @@ _PACKAGES = (
     "pillow",
 )
 CONFIG, STARTS, OBJECTS = "config.json", "starts.jsonl", "objects.json"
-CHECKPOINTS_URL, MIRROR_INDEX = ".checkpoints-url", ".mirror.json"
+CHECKPOINTS_URL = ".checkpoints-url"
+MIRROR_INDEX = ".mirror.json"  # in a bucket, what it holds, written last; beside the local files, what was copied last
 # what a directory holds in which nothing has been done yet
 _NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
 

@@ -140,9 +140,8 @@ class RunsAhead:
         self._run, self._rollouts, self._backend, self._timeline = run, rollouts, backend, timeline
         self._generator, self._queue, self._plan = ahead
         replicas = run.processes.replicas
-        place, count = replicas.drivers.index(replicas.index), len(replicas.drivers)
-        self._number_of_all = lambda own: own * count + place  # as `ReplicaGroups.part` shares them out
-        live = settings.questions_played // count * settings.group  # as many as on policy
+        self._place, self._players = replicas.drivers.index(replicas.index), len(replicas.drivers)
+        live = settings.questions_played // self._players * settings.group  # as many as on policy
         self._ahead = AheadRollouts(self._play, lambda own: self._plan(self._number_of_all(own)), self._queue, live)
         self._takes_turns = run.processes.mesh is not None and not rollouts.apart(run.processes.mesh)
         self._pause: contextlib.AsyncExitStack | None = None
@@ -212,6 +211,10 @@ class RunsAhead:
         await self._resume()
         yield
         await self.pause()
+
+    def _number_of_all(self, own: int) -> int:
+        """The number among all processes' groups of one of this process's, as `ReplicaGroups.part` shares them out."""
+        return own * self._players + self._place
 
     async def _play(self, plan: GroupPlan, on_end: OnEnd) -> list[Trajectory]:
         repeated = [plan.question] * len(plan.seeds)

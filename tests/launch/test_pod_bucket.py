@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.gcs_server import Bucket, environment, serving
+from tests.gcs_server import served_bucket
 from tests.launch.ports import free_port
 from tests.launch.small_model import small_model
 from tests.launch.test_commands_of_pods import finish, hypereyes, together
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    bucket = Bucket()
-    with serving(bucket) as address:
-        for name, value in environment(address).items():
-            monkeypatch.setenv(name, value)
+def bucket():
+    with served_bucket() as bucket:
         yield bucket
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.checkpoint import CheckpointDamaged, Checkpoints, KeepPolicy
-from tests.gcs_server import Bucket, environment, serving
+from tests.gcs_server import served_bucket
 from tests.learner.test_checkpoint import assert_equal, state
 
 gcsfs = pytest.importorskip("gcsfs")
@@ -13,10 +13,7 @@ gcsfs = pytest.importorskip("gcsfs")
 @pytest.fixture(scope="module")
 def bucket():
     """One server for all tests here: Orbax's clients remember the first that they meet."""
-    bucket = Bucket()
-    with pytest.MonkeyPatch.context() as patch, serving(bucket) as address:
-        for name, value in environment(address).items():
-            patch.setenv(name, value)
+    with served_bucket() as bucket:
         yield bucket
 
 

@@ -5,17 +5,14 @@ import pytest
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.mirror import RunMirror
 from hypereyes_jax.runs.run_directory import RunDirectory, work_was_done
-from tests.gcs_server import Bucket, environment, serving
+from tests.gcs_server import served_bucket
 
 URL = "gs://bucket/run"
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    bucket = Bucket()
-    with serving(bucket) as address:
-        for name, value in environment(address).items():
-            monkeypatch.setenv(name, value)
+def bucket():
+    with served_bucket() as bucket:
         yield bucket
 
 

@@ -14,7 +14,6 @@ from hypereyes_jax.env import (
     ExactJudge,
     ImageSearch,
     Question,
-    SearchError,
     StopReason,
     tool_call,
 )
@@ -23,18 +22,9 @@ from hypereyes_jax.env.adapters.mcp_server import mcp_server
 from hypereyes_jax.env.adapters.trl import environment_factory
 from hypereyes_jax.env.adapters.verifiers import converse, environment
 from hypereyes_jax.env.media.images import ImageError, data_uri, encode_image
+from tests.env.adapters.scenes import FLAGS, Down
 
-FLAGS = Image.new("RGB", (400, 200), "red")
-FLAGS.paste("blue", (200, 0, 400, 200))
 HALVES = [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]
-
-
-class Down:
-    async def text_search(self, query, k):
-        raise SearchError("HTTP 503", transient=True)
-
-    async def image_search(self, image, k):
-        raise SearchError("HTTP 503", transient=True)
 
 
 @pytest.fixture

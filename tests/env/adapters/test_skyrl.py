@@ -16,29 +16,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypereyes_jax.env import EpisodeConfig, ExactJudge, Question, SearchError, tool_call
-from hypereyes_jax.env.actions import ImageSearch, TextSearch
+from hypereyes_jax.env import EpisodeConfig, ExactJudge, Question, tool_call
+from hypereyes_jax.env.actions import TextSearch
 from hypereyes_jax.env.adapters.skyrl import dataset_rows, environment_class
 from hypereyes_jax.env.tools.zoom import Zoom
 from hypereyes_jax.errors import UserError
+from tests.env.adapters.scenes import FLAGS, HALVES, ZOOM, Down
 
 pytestmark = pytest.mark.oracle
 
 skyrl_gym = pytest.importorskip("skyrl_gym")
 
-FLAGS = Image.new("RGB", (400, 200), "red")
-FLAGS.paste("blue", (200, 0, 400, 200))
 SHOWN = Question("shown", "Which?", (FLAGS,), ("Chad",))
 TOLD = Question("told", "Whose capital is N'Djamena?", (), ("Chad",))
-HALVES = tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1))))
-ZOOM = '<tool_call>{"name": "zoom", "arguments": {"image_id": "img_0", "area": [[0, 0, 0.5, 1]]}}</tool_call>'
-
-
-class Down:
-    async def text_search(self, query, k):
-        raise SearchError("HTTP 503", transient=True)
-
-    image_search = text_search
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from hypereyes_jax.env import EpisodeConfig, ExactJudge, Question, SearchError, tool_call
-from hypereyes_jax.env.actions import ImageSearch, TextSearch
+from hypereyes_jax.env.actions import TextSearch
 from hypereyes_jax.env.adapters.reset_step import SearchEnvironment
 from hypereyes_jax.env.adapters.tinker import environment
 from hypereyes_jax.env.tools.zoom import Zoom
 from hypereyes_jax.errors import UserError
+from tests.env.adapters.scenes import FLAGS, HALVES, ZOOM
 
 pytestmark = pytest.mark.oracle
 
@@ -24,11 +24,8 @@ renderers = pytest.importorskip("tinker_cookbook.renderers.qwen3")
 rollouts = pytest.importorskip("tinker_cookbook.rl.rollouts")
 data_processing = pytest.importorskip("tinker_cookbook.rl.data_processing")
 
-FLAGS = Image.new("RGB", (400, 200), "red")
-FLAGS.paste("blue", (200, 0, 400, 200))
 SHOWN = Question("shown", "Which?", (FLAGS,), ("Chad",))
-HALVES = "<reason>I look.</reason>" + tool_call(ImageSearch("img_0", ((0, 0, 0.5, 1), (0.5, 0, 1, 1))))
-ZOOM = '<tool_call>{"name": "zoom", "arguments": {"image_id": "img_0", "area": [[0, 0, 0.5, 1]]}}</tool_call>'
+LOOK = "<reason>I look.</reason>" + HALVES
 TEXT = tool_call(TextSearch(("Chad",)))
 
 
@@ -82,7 +79,7 @@ def frugal(result, correct):
 
 async def test_a_group_is_one_datum_a_rollout_with_a_mask_of_what_was_sampled(library, renderer, tokenizer):
     _, group = environment(library, ExactJudge(), renderer, tools=[Zoom()], reward=frugal)
-    turns = [HALVES + ZOOM, TEXT, "<answer>Chad</answer>"]
+    turns = [LOOK + ZOOM, TEXT, "<answer>Chad</answer>"]
     policy = Scripted(tokenizer, turns)
     played = await rollouts.do_group_rollout(group(SHOWN, 2), policy)
     assert played.get_total_rewards() == pytest.approx([0.7, 0.7])
@@ -113,12 +110,12 @@ def flat(chunks):
 async def test_an_observation_is_rendered_as_the_renderer_itself_would(library, renderer, tokenizer):
     twin = SearchEnvironment(library, ExactJudge())
     messages = await twin.reset(SHOWN)
-    shown = (await twin.step(HALVES)).messages
-    whole = flat(renderer.build_generation_prompt([*messages, {"role": "assistant", "content": HALVES}, *shown]).chunks)
+    shown = (await twin.step(LOOK)).messages
+    whole = flat(renderer.build_generation_prompt([*messages, {"role": "assistant", "content": LOOK}, *shown]).chunks)
     env_class, _ = environment(library, ExactJudge(), renderer)
     env = env_class(SHOWN)
     prompt, stop = await env.initial_observation()
-    action = [*tokenizer.encode(HALVES), *stop]
+    action = [*tokenizer.encode(LOOK), *stop]
     seen = flat((await env.step(action)).next_observation.chunks)
     before = [*flat(prompt.chunks), *action]
     assert seen[: len(before)] == before

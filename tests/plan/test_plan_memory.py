@@ -1,0 +1,150 @@
+"""What is planned for the sizes, the teacher and the rollouts that were asked for; nothing is compiled."""
+
+from dataclasses import replace
+
+import pytest
+import tyro
+
+from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.plan import plan as plan_module
+from hypereyes_jax.plan import programs as plan_programs
+from hypereyes_jax.plan.compile import GIB, ProgramPlan
+from hypereyes_jax.plan.plan import plan
+from hypereyes_jax.plan.report import render
+from hypereyes_jax.plan.settings import PlanConfig, planned_model
+
+
+class Compiler:
+    """Takes the place of the compiler: each program traces, and takes the memory that a test says."""
+
+    def __init__(self, monkeypatch):
+        self.gib = {}  # first word of a program's name -> what it takes
+        self.batches = []
+        real = plan_programs.abstract_batch
+
+        def batch(*arguments):
+            self.batches.append(real(*arguments))
+            return self.batches[-1]
+
+        def compiled(name, trace, mesh, folder):
+            if name == "teacher's scoring":
+                trace()
+            return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0))
+
+        monkeypatch.setattr(plan_module, "abstract_batch", batch)
+        monkeypatch.setattr(plan_module, "compile_program", compiled)
+        # one device with a card's memory, on this CPU
+        monkeypatch.setitem(MESHES, "one", MeshConfig("one", "cpu", device="h20"))
+        self._monkeypatch = monkeypatch
+
+    def card(self, gib):
+        """The device has so much usable memory from now on."""
+        self._monkeypatch.setattr(plan_module, "_capacity", lambda mesh: gib)
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    return Compiler(monkeypatch)
+
+
+def planned(*words, recipe="miniature"):
+    args = [recipe, "--mesh", "one", *words]
+    return plan(tyro.cli(PlanConfig, args=args, default=PlanConfig.of(recipe)))
+
+
+def test_what_is_given_as_for_training_is_planned(compiler):
+    words = (
+        "--sizes.context 512 --sizes.shard-rows 2 --sizes.row-samples 1 --sizes.row-images 3 "
+        "--sizes.learner.compute-dtype bfloat16 --sizes.slots 5 --sizes.extend-rows 2"
+    )
+    found = planned(*words.split())
+    (batch,) = compiler.batches
+    assert batch.targets_MBT.shape == (64, 2, 512)  # 128 trajectories
+    assert batch.inputs.vision.segment_RL.shape == (64, 2 * 3, 48 * 4)
+    assert batch.inputs.vision.patches_NP.dtype == "uint8"
+    assert (found.engine.slots, found.engine.context, found.engine.extend_rows) == (5, 512, (2,))
+    plain = planned()
+    assert (plain.engine.slots, plain.engine.extend_rows) == (64, (1, 4))
+    assert plain.engine.kv_gib / 65 / 1024 == pytest.approx(2 * found.engine.kv_gib / 6 / 512)  # half the precision
+    assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
+
+
+def test_a_sampler_with_weights_in_int8_holds_a_byte_a_weight_of_its_layers(compiler):
+    given, small = (planned(*words).engine for words in ((), ("--sizes.sampler-weights", "int8")))
+    text = planned_model("base").text
+    heads = (2 * text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim * text.hidden_size
+    linear = text.num_hidden_layers * (heads + 3 * text.hidden_size * text.intermediate_size)
+    outputs = text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim  # q, k, v
+    outputs += 2 * text.hidden_size + 2 * text.intermediate_size  # o and down; gate and up
+    saved = 3 * linear - 4 * text.num_hidden_layers * outputs
+    assert (given.weights_gib - small.weights_gib) * GIB == pytest.approx(saved)
+
+
+@pytest.mark.parametrize("program", ["training", "teacher's", "extend"])
+def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
+    found = planned("--teacher", "base")
+    assert found.fits
+    assert found.teacher.weights_gib == pytest.approx(found.train.weights_gib)  # all float32, the same model
+    assert compiler.batches[-2].teacher_logp_MBT is not None
+    assert compiler.batches[-1].teacher_logp_MBT is None
+    assert compiler.batches[-1].targets_MBT.shape == (4, 8, 1024)  # half of the rollouts
+    teacher, resident = found.teacher.weights_gib, found.train.weights_gib + found.train.optimizer_gib
+    beside = {"training": teacher, "teacher's": resident, "extend": teacher + resident}[program]
+    compiler.gib[program] = found.capacity_gib - beside - 1e-6
+    assert planned("--teacher", "base").fits
+    compiler.gib[program] += 2e-6
+    assert not planned("--teacher", "base", "--sizes.slots", "8").fits
+    if program != "teacher's":
+        assert planned("--sizes.slots", "8").fits  # without one
+
+
+def test_a_teacher_is_told_of(compiler):
+    text = render(planned("--teacher", "base"))
+    assert "teacher base: 0.00557 GiB of weights a device, which stay" in text
+    assert "a step scores 4 micro-batches" in text
+    assert "`--teacher MODEL` plans one" in render(planned())
+
+
+@pytest.mark.parametrize("program", ["training", "teacher's"])
+def test_engines_of_rollouts_ahead_keep_weights_and_slots(program, compiler):
+    words = ("--ahead", "--teacher", "base", "--sizes.slots", "8")
+    found = planned(*words)
+    stays = found.engine.weights_gib + found.engine.kv_gib
+    assert found.train.beside_gib == pytest.approx(stays)
+    assert f"engines keep {stays:.3g} GiB meanwhile" in render(found)
+    beside = stays + (found.train.weights_gib + found.train.optimizer_gib if program == "teacher's" else
+                      found.teacher.weights_gib)  # fmt: skip
+    compiler.gib[program] = found.capacity_gib - beside - 1e-6
+    assert planned(*words).fits
+    compiler.gib[program] += 2e-6
+    assert not planned(*words).fits
+    assert planned(*words[1:]).fits  # on policy they leave
+
+
+def test_new_weights_lie_beside_the_old_ones_while_they_are_swapped(compiler):
+    words = ("--ahead", "--sizes.slots", "8")
+    found = planned(*words)
+    train, engine = found.train, found.engine
+    whole = train.weights_gib + train.optimizer_gib + 2 * engine.weights_gib + engine.kv_gib
+    compiler.card(whole + 1e-6)
+    assert planned(*words).fits
+    compiler.card(whole - 1e-6)
+    assert not planned(*words).fits
+    assert planned(*words[1:]).fits
+
+
+def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
+    real = plan_module._engine_plan
+
+    def train_plan(*arguments):
+        found = real_train(*arguments)
+        return replace(found, fits=found.rows <= 100 and found.context <= 9_000)
+
+    real_train = plan_module._train_plan
+    monkeypatch.setattr(plan_module, "_train_plan", train_plan)
+    monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
+    found = planned("--largest")
+    assert found.largest == {"context": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
+    assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
+    assert "`--largest`" in render(planned())
+    assert "`--largest`" not in render(found)
