@@ -25,12 +25,15 @@ BUCKET = "bucket"
 
 @dataclass
 class Bucket:
-    """Objects by name: (generation, content). `refuse` names what is answered with 403, by a part of its name."""
+    """Objects by name: (generation, content). 403 is the answer to writing what has `refuse` in its name, and to
+    reading what has `refuse_reading` in it.
+    """
 
     objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     generation: int = 1000
     uploads: dict[str, tuple[str, str | None, bytearray]] = field(default_factory=dict)
     refuse: str = ""
+    refuse_reading: str = ""
 
     def write(self, name: str, data: bytes, condition: str | None = None) -> dict[str, str]:
         if self.refuse and self.refuse in name:
@@ -52,6 +55,8 @@ class Bucket:
 
     def get(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
+        if self.refuse_reading and self.refuse_reading in name:
+            raise web.HTTPForbidden(text="no permission")
         if name not in self.objects:
             raise web.HTTPNotFound
         generation, data = self.objects[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -21,12 +22,11 @@ RUNS = frozenset("quickstart sft rl eval make-teacher pretrain-world collect cur
 def refuse_urls(settings: Any, command: str) -> None:
     """Raises UserError for a URL in place of a path, at any depth: it would be a local directory of the name `gs:`.
 
-    The run directory of a command that has one may lie in a bucket.
+    The run directory that a command writes may lie in a bucket, and the one that `export` reads.
     """
-    out = getattr(settings, "out", None)
-    if command in RUNS and bucket_url(out) is not None:
-        settings = replace(settings, out=Path())
-    _refuse_urls(settings)
+    names = [name for name, commands in (("out", RUNS), ("run", ("export",))) if command in commands]
+    in_bucket = [name for name in names if bucket_url(getattr(settings, name, None)) is not None]
+    _refuse_urls(replace(settings, **dict.fromkeys(in_bucket, Path())) if in_bucket else settings)
 
 
 @contextlib.contextmanager
@@ -57,6 +57,23 @@ def local_out(settings: Any) -> Iterator[Any]:
         _wait_for_copies(processes)
         raise
     _wait_for_copies(processes)
+
+
+@contextlib.contextmanager
+def local_run(run: Path, step: int | None) -> Iterator[Path]:
+    """A run directory, or for the time of the block a copy of its settings and one checkpoint if it lies in a bucket.
+
+    Raises UserError if the bucket can't be read, or holds no run or no checkpoint of that step.
+    """
+    url = bucket_url(run)
+    if url is None:
+        yield run
+        return
+    from hypereyes_jax.runs.mirror import fetch_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_checkpoint(url, Path(folder) / "run", step)
+        yield Path(folder) / "run"
 
 
 def _wait_for_copies(processes: int) -> None:

@@ -24,7 +24,7 @@ class ExportConfig:
     checkpoint: str | None = None
     """Base model: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     run: Path | None = None
-    """Instead of a base model, the directory of a run of `hypereyes sft` or `hypereyes rl`."""
+    """Instead of a base model, the directory of a run of `hypereyes sft` or `hypereyes rl`, or its URL (gs://, s3://)."""
     step: int | None = None
     """Step of the run's checkpoint; none takes its newest."""
     adapter: str | None = None
@@ -36,6 +36,7 @@ class ExportConfig:
 
 
 def run(config: ExportConfig) -> None:
+    from hypereyes_jax.cli.bucket import local_run
     from hypereyes_jax.learner.run_weights import run_weights
     from hypereyes_jax.models.export import cooled, export_merged
     from hypereyes_jax.models.pretrained import save_model
@@ -50,7 +51,8 @@ def run(config: ExportConfig) -> None:
     if config.run is not None:
         if config.adapter is not None:
             raise UserError("--adapter belongs to --checkpoint: a run's own adapters are merged without it")
-        state = run_weights(config.run, config.step)
+        with local_run(config.run, config.step) as folder:
+            state = run_weights(folder, config.step)
         params = cooled(state.params, config.temperature)
         dtype = config.dtype or state.dtype
         save_model(config.out, state.config, params, state.base, dtype, pixels=state.pixels)

@@ -22,6 +22,7 @@ from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.memory import host_peak_gib
 from hypereyes_jax.runs.progress import Stages, duration
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.stop import RunStopped, StopRequest
 from hypereyes_jax.train.settings import RlSettings, SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
@@ -54,6 +55,11 @@ class QuickstartConfig:
 
 
 def run(config: QuickstartConfig) -> None:
+    with StopRequest() as stop:
+        _run(config, stop)
+
+
+def _run(config: QuickstartConfig, stop: StopRequest) -> None:
     from hypereyes_jax.eval.report import write_report
     from hypereyes_jax.eval.run_files import METRICS, read_stages
     from hypereyes_jax.eval.tables import costs_table, results_table
@@ -61,9 +67,13 @@ def run(config: QuickstartConfig) -> None:
 
     started = time.time()
     settings = _smoke(config) if config.smoke else config
-    directory = RunDirectory.open(config.out, "quickstart", settings, may_differ=frozenset({"out"}))
-    with Stages() as stages:
-        _run_stages(directory, settings, stages)
+    directory = RunDirectory.open(config.out, "quickstart", settings, may_differ=frozenset({"out"}), stop=stop)
+    try:
+        with Stages() as stages:
+            _run_stages(directory, settings, stages)
+    except RunStopped:
+        _cost(directory, time.time() - started)
+        raise
     cost = _cost(directory, time.time() - started)
     report = write_report(directory.path)
     console = Terminal()
@@ -158,6 +168,8 @@ def _evaluate(
     for split, file in splits.items():
         if evaluated(directory, stage_name, split):
             continue
+        if reason := directory.stop.reason:  # an evaluation is done in one go
+            raise RunStopped(f"stopped before an evaluation ({reason}); the same command goes on from there.")
         asyncio.run(
             evaluate_split(
                 EvaluationRun(directory, stages, stage_name),

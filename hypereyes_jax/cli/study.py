@@ -2,6 +2,7 @@
 
     hypereyes study ablations                                  # the miniature, on this machine
     hypereyes study ablations --seeds 0 1 2 --minutes 40       # in sittings: the same command goes on
+    hypereyes study ablations --jobs 2                         # two steps at once, each on half of the cores
     hypereyes study ablations --list --recipe 30b ...          # the commands, to be run elsewhere
 
 A run that two variants have in common is made once, also between studies of one directory. At the end stand a table, a
@@ -14,10 +15,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import Annotated
 
 import tyro
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.types import StudyName, StudyOptions
 
 
@@ -28,6 +31,9 @@ class StudyConfig:
     options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
     minutes: float = float("inf")
     """After so many minutes no further step is begun. The same command goes on."""
+    jobs: int = 1
+    """Steps of the miniature that run at once, each on its share of the cores: as many as there are cores finishes
+    first, since a small model gains little from a second one."""
     list: bool = False
     """Print the commands of the steps that are not done, and do nothing."""
 
@@ -44,8 +50,12 @@ def run(config: StudyConfig) -> int:
         for step in study.open_steps():
             print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
         return 0
+    if config.jobs > 1 and not options.miniature:
+        raise UserError("--jobs shares out CPU cores, for the miniature. Send the commands of --list to your cluster.")
     print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are to be done")
-    complete = execute(study.steps, options.out / "logs", lambda text: print(text, flush=True), config.minutes)
+    logs = options.out / "logs"
+    tell = partial(print, flush=True)
+    complete = execute(study.steps, logs, tell, config.minutes, jobs=config.jobs)
     if not complete:
         print(f"{len(study.open_steps())} steps are left; the same command goes on")
         return 0

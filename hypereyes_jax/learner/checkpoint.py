@@ -32,6 +32,10 @@ from hypereyes_jax.learner.state import TrainState
 
 # What Orbax and TensorStore raise on files that are missing, cut short or altered, beside a bare `Exception`.
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError)
+# TensorStore's words for a storage that could not be asked, at the beginning of its errors.
+_REFUSED = "UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED"
+# What the system says of a file that is not there, as a part of a checkpoint that is not whole.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class CheckpointDamaged(UserError):
@@ -150,8 +154,8 @@ class Checkpoints:
         `like` gives shapes, dtypes, shardings (any mesh) and the frozen weights.
 
         Raises:
-          CheckpointDamaged: it can't be read or differs from what was written. Nothing older is used unless asked for.
-          UserError: no checkpoint of that step, another model, or other frozen weights.
+          CheckpointDamaged: it is incomplete or differs from what was written. Nothing older is used unless asked for.
+          UserError: no checkpoint of that step, another model, other frozen weights, or a storage that can't be read.
         """
         if step is None and not self.steps:
             return None
@@ -201,6 +205,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
+            if _storage_failed(error, self.directory):
+                raise _unreachable(f"{self.directory}/{step}", error) from error
             if isinstance(error, _UNREADABLE) or type(error) is Exception:
                 raise self._damaged(step, error) from error
             raise
@@ -237,8 +243,8 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
     Only these are read, not the optimiser, and nothing is written: a run may go on in the directory meanwhile.
 
     Raises:
-      UserError: there is no such checkpoint.
-      CheckpointDamaged: it can't be read, or differs from what was written.
+      UserError: there is no such checkpoint, or the storage can't be read.
+      CheckpointDamaged: it is incomplete, or differs from what was written.
     """
     steps = (
         sorted(int(path.name) for path in directory.glob("[0-9]*") if path.name.isdigit()) if directory.is_dir() else []
@@ -263,6 +269,8 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
         meta = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
         sums = meta["checksums"]["saved"]
     except Exception as error:
+        if _storage_failed(error, directory):
+            raise _unreachable(str(place), error) from error
         if isinstance(error, _UNREADABLE) or type(error) is Exception:
             raise CheckpointDamaged(
                 f"checkpoint {place} is damaged: {_first_line(error)}. Give the step of another."
@@ -309,8 +317,31 @@ def _saving(directory: Path | str) -> Iterator[None]:
 
 def _of_a_bucket(error: Exception) -> bool:
     """Whether an error is one that a bucket's clients raise, or TensorStore, whose are plain ones."""
-    client = type(error).__module__.partition(".")[0] in ("aiohttp", "gcsfs", "google", "requests")
-    return client or isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    return _of_a_client(error) or isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+
+
+def _of_a_client(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("aiohttp", "gcsfs", "google", "requests")
+
+
+def _storage_failed(error: Exception, directory: Path | str) -> bool:
+    """Whether the place could not be asked (no answer, no permission), which says nothing about what lies there."""
+    if match := re.search(r"os_error_code='(\d+)'", str(error)):
+        return int(match[1]) not in _ABSENT
+    if re.match(_REFUSED, str(error)):
+        return True
+    if isinstance(error, FileNotFoundError):
+        return False
+    if isinstance(directory, str):  # gcsfs raises OSError without a number
+        return _of_a_client(error) or isinstance(error, OSError)
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _ABSENT
+
+
+def _unreachable(place: str, error: Exception) -> UserError:
+    return UserError(
+        f"checkpoint {place} can't be read ({_first_line(error)}). It may be whole: check the storage and your access "
+        "to it, and run the same command again."
+    )
 
 
 def _first_line(why: object) -> str:

@@ -25,10 +25,12 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_atomic, write_json
 from hypereyes_jax.runs.lock import LOCK
 from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX
+from hypereyes_jax.runs.run_directory import CONFIG as RUN_CONFIG
 from hypereyes_jax.runs.terminal import visible
 
 SECONDS = 60.0  # between two copies to the bucket
 _BYTES_AT_ONCE, _FILES_AT_ONCE = 1 << 30, 32  # on their way to the bucket
+COMMITTED = "commit_success.txt"  # Orbax's last file of a checkpoint in a bucket
 _OF_THIS_MACHINE = (LOCK, MIRROR_INDEX, CHECKPOINTS_URL)
 _UNFINISHED = (".part", ".orbax-checkpoint-tmp")  # of files and checkpoints that have no name yet
 
@@ -111,7 +113,30 @@ class RunMirror:
                 return 0
         if self.local.exists():
             shutil.rmtree(self.local)
+        self.copy_here(list(self._index.files))
         for name, (_, changed) in self._index.files.items():
+            os.utime(self.local / name, ns=(changed, changed))
+        self._keep()
+        if self.direct and not self._index.writer:  # the bucket tells of it before the first checkpoint lies there
+            self._write_index(self._index.files)
+        return len(self._index.files)
+
+    def names(self) -> list[str]:
+        """The run's files in the bucket, checkpoints that lie there directly included.
+
+        Raises UserError if the bucket can't be read.
+        """
+        if not self.direct:
+            return sorted(self._index.files)
+        with self._reaching():
+            return sorted(name.decode() for name in self._store.list().result())
+
+    def copy_here(self, names: Sequence[str]) -> None:
+        """Writes these files of the bucket to the local folder.
+
+        Raises UserError if the bucket can't be read or lacks one of them.
+        """
+        for name in names:
             with self._reaching():
                 read = self._store.read(name).result()
             if read.state == "missing":
@@ -119,11 +144,6 @@ class RunMirror:
             path = self.local / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, read.value)
-            os.utime(path, ns=(changed, changed))
-        self._keep()
-        if self.direct and not self._index.writer:  # the bucket tells of it before the first checkpoint lies there
-            self._write_index(self._index.files)
-        return len(self._index.files)
 
     def push(self) -> int:
         """Copies what has changed to the bucket, and deletes there what is gone. Returns the number of files copied.
@@ -245,6 +265,31 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS, process: int = 0,
         mirror.push()
         if process == 0:
             print(f"the run is in {visible(mirror.url)}", file=sys.stderr)
+
+
+def fetch_checkpoint(url: str, folder: Path, step: int | None = None) -> None:
+    """Copies the settings of a run in a bucket and one of its checkpoints, the newest by default, to `folder`.
+
+    The run is only read, and may go on meanwhile.
+
+    Raises UserError if the bucket can't be read, or holds no run or no such checkpoint.
+    """
+    mirror = RunMirror(url, folder)
+    names = mirror.names()
+    # a checkpoint that several processes write counts once its last file is there; others only if the index has them
+    finished = COMMITTED if mirror.direct else "cursor/metadata"
+    places = {
+        int(parts[1]): f"{parts[0]}/{parts[1]}/"
+        for parts in (name.split("/", 2) for name in names)
+        if len(parts) == 3 and parts[0].endswith("-checkpoints") and parts[1].isdigit() and parts[2] == finished
+    }
+    if RUN_CONFIG not in names:
+        raise UserError(f"{mirror.url} holds no run of `hypereyes sft` or `hypereyes rl`.")
+    if not places or (step is not None and step not in places):
+        request = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        raise UserError(f"{mirror.url} does not hold {request}; it has those of steps {sorted(places) or 'none'}.")
+    place = places[max(places) if step is None else step]
+    mirror.copy_here([RUN_CONFIG, *(name for name in names if name.startswith(place))])
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

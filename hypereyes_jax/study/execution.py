@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.types import Step
 
-Call = Callable[[Sequence[str], Path], int]
-_COMMAND = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
+Call = Callable[[Sequence[str], Path, frozenset[int]], int]
+_COMMAND = """
+import os, sys
+cores = [int(core) for core in sys.argv.pop(1).split(",") if core]
+if cores:
+    os.sched_setaffinity(0, cores)
+from hypereyes_jax.cli.main import main
+sys.exit(main())
+"""
 
 
-def call_command(words: Sequence[str], log: Path) -> int:
+def call_command(words: Sequence[str], log: Path, cores: frozenset[int] = frozenset()) -> int:
     """Runs a `hypereyes` command in a process of its own, whose memory and locks end with it; returns its exit code.
 
-    What it prints goes to `log`.
+    Args:
+      log: gets what the command prints.
+      cores: that it may use; none = all.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
         file.write(f"$ {shell_line(words)}\n".encode())
         file.flush()
-        return subprocess.run([sys.executable, "-c", _COMMAND, *words], stdout=file, stderr=file).returncode
+        numbers = ",".join(str(core) for core in sorted(cores))
+        return subprocess.run([sys.executable, "-c", _COMMAND, numbers, *words], stdout=file, stderr=file).returncode
 
 
 def shell_line(words: Sequence[str]) -> str:
@@ -39,38 +51,83 @@ def execute(
     tell: Callable[[str], None],
     minutes: float = float("inf"),
     call: Call = call_command,
+    jobs: int = 1,
 ) -> bool:
-    """Does what is open, in order. Returns whether all is done.
+    """Does what is open, in order as far as a step's inputs are there. Returns whether all is done.
 
     Args:
       logs: folder for what the commands print, a file a step.
       tell: is told of each step as it begins and ends.
       minutes: after so many no further step is begun; the same call goes on.
+      jobs: steps at once, each on its share of the cores.
 
     Raises:
-      UserError: a command failed; names it, its log and its last line.
+      UserError: a command failed; names it, its log and its last line. Those beside it come to their end before.
     """
     began = time.monotonic()
-    for number, step in enumerate(steps, start=1):
-        if step.done.exists():
-            continue
-        if time.monotonic() - began >= 60 * minutes:
-            return False
-        tell(f"{number}/{len(steps)} {step.name}")
-        started = time.monotonic()
-        if step.make is not None:
-            step.make()
-        else:
-            _called(step, logs, call)
-        if not step.done.exists():
-            raise UserError(f"{step.name} ended without {step.done}. Its command: {shell_line(step.words)}")
-        tell(f"{number}/{len(steps)} {step.name}: {(time.monotonic() - started) / 60:.1f} min")
+    waiting = {n: step for n, step in enumerate(steps, start=1) if not step.done.exists()}
+    free = shares(jobs)
+    running: dict[Future[None], tuple[int, frozenset[int]]] = {}
+    unfinished = dict(waiting)
+    with ThreadPoolExecutor(len(free)) as pool:
+        while waiting or running:
+            in_time = time.monotonic() - began < 60 * minutes
+            for number, step in list(waiting.items()):
+                if not free or not in_time:
+                    break
+                if not any(before < number and _reads(step, other) for before, other in unfinished.items()):
+                    cores = free.pop()
+                    del waiting[number]
+                    place = f"{number}/{len(steps)} {step.name}"
+                    running[pool.submit(_do, step, place, logs, tell, call, cores)] = number, cores
+            if not running:
+                return False
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, cores = running.pop(future)
+                future.result()
+                del unfinished[number]
+                free.append(cores)
     return True
 
 
-def _called(step: Step, logs: Path, call: Call) -> None:
+def shares(jobs: int) -> list[frozenset[int]]:
+    """The cores of each of so many jobs; of a single one none, which means all.
+
+    Raises UserError if there are fewer cores than jobs, or none can be chosen here.
+    """
+    if jobs < 1:
+        raise UserError("--jobs must be at least 1")
+    if jobs == 1:
+        return [frozenset()]
+    if not hasattr(os, "sched_getaffinity"):
+        raise UserError("--jobs shares out the cores of a machine with Linux. Leave it out here.")
+    cores = sorted(os.sched_getaffinity(0))
+    if jobs > len(cores):
+        raise UserError(f"--jobs {jobs} needs as many cores; this process may use {len(cores)}.")
+    return [frozenset(cores[n::jobs]) for n in range(jobs)]
+
+
+def _reads(step: Step, other: Step) -> bool:
+    """Whether a step needs what another makes: a command names it, and a function may read whatever was made before."""
+    folder = other.done.parent
+    return step.make is not None or any(folder in (path, *path.parents) for path in map(Path, step.words))
+
+
+def _do(step: Step, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]) -> None:
+    tell(place)
+    started = time.monotonic()
+    if step.make is not None:
+        step.make()
+    else:
+        _called(step, logs, call, cores)
+    if not step.done.exists():
+        raise UserError(f"{step.name} ended without {step.done}. Its command: {shell_line(step.words)}")
+    tell(f"{place}: {(time.monotonic() - started) / 60:.1f} min")
+
+
+def _called(step: Step, logs: Path, call: Call, cores: frozenset[int]) -> None:
     log = logs / f"{step.name.replace(' ', '-').replace('/', '-')}.log"
-    code = call(step.words, log)
+    code = call(step.words, log, cores)
     if code == 0:
         return
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []

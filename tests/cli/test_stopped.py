@@ -114,3 +114,15 @@ def test_rl_ends_at_a_notice_and_keeps_rollouts(tmp_path, rl_words):
     records = list(read_rollouts(out / "rollouts" / "step-000000.jsonl.gz"))
     assert len(records) == 2
     assert all({"reward", "advantage"} <= set(record.extra) for record in records)
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_its_step_and_goes_on(tmp_path):
+    out = tmp_path / "run"
+    words = ["quickstart", "--smoke", "--search.transport", "in-process", "--search.latency", "0"]
+    words += ["--sft.checkpoint-every", "1000", "--sft-questions", "24"]
+    assert stop_after(out, words, 0, signal.SIGTERM) == 75
+    assert saved(out, "sft") == max(steps(out)) + 1 >= 1
+    assert json.loads((out / "cost.json").read_text())["seconds"] > 0
+    finish(out, words)
+    assert (out / "report.html").exists()

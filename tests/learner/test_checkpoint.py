@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -110,6 +111,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_only_if_asked_
         assert_equal(restored.trainable, state(3, seed=3).trainable)
         assert cursor == {"at": 3}
         assert checkpoints.steps == [3]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+def test_a_storage_that_fails_does_not_make_a_checkpoint_damaged(tmp_path, number, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(3), {"at": 3})
+
+    def fails(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", fails)
+        with pytest.raises(UserError, match=rf"3 can't be read .*{os.strerror(number)}.*may be whole") as caught:
+            checkpoints.restore(state())
+    assert not isinstance(caught.value, CheckpointDamaged)
 
 
 def test_a_command_that_goes_back_can_be_started_again(tmp_path):

@@ -52,8 +52,22 @@ def test_they_are_kept_come_back_and_are_missed_when_unfinished_or_altered(bucke
         checkpoints.restore(state())
 
 
-def test_a_bucket_that_refuses_is_one_sentence(bucket):
+def test_a_bucket_that_refuses_is_one_sentence(bucket, monkeypatch):
     url = "gs://bucket/refusing"
-    bucket.refuse = "manifest"
+    monkeypatch.setattr(bucket, "refuse", "manifest")
     with pytest.raises(UserError, match=f"{url} can't be read or written"), Checkpoints(url) as checkpoints:
         checkpoints.save(state(), {})
+
+
+def test_a_bucket_that_refuses_reading_does_not_make_its_checkpoints_damaged(bucket, monkeypatch):
+    url = "gs://bucket/unread"
+    with Checkpoints(url) as checkpoints:
+        checkpoints.save(state(), {})
+    for part in ("unread/0/cursor", "unread/0/state"):  # read by gcsfs, and by TensorStore
+        monkeypatch.setattr(bucket, "refuse_reading", part)
+        with Checkpoints(url) as checkpoints, pytest.raises(UserError, match="unread/0 can't be read") as caught:
+            checkpoints.restore(state())
+        assert not isinstance(caught.value, CheckpointDamaged)
+    monkeypatch.setattr(bucket, "refuse_reading", "")
+    with Checkpoints(url) as checkpoints:
+        assert checkpoints.restore(state()) is not None

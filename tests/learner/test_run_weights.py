@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from hypereyes_jax.learner.run_weights import run_weights
 from hypereyes_jax.learner.state import TrainState, split
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, merge
 from hypereyes_jax.models.pretrained import load_model
+from hypereyes_jax.runs.mirror import RunMirror
+from tests.gcs_server import served_bucket
 from tests.random_weights import random_lora
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -97,6 +100,49 @@ def test_what_is_not_there_is_named(rl, tmp_path, capsys, words, message):
     assert cli.main(["export", "--out", str(tmp_path / "model"), *words]) == 2
     error = capsys.readouterr().err.replace("\n", " ")
     assert re.search(message, error), error
+
+
+@pytest.fixture
+def bucket():
+    with served_bucket() as bucket:
+        yield bucket
+
+
+def upload(bucket, local, place):
+    for path in local.rglob("*"):
+        if path.is_file():
+            bucket.write(f"{place}/{path.relative_to(local)}", path.read_bytes())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_in_a_bucket_is_exported_from_there(rl, bucket, tmp_path, processes):
+    """Of one process its copy, of which the index tells; of several the checkpoints that Orbax left there."""
+    path, params = rl
+    mirror = RunMirror("gs://bucket/run", tmp_path / "run", 0, processes)
+    mirror.fetch()
+    shutil.copy(path / "config.json", mirror.local)
+    if processes == 1:
+        shutil.copytree(path / "rl-checkpoints", mirror.local / "rl-checkpoints")
+    mirror.push()
+    upload(bucket, path / "rl-checkpoints" / "3", "run/rl-checkpoints/11")  # unfinished
+    bucket.objects.pop("run/rl-checkpoints/11/commit_success.txt", None)
+    if processes == 2:
+        upload(bucket, path / "rl-checkpoints", "run/rl-checkpoints")
+        for step in (3, 7):
+            bucket.write(f"run/rl-checkpoints/{step}/commit_success.txt", b"")
+    export = ["export", "--run", "gs://bucket/run", "--out", str(tmp_path / "model")]
+    assert cli.main([*export, "--step", "11"]) == 2
+    for words, factor in (([], 3.0), (["--step", "3"], 2.0)):
+        assert cli.main([*export, *words]) == 0
+        _, written, _ = load_model(tmp_path / "model")
+        expected = jax.tree.map(lambda x, factor=factor: x * factor, params["layers"])
+        jax.tree.map(np.testing.assert_array_equal, written["layers"], expected)
+
+
+def test_a_bucket_without_a_run_is_refused(bucket, tmp_path, capsys):
+    bucket.write("other/readme", b"")
+    assert cli.main(["export", "--run", "gs://bucket/other", "--out", str(tmp_path / "model")]) == 2
+    assert "gs://bucket/other holds no run of `hypereyes sft` or `hypereyes rl`" in capsys.readouterr().err
 
 
 def test_a_run_of_another_command_is_refused(tmp_path):

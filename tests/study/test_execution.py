@@ -1,9 +1,12 @@
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.study.execution import call_command, execute, shell_line
+from hypereyes_jax.study.execution import call_command, execute, shares, shell_line
 from hypereyes_jax.study.types import Step
 
 
@@ -12,7 +15,7 @@ def step(folder, name, make=True):
 
 
 def doing(folder, called):
-    def call(words, log):
+    def call(words, log, cores):
         called.append(words[1])
         (folder / words[1]).touch()
         return 0
@@ -46,7 +49,66 @@ def test_a_command_that_fails_is_named_with_its_log(tmp_path):
 
 def test_a_step_that_makes_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match="ended without"):
-        execute([Step("s", tmp_path / "x", ("w",))], tmp_path, lambda _: None, call=lambda words, log: 0)
+        execute([Step("s", tmp_path / "x", ("w",))], tmp_path, lambda _: None, call=lambda words, log, cores: 0)
+
+
+def test_steps_run_at_once_on_shares_of_the_cores_and_each_after_what_it_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6, 7}, raising=False)
+    both = threading.Barrier(2, timeout=20)  # only steps that run at once pass it
+    ended, shares = [], {}
+
+    def call(words, log, cores):
+        shares[words[1]] = cores
+        if words[1] in ("a", "b"):
+            both.wait()
+        assert words[1] != "c" or {"a", "b"} <= set(ended)
+        ended.append(words[1])
+        (tmp_path / words[1]).mkdir()
+        (tmp_path / words[1] / "done").touch()
+        return 0
+
+    def made(name, *needs):
+        return Step(name, tmp_path / name / "done", ("do", name, *(str(tmp_path / need / "model") for need in needs)))
+
+    last = Step("table", tmp_path / "table", make=lambda: (tmp_path / "table").write_text(" ".join(sorted(ended))))
+    steps = [made("a"), made("b"), made("c", "a", "b"), made("d", "a"), last]
+    assert execute(steps, tmp_path, lambda _: None, call=call, jobs=2)
+    assert (tmp_path / "table").read_text() == "a b c d"
+    assert {shares["a"], shares["b"]} == {frozenset({4, 6}), frozenset({5, 7})}
+
+
+def test_a_failure_beside_others_lets_them_end_and_begins_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    failed, called = threading.Event(), []
+
+    def call(words, log, cores):
+        called.append(words[1])
+        if words[1] == "a":
+            failed.set()
+            return 1
+        assert failed.wait(20)
+        time.sleep(0.2)
+        (tmp_path / words[1]).touch()
+        return 0
+
+    steps = [step(tmp_path, "a"), step(tmp_path, "b"), step(tmp_path, "c")]
+    with pytest.raises(UserError, match="a failed with exit code 1"):
+        execute(steps, tmp_path / "logs", lambda _: None, call=call, jobs=2)
+    assert called == ["a", "b"]
+    assert (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("jobs", "why"), [(0, "at least 1"), (3, "this process may use 2")])
+def test_jobs_that_there_are_no_cores_for_are_refused(jobs, why, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    with pytest.raises(UserError, match=why):
+        shares(jobs)
+
+
+def test_a_command_runs_on_its_cores(tmp_path):
+    core = min(os.sched_getaffinity(0))
+    assert call_command(("--version",), tmp_path / "log", frozenset({core})) == 0
+    assert call_command(("--version",), tmp_path / "log", frozenset({100_000})) == 1  # it is set, not ignored
 
 
 def test_a_line_can_be_pasted():
