@@ -55,7 +55,7 @@ def run(config: StudyConfig) -> int:
     print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are to be done")
     logs = options.out / "logs"
     tell = partial(print, flush=True)
-    complete = execute(study.steps, logs, tell, config.minutes, jobs=config.jobs)
+    complete = execute(study.open_steps(), logs, tell, config.minutes, jobs=config.jobs)
     if not complete:
         print(f"{len(study.open_steps())} steps are left; the same command goes on")
         return 0

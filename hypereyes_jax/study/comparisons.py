@@ -95,7 +95,8 @@ def depth(options: StudyOptions) -> Study:
     def summary() -> Outcome:
         return _depth_outcome(folders, question_depths(questions), runs, question_depths(candidates))
 
-    return Study("depth", tuple(pipelines.steps), summary)
+    summarised = {folder for each in runs.values() for folder in each} | {candidates.parent, questions.parent}
+    return Study("depth", tuple(pipelines.steps), summary, frozenset(summarised))
 
 
 def _compared(

@@ -75,7 +75,7 @@ def execute(
             for number, step in list(waiting.items()):
                 if not free or not in_time:
                     break
-                if not any(before < number and _reads(step, other) for before, other in unfinished.items()):
+                if not any(before < number and step.reads(other) for before, other in unfinished.items()):
                     cores = free.pop()
                     del waiting[number]
                     place = f"{number}/{len(steps)} {step.name}"
@@ -105,12 +105,6 @@ def shares(jobs: int) -> list[frozenset[int]]:
     if jobs > len(cores):
         raise UserError(f"--jobs {jobs} needs as many cores; this process may use {len(cores)}.")
     return [frozenset(cores[n::jobs]) for n in range(jobs)]
-
-
-def _reads(step: Step, other: Step) -> bool:
-    """Whether a step needs what another makes: a command names it, and a function may read whatever was made before."""
-    folder = other.done.parent
-    return step.make is not None or any(folder in (path, *path.parents) for path in map(Path, step.words))
 
 
 def _do(step: Step, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]) -> None:

@@ -27,6 +27,11 @@ class Step:
         if bool(self.words) == (self.make is not None):
             raise ValueError(f"the step {self.name} must be either a command or a function")
 
+    def reads(self, other: Step) -> bool:
+        """Whether it needs what another step makes: a command names it; a function may read all that came before."""
+        folder = other.done.parent
+        return self.make is not None or any(folder in (path, *path.parents) for path in map(Path, self.words))
+
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -124,6 +129,17 @@ class Study:
     name: StudyName
     steps: tuple[Step, ...]
     summary: Callable[[], Outcome]
+    summarised: frozenset[Path] = frozenset()
+    """What the summary reads beside the steps that no other step reads."""
 
     def open_steps(self) -> Sequence[Step]:
-        return [step for step in self.steps if not step.done.exists()]
+        """The steps that are still to be done. Models whose evaluations are there may be gone: nobody needs them."""
+        open_steps: list[Step] = []
+        later: list[Step] = []
+        for step in reversed(self.steps):
+            is_last = not any(each.reads(step) for each in later)
+            needed = is_last or step.done.parent in self.summarised or any(each.reads(step) for each in open_steps)
+            if needed and not step.done.exists():
+                open_steps.append(step)
+            later.append(step)
+        return open_steps[::-1]

@@ -143,3 +143,28 @@ def test_one_variant_twice_is_one_set_of_steps():
     count = len(pipelines.steps)
     assert pipelines.rl(Variant("full"), 0) == one
     assert len(pipelines.steps) == count
+
+
+def test_what_only_made_finished_evaluations_is_not_done_again(tmp_path):
+    """A study goes on from evaluations alone: its models take gigabytes, and may be on another machine."""
+    study = ablations(StudyOptions(out=tmp_path, seeds=(0, 1)))
+    for step in study.steps:
+        if step.name.startswith("eval") and "seed 1" not in step.name:
+            step.done.parent.mkdir(parents=True)
+            step.done.touch()
+    names = [step.name for step in study.open_steps()]
+    assert names == [step.name for step in study.steps if "seed 1" in step.name or step.name == "data"]
+    for step in study.steps:
+        if step.name.startswith("eval") and "rl full" not in step.name:
+            step.done.parent.mkdir(parents=True, exist_ok=True)
+            step.done.touch()
+    assert [step.name for step in study.open_steps()] == ["data", "sft seed 1", "rl full seed 1", "eval rl full seed 1"]
+
+
+def test_runs_that_a_summary_reads_are_done_whatever_their_evaluations(tmp_path):
+    study = depth(StudyOptions(out=tmp_path))
+    for step in study.steps:
+        if step.name.startswith("eval"):
+            step.done.parent.mkdir(parents=True)
+            step.done.touch()
+    assert {step.name for step in study.open_steps()} == {step.name for step in study.steps if step.name[:4] != "eval"}
