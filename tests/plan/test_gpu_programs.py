@@ -21,7 +21,7 @@ SCRIPT = """
 import dataclasses, json, sys
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import PRESETS
-from hypereyes_jax.configs.recipes import HYPEREYES_30B_RL
+from hypereyes_jax.configs.recipes import HYPEREYES_30B_RL, HYPEREYES_30B_SFT
 from hypereyes_jax.plan.platform import prepare
 device, layers, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 mesh = MeshConfig("one host", "gpu", fsdp=2, expert=2, device=device, topology="1x1x4")
@@ -34,9 +34,9 @@ from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh
 from hypereyes_jax.train.sizes import sizes_of
 model = PRESETS["30b-a3b"]
 model = dataclasses.replace(model, text=dataclasses.replace(model.text, num_hidden_layers=layers))
-recipe = dataclasses.replace(HYPEREYES_30B_RL, batch=8)
+recipe = dataclasses.replace(HYPEREYES_30B_SFT if what == "sft" else HYPEREYES_30B_RL, batch=8)
 devices = topology.devices(mesh)
-if what == "train":
+if what in ("train", "sft"):
     step = train_step(recipe, model, make_mesh(mesh, devices))
     batch = abstract_batch(recipe, model, 2, 4, recipe.context)
     program = compile_program(what, lambda: step.trace(batch), mesh)
@@ -76,8 +76,10 @@ def test_reading_tokens_takes_at_most_4000_kernels_in_all_48_layers():
 
 
 @pytest.mark.slow
-def test_a_layer_of_training_takes_at_most_3000_kernels_a_pass():
-    three, four = (launched("train", layers)["kernels"] for layers in (3, 4))
+@pytest.mark.parametrize("what", ["train", "sft"])
+def test_a_layer_of_training_takes_at_most_3000_kernels_a_pass(what):
+    """Of RL of all weights, and of SFT of adapters with dropout."""
+    three, four = (launched(what, layers)["kernels"] for layers in (3, 4))
     micro_batches, passes = 2, 3  # forward, forward again, backward
     assert 0 < four - three <= 3000 * passes * micro_batches
 

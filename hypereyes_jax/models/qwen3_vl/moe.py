@@ -21,6 +21,7 @@ from hypereyes_jax.models.expert_parallel import sharded_experts
 from hypereyes_jax.models.quantized import QuantizedWeight, flat, product, scaled
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import CHOSEN_EXPERTS
 from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
+from hypereyes_jax.models.qwen3_vl.triton_adapted import adapted_experts
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 
 MoeImpl = Literal["ragged", "blocks", "dense", "grouped"]
@@ -80,7 +81,7 @@ def mixture(
       impl: "ragged" sorts the assignments by expert and multiplies groups (`jax.lax.ragged_dot`), which holds a copy of
         all assignments; "blocks" does the same block by block in plain matmuls, in memory that does not grow with them
         (`moe_blocks`); "dense" runs every expert on every token, E / k times the work; "grouped" are Triton kernels for
-        GPUs (`triton_experts`), but for few tokens, which are as quickly done densely, and for adapters, in blocks.
+        GPUs (`triton_experts`, with adapters `triton_adapted`), but for few tokens, which are as quickly done densely.
     """
     probability = jax.nn.softmax((x_BTD @ w["router"]).astype(jnp.float32), axis=-1)
     gate_BTK, expert_BTK = _chosen(probability, config.num_experts_per_tok, routing)
@@ -133,9 +134,15 @@ def _experts(
         impl = "dense"
     if impl == "grouped" and lora is None:
         return grouped_experts(w["expert_gate_up"], w["expert_down"], x_ND, gate_NK, expert_NK, share)
-    if impl in ("blocks", "grouped"):
+    if impl == "grouped":
+
+        def rows(x_AD: jax.Array, key: Any, matmul: Matmul) -> jax.Array:
+            return _feed_forward(lora, w, adapter, key, x_AD, matmul)
+
+        frozen = tuple(w.values())  # under LoRA the base weights never see a gradient
+        return adapted_experts(rows, frozen, x_ND, gate_NK, expert_NK, count, dropout_key, share)
+    if impl == "blocks":
         expert = partial(_expert, lora)
-        # under LoRA the base weights never see a gradient
         weights = ExpertWeights((), (w, adapter)) if lora is None else ExpertWeights(w, adapter)
         return blocked_experts(expert, weights, x_ND, gate_NK, expert_NK, count, dropout_key, share)
     feed_forward = partial(_feed_forward, lora, w, adapter, dropout_key)

@@ -8,6 +8,7 @@ A = N * K assignments (sorted by expert), M chunks of tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,16 +54,23 @@ def grouped_experts(
       gate_up_EDF: [E, D, 2 F], the gates' columns before the ups'.
       share: of the assignments that are expected to be of these experts. It changes no result.
     """
-    tokens, each = expert_NK.shape
-    count = down_EFD.shape[0]
-    least = -(-tokens * each // _CHUNK)
+    form, parts = cut((x_ND, gate_NK, expert_NK), down_EFD.shape[0], share, _CHUNK)
+    return _run(form, gate_up_EDF, down_EFD, *parts).reshape(x_ND.shape)
+
+
+def cut(of_tokens: Sequence[jax.Array], count: int, share: float, most: int) -> tuple[Form, list[jax.Array]]:
+    """The form of the kernels, and arrays [N, ...] as [M, N / M, ...]: chunks of at most `most` assignments.
+
+    The last array holds the tokens' experts, of which `count` are here. Raises ValueError for too many tokens.
+    """
+    tokens, each = of_tokens[-1].shape
+    least = -(-tokens * each // most)
     chunks = next(n for n in range(least, tokens + 1) if tokens % n == 0)
     usual = max(1, int(tokens // chunks * each * share / count))
     rows = min(MOST_ROWS, max(LEAST, int(pl.next_power_of_2(usual))))
     if (count + 1) * (tokens // chunks) * each > np.iinfo(np.int32).max:
         raise ValueError(f"{tokens} tokens to {count} experts are too many for one device: use a smaller batch")
-    parts = [x.reshape(chunks, tokens // chunks, *x.shape[1:]) for x in (x_ND, gate_NK, expert_NK)]
-    return _run(Form(rows, share), gate_up_EDF, down_EFD, *parts).reshape(x_ND.shape)
+    return Form(rows, share), [x.reshape(chunks, tokens // chunks, *x.shape[1:]) for x in of_tokens]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -174,7 +182,7 @@ def _chunk_backward(
     d_x_ND = combine(form, work, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
     d_gate_up, d_down = sums
     sums = (
-        weight_gradient(form, work, x_ND, d_both_AF, d_gate_up, each, first=True, interpret=interpret),
-        weight_gradient(form, work, act_AF, d_out_ND, d_down, each, first=False, interpret=interpret),
+        weight_gradient(form, work, x_ND, d_both_AF, d_gate_up, left_each=each, interpret=interpret),
+        weight_gradient(form, work, act_AF, d_out_ND, d_down, right_each=each, interpret=interpret),
     )
     return d_x_ND, jnp.sum(d_gate_parts, axis=0), sums

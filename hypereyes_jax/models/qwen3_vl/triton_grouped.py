@@ -238,13 +238,21 @@ def combine(form: Form, work: Work, y_AD: jax.Array, gate_NK: jax.Array, tokens:
 
 
 def weight_gradient(
-    form: Form, work: Work, left: jax.Array, right: jax.Array, total_EDF: jax.Array, each: int, *, first: bool,
+    form: Form,
+    work: Work,
+    left: jax.Array,
+    right: jax.Array,
+    total_EDF: jax.Array,
+    *,
+    left_each: int | None = None,
+    right_each: int | None = None,
     interpret: bool,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """`total` plus, for each expert, the sum over its assignments of left's row times right's; in place.
 
     Args:
-      first: `left` holds tokens and `right` assignments in their order; otherwise it is the other way round.
+      left, right: rows of assignments in their order, or rows of tokens.
+      left_each, right_each: experts a token, of the one that holds tokens.
     """
     count, height, width = total_EDF.shape
     block_m, block_n, block_k = block_width(height), block_width(width), 64
@@ -260,8 +268,10 @@ def weight_gradient(
         def step(k: Any, out: Any) -> Any:
             place = k * block_k + jnp.arange(block_k)
             real = place < size
-            token = triton.load(order_ref.at[begin + place], mask=real, other=0) // each
-            of_left, of_right = (token, begin + place) if first else (begin + place, token)
+            of_left, of_right = (
+                begin + place if each is None else triton.load(order_ref.at[begin + place], mask=real, other=0) // each
+                for each in (left_each, right_each)
+            )
             mask = real[:, None] & (row < height)[None]
             a = triton.load(left_ref.at[of_left[:, None], row[None]], mask=mask, other=0.0)
             mask = real[:, None] & (column < width)[None]
