@@ -1,8 +1,10 @@
-"""Prints a completion script for a shell: commands first, then each command's options.
+"""Print a completion script for a shell: commands first, then each command's options.
 
-hypereyes completion bash >> ~/.bashrc
-hypereyes completion zsh >> ~/.zshrc
-hypereyes completion fish > ~/.config/fish/completions/hypereyes.fish
+    hypereyes completion bash >> ~/.bashrc
+    hypereyes completion zsh >> ~/.zshrc
+    hypereyes completion fish > ~/.config/fish/completions/hypereyes.fish
+
+A new shell then completes commands and options.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Evaluate a checkpoint: accuracy with its interval, rounds, searches, tokens, CAS.
 
-hypereyes eval CHECKPOINT                             # on the miniature world
-hypereyes eval CHECKPOINT --questions FILE            # on any source of questions, a question at a time
-hypereyes eval CHECKPOINT --benchmark fvqa --data DIR # on a published benchmark
-hypereyes eval CHECKPOINT --recipe hypereyes_8b_rl --mesh gpu_8 --questions FILE   # of another size
-hypereyes eval http://127.0.0.1:8000/v1 --model NAME --questions FILE              # served elsewhere
+    hypereyes eval CHECKPOINT                             # on the miniature world
+    hypereyes eval CHECKPOINT --questions FILE            # on any source of questions, a question at a time
+    hypereyes eval CHECKPOINT --benchmark fvqa --data DIR # on a published benchmark
+    hypereyes eval CHECKPOINT --recipe hypereyes_8b_rl --mesh gpu_8 --questions FILE   # of another size
+    hypereyes eval http://127.0.0.1:8000/v1 --model NAME --questions FILE              # served elsewhere
+
+The same command again continues where it was stopped.
 """
 
 from __future__ import annotations

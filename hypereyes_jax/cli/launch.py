@@ -6,8 +6,8 @@
     hypereyes launch sky --nodes 8 --volume my-volume -- rl ...
     hypereyes launch restart --restarts 10 -- rl ...        # on this host, started again when it dies
 
-What follows `--` is the command. `--dry-run` before it prints what would be run; `hypereyes launch slurm --help` tells
-a script's options.
+What follows `--` is the command. On a cluster, `--dry-run` before it prints what would be run, and `hypereyes launch
+slurm --help` lists the options of that script.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from hypereyes_jax.errors import UserError
 
 SCRIPTS = {"slurm": "slurm.sh", "tpu": "cloud_tpu.sh", "gke": "gke.sh", "sky": "sky.sh"}
 _RESTART = "restart"
+_RESTART_HELP = """
+Run a hypereyes command on this host, and start it again when it ends early.
+
+  hypereyes launch restart [--restarts 10] -- rl --out runs/rl ...
+
+What follows `--` goes to `hypereyes` as it is. A crash starts the command again, --restarts times at most; a run that
+saved and stopped (code 75: a time limit, a notice) is started again however often. What only its user can put right
+(code 2) ends it at once. SIGTERM, SIGINT and SIGHUP are passed on to the command, and end this one, too.
+""".strip()
 _MAIN = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"  # where the command is not on the PATH
 
 
@@ -51,6 +60,9 @@ def _restart(words: Sequence[str]) -> int:
     from hypereyes_jax.launch.restart import restart
 
     options, command = _split(words)
+    if "--help" in options or "-h" in options:
+        print(_RESTART_HELP)
+        return 0
     match options:
         case []:
             restarts = 10

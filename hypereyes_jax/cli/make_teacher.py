@@ -39,7 +39,8 @@ class MakeTeacherConfig:
     """How many times as many units the MLP gets."""
     base_steps: int = 100
     """Number of steps of base training after it has grown."""
-    sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))  # as the shipped one was made
+    sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))
+    """Settings of its SFT. The defaults are those that the shipped teacher was made with."""
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12))
     sft_questions: int = 800
     """Number of questions that demonstrations are made for."""

@@ -1,4 +1,4 @@
-"""`hypereyes pretrain-world`: makes the miniature's base model from nothing.
+"""Make the miniature's base model from nothing.
 
 The paper starts from a pretrained Qwen3-VL; this is its stand-in for a machine without downloads. What comes out can
 read mosaics, write the tool format and copy from its context, but searches wastefully and often wrongly. Killed at any

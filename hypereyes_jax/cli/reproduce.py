@@ -1,7 +1,9 @@
 """The paper from nothing to its table 2, as ten commands.
 
-hypereyes reproduce               # the commands, and what each needs: keys, disk, device hours, dollars of search
-hypereyes reproduce --small       # tries all ten at a small size on this machine, offline
+    hypereyes reproduce               # the commands, and what each needs: keys, disk, device hours, dollars of search
+    hypereyes reproduce --small       # tries all ten at a small size on this machine, offline
+
+With `--small`, a command that is killed at any moment goes on when it is given again.
 """
 
 from __future__ import annotations

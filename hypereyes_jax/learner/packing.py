@@ -30,7 +30,7 @@ class TrainingSample:
     advantage: float = 0.0
     failed: bool = False  # wrong answer or format failure: distillation applies
     weight: float = 1.0  # its share of the loss beside the others; 0 masks it (the world failed, not the policy)
-    teacher_logp: np.ndarray | None = None  # float32 [sampled tokens], of a `rl.teacher.Teacher`
+    teacher_logp: np.ndarray | None = None  # float32 [sampled tokens], of a `teacher.Teacher`
     routes: np.ndarray | None = None  # as `Trajectory.routes`
 
 

@@ -129,7 +129,7 @@ def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable
 
 
 def take_local(table_MD: jax.Array, index: jax.Array) -> jax.Array:
-    """`table_MD[index]` where each data shard's indices lie in its own part of the table, as `rl.pack` lays them out.
+    """`table_MD[index]` where each data shard's indices lie in its own part of the table, as `learner.packing` does it.
 
     Negative indices give some row: mask them. Both first axes are sharded over data; no row moves between devices.
     """

@@ -2,8 +2,8 @@
 
 The compiler's own count takes a loop's body once. Here the traced program (a jaxpr) is walked instead: it is the same
 for every platform, holds what rematerialisation computes again, and names the length of each scan. Loops whose length
-is known on the device only say what they expect (`models.trips`), and of blocks that stay in a cache, like attention's
-scores, only what is read from memory to make them counts as traffic.
+is known on the device only say what they expect (`models.trip_counts`). Blocks that stay in a cache, like attention's
+scores, count as traffic only with what is read from memory to make them.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Scoring(NamedTuple):
 
 
 def teacher_scoring(model: Qwen3VLConfig, compute_dtype: str, mesh: Mesh) -> Scoring:
-    """What `rl.teacher.LocalTeacher` runs, with its weights in the precision that training computes in.
+    """What `learner.teacher.LocalTeacher` runs, with its weights in the precision that training computes in.
 
     Raises ShardingError if the mesh does not divide the model.
     """
@@ -198,12 +198,12 @@ def extended_rows(settings: EngineConfig, parts: int) -> int:
 def engine_programs(
     recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, settings: EngineConfig
 ) -> Iterator[EngineProgram]:
-    """What `rollout.Device` runs on one replica: encode an image, extend as many rows as it may, decode all slots.
+    """What a `rollout.device.Device` runs on one replica: encode an image, extend all rows it may, decode all slots.
 
     Views are as long as the slots, the worst case.
 
     Args:
-      mesh: `rollout.layout.replica_mesh`.
+      mesh: `rollout.replicas.layout.replica_mesh`.
       settings: of the run's engine, `train.sizes.TrainingSizes.engine`.
     """
     slots, length = settings.slots, settings.context
@@ -224,7 +224,7 @@ def engine_programs(
         rules = LoraConfig((LoraRule("layers/.*", recipe.lora.rank, recipe.lora.alpha),))
         lora = jax.eval_shape(lambda key: init_lora(key, given, model, rules), jax.random.key(0))
         lora = put(lora, lora_shardings(model, lora, mesh))
-    if kernels.slots == "in_place":  # as `rollout.Device` keeps them
+    if kernels.slots == "in_place":  # as `rollout.device.Device` keeps them
         params = _layer_by_layer(params, mesh)
     layout = slot_layout(settings, mesh)
     store = jax.eval_shape(lambda: kv.init_store(model, layout.stored, length, settings.kv))

@@ -138,7 +138,7 @@ class Distillation:
 
 
 class TeacherServer:
-    """A teacher behind a server: a `rl.teacher.Teacher`. Failures are retried, then counted; it never raises for them.
+    """A `learner.teacher.Teacher` behind a server. Failures are retried, then counted; it never raises for them.
 
     Args:
       server: open.

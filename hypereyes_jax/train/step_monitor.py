@@ -69,7 +69,7 @@ class StepMonitor:
     def figures(self, batch: PackedBatch, seconds: float) -> dict[str, float]:
         """Figures of a step that took so long, from the batch to the finished update.
 
-        useful_tflops: TFLOP/s a device, of the passes that the method asks for (`roofline.useful_flops`): padding and
+        useful_tflops: TFLOP/s a device, of the passes that the method asks for (`models.flops`): padding and
         rematerialisation do not count. mfu: its share of the published bf16 peak; only of devices whose peak is known.
         host_peak_gib and, where the platform tells it, device_peak_gib: most memory used so far.
         """

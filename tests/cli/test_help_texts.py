@@ -70,6 +70,14 @@ def test_every_group_of_options_says_what_it_is():
         assert kind.__name__ in commands or not generated, kind
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_example_keeps_its_line(command):
+    text = importlib.import_module(f"hypereyes_jax.cli.{COMMANDS[command].module}").__doc__
+    for line in inspect.cleandoc(text).splitlines():  # as tyro does
+        assert not line.startswith("hypereyes "), f"the help joins lines that are not indented: {line}"
+    assert text[0].isupper(), text
+
+
 @pytest.mark.parametrize(("kind", "name"), list(options()))
 def test_every_option_is_told_in_a_sentence(kind, name):
     told = documented(kind).get(name)

@@ -107,6 +107,11 @@ def test_an_unknown_place_is_named(capsys):
     assert main(["launch", "--help"]) == 0
 
 
+def test_restart_prints_its_options(capsys):
+    assert main(["launch", "restart", "--help"]) == 0
+    assert "hypereyes launch restart [--restarts 10] --" in capsys.readouterr().out
+
+
 def test_options_of_sbatch_are_passed_on_and_come_last():
     words = dry_run(
         "slurm.sh", "--account", "lab", "--qos=high", "--partition", "h20", "--mem", "500G", "--sbatch", "--overcommit",

@@ -1,1 +1,1 @@
-"""Our two tools for other people's programs: an MCP server, TRL's GRPOTrainer, verifiers."""
+"""Our tools and episodes for other people's programs: MCP clients, reset-and-step loops, and other RL trainers."""

@@ -193,7 +193,7 @@ class GenerationServer(abc.ABC):
 
         Args:
           tokens: int32 [n] of text.
-          expected: float32 [n - 1], from `echo.expected_logps` on the learner's side.
+          expected: float32 [n - 1], from `weight_check.expected_logps` on the learner's side.
           tolerance: servers compute in bfloat16.
 
         Returns:
