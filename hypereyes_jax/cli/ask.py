@@ -42,14 +42,15 @@ class AskConfig:
     asked: tyro.conf.Positional[tuple[str, ...]]
     """Images to ask about, if any (files, or http(s) URLs on the public internet), then the question."""
     chat: bool = False
-    """Go on asking: further questions are read from the terminal, one a line, each told the answers before it."""
+    """Go on asking: further questions are read from the terminal, one a line, and each is given the answers before
+    it."""
     model_url: str = ""
     """Base address of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
     model: str = ""
     """Name of the model at that endpoint."""
     checkpoint: str | None = None
-    """A model that is run here instead of an endpoint: a directory in Hugging Face layout, a hub id
-    (org/name[@revision]) or a URL."""
+    """Model to run here instead of at an endpoint: a directory in Hugging Face layout, a hub id (org/name[@revision])
+    or a URL."""
     miniature: bool = False
     """The checkpoint is one of the miniature world's: use its episode settings and image sizes."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)

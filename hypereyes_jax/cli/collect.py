@@ -50,8 +50,8 @@ class CollectSettings:
     miniature: bool = False
     """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
     filter_model_url: str = ""
-    """Endpoint whose model is asked in the filters of necessity and difficulty; without one, the model that is sampled
-    is."""
+    """Endpoint whose model the necessity and difficulty filters ask; without one, they ask the model that is
+    sampled."""
     filter_model: str = ""
     """Name of the model at that endpoint. Its key is read from FILTER_API_KEY."""
     trajectories: tuple[Path, ...] = ()

@@ -38,11 +38,11 @@ class CurateConfig:
     out: Path = Path("runs/curation")
     """Directory of the attempts, the SFT set, the RL set, funnel.json and funnel.html."""
     stage: Literal["sft", "rl"] = "sft"
-    """The SFT set; or the RL set, for which the file names the policy after SFT."""
+    """Which set to make: the SFT set, or the RL set, for which the file names the policy after SFT."""
     name: str = "rl"
-    """Name of the RL set: NAME_questions.jsonl. Of several policies each selects one of its own."""
+    """Name of the RL set, which is written to NAME_questions.jsonl; give each policy a name of its own."""
     policy: str = ""
-    """A checkpoint after SFT that selects, in place of the policy that the file names."""
+    """Checkpoint after SFT that makes the selection, in place of the policy that the file names."""
 
 
 def run(config: CurateConfig) -> None:

@@ -62,7 +62,7 @@ class Convert:
     hold: Literal["auto", "questions", "demonstrations"] = "auto"
     """What the rows are read as; auto takes demonstrations if they have turns of a model."""
     shard_mib: int = 256
-    """Size of one shard in MiB, about."""
+    """Approximate size of one shard in MiB."""
     reading: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
 
 

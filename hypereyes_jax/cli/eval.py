@@ -57,10 +57,10 @@ class EvalConfig:
     model: str = ""
     """Name of the model at an endpoint; none means a checkpoint that is run here."""
     recipe: str = ""
-    """Recipe whose sizes of engine, images and turns hold: miniature, or one of RL like hypereyes_8b_rl. None means the
-    miniature's where its world, or the second offline domain, is searched, and else the paper's."""
+    """Recipe that sets the sizes of engine, images and turns: miniature, or one of RL like hypereyes_8b_rl. None means
+    the miniature's sizes if an offline world is searched, and the paper's otherwise."""
     mesh: str = ""
-    """How the weights are shared out over this process's devices: a preset, axes like fsdp=8, or auto. None means one
+    """How the weights are distributed over this process's devices: a preset, axes like fsdp=8, or auto. None means one
     device."""
     replica_devices: int = 0
     """Number of devices of the mesh that share one engine; 0 takes as many as the KV heads divide among."""
@@ -76,19 +76,21 @@ class EvalConfig:
     """Number of questions of each split; or a source of other questions to ask: a file, folder, glob, hub id, URL or
     module:object."""
     crowding: float = miniature.CROWDING
-    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average, as in training. 0: 4.6."""
+    """Exponent of the number of flags in a mosaic: one of n flags, 2 to 8, is drawn with weight n**crowding, which
+    makes 3.2 flags on average by default, as in training; 0 makes 4.6."""
     temperature: float = 0.8
-    """Sampling temperature, by default as in training; 0 is greedy."""
+    """Sampling temperature; the default is that of training, and 0 is greedy."""
     top_p: float = 0.7
-    """Nucleus of sampling, by default the paper's; in training it is 0.95."""
+    """Top-p (nucleus) of sampling; the default is the paper's, and training uses 0.95."""
     max_new_tokens: int | None = None
     """Number of tokens that one turn may have; none takes the recipe's."""
     context: int | None = None
     """Number of tokens that one episode may have; none takes the recipe's."""
     slots: int | None = None
-    """Number of episodes that an engine generates for at a time; none takes 32 in the miniature, else the recipe's."""
+    """Number of episodes that an engine generates for at a time; none takes 32 in the miniature, and the recipe's
+    number otherwise."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
-    """Rules of an episode; the defaults give way to the recipe's. The paper evaluates with --episode.max-turns 19
+    """Rules of an episode; a recipe's rules replace the defaults. The paper evaluates with --episode.max-turns 19
     --episode.max-rounds 18."""
     in_flight: int = 64
     """Number of requests that are under way at an endpoint at a time."""
@@ -106,29 +108,29 @@ class EvalConfig:
     """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
     published files, or imeb-mini, which is made here."""
     data: Path | None = None
-    """The folder of a benchmark's published files, one file of them, or a folder with a folder of its name for each
+    """Folder of a benchmark's published files, one of these files, or a folder that has a folder named after each
     benchmark."""
     subset: Path | None = None
     """A file with the ids of the questions to ask, one a line; without one all are asked."""
     choices: bool = False
     """Show a benchmark's options in the question, where it has some."""
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    """How questions are read; of these, imeb takes the columns only."""
+    """How questions are read; the benchmark imeb uses the columns only."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = _SEARCH
     """What is searched, and how; keys come from the environment, as for `ask`. With any service but the offline ones
-    (the miniature's world, nature), the paper's episode rules and image sizes hold."""
+    (world and nature), the paper's episode rules and image sizes hold."""
     manner: Manner = "parallel"
-    """How benchmarks are searched: as the model likes (parallel), one search a turn (serial), all pictures and then all
-    facts by instruction (workflow), not at all (direct), or with regions cut out by a tool (llm-crop) or by code
-    (code-crop) before they are searched."""
+    """How benchmarks are searched: freely (parallel), one search a turn (serial), all pictures and then all facts by
+    instruction (workflow), not at all (direct), or with regions cut out before the search by a tool (llm-crop) or by
+    code (code-crop)."""
     budget: int | None = None
-    """Number of rounds of search that an episode of a benchmark may take; none takes the rules'."""
+    """Number of search rounds that an episode of a benchmark may take; none keeps the rules' number."""
     budgets: tuple[int, ...] = ()
-    """Several such numbers, which are forced one after another beside the policy's own stop; accuracy against rounds is
-    drawn in budgets-NAME-BENCHMARK.svg."""
+    """Several budgets to force one after another, beside the policy's own stop; accuracy against rounds is drawn in
+    budgets-NAME-BENCHMARK.svg."""
     distractors: int = 0
-    """Number of results of other searches that are mixed into those of each search of a benchmark, in an order drawn by
-    the seed."""
+    """Number of results of other searches that are mixed into the results of each search of a benchmark, in an order
+    drawn by the seed."""
 
 
 def run(config: EvalConfig) -> None:

@@ -43,19 +43,21 @@ COMMANDS = {
     "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
     "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
     "synth-photos": Command("synth_photos", "SynthPhotosConfig", "questions over mosaics of real photos"),
-    "synth-wikidata": Command("synth_wikidata", "SynthWikidataConfig", "questions of several constraints by Wikidata"),
+    "synth-wikidata": Command(
+        "synth_wikidata", "SynthWikidataConfig", "questions of several constraints from Wikidata"
+    ),
     "data": Command("data", "DataConfig", "check, show or convert other people's questions and demonstrations"),
     "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
     "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
-    "plan": Command("plan", "PlanConfig", "does a recipe fit a cluster, before renting it"),
+    "plan": Command("plan", "PlanConfig", "find out whether a recipe fits a cluster before renting it"),
     "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
     "push": Command("push", "PushConfig", "push a run's model to the Hugging Face hub, with a model card"),
     "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
-    "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint on the miniature world"),
+    "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint or a served model"),
     "reproduce": Command("reproduce", "ReproduceConfig", "the paper as ten commands, tried at a small size"),
-    "study": Command("study", "StudyConfig", "ablations, budgets, seeds, paradigms: runs, a table, what they say"),
-    "ask": Command("ask", "AskConfig", "ask a question about an image, with any search service and any model"),
+    "study": Command("study", "StudyConfig", "ablations, budgets, seeds, paradigms: runs, a table, and what they show"),
+    "ask": Command("ask", "AskConfig", "ask about one image, several or none, with any search service and model"),
     "collect": Command("collect", "CollectSettings", "demonstrations and RL questions, from any questions and model"),
     "curate": Command(
         "curate", "CurateConfig", "the paper's curation from one file: pools to an SFT set and an RL set"
@@ -63,7 +65,9 @@ COMMANDS = {
     "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
     "mcp": Command("mcp", "McpConfig", "offer the search tools as an MCP server"),
     "serve-world": Command("serve_world", "ServeWorldConfig", "serve the miniature world's searches over HTTP"),
-    "search-store": Command("search_store", "SearchStoreConfig", "inspect, export, prune or merge recorded searches"),
+    "search-store": Command(
+        "search_store", "SearchStoreConfig", "inspect, export, import, prune or merge recorded searches"
+    ),
     "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and again when it dies"),
     "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
     "completion": Command("completion", "CompletionConfig", "print a completion script for bash, zsh or fish"),

@@ -36,9 +36,9 @@ class MakeTeacherConfig:
     out: Path = Path("runs/teacher")
     """The run directory; the teacher goes to `model/` in it."""
     widening: int = 2
-    """How many times as many units the MLP gets."""
+    """Factor by which the MLP's units are multiplied."""
     base_steps: int = 100
-    """Number of steps of base training after it has grown."""
+    """Number of steps of base training after the model has grown."""
     sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))
     """Settings of its SFT. The defaults are those that the shipped teacher was made with."""
     rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12))
@@ -47,7 +47,7 @@ class MakeTeacherConfig:
     rl_candidates: int = 200
     """Number of questions that RL may select from."""
     seed: int = 100
-    """Seed of the questions, which are others than a student's."""
+    """Seed of the questions, which are not those of a student."""
 
 
 def run(config: MakeTeacherConfig) -> None:

@@ -33,7 +33,7 @@ class McpConfig:
     transport: Literal["stdio", "http"] = "stdio"
     """Whether clients talk over pipes of this process, or over streamable HTTP."""
     host: str = "127.0.0.1"
-    """Address to listen on, for HTTP. Only addresses of this machine are taken: the server asks for no key."""
+    """Address to listen on, for HTTP. Only addresses of this machine are allowed, since the server asks for no key."""
     port: int = 8080
     """Port to listen on, for HTTP; 0 takes any free one."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)

@@ -1,4 +1,4 @@
-"""`hypereyes plan RECIPE --mesh PRESET`: will it fit, how fast could it be, and what bounds it, before paying for it.
+"""Will a recipe fit a mesh, how fast could it be, and what bounds it, before you pay for the hardware.
 
     hypereyes plan hypereyes_30b_rl --mesh h20_8x8 --teacher 235b-a22b --sizes.row-images 64
 

@@ -15,7 +15,7 @@ class ReportConfig:
     out: Path | None = None
     """The page to write. By default report.html in the directory, or beside the file under its name."""
     questions: int = 40
-    """How many questions the trajectory viewer holds at most."""
+    """Largest number of questions in the trajectory viewer."""
 
 
 def run(config: ReportConfig) -> None:

@@ -20,9 +20,9 @@ class ReproduceConfig:
     out: Path = Path("runs/reproduce")
     """Directory of --small. The same command again continues."""
     search_price: float = 0.015
-    """Dollars a search; SerpApi's plan of 5,000 searches a month costs 75."""
+    """Dollars that one search costs; SerpApi's plan of 5,000 searches a month costs 75."""
     minutes: float = float("inf")
-    """After so many minutes --small begins no further command."""
+    """Number of minutes after which --small begins no further command."""
 
 
 def run(config: ReproduceConfig) -> int:

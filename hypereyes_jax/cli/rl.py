@@ -56,17 +56,17 @@ class RlConfig:
     """Policy after SFT, with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a
     URL."""
     questions: str
-    """The candidates: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
+    """Candidate questions: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
     recipe: tyro.conf.Positional[str] = "miniature"
     """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_rl (all weights) or
     hypereyes_SIZE_rl_lora (adapters), like hypereyes_8b_rl_lora."""
     mesh: str = ""
-    """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
-    fsdp=8,expert=2, or auto. Without one, it is FSDP over all. With learner=MESH,sampler=COUNT, such as
+    """How weights and batch are distributed over the devices: a preset as in `hypereyes plan`, axes like
+    fsdp=8,expert=2, or auto. Without one, FSDP runs over all devices. With learner=MESH,sampler=COUNT, such as
     learner=4,sampler=4, learner and samplers have devices of their own."""
     teacher: str | None = None
-    """The frozen teacher, given as the checkpoint is; with neither this nor a teacher's server nothing is distilled.
-    Where adapters train and it is the checkpoint itself, its weights are held once."""
+    """Frozen teacher, named as the checkpoint is; without it and without a teacher's server, nothing is distilled. If
+    adapters train and the teacher is the checkpoint itself, its weights are kept once."""
     teacher_server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     sampler_server: SamplerServerConfig = field(default_factory=SamplerServerConfig)
     eval_questions: str | None = None
@@ -79,28 +79,28 @@ class RlConfig:
     """Use one shape for each device program: slower, but repeatable to the bit where every rollout has a slot of its
     own."""
     profile_step: int | None = None
-    """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    """Step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
     """Go back to the checkpoint of this step and remove those after it; without one, go on from the newest."""
     select: Literal["yes", "no"] = "yes"
-    """Train on the candidates that the policy fails at first and solves within five tries, or with `no` on all of them.
-    """
+    """Train only on the candidates that the policy fails at first and solves within five tries (yes), or on all of them
+    (no)."""
     references: Path | None = None
     """A file of initial references, {id: [rounds, invocations]} or another run's rl_selection.json. The questions in it
     are trained on, and no candidate is tried."""
     accept_miniature: bool = False
-    """Train a recipe of the paper with the miniature's searches and with answers compared exactly, and no teacher."""
+    """Let a recipe of the paper train with the miniature's searches, answers compared exactly, and no teacher."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     settings: RlSettings = field(default_factory=RlSettings)
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The rule that ranks the rollouts of a question."""
     tighten: Literal["epoch", "step", "never"] = "epoch"
-    """When better references of TRACE come into force: after each pass over the questions (the paper), after each step,
-    or never, which keeps the first ones for comparison."""
+    """When better references of TRACE take effect: after each pass over the questions (epoch, the paper's), after each
+    step, or never, which keeps the first ones for comparison."""
     first_reference: Literal["cheapest", "first"] = "cheapest"
-    """Which success of the tries a question's first reference is of: the one with the fewest rounds, or the first made.
-    The paper doesn't say."""
+    """Which successful try gives a question its first reference: the one with the fewest rounds (cheapest), or the
+    first one made (first). The paper doesn't say."""
     data: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
     sizes: TrainingSizes = MINIATURE_RL
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = miniature.SEARCH

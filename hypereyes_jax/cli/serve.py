@@ -42,7 +42,7 @@ class ServeConfig:
     key_env: str = "HYPEREYES_API_KEY"
     """Name of the environment variable that holds the API key; if it is unset, no key is asked for."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may ask from a browser, such as http://localhost:3000; none may by default."""
+    """Origins whose pages may call the server from a browser, such as http://localhost:3000; by default none may."""
     slots: int = 16
     """Number of sequences that are in the cache at a time; more requests wait for a slot."""
     context: int = 16_384
@@ -50,11 +50,11 @@ class ServeConfig:
     in_flight: int = 256
     """Number of requests under way; further ones are answered with status 429."""
     max_new_tokens: int = 1524
-    """Number of tokens a turn may have where a request does not say."""
+    """Number of tokens that a turn may have if a request does not say."""
     temperature: float = 0.8
-    """Sampling temperature where a request does not say."""
+    """Sampling temperature if a request does not say."""
     top_p: float = 0.95
-    """Nucleus of sampling where a request does not say."""
+    """Top-p (nucleus) of sampling if a request does not say."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that weights and caches are kept in."""
     fetch_images: bool = True

@@ -16,13 +16,13 @@ class ServeWorldConfig:
     latency: float = 0.0
     """Seconds before each reply."""
     latency_jitter: float = 0.0
-    """Seconds of which a uniform part is added to the latency."""
+    """Upper bound in seconds of a uniformly drawn addition to the latency."""
     faults: dict[str, float] = field(default_factory=dict)
     """Faults and their shares of requests, as in `--faults error_500 0.05 hang 0.01`. A wrong name lists them all."""
     seed: int = 0
     """Seed of the faults."""
     api_key: str = ""
-    """If set, every request must carry it: as a bearer token, X-API-Key, a password in the URL, or api_key."""
+    """Key that every request must then carry: as a bearer token, X-API-Key, a password in the URL, or api_key."""
 
 
 def run(config: ServeWorldConfig) -> None:

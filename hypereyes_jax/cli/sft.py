@@ -44,12 +44,12 @@ class SftConfig:
     """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_sft (adapters) or
     hypereyes_SIZE_sft_full (all weights), like hypereyes_8b_sft."""
     mesh: str = ""
-    """How weights and batch are shared out over the devices: a preset as in `hypereyes plan`, axes like
-    fsdp=8,expert=2, or auto. Without one, it is FSDP over all."""
+    """How weights and batch are distributed over the devices: a preset as in `hypereyes plan`, axes like
+    fsdp=8,expert=2, or auto. Without one, FSDP runs over all devices."""
     out: Path = Path("runs/sft")
     """The run directory; the trained model goes to `model/` in it, adapters also by themselves to `adapter/`."""
     profile_step: int | None = None
-    """Number of a step whose profile is written to `profile/`, for XProf or Perfetto."""
+    """Step whose profile is written to `profile/`, for XProf or Perfetto."""
     resume_step: int | None = None
     """Go back to the checkpoint of this step and remove those after it; without one, go on from the newest."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

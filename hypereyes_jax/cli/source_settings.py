@@ -17,26 +17,26 @@ class SourceSettings:
     """How rows are read. The defaults read what each format's own tools write."""
 
     columns: tuple[str, ...] = ()
-    """Fields that stand in columns of other names, as field=column: `text=q answers=gt images=pics id=uid kind=topic`.
-    """
+    """Columns that fields are read from where they have other names, as field=column: `text=q answers=gt images=pics
+    id=uid kind=topic`."""
     bad_rows: Literal["skip", "refuse"] = "skip"
-    """What is done with a row that can't be used: leave it out, counted by kind, or end with its file, number and cure.
-    """
+    """What happens to a row that can't be used: skip (leave it out and count it by kind), or refuse (end with its file,
+    number and cure)."""
     image_root: Path | None = None
-    """The folder that paths of images are relative to; without one, that of the file they stand in."""
+    """The folder that image paths are relative to; without one, the folder of the file that holds them."""
     outside_images: bool = False
-    """Allow paths of images that lead out of that folder; for files whose author is trusted."""
+    """Allow image paths that lead out of that folder, for files whose author you trust."""
     private_urls: bool = False
-    """Allow image URLs of loopback and private networks, on any port."""
+    """Allow image URLs on loopback and private networks, on any port."""
     data_cache: Path | None = None
     """The folder that downloads are kept in; without one, hypereyes in $XDG_CACHE_HOME or ~/.cache."""
     box_units: Literal["auto", "unit", "permille", "pixel"] = "auto"
-    """Units of boxes in foreign tool calls; auto tells them by each conversation's largest coordinate."""
+    """Units of boxes in foreign tool calls; auto infers them from the largest coordinate of each conversation."""
     tools: tuple[str, ...] = ()
-    """Foreign tools that are read beside those known, as name=image_search or name=text_search."""
+    """Further foreign tools to read, beside those already known, as name=image_search or name=text_search."""
     data_system: str | None = None
-    """System prompt of demonstrations; without one, the row's own where its tool calls are ours, else the built-in one.
-    """
+    """System prompt of demonstrations; without one, a row keeps its own if its tool calls are ours, and gets the
+    built-in one otherwise."""
 
     turn_format: Literal["tags", "native"] = "tags"
     """How the turns of demonstrations are written: in the paper's tags, or as Qwen's own models think and call

@@ -27,15 +27,15 @@ from hypereyes_jax.study.types import StudyName, StudyOptions
 @dataclass(frozen=True)
 class StudyConfig:
     study: tyro.conf.Positional[StudyName]
-    """Name of the study that is run."""
+    """Name of the study to run."""
     options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
     minutes: float = float("inf")
-    """After so many minutes no further step is begun. The same command goes on."""
+    """Number of minutes after which no further step begins. The same command goes on."""
     jobs: int = 1
-    """Steps of the miniature that run at once, each on its share of the cores: as many as there are cores finishes
-    first, since a small model gains little from a second one."""
+    """Number of steps of the miniature that run at once, each on its share of the cores. As many as there are cores
+    finish first, since a small model gains little from a second core."""
     list: bool = False
-    """Print the commands of the steps that are not done, and do nothing."""
+    """Print the commands of the steps that are not done yet, and run nothing."""
 
 
 def run(config: StudyConfig) -> int:

@@ -41,27 +41,28 @@ class SynthConfig:
     eval_questions: int = 200
     """Number of questions about held-out countries, and as many about seen ones."""
     crowding: float = miniature.CROWDING
-    """Mosaics of n flags are drawn with weight n**crowding: 2 to 8 flags, 3.2 on average."""
+    """Exponent of the number of flags in a mosaic: one of n flags, 2 to 8, is drawn with weight n**crowding, which
+    makes 3.2 flags on average by default."""
     drop_one: bool = False
     """Make visual questions that need every picture shown (rankings, totals, lists, medians) instead of the usual
     kinds, which the shipped base model has learnt."""
     depths: tuple[Literal[1, 2, 3, 4], ...] = ()
     """Numbers of rounds that questions need however wide one searches: chains from a flag or a named country over
-    neighbors that are found by a constraint. Without any, the usual kinds are made, which need one or two and which the
-    shipped base model knows."""
+    neighbors that are found by a constraint. Without any, the usual kinds are made, which need one or two rounds and
+    which the shipped base model knows."""
     domain: Literal["flags", "nature"] = "flags"
-    """What the questions are about. nature is animals, plants and food, a domain held out entirely: no demonstrations
-    are made of it, only candidates for RL and questions of evaluation, about other entities each."""
+    """What the questions are about. nature is animals, plants and food, a domain that is held out entirely: it has no
+    demonstrations, only candidates for RL and evaluation questions, which are about different entities."""
     sampling: Literal["progressive", "whole-budget", "first-try"] = "progressive"
     """Which episode becomes a demonstration: the success under the smallest budget (progressive rejection sampling, the
-    paper's), the first of eight tries under the whole budget that succeeds, or the first try whatever it ends with. The
-    latter two are for comparison."""
+    paper's), the first success of eight tries under the whole budget, or the first try whatever its outcome. The latter
+    two are for comparison."""
     filters: bool = True
     """Drop demonstrations that teach a bad habit, by the quality filters."""
     paradigm: Paradigm = "ugs"
     """How demonstrations ground regions: in the search itself (the paper's), by a crop tool before it, or by code."""
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of all random draws."""
 
 
 def run(config: SynthConfig) -> None:

@@ -39,12 +39,11 @@ class LlmConfig:
     """The chat model that structures pages, writes questions and solves them."""
 
     url: str = ""
-    """Base address of an OpenAI-compatible endpoint; without one, templates write the questions from facts that are
-    there."""
+    """Base address of an OpenAI-compatible endpoint; without one, templates write the questions from known facts."""
     model: str = ""
     """Name of the model at that endpoint. The key is read from OPENAI_API_KEY."""
     looks: bool = True
-    """Whether the model sees pictures, so that a question that it answers from the picture alone is dropped."""
+    """Whether the model can see pictures, so that a question that it answers from the picture alone is dropped."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,11 @@ class SynthPhotosConfig:
     drop_one: bool = True
     """Make only questions that need every photo."""
     splits: tuple[str, ...] = ()
-    """Which of the set's photos are used: train, val or test; without any, all are."""
+    """Splits of the photo set that are used: train, val or test; without any, all are."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     llm: LlmConfig = field(default_factory=LlmConfig)
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of all random draws."""
 
 
 def run(config: SynthPhotosConfig) -> None:

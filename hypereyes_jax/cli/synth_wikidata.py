@@ -45,26 +45,26 @@ class SynthWikidataConfig:
     sparql: bool = False
     """The files are SPARQL results in JSON, with the variables s, p, o, sLabel, pLabel and oLabel."""
     classes: tuple[str, ...] = ()
-    """Only items of a dump that are instances of one of these classes, such as Q5, are read; without any, all are."""
+    """Classes whose instances are read from a dump, such as Q5; without any, all items are."""
     min_sitelinks: int = 0
-    """Only items of a dump with so many Wikipedia pages or more are read."""
+    """Fewest Wikipedia pages that an item of a dump must have to be read."""
     language: str = "en"
     """Language of the labels that are read."""
     hops: int = 3
     """Number of steps of the walk that collects candidates."""
     constraints: tuple[int, int] = (2, 4)
-    """Fewest and most constraints that one question states."""
+    """Smallest and largest number of constraints that one question states."""
     answers: int = 1
     """Number of entities that may meet all constraints."""
     closed: bool = False
-    """Refuse a question that another entity might meet of which the graph lacks a statement."""
+    """Refuse a question that another entity might satisfy because the graph lacks a statement about it."""
     ask_rivals: int = 0
-    """Number of entities a question that the search service is asked about, because statements may be lacking that
-    would make them fit as well; a question with one that does is left out. 0 asks about none."""
+    """Number of rival entities per question that the search service is asked about: statements missing from the graph
+    could make them fit, too. A question with a rival that fits is left out. 0 asks about none."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     llm: LlmConfig = field(default_factory=LlmConfig)
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of all random draws."""
 
 
 def run(config: SynthWikidataConfig) -> None:

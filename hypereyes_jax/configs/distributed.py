@@ -12,7 +12,7 @@ class DistributedConfig:
     join: bool = False
     """Run as one of several processes."""
     coordinator: str | None = None
-    """Address of process 0 as host:port, which is the same for all."""
+    """Address of process 0 as host:port, the same for all processes."""
     processes: int | None = None
     """Number of processes of the run."""
     process: int | None = None
@@ -20,4 +20,4 @@ class DistributedConfig:
     start_timeout: int = 300
     """Seconds to wait for the others at the start."""
     heartbeat_timeout: int = 60
-    """Seconds after which a silent process counts as dead, and all others end with a message that names it."""
+    """Seconds after which a silent process counts as dead; all others then end with a message that names it."""

@@ -68,9 +68,9 @@ class BudgetConfig:
     """Mean spending a rollout, as NAME=NUMBER: rounds, searches (all of them), kilotokens_read, kilotokens_written,
     seconds, or the name of a tool, for its invocations."""
     rate: float = 0.05
-    """Reward units by which a price rises in a step when spending is twice its target."""
+    """Amount in reward units by which a price rises in a step when spending is twice its target."""
     highest: float = 1.0
-    """No price rises above it, in reward units: no resource may outweigh a right answer for ever."""
+    """Upper bound of a price in reward units, so that no resource outweighs a right answer for ever."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or not 0 < self.highest < math.inf:
@@ -94,22 +94,23 @@ class RewardConfig:
     kind: Literal["trace", "cost-weighted"] = "trace"
     """Which reward ranks rollouts: TRACE, or accuracy against rounds at fixed prices."""
     alpha: float = 1.0
-    """Weight in the cost-weighted reward of accuracy (1 right, 0 wrong, -0.5 without a readable answer), or of what
-    `functions` give."""
+    """Weight of the accuracy in the cost-weighted reward (1 right, 0 wrong, -0.5 without a readable answer), or of what
+    the --reward.functions return."""
     beta: float = 0.05
-    """Weight in the cost-weighted reward of the cost: the number of tool rounds, or the sum that `prices` make."""
+    """Weight of the cost in the cost-weighted reward: of the number of rounds, or of the sum that --reward.prices
+    make."""
     prices: tuple[str, ...] = ()
     """Price list of the cost-weighted reward, as NAME=PRICE: rounds, searches (all of them), kilotokens_read,
     kilotokens_written, seconds, or the name of a tool, for its invocations. Without one, each round costs 1."""
     malformed_call: float = -0.1
-    """R_fmt of each turn with a tool call that can't be read; 0 takes nothing off."""
+    """R_fmt of each turn with a tool call that can't be read; 0 deducts nothing."""
     format_floor: float = -0.5
     """R_fmt of a whole rollout is never below this, which is what a reply without an answer gets."""
     trace: TraceConfig = field(default_factory=TraceConfig)
     functions: tuple[str, ...] = ()
-    """Functions of a group of rollouts (`learner.reward`) whose weighted sum is the reward instead: module:object or
-    file.py:object, with *weight behind it if need be. In a cost-weighted reward they take the place of accuracy.
-    References tighten all the same."""
+    """Functions of a group of rollouts (`learner.reward`) whose weighted sum replaces the reward: module:object or
+    file.py:object, with *weight behind it if needed. In a cost-weighted reward they replace the accuracy. References
+    tighten all the same."""
     advantage: str = "group-relative"
     """How the rewards of a group become advantages: group-relative (GRPO's, the paper's), group-centred (not divided by
     the standard deviation, Dr. GRPO's), or module:object, a function of rewards [G] and valid [G]."""

@@ -17,39 +17,40 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     """Peak learning rate of Adam."""
     muon_learning_rate: float | None = None
-    """Learning rate of Muon for the layers' matrices, which alone decay then; the rest is trained by Adam. Without one
-    Adam trains all."""
+    """Learning rate of Muon for the layers' matrices; weight decay then applies to them alone, and Adam trains the
+    rest. Without one, Adam trains everything."""
     final_learning_rate: float = 1e-5
     """Learning rate at the end of a cosine; a constant schedule does not use it."""
     schedule: str = "cosine"
-    """How the learning rate goes on after the warm-up: cosine, constant, a schedule of optax like linear_schedule, or
-    one's own as module:object."""
+    """Course of the learning rate after the warm-up: cosine, constant, the name of an optax schedule like
+    linear_schedule, or your own as module:object."""
     schedule_options: tuple[str, ...] = ()
-    """Options of a schedule of optax, like power=2, which go before the settings."""
+    """Options of an optax schedule, like power=2; they take precedence over the settings."""
     name: str = "adamw"
-    """The optimiser: adamw as the paper trains, one of optax like lion, or one's own as module:object. Gradients are
-    clipped before all of them; those of optax take of these settings what they have a parameter for."""
+    """The optimiser: adamw as the paper trains, the name of an optax optimiser like lion, or your own as module:object.
+    Gradients are clipped before any of them; an optax optimiser gets those of these settings that it has a parameter
+    for."""
     options: tuple[str, ...] = ()
-    """Options of an optimiser of optax, like b2=0.99, which go before the settings."""
+    """Options of an optax optimiser, like b2=0.99; they take precedence over the settings."""
     warmup_steps: int = 0
-    """Number of steps in which the learning rate rises from 0."""
+    """Number of steps over which the learning rate rises to its peak."""
     total_steps: int = 1000
-    """Number of the step at which the cosine ends."""
+    """Number of the step at which the schedule ends."""
     b1: float = 0.9
     """Decay of Adam's first moment."""
     b2: float = 0.95
     """Decay of Adam's second moment."""
     eps: float = 1e-8
-    """What Adam adds to the root of the second moment."""
+    """Number that Adam adds to the root of the second moment."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices; vectors do not decay."""
     clip_norm: float = 1.0
     """Global norm that gradients are clipped to."""
     first_moment_dtype: str = "float32"
-    """Type of the first moment: bfloat16 halves it. The second one stays float32."""
+    """Type of the first moment: bfloat16 halves its memory. The second moment stays float32."""
     moments_on_host: bool = False
-    """Keep moments in the host's pinned memory, and on the device for the update alone, when activations are gone. It
-    needs a mesh."""
+    """Keep the moments in the host's pinned memory, and on the device only for the update, when activations are gone.
+    It needs a mesh."""
 
 
 RoutingReplay = Literal["off", "sampler", "trainer"]
@@ -63,44 +64,46 @@ class LearnerConfig:
     train: Literal["full", "language", "lora"] = "full"
     """What is trained: all weights, all but the vision tower (`language`), or adapters only (`lora`)."""
     remat: Literal["none", "dots", "attention", "full"] = "none"
-    """What the backward pass keeps of a layer; `full` recomputes most and keeps least."""
+    """What the backward pass keeps of a layer; `full` keeps least and recomputes most."""
     compute_dtype: str = "float32"
     """Type that weights are cast to for each pass; gradients accumulate in float32."""
     router_balance: Literal["micro-batch", "step"] = "micro-batch"
-    """What the router's load-balancing loss is taken over in SFT of a mixture of experts. With `micro-batch` the
-    gradient depends a little on how a step is split. With `step` all are taken together, as in arXiv 2501.11873, and
-    the split does not matter; with several micro-batches it costs one more forward pass, which counts the loads."""
+    """What the router's load-balancing loss is taken over in SFT of a mixture of experts. With `micro-batch`, the
+    gradient depends a little on how a step is split. With `step`, the loss is taken over the whole step, as in arXiv
+    2501.11873, and the split does not matter; with several micro-batches this costs one more forward pass to count the
+    loads."""
     temperature: float = 0.8
-    """Temperature that logits are divided by in RL, as in sampling; the teacher's, too."""
+    """Temperature that logits are divided by in RL: that of sampling, and of the teacher."""
     loss: str = "clipped"
     """Policy loss of RL: clipped (the paper's: PPO's clip, clip-higher, dual clip), gspo, cispo, or module:object or
     file.py:object, a function of `learner.token_loss.LossTokens`."""
     clip_low: float = 0.2
-    """A probability ratio of the clipped loss is clipped below 1 minus this."""
+    """The clipped loss clips the probability ratio below 1 minus this."""
     clip_high: float = 0.28
-    """A probability ratio of the clipped loss is clipped above 1 plus this."""
+    """The clipped loss clips the probability ratio above 1 plus this."""
     dual_clip: float | None = 3.0
-    """Where an advantage is negative, its loss is bounded at so many times the advantage; none sets no bound."""
+    """Bound on the loss of a token with a negative advantage, as a multiple of the advantage; none sets no bound."""
     gspo_clip: tuple[float, float] = (3e-4, 4e-4)
-    """A sequence's ratio of the gspo loss is clipped below 1 minus the first and above 1 plus the second."""
+    """The gspo loss clips a sequence's ratio below 1 minus the first number and above 1 plus the second."""
     cispo_clip: tuple[float, float] = (1.0, 4.0)
-    """A token's weight of the cispo loss is clipped below 1 minus the first and above 1 plus the second."""
+    """The cispo loss clips a token's weight below 1 minus the first number and above 1 plus the second."""
     reduction: Weighting = "sequence-mean"
-    """How the loss of RL is summed up: each rollout weighs alike (`sequence-mean`, the paper's), each token does
-    (`token-mean`), or each token weighs 1 / longest row, so that a long answer pays for its length (`constant-length`,
-    Dr. GRPO's)."""
+    """How the RL loss is summed up: each rollout weighs the same (`sequence-mean`, the paper's), each token weighs the
+    same (`token-mean`), or each token weighs 1 / longest row, so that a long answer pays for its length
+    (`constant-length`, Dr. GRPO's)."""
     kl: Literal["none", "k1", "k2", "k3"] = "none"
-    """Estimator of a penalty in RL on the distance from the policy that the run began with, on the sampled tokens. With
-    adapters that policy is the model without them, so that no second model is kept; else its weights are kept twice."""
+    """Estimator of an RL penalty on the distance from the policy that the run began with, on the sampled tokens. With
+    adapters that policy is the model without them, so no second model is kept; otherwise its weights are kept twice."""
     kl_coef: float = 0.001
-    """Weight of that penalty, for each nat."""
+    """Weight of the KL penalty per nat."""
     tis_cap: float = 2.0
-    """Largest importance weight of the trainer's against the sampler's log-probs; 0 gives no weight."""
+    """Upper bound of the truncated importance weight between the learner's and the sampler's log-probs; 0 leaves the
+    weight out."""
     tis_against: Literal["full", "truncated"] = "full"
     """What the importance weight corrects: the sampler's numerics only (`full`), or also the mass that top-p cut off
     (`truncated`)."""
     routing_replay: RoutingReplay = "off"
-    """Whose experts a mixture's training pass takes. It follows from --settings.routing-replay."""
+    """Whose choice of experts a training pass takes. It follows from --settings.routing-replay."""
     opd: Literal["advantage", "reverse-kl"] = "advantage"
     """Form of distillation: a term of the advantage, or a loss over the whole vocabulary (`reverse-kl`), which needs
     the teacher's weights here."""

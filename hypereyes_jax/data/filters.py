@@ -31,16 +31,16 @@ class FilterConfig:
     """Thresholds of the filters."""
 
     superfluous_rounds: int | None = 2
-    """Number of rounds beyond those that the searches needed that make a trajectory serial; none does not ask. One is
-    honest: a first look at the whole picture, say."""
+    """Number of rounds beyond those that the searches needed that makes a trajectory serial; none does not check. One
+    extra round is honest: a first look at the whole picture, say."""
     narrow_rounds: int | None = None
-    """Number of rounds of a single search, of one tool and in a row, that make it serial; none does not ask. It is a
-    laxer rule."""
+    """Number of consecutive rounds with a single search of one tool that makes a trajectory serial; none does not
+    check. It is a laxer rule."""
     new_rounds: float = 0.5
-    """Least share of the rounds that found something new. An honest search may find nothing; at 1 none may."""
+    """Smallest share of the rounds that must find something new. An honest search may find nothing; at 1, none may."""
     unsupported_claims: float = 0.34
-    """Largest share of the names and numbers in the reasoning that may stand in no observation: what the policy knows
-    by itself is welcome where it leads on, not where it decides."""
+    """Largest share of the names and numbers in the reasoning that may appear in no observation: what the policy knows
+    by itself may lead on, but must not decide."""
 
     def __post_init__(self) -> None:
         for name in ("superfluous_rounds", "narrow_rounds"):

@@ -24,7 +24,7 @@ class EpisodeConfig:
     """Rules of an episode. Defaults are the paper's (arXiv 2605.07177) and, where it is silent, the authors' code."""
 
     max_turns: int = 9
-    """Number of turns that the model has."""
+    """Number of turns that the model may take."""
     max_rounds: int = 8
     """Number of turns that may send searches."""
     text_request: int = 10
@@ -36,15 +36,16 @@ class EpisodeConfig:
     image_k: int = 3
     """Number of results of an image search that are asked for and shown, best first, whatever their score."""
     width_cap: int = 32
-    """Number of searches of one turn that are sent: over three times the most entities of a benchmark's image."""
+    """Number of searches that one turn may send. The default is over three times the most entities in any benchmark's
+    image."""
     image_searches: int | None = None
-    """Number of image searches that one episode may send; none sets no limit of their own."""
+    """Number of image searches that one episode may send; none sets no separate limit."""
     serial: bool = False
-    """Run only the first box or query of a turn: what parallel search is compared with."""
+    """Run only the first box or query of a turn, as a baseline for parallel search."""
     one_call: bool = False
-    """Run only the first call of a turn, as the authors' code does, and not all calls together."""
+    """Run only the first call of a turn, as the authors' code does, instead of all calls together."""
     broken_json_ends: bool = False
-    """End the episode at a call that is not JSON, as the authors' code does, and do not let the model try again."""
+    """End the episode at a call that is not JSON, as the authors' code does, instead of telling the model."""
     box_units: BoxUnits = "unit"
     """Units of the boxes that the model writes."""
     show_crops: bool = True
@@ -60,18 +61,19 @@ class EpisodeConfig:
     prompt_style: PromptStyle = "full"
     """Which of the built-in system prompts the model gets."""
     system: str | None = None
-    """A system prompt that replaces the built-in one: a text, @FILE with one, or @module:object (@file.py:object), a
-    function of `env.own_prompt.PromptFacts`. In a text {tools}, {schemas}, {rounds} and {boxes} are filled in."""
+    """A system prompt that replaces the built-in one: the text itself, @FILE for a file that holds it, or
+    @module:object (@file.py:object) for a function of `env.own_prompt.PromptFacts`. In a text, {tools}, {schemas},
+    {rounds} and {boxes} are filled in."""
     delegate_rounds: int = 0
-    """Number of turns with searches that a copy of the policy has which is handed a sub-question by the tool
-    `delegate`; 0 offers no such tool."""
+    """Number of search turns for a copy of the policy that answers a sub-question, which the model hands over with the
+    tool `delegate`; 0 offers no such tool."""
     tools: tuple[str, ...] = ()
-    """Tools beside the two searches: zoom, visit, video_search, module:object, file.py:object, or those of an MCP
-    server that are named in mcp:ADDRESS#NAME,NAME=search (a URL or a command line; =search marks those that count as
-    searches)."""
+    """Tools beside the two searches: zoom, visit, video_search, module:object, file.py:object, or
+    mcp:ADDRESS#NAME,NAME=search for the named tools of an MCP server (ADDRESS is a URL or a command line; =search marks
+    those that count as searches)."""
     paradigm: Paradigm = "ugs"
-    """How regions are grounded: in the search itself, or before it by a tool or code that cuts them out; image_search
-    then takes whole images only."""
+    """How regions are grounded: in the search itself (ugs), or before it by a crop tool (llm-crop) or by code
+    (code-crop); image_search then takes whole images only."""
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "width_cap", "text_request", "text_k", "image_k", "crop_max_side"):

@@ -23,9 +23,9 @@ class OutageLimits:
     """How much of a run may fail for reasons that are not the policy's."""
 
     share: float = 0.5
-    """Share of a step's rollouts that search or judge may fail for; more end the run. 1 sets no such limit."""
+    """Share of a step's rollouts that search or judge may fail for; a larger share ends the run. 1 sets no limit."""
     in_a_row: int = 64
-    """Number of rollouts in a row, over steps, that search or judge fail for before the run ends."""
+    """Number of consecutive rollouts, across steps, that search or judge may fail for before the run ends."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.in_a_row < 1:

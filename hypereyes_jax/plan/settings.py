@@ -21,24 +21,25 @@ class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """Recipe that sets the defaults of `sizes`. It may be left out if a model is named: then it is that model's RL."""
+    """Recipe that sets the defaults of --sizes.*. It may be left out if --model is given; that model's RL is then
+    planned."""
     mesh: str
-    """A mesh preset; or axes and a device, like fsdp=8,device=h100; or auto,device=h100,devices=8."""
+    """A mesh preset, or axes and a device like fsdp=8,device=h100, or auto,device=h100,devices=8."""
     model: str = ""
-    """Another model than the recipe's: a preset like 8b, or a directory with a config.json."""
+    """Model in place of the recipe's: a preset like 8b, or a directory with a config.json."""
     sizes: TrainingSizes = MINIATURE_RL
-    """Sizes as the training command takes them. The engine's (replica devices, slots, extend rows) are looked for
-    unless one of them is given."""
+    """Sizes as the training command takes them. The plan looks for the engine's sizes (replica devices, slots, extend
+    rows) unless one of them is given."""
     teacher: str = ""
     """Frozen teacher of RL on the same mesh, as in `hypereyes rl --teacher`: a preset like 235b-a22b, or a directory
     with a config.json. Without one there is no teacher, or one behind a server."""
     ahead: bool = False
-    """Rollouts run ahead of the learner, as with `hypereyes rl --settings.ahead 1`: engines keep their weights and
-    slots during the training step, and hold new weights beside the old ones when they swap them."""
+    """Plan for rollouts that run ahead of the learner, as with `hypereyes rl --settings.ahead 1`: engines keep their
+    weights and slots during the training step, and hold new weights beside the old ones at a swap."""
     workload: Workload = field(default_factory=Workload)
-    """What a step's rollouts are taken to be like, for the time of a whole step."""
+    """Assumptions about a step's rollouts, for the time of a whole step."""
     largest: bool = False
-    """Also look for the longest rows and the most rows at a time that fit, by compiling again and again."""
+    """Also find the longest rows and the most rows at a time that fit, by compiling again and again."""
     rollout: bool = True
     """Also compile the rollout engine's programs, for RL."""
     out: Path | None = None

@@ -39,11 +39,11 @@ class StopConfig:
     """When a training ends before its last step: it saves, exits with code 75, and the same command goes on."""
 
     minutes: float = 0.0
-    """End after so many minutes, counted from the start of this process; 0 sets no limit."""
+    """Number of minutes after the start of this process at which the run ends; 0 sets no limit."""
     notice_file: Path | None = None
-    """End when this file appears; a hook of the scheduler may create it, or you. It is left where it is."""
+    """File whose appearance ends the run; you or a hook of the scheduler may create it. It is left where it is."""
     notice_url: str = ""
-    """End when this address answers with other words than NONE or FALSE. On Google Cloud:
+    """Address that announces the end when it answers with anything but NONE or FALSE. On Google Cloud:
     http://metadata.google.internal/computeMetadata/v1/instance/preempted, or .../instance/maintenance-event."""
 
     def __post_init__(self) -> None:

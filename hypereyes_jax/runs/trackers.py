@@ -29,13 +29,13 @@ class TrackingConfig:
     """Who else keeps the scalars and samples of a training, beside `metrics.jsonl`."""
 
     tensorboard: bool = True
-    """Write TensorBoard's event files to `tensorboard/` in the run's directory."""
+    """Write TensorBoard event files to `tensorboard/` in the run directory."""
     wandb: str = ""
-    """Project of Weights & Biases that is written to (needs the extra `wandb`)."""
+    """Weights & Biases project to write to (needs the extra `wandb`)."""
     trackio: str = ""
-    """Project of trackio that is written to (needs the extra `trackio`)."""
+    """Project of trackio to write to (needs the extra `trackio`)."""
     mlflow: str = ""
-    """Experiment of MLflow that is written to (needs the extra `mlflow`); MLFLOW_TRACKING_URI names the server."""
+    """MLflow experiment to write to (needs the extra `mlflow`); MLFLOW_TRACKING_URI names the server."""
 
 
 @dataclass(frozen=True)

@@ -40,35 +40,36 @@ class StudyOptions:
     out: Path = Path("runs/study")
     """Directory of all studies: they share base, data and SFT where these are equal."""
     recipe: str = "miniature"
-    """Recipe of SFT and RL: miniature, or the size of another, such as 8b, 30b or 235b."""
+    """Recipe of SFT and RL: miniature, or another size, such as 8b, 30b or 235b."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of training; the evaluation's questions stay the same."""
     checkpoint: str = ""
-    """Base model; none = the miniature's."""
+    """Base model; without one, the miniature's."""
     policy: str = ""
     """A trained checkpoint for `budget` and `distractors`, in place of the ones that would be trained."""
     teacher: str = ""
-    """Aligned teacher of on-policy distillation; none = the miniature's, or no distillation."""
+    """Aligned teacher of on-policy distillation; without one, the miniature's, or no distillation at other sizes."""
     vanilla_teacher: str = ""
-    """Teacher that was not trained to search efficiently; none = the miniature's base model."""
+    """Teacher that was not trained to search efficiently; without one, the miniature's base model."""
     demonstrations: str = ""
-    """Demonstrations of SFT; none = made for the miniature."""
+    """Demonstrations of SFT; without any, they are made for the miniature."""
     questions: str = ""
-    """Candidates of RL; none = made for the miniature."""
+    """Candidates of RL; without any, they are made for the miniature."""
     eval_questions: str = ""
-    """Questions of evaluation; none = the miniature's held-out ones."""
+    """Questions of evaluation; without any, the miniature's held-out ones."""
     other_demonstrations: dict[str, str] = field(default_factory=dict)
-    """By variant (no-prs, no-curation, llm-crop, code-crop): demonstrations made that way from data of your own."""
+    """Demonstrations made in another way from data of your own, as pairs of a variant (no-prs, no-curation, llm-crop,
+    code-crop) and a file."""
     sft_questions: int = 800
-    """Questions of the miniature that demonstrations are sought for."""
+    """Number of the miniature's questions that demonstrations are sought for."""
     rl_candidates: int = 600
-    """Questions of the miniature that RL may select from."""
+    """Number of the miniature's questions that RL may select from."""
     test_questions: int = 200
-    """Questions of the miniature that are asked in evaluation."""
+    """Number of the miniature's questions that evaluation asks."""
     steps: int = 24
-    """Steps of RL in the miniature."""
+    """Number of RL steps in the miniature."""
     shuffles: int = 10
-    """Orders in which distractors are shuffled."""
+    """Number of orders in which distractors are shuffled."""
     sft_options: str = ""
     """Options added to each `hypereyes sft`, in one text: --sft-options="--settings.epochs 2"."""
     rl_options: str = ""

@@ -25,45 +25,45 @@ class RlSettings:
     group: int = MINIATURE_ROLLOUT.group
     """Number of rollouts of each question."""
     oversampling: float = 1.0
-    """Dynamic sampling: so many times as many questions are played in a step as it trains on, and groups whose rollouts
-    all earned alike, which teach nothing, make room for others. 1 trains on every group."""
+    """Dynamic sampling: a step plays this many times the questions that it trains on, and groups whose rollouts all
+    earned the same, which teach nothing, make room for others. 1 trains on every group."""
     learning_rate: float = MINIATURE.learner.optimizer.learning_rate
     """The learning rate, which stays constant. The paper's is 1e-6; a model this small takes larger steps."""
     opd_coef: float = MINIATURE.learner.opd_coef
     """Weight of on-policy distillation on failed rollouts; 0 leaves it out."""
     lora_rank: int = AdapterConfig.rank
-    """Rank of the adapters, where --sizes.learner.train is lora."""
+    """Rank of the adapters, if --sizes.learner.train is lora."""
     lora_alpha: float = AdapterConfig.alpha
-    """Alpha of the adapters: what they add is multiplied with alpha / rank."""
+    """Alpha of the adapters: their output is scaled by alpha / rank."""
     ahead: int = 0
-    """Number of steps whose rollouts may start before the step under way has trained. With 0 every rollout is sampled
-    by the weights that it trains, and a run can be replayed exactly. With more, rollouts run on while the learner
-    trains, a long one is carried over to a later step, and the loss weighs each token by what the learner's weights
-    say of it."""
+    """Number of steps whose rollouts may start before the current step has trained. With 0, every rollout is sampled by
+    the weights that it trains, and a run can be replayed exactly. With more, rollouts go on while the learner trains, a
+    long one is carried over to a later step, and the loss weighs each token by the ratio of the learner's to the
+    sampler's probability."""
     max_staleness: int | None = None
-    """Number of versions that the weights which started a group ahead may lie behind those that it trains; a step waits
-    for a group that would exceed it. Without one it is one more than --settings.ahead: a long rollout may be a step
-    late."""
+    """Number of versions by which the weights that started a group may lag behind those that it trains; a step waits
+    for a group that would exceed it. Without one, it is one more than --settings.ahead, so that a long rollout may be a
+    step late."""
     routing_replay: RoutingReplay = "off"
-    """Whose experts a mixture's training pass sends each token to. With `off` the router chooses anew, and a close
-    decision may fall otherwise than when the token was sampled; `sampler` takes the experts that the sampler chose;
-    `trainer` takes those of the learner's own forward pass also where the backward pass computes it again."""
+    """Whose choice of experts a mixture of experts trains with. With `off` the router chooses anew, and a close
+    decision may differ from the one made when the token was sampled; `sampler` takes the experts that the sampler
+    chose; `trainer` takes those of the learner's own forward pass, also where the backward pass recomputes it."""
     gap_warning: float = 0.05
-    """Mean distance of the learner's and the sampler's log-probs of a step's tokens, in nats, above which a warning is
-    logged; 0 logs none."""
+    """Mean distance between the learner's and the sampler's log-probs of a step's tokens, in nats, above which a
+    warning is logged; 0 logs none."""
     checkpoint_every: int = MINIATURE.checkpoint_every
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
+    """Number of minutes after which a checkpoint is written in any case; 0 counts steps only."""
     save_every: int = 0
-    """Number of steps between two models that are written to `models/step-N/`; 0 writes none before the end."""
+    """Number of steps between two models written to `models/step-N/`; 0 writes a model only at the end."""
     metrics: tuple[str, ...] = ()
     """Further metrics of the rollouts that are logged: module:object or file.py:object, functions of an episode's
     result and the judge's verdict."""
     keep_groups: int = 2
-    """Number of groups of rollouts of each step that are kept for the report; 0 keeps none."""
+    """Number of rollout groups of each step that are kept for the report; 0 keeps none."""
     keep_mib: int = 256
-    """MiB that the kept rollouts may take; beyond it, steps between others are thinned out."""
+    """MiB that the kept rollouts may take; beyond that, the rollouts of some steps are removed, evenly over the run."""
     outages: OutageLimits = field(default_factory=OutageLimits)
     """How many rollouts may fail for reasons that are not the policy's before the run ends."""
     seed: int = MINIATURE.seed
@@ -102,22 +102,22 @@ class SftSettings:
     batch: int = 32
     """Number of demonstrations in one step."""
     weighting: Literal["token", "trajectory"] = "token"
-    """What counts alike in the loss: every token of a step, as in the authors' training, or every demonstration."""
+    """What weighs the same in the loss: every token of a step, as in the authors' training, or every demonstration."""
     learning_rate: float = 3e-3
-    """Peak learning rate; it falls to a tenth by a cosine, as the paper's 1e-4 does. A model this small takes larger
+    """Peak learning rate; it falls to a tenth along a cosine, as the paper's 1e-4 does. A model this small takes larger
     steps."""
     lora_rank: int = AdapterConfig.rank
     """Rank of the adapters on every linear map of the decoder."""
     lora_alpha: float = AdapterConfig.alpha
-    """The adapters' output is scaled by this over the rank."""
+    """Alpha of the adapters: their output is scaled by alpha / rank."""
     dropout: float = AdapterConfig.dropout
-    """Share of an adapter's inputs that are dropped in training."""
+    """Share of an adapter's inputs that is dropped in training."""
     checkpoint_every: int = 5
     """Number of steps between two checkpoints."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is also written when the last one is so many minutes old; 0 counts steps only."""
+    """Number of minutes after which a checkpoint is written in any case; 0 counts steps only."""
     save_every: int = 0
-    """Number of steps between two models that are written to `models/step-N/`; 0 writes none before the end."""
+    """Number of steps between two models written to `models/step-N/`; 0 writes a model only at the end."""
     loader_threads: int = 0
     """Number of threads that read and resize the images of a batch ahead of its step; 0 takes one a core, up to 8."""
     seed: int = 42
@@ -134,10 +134,10 @@ class TeacherServerConfig:
     url: str = ""
     """Address of the server, like http://host:30000; without one there is no server."""
     kind: Literal["sglang", "vllm"] = "sglang"
-    """What serves: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
+    """Kind of server: SGLang's `/generate`, or vLLM's `/inference/v1/generate` (0.28 or newer, for images)."""
     model: str = ""
-    """Name of a LoRA adapter that SGLang holds, or of a model that vLLM serves; without one, the model that it was
-    started with."""
+    """Name of a LoRA adapter that SGLang holds, or of a model that vLLM serves; without one, the model that the server
+    was started with."""
     key_env: str = "TEACHER_API_KEY"
     """Name of the environment variable that holds the server's key, if it wants one."""
     temperature: float = 1.0
@@ -161,10 +161,10 @@ class SamplerServerConfig:
     """
 
     url: str = ""
-    """Address of the server, like http://host:30000; without one, engines of this run sample."""
+    """Address of the server, like http://host:30000; without one, this run's own engines sample."""
     kind: Literal["sglang", "vllm"] = "sglang"
-    """What serves: SGLang, started with --enable-lora, or vLLM, with --enable-lora, --logprobs-mode processed_logprobs
-    and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+    """Kind of server: SGLang, started with --enable-lora, or vLLM, started with --enable-lora, --logprobs-mode
+    processed_logprobs and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
     key_env: str = "SAMPLER_API_KEY"
     """Name of the environment variable that holds the server's key, if it wants one."""
     in_flight: int = 64

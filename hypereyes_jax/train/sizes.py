@@ -27,16 +27,16 @@ class TrainingSizes:
     """Sizes that a training's programs are compiled for, and the rules of its episodes."""
 
     learner: LearnerConfig
-    """What trains, how and in which precision. Its learning rate, the ends of its schedule and `opd_coef` follow from
+    """What trains, how, and in which precision. The learning rate, the ends of the schedule and `opd_coef` follow from
     the settings."""
     context: int
     """Number of tokens of the longest trajectory, and of a slot; visual tokens count one by one."""
     shard_rows: int
     """Number of rows of a micro-batch that one data shard takes."""
     row_samples: int
-    """Number of trajectories that share a row, about: it sets how many micro-batches a step is compiled for."""
+    """Approximate number of trajectories that share a row; it decides how many micro-batches a step is compiled for."""
     row_images: int
-    """Number of images of the largest size that a row has room for before a step needs a larger program."""
+    """Number of images of the largest size that a row has room for; a step with more needs a larger program."""
     min_pixels: int
     """Smallest area that an image is resized to."""
     max_pixels: int
@@ -46,29 +46,29 @@ class TrainingSizes:
     prompt_tokens: int
     """Number of tokens of the longest prompt; questions with longer ones are left out."""
     turn_tokens: int
-    """Number of tokens that are sampled in one turn at most."""
+    """Largest number of tokens sampled in one turn."""
     top_p: float = 0.95
-    """Nucleus of sampling in rollouts; their temperature is the learner's."""
+    """Top-p (nucleus) of sampling in rollouts; the temperature is the learner's."""
     eval_top_p: float = 0.7
-    """Nucleus of sampling in evaluation, at the same temperature."""
+    """Top-p (nucleus) of sampling in evaluation, at the same temperature."""
     row_choices: tuple[int, ...] = ()
-    """Further lengths that a training row may have. Each step takes the one with which it computes the fewest positions
-    over all processes (`benchmarks/packing.py`), and each that is taken compiles a program."""
+    """Further lengths that a training row may have. Each step takes the length with which it computes the fewest
+    positions over all processes (`benchmarks/packing.py`), and each length in use compiles a program."""
     view_lengths: tuple[int, ...] = ()
-    """Numbers of positions that a decode call may attend to; without any, a quarter of a slot, a half, and all."""
+    """Lengths of the cache views that a decode call may attend to; without any, a quarter of a slot, a half, and all of
+    it."""
     replica_devices: int = 0
-    """Number of devices that share one rollout engine's weights, of one host or of several whole ones; 0 takes as many
-    of a host's as KV heads divide among. `hypereyes plan` tells how many it takes."""
+    """Number of devices that share one rollout engine's weights, on one host or on several whole hosts; 0 takes as many
+    of a host's devices as the KV heads divide among. `hypereyes plan` says how many are needed."""
     extend_rows: tuple[int, ...] = (1, 4)
-    """Numbers of slots that one call may read given tokens into; fewer take less memory."""
+    """Allowed numbers of slots into which one call reads given tokens; smaller ones take less memory."""
     kv: Literal["compute", "int8"] = "compute"
-    """How rollouts keep keys and values: in the precision that the learner computes in, or as int8 with a scale for
-    each vector, which takes about half of bfloat16's memory. The gap that int8 makes between sampler and learner is
-    part of the metric `sampler_gap`, and `learner.tis_cap` bounds what it weighs."""
+    """How rollouts keep keys and values: in the learner's precision, or as int8 with a scale for each vector, which
+    takes about half of bfloat16's memory. The gap that int8 makes between sampler and learner is part of the metric
+    `sampler_gap`, and --sizes.learner.tis-cap bounds its weight."""
     sampler_weights: Literal["compute", "int8"] = "compute"
-    """How rollout engines keep the decoder's linear maps: in the precision that the learner computes in, or as int8
-    with a scale for each output, which halves what is read of bfloat16 for a token. Its gap, too, is part of
-    `sampler_gap`."""
+    """How rollout engines keep the decoder's linear maps: in the learner's precision, or as int8 with a scale for each
+    output, which halves the bytes read for a token. Its gap is part of `sampler_gap`, too."""
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept, counted from the newest."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)

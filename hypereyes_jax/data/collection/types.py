@@ -67,20 +67,20 @@ class CollectConfig:
     """Number of tries without tools; a question that one of them answers is dropped. 0 does not ask."""
     difficulty: int = 0
     """Number of tries of a single pass; a question that one of them solves is dropped. 0 does not ask. The paper asks
-    its largest open model; asked of the sampling model itself, it would drop what is about to be learnt."""
+    its largest open model; the sampling model itself would drop what it is about to learn."""
     budgets: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     """Numbers of rounds allowed, ascending; the first success is kept. Without any, nothing is sampled."""
     trials: int = 1
     """Number of tries at each budget."""
     selection: int = 0
-    """Number of tries for RL: a question is kept that fails at first and is solved later, with its reference. The
-    paper's is 5; 0 selects none."""
+    """Number of tries for RL: a question that fails at first and is solved later is kept, with its reference. The
+    paper's number is 5; 0 selects none."""
     in_flight: int = 64
     """Number of attempts that are under way at a time, over all stages."""
     most_dollars: float = float("inf")
-    """No attempt is begun once tokens (of all runs) and searches (of this one) have cost so much."""
+    """Dollars after which no further attempt begins, for tokens (of all runs) and searches (of this one)."""
     failures: int = 20
-    """Number of attempts in a row that could not be made, after which the run ends in the last one's words."""
+    """Number of consecutive attempts that could not be made, after which the run ends with the last error."""
     seed: int = 0
     """Seed of sampling; each attempt has a number of its own."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)

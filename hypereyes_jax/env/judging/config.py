@@ -17,9 +17,9 @@ class JudgeConfig:
     key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the endpoint's key."""
     max_tokens: int = 30
-    """Number of tokens of a verdict. A model that thinks first is given more by itself, once."""
+    """Number of tokens that a verdict may have. A model that thinks first gets more by itself, once."""
     object: str = ""
-    """A judge of your own instead of an endpoint: module:object or file.py:object, which is a judge or a function of a
-    question and an answer."""
+    """Your own judge instead of an endpoint, as module:object or file.py:object: a judge, or a function of a question
+    and an answer."""
     rule: str = "general"
-    """Which rule the judge is told: general, short-fact, browse, visual-entity or multi-entity."""
+    """Rule that the judge is given: general, short-fact, browse, visual-entity or multi-entity."""

@@ -27,20 +27,20 @@ class CallPolicy:
     """Defaults are the paper's (64 in flight) and the authors' published client's (three attempts and their waits)."""
 
     in_flight: int = 64
-    """Number of requests that are under way at a time. This, `rate` and `spending_cap` hold for the whole run, however
-    many processes it has."""
+    """Number of requests that are under way at a time. This limit, the rate and the spending cap hold for the whole
+    run, however many processes it has."""
     timeout: float = 60.0
     """Seconds that one attempt may take."""
     attempts: int = 3
     """Number of attempts at one request."""
     backoff: tuple[float, float] = (0.5, 3.0)
-    """Seconds to wait before retry n: a uniform draw between n times each of these two."""
+    """Seconds to wait before retry n: a number drawn uniformly between n times each of these two."""
     retry_after_cap: float = 60.0
-    """Seconds: a service may ask for a longer wait than the backoff, up to this."""
+    """Longest wait in seconds that a service may ask for; a longer request is cut to this."""
     patience: float = 600.0
-    """Seconds after which a service that only ever asks to wait has failed."""
+    """Seconds after which a service that only ever asks for a wait counts as failed."""
     rate: float | None = None
-    """Number of requests a second at most; none sets no limit."""
+    """Largest number of requests a second; none sets no limit."""
     burst: float = 1.0
     """Seconds' worth of `rate` that may go out at once."""
     text_price: float = 0.0
@@ -63,28 +63,30 @@ class SearchConfig:
     """Which search service to use, and how. Holds no key: keys are given beside it, so it can be printed and saved."""
 
     service: Service = "world"
-    """What is searched: the miniature's world, a second domain offline (nature), a server of `hypereyes serve-world`, a
-    retriever in Search-R1's style, SerpApi, a service that `mapping` describes, or the `backend` named below."""
+    """What is searched: the miniature's world, a second offline domain (nature), a server of `hypereyes serve-world`, a
+    Search-R1 style retriever, SerpApi, a service that --search.mapping describes, or the object that --search.backend
+    names."""
     transport: Transport = "in-process"
-    """How an offline world is searched: in this process, or over a real HTTP server on loopback."""
+    """How an offline world is searched: in this process, or through a real HTTP server on loopback."""
     latency: float = 0.0
-    """Seconds that a search of an offline world takes; those of real services take 0.2 to 2."""
+    """Seconds that a search of an offline world takes; real services take 0.2 to 2."""
     mapping: str = ""
-    """How the service `mapping` is asked: serper, tavily, brave, a YAML file (docs/search_protocol.md), or such a
-    mapping as a dict by module:object or file.py:object."""
+    """How the service `mapping` is asked: serper, tavily, brave, a YAML file (docs/search_protocol.md), or
+    module:object or file.py:object for such a mapping as a dict."""
     backend: str = ""
-    """A SearchBackend of your own, or a class of one: module:object or file.py:object."""
+    """Your own SearchBackend, or a class of one, as module:object or file.py:object."""
     url: str = ""
-    """Address of the server, or of SerpApi where it is not the usual one."""
+    """Address of the server; for SerpApi only if it is not the usual one."""
     image_engine: ImageEngine = "google_reverse_image"
-    """Engine that SerpApi searches images with; the paper's is reverse image search."""
+    """Engine that SerpApi searches images with; the paper uses reverse image search."""
     image_url: str = ""
-    """Public address of a tunnel to the local image host, for SerpApi. In a run of several processes {process} in it
-    becomes a process's number, from 0."""
+    """Public address of a tunnel to the local image host, for SerpApi. In a run of several processes, {process} in it
+    is replaced by the number of the process, from 0."""
     image_port: int = 0
-    """Port of the local image host, for SerpApi, and of the next processes the ports after it; 0 takes any free one."""
+    """Port of the local image host, for SerpApi; further processes take the ports that follow it. 0 takes any free
+    port."""
     bucket: str = ""
-    """S3 bucket that crops are hosted in instead, for SerpApi."""
+    """S3 bucket that hosts the crops instead of the local image host, for SerpApi."""
     bucket_endpoint: str = ""
     """Address of an S3-compatible service; without one, AWS is used."""
     bucket_public_url: str = ""
@@ -93,10 +95,11 @@ class SearchConfig:
     """What searches are recorded to and replayed from: a file of this machine, or postgresql://user@host/database for
     several."""
     mode: StoreMode = StoreMode.REPLAY_THEN_LIVE
-    """What is done with the store: live (leave it alone), record (ask always), replay-strict (never ask) or replay-
-    then-live."""
+    """How the store is used: live (not at all), record (always ask the service, and store), replay-strict (never ask),
+    or replay-then-live (ask for what is not stored)."""
     budget: str = ""
-    """Name of a budget, with a store in PostgreSQL: commands that name the same one share rate and spending cap."""
+    """Name of a budget, with a store in PostgreSQL: commands that give the same name share one rate and one spending
+    cap."""
     policy: CallPolicy = field(default_factory=CallPolicy)
 
     @property
