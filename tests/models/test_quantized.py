@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.lora import LoraConfig, LoraRule
 from hypereyes_jax.models.quantized import QuantizedWeight, flat, product, quantize
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.qwen3_vl.moe import mixture
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights, in_int8, is_kept_in_int8
 from tests import small_models
+from tests.random_weights import random_lora
 
 TINY = Qwen3VLConfig(small_models.TEXT, small_models.VISION, **small_models.IDS)
 TINY_MOE = replace(TINY, text=replace(TINY.text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16))
@@ -61,15 +63,21 @@ def test_the_decoders_linear_maps_are_rounded_and_nothing_else(config):
             assert after is before
 
 
+@pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("impl", ["ragged", "blocks", "dense", "grouped"])
-def test_every_form_of_experts_takes_them_in_int8(impl):
+def test_every_form_of_experts_takes_them_in_int8(impl, adapted):
     text = TINY_MOE.text
     params = in_int8(init_params(jax.random.key(0), TINY_MOE), TINY_MOE)
     w = jax.tree.map(lambda leaf: leaf[0], params["layers"])
     x = jax.random.normal(jax.random.key(3), (2, 40, text.hidden_size))
 
+    lora, adapter = None, {}
+    if adapted:
+        lora = random_lora(TINY_MOE, LoraConfig((LoraRule("layers/expert_down", 4, 8.0),)))
+        adapter = jax.tree.map(lambda leaf: leaf[0], lora.weights["layers"])
+
     def run(w, impl):
-        return mixture(w, text, x, jnp.ones((2, 40), bool), impl, None, {}, None)[0]
+        return mixture(w, text, x, jnp.ones((2, 40), bool), impl, lora, adapter, None)[0]
 
     plain = jax.tree.map(rounded, w, **IS_QUANTIZED)
     np.testing.assert_allclose(jax.jit(run, static_argnums=1)(w, impl), run(plain, "dense"), atol=2e-5)
