@@ -1,4 +1,4 @@
-"""Manners towards a search service: concurrency, rate, timeouts, retries, a spending cap, and a circuit breaker."""
+"""Limits on calls of a search service: concurrency, rate, timeouts, retries, a spending cap, and a circuit breaker."""
 
 from __future__ import annotations
 
