@@ -128,9 +128,12 @@ def _factors(
     tensors: dict[str, StoredTensor], adapter_config: AdapterConfig, name: str, weight: Weight, layer: int, where: str
 ) -> _Factors | None:
     """The factors of one layer of a map, taken out of `stored`; None if it has none."""
-    module = weight.hf.format(i=layer).removesuffix(".weight")
+    parameter = weight.hf.format(i=layer)
+    module = parameter.removesuffix(".weight")
     experts = "expert" in weight.axes
-    if experts and not adapter_config.targets(module):
+    as_parameter = adapter_config.targets(parameter)  # patterns then see the parameter's name
+    target = parameter if as_parameter else module
+    if experts and not as_parameter:
         return None
     prefix = _prefix(name, weight, layer, inner=experts and _wrapped_by_another(name, weight, layer, adapter_config))
     names = [f"{prefix}.lora_{factor}.weight" for factor in "AB"]
@@ -139,8 +142,13 @@ def _factors(
         return None
     if len(present) == 1:
         raise AdapterError(f"{where} has {present[0]}, but lacks {(set(names) - set(present)).pop()}.")
+    if not as_parameter and (field := adapter_config.leaves_out(module)):
+        raise AdapterError(
+            f"{where} has {present[0]}, but {field} in {_CONFIG} leaves {module} out, so that PEFT would not use it. "
+            "Correct the one that is wrong."
+        )
     a, b = (tensors.pop(name) for name in names)
-    rank, why = adapter_config.rank_of(module)
+    rank, why = adapter_config.rank_of(target)
     count = weight.shape[weight.lead - 1] if experts else 1
     fan_in, fan_out = weight.shape[weight.lead], math.prod(weight.shape[weight.lead + 1 :])
     if a.shape != (count * rank, fan_in) or b.shape != (fan_out, count * rank):
@@ -153,7 +161,7 @@ def _factors(
     b_full = b_full.reshape(fan_out, rank, count).transpose(2, 1, 0)
     if not experts:
         a_full, b_full = a_full[0], b_full[0]
-    return _Factors(a_full, b_full, adapter_config.alpha_of(module, rank))
+    return _Factors(a_full, b_full, adapter_config.alpha_of(target, rank))
 
 
 def _wrapped_by_another(name: str, weight: Weight, layer: int, adapter_config: AdapterConfig) -> bool:

@@ -14,14 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Which maps have factors is told by the tensors, so the fields that chose them are not needed.
+# Those read below, and those that change nothing. Settings of a way to start the factors (CorDA, EVA, LoftQ, LoRA-GA)
+# play no part unless `init_lora_weights`, which is looked at, names it.
 _INERT = frozenset(
-    "alpha_pattern auto_mapping base_model_name_or_path ensure_weight_tying eva_config exclude_modules inference_mode "
-    "layers_pattern layers_to_transform lora_alpha lora_dropout megatron_core peft_type peft_version qalora_group_size "
-    "r rank_pattern revision runtime_config target_modules target_parameters task_type use_rslora".split()
+    "alpha_pattern auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules "
+    "inference_mode layers_pattern layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config "
+    "megatron_core peft_type peft_version qalora_group_size r rank_pattern revision runtime_config target_modules "
+    "target_parameters task_type use_rslora".split()
 )
 # Those that only start the factors; the others change the base model when the adapter is loaded.
 _INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+_ALL_LINEAR = "all-linear"
 _MAX_RANK = 1 << 16
 _MAX_REPEATS = 3  # of one pattern; PEFT puts one more in front
 
@@ -41,21 +44,45 @@ class AdapterConfig:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     target_parameters: tuple[str, ...]
+    target_modules: tuple[str, ...] | str | None
+    exclude_modules: tuple[str, ...] | str | None
+    layers_to_transform: tuple[int, ...]
+    layers_pattern: tuple[str, ...]
 
-    def rank_of(self, module: str) -> tuple[int, str]:
-        """(rank of a map, what in the config gives it)."""
-        pattern = _pattern(self.rank_pattern, module)
+    def rank_of(self, target: str) -> tuple[int, str]:
+        """(rank of a map, what in the config gives it).
+
+        Args:
+          target: name of the module, or of the parameter where that is what is targeted.
+        """
+        pattern = _pattern(self.rank_pattern, target)
         return (self.rank, "r") if pattern is None else (self.rank_pattern[pattern], f"rank_pattern {pattern!r}")
 
-    def alpha_of(self, module: str, rank: int) -> float:
+    def alpha_of(self, target: str, rank: int) -> float:
         """The alpha of a map whose scale is alpha / rank."""
-        pattern = _pattern(self.alpha_pattern, module)
+        pattern = _pattern(self.alpha_pattern, target)
         alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
         return alpha * math.sqrt(rank) if self.root else alpha
 
     def targets(self, parameter: str) -> bool:
         """Whether a parameter (not a module) is adapted."""
-        return any(parameter == name or parameter.endswith(f".{name}") for name in self.target_parameters)
+        return _ends_with_one_of(self.target_parameters, parameter)
+
+    def leaves_out(self, module: str) -> str | None:
+        """The field by which PEFT leaves a module out, whatever tensors there are for it; None if it adapts it."""
+        if self.exclude_modules and _chosen(self.exclude_modules, module):
+            return "exclude_modules"
+        if self.target_modules is None:
+            return "target_modules" if self.target_parameters else None
+        if not _chosen(self.target_modules, module, unknown=True):
+            return "target_modules"
+        if isinstance(self.target_modules, str) or not self.layers_to_transform:
+            return None
+        patterns = [_numbered(pattern) for pattern in self.layers_pattern] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
+        match = next((found for pattern in patterns if (found := re.match(pattern, module))), None)
+        if match is None or int(match["idx"]) not in self.layers_to_transform:
+            return "layers_to_transform"
+        return None
 
 
 def read_adapter_config(data: bytes) -> AdapterConfig:
@@ -77,11 +104,17 @@ def read_adapter_config(data: bytes) -> AdapterConfig:
         elif name == "bias":
             if value not in ("none", None):
                 raise AdapterError(f"bias={value!r} is not supported (expected 'none')")
-        elif name not in _INERT and (value or (isinstance(value, int | float) and value != 0)):
+        # PEFT reads an empty object as a variant's settings with their defaults, not as none
+        elif name not in _INERT and (value or value == {}):
             raise AdapterError(f"{name}={value!r} is not supported")
-    parameters = raw.get("target_parameters") or []
-    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
-        raise AdapterError(f"target_parameters={parameters!r} is not a list of names")
+    layers = raw.get("layers_to_transform")
+    layers = [layers] if type(layers) is int else layers or []
+    if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
+        raise AdapterError(f"layers_to_transform={layers!r} is not a list of numbers")
+    layers_pattern = raw.get("layers_pattern") or []
+    layers_pattern = _names("layers_pattern", [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern)
+    for pattern in layers_pattern:
+        _check_pattern("layers_pattern", pattern, _numbered(pattern))
     root = raw.get("use_rslora") or False
     if not isinstance(root, bool):
         raise AdapterError(f"use_rslora={root!r} is not a valid bool")
@@ -95,8 +128,46 @@ def read_adapter_config(data: bytes) -> AdapterConfig:
         root=root,
         rank_pattern={key: _rank(f"rank_pattern {key!r}", value) for key, value in _patterns(raw, "rank_pattern")},
         alpha_pattern={key: _alpha(f"alpha_pattern {key!r}", value) for key, value in _patterns(raw, "alpha_pattern")},
-        target_parameters=tuple(parameters),
+        target_parameters=_names("target_parameters", raw.get("target_parameters") or []),
+        target_modules=_modules("target_modules", raw.get("target_modules")),
+        exclude_modules=_modules("exclude_modules", raw.get("exclude_modules")),
+        layers_to_transform=tuple(layers),
+        layers_pattern=layers_pattern,
     )
+
+
+def _names(field: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AdapterError(f"{field}={names!r} is not a list of names")
+    return tuple(names)
+
+
+def _modules(field: str, value: Any) -> tuple[str, ...] | str | None:
+    """A choice of modules: the ends of their names, or one expression for the whole name."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return _names(field, value)
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise AdapterError(f"{field} {value[:200]!r} is not a valid pattern ({error})") from error
+    return value
+
+
+def _chosen(choice: tuple[str, ...] | str, module: str, *, unknown: bool = False) -> bool:
+    """Whether a choice has a module in it; `unknown` for an expression that might take for ever on a name."""
+    if not isinstance(choice, str):
+        return _ends_with_one_of(choice, module)
+    if choice == _ALL_LINEAR:
+        return True
+    if _repeats_too_much(choice):
+        return unknown
+    return re.fullmatch(choice, module) is not None
+
+
+def _ends_with_one_of(names: tuple[str, ...], name: str) -> bool:
+    return any(name == each or name.endswith(f".{each}") for each in names)
 
 
 def _pattern(patterns: Mapping[str, Any], module: str) -> str | None:
@@ -109,22 +180,38 @@ def _whole(pattern: str) -> str:
     return rf"(.*\.)?({pattern})$"
 
 
+def _numbered(pattern: str) -> str:
+    """The expression that PEFT makes of a pattern of what layers lie in, to read a layer's number."""
+    return rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."
+
+
 def _patterns(raw: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
     patterns = raw.get(name) or {}
     if not isinstance(patterns, dict):
         raise AdapterError(f"{name}={patterns!r} is not an object")
     for pattern in patterns:
-        try:
-            re.compile(_whole(pattern))
-        except (re.error, RecursionError, OverflowError) as error:
-            raise AdapterError(f"{name} {pattern[:200]!r} is not a valid pattern ({error})") from error
-        # A stranger's pattern must not take for ever: repeats of repeats take exponential time, many of them nearly so.
-        if len(pattern) > 500 or re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > _MAX_REPEATS:
-            raise AdapterError(
-                f"{name} {pattern[:200]!r} repeats too much: give names, or a pattern with at most {_MAX_REPEATS} "
-                "repeats and none of a group"
-            )
+        _check_pattern(name, pattern, _whole(pattern))
     return list(patterns.items())
+
+
+def _check_pattern(field: str, pattern: str, expression: str) -> None:
+    """Raises AdapterError for a pattern of which PEFT can't make an `expression`, or that might take for ever."""
+    try:
+        re.compile(expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise AdapterError(f"{field} {pattern[:200]!r} is not a valid pattern ({error})") from error
+    if _repeats_too_much(pattern):
+        raise AdapterError(
+            f"{field} {pattern[:200]!r} repeats too much: give names, or a pattern with at most {_MAX_REPEATS} "
+            "repeats and none of a group"
+        )
+
+
+def _repeats_too_much(pattern: str) -> bool:
+    """Whether a stranger's pattern might take for ever: repeats of repeats take exponential time, many nearly so."""
+    return bool(
+        len(pattern) > 500 or re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > _MAX_REPEATS
+    )
 
 
 def _number(name: str, value: Any) -> float:

@@ -77,6 +77,15 @@ EXPERTS = [
         ("dense", {"target_modules": r".*language_model\.layers\.[02]\.mlp\.gate_proj"}),
         ("moe", {"target_modules": [], "target_parameters": EXPERTS}),
         ("moe", {"target_modules": ["q_proj"], "target_parameters": EXPERTS[2:5]}),
+        (
+            "dense",
+            {
+                "target_modules": [],
+                "target_parameters": ["q_proj.weight", "v_proj.weight"],
+                "rank_pattern": {"q_proj.weight": 2},
+                "alpha_pattern": {"v_proj.weight": 32, "q_proj": 3},
+            },
+        ),
     ],
 )
 def test_logits_are_those_of_peft(name, options, tmp_path):
@@ -147,6 +156,12 @@ def edited(adapter, path, **fields):
         ({"init_lora_weights": "olora"}, "init_lora_weights='olora'"),
         ({"init_lora_weights": ["eva"]}, "init_lora_weights="),
         ({"target_parameters": "experts"}, "target_parameters='experts'"),
+        ({"kasa_config": {}}, "kasa_config={}"),
+        ({"use_bdlora": {}}, "use_bdlora={}"),
+        ({"layers_to_transform": "0"}, "layers_to_transform='0'"),
+        ({"layers_to_transform": [0], "layers_pattern": "(?P<idx>a)"}, r"layers_pattern '\(\?P<idx>a\)'"),
+        ({"target_modules": 3}, "target_modules=3"),
+        ({"exclude_modules": "("}, r"exclude_modules '\(' is not a valid pattern"),
     ],
 )
 def test_what_is_not_a_plain_lora_is_refused_by_name(adapter, tmp_path, fields, message):
@@ -159,12 +174,33 @@ def test_what_is_not_a_plain_lora_is_refused_by_name(adapter, tmp_path, fields, 
     [
         {"init_lora_weights": "gaussian", "loftq_config": {}, "qalora_group_size": 16, "use_qalora": False},
         {"megatron_core": "megatron.core", "peft_version": "9", "revision": None, "auto_mapping": {"a": "b"}},
-        {"a_field_of_tomorrow": None, "another": False, "one_more": [], "and": {}},
+        {"a_field_of_tomorrow": None, "another": False, "one_more": []},
+        {"corda_config": {"cache_file": None}, "lora_ga_config": {"direction": "ArB2r"}, "init_lora_weights": True},
+        {"target_modules": r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:_proj).*?)|(?:\bmodel\..*)"},
     ],
 )
 def test_what_changes_nothing_is_not_looked_at(adapter, tmp_path, fields):
     same = load_peft(edited(adapter, tmp_path, **fields), CONFIGS["dense"])
     jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"target_modules": ["q_proj"]}, "target_modules"),
+        ({"target_modules": r".*\.q_proj"}, "target_modules"),
+        ({"target_modules": None, "target_parameters": ["q_proj.weight"]}, "target_modules"),
+        ({"exclude_modules": ["up_proj"]}, "exclude_modules"),
+        ({"exclude_modules": r".*up_proj"}, "exclude_modules"),
+        ({"layers_to_transform": [0]}, "layers_to_transform"),
+        ({"layers_to_transform": 1, "layers_pattern": ["blocks", "layers"]}, "layers_to_transform"),
+    ],
+)
+def test_factors_that_peft_would_leave_out_are_refused_by_the_field_that_does(adapter, tmp_path, fields, field):
+    with pytest.raises(
+        ValueError, match=rf"has base_model.*lora_A\.weight, but {field} in adapter_config\.json leaves"
+    ):
+        load_peft(edited(adapter, tmp_path, **fields), CONFIGS["dense"])
 
 
 def test_an_adapter_of_another_architecture_is_refused_with_its_names_by_kind(adapter, tmp_path):
