@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import Part, Question, SearchBackend
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
+from hypereyes_jax.models.companions import processor_pixels
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.storage import open_directory
@@ -178,23 +178,9 @@ def load(
 
 def _pixels(checkpoint: str | os.PathLike) -> tuple[int, int]:
     """The areas that a checkpoint's processor resizes to, within the paper's largest."""
-    directory = open_directory(locate(checkpoint))
-    name = "preprocessor_config.json"
-    if not directory.exists(name):
-        return MIN_PIXELS, MAX_PIXELS
-    try:
-        fields = json.loads(directory.read_bytes(name).decode("utf-8"))
-        size = fields.get("size") or {}
-        areas = (
-            fields.get("min_pixels") or size.get("shortest_edge") or MIN_PIXELS,
-            fields.get("max_pixels") or size.get("longest_edge") or MAX_PIXELS,
-        )
-        if not all(type(area) is int and area > 0 for area in areas) or areas[0] > areas[1]:
-            raise ValueError(f"it gives areas of {areas[0]!r} to {areas[1]!r} pixels")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{directory}/{name} is damaged ({error}). Fetch or make that checkpoint anew.") from error
-    largest = min(areas[1], MAX_PIXELS)
-    return min(areas[0], largest), largest
+    smallest, largest = processor_pixels(open_directory(locate(checkpoint)))
+    largest = min(largest or MAX_PIXELS, MAX_PIXELS)
+    return min(smallest or MIN_PIXELS, largest), largest
 
 
 def read_picture(picture: Picture) -> Image.Image:

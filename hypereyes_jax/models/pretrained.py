@@ -18,7 +18,13 @@ from jax.sharding import Mesh
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, refuse_irregular, writing
-from hypereyes_jax.models.companions import TOKENIZER_FILES, Pixels, write_companions
+from hypereyes_jax.models.companions import (
+    TOKENIZER_FILES,
+    Pixels,
+    check_image_processor,
+    processor_template,
+    write_companions,
+)
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
@@ -49,6 +55,7 @@ def load_model(
     _, described = read_model_config(directory)
     chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
     config = with_tokenizer(described, chat, directory)
+    check_image_processor(directory, config)
     sharding = None if mesh is None else param_shardings(described, mesh)
     _, params = load_hf(path, dtype, sharding)
     return config, params, chat
@@ -70,6 +77,7 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                         raise TypeError("it is not a JSON object")
             name = "tokenizer.json"
             tokenizer = load_tokenizer(path)
+            tokenizer.encode("Which?", add_special_tokens=False)
         except ImportError:
             raise
         except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception
@@ -78,10 +86,28 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                 f"{directory}/{name} is damaged, or no tokenizer of Qwen3-VL ({why}). "
                 "Fetch or make that checkpoint anew."
             ) from error
+    own, of_processor = getattr(tokenizer, "chat_template", None), processor_template(directory)
+    if of_processor is None:
+        return _with_template(tokenizer, own, f"{directory}/tokenizer.json")
+    chat = _with_template(tokenizer, of_processor, f"{directory}/chat_template.json")
+    if own:
+        opening = chat.opening
+        chat = _with_template(tokenizer, own, f"{directory}/tokenizer.json")
+        if chat.opening != opening:
+            raise UserError(
+                f"{directory} opens a turn of the model with {opening!r} by chat_template.json, and with "
+                f"{chat.opening!r} by its tokenizer's chat template. Remove the one that is out of date."
+            )
+    return chat
+
+
+def _with_template(tokenizer: Any, template: Any, where: str) -> ChatFormat:
+    """The chat format, compared with a template. Raises UserError naming `where`, from which the template is."""
+    tokenizer.chat_template = template
     try:
         return ChatFormat(tokenizer)
     except ValueError as error:
-        raise UserError(f"{directory}/tokenizer.json can't be used: {error}. Give another checkpoint.") from error
+        raise UserError(f"{where} can't be used: {error}. Give another checkpoint.") from error
 
 
 def with_tokenizer(config: Qwen3VLConfig, chat: ChatFormat, directory: Directory) -> Qwen3VLConfig:
