@@ -222,7 +222,8 @@ def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
 def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
     """Reads reasoning without its opening tag, which chat templates of models that think write themselves.
 
-    Where answers have tags, a lone </think> within a call, or in front of no tag at all, ends no reasoning.
+    A </think> that a closed <reason> or <answer> holds ends no reasoning. Where answers have tags, a lone one within a
+    call, or in front of no tag at all, ends none either.
     """
     text = turn.text
     end, start = text.find("</think>"), text.find("<think>")
@@ -232,11 +233,23 @@ def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
     if not plain_answers:
         begun = text.rfind(_CALL, 0, end)
         within = begun >= 0 and text.find(_CALL_END, begun, end) < 0
-        if (within and text.startswith("{", _skip_space(text, begun + len(_CALL)))) or (
-            text.find(_CALL, after) < 0 and text.find(_ANSWER, after) < 0
+        if (
+            (within and text.startswith("{", _skip_space(text, begun + len(_CALL))))
+            or (text.find(_CALL, after) < 0 and text.find(_ANSWER, after) < 0)
+            or any(_holds(text, tag, end) for tag in ("<reason>", _ANSWER))
         ):
             return "", 0
     return text[:end].strip(), after
+
+
+def _holds(text: str, tag: str, position: int) -> bool:
+    """Whether a pair of a tag and its closing tag has a position between them."""
+    closing = tag.replace("<", "</")
+    begun = text.rfind(tag, 0, position)
+    if begun < 0 or text.find(closing, begun, position) >= 0:
+        return False
+    end, again = text.find(closing, position), text.find(tag, position)
+    return end >= 0 and not 0 <= again < end
 
 
 def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
@@ -265,7 +278,8 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
             value, at = _JSON.raw_decode(window, at)
         except (ValueError, RecursionError):
             if not calls:
-                long = len(window) == MOST_CALL_CHARACTERS and turn.find(_CALL_END, start) is None
+                closing = turn.find(_CALL_END, start)
+                long = len(window) == MOST_CALL_CHARACTERS and (closing is None or closing >= start + len(window))
                 why = f"the tool call is not valid JSON{' of at most 65,536 characters' if long else ''}"
                 calls.append(Malformed(why, is_call=True, broken_json=True))
             else:

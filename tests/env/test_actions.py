@@ -246,6 +246,16 @@ CASES = [
     ("Or <answer>Togo</answer>?</think><answer>Chad</answer>", Answer("Chad"), 0),
     (f"I'd {call('text_search', input=['a'])}</think>{call('text_search', input=['b'])}", TextSearch(("b",)), 1),
     ("<answer>Chad</answer></think>", Answer("Chad"), 0),
+    ("<answer>Write </think> then</answer><answer>Togo</answer>", Answer("Write </think> then"), 0),
+    (
+        "<reason>No </think> and no "
+        + call("text_search", input=["a"])
+        + "</reason>"
+        + call("text_search", input=["b"]),
+        TextSearch(("b",)),
+        1,
+    ),
+    ("I'd write <answer> last</think><answer>Chad</answer>", Answer("Chad"), 0),
     (call("text_search", input=["</think>"]) + call("text_search", input=["b"]), TextSearch(("</think>",)), 2),
     (
         call("text_search", input=["a"]).removesuffix("</tool_call>") + "<reason>or <answer>Togo</answer>?</reason>",
@@ -295,6 +305,12 @@ def test_tags_inside_a_closed_call_that_is_no_json_are_no_answer():
     assert parse_turn(broken + call("text_search", input=["a"])).action == TextSearch(("a",))
     unclosed = '<tool_call>{"name": "text_search" <answer>Chad</answer>'
     assert parse_turn(unclosed + call("text_search", input=["a"])).action == Answer("Chad")
+
+
+def test_a_call_beyond_the_limit_is_told_so_and_not_that_it_is_no_json():
+    for text in (call("text_search", input=["a" * 70_000]), "<tool_call>[" + "1," * 40_000):
+        assert "of at most 65,536 characters" in parse_turn(text).action.why
+    assert "characters" not in parse_turn("<tool_call>{</tool_call>" + " " * 70_000).action.why
 
 
 def test_entries_that_are_no_texts_are_counted_and_no_searches():
