@@ -82,6 +82,7 @@ class DeviceKind:
     memory_gbps: float  # GB/s, device memory
     link_gbps: float  # GB/s out of a device to its slice or node, one direction
     network_gbps: float  # GB/s a device to other slices or nodes
+    float8_tflops: float = 0.0  # without sparsity; 0 = its matmuls have no 8-bit floating point
 
 
 DEVICES = {
@@ -92,11 +93,11 @@ DEVICES = {
     "v5p": DeviceKind(95, 459, 2765, 600, 6.25),
     "v6e": DeviceKind(32, 918, 1640, 400, 12.5),
     # NVIDIA data sheets; NVLink both ways / 2; one 400 Gb/s network card a GPU.
-    "h20": DeviceKind(140, 148, 4000, 450, 50),
-    "h100": DeviceKind(79, 989, 3350, 450, 50),
-    "h200": DeviceKind(140, 989, 4800, 450, 50),
+    "h20": DeviceKind(140, 148, 4000, 450, 50, 296),
+    "h100": DeviceKind(79, 989, 3350, 450, 50, 1979),
+    "h200": DeviceKind(140, 989, 4800, 450, 50, 1979),
     # The card of 24 GB; no NVLink: PCIe 4.0 x16 one way, and what a workstation has for a network.
-    "rtx4090": DeviceKind(24, 165, 1008, 32, 1.25),
+    "rtx4090": DeviceKind(24, 165, 1008, 32, 1.25, 330),
 }
 
 

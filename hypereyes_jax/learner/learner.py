@@ -166,7 +166,8 @@ def make_learner(
         raise ValueError("OptimizerConfig.moments_on_host needs a mesh: make one, of one device if need be")
     kernels = kernels or Kernels.for_platform("cpu" if mesh is None else mesh.devices.flat[0].platform)
     vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
-    forward = Forward(config, kernels, learn.compute_dtype, learn.remat, vocab_shards)
+    trained = replace(kernels, linear=learn.matmuls)  # the teacher's log-probs stay exact
+    forward = Forward(config, trained, learn.compute_dtype, learn.remat, vocab_shards)
     teacher = Forward(teacher_config or config, kernels, learn.compute_dtype, vocab_shards=vocab_shards)
     steps = _Steps(forward, teacher, learn, make_optimizer(learn.optimizer), token_loss or chosen_loss(learn))
     if mesh is None:

@@ -32,6 +32,7 @@ class ProgramPlan:
     outputs_gib: float = 0.0  # not counting those that take over a donated argument's place
     temporaries_gib: float = 0.0
     tflops: float = 0.0  # of matmuls, loops counted as often as they run, recomputation included
+    float8_tflops: float = 0.0  # those of them whose factors are both in 8-bit floating point
     traffic_gib: float = 0.0  # if each matmul reads its operands and writes its result once
     sent_gib: dict[str, dict[str, float]] = field(default_factory=dict)  # mesh axes -> kind of collective -> sent
     launches: Launches = field(default_factory=Launches)  # of a GPU; other devices run a program by themselves
@@ -67,7 +68,12 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folde
 
 
 def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: float) -> ProgramPlan:
-    done: dict[str, Any] = {"name": name, "tflops": work.flops / 1e12, "traffic_gib": work.traffic / GIB}
+    done: dict[str, Any] = {
+        "name": name,
+        "tflops": work.flops / 1e12,
+        "float8_tflops": work.float8_flops / 1e12,
+        "traffic_gib": work.traffic / GIB,
+    }
     try:
         program = lowered.compile(compiler_options=target.compiler_options(mesh))
     except jax.errors.JaxRuntimeError as error:

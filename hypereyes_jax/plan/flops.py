@@ -21,13 +21,14 @@ class Work:
     """The work of a whole program over all devices, or of one device: see `work_a_device`."""
 
     flops: float = 0.0  # of matmuls: 2 a multiply-add
+    float8_flops: float = 0.0  # those of them whose factors are both in 8-bit floating point
     traffic: float = 0.0  # bytes, if each matmul, gather and scatter reads its operands and writes its result once
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.traffic + other.traffic)
+        return Work(self.flops + other.flops, self.float8_flops + other.float8_flops, self.traffic + other.traffic)
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.traffic * times)
+        return Work(self.flops * times, self.float8_flops * times, self.traffic * times)
 
 
 Widths = dict[int, int]  # bytes that a number of a variable takes where it lies, of those that are widened on the way
@@ -77,18 +78,20 @@ def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
             (contracted, _), _ = params["dimension_numbers"]
             size = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
             traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars, widths=widths)
-            return Work(2.0 * size * eqn.outvars[0].aval.size, traffic)
+            flops = 2.0 * size * eqn.outvars[0].aval.size
+            in_float8 = all(x.aval.dtype.name.startswith("float8") for x in eqn.invars)
+            return Work(flops, flops * in_float8, traffic)
         case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
-            return Work(0.0, _bytes(*eqn.outvars))
+            return Work(traffic=_bytes(*eqn.outvars))
         case "ragged_dot" | "ragged_dot_general":
             # tokens x in, groups x in x out: each row meets one group's matrix, whichever axis is summed over
             rows, wide = eqn.invars[0].aval.shape[-2:]
             other = eqn.invars[1].aval.shape
-            return Work(2.0 * rows * wide * other[-1], _bytes(*eqn.invars, *eqn.outvars, widths=widths))
+            return Work(2.0 * rows * wide * other[-1], traffic=_bytes(*eqn.invars, *eqn.outvars, widths=widths))
         case "gather":
-            return Work(0.0, 2 * _bytes(*eqn.outvars))
+            return Work(traffic=2 * _bytes(*eqn.outvars))
         case "scatter-add" | "scatter_add" | "scatter":
-            return Work(0.0, 3 * _bytes(eqn.invars[2]))
+            return Work(traffic=3 * _bytes(eqn.invars[2]))
         case "scan":
             return _total(params["jaxpr"], devices) * params["length"]
         case "while":
@@ -104,7 +107,8 @@ def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
             steps = read_trips(scope) or math.prod(params["grid_mapping"].grid)
             body = _total(params["jaxpr"], devices)
             part = read_bytes(scope)
-            return Work(body.flops * steps, _bytes(*eqn.invars, *eqn.outvars) if part is None else part)
+            traffic = _bytes(*eqn.invars, *eqn.outvars) if part is None else part
+            return Work(body.flops * steps, body.float8_flops * steps, traffic)
     total = Work()
     for inner in _programs(params.values()):
         inputs = getattr(inner, "jaxpr", inner).invars

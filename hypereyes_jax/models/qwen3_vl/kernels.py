@@ -7,6 +7,7 @@ from typing import Literal
 
 from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 
+LinearImpl = Literal["plain", "float8"]
 AttentionImpl = Literal["xla", "flash", "triton", "splash", "cudnn"]
 SlotsImpl = Literal["view", "in_place"]
 
@@ -26,6 +27,7 @@ class Kernels:
     slots: how those programs reach keys and values, see `rollout.slot_access`; "in_place" are Triton kernels.
     known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
     stops for the host at each.
+    linear: the decoder's linear maps outside of experts; "float8" rounds their factors to 8 bits (`models.float8`).
     record_experts: the engine's programs give back the experts of a mixture that they sent tokens to.
     """
 
@@ -34,6 +36,7 @@ class Kernels:
     unrolled_decode: bool = False
     slots: SlotsImpl = "view"
     known_trips: bool = False
+    linear: LinearImpl = "plain"
     record_experts: bool = False
 
     @classmethod

@@ -18,7 +18,12 @@ Linear = Callable[[str, jax.Array], jax.Array]  # (name of a weight, x [..., in]
 
 
 def adapted(
-    lora: Lora | None, prefix: str, w: Mapping[str, Any], adapter: Mapping[str, Any], key: jax.Array | None
+    lora: Lora | None,
+    prefix: str,
+    w: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    key: jax.Array | None,
+    matmul: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Linear:
     """Linear maps by name, each with its adapter if it has one.
 
@@ -26,10 +31,11 @@ def adapted(
       prefix: path of `w` in the parameter tree.
       w, adapter: weights and adapters of one layer.
       key: turns the adapters' dropout on.
+      matmul: of the maps themselves, not of adapters; None = `dense`.
     """
 
     def linear(name: str, x: jax.Array) -> jax.Array:
-        y = product(x, flat(w[name], 0), dense)
+        y = product(x, flat(w[name], 0), matmul or dense)
         if lora is None or name not in adapter:
             return y
         return y + lora.delta(f"{prefix}/{name}", adapter[name], x, key, dense)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
 from hypereyes_jax.models.adapters import Lora
+from hypereyes_jax.models.float8 import float8_matmul
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rematerialised, rms_norm, rotate
@@ -81,7 +82,8 @@ def decode_layers(
         w, adapter, index, own, experts = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
-        linear = adapted(lora, "layers", w, adapter, key)
+        matmul = float8_matmul if kernels.linear == "float8" else None
+        linear = adapted(lora, "layers", w, adapter, key, matmul)
         x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
         routed = None
