@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_not_hidden():
         assert not np.isfinite(back(jnp.asarray(d))[1][0]).any()  # such a step is refused
 
 
-def test_a_decoder_learns_with_them_and_its_teacher_is_exact():
+def test_a_decoder_learns_with_them():
     params, batch = spread_params(), pack(CONFIG, samples(3), PACK)
     rough, exact = (make_learner(CONFIG, replace(LEARN, matmuls=matmuls)) for matmuls in ("float8", "plain"))
     logp = [np.asarray(each.score_logprobs(params, batch)) for each in (rough, exact)]
