@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hypereyes_jax.env.types import FatalSearchError, SearchError
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import read_retry_after
 from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
+from hypereyes_jax.errors import SettingError
 
 _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
@@ -66,8 +68,11 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for what is no URL."""
-        parts = urlsplit(url)
+        """Raises SettingError for what is no URL."""
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise SettingError(f"{url:.200} is not a valid URL ({error})") from None
         login, _, where = parts.netloc.rpartition("@")
         if not login:
             return cls(url, where, {})
@@ -86,7 +91,7 @@ class JsonHttp:
 
     def __init__(self, limits: HttpLimits | None = None, headers: Mapping[str, str] | None = None):
         self._limits = limits or HttpLimits()
-        self._headers = dict(headers or {})
+        self._headers = _sendable(headers or {})
         self._sessions = PerLoop(self._open)
         self._worked: set[str] = set()
         self._failures: Counter[str] = Counter()
@@ -138,7 +143,7 @@ class JsonHttp:
                 address.url,
                 params=params,
                 json=body,
-                headers={**address.headers, **(headers or {})},
+                headers=_sendable({**address.headers, **(headers or {})}),
                 allow_redirects=False,
             ) as response:
                 yield response
@@ -193,6 +198,20 @@ class JsonHttp:
         session = self._sessions.pop()
         if session is not None:
             await session.close()
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as they can be sent: without the line's end that a key has which was read from a file.
+
+    Raises SettingError naming a header that holds another control character.
+    """
+    sendable = {name: value.strip() for name, value in headers.items()}
+    for name, value in sendable.items():
+        if any(unicodedata.category(char) == "Cc" for char in value):
+            raise SettingError(
+                f"the header {name} holds a line break or another control character: check the key that it is made of"
+            )
+    return sendable
 
 
 def check_status(reply: Reply, where: str) -> Any:

@@ -11,6 +11,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from hypereyes_jax.env.web.untrusted import one_line
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # What IANA's registries leave of the public internet: an address of no range known to be public is not public.
 _PUBLIC_V6 = ipaddress.ip_network("2000::/3")
@@ -19,6 +21,7 @@ _SPECIAL_V6 = [ipaddress.ip_network(text) for text in ("2001::/23", "2001:db8::/
 _SPECIAL_V4 = [
     ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3", "168.63.129.16/32")
 ]
+_SHOWN = 100  # characters of a host in a message, which a model or a terminal is shown
 
 
 class UrlError(Exception):
@@ -116,7 +119,7 @@ class UrlGuard:
         except ValueError:
             return target  # a name
         if not self._allow_private and not is_public(address):
-            raise UrlError(f"{host} is not a public address")
+            raise UrlError(f"{_host(url)} is not a public address")
         return target
 
 
@@ -129,7 +132,7 @@ class _PublicOnly(AbstractResolver):
     ) -> list[ResolveResult]:
         addresses = await self._inner.resolve(host, port, family)
         if not addresses or not all(is_public(ipaddress.ip_address(result["host"])) for result in addresses):
-            raise UrlError(f"{host} is not a public address")
+            raise UrlError(f"{one_line(host, _SHOWN)} is not a public address")
         return addresses
 
     def open_socket(self, address: tuple[int, int, int, str, tuple]) -> socket.socket:
@@ -157,6 +160,6 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 def _host(url: str) -> str:
     try:
-        return URL(url).host or "the URL"
+        return one_line(URL(url).host or "the URL", _SHOWN)
     except ValueError:
         return "the URL"

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import pytest
 import yaml
@@ -9,12 +10,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
-from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping, shipped_mappings
+from hypereyes_jax.env.search.backends.mapping import MappedBackend, _at, read_mapping, shipped_mappings
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.errors import UserError
 
 KEYS = {"SERPER_API_KEY": "k1", "TAVILY_API_KEY": "k2", "BRAVE_API_KEY": "k3"}
 PICTURE = Image.new("RGB", (32, 24), "red")
+# Nine lists of nine times the one before: 400 bytes that are 400 million values.
+BOMB = "[" + ", ".join(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(10)) + "]"
 
 
 class Host:
@@ -84,6 +87,17 @@ async def test_tavily_is_asked_and_read_with_scores(tmp_path):
     assert hits == [SearchHit("A", "B", 0.25, "https://a")]
     assert service.requests[0][3] == {"query": "q", "max_results": 2}
     assert service.requests[0][4]["Authorization"] == "Bearer k2"
+
+
+@pytest.mark.parametrize("score", ["9" * 400, "-" + "9" * 400, "Infinity", "NaN", '"0.25"', "true", "[1]", "null"])
+async def test_a_score_that_is_no_finite_number_is_a_missing_one(tmp_path, score):
+    service = Service({"results": [{"title": "A", "score": json.loads(score)}]})
+    hits = await asked(tmp_path, "tavily", service, lambda backend: backend.text_search("q", 3))
+    assert hits == [SearchHit("A", "", 0.8, "")]
+
+
+async def test_a_path_with_an_index_that_is_none_leads_nowhere():
+    assert [_at([1, 2], path) for path in ("1", "2", "\u00b2", "9" * 5000, "-1")] == [2, None, None, None, None]
 
 
 async def test_brave_is_asked_and_read(tmp_path):
@@ -211,6 +225,13 @@ def test_the_shipped_services_are_listed_and_need_their_keys():
         ("text: {url: http://x, hits: a, hit: {}}\nheaders: {A: 5}", "headers"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("x" * 70000, "holds `text`"),
+        ("text: {url: http://x, hits: a, hit: {}, body: {d: 2024-01-02}}", "`text.body` is nothing that JSON knows"),
+        ("text: {url: http://x, hits: a, hit: {}, body: [.nan]}", "`text.body` is nothing that JSON knows"),
+        ("text: {url: http://x, hits: a, hit: {}, body: &a [*a]}", "`text.body` holds itself"),
+        ("text: {url: http://x, hits: a, hit: {}, params: &a {x: *a}}", "`text.params` holds itself"),
+        (f"text: {{url: http://x, hits: a, hit: {{}}, body: {BOMB}}}", "more than 10,000 values"),
+        ("text: {url: 'http://[', hits: a, hit: {}}", "not a valid URL"),
+        ("text: {url: http://x, hits: a, hit: {}}\nheaders: {'A b': c}", "'A b' is not a valid name of a header"),
     ],
 )
 def test_what_is_no_mapping_is_told(tmp_path, text, why):

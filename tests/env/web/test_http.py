@@ -14,6 +14,7 @@ from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, service_words
 from hypereyes_jax.env.web.retries import read_retry_after
+from hypereyes_jax.errors import SettingError
 
 GOOD = {"result": [[{"id": "1", "contents": "Chad\nCountry."}]]}
 
@@ -119,6 +120,26 @@ def test_an_address_without_a_login_is_left_alone():
         Address.of("http://us%40er:p%3Aw@h/p").headers["Authorization"]
         == "Basic " + base64.b64encode(b"us@er:p:w").decode()
     )
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://me:word@[::1/", "http://\u2100.example/"])
+def test_what_is_no_url_is_a_mistake_in_the_settings(url):
+    with pytest.raises(SettingError, match="not a valid URL") as raised:
+        Address.of(url)
+    assert "word" not in str(raised.value)
+
+
+async def test_a_key_that_was_read_with_its_line_end_is_sent_without_it(serve):
+    url, requests = await serve((200, GOOD))
+    http = JsonHttp(headers={"Authorization": "Bearer k-123\n"})
+    await http.request("POST", url, body={}, headers={"X-KEY": " k-456\r\n"})
+    await http.aclose()
+    assert requests[0].headers["Authorization"] == "Bearer k-123"
+    assert requests[0].headers["X-KEY"] == "k-456"
+    for value in ("s3cr\n3t", "s3cr\x003t", "s3cr\r\n3t: y"):
+        with pytest.raises(SettingError, match="the header X-KEY holds a line break") as raised:
+            JsonHttp(headers={"X-KEY": value})
+        assert "s3cr" not in str(raised.value)
 
 
 async def test_keys_are_struck_out_of_what_a_service_says(serve):

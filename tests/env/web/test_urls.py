@@ -88,11 +88,19 @@ def test_a_public_address_may_be_wrapped_for_networks_without_ipv4():
         "http://[::1]/",
         "http://[::ffff:10.0.0.1]/",
         "http://[bad/",
+        "http://[fe80::1%25" + "a" * 1000 + "]/",
     ],
 )
 def test_urls_refused_by_their_form(url):
-    with pytest.raises(UrlError):
+    with pytest.raises(UrlError) as raised:
         UrlGuard().check(url)
+    assert len(str(raised.value)) < 200
+
+
+async def test_a_message_shows_only_so_much_of_a_host():
+    with pytest.raises(UrlError) as raised:
+        await UrlGuard().fetch(f"http://{'a.' * 5000}example/")
+    assert len(str(raised.value)) < 200
 
 
 @pytest.mark.parametrize(

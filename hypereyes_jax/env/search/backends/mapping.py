@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ _SHIPPED = Path(__file__).parent / "mappings"
 _CALL_FIELDS = {"method", "url", "params", "body", "hits", "hit"}
 _HIT_FIELDS = {"title", "content", "url", "score"}
 _LARGEST = 1 << 16  # bytes of a mapping
+_MOST_VALUES = 10_000  # of a body, which a few lines of YAML can make of any size by naming their parts again
+_INDEX = re.compile(r"[0-9]{1,9}")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ def _mapping(document: Any, where: str, name: str) -> SearchMapping:
     headers = document.get("headers") or {}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise UserError(f"{where}: headers must be names with texts")
+    for header in headers:
+        if not isinstance(header, str) or not _HEADER.fullmatch(header):
+            raise UserError(f"{where}: {header!r:.100} is not a valid name of a header")
     return SearchMapping(
         name, headers, _call(document.get("text"), where, "text"), _call(document.get("image"), where, "image")
     )
@@ -183,10 +189,9 @@ class MappedBackend:
 
 def _hit(row: Mapping[str, Any], paths: Mapping[str, str]) -> SearchHit:
     score = _at(row, paths["score"]) if "score" in paths else None
-    numeric = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     texts = {name: _at(row, paths[name]) if name in paths else None for name in ("title", "content", "url")}
     plain = {name: value if isinstance(value, str) else "" for name, value in texts.items()}
-    return SearchHit(plain["title"], plain["content"], float(score) if numeric else MISSING_SCORE, plain["url"])  # type: ignore[arg-type]
+    return SearchHit(plain["title"], plain["content"], MISSING_SCORE if score is None else score, plain["url"])
 
 
 def _at(value: Any, path: str) -> Any:
@@ -194,7 +199,7 @@ def _at(value: Any, path: str) -> Any:
     for part in path.split(".") if path else ():
         if isinstance(value, dict):
             value = value.get(part)
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(part) and int(part) < len(value):
             value = value[int(part)]
         else:
             return None
@@ -237,6 +242,13 @@ def _call(given: Any, where: str, kind: str) -> MappedCall | None:
     url, hits, hit = given["url"], given["hits"], given["hit"]
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise UserError(f"{where}: `{kind}.url` must be an http(s) URL")
+    Address.of(url)
+    for field_name in ("body", "params"):
+        _check_size(given.get(field_name), f"{where}: `{kind}.{field_name}`")
+    try:
+        json.dumps(given.get("body"), allow_nan=False)
+    except (TypeError, ValueError) as error:  # a date, bytes, a set, or a number that is none
+        raise UserError(f"{where}: `{kind}.body` is nothing that JSON knows ({error}); put it in quotes") from None
     if not isinstance(hits, str) or not isinstance(hit, dict) or not set(hit) <= _HIT_FIELDS:
         raise UserError(
             f"{where}: `{kind}.hits` must be a path, and `{kind}.hit` paths of {', '.join(sorted(_HIT_FIELDS))}"
@@ -248,6 +260,17 @@ def _call(given: Any, where: str, kind: str) -> MappedCall | None:
     if not isinstance(params, dict) or not all(isinstance(value, str) for value in (*params, *hit.values())):
         raise UserError(f"{where}: names of `{kind}.params` and paths of `{kind}.hit` must be texts")
     return MappedCall(method, url, hits, hit, params, given.get("body"))
+
+
+def _check_size(value: Any, where: str) -> None:
+    """Raises UserError for what is too large, or holds itself."""
+    left, count = [value], 0
+    while left:
+        each = left.pop()
+        left += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f"{where} holds itself, or more than {_MOST_VALUES:,} values")
 
 
 def _from_environment(value: str, name: str, environment: Mapping[str, str]) -> str:
