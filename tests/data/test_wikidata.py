@@ -179,6 +179,27 @@ def test_a_database_of_something_else_is_refused(tmp_path):
         Graph(tmp_path / "x.sqlite")
 
 
+def test_a_graph_that_a_stranger_changed_is_refused(tmp_path):
+    import sqlite3
+
+    changes = (
+        "CREATE TRIGGER t AFTER INSERT ON entity BEGIN DELETE FROM edge; END;",
+        "DROP TABLE label; CREATE VIEW label AS SELECT 1 AS id, 'x' AS text, 'y' AS about;",
+        "CREATE TABLE other (x);",
+    )
+    for number, change in enumerate(changes):
+        path = tmp_path / f"{number}.sqlite"
+        for _ in range(2):  # its own, statistics included, is opened again
+            graph = Graph(path)
+            graph.finish()
+            graph.close()
+        other = sqlite3.connect(path)
+        other.executescript(change)
+        other.close()
+        with pytest.raises(UserError, match="was changed"):
+            Graph(path)
+
+
 # SPARQL
 
 

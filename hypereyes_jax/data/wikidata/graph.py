@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,18 @@ class Named(NamedTuple):
     about: str
 
 
+def _schema_of(database: sqlite3.Connection) -> set[tuple[str, str, str | None]]:
+    """All that a file defines but the statistics of ANALYZE, whose tables differ between builds of SQLite."""
+    rows = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    return {row for row in rows if not (row[0] == "table" and str(row[1]).startswith("sqlite_stat"))}
+
+
+def _own_schema() -> set[tuple[str, str, str | None]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(_SCHEMA + _INDEXES)
+        return _schema_of(empty)
+
+
 class Graph:
     """Entities and what is stated of them. One connection, used by one thread at a time."""
 
@@ -45,9 +58,9 @@ class Graph:
         try:
             self._db = sqlite3.connect(path)
             form = self._db.execute("PRAGMA application_id").fetchone()[0]
-            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables and form != _FORM:
-                raise UserError(f"{path} is a database of something else. Give another --graph.")
+            schema = _schema_of(self._db)
+            if schema and (form != _FORM or not schema <= _own_schema()):  # a trigger or view of a stranger's would run
+                raise UserError(f"{path} is a database of something else, or was changed. Give another --graph.")
             self._db.executescript(
                 f"PRAGMA trusted_schema=OFF; PRAGMA application_id={_FORM}; PRAGMA journal_mode=WAL; "
                 f"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIB}; {_SCHEMA}"

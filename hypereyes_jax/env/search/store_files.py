@@ -105,8 +105,13 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> int:
         or change what we do.
     """
     version = version_of(connection)
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_autoindex_%'")
-    objects = {(kind, name): " ".join((sql or "").split()) for kind, name, sql in rows.fetchall()}
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    # SQLite's own indexes have no text; a trigger may have a name like theirs.
+    objects = {
+        (kind, name): " ".join(str(sql or "").split())
+        for kind, name, sql in rows
+        if not (kind == "index" and sql is None and str(name).startswith("sqlite_autoindex_"))
+    }
     if version == 0 and not objects:
         return 0
     if version > VERSION:

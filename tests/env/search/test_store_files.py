@@ -86,6 +86,10 @@ HOSTILE = {
         "SELECT x'00' AS key, 'e', 't', 'q', 1, '[]', 0.0, 0.0, 0.0, '' FROM n;"
     ),
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON searches BEGIN DELETE FROM searches; END;",
+    "a trigger under a name of SQLite's own": (
+        "PRAGMA writable_schema = ON; INSERT INTO sqlite_master VALUES ('trigger', 'sqlite_autoindex_x', 'searches', "
+        "0, 'CREATE TRIGGER sqlite_autoindex_x AFTER INSERT ON searches BEGIN DELETE FROM searches; END');"
+    ),
     "an index": "CREATE INDEX i ON searches (engine);",
     "a further table": "CREATE TABLE other (x);",
     "a further column": "ALTER TABLE searches ADD COLUMN more TEXT;",
