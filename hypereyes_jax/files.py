@@ -132,7 +132,7 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-      UserError: it is missing, can't be read, is no regular file (reading a FIFO would wait for ever), or is larger
+      UserError: it is missing, can't be read, is not a regular file (reading a FIFO would wait for ever), or is larger
         than `most` bytes.
     """
     with open_regular(path) as file:
@@ -157,8 +157,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
 
 def refuse_irregular(path: Path) -> None:
-    """Raises UserError for what is there and is no regular file: reading a FIFO would wait for ever. What is not there
-    is left to whoever reads it."""
+    """Raises UserError for something that is not a regular file: reading a FIFO would wait for ever. A missing file is
+    left to whoever reads it."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file. Give the path of a file.")
 

@@ -63,7 +63,7 @@ def defaults(settings: type, command: str, recipe: str | None, file: str | None)
       recipe: named on the command line.
       file: of `--config`.
 
-    Raises UserError for a file that can't be read, or holds what is no setting of the command.
+    Raises UserError for a file that can't be read, or holds what is not a setting of the command.
     """
     values = {} if file is None else _read(Path(file), command)
     name = values.get("recipe", recipe)
@@ -96,7 +96,7 @@ def _read(path: Path, command: str) -> dict[str, Any]:
     try:
         document = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"--config {path} is no YAML or JSON: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"--config {path} is not YAML or JSON: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(document, Mapping):
         raise UserError(f"--config {path} must hold an object of settings, like `settings: {{steps: 100}}`")
     of = document.get("command", command)
@@ -128,7 +128,7 @@ def _laid_over(base: Any, given: Mapping[str, Any], place: str, command: str, fi
         if name not in names:
             close = difflib.get_close_matches(str(name), names, n=1)
             hint = f" Did you mean {place}{close[0]}?" if close else f" There are: {', '.join(names)}."
-            raise UserError(f"--config {file}: {where} is no setting of `hypereyes {command}`.{hint}")
+            raise UserError(f"--config {file}: {where} is not a setting of `hypereyes {command}`.{hint}")
         now = getattr(base, name)
         if dataclasses.is_dataclass(now) and isinstance(value, Mapping):
             values[name] = _laid_over(now, value, f"{where}.", command, file)

@@ -219,7 +219,9 @@ def _refuse_settings(config: EvalConfig) -> None:
         )
     if config.model:
         if not config.checkpoint.startswith(("http://", "https://")):
-            raise UserError(f"--model is the name of a model at an endpoint, and {config.checkpoint} is no URL of one")
+            raise UserError(
+                f"--model is the name of a model at an endpoint, and {config.checkpoint} is not a URL of one"
+            )
         if not has_questions:
             raise UserError(
                 "a served model is asked a source of questions or a benchmark: give --questions or --benchmark"

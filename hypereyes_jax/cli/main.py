@@ -209,7 +209,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
 
 @contextlib.contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """For help piped into `head`: the reader's leaving early is no error. Not for a run, where a pipe is a socket's."""
+    """For help piped into `head`: a reader that leaves early is no error. Not for runs, whose pipes may be sockets."""
     try:
         yield
         sys.stdout.flush()

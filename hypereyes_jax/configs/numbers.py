@@ -23,7 +23,7 @@ _SHARES_ABOVE_ZERO = frozenset(("eval_top_p", "share", "top_p"))
 _PORTS = frozenset(("port", "image_port"))
 _ANY_SIGN = frozenset(("seed", "seeds", "sampling_seed", "text_min_score"))
 _OF_ANY_SIGN = "reward."  # penalties are negative
-_UNNAMED = ("action.", "reading.")  # groups whose name is no part of their options'
+_UNNAMED = ("action.", "reading.")  # groups whose name is not part of their options'
 _MOST = 1 << 63  # what an array holds
 
 

@@ -170,8 +170,8 @@ def _file(path: Path, what: str) -> ModuleType:
             raise UserError(_missing(error, str(path), what)) from error
         if isinstance(error, ImportError) and "relative import" in str(error):
             raise UserError(
-                f"{path}, which was named as the {what}, is no package and has no relative imports: write import name "
-                "for a file beside it, or name the object as package.module:object"
+                f"{path}, which was named as the {what}, is not a package and has no relative imports: write import "
+                "name for a file beside it, or name the object as package.module:object"
             ) from error
         raise
     return module

@@ -78,7 +78,7 @@ class BudgetConfig:
         self.target()
 
     def target(self) -> dict[str, float]:
-        """Mean spending by resource. Raises UserError for what is no positive number."""
+        """Mean spending by resource. Raises UserError for what is not a positive number."""
         return read_amounts(self.targets, "target", least=1e-9)
 
 
@@ -125,7 +125,7 @@ class RewardConfig:
         self.price_list()
 
     def price_list(self) -> dict[str, float]:
-        """Prices by resource. Raises UserError for what is no number from 0 on."""
+        """Prices by resource. Raises UserError for what is not a number from 0 on."""
         return read_amounts(self.prices, "price", least=0.0)
 
 
@@ -147,7 +147,7 @@ def read_amounts(pairs: Sequence[str], what: str, least: float) -> dict[str, flo
         except ValueError:
             number = math.nan
         if not name or not equals or not least <= number < math.inf or name in amounts:
-            raise UserError(f"{pair!r} is no {what}: give NAME=NUMBER, once a name, the number at least {least:g}")
+            raise UserError(f"{pair!r} is not a {what}: give NAME=NUMBER, once a name, the number at least {least:g}")
         amounts[name] = number
     return amounts
 

@@ -54,7 +54,7 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“'])|\n+")
-_BRACKETED = re.compile(r"\[[^\]]*\]")  # boxes: coordinates are no facts
+_BRACKETED = re.compile(r"\[[^\]]*\]")  # boxes: coordinates are not facts
 _SMALLEST_CLAIM = 10  # smaller whole numbers count the things in the picture
 _TOLERANCE = 0.005  # relative, of numbers that are rounded in running text
 _MOST_COMBINED = 12  # numbers that a sum may be made of

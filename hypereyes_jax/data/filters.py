@@ -154,7 +154,7 @@ def _longest_queue(result: EpisodeResult) -> int:
 
 
 def _repeats(call: Invocation, other: Invocation) -> bool:
-    """Whether a search was made before and worked: asking again what failed is no repetition."""
+    """Whether a search was made before and worked: asking again what failed is not repetition."""
     if call.tool != other.tool or other.error:
         return False
     if call.tool == IMAGE_SEARCH:

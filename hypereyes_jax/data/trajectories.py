@@ -55,7 +55,7 @@ def text_tokens(row: ExampleRow, chat: ChatFormat) -> int:
     """Tokens of a demonstration without its pictures'."""
     count = 0
     for number, parts in enumerate(row.observations):
-        # The format takes whatever is no text for an image, and here only its place counts.
+        # The format takes whatever is not text for an image, and here only its place counts.
         chunk = chat.prompt(row.system, parts) if number == 0 else chat.observation(parts)  # type: ignore[arg-type]
         count += len(chunk.tokens) - len(chunk.images)
     return count + sum(len(chat.turn(turn)) for turn in row.turns)

@@ -59,7 +59,7 @@ class ImageSearch:
 class TextSearch:
     queries: tuple[str, ...]
     unread: int = 0  # queries beyond MOST_ENTRIES
-    unusable: int = 0  # entries that were no texts; none of them is a search
+    unusable: int = 0  # entries that were not texts; none of them is a search
 
     @property
     def invocations(self) -> int:
@@ -133,7 +133,7 @@ def parse_turn(
 
     What stands inside a closed <reason> or <think> is reasoning, whatever tags it names. An unclosed one ends where the
     next tag opens, and an unclosed last call or answer runs to the end of the text; but an unclosed answer in front of
-    a call that can be run is no answer.
+    a call that can be run is not an answer.
 
     Args:
       text: what the model wrote, with or without its stop token.
@@ -294,7 +294,7 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
             at += 1
     end, again = turn.find(_CALL_END, start + at), turn.find(_CALL, start + at)
     if end is not None and (again is None or end < again):
-        return calls, end + len(_CALL_END)  # what a closed call encloses is no answer
+        return calls, end + len(_CALL_END)  # what a closed call encloses is not an answer
     following = turn.first(_OPENINGS, start + at)
     return calls, len(text) if following is None else following[0]
 

@@ -45,7 +45,7 @@ MISSING_SCORE = 0.8
 @dataclass(frozen=True)
 class SearchHit:
     """One search result. All of it is untrusted and may be given as any JSON value: texts become texts that can be
-    encoded, what is no text an empty one, and what is no finite number `MISSING_SCORE`."""
+    encoded, anything else in their place an empty text, and anything but a finite number `MISSING_SCORE`."""
 
     title: str
     content: str

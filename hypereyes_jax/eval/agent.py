@@ -184,7 +184,7 @@ def _pixels(checkpoint: str | os.PathLike) -> tuple[int, int]:
 
 
 def read_picture(picture: Picture) -> Image.Image:
-    """A picture as viewers show it, from its file if it is a path. Raises UserError for what is no image."""
+    """A picture as viewers show it, from its file if it is a path. Raises UserError for what is not an image."""
     if isinstance(picture, Image.Image):
         return to_rgb(upright(picture))
     refuse_irregular(Path(picture))

@@ -262,7 +262,7 @@ def summarise_results(
 ) -> BenchmarkSummary:
     """Means over the answers, with n and interval.
 
-    Several answers to one question are no independent tries: the interval is as wide as one answer a question gives.
+    Several answers to one question are not independent tries: the interval is as wide as one answer a question gives.
     """
     n, right = len(rows), sum(row.correct for row in rows)
     by_question: dict[str, list[bool]] = {}

@@ -28,14 +28,14 @@ class OwnMetrics:
     parts: tuple[NamedObject, ...] = ()
 
     def of(self, result: EpisodeResult, correct: bool | None) -> dict[str, float]:
-        """`metric_NAME` by metric. Raises ValueError for what is no finite number, naming the metric."""
+        """`metric_NAME` by metric. Raises ValueError for what is not a finite number, naming the metric."""
         figures = {}
         for metric in self.parts:
             given = metric.value(result, correct)
             refuse_coroutine(given, metric.name)
             value = float(given)
             if not math.isfinite(value):
-                raise ValueError(f"the metric {metric.name} gave {value}, which is no finite number")
+                raise ValueError(f"the metric {metric.name} gave {value}, which is not a finite number")
             figures[f"{METRIC}{metric.label}"] = value
         return figures
 

@@ -41,7 +41,7 @@ def save_evaluation(
 
     Raises:
       UserError: more than a twentieth of the questions could not be scored, because searches or the judge failed. That
-        is no finding, and nothing is filed: the same command evaluates them again.
+        is not a finding, and nothing is filed: the same command evaluates them again.
     """
     masked = evaluation.summary.masked_infrastructure + evaluation.summary.masked_judge
     count = len(evaluation.judged)

@@ -46,7 +46,7 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
     function = instance(source)
 
     def advantage(rewards_G: Any, valid_G: Any) -> np.ndarray:
-        """Float32 [G], 0 where masked. Raises ValueError for what are no advantages of these rewards."""
+        """Float32 [G], 0 where masked. Raises ValueError for what are not advantages of these rewards."""
         valid = np.asarray(valid_G, bool)
         given = function(rewards_G, valid_G)
         refuse_coroutine(given, source.name)

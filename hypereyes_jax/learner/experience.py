@@ -99,7 +99,7 @@ def score_group(
     accuracy = np.array(
         [-0.5 if r.answer is None else float(bool(c)) for r, c in zip(results, correct, strict=True)], np.float32
     )
-    # A rollout that outgrew the slot broke no rule: the size of the slot is ours. It is no format failure, but masked.
+    # A rollout that outgrew its slot broke no rule, since the slot's size is ours: it is masked, not a format failure.
     outgrown = np.array([r.stop is StopReason.CONTEXT_LIMIT for r in results])
     valid = np.array(
         [

@@ -107,7 +107,7 @@ def records(config: OptimizerConfig) -> dict[str, dict[str, str]]:
 def _own(name: str, what: str) -> NamedObject:
     source = load_object(name, what)
     if not callable(source.value):
-        raise UserError(f"{name} is no function, which was named as the {what}")
+        raise UserError(f"{name} is not a function, but was given as the {what}")
     return source
 
 
@@ -153,7 +153,9 @@ def _called(function: Callable[..., Any], values: dict[str, Any], options: Seque
         try:
             arguments[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
-            raise UserError(f"{option}: {text!r} is no value of {name}: give a number, True, False or None") from error
+            raise UserError(
+                f"{option}: {text!r} is not a value for {name}: give a number, True, False or None"
+            ) from error
     missing = [
         name
         for name, parameter in parameters.items()

@@ -91,7 +91,7 @@ def rl_loss(
             micro.failed_MBT * mask_BT, learn.temperature,
         )  # fmt: skip
         loss_BT += learn.opd_coef * distilled_BT
-    # A server does not tell all log-probs of a truncated distribution: NaN, which is no gap.
+    # A server does not tell all log-probs of a truncated distribution: NaN, which is not a gap.
     known_BT = jnp.where(jnp.isfinite(micro.logp_full_MBT), micro.logp_full_MBT, old_BT)
     loss = jnp.sum(micro.weight_MBT * loss_BT) / total_weight
     count = jnp.sum(mask_BT).astype(jnp.float32)

@@ -17,7 +17,7 @@ Spending = Mapping[str, float]  # by resource: `configs.reward.RESOURCES`, and i
 def spending(trajectory: Trajectory) -> dict[str, float]:
     """What a rollout spent. A tool that was not called is left out.
 
-    The searches that count are those really sent; of a tool that is no search, each call counts.
+    The searches that count are those really sent; of a tool that is not a search, each call counts.
     """
     result = trajectory.result
     called = [call for turn in result.turns for call in turn.invocations]

@@ -115,7 +115,7 @@ def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, St
 
 
 def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
-    """A user's loss. Raises ValueError for what is no loss of these tokens; shapes are known while jax traces."""
+    """A user's loss. Raises ValueError for what is not a loss of these tokens; shapes are known while jax traces."""
     result = loaded.value(tokens)
     refuse_coroutine(result, loaded.name)
     loss, stats = result if isinstance(result, tuple) and len(result) == 2 else (result, {})

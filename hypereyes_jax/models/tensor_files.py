@@ -129,7 +129,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
     Args:
       where: directory of the file, for messages.
 
-    Raises CheckpointError if the file is no safetensors file, is cut off, or describes tensors that it can't hold.
+    Raises CheckpointError if the file is not a safetensors file, is cut off, or describes tensors that it can't hold.
     """
     prefix = file.read(0, 8)
     length = int.from_bytes(prefix, "little")

@@ -31,7 +31,7 @@ def cispo_loss(
       old_logp_BT: [B, T] floating, under the weights before this update.
       advantage_BT: [B, T] floating, a rollout's advantage repeated over its tokens.
       mask_BT: [B, T] mask, 1 on tokens that the model sampled.
-      clip_low, clip_high: the weight is clipped to [1 - clip_low, 1 + clip_high]; `clip_low=1` is no lower bound.
+      clip_low, clip_high: the weight is clipped to [1 - clip_low, 1 + clip_high]; `clip_low=1` sets no lower bound.
 
     Returns:
       loss_BT: [B, T] floating, 0 where masked. Reduce it with `aggregate(..., "token-mean")`.

@@ -84,8 +84,8 @@ def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: 
 
     The mass outside the k tokens is one more outcome: the result is a true KL of the two coarser distributions, so it
     is never negative, is 0 for equal ones, and grows with k up to the full KL. (The sum over the k tokens alone has
-    none of these
-    properties: the student can lower it below 0 by moving mass out of sight.) With k >= V it is the full reverse KL.
+    none of these properties: the student can lower it below 0 by moving mass out of sight.) With k >= V it is the full
+    reverse KL.
 
     Args:
       student_logits: [..., V] floating, already divided by the temperature.

@@ -29,8 +29,7 @@ def policy_loss(
       loss = loss * min(exp(old_logp - sampler_logp), tis_cap)      if sampler_logp is given
 
     Gradients flow through `logp_BT` only. Log-probs are natural logs, all at the same temperature. Masked positions may
-    hold
-    anything, NaN included: they give 0 and no gradient.
+    hold anything, NaN included: they give 0 and no gradient.
 
     Args:
       logp_BT: [B, T] floating, under the weights being trained.

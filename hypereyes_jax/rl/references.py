@@ -39,8 +39,8 @@ class ReferenceStore:
     lexicographic order, both counts coming from that one rollout. Hence rounds never rise, while invocations may rise
     when rounds fall. With `tighten="epoch"` (the paper) better counts wait until `commit`, which the trainer calls at
     the end of each epoch; with `tighten="step"` they count at once, and with `tighten="never"` the references stay what
-    they were at first, for comparison. The result does not depend on the order of
-    observations. Methods may be called from several threads.
+    they were at first, for comparison. The result does not depend on the order of observations. Methods may be called
+    from several threads.
 
     Keys are question ids; an integer is the same key as its decimal text, since files hold text.
 
@@ -71,7 +71,7 @@ class ReferenceStore:
         return self._current.get(str(key), NO_REFERENCE)
 
     def observe(self, key: str | int, rounds: int, invocations: int) -> None:
-        """Tells of one correct rollout. Rollouts without a search (rounds <= 0) are no evidence and are ignored.
+        """Takes in one correct rollout. Rollouts without a search (rounds <= 0) are not evidence and are ignored.
 
         Raises:
           ValueError: a round is counted but no invocation, or a count of invocations is negative. Nobody can search

@@ -52,7 +52,7 @@ class _Index:
                 raise ValueError(f"it names {names_outside[0]}")
             return cls(files, str(saved["writer"]), bool(saved.get("direct")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{where} is no index of a run's files ({error}). Choose another --out.") from None
+            raise UserError(f"{where} is not an index of a run's files ({error}). Choose another --out.") from None
 
     def to_json(self) -> dict[str, Any]:
         return {"writer": self.writer, "files": self.files, "direct": self.direct}

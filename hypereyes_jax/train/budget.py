@@ -21,7 +21,7 @@ class BudgetController:
     """
 
     def __init__(self, config: BudgetConfig):
-        """Raises UserError for targets that are no positive numbers."""
+        """Raises UserError for targets that are not positive numbers."""
         self._config, self._target = config, config.target()
         self.prices: dict[str, float] = dict.fromkeys(self._target, 0.0)
         """In force, reward units a unit, by resource."""

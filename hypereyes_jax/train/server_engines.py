@@ -40,7 +40,7 @@ def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> N
             raise UserError("settings of a sampler's server are given, but not where it is: add --sampler-server.url")
         return
     if urlsplit(config.url).scheme not in ("http", "https") or not urlsplit(config.url).netloc:
-        raise UserError(f"--sampler-server.url {config.url} is no address like http://host:30000")
+        raise UserError(f"--sampler-server.url {config.url} is not an address like http://host:30000")
     if sizes.learner.train != "lora":
         raise UserError(
             "a sampler's server is sent adapters, not whole weights: add --sizes.learner.train lora, or leave "

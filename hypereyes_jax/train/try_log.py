@@ -1,7 +1,7 @@
 """Tries of questions, each stored as it is made, by the content of the question and of the policy.
 
 A line a try: {"question": SHA, "policy": SHA, "attempt": 0, "rounds": 2, "invocations": 5, "correct": true, "id": ...}.
-Only tries that tell something of the policy are stored: an outage is no finding.
+Only tries that say something about the policy are stored: an outage does not.
 """
 
 from __future__ import annotations

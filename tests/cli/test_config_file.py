@@ -97,9 +97,9 @@ def test_what_has_no_default_is_left_open(capsys, tmp_path, ran):
     [
         (
             "settings: {lerning_rate: 1}",
-            "settings.lerning_rate is no setting of `hypereyes rl`. Did you mean",
+            "settings.lerning_rate is not a setting of `hypereyes rl`. Did you mean",
         ),
-        ("setings: {}", "setings is no setting of `hypereyes rl`. Did you mean settings?"),
+        ("setings: {}", "setings is not a setting of `hypereyes rl`. Did you mean settings?"),
         ("settings: {steps: many}", "settings.steps must be a whole number, not a text"),
         ("settings: {steps: 1.5}", "settings.steps must be a whole number, not 1.5"),
         ("tighten: weekly", "tighten must be one of epoch, step"),
@@ -108,8 +108,8 @@ def test_what_has_no_default_is_left_open(capsys, tmp_path, ran):
         ("recipe: hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl'"),
         ("command: sft\nconfig: {}", "settings of `hypereyes sft`, not of `hypereyes rl`"),
         ("[1, 2]", "must hold an object"),
-        ("a: [", "is no YAML or JSON"),
-        ("!!python/object/apply:os.system [ls]", "is no YAML or JSON"),
+        ("a: [", "is not YAML or JSON"),
+        ("!!python/object/apply:os.system [ls]", "is not YAML or JSON"),
         ("settings: 3", "settings must be an object"),
     ],
 )

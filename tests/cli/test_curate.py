@@ -151,4 +151,4 @@ def test_a_file_that_can_not_be_meant_is_refused_by_its_field(pools, capsys, cha
 def test_what_is_no_yaml_is_named(pools, capsys):
     (pools / "curation.yaml").write_text("a: [")
     assert cli.main(["curate", str(pools / "curation.yaml"), "--out", str(pools / "out")]) == 2
-    assert "is no YAML" in capsys.readouterr().err
+    assert "is not YAML" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("here --model m --questions f", "is no URL of one"),
+        ("here --model m --questions f", "is not a URL of one"),
         ("http://h/v1 --model m", "a served model is asked a source of questions"),
         ("http://h/v1 --model m --questions f --mesh gpu", "--mesh is of a checkpoint that is run here"),
         ("here --samples 2", "--samples is of a source of questions"),

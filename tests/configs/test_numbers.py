@@ -54,11 +54,11 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         ((*SFT, "--settings.seed", "1" * 30), f"--settings.seed must be below 2^63, not {'1' * 30}."),
         (
             (*RL, "--reward.prices", "rounds=nan"),
-            "'rounds=nan' is no price: give NAME=NUMBER, once a name, the number at least 0",
+            "'rounds=nan' is not a price: give NAME=NUMBER, once a name, the number at least 0",
         ),
         (
             (*RL, "--reward.budget.targets", "rounds=-1"),
-            "'rounds=-1' is no target: give NAME=NUMBER, once a name, the number at least 1e-09",
+            "'rounds=-1' is not a target: give NAME=NUMBER, once a name, the number at least 1e-09",
         ),
         (
             (*RL, "--sizes.learner.optimizer.options", "b2=nan"),
@@ -94,7 +94,7 @@ def test_other_numbers_are_left_to_the_command(words, capsys):
     [
         ({"settings": {"oversampling": 0}}, "RlSettings.oversampling must be from 1 to 16, got 0.0"),
         ({"settings": {"group": 0}}, None),
-        ({"reward": {"prices": ["rounds=nan"]}}, "'rounds=nan' is no price"),
+        ({"reward": {"prices": ["rounds=nan"]}}, "'rounds=nan' is not a price"),
     ],
 )
 def test_a_file_of_settings_is_refused_in_the_same_words(settings, why, tmp_path, capsys):
@@ -156,9 +156,9 @@ def test_parts_of_a_program_refuse_them_as_mistakes_of_who_calls(make, why):
 
 
 def test_lists_of_prices_and_targets_refuse_them_when_they_are_made():
-    with pytest.raises(UserError, match="is no price"):
+    with pytest.raises(UserError, match="is not a price"):
         RewardConfig(prices=("searches=inf",))
-    with pytest.raises(UserError, match="is no target"):
+    with pytest.raises(UserError, match="is not a target"):
         BudgetConfig(targets=("searches=nan",))
 
 

@@ -29,7 +29,7 @@ def test_means_stand_under_the_functions_names():
     ("function", "why"),
     [
         (lambda result: 1, "positional argument"),
-        (lambda result, correct: float("nan"), "no finite number"),
+        (lambda result, correct: float("nan"), "not a finite number"),
         (lambda result, correct: "many", "could not convert"),
     ],
 )

@@ -78,7 +78,7 @@ def test_pieces_of_one_s_own_are_called_with_the_settings_and_kept_with_their_so
         ({"schedule": "linear_shedule"}, "optax has no schedule 'linear_shedule'. Did you mean linear_schedule?"),
         ({"schedule": "exponential_decay"}, "needs decay_rate: add"),
         ({"name": "lion", "options": ("b3=1",)}, "lion takes no 'b3=1'"),
-        ({"name": "lion", "options": ("b2=os",)}, "'os' is no value of b2"),
+        ({"name": "lion", "options": ("b2=os",)}, "'os' is not a value for b2"),
         ({"options": ("b2=1",)}, "adamw takes its options from the settings"),
         ({"schedule_options": ("power=1",)}, "the schedule cosine takes no"),
         ({"name": "lion", "muon_learning_rate": 0.1}, "leave --sizes.learner.optimizer.muon-learning-rate out"),

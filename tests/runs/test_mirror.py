@@ -91,10 +91,10 @@ def test_a_kill_between_files_and_index_leaves_the_copy_before(tmp_path, url):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("[", "is no index"),
+        ("[", "is not an index"),
         ('{"writer": "a", "files": {"../../x": [1, 1]}}', r"it names \.\./\.\./x"),
         ('{"writer": "a", "files": {"gone": [1, 1]}}', "gone is missing"),
-        ('{"writer": "a", "files": 3}', "is no index"),
+        ('{"writer": "a", "files": 3}', "is not an index"),
     ],
 )
 def test_a_damaged_copy_is_refused(tmp_path, url, index, message):

@@ -34,7 +34,7 @@ class AttemptLog:
 
     Only what an attempt told is in memory; conversations, with their pictures, stay in their file.
 
-    Raises UserError for a file that is no log of attempts, naming it and the line.
+    Raises UserError for a file that is not a log of attempts, naming it and the line.
     """
 
     def __init__(self, folder: Path):

@@ -128,7 +128,7 @@ def read_curation(path: Path) -> CurationConfig:
     try:
         value: Any = yaml.safe_load(read_file(path, _MOST_BYTES).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}).") from None
     try:
         config = from_json(CurationConfig, value)
         check_numbers(config)

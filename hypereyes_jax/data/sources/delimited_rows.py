@@ -29,7 +29,7 @@ class DelimitedRows:
     unit = "line"
 
     def __init__(self, path: Path, max_row_bytes: int, delimiter: str, columns: Mapping[str, str]):
-        """Raises UserError for a file that is no text in UTF-8, or a first line that names a column twice."""
+        """Raises UserError for a file that is not text in UTF-8, or a first line that names a column twice."""
         self.format = DELIMITERS[delimiter]
         self._file = LocalFile(path)
         self._max = max_row_bytes

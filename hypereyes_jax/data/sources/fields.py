@@ -175,7 +175,7 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
 
 
 def _written_out(answer: Any) -> str:
-    """An answer that is no text. Raises BadRow for what can't be one."""
+    """An answer that is not text. Raises BadRow for what can't be one."""
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal | date | time):
         part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
         raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}{part}")
@@ -217,7 +217,7 @@ def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
     if rounds is None or searches is None or isinstance(rounds, list):
         return None
     if isinstance(rounds, str) and not rounds.isdigit():
-        return None  # a conversation's tool call, which is no number
+        return None  # a conversation's tool call, which is not a number
     try:
         counts = [int(count) for count in _listed(searches)]
         pair = int(rounds), sum(counts)

@@ -128,7 +128,7 @@ def _delimiter(name: str, text: bytes, columns: Mapping[str, str]) -> str:
         return delimiter
     if not name.lower().endswith((".csv", ".tsv")):
         raise UserError(
-            f"{name} is no data that is read here: it begins with {first[:60]!r}. Give JSON lines, a JSON array, "
+            f"{name} is not data that can be read here: it begins with {first[:60]!r}. Give JSON lines, a JSON array, "
             "parquet, Arrow, ArrayRecord, or CSV whose first line names the columns."
         )
     raise UserError(

@@ -91,7 +91,7 @@ class JsonRows:
     def __init__(self, path: Path, max_row_bytes: int, *, array: bool, elements: Sequence[Span] | None = None):
         """Rows are the lines of a file, the elements of its array, or those that lie between the given bytes.
 
-        Raises UserError for a file that is no text in UTF-8, or an array that is not whole.
+        Raises UserError for a file that is not text in UTF-8, or an array that is not whole.
         """
         self.format = "JSON array" if array else "JSON lines"
         self.unit = "row" if array else "line"
@@ -147,7 +147,7 @@ class JsonRows:
 
 
 def parse_row(data: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BadRow for anything else, UserError for bytes that are no UTF-8."""
+    """A JSON object. Raises BadRow for anything else, UserError for bytes that are not UTF-8."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -173,7 +173,7 @@ def _parsed(text: str) -> Any:
 
 
 def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:
-    """What to say of a file whose bytes are no text in UTF-8."""
+    """What to say of a file whose bytes are not text in UTF-8."""
     return UserError(
         f"{path} is not a text file in UTF-8 ({error}). Convert it (iconv -f latin1 -t utf-8, or whichever encoding "
         "it has), or make it anew."

@@ -296,7 +296,7 @@ def _from_base64(text: str) -> bytes:
     if len(payload) > LIMITS.max_bytes * 4 // 3 + 4:
         raise BadRow("broken image", f"an image has more than {LIMITS.max_bytes:,} bytes")
     try:
-        # Line breaks are allowed (MIME), anything else is no base64.
+        # Line breaks are allowed (MIME), anything else is not base64.
         return base64.b64decode("".join(payload.split()) if "\n" in payload else payload, validate=True)
     except (binascii.Error, ValueError):
         raise BadRow("broken image", "an image can't be read (it is not valid base64)") from None

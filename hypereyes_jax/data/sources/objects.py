@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 def object_rows(source: str) -> ObjectRows:
-    """Raises UserError for what cannot be loaded or is no sequence."""
+    """Raises UserError for what cannot be loaded or is not a sequence."""
     try:
         value = load_object(source, "source of rows").value
     except UserError as error:

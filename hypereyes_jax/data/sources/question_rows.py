@@ -141,7 +141,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     text = layout.get(row, "text") if "text" in layout.named else extra.get("question")
     if not isinstance(text, str) or not text.strip():
         text = conversations.last_user_text(row["prompt"])
-    # A column `index` counts the rows of one file, and is no id unless it was named so.
+    # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
     index = first((layout.get(columns, "id"), extra.get("index")))
     meta = _rest(row, layout, _VERL) | {"data_source": row.get("data_source")}

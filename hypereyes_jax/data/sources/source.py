@@ -257,7 +257,7 @@ def open_questions(
       source: a path, a folder, a glob, a hub id (org/name[:split]), a URL that fsspec opens (gs://, s3://, hf://), an
         object (module:object, file.py:object), or a sequence of rows.
       columns: our field -> column of the source, where names differ from all that are known: {"text": "q"}.
-      allow_empty: no row that can be used is no error.
+      allow_empty: having no usable row is not an error.
       options: fields of `SourceOptions`, or one as `options`.
 
     Raises:

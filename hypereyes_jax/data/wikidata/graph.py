@@ -53,7 +53,7 @@ class Graph:
     """Entities and what is stated of them. One connection, used by one thread at a time."""
 
     def __init__(self, path: Path):
-        """Opens or makes the file. Raises UserError for a file that is no such graph, or that can't be written."""
+        """Opens or makes the file. Raises UserError for a file that is not such a graph, or that can't be written."""
         self.path = path
         try:
             self._db = sqlite3.connect(path)

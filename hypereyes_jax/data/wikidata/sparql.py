@@ -30,7 +30,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
       columns: our name (s, p, o, sLabel, pLabel, oLabel, sAlias) -> the query's variable.
 
     Raises:
-      UserError: the file is no table of results, or has no variable of these names.
+      UserError: the file is not a table of results, or has no variable of these names.
     """
     names = {name: (columns or {}).get(name, name) for name in _NAMES}
     refuse_irregular(path)
@@ -55,7 +55,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
             raise UserError(f"{path}: result {number} is not an object. Save the query's results anew.")
         subject, prop = _number(row, names["s"], _ITEM), _number(row, names["p"], _PROPERTY)
         if subject is None or prop is None:
-            continue  # a value that is no item, such as an unknown one
+            continue  # a value that is not an item, such as an unknown one
         item = items.setdefault(subject, {"edges": [], "values": [], "aliases": []})
         label = _literal(row, names["sLabel"])
         item["label"] = label or item.get("label", "")

@@ -72,7 +72,7 @@ def number_of(name: Any) -> int | None:
 
 
 def year_of(time: Any) -> float | None:
-    """1952 of "+1952-03-11T00:00:00Z"; None for what is no time."""
+    """1952 of "+1952-03-11T00:00:00Z"; None for what is not a time."""
     match = _YEAR.match(time) if isinstance(time, str) else None
     return float(match[1]) if match else None
 

@@ -62,7 +62,7 @@ class ExactJudge:
 
 
 def _words(text: str) -> str:
-    """The words of an answer that is no number: `normalise`, and spellings of the same words made one.
+    """The words of an answer that is not a number: `normalise`, and spellings of the same words made one.
 
     Initials are one word with or without stops, "&" is "and", and signs that tell names apart stay ("C++", "C#").
     """

@@ -117,7 +117,7 @@ class Asking:
 
     client: ChatClient
     attempts: int
-    otherwise: str  # what a reply that is no verdict says, for the message
+    otherwise: str  # what a reply that is not a verdict says, for the message
 
     async def verdict(self, prompt: str, read: Callable[[str], bool | None], room: Room) -> bool:
         """Raises ChatError, which says why, if no reply can be read as one."""

@@ -144,7 +144,7 @@ def _with_unit(value: float, before: str, after: str) -> Number:
     front = " ".join(word for word in normalise(before).split() if word not in _HEDGES)
     if not words and front in _UNITS and _UNITS[front][0] in _CURRENCIES:
         return Number(value, "", _UNITS[front][0])
-    if words == ["s"] and after[:1] == "s" and value >= 1000:  # the 1960s are no seconds
+    if words == ["s"] and after[:1] == "s" and value >= 1000:  # the 1960s are not seconds
         return Number(value, front, "decade", may_lack_unit=False)
     if len(words) == 1 and words[0] in _ERAS:
         return Number(value, front, _ERAS[words[0]], may_lack_unit=False)
@@ -230,7 +230,7 @@ def _spelt(match: re.Match[str]) -> str:
         ):
             value += number
         elif word != "and":
-            return match.group()  # "one two" is no number
+            return match.group()  # "one two" is not a number
     return str(value)
 
 

@@ -64,7 +64,7 @@ def read_video(
 ) -> Frames:
     """The frames of a file that are shown, RGB and turned as its display matrix says.
 
-    Raises ImageError for what is no video, broken, or beyond the limits; ModuleNotFoundError without PyAV.
+    Raises ImageError for what is not a video, broken, or beyond the limits; ModuleNotFoundError without PyAV.
     """
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if size > limits.max_bytes:

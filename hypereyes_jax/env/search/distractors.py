@@ -18,7 +18,7 @@ _CONTENT = 60  # characters of a distractor's content: ten of them must leave ro
 
 @dataclass(frozen=True)
 class Distractors:
-    """Pages that are no answer to what is searched, by kind of search."""
+    """Pages that do not answer what is searched, by kind of search."""
 
     texts: tuple[SearchHit, ...]
     images: tuple[SearchHit, ...]

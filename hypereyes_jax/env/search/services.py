@@ -158,7 +158,7 @@ def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchB
 def own_backend(name: str) -> SearchBackend:
     """A user's backend, by `module:object`. What it raises beside SearchError ends the run: it is a defect of it.
 
-    Raises UserError where there is none of this name, or it is no backend.
+    Raises UserError where there is none of this name, or it is not a backend.
     """
     if not name:
         raise UserError("the search service object needs one: --search.backend module:object.")

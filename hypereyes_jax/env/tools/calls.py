@@ -62,7 +62,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
 
 
 def _check(tool: Tool, reply: object) -> None:
-    """Raises TypeError for what is no `ToolReply`, or one whose parts can't be shown."""
+    """Raises TypeError for what is not a `ToolReply`, or one whose parts can't be shown."""
     if not isinstance(reply, ToolReply):
         raise TypeError(
             f"the tool {tool.name} returned a {type(reply).__name__}, where a ToolReply is needed: "

@@ -64,7 +64,7 @@ def mcp_setting(setting: str, seconds: float = 60.0) -> list[ConnectedTool]:
       seconds: of connecting, and of each call.
 
     Raises:
-      UserError: it is no such setting, the server can't be reached, or it lacks one of the tools.
+      UserError: it is not such a setting, the server can't be reached, or it lacks one of the tools.
     """
     address, hash_mark, listed = setting.removeprefix(MCP).rpartition("#")
     names = [name.strip() for name in listed.split(",") if name.strip()]
@@ -87,7 +87,7 @@ def _server(address: str) -> Any:
     try:
         command, *arguments = shlex.split(address)
     except ValueError as error:
-        raise UserError(f"{address!r} is no command line: {error}") from error
+        raise UserError(f"{address!r} is not a command line: {error}") from error
     return StdioServerParameters(command=command, args=arguments)
 
 

@@ -102,7 +102,7 @@ def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     """Tools by their names.
 
     Raises:
-      ValueError: two tools share a name, a name is none that a model could write, or an object is no tool.
+      ValueError: two tools share a name, a name is none that a model could write, or an object is not a tool.
     """
     tool_by_name: dict[str, Tool] = {}
     for tool in tools:

@@ -15,7 +15,7 @@ from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 
 @dataclass(frozen=True)
 class Zoom:
-    """Cuts regions out of an image, enlarged, and shows them. It is no search and costs nothing.
+    """Cuts regions out of an image, enlarged, and shows them. It is not a search and costs nothing.
 
     Args:
       side: pixels that the longer side of a small region is enlarged to.

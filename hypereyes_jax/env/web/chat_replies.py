@@ -13,7 +13,7 @@ from hypereyes_jax.env.web.http import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
-_REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is no model
+_REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is not a model
 # Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
 _BROKEN = re.compile(
     r"error|abort|cancel|time_?out|fail|incomplete|resource|malformed|unexpected|interrupt|overload", re.IGNORECASE
@@ -210,7 +210,7 @@ def usage_of(usage: Any) -> tuple[int, int]:
 
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
-    """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is no JSON."""
+    """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is not JSON."""
     rest, half, begun = b"", b"", False
     data: list[bytes] = []
     async for chunk in chunks:
@@ -305,7 +305,7 @@ class _Calls:
             self.add([{"index": 0, "function": function}])
 
     def tags(self) -> str:
-        """The calls as <tool_call> tags; arguments that are no JSON are for the parser to find wrong."""
+        """The calls as <tool_call> tags; arguments that are not JSON are for the parser to find wrong."""
         out = []
         for call in self._calls:
             try:

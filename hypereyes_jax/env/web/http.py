@@ -68,7 +68,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises SettingError for what is no URL."""
+        """Raises SettingError for what is not a URL."""
         try:
             parts = urlsplit(url)
         except ValueError as error:

@@ -35,7 +35,7 @@ def one_line(text: str, limit: int) -> str:
 def parse_json(raw: bytes | str) -> Any:
     """A JSON text whose strings can all be encoded, see `encodable`.
 
-    Raises ValueError for what is no JSON, or nests deeper than Python reads.
+    Raises ValueError for what is not JSON, or nests deeper than Python reads.
     """
     text = raw if isinstance(raw, str) else raw.decode(json.detect_encoding(raw), "replace")
     try:

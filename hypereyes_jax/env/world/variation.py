@@ -25,7 +25,7 @@ _INVENTED = re.compile(f"[{_CAPITAL}{_SMALL}]")
 
 
 class _Inventor:
-    """Puts pieces of real words together to words that it has not drawn before and that are no real name.
+    """Puts pieces of real words together into words that it has not drawn before and that are not real names.
 
     Any syllable rule would make names that look alike, and a model that has learnt the rule spells what it expects
     instead of what it reads. Pieces cut at random from real names have the letters of real names and no such rule.
@@ -70,7 +70,7 @@ def _pieces(names: tuple[str, ...]) -> tuple[str, ...]:
 def _forms(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How names of one word and how longer ones are put together: "Saint _ and _", "_-_", "_, D.C.", "North _".
 
-    Words that several of the longer names share stay, and so does what is no word; all others are to be invented.
+    Words that several of the longer names share stay, and so does what is not a word; all others are to be invented.
     """
     longer = [name for name in names if not name.isalpha()]
     uses = Counter(word for name in longer for word in set(_WORD.findall(name)))

@@ -227,7 +227,7 @@ def _last_words(peer: Peer, take: Callable[[Any], None] | None = None) -> str:
         while (message := receive(peer.connection)).name not in (_FAILED, _BYE):
             if take is not None:
                 take(message)
-    except (OSError, ValueError) as error:  # or it sends what is no message
+    except (OSError, ValueError) as error:  # or it sends what is not a message
         return f"process {peer.number}, which shares a rollout replica with this one, is gone ({error})"
     finally:
         peer.connection.close()

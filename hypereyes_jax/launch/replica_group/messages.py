@@ -49,7 +49,7 @@ def receive(connection: socket.socket) -> Message:
             raise TypeError("it has no name or no values")
         arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     except (TypeError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"it sends what is no message: {error}") from error
+        raise ValueError(f"it sends what is not a message: {error}") from error
     for array in arrays:
         _fill(connection, array.reshape(-1).view(np.uint8).data)
     return Message(name, values, arrays)

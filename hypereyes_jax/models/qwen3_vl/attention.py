@@ -159,7 +159,7 @@ def _key_block(length: int) -> int:
 def _only_met(info: Any, segment_T: jax.Array, block_q: int, block_k: int, axis: int) -> Any:
     """A causal splash mask without the blocks that have no segment in common.
 
-    A block of padding alone meets itself: of queries that met nothing the kernel would make values that are no numbers.
+    A block of padding alone meets itself: for queries that met nothing, the kernel would make NaN.
 
     Args:
       axis: along which the kernel goes from block to block; it fetches the next one that it will compute.

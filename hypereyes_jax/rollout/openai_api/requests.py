@@ -97,7 +97,7 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
       sampling: what a field that is missing stands for.
 
     Raises:
-      BadRequest: it is no such request, is too large, or asks for what this server does not have.
+      BadRequest: it is not such a request, is too large, or asks for what this server does not have.
     """
     limits = limits or RequestLimits()
     if not isinstance(body, dict):

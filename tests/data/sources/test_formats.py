@@ -292,7 +292,7 @@ def test_what_is_no_data_or_broken_is_refused_by_what_it_is(tmp_path, red):
         (safetensors.numpy.save({"a": np.zeros(3)}), "is a safetensors file"),
         ('{"question": "où?"}'.encode("utf-16"), "text in UTF-16 or UTF-32. Convert it: iconv"),
         ('{"question": "où?"}'.encode("utf-16-be"), "text in UTF-16 or UTF-32. Convert it: iconv"),
-        (b"questions: none\n- one\n", "x.jsonl is no data that is read here: it begins with 'questions: none'"),
+        (b"questions: none\n- one\n", "x.jsonl is not data that can be read here: it begins with 'questions: none'"),
         (b'{\n  "mine": [\n    {"question": "a"}\n  ]\n}', r"one JSON object .* jq -c '\.mine\[\]' FILE"),
         (
             b'{"train": [{"question": "a"}], "test": [{"question": "b"}]}',

@@ -102,7 +102,7 @@ def read_reply(reply: Reply, where: str) -> dict[str, Any]:
     for key in _RESULTS:
         rows = data.get(key)
         if rows is not None and (not isinstance(rows, list) or (rows and not _rows(data, key))):
-            raise unusable(data, where, f"sent {key} that are no list of results")
+            raise unusable(data, where, f"sent {key} that are not a list of results")
     return data
 
 
