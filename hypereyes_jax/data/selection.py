@@ -44,7 +44,7 @@ def initial_reference(tries: Sequence[Try | None], choice: FirstReference = "che
       tries: k of them, the first one first; None, or one whose verdict is None, tells nothing of the policy.
     """
     first, *later = tries
-    if not told(first):
+    if not is_informative(first):
         return LeftOut.UNDECIDED
     if is_settled(tries):
         return LeftOut.RIGHT_AT_ONCE
@@ -52,7 +52,7 @@ def initial_reference(tries: Sequence[Try | None], choice: FirstReference = "che
     searched = [(each.rounds, each.invocations) for each in right if each.rounds > 0 and each.invocations > 0]
     if searched:
         return min(searched) if choice == "cheapest" else searched[0]
-    if not all(map(told, later)):
+    if not all(map(is_informative, later)):
         return LeftOut.UNDECIDED
     return LeftOut.NO_SEARCH if right else LeftOut.NEVER_RIGHT
 
@@ -62,6 +62,6 @@ def is_settled(tries: Sequence[Try | None]) -> bool:
     return bool(tries) and tries[0] is not None and tries[0].correct is True
 
 
-def told(each: Try | None) -> bool:
+def is_informative(each: Try | None) -> bool:
     """Whether a try was made and tells something of the policy."""
     return each is not None and each.correct is not None

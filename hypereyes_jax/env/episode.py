@@ -124,7 +124,7 @@ class Episode:
         self._rounds += 1
         started = time.perf_counter()
         try:
-            outcome = await self._found(turn)
+            outcome = await self._run_calls(turn)
         except FatalSearchError as error:
             self.fail_infrastructure(str(error))
             raise
@@ -194,7 +194,7 @@ class Episode:
                 return StopReason.NO_ACTION
         return StopReason.TURN_LIMIT if len(self._turns) + 1 >= self.config.max_turns else None
 
-    async def _found(self, turn: ParsedTurn) -> Found:
+    async def _run_calls(self, turn: ParsedTurn) -> Found:
         if self._rounds > self.config.max_rounds:
             return Found((), {}, ("no search was made: none was left",), skipped=turn.invocations)
         calls = turn.calls[:1] if self.config.one_call else turn.calls

@@ -160,7 +160,7 @@ class GroundedSearch:
         result = replace(
             invocation,
             hits=tuple(hits),
-            error="" if failure is None else told(failure),
+            error="" if failure is None else failure_text(failure),
             seconds=time.perf_counter() - started,
             sent=failure is None or failure.sent,
         )
@@ -175,6 +175,6 @@ def _wanted(calls: Sequence[Call]) -> Iterator[tuple[ImageSearch | TextSearch, i
             yield from ((call, i) for i in range(len(call.image_ids) * max(1, len(call.boxes))))
 
 
-def told(failure: SearchError) -> str:
-    """What the model is told. Hosts and ports are no business of its own, and would make tokens differ between runs."""
+def failure_text(failure: SearchError) -> str:
+    """What the model reads of a failure: no hosts or ports, which would make tokens differ between runs."""
     return f"search refused: {failure}" if failure.refused else f"search failed ({failure.kind})"

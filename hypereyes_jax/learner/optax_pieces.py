@@ -77,8 +77,8 @@ def named_optimizer(
     if ":" in config.name:
         if config.options:
             raise UserError(f"{_OPTION}.options are of optimisers of optax, and {config.name} is none: leave them out")
-        told = "the schedule and the OptimizerConfig"
-        optimizer = _made(_own(config.name, "optimizer"), told, learning_rate, config)
+        inputs = "the schedule and the OptimizerConfig"
+        optimizer = _made(_own(config.name, "optimizer"), inputs, learning_rate, config)
         if not isinstance(optimizer, optax.GradientTransformation):
             raise UserError(
                 f"{config.name} returned a {type(optimizer).__name__}: an optimizer is an optax.GradientTransformation"
@@ -111,14 +111,14 @@ def _own(name: str, what: str) -> NamedObject:
     return source
 
 
-def _made(source: NamedObject, told: str, *arguments: Any) -> Any:
-    """What a piece of one's own is. Raises UserError where it can't be called with what it is told."""
+def _made(source: NamedObject, inputs: str, *arguments: Any) -> Any:
+    """Calls a user's own schedule or optimiser. Raises UserError, which names the inputs, where it can't be called."""
     try:
         return source.value(*arguments)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{source.name} could not be called with {told}: {in_words(error)}") from error
+        raise UserError(f"{source.name} could not be called with {inputs}: {in_words(error)}") from error
 
 
 def _of_optax(name: str, what: str, suits: Callable[[Any], bool]) -> Callable[..., Any]:

@@ -32,8 +32,8 @@ def token_logprobs(
 
     The chunks run over the vocabulary, not over tokens, because then a chunk of the head's gradient is complete after
     one matmul over all tokens: it is written once (a token-chunked form would add up the whole [D, V] again and again),
-    and on a mesh it is reduced over the batch axes once. The head may be sharded over D freely; when it is sharded over V,
-    pass the number of shards, and each step takes its columns from every shard, so that no shard moves.
+    and on a mesh it is reduced over the batch axes once. The head may be sharded over D freely; when it is sharded over
+    V, pass the number of shards, and each step takes its columns from every shard, so that no shard moves.
 
     Args:
       hidden_BTD: [B, T, D] floating, after the final norm.

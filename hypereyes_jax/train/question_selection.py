@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hypereyes_jax.data.selection import FirstReference, LeftOut, Try, initial_reference, is_settled, told
+from hypereyes_jax.data.selection import FirstReference, LeftOut, Try, initial_reference, is_informative, is_settled
 from hypereyes_jax.data.sources import Questions, RowError, question_ids, stated_references, subset
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, SearchBackend
@@ -279,7 +279,7 @@ def _policy_key(weights: str, rollouts: RolloutEngines, judge: Judge) -> str:
 def _is_missing(log: TryLog, key: str, attempt: int) -> bool:
     """Whether a try is to be made: it was not, and it may still decide something."""
     first = log.get(key, 0)
-    if attempt > 0 and (not told(first) or is_settled([first])):
+    if attempt > 0 and (not is_informative(first) or is_settled([first])):
         return False
     return log.get(key, attempt) is None
 

@@ -46,7 +46,7 @@ def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> N
             "a sampler's server is sent adapters, not whole weights: add --sizes.learner.train lora, or leave "
             "--sampler-server.url out"
         )
-    tis_against = _told(config.kind)
+    tis_against = _reported_distribution(config.kind)
     if sizes.top_p < 1 and sizes.learner.tis_cap and sizes.learner.tis_against != tis_against:
         raise UserError(
             f"with top-p {sizes.top_p:g}, {config.kind} tells log-probs of one distribution only: give "
@@ -54,7 +54,7 @@ def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> N
         )
 
 
-def _told(kind: str) -> Literal["full", "truncated"]:
+def _reported_distribution(kind: str) -> Literal["full", "truncated"]:
     """The distribution whose log-probs a server tells where tokens are drawn from a part of the vocabulary."""
     return "full" if kind == "sglang" else "truncated"
 

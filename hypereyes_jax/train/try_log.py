@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypereyes_jax.data.selection import Try, told
+from hypereyes_jax.data.selection import Try, is_informative
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_lines, writing
@@ -60,7 +60,7 @@ class TryLog:
 
     def add(self, question: str, attempt: int, result: Try, name: str) -> None:
         """Store a try at once, if it tells something. Raises UserError if it can't be written."""
-        if not told(result):
+        if not is_informative(result):
             return
         self._tries[question, attempt] = result
         line = {"question": question, "policy": self._policy, "attempt": attempt, **result._asdict(), "id": name}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from hypereyes_jax.env.actions import ToolCall
-from hypereyes_jax.env.grounded_search import told
+from hypereyes_jax.env.grounded_search import failure_text
 from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError, ToolReply
 from hypereyes_jax.env.types import Account, FatalSearchError, Invocation, SearchError
 
@@ -48,7 +48,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
     except SearchError as error:
         if account is not None and error.kind != "timeout":
             await account.refund(payment, tool.price)
-        failure = replace(invocation, error=told(error), sent=tool.is_search and error.sent)
+        failure = replace(invocation, error=failure_text(error), sent=tool.is_search and error.sent)
         return Called((replace(failure, seconds=time.perf_counter() - started),), failure=error)
     _check(tool, reply)
     texts = [part for part in reply.parts if isinstance(part, str)]

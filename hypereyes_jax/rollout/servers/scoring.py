@@ -61,16 +61,16 @@ def _outcome(result: np.ndarray | BaseException, deadline: float) -> np.ndarray 
 async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarray:
     talk, sampled = await asyncio.to_thread(_conversation, server, chunks)
     image = server.config.image_token_id
-    meant = talk.expanded_tokens(image)
-    if not len(meant) == talk.expanded == len(sampled):
+    tokens = talk.expanded_tokens(image)
+    if not len(tokens) == talk.expanded == len(sampled):
         raise PromptMismatch("a conversation's images are not those of its image tokens")
     try:
         pairs = [(token, logp) for token, logp in await server.score(talk)]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
-    if len(pairs) != len(meant) - 1:
-        raise PromptMismatch(f"the server scored {len(pairs)} tokens, not the {len(meant) - 1} it was sent")
-    for place, ((token, _), expected) in enumerate(zip(pairs, meant[1:], strict=True), start=1):
+    if len(pairs) != len(tokens) - 1:
+        raise PromptMismatch(f"the server scored {len(pairs)} tokens, not the {len(tokens) - 1} it was sent")
+    for place, ((token, _), expected) in enumerate(zip(pairs, tokens[1:], strict=True), start=1):
         if token != expected and expected != image:  # visual tokens have no id of their own
             raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {expected}")
     return read_log_probs([logp for (_, logp), own in zip(pairs, sampled[1:], strict=True) if own])
