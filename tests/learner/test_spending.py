@@ -76,13 +76,13 @@ def test_what_was_spent_travels_with_the_numbers_of_a_group():
 
 @pytest.mark.parametrize("pair", ["image_search", "=3", "x=", "x=-1", "x=nan", "x=inf"])
 def test_what_is_no_price_is_told(pair):
-    with pytest.raises(UserError, match="no price"):
+    with pytest.raises(UserError, match="not a price"):
         read_amounts((pair,), "price", least=0.0)
 
 
 def test_a_target_must_be_positive_and_stand_once():
     assert BudgetConfig(targets=("rounds=2", "image_search=1.5")).target() == {"rounds": 2.0, "image_search": 1.5}
-    with pytest.raises(UserError, match="no target"):
+    with pytest.raises(UserError, match="not a target"):
         BudgetConfig(targets=("rounds=0",)).target()
     with pytest.raises(UserError, match="once a name"):
         BudgetConfig(targets=("rounds=1", "rounds=2")).target()
