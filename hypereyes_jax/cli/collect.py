@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CollectSettings:
-    questions: tyro.conf.Positional[str]
+    questions: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTIONS")]
     """Questions in any format that `hypereyes data check` reads."""
     model_url: str = ""
     """Base address of an OpenAI-compatible endpoint whose model is sampled. Its key is read from OPENAI_API_KEY."""

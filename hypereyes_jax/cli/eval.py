@@ -51,7 +51,7 @@ Split = Literal["heldout", "seen", "heldout_serial"]
 
 @dataclass(frozen=True)
 class EvalConfig:
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """Model with its tokenizer: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL. With
     --model, the base of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1; its key is OPENAI_API_KEY."""
     model: str = ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -19,9 +20,9 @@ from hypereyes_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PushConfig:
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Directory of a run of `hypereyes sft` or `hypereyes rl`."""
-    repository: tyro.conf.Positional[str]
+    repository: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REPOSITORY")]
     """Repository to commit to, org/name or org/name@branch; it is made if it does not exist."""
     step: int | None = None
     """Step of the checkpoint whose weights are pushed; none pushes the run's finished `model/`."""

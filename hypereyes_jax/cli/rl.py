@@ -57,7 +57,7 @@ class RlConfig:
     URL."""
     questions: str
     """Candidate questions: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`."""
-    recipe: tyro.conf.Positional[str] = "miniature"
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[RECIPE]")] = "miniature"
     """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_rl (all weights) or
     hypereyes_SIZE_rl_lora (adapters), like hypereyes_8b_rl_lora."""
     mesh: str = ""

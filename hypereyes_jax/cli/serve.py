@@ -29,7 +29,7 @@ from hypereyes_jax.errors import UserError
 
 @dataclass(frozen=True)
 class ServeConfig:
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """The model to serve: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     mode: Literal["policy", "agent"] = "policy"
     """Whether the bare policy answers, or the agent, which searches before it does."""

@@ -40,7 +40,7 @@ class SftConfig:
     demonstrations: str
     """The conversations to learn from: a file, folder, glob, hub id, URL or module:object; see `hypereyes data check`.
     """
-    recipe: tyro.conf.Positional[str] = "miniature"
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[RECIPE]")] = "miniature"
     """Recipe that sets the defaults of settings and sizes: miniature, hypereyes_SIZE_sft (adapters) or
     hypereyes_SIZE_sft_full (all weights), like hypereyes_8b_sft."""
     mesh: str = ""

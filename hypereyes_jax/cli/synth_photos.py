@@ -50,7 +50,7 @@ class LlmConfig:
 class SynthPhotosConfig:
     photos: tyro.conf.Positional[Literal["cub", "flowers", "cars", "aircraft", "pets", "folders"]]
     """Name of the photo set; `folders` takes any folder that has a folder for each class."""
-    root: tyro.conf.Positional[Path]
+    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """The directory that the set was unpacked to, or that holds its parquet files."""
     out: Path = Path("runs/photos")
     """The folder for questions.jsonl, the knowledge base and a summary."""

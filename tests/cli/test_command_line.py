@@ -1,5 +1,6 @@
 """What the `hypereyes` command itself offers: help, version, suggestions, completion, dry runs."""
 
+import contextlib
 import subprocess
 from importlib import resources
 
@@ -105,3 +106,11 @@ def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     shown = capsys.readouterr()
     assert code == 0, shown.err
     assert "3 rows" in shown.out
+
+
+def test_usage_names_what_a_command_takes(capsys):
+    for command, words in (("push", "RUN REPOSITORY"), ("rl", "[RECIPE]"), ("eval", "CHECKPOINT"), ("curate", "FILE")):
+        with contextlib.suppress(SystemExit):
+            cli.main([command, "--help"])
+        usage = capsys.readouterr().out.split("\n\n")[0]
+        assert words in usage, usage
