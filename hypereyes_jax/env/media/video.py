@@ -14,6 +14,13 @@ from PIL import Image
 from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb
 
 _DEPTH = 2  # frames that the model sees as one temporal patch
+# Containers that hold their video themselves. Playlists and session descriptions (HLS, DASH, concat, SDP) name other
+# files and addresses, which a stranger's file must not have us open.
+_CONTAINERS = (
+    "3gp", "apng", "asf", "avi", "av1", "flv", "gif", "h264", "hevc", "image2pipe", "ivf", "jpeg_pipe", "m4v",
+    "matroska", "mjpeg", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "png_pipe", "webm",
+    "webp_pipe", "wtv", "yuv4mpegpipe",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
         if not container.streams.video:
             raise ImageError("the file holds no video")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ImageError("the video is in a codec that is not known here")
         width, height = stream.codec_context.width, stream.codec_context.height
         if not 0 < width * height <= limits.image.max_pixels or max(width, height) > limits.image.max_side:
             raise ImageError(f"the video has frames of {width} x {height} pixels, which can't be used")
@@ -120,7 +129,8 @@ def _opened(source: Path | bytes) -> Any:
     import av
 
     with _as_image_error():
-        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r")
+        options = {"format_whitelist": ",".join(_CONTAINERS)}
+        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r", options=options)
 
 
 def _decoded(container: Any) -> Any:

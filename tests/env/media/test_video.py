@@ -79,3 +79,33 @@ def test_what_is_no_video_or_too_large_is_refused():
         read_video(video(), limits=VideoLimits(image=ImageLimits(max_side=63)))
     with pytest.raises(ImageError, match="at most 10 are allowed"):
         read_video(video(), limits=VideoLimits(max_bytes=10))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("clip.txt", "ffconcat version 1.0\nfile 'other.mp4'\n"),
+        ("clip.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n"),
+        ("clip.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\n"),
+    ],
+)
+def test_a_list_of_other_files_or_addresses_is_no_video(tmp_path, name, text):
+    (tmp_path / "other.mp4").write_bytes(video())
+    (tmp_path / name).write_text(text)
+    for source in (tmp_path / name, text.encode()):
+        with pytest.raises(ImageError, match="not a readable video"):
+            read_video(source)
+        with pytest.raises(ImageError, match="not a readable video"):
+            video_shape(source)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "mov", "mpegts", "nut"])
+def test_containers_in_use_are_read(container):
+    assert numbers(read_video(video(container=container, rate=25), VideoSampling(max_frames=2))) == [0, 39]
+
+
+def test_a_codec_that_is_not_known_is_told(tmp_path):
+    data = video(container="matroska")
+    assert data.count(b"V_MPEG4/ISO/ASP") == 1
+    with pytest.raises(ImageError, match=r"not known here|can't be used"):
+        read_video(data.replace(b"V_MPEG4/ISO/ASP", b"V_UNKNOWN/XXXXX"))
