@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MOST_AXES = 32
 _LISTED = 12  # kinds of fault that a message names; the rest are counted
 
 
@@ -137,7 +139,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
     try:
         if len(prefix) != 8 or len(raw) != length:
             raise ValueError("the header is cut off")
-        entries = json.loads(raw)
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
         if not isinstance(entries, dict):
             raise ValueError("the header is not a JSON object")
         entries.pop("__metadata__", None)
@@ -146,7 +148,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
         for name, (_, _, start, stop) in sorted(tensors, key=lambda item: item[1][2:]):
             # The format leaves no holes and no overlaps, so that no byte is read as two tensors.
             if start != position:
-                raise ValueError(f"{name} begins at byte {start} of the data, expected {position}")
+                raise ValueError(f"{name:.200} begins at byte {start} of the data, expected {position}")
             position = stop
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
@@ -155,24 +157,40 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
     if not file.holds(8 + length + position):
         whole = f"{8 + length + position:,} bytes"
         raise CheckpointError(f"{where}/{file.name} is truncated: it should have {whole}. Fetch or make it anew.")
+    if isinstance(file, LocalFile) and file.holds(8 + length + position + 1):
+        raise CheckpointError(f"{where}/{file.name} goes on behind its last tensor. Fetch or make it anew.")
     for name, (dtype, shape, start, stop) in tensors:
         yield name, StoredTensor(file, dtype, shape, 8 + length + start, 8 + length + stop)
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a header. Raises ValueError for a name that stands in it twice, of which readers differ."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{twice:.200} stands in it more than once")
+    return fields
+
+
 def _entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
     """(dtype, shape, first byte, end) that a header gives a tensor. Raises ValueError naming it."""
+    name = name[:200]
     if not isinstance(entry, dict):
-        raise ValueError(f"{name} is described by {entry!r}, not by an object")
+        raise ValueError(f"{name} is described by {repr(entry)[:200]}, not by an object")
     dtype = DTYPES.get(kind) if isinstance(kind := entry.get("dtype"), str) else None
     if dtype is None:
-        raise ValueError(f"{name} has dtype {kind!r}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"{name} has dtype {repr(kind)[:200]}, expected one of {', '.join(DTYPES)}")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
     for what, numbers in (("shape", shape), ("data_offsets", offsets)):
-        if not isinstance(numbers, list) or any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError(f"{name} has {what}={numbers!r}, expected a list of numbers of at least 0")
+        if not isinstance(numbers, list) or any(
+            type(number) is not int or not 0 <= number < 1 << 63 for number in numbers
+        ):
+            raise ValueError(f"{name} has {what}={repr(numbers)[:200]}, expected a list of numbers of at least 0")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"{name} has {len(shape):,} dimensions")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} has data_offsets={offsets} for shape {shape} of {kind}")
+        raise ValueError(f"{name} has data_offsets={str(offsets)[:100]} for shape {str(shape)[:200]} of {kind}")
     return dtype, tuple(shape), offsets[0], offsets[1]
 
 
@@ -180,7 +198,7 @@ def by_kind(faults: Iterable[tuple[str, str]]) -> list[str]:
     """One line for each kind: names that differ in numbers only (layers, experts) with the same fault are one."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for name, fault in sorted(faults):
-        kinds.setdefault((re.sub(r"\d+", "*", name), fault), []).append(name)
+        kinds.setdefault((re.sub(r"\d+", "*", name[:200]), fault), []).append(name[:200])
     lines = [
         f"{names[0]}: {fault}" if len(names) == 1 else f"{kind}: {fault} ({len(names):,} tensors, first {names[0]})"
         for (kind, fault), names in kinds.items()

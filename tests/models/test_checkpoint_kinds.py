@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 import torch
 from safetensors.numpy import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
@@ -178,13 +179,52 @@ NORM = "model.language_model.norm.weight"
         {"shape": None},
         {"dtype": ["F32"]},
         {"dtype": "I64"},
+        {"shape": [1] * 40 + [32]},
+        {"shape": [0, 10**3000], "data_offsets": [0, 0]},
+        {"shape": [2**61 - 1] * 2000},
+        {"dtype": "x" * 10**6},
     ],
 )
 def test_a_header_that_cannot_be_is_refused_at_once(tmp_path, entry):
     written(tmp_path)
     header(tmp_path, lambda entries: entries[NORM].update(entry))
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a readable safetensors file") as caught:
         load_hf(tmp_path)
+    assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda raw: raw.replace(b'"dtype": "F32"', b'"dtype": "F16", "dtype": "F32"', 1),
+            "dtype stands in it more than",
+        ),
+        (lambda raw: raw[:-1] + b', "x": 1, "x": 2}', "x stands in it more than once"),
+        (lambda raw: b"\xef\xbb\xbf" + raw, "not a readable safetensors file"),
+        (lambda raw: raw.decode().encode("utf-16"), "not a readable safetensors file"),
+    ],
+)
+def test_a_header_that_readers_take_differently_is_refused(tmp_path, change, message):
+    written(tmp_path)
+    data = (tmp_path / SINGLE).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    raw = change(json.dumps(json.loads(data[8 : 8 + length])).encode())
+    (tmp_path / SINGLE).write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+    with pytest.raises(CheckpointError, match=message):
+        load_hf(tmp_path)
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.safe_open(tmp_path / SINGLE, "np")
+
+
+def test_a_file_that_goes_on_behind_its_last_tensor_is_refused(tmp_path):
+    written(tmp_path)
+    with (tmp_path / SINGLE).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors goes on behind its last tensor"):
+        load_hf(tmp_path)
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.safe_open(tmp_path / SINGLE, "np")
 
 
 def quantised(path, block=(8, 4), change=lambda tensors: None):
