@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+import tyro
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.logins import without_login
@@ -25,12 +27,27 @@ def dry_run(config: Any) -> int:
     return 0
 
 
+_POSITIONAL = get_args(tyro.conf.Positional[int])[1]
+
+
+def _typed_names(config: Any, prefix: str = "--") -> dict[str, str]:
+    """What each setting is called where it is typed: --questions, or CHECKPOINT in `hypereyes eval CHECKPOINT`."""
+    hints = get_type_hints(type(config), include_extras=True)
+    names = {}
+    for field in fields(config):
+        marks = get_args(hints[field.name])[1:]
+        shown = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
+        names[field.name] = shown if _POSITIONAL in marks else prefix + field.name.replace("_", "-")
+    return names
+
+
 def _check_paths(config: Any, prefix: str = "--") -> list[str]:
     """A line for each path that is read. Raises UserError for one that is not there."""
     lines = []
+    options = _typed_names(config, prefix)
     for field in fields(config):
         value = getattr(config, field.name)
-        option = prefix + field.name.replace("_", "-")
+        option = options[field.name]
         if is_dataclass(value):
             lines += _check_paths(value, f"{option}.")
         elif field.name not in WRITTEN:
@@ -45,20 +62,22 @@ def _check_paths(config: Any, prefix: str = "--") -> list[str]:
 def _check_contents(config: Any) -> list[str]:
     """A line for each checkpoint and each source of data, opened as the command would. Raises UserError."""
     options = config.data.options() if hasattr(config, "data") and hasattr(config.data, "options") else None
+    typed = _typed_names(config)
     lines = []
     for name in ("checkpoint", "teacher"):
         place = getattr(config, name, None)
         if place is not None:
-            lines.append(f"--{name} {without_login(str(place))}: {_describe_checkpoint(name, str(place))}")
+            shown = f"{typed[name]} {without_login(str(place))}"
+            lines.append(f"{shown}: {_describe_checkpoint(typed[name], str(place))}")
     for name in ("questions", "eval_questions", "demonstrations"):
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
-            shown = f"--{name.replace('_', '-')} {without_login(str(source))}"
+            shown = f"{typed[name]} {without_login(str(source))}"
             lines.append(f"{shown}: {_count_rows(name, source, options)}")
     return lines
 
 
-def _describe_checkpoint(name: str, place: str) -> str:
+def _describe_checkpoint(option: str, place: str) -> str:
     from hypereyes_jax.models.hub import hub_id
     from hypereyes_jax.models.pretrained import load_chat_format, with_tokenizer
     from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
@@ -67,11 +86,11 @@ def _describe_checkpoint(name: str, place: str) -> str:
     path = Path(place)
     if not is_url(place) and not path.exists():
         if hub_id(place) is None:
-            raise UserError(f"--{name} {place}: there is no such directory.")
+            raise UserError(f"{option} {place}: there is no such directory.")
         return "a model of the hub, which is downloaded when the command runs"
     directory = open_directory(place)
     if not directory.exists("config.json"):
-        raise UserError(f"--{name} {place} holds no config.json. Give a checkpoint in Hugging Face layout.")
+        raise UserError(f"{option} {place} holds no config.json. Give a checkpoint in Hugging Face layout.")
     _, config = read_model_config(directory)
     with_tokenizer(config, load_chat_format(directory), directory)
     return f"a model of {config.text.num_hidden_layers} layers, width {config.text.hidden_size}, with its tokenizer"

@@ -98,6 +98,14 @@ def test_a_dry_run_names_an_input_that_is_missing(option, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_names_an_argument_as_the_usage_does(tmp_path, capsys):
+    """It has no option: `--checkpoint` of `eval` could not be typed."""
+    assert cli.main(["eval", str(tmp_path / "gone"), "--out", str(tmp_path / "run"), "--dry-run"]) == 2
+    assert f"CHECKPOINT {tmp_path / 'gone'}: there is no such directory." in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["report", str(tmp_path / "gone"), "--dry-run"]) == 2
+    assert f"RUN {tmp_path / 'gone'}: there is no such" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n' * 3)
