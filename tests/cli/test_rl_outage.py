@@ -1,57 +1,22 @@
 """`hypereyes rl` into an outage of its search service: it ends with counts by reason, and goes on right after."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from importlib import resources
 
 import pytest
-from aiohttp import web
 
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
 from hypereyes_jax.files import write_json
+from tests.search_server import search_server
 
 BASE = resources.files("hypereyes_jax.assets") / "base"
 MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
-
-
-class Service:
-    """A retriever on loopback whose next replies are what `down` says."""
-
-    def __init__(self):
-        self.down, self.url = False, ""
-        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
-        threading.Thread(target=self._run, daemon=True).start()
-        assert self._ready.wait(30)
-
-    def _run(self):
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._loop.run_forever()
-
-    async def _start(self):
-        app = web.Application()
-        app.router.add_post("/{path:.*}", self._reply)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-
-    async def _reply(self, request):
-        asked = await request.json()
-        if self.down:
-            return web.json_response({"error": "out of order"}, status=503)
-        queries = asked.get("queries", [""])
-        page = {"document": {"contents": "Chad\nA country."}, "score": 0.9}
-        return web.json_response({"result": [[page] for _ in queries]})
 
 
 def steps(out):
@@ -60,9 +25,15 @@ def steps(out):
     return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
 
 
+@pytest.fixture
+def service():
+    with search_server() as service:
+        yield service
+
+
 @pytest.mark.slow
-def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_on(tmp_path):
-    service, out, log = Service(), tmp_path / "run", tmp_path / "run.log"
+def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_on(tmp_path, service):
+    out, log = tmp_path / "run", tmp_path / "run.log"
     questions = world_questions(World.load(), "seen", 4, 5)
     write_questions(tmp_path / "questions.jsonl", questions)
     write_json(tmp_path / "references.json", {question.id: [2, 4] for question in questions})
