@@ -23,6 +23,7 @@ _ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "chatgpt": "assistant",
     "tool": "tool",
     "tool_response": "tool",
     "observation": "tool",
@@ -32,6 +33,7 @@ _ROLES: dict[str, Role] = {
     "function_call": "assistant",
 }
 _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
+_WEIGHTS = ("loss", "weight", "train")  # of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it
 _TAG = re.compile(r"<(image|video)>\n?")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
@@ -62,6 +64,8 @@ _Part = str | Picture | Clip | _Slot
 
 def conversation(row: Row, layout: Layout) -> Conversation:
     """The conversation of a row, its pictures at their places. Raises BadRow."""
+    if row.get("audios") or row.get("audio"):
+        raise BadRow("audio", "it has audio, which no model here hears")
     raw, shape = _messages(row, layout)
     system = layout.get(row, "system")
     messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
@@ -133,6 +137,7 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
     if not isinstance(message, Mapping):
         raise BadRow("no message", f"message {number} must be an object with a role and a content")
     name = message.get("role", message.get("from"))
+    name = name.lower() if isinstance(name, str) else name
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise BadRow("unknown role", f"message {number} has the role {str(name)[:40]!r}; known are {', '.join(_ROLES)}")
@@ -141,6 +146,10 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         value = _json(content, f"the tool call of message {number}") if isinstance(content, str) else content
         return role, [], tuple(value) if isinstance(value, list) else (value,)
     parts = _parts(content, number, slots=role in ("user", "tool"))
+    mark = next((key for key in _WEIGHTS if message.get(key) is not None and not message[key]), None)
+    if role == "assistant" and mark is not None:
+        why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"
+        raise BadRow("turn not to be learnt", f"{why}: remove the mark if it may be")
     thought = message.get("reasoning_content", message.get("reasoning"))
     if role == "assistant" and isinstance(thought, str) and thought.strip():
         parts.insert(0, f"<think>{thought.strip()}</think>\n")
@@ -149,16 +158,18 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
 
 def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
     calls = message.get("tool_calls") or ()
-    if message.get("function_call"):
-        calls = (*calls, {"function": message["function_call"]})
+    if isinstance(calls, str):
+        calls = _json(calls, f"'tool_calls' of message {number}")
     if not isinstance(calls, list | tuple):
         raise BadRow("no tool call", f"'tool_calls' of message {number} must be a list")
+    if message.get("function_call"):
+        calls = (*calls, {"function": message["function_call"]})
     out = []
     for call in calls:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise BadRow("no tool call", f"a tool call of message {number} has no name")
-        out.append({"name": inner["name"], "arguments": inner.get("arguments")})
+        out.append({"name": inner["name"], "arguments": inner.get("arguments", inner.get("parameters"))})
     return tuple(out)
 
 

@@ -158,14 +158,27 @@ def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Pictur
                 raise BadRow("no prompt", "its conversation begins with a turn of the model")
             if len(turns) < len(observations):
                 turns.append([])
+            if _says(message) and any(map(_calls, turns[-1])):
+                raise BadRow("no tool result", "the model says something after its tool call, before any result of it")
             turns[-1].append(message)
             continue
         if len(observations) == len(turns):
             observations.append([])
         _append(observations[-1], _shown(message))
+        if not any(not isinstance(part, str) or part.strip() for part in observations[-1]):
+            raise BadRow("no prompt", "a message to the model in it is empty")
     if not turns or len(turns) != len(observations):
         raise BadRow("no last turn", "its conversation must end with a turn of the model")
     return system, observations, turns
+
+
+def _says(message: Message) -> bool:
+    text = "".join(part for part in message.parts if isinstance(part, str)).strip()
+    return bool(text) and not text.startswith("<tool_call>")
+
+
+def _calls(message: Message) -> bool:
+    return bool(message.calls) or any(isinstance(part, str) and "</tool_call>" in part for part in message.parts)
 
 
 def _shown(message: Message) -> list[str | Picture | Clip]:

@@ -188,6 +188,10 @@ class ToolCalls:
             text = f"{text.rstrip()}\n" if text.strip() else ""
             text += self._written(call, units, "")
         text = self._reasoned(text.strip())
+        if not text:
+            raise BadRow("empty turn", "a turn of the model in it is empty: it says nothing and calls nothing")
+        if text.rfind("<tool_call>") > max(text.rfind("</tool_call>"), text.rfind("</reason>")):
+            raise BadRow("no tool call", "a <tool_call> in it is not closed by </tool_call>")
         return text if inline or beside or not last else self._answered(text)
 
     def _thoughts(self, text: str) -> str:
@@ -297,9 +301,9 @@ def _boxes(value: Any) -> tuple[Box, ...]:
 def _box(values: Sequence[Any]) -> Box:
     if len(values) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         raise BadRow("no box", f"a box in one of its tool calls is not four numbers: {str(list(values))[:80]}")
-    x1, y1, x2, y2 = (float(v) for v in values)
-    if not all(abs(v) < 1e9 for v in (x1, y1, x2, y2)):
+    if not all(abs(v) < 1e9 for v in values):
         raise BadRow("no box", "a box in one of its tool calls is out of all bounds")
+    x1, y1, x2, y2 = (float(v) for v in values)
     return x1, y1, x2, y2
 
 

@@ -284,3 +284,63 @@ def test_box_in_pixels_of_an_image_that_is_not_there(lines):
     ]
     with pytest.raises(UserError, match="in pixels of img_0, and it shows 0 images"):
         open_examples(lines({"messages": messages}))
+
+
+_CALL = {"function": {"name": "text_search", "arguments": {"query": "q"}}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([{"role": "assistant", "content": "", "tool_calls": [_CALL]}, {"role": "assistant", "content": "x"}], "result"),
+        ([{"role": "assistant", "content": ""}, {"role": "user", "content": "?"}], "a turn of the model in it is empty"),
+        ([{"role": "assistant", "content": "x", "loss": False}], r"message 2 is marked .* \(loss: False\)"),
+        ([{"role": "assistant", "content": "x", "weight": 0}], r"message 2 is marked .* \(weight: 0\)"),
+        ([{"role": "assistant", "content": '<tool_call>{"name": "text_search"}'}], "is not closed by </tool_call>"),
+        ([{"role": "assistant", "content": "", "tool_calls": 5, "function_call": {"name": "x"}}], "must be a list"),
+        ([{"role": "assistant", "content": "", "tool_calls": "x"}], "'tool_calls' of message 2 is not JSON"),
+    ],
+)
+def test_turns_that_would_teach_something_else_are_refused(lines, messages, why):
+    last = {"role": "assistant", "content": "<answer>x</answer>"}
+    talk = [{"role": "user", "content": "?"}, *messages, *([last] if messages[-1]["role"] == "user" else [])]
+    with pytest.raises(UserError, match=why):
+        open_examples(lines({"messages": talk}))
+
+
+@pytest.mark.parametrize("content", ["", None, " "])
+def test_a_message_that_asks_nothing_is_refused(lines, content):
+    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "x"}]
+    with pytest.raises(UserError, match="a message to the model in it is empty"):
+        open_examples(lines({"messages": talk}))
+
+
+def test_audio_is_refused(lines):
+    talk = [{"role": "user", "content": "<audio>?"}, {"role": "assistant", "content": "x"}]
+    with pytest.raises(UserError, match="it has audio"):
+        open_examples(lines({"messages": talk, "audios": ["a.wav"]}))
+
+
+@pytest.mark.parametrize(
+    "calls", [json.dumps([_CALL]), [{"name": "text_search", "parameters": {"query": "q"}}], [_CALL]]
+)
+def test_tool_calls_may_be_json_in_a_text_and_name_their_arguments_parameters(lines, calls):
+    talk = [
+        {"role": "User", "content": "?"},
+        {"role": "Assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "x"},
+    ]
+    turn = open_examples(lines({"messages": talk}))[0].turns[0]
+    assert parse_turn(turn).action.queries == ("q",)
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [("[" + "9" * 400 + ", 0, 1, 1]", "out of all bounds"), ("[" * 500 + "]" * 500, "nest in more than 100 levels")],
+)
+def test_boxes_beyond_all_bounds_are_one_sentence(lines, box, why):
+    call = {"function": {"name": "image_search", "arguments": f'{{"bbox": {box}}}'}}
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(UserError, match=why):
+        open_examples(lines({"messages": talk}))
