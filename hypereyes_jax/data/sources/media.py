@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -14,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -22,6 +21,7 @@ from hypereyes_jax.data.sources.types import BadRow
 from hypereyes_jax.env.media.images import (
     ImageError,
     ImageLimits,
+    decode_base64,
     decode_image,
     displayed_size,
     encode_image,
@@ -56,7 +56,7 @@ class Picture:
         if isinstance(self.value, Image.Image):
             return "image"
         head = self.value[:64].lstrip()
-        if head.startswith("data:"):
+        if head[:5].lower() == "data:":
             return "base64"
         if re.match(r"https?://", head, re.IGNORECASE):
             return "url"
@@ -208,7 +208,11 @@ class Media:
 
     def _path(self, text: str) -> Path:
         """The file of a path as written: below the root, or below a folder of it, as archives are unpacked."""
-        text = text.removeprefix("file://")
+        if text[:7].lower() == "file://":
+            text = unquote(text[7:].removeprefix("localhost"))
+        elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{1,11}://", text):
+            why = f"images are fetched from http:// and https:// only, not from {text[:200]}"
+            raise BadRow("image URL refused", why)
         if self._root is None:
             raise BadRow("image path without a folder", f"there is no folder for the image path {text[:200]}")
         if len(text) > 4096 or "\0" in text:
@@ -292,14 +296,13 @@ class Media:
 
 
 def _from_base64(text: str) -> bytes:
-    payload = text.partition(",")[2] if text.lstrip().startswith("data:") else text
+    payload = text.partition(",")[2] if text[:64].lstrip()[:5].lower() == "data:" else text
     if len(payload) > LIMITS.max_bytes * 4 // 3 + 4:
         raise BadRow("broken image", f"an image has more than {LIMITS.max_bytes:,} bytes")
     try:
-        # Line breaks are allowed (MIME), anything else is not base64.
-        return base64.b64decode("".join(payload.split()) if "\n" in payload else payload, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRow("broken image", "an image can't be read (it is not valid base64)") from None
+        return decode_base64(payload)
+    except ImageError as error:
+        raise BadRow("broken image", f"an image can't be read ({error})") from None
 
 
 def _header(source: Any) -> tuple[int, int]:

@@ -111,15 +111,26 @@ def data_uri(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG", max_si
 
 def read_base64_image(text: str, limits: ImageLimits | None = None) -> Image.Image:
     """Base64, with or without a `data:image/...;base64,` prefix -> RGB image. Raises ImageError."""
-    payload = text.partition(",")[2] if text.startswith("data:") else text
+    payload = text.partition(",")[2] if text[:5].lower() == "data:" else text
     limits = limits or ImageLimits()
     if len(payload) > limits.max_bytes * 4 // 3 + 4:
         raise ImageError("the base64 image is too long")
+    return decode_image(decode_base64(payload), limits)
+
+
+def decode_base64(text: str) -> bytes:
+    """Base64 -> bytes. White space, the alphabet for URLs (- and _) and absent padding are taken, as others write them.
+
+    Raises:
+      ImageError: it is anything else.
+    """
+    with contextlib.suppress(binascii.Error, ValueError):  # as most are: without the copies below
+        return base64.b64decode(text, validate=True)
+    plain = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        data = base64.b64decode(payload, validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError("the image is not valid base64") from error
-    return decode_image(data, limits)
 
 
 def _open(file: BinaryIO) -> Image.Image:

@@ -164,3 +164,27 @@ def test_broken_pictures_are_bad_rows_with_their_kind(lines, red):
 def test_sizes_come_from_headers(pictures, red):
     media = Media(pictures)
     assert media.size(picture("pics/1.png")) == media.size(Picture(red)) == (64, 48)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda data: "DATA:image/png;base64," + base64.b64encode(data).decode(),
+        lambda data: "data:image/png;base64, " + base64.b64encode(data).decode(),
+        lambda data: "data:image/png;base64," + base64.urlsafe_b64encode(data).decode(),
+        lambda data: "data:image/png;base64," + base64.b64encode(data).decode().rstrip("="),
+    ],
+)
+def test_base64_is_read_as_others_write_it(lines, written):
+    data = encoded("red") + b"\xfb\xff"  # which has - and _ in the alphabet for URLs
+    data += b"\0" * (1 - len(data) % 3)
+    assert open_questions(lines({"question": "?", "answer": "1", "image": written(data)}))[0].images[0].size == (64, 48)
+
+
+def test_file_urls_are_paths_and_other_schemes_are_named(lines, tmp_path):
+    (tmp_path / "a b.png").write_bytes(encoded("red"))
+    row = {"question": "?", "answer": "1"}
+    url = f"file://{tmp_path}/a b.png".replace(" ", "%20")
+    assert len(open_questions(lines(row | {"image": url}))[0].images) == 1
+    with pytest.raises(UserError, match=r"images are fetched from http:// and https:// only, not from s3://bucket/a"):
+        open_questions(lines(row | {"image": "s3://bucket/a.png"}))
