@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hypereyes_jax.data.sources.fields import NAMES
+from hypereyes_jax.data.sources.fields import NAMES, columns_of
 from hypereyes_jax.data.sources.json_rows import LocalFile, not_utf8
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.errors import UserError
@@ -157,14 +157,14 @@ class _Lines:
 
 def column_names(cells: list[str], columns: Mapping[str, str]) -> list[str]:
     """The names in a first line. Of those that are known, and that nobody asked for as they are, case is no matter."""
-    asked_for = {name.partition(".")[0] for name in columns.values()}
+    asked_for = columns_of(columns)
     names = [cell.strip() for cell in cells]
     return [name.lower() if name not in asked_for and name.lower() in _KNOWN else name for name in names]
 
 
 def delimiter_of(line: str, columns: Mapping[str, str]) -> str | None:
     """What delimits the columns that a first line names; None where it names none that a question could stand in."""
-    needed = _NEEDED | {name.partition(".")[0] for name in columns.values()}
+    needed = _NEEDED | columns_of(columns)
     best, most = None, 1  # a table of one column has no answers
     for delimiter in DELIMITERS:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -54,8 +55,11 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
     "searches": ("parallel", "searches", "ref_invocations"),
 }
 _TAKEN = frozenset(name for field, names in NAMES.items() if field != "kind" for name in names)
+_MOST_LEVELS = 100  # of lists and objects in a row
 _KNOWN_LAYOUTS = 1024  # of rows whose columns differ, kept
 _NUMBERED = re.compile(r"(?:img|image)_(\d+)")
+_TEXT = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:\s*,\s*{_TEXT})*\s*,?\s*\]")  # as pandas writes a list to CSV
 _IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
 
 
@@ -96,7 +100,7 @@ class Layout:
         self.fields = frozenset(named) | {field for field, names in self._columns.items() if names}
         matches = [(match, name) for name in columns if (match := _NUMBERED.fullmatch(name))]
         self.numbered = tuple(name for match, name in sorted(matches, key=lambda pair: int(pair[0][1])))
-        used = _TAKEN | {name.partition(".")[0] for name in named.values()}
+        used = _TAKEN | columns_of(named)
         self.rest = tuple(name for name in columns if name not in used and not name.startswith(("img_", "image_")))
 
     def get(self, row: Row, name: str) -> Any:
@@ -110,6 +114,8 @@ class Layout:
         return None
 
     def _named(self, row: Row, name: str) -> Any:
+        if self.named[name] in row:  # a column may have a dot in its name
+            return row[self.named[name]]
         value: Any = row
         for part in self.named[name].split("."):  # "extra_info.question"
             if not isinstance(value, Mapping) or part not in value:
@@ -120,6 +126,11 @@ class Layout:
                 )
             value = value[part]
         return value
+
+
+def columns_of(named: Mapping[str, str]) -> set[str]:
+    """Columns that `--columns` may mean: "a.b" is the part b of a, or a column of that name."""
+    return {part for name in named.values() for part in (name, name.partition(".")[0])}
 
 
 def text_of(value: Any, what: str) -> str:
@@ -158,7 +169,7 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     """
     answers: list[str] = []
     listed = _listed(_texts(value))
-    for answer in listed if more is None else [*listed, *_listed(_unpacked(more))]:
+    for answer in listed if more is None else [*listed, *_listed(_more(more))]:
         if isinstance(answer, str):
             text = answer
         elif answer is None or _is_gap(answer):
@@ -186,7 +197,7 @@ def pictures_of(row: Row, layout: Layout) -> tuple[Picture, ...]:
     """All of a row's pictures, in order. Raises BadRow."""
     value = layout.get(row, "images")
     if value is None and "images" not in layout.named:
-        value = [row[name] for name in layout.numbered if row[name] is not None]
+        value = [row[name] for name in layout.numbered if not _is_blank(row[name])]
         return tuple(map(picture, value)) if value else ()
     return pictures_in(value)
 
@@ -195,6 +206,8 @@ def pictures_in(value: Any) -> tuple[Picture, ...]:
     """The pictures that a column of them holds: one, a list, or a list in JSON in a text. Raises BadRow."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _unpacked(value)
+    if isinstance(value, str) and _PYTHON_LIST.fullmatch(value.strip()):
+        value = ast.literal_eval(value.strip())
     return tuple(picture(part) for part in _listed(value) if not _is_blank(part))
 
 
@@ -228,9 +241,11 @@ def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
     return pair
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: Any, levels: int = _MOST_LEVELS) -> Any:
     """A value that JSON can hold, for `meta`: bytes and pictures are left out, dates written as text. A number that is
-    none, or infinite, is null."""
+    none, or infinite, is null. Raises BadRow for lists and objects in more than `levels` levels."""
+    if levels < 0:
+        raise nested_too_deep()
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -238,10 +253,15 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, list | tuple):
-        return [plain_value(part) for part in value if not isinstance(part, bytes)]
+        return [plain_value(part, levels - 1) for part in value if not isinstance(part, bytes)]
     if isinstance(value, Mapping):
-        return {str(name): plain_value(part) for name, part in value.items() if not isinstance(part, bytes)}
+        return {str(name): plain_value(part, levels - 1) for name, part in value.items() if not isinstance(part, bytes)}
     return str(value) if not isinstance(value, bytes) else None
+
+
+def nested_too_deep() -> BadRow:
+    """What to say of a row whose lists and objects hold one another in too many levels to be read."""
+    return BadRow("nested too deep", f"its lists and objects nest in more than {_MOST_LEVELS} levels")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -260,6 +280,17 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
+def _more(value: Any) -> Any:
+    """What a column of accepted answers holds, where it holds them in JSON in a text: a list, a text or nothing."""
+    if isinstance(value, str):
+        try:
+            inner = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return inner if inner is None or isinstance(inner, list | str) else value
+    return value
+
+
 def _texts(value: Any) -> Any:
     """The texts that JSON in a text lists, as a cell of a table holds them; other values as they are."""
     if not isinstance(value, str):
@@ -269,6 +300,9 @@ def _texts(value: Any) -> Any:
 
 
 def _is_blank(value: Any) -> bool:
+    """Whether a cell holds no picture: nothing, a blank text, or, as some write it, {"bytes": null, "path": null}."""
+    if isinstance(value, Mapping):
+        return not any(value.values())
     return value is None or (isinstance(value, str) and not value.strip())
 
 
@@ -278,6 +312,8 @@ def _is_gap(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, bytes | Picture):  # of a column of texts that is marked as binary, too
+        return "bytes (a column of texts must be of the type string)"
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 

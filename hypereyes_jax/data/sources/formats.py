@@ -126,6 +126,10 @@ def _delimiter(name: str, text: bytes, columns: Mapping[str, str]) -> str:
     delimiter = delimiter_of(first, columns)
     if delimiter is not None:
         return delimiter
+    if delimiter_of(first.partition("\r")[0], columns) is not None:
+        raise UserError(
+            f"the lines of {name} end with carriage returns alone. Convert it: tr '\\r' '\\n' < FILE > NEW.csv"
+        )
     if not name.lower().endswith((".csv", ".tsv")):
         raise UserError(
             f"{name} is not data that can be read here: it begins with {first[:60]!r}. Give JSON lines, a JSON array, "

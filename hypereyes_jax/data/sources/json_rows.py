@@ -157,7 +157,7 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
         if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
             json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadRow("no JSON", f"it is not JSON ({error})") from None
+        raise BadRow("no JSON", _why_not_json(text, error)) from None
     if not isinstance(row, dict):
         raise BadRow("no JSON object", "it must be a JSON object")
     return row
@@ -170,6 +170,20 @@ def _parsed(text: str) -> Any:
     except ValueError:
         return json.loads(text)
     return value if end == len(text) or not text[end:].strip(" \t\r\n") else json.loads(text)
+
+
+def _why_not_json(text: str, error: Exception) -> str:
+    """A clause on a text that is not JSON, which names the cause where it is one of the usual ones."""
+    try:
+        _, end = _DECODER.raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return f"it is not JSON ({error})"
+    rest = text.lstrip()[end:].strip(" \t\r\n")
+    if rest == ",":
+        return "a comma follows its JSON, as in an array without its brackets: remove it"
+    if "\r" in text.strip():
+        return "its rows end with carriage returns alone: turn them into line feeds (tr '\\r' '\\n' < FILE > NEW)"
+    return f"it is not JSON ({error})"
 
 
 def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:

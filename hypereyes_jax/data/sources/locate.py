@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hypereyes_jax.data.sources import remote
 from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import read_json
+from hypereyes_jax.files import read_json_object
 
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
 _OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
@@ -46,7 +47,10 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
         raise UserError("the source is an empty text. Give a file, a folder, a pattern or a URL.")
     if remote.is_url(source):
         return _remote(remote.files(source, options.cache))
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # ~name of a user that there is none of
+        raise UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.") from None
     if any(mark in source for mark in "*?[") and not os.path.exists(path):
         matches = sorted(glob.glob(str(path), recursive=True))
         # Each file once: a link to a folder above makes a pattern with ** match everything again below it.
@@ -84,7 +88,9 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
     """
     splits = folder / "dataset_dict.json"
     if splits.exists():
-        names = read_json(splits).get("splits", [])
+        names = read_json_object(splits).get("splits")
+        if not isinstance(names, list) or not all(map(_is_name, names)):
+            raise UserError(f"{splits} lists no splits as `datasets` writes them. Save the data set again.")
         name = split or (TRAIN if TRAIN in names else names[0] if len(names) == 1 else "")
         if name not in names:
             example = f"{folder}:{names[0] if names else 'SPLIT'}"
@@ -93,11 +99,15 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
         return replace(folder_files(folder / name, None), split=name, others=others)
     state = folder / "state.json"
     if split is None and state.exists():
-        listed = read_json(state).get("_data_files")
+        noted = read_json_object(state)
+        listed = noted.get("_data_files")
         if isinstance(listed, list) and all(isinstance(part, dict) and "filename" in part for part in listed):
-            if read_json(state).get("_indices_files"):
+            if noted.get("_indices_files"):
                 raise UserError(f"{folder} is a selection of rows: save it again after flatten_indices().")
-            return SplitFiles([folder / str(part["filename"]) for part in listed])
+            names = [part["filename"] for part in listed]
+            if not names or not all(map(_is_name, names)):
+                raise UserError(f"{state} lists no files as `datasets` writes them. Save the data set again.")
+            return SplitFiles([folder / name for name in names])
 
     def inside_name(path: Path) -> str:
         return path.relative_to(folder).as_posix()
@@ -114,6 +124,11 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
             f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). Give a folder or file with rows."
         )
     return replace(files, files=of_one_kind(files.files, str))
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it is the name of something that lies in a folder, and no way out of it."""
+    return isinstance(value, str) and Path(value).name == value and value not in ("", "..")
 
 
 def _may_hold_rows(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -71,8 +72,10 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
         return [_ours(row, layout)]
     if "level1_qa" in row or "level2_qa" in row:
         return _livevqa(row, default_id)
-    if isinstance(row.get("prompt"), list) and ("reward_model" in row or "extra_info" in row):
-        return [_verl(row, layout, default_id)]
+    if "reward_model" in row or "extra_info" in row:
+        row = _in_objects(row)
+        if isinstance(row.get("prompt"), list) or isinstance(row.get("reward_model"), Mapping):
+            return [_verl(row, layout, default_id)]
     messages, text = layout.get(row, "messages"), layout.get(row, "text")
     if isinstance(messages, list) and text is None:
         return [_conversation(row, layout, default_id)]
@@ -111,6 +114,9 @@ def _ours(row: Row, layout: Layout) -> QuestionRow:
 
 
 def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
+    if isinstance(text, list) and any(isinstance(part, str) for part in text):
+        what = f"a list of {len(text)} texts (is a whole column in one row?)"
+        raise BadRow("no question", f"it needs 'question', a text or messages, not {what}")
     text = conversations.last_user_text(text) if isinstance(text, list) else text
     meta = _rest(row, layout)
     there = layout.fields  # asked first, since most rows have few fields and looking for one in vain costs as much
@@ -140,7 +146,8 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
         truth = layout.get(row, "answers")
     text = layout.get(row, "text") if "text" in layout.named else extra.get("question")
     if not isinstance(text, str) or not text.strip():
-        text = conversations.last_user_text(row["prompt"])
+        text = row.get("prompt")
+        text = conversations.last_user_text(text) if isinstance(text, list) else first((text, layout.get(row, "text")))
     # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
     index = first((layout.get(columns, "id"), extra.get("index")))
@@ -159,6 +166,17 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
         "veRL",
         clips_of(row, layout),
     )
+
+
+def _in_objects(row: Row) -> Row:
+    """A row of veRL's whose columns hold JSON in a text, as tables without nested types do, with what is in them."""
+    out = dict(row)
+    for name in ("prompt", "reward_model", "extra_info"):
+        value = row.get(name)
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            with contextlib.suppress(ValueError, RecursionError):
+                out[name] = json.loads(value)
+    return out
 
 
 def _livevqa(row: Row, default_id: str) -> list[QuestionRow]:

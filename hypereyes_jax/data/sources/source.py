@@ -15,7 +15,7 @@ import numpy as np
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
-from hypereyes_jax.data.sources.fields import Fields
+from hypereyes_jax.data.sources.fields import Fields, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.locate import is_object, locate
 from hypereyes_jax.data.sources.media import Media
@@ -130,8 +130,14 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
     def _read(self, number: int) -> ItemRow:
         file = self._files[self._file[number]]
         index = int(self._row[number])
-        items = self._items(file.rows.read(index), file, index, SourceReport())
+        items = self._items_of(file.rows.read(index), file, index, SourceReport())
         return items[int(self._part[number])]
+
+    def _items_of(self, row: Row, file: _File, index: int, report: SourceReport) -> list[ItemRow]:
+        try:
+            return self._items(row, file, index, report)
+        except RecursionError:
+            raise nested_too_deep() from None
 
     def _default_id(self, file: _File, index: int) -> str:
         return f"{file.stem}-{file.rows.number(index)}"
@@ -152,7 +158,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                 try:
                     if isinstance(row, BadRow):
                         raise row
-                    items = self._items(row, file, index, self.report)
+                    items = self._items_of(row, file, index, self.report)
                     for item in items:
                         item.check(file.media)
                 except BadRow as error:
@@ -172,7 +178,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         if not len(rows) and not allow_empty:
             problem = self.report.bad_in_words() or "it is empty"
             first = next(iter(self.report.first_bad.values()), None)
-            raise UserError(f"no row of {self._files[0].name} can be used: {problem}." + (f" {first}" if first else ""))
+            name = self._files[0].name if self._files else "the source, which has no files,"
+            raise UserError(f"no row of {name} can be used: {problem}." + (f" {first}" if first else ""))
         self._file, self._row = np.array(files, np.int32), np.array(rows, np.int64)
         self._part = np.array(parts, np.int16)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -46,6 +47,9 @@ class ParquetRows:
         with reading(path):
             meta = self._open().metadata
             counts = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+            schema = self._open().schema_arrow
+        _refuse_twins(path, schema.names)
+        self._classes = class_names(schema)
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     @property
@@ -72,7 +76,7 @@ class ParquetRows:
                 while len(self._groups) > _GROUPS:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(group)
-        return one_row(table, index - int(self._first[group]), self._max)
+        return with_names(one_row(table, index - int(self._first[group]), self._max), self._classes)
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
         self._original.check()
@@ -84,7 +88,7 @@ class ParquetRows:
             columns = [leaf for field in schema for leaf in _leaves(field.type, field.name)]
             for batch in reader.iter_batches(_SCAN_ROWS, columns=columns, use_threads=False):
                 for row in _rows_of(batch, self._max):
-                    yield index, row if isinstance(row, BadRow) else marked(row, unread)
+                    yield index, row if isinstance(row, BadRow) else with_names(marked(row, unread), self._classes)
                     index += 1
 
     def close(self) -> None:
@@ -96,7 +100,7 @@ class ParquetRows:
             self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_file": self._file, "_original": self._original, "_max": self._max, "_first": self._first}
+        return {name: self.__dict__[name] for name in ("_file", "_original", "_max", "_first", "_classes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_reader": None, "_groups": OrderedDict(), "_lock": threading.Lock()}
@@ -120,9 +124,14 @@ class ArrowRows:
         self._max = max_row_bytes
         self._batches: list[Any] | None = None
         self._map: Any = None
+        self._schema: Any = None
         self._lock = threading.Lock()
         with reading(path):
-            counts = [batch.num_rows for batch in self._open()]
+            batches = self._open()
+        counts = [batch.num_rows for batch in batches]
+        schema = self._schema
+        _refuse_twins(path, schema.names)
+        self._classes = class_names(schema)
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -135,7 +144,8 @@ class ArrowRows:
         self._file.check()
         at = int(np.searchsorted(self._first, index, side="right")) - 1
         with reading(self._file.path):
-            return one_row(self._open()[at], index - int(self._first[at]), self._max)
+            row = one_row(self._open()[at], index - int(self._first[at]), self._max)
+        return with_names(row, self._classes)
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:
         self._file.check()
@@ -145,7 +155,7 @@ class ArrowRows:
                 light_batch, unread = _without_bytes(batch), bytes_paths(batch.schema)
                 for start in range(0, batch.num_rows, _SCAN_ROWS):
                     for row in _rows_of(light_batch.slice(start, _SCAN_ROWS), self._max):
-                        yield index, row if isinstance(row, BadRow) else marked(row, unread)
+                        yield index, row if isinstance(row, BadRow) else with_names(marked(row, unread), self._classes)
                         index += 1
 
     def close(self) -> None:
@@ -157,7 +167,7 @@ class ArrowRows:
             self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_file": self._file, "_max": self._max, "_first": self._first}
+        return {name: self.__dict__[name] for name in ("_file", "_max", "_first", "_classes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_batches": None, "_map": None, "_lock": threading.Lock()}
@@ -171,9 +181,11 @@ class ArrowRows:
                 self._map = pa.memory_map(str(self._file.path))
                 if self._file.read(0, min(6, self._file.size)) == b"ARROW1":
                     reader = pa.ipc.open_file(self._map)
-                    self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+                    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
                 else:
-                    self._batches = list(pa.ipc.open_stream(self._map))
+                    reader = pa.ipc.open_stream(self._map)
+                    batches = list(reader)
+                self._schema, self._batches = reader.schema, batches
             return self._batches
 
 
@@ -200,22 +212,71 @@ def one_row(table: Any, offset: int, max_bytes: int) -> Row:
     size = part.nbytes
     if size > max_bytes:
         raise BadRow("row too large", f"it has {size:,} bytes, where at most {max_bytes:,} are read as one row")
+    return _in_python(part)[0]
+
+
+def _in_python(rows: Any) -> list[dict[str, Any]]:
+    """Rows as Python values. Raises BadRow for a value that Python has none for."""
     try:
-        return part.to_pylist()[0]
+        return rows.to_pylist()
     except UnicodeDecodeError as error:
         raise BadRow("no text", f"a text in it is not in UTF-8 ({error})") from None
+    except (ValueError, OverflowError, KeyError) as error:  # years beyond 9999, time zones that nobody knows
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise BadRow("no value", f"a value in it can't be read, as of a time out of range ({why})") from None
 
 
 def _rows_of(batch: Any, max_bytes: int) -> Iterator[dict[str, Any] | BadRow]:
-    """The rows of a few, one by one where together they are more than one may be."""
+    """The rows of a few, one by one where together they are more than one may be, or where one of them is bad."""
     if batch.nbytes <= max_bytes:
-        yield from batch.to_pylist()
-        return
+        try:
+            rows = _in_python(batch)
+        except BadRow:
+            pass  # it is found below
+        else:
+            yield from rows
+            return
     for offset in range(batch.num_rows):
         try:
             yield dict(one_row(batch, offset, max_bytes))
         except BadRow as error:
             yield error
+
+
+def _refuse_twins(path: Path, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them and write the file anew.")
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """Column -> names of the classes that its numbers stand for, where `datasets` notes them: its ClassLabel."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        items = [(name, feature.get("feature", feature)) for name, feature in features.items()]
+        found = {name: inner["names"] for name, inner in items if inner.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {
+        name: names
+        for name, names in found.items()
+        if name in schema.names and isinstance(names, list) and all(isinstance(each, str) for each in names)
+    }
+
+
+def with_names(row: Row, classes: dict[str, list[str]]) -> Row:
+    """The row with the names of classes in place of their numbers; -1, as of a test set without labels, is none."""
+    if not classes:
+        return row
+    return {**row, **{name: _class_name(row[name], names) for name, names in classes.items()}}
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_class_name(part, names) for part in value]
+    if not isinstance(value, int) or value >= len(names):
+        return value
+    return names[value] if value >= 0 else None
 
 
 def bytes_paths(schema: Any) -> list[tuple[str, ...]]:
@@ -283,6 +344,8 @@ def _without_bytes(batch: Any) -> Any:
 
     pairs = zip(batch.schema.names, map(_strip, batch.columns), strict=True)
     columns = {name: column for name, column in pairs if column is not None}
+    if not columns and batch.schema.names:  # a batch without columns would have no rows
+        columns = {batch.schema.names[0]: pa.nulls(batch.num_rows)}
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 

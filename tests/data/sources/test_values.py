@@ -148,9 +148,161 @@ def test_what_programs_leave_beside_data_is_not_read(lines, tmp_path, pattern):
         ("x" * 5000, "there is no xxx"),
         ("json:loads", "can't be called without arguments"),
         ("a\0b", "there is no a"),
+        ("~no-such-user/x", "there is no ~no-such-user/x"),
     ],
 )
 def test_what_is_no_place_is_one_sentence(source, why):
     with pytest.raises(UserError, match=why) as caught:
         open_questions(source)
     assert len(str(caught.value)) < 700
+
+
+def _table(tmp_path, kind, **columns):
+    table = pa.table(columns)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_texts_of_a_table_that_are_not_in_utf_8_cost_their_rows_only(tmp_path, kind):
+    offsets = pa.array([0, 2, 4, 6], pa.int32()).buffers()[1]
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"ab\xff\xfeyz")])
+    path = _table(tmp_path, kind, question=texts, answer=["1", "2", "3"])
+    with pytest.raises(UserError, match=r"row 2: a text in it is not in UTF-8"):
+        open_questions(path)
+    assert [question.text for question in open_questions(path, bad_rows="skip")] == ["ab", "yz"]
+
+
+def test_times_that_python_has_no_value_for_cost_their_rows_only(tmp_path):
+    when = pa.array([0, 2**62], pa.timestamp("s"))
+    path = _table(tmp_path, "arrow", question=["a", "b"], answer=["1", "2"], when=when)
+    with pytest.raises(UserError, match=r"row 2: a value in it can't be read, as of a time out of range"):
+        open_questions(path)
+    assert open_questions(path, bad_rows="skip").ids == ("rows-1",)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_texts_in_a_binary_column_are_told_from_texts(tmp_path, kind):
+    with pytest.raises(UserError, match=r"row 1: it needs 'question', a text, not bytes \(a column of texts must be"):
+        open_questions(_table(tmp_path, kind, question=[b"a"], answer=[b"1"]))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_numbers_of_classes_are_read_as_the_names_that_datasets_notes(tmp_path, kind):
+    label = {"names": ["wren", "robin"], "_type": "ClassLabel"}
+    features = {"answer": label, "other": {"feature": label, "_type": "List"}, "question": {"dtype": "string"}}
+    schema = pa.schema(
+        [("question", pa.string()), ("answer", pa.int64()), ("other", pa.list_(pa.int64()))],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [("a", 1, [0, -1]), ("b", 0, None), ("c", -1, [])]
+    table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), schema) as writer:
+            writer.write_table(table)
+    questions = open_questions(path, bad_rows="skip")  # -1 marks what has no label
+    assert [question.answers for question in questions] == [("robin",), ("wren",)]
+    assert questions[0].meta == {"other": ["wren", None]}
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    columns = [pa.array(["a"]), pa.array(["1"]), pa.array(["2"])]
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, names=["question", "answer", "answer"]), path)
+    with pytest.raises(UserError, match=r"has two columns of the name 'answer'"):
+        open_questions(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_picture_without_bytes_and_path_is_none(tmp_path, kind, red):
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": red, "path": None}, {"bytes": None, "path": None}, None]
+    path = _table(tmp_path, kind, question=["a", "b", "c"], answer=["1"] * 3, image=pa.array(cells, picture))
+    assert [len(question.images) for question in open_questions(path)] == [1, 0, 0]
+    lists = _table(tmp_path, kind, question=["a"], answer=["1"], images=pa.array([cells], pa.list_(picture)))
+    assert [len(question.images) for question in open_questions(lists)] == [1]
+
+
+def test_a_column_with_a_dot_in_its_name_is_named(lines, tmp_path):
+    named = {"text": "my.question", "answers": "a"}
+    assert open_questions(lines({"my.question": "?", "a": "1"}), named)[0].text == "?"
+    table = tmp_path / "rows.csv"
+    table.write_text("my.question,a\n?,1\n")
+    assert open_questions(table, named)[0].text == "?"
+
+
+@pytest.mark.parametrize(
+    ("candidates", "accepted"),
+    [("null", ("A",)), ('"B"', ("A", "B")), ('["B", 5]', ("A", "B", "5")), ("B, C", ("A", "B, C")), ("[]", ("A",))],
+)
+def test_further_answers_of_verl_are_json_in_a_text(lines, candidates, accepted):
+    row = {"prompt": [{"role": "user", "content": "?"}]}
+    row["reward_model"] = {"ground_truth": "A", "candidate_answers": candidates}
+    assert open_questions(lines(row))[0].answers == accepted
+
+
+def test_columns_of_verl_may_be_json_in_a_text(lines):
+    row = {
+        "prompt": json.dumps([{"role": "user", "content": "Who?"}]),
+        "reward_model": json.dumps({"ground_truth": "A", "style": "rule"}),
+        "extra_info": json.dumps({"index": 7, "question": "Who is it?", "tool_call": 2, "parallel": "[1, 2]"}),
+    }
+    with open_questions(lines(row)) as questions:
+        assert (questions[0].text, questions[0].answers, questions.ids) == ("Who is it?", ("A",), ("7",))
+        assert questions.references == {"7": (2, 3)}
+    plain = {"prompt": "Who?", "reward_model": {"ground_truth": "A"}}
+    assert [(q.text, q.answers) for q in open_questions(lines(plain))] == [("Who?", ("A",))]
+
+
+def test_pictures_in_a_list_as_pandas_writes_it_to_csv(pictures):
+    path = pictures / "rows.csv"
+    path.write_text("question,answer,images\n?,1,\"['pics/0.png', 'pics/1.png']\"\n")
+    assert len(open_questions(path)[0].images) == 2
+
+
+@pytest.mark.parametrize("extra", ["[" * 900 + "]" * 900, '{"a":' * 150 + "1" + "}" * 150])
+def test_values_that_nest_too_deep_are_one_sentence(tmp_path, extra):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "?", "answer": "1", "extra": ' + extra + "}\n")
+    with pytest.raises(UserError, match="line 1: its lists and objects nest in more than 100 levels"):
+        open_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"question": "?", "answer": "1"},\n', "line 1: a comma follows its JSON"),
+        ('{"question": "?", "answer": "1"}\r{"question": "?", "answer": "1"}\r', "its rows end with carriage returns"),
+        ("question,answer\r?,1\r", "the lines of .* end with carriage returns alone"),
+        ('{"question": ["a", "b"], "answer": ["1", "2"]}', "is a whole column in one row"),
+    ],
+)
+def test_usual_slips_in_text_files_are_told_by_their_cause(tmp_path, text, why):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text.encode())
+    with pytest.raises(UserError, match=why):
+        open_questions(path)
+
+
+@pytest.mark.parametrize("value", ["[]", "null", '{"splits": 5}', '{"splits": [5]}', '{"splits": ["../x"]}'])
+def test_what_datasets_notes_of_splits_is_checked(tmp_path, value):
+    (tmp_path / "dataset_dict.json").write_text(value)
+    with pytest.raises(UserError, match=r"dataset_dict\.json (is damaged|lists no splits)"):
+        open_questions(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["[]", '{"_data_files": []}', '{"_data_files": [{"filename": "../rows.jsonl"}]}'])
+def test_what_datasets_notes_of_files_is_checked(tmp_path, lines, value):
+    lines({"question": "?", "answer": "1"})
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text(value)
+    with pytest.raises(UserError, match=r"state\.json (is damaged|lists no files)"):
+        open_questions(tmp_path / "saved")
