@@ -124,14 +124,12 @@ class ArrowRows:
         self._max = max_row_bytes
         self._batches: list[Any] | None = None
         self._map: Any = None
-        self._schema: Any = None
         self._lock = threading.Lock()
         with reading(path):
             batches = self._open()
         counts = [batch.num_rows for batch in batches]
-        schema = self._schema
-        _refuse_twins(path, schema.names)
-        self._classes = class_names(schema)
+        _refuse_twins(path, self._schema.names)
+        self._classes = class_names(self._schema)
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -185,7 +183,8 @@ class ArrowRows:
                 else:
                     reader = pa.ipc.open_stream(self._map)
                     batches = list(reader)
-                self._schema, self._batches = reader.schema, batches
+                self._schema: Any = reader.schema
+                self._batches = batches
             return self._batches
 
 

@@ -286,14 +286,15 @@ def test_box_in_pixels_of_an_image_that_is_not_there(lines):
         open_examples(lines({"messages": messages}))
 
 
+_LAST = {"role": "assistant", "content": "<answer>x</answer>"}
 _CALL = {"function": {"name": "text_search", "arguments": {"query": "q"}}}
 
 
 @pytest.mark.parametrize(
     ("messages", "why"),
     [
-        ([{"role": "assistant", "content": "", "tool_calls": [_CALL]}, {"role": "assistant", "content": "x"}], "result"),
-        ([{"role": "assistant", "content": ""}, {"role": "user", "content": "?"}], "a turn of the model in it is empty"),
+        ([{"role": "assistant", "content": "", "tool_calls": [_CALL]}, _LAST], "something after its tool call"),
+        ([{"role": "assistant", "content": ""}, {"role": "user", "content": "?"}], "a turn of the model in it is empt"),
         ([{"role": "assistant", "content": "x", "loss": False}], r"message 2 is marked .* \(loss: False\)"),
         ([{"role": "assistant", "content": "x", "weight": 0}], r"message 2 is marked .* \(weight: 0\)"),
         ([{"role": "assistant", "content": '<tool_call>{"name": "text_search"}'}], "is not closed by </tool_call>"),
@@ -302,8 +303,7 @@ _CALL = {"function": {"name": "text_search", "arguments": {"query": "q"}}}
     ],
 )
 def test_turns_that_would_teach_something_else_are_refused(lines, messages, why):
-    last = {"role": "assistant", "content": "<answer>x</answer>"}
-    talk = [{"role": "user", "content": "?"}, *messages, *([last] if messages[-1]["role"] == "user" else [])]
+    talk = [{"role": "user", "content": "?"}, *messages, *([_LAST] if messages[-1]["role"] == "user" else [])]
     with pytest.raises(UserError, match=why):
         open_examples(lines({"messages": talk}))
 
