@@ -52,3 +52,16 @@ def aggregate(
     else:
         raise ValueError(f'aggregate: mode must be "sequence-mean" or "token-mean", got {mode!r}.')
     return total / (jnp.maximum(count, 1) if denominator is None else denominator)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean of the unmasked values, for metrics; 0 where nothing is unmasked.
+
+    Args:
+      values: real or bool; masked positions are ignored, whatever they hold.
+      mask: bool, of the same shape.
+
+    Returns:
+      scalar, floating.
+    """
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.aggregate import masked_mean
+from hypereyes_jax.rl.importance import MAX_LOG_RATIO
 from hypereyes_jax.rl.shape_checks import checked
-
-_MAX_LOG_RATIO = 20.0  # as in `policy_loss`
 
 
 def cispo_loss(
@@ -53,13 +53,12 @@ def cispo_loss(
     logp = jnp.where(mask, logp, 0.0)
     old_logp = jnp.where(mask, old_logp, 0.0)
     advantage = jax.lax.stop_gradient(jnp.where(mask, advantage, 0.0))
-    log_ratio = jax.lax.stop_gradient(jnp.clip(logp - old_logp, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+    log_ratio = jax.lax.stop_gradient(jnp.clip(logp - old_logp, -MAX_LOG_RATIO, MAX_LOG_RATIO))
     ratio = jnp.exp(log_ratio)
     weight = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-    count = jnp.maximum(jnp.sum(mask), 1)
     metrics = {
-        "ratio": jnp.sum(jnp.where(mask, ratio, 0.0)) / count,
-        "approx_kl": jnp.sum(-log_ratio) / count,  # masked positions are 0
-        "clip_fraction": jnp.sum(mask & (weight != ratio)) / count,
+        "ratio": masked_mean(ratio, mask),
+        "approx_kl": masked_mean(-log_ratio, mask),
+        "clip_fraction": masked_mean(weight != ratio, mask),
     }
     return jnp.where(mask, -weight * advantage * logp, 0.0), jax.lax.stop_gradient(metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.aggregate import masked_mean
 from hypereyes_jax.rl.shape_checks import checked
 
 # exp(10) is 22,000: a mean log-ratio that large means that the weights are broken, whatever the clip.
@@ -67,11 +68,10 @@ def gspo_loss(
     s = jnp.exp(jnp.minimum(logp - stopped + log_s, _MAX_LOG_RATIO))
     unclipped = -advantage * s
     clipped = -advantage * jnp.clip(s, 1.0 - clip_low, 1.0 + clip_high)
-    count = jnp.maximum(jnp.sum(mask), 1)
     metrics = {
-        "ratio": jnp.sum(jnp.where(mask, s, 0.0)) / count,
-        "approx_kl": jnp.sum(-log_ratio) / count,  # masked positions are 0 on both sides
-        "clip_fraction": jnp.sum(mask & (clipped > unclipped)) / count,
+        "ratio": masked_mean(s, mask),
+        "approx_kl": masked_mean(-log_ratio, mask),
+        "clip_fraction": masked_mean(clipped > unclipped, mask),
     }
     return jnp.where(mask, jnp.maximum(unclipped, clipped), 0.0), jax.lax.stop_gradient(metrics)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.aggregate import masked_mean
 from hypereyes_jax.rl.shape_checks import checked
 
-# exp(20) is 5e8: far beyond any useful cap.
-_MAX_LOG_RATIO = 20.0
+# exp(20) is 5e8: beyond that a ratio of probabilities only overflows; every clip of this folder has long taken effect.
+MAX_LOG_RATIO = 20.0
 
 
 def truncated_importance_weight(
@@ -16,8 +17,8 @@ def truncated_importance_weight(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Computes min(exp(old_logp - sampler_logp), cap) for each token, to multiply any per-token loss with.
 
-    `policy_loss` does this by itself. The function stands alone for the other losses of this folder and for a user's
-    own. The weight is a constant of the update: it has no gradient.
+    `policy_loss` calls it where it is given `sampler_logp_BT`; the other losses of this folder, and a user's own, are
+    multiplied with the weight by hand. The weight is a constant of the update: it has no gradient.
 
     Args:
       old_logp_BT: [B, T] floating, under the learner's weights before this update.
@@ -45,11 +46,7 @@ def truncated_importance_weight(
         raise ValueError(f"truncated_importance_weight: cap must be positive, got {cap}.")
     usable = mask & jnp.isfinite(sampler_logp)
     gap = jnp.where(usable, old_logp, 0.0) - jnp.where(usable, sampler_logp, 0.0)
-    raw = jnp.exp(jnp.clip(gap, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-    count = jnp.maximum(jnp.sum(mask), 1)
+    raw = jnp.exp(jnp.clip(gap, -MAX_LOG_RATIO, MAX_LOG_RATIO))
     weight = jnp.minimum(raw, cap)
-    metrics = {
-        "tis_weight": jnp.sum(jnp.where(mask, weight, 0.0)) / count,
-        "tis_capped_fraction": jnp.sum(mask & (raw > cap)) / count,
-    }
+    metrics = {"tis_weight": masked_mean(weight, mask), "tis_capped_fraction": masked_mean(raw > cap, mask)}
     return jax.lax.stop_gradient((jnp.where(mask, weight, 1.0), metrics))

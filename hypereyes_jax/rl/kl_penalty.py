@@ -7,9 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.importance import MAX_LOG_RATIO
 from hypereyes_jax.rl.shape_checks import checked
-
-_MAX_LOG_RATIO = 20.0  # as in `policy_loss`
 
 
 def kl_penalty(
@@ -54,6 +53,6 @@ def kl_penalty(
     if kind == "k2":
         return d**2 / 2
     if kind == "k3":
-        bounded = jnp.clip(d, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+        bounded = jnp.clip(d, -MAX_LOG_RATIO, MAX_LOG_RATIO)
         return jnp.expm1(-bounded) + bounded
     raise ValueError(f'kl_penalty: kind must be "k1", "k2" or "k3", got {kind!r}.')

@@ -5,10 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.aggregate import masked_mean
+from hypereyes_jax.rl.importance import MAX_LOG_RATIO, truncated_importance_weight
 from hypereyes_jax.rl.shape_checks import checked
-
-# exp(20) is 5e8: beyond that a ratio only overflows; every clip below has long taken effect.
-_MAX_LOG_RATIO = 20.0
 
 
 def policy_loss(
@@ -38,9 +37,10 @@ def policy_loss(
       mask_BT: [B, T] mask, 1 on tokens that the model sampled, 0 on prompt, observations and padding.
       clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
       dual_clip: bound on the loss of a token with negative advantage, in units of |A|; > 1, or None for no bound.
-      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from; None: no
-        correction. A token of which an engine does not tell it (NaN) is not corrected, either.
-      tis_cap: upper bound of the importance weight of the engine against the learner.
+      sampler_logp_BT: [B, T] floating, under the distribution that the rollout engine really sampled from, for
+        `truncated_importance_weight`; None: no correction. A token of which an engine does not tell it (NaN) is not
+        corrected, either.
+      tis_cap: upper bound of the importance weight of the engine against the learner, > 0.
 
     Returns:
       loss_BT: [B, T] floating, 0 where masked. Reduce it with `aggregate`.
@@ -68,30 +68,22 @@ def policy_loss(
     old_logp = jax.lax.stop_gradient(jnp.where(mask, old_logp, 0.0))
     advantage = jax.lax.stop_gradient(jnp.where(mask, advantage, 0.0))
 
-    log_ratio = jnp.clip(logp - old_logp, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    log_ratio = jnp.clip(logp - old_logp, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = jnp.exp(log_ratio)
     unclipped = -advantage * ratio
     clipped = -advantage * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     loss = jnp.maximum(unclipped, clipped)
     metrics = {
-        "ratio": _masked_mean(ratio, mask),
-        "approx_kl": _masked_mean(-log_ratio, mask),
-        "clip_fraction": _masked_mean(clipped > unclipped, mask),
+        "ratio": masked_mean(ratio, mask),
+        "approx_kl": masked_mean(-log_ratio, mask),
+        "clip_fraction": masked_mean(clipped > unclipped, mask),
     }
     if dual_clip is not None:
         bound = -advantage * dual_clip
-        metrics["dual_clip_fraction"] = _masked_mean((advantage < 0) & (loss > bound), mask)
+        metrics["dual_clip_fraction"] = masked_mean((advantage < 0) & (loss > bound), mask)
         loss = jnp.where(advantage < 0, jnp.minimum(loss, bound), loss)
     if sampler_logp is not None:
-        usable = mask & jnp.isfinite(sampler_logp)
-        log_weight = old_logp - jax.lax.stop_gradient(jnp.where(usable, sampler_logp, old_logp))
-        raw = jnp.exp(jnp.clip(log_weight, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-        weight = jnp.minimum(raw, tis_cap)
-        metrics["tis_weight"] = _masked_mean(weight, mask)
-        metrics["tis_capped_fraction"] = _masked_mean(raw > tis_cap, mask)
+        weight, weight_metrics = truncated_importance_weight(old_logp, sampler_logp, mask, tis_cap)
+        metrics |= weight_metrics
         loss = loss * weight
     return jnp.where(mask, loss, 0.0), jax.lax.stop_gradient(metrics)
-
-
-def _masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -106,6 +106,7 @@ def test_metrics_of_an_all_masked_batch_are_zero():
         ({"advantage_BT": jnp.ones(1)}, ValueError, r"advantage_BT must have axes \[B, T\]"),
         ({"logp_BT": jnp.ones((1, 1), int)}, TypeError, "logp_BT must have a floating dtype"),
         ({"dual_clip": 1.0}, ValueError, "dual_clip must be > 1"),
+        ({"sampler_logp_BT": ONE, "tis_cap": 0.0}, ValueError, "cap must be positive"),
     ],
 )
 def test_misfits_are_named(change, error, message):

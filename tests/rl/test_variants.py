@@ -139,6 +139,20 @@ def test_an_importance_weight_alone_is_that_of_policy_loss():
         truncated_importance_weight(old, sampler, mask, cap=0)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_policy_loss_is_corrected_by_exactly_the_weight_that_stands_alone(compiled):
+    old, advantage, mask = X["old_logp"], X["advantage"], X["mask"]
+    rng = np.random.default_rng(0)
+    sampler = np.where(rng.random(old.shape) < 0.2, np.nan, old + rng.normal(0, 1, old.shape)).astype(np.float32)
+    run = jax.jit if compiled else lambda function: function
+    corrected, metrics = run(lambda: policy_loss(X["logp"], old, advantage, mask, sampler_logp_BT=sampler))()
+    plain, plain_metrics = run(lambda: policy_loss(X["logp"], old, advantage, mask))()
+    weight, weight_metrics = run(lambda: truncated_importance_weight(old, sampler, mask))()
+    assert 0.1 < weight_metrics["tis_capped_fraction"] < 0.9
+    np.testing.assert_array_equal(corrected, plain * weight)
+    assert metrics == {**plain_metrics, **weight_metrics}
+
+
 def test_centred_advantage_agrees_with_verl():
     rewards = X["advantage"][:, 0]
     ours = np.concatenate([group_centred_advantage(rewards[:2]), group_centred_advantage(rewards[2:])])
