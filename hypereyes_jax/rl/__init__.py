@@ -6,7 +6,7 @@ from hypereyes_jax.rl.aggregate import aggregate
 from hypereyes_jax.rl.budget import spending_cost, updated_prices
 from hypereyes_jax.rl.cispo import cispo_loss
 from hypereyes_jax.rl.cost_weighted import cost_weighted_reward
-from hypereyes_jax.rl.distill import opd_advantage, reverse_kl, reverse_kl_support, reverse_kl_topk
+from hypereyes_jax.rl.distill import opd_advantage, reverse_kl, reverse_kl_topk
 from hypereyes_jax.rl.dynamic_sampling import informative_groups
 from hypereyes_jax.rl.gspo import gspo_loss
 from hypereyes_jax.rl.importance import truncated_importance_weight
@@ -14,13 +14,7 @@ from hypereyes_jax.rl.kl_penalty import kl_penalty
 from hypereyes_jax.rl.logprobs import token_logprobs
 from hypereyes_jax.rl.overlong import overlong_penalty
 from hypereyes_jax.rl.policy_loss import policy_loss
-from hypereyes_jax.rl.references import (
-    NO_REFERENCE,
-    Reference,
-    ReferenceFileError,
-    ReferenceStore,
-    best_correct,
-)
+from hypereyes_jax.rl.references import NO_REFERENCE, Reference, ReferenceFileError, ReferenceStore
 from hypereyes_jax.rl.trace import trace_reward
 
 __all__ = [
@@ -30,7 +24,6 @@ __all__ = [
     "ReferenceStore",
     "TraceConfig",
     "aggregate",
-    "best_correct",
     "cispo_loss",
     "cost_weighted_reward",
     "group_centred_advantage",
@@ -42,7 +35,6 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "reverse_kl",
-    "reverse_kl_support",
     "reverse_kl_topk",
     "spending_cost",
     "token_logprobs",

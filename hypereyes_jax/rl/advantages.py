@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hypereyes_jax.rl.dynamic_sampling import informative_groups
 from hypereyes_jax.rl.shape_checks import checked
 
 
@@ -37,9 +38,7 @@ def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None,
     safe = jnp.where(keep, rewards, 0.0)
     mean = jnp.sum(safe, axis=-1, keepdims=True) / jnp.maximum(count, 1)
     centred = jnp.where(keep, safe - mean, 0.0)
-    low = jnp.min(jnp.where(keep, rewards, jnp.inf), axis=-1, keepdims=True)
-    high = jnp.max(jnp.where(keep, rewards, -jnp.inf), axis=-1, keepdims=True)
-    informative = (count > 1) & (high > low)
+    informative = informative_groups(rewards, keep)[..., None]
     variance = jnp.sum(centred**2, axis=-1, keepdims=True) / jnp.maximum(count - 1, 1)
     # The square root's slope at 0 is infinite: it never sees the variance of a group that is switched off.
     std = jnp.sqrt(jnp.where(informative, variance, 1.0))

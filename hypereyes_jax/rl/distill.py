@@ -116,34 +116,6 @@ def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: 
     return _kl(student_logp, teacher_logp, keep)
 
 
-def reverse_kl_support(student_logp: jax.Array, teacher_logp: jax.Array, mask: jax.Array) -> jax.Array:
-    """Computes the reverse KL of two distributions known on K shared tokens only.
-
-    As `reverse_kl_topk`, for a teacher that is served elsewhere and returns log-probs of a few tokens. The outside mass
-    is what the K log-probs leave of 1; below 1e-7, where float32 knows nothing of it, it is taken as 1e-7.
-
-    Args:
-      student_logp: [..., K] floating, log-probs of the K tokens (not renormalised).
-      teacher_logp: [..., K] floating, of the same tokens.
-      mask: [...] mask, 1 on tokens that count.
-
-    Returns:
-      [...] floating, nats; 0 where masked.
-
-    Raises:
-      ValueError, TypeError: shapes or dtypes do not fit.
-
-    Source: the distillation loss of arXiv 2605.07177, cut to what a served teacher returns.
-    """
-    student, teacher, keep = checked(
-        "reverse_kl_support",
-        student_logp=(student_logp, "*K", "float"),
-        teacher_logp=(teacher_logp, "*K", "float"),
-        mask=(mask, "*", "mask"),
-    )
-    return _kl(_with_tail(student, keep), jax.lax.stop_gradient(_with_tail(teacher, keep)), keep)
-
-
 def _log_softmax(logits: jax.Array, keep: jax.Array) -> jax.Array:
     # Masked positions become uniform before the arithmetic, so that their NaNs have no way into the gradient.
     logits = jnp.where(keep[..., None], logits, 0.0)
@@ -158,12 +130,6 @@ def _coarsened(logp: jax.Array, ids: jax.Array) -> jax.Array:
     none = jnp.max(others, axis=-1, keepdims=True) == -jnp.inf
     mass = jax.nn.logsumexp(jnp.where(none, 0.0, others), axis=-1, keepdims=True)
     return jnp.concatenate([support, jnp.where(none, -jnp.inf, mass)], axis=-1)
-
-
-def _with_tail(logp: jax.Array, keep: jax.Array) -> jax.Array:
-    logp = jnp.where(keep[..., None], logp, -jnp.inf)
-    tail = 1.0 - jnp.sum(jnp.exp(logp), axis=-1, keepdims=True)
-    return jnp.concatenate([logp, jnp.log(jnp.maximum(tail, 1e-7))], axis=-1)
 
 
 def _kl(student_logp: jax.Array, teacher_logp: jax.Array, keep: jax.Array) -> jax.Array:

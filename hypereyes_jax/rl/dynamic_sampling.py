@@ -11,8 +11,8 @@ from hypereyes_jax.rl.shape_checks import checked
 def informative_groups(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     """Tells which groups have two valid rollouts with different rewards.
 
-    The others have advantage 0 throughout (`group_relative_advantage`): they cost a step its time and teach nothing. A
-    trainer that samples dynamically asks for further questions until a step is full of groups that are True here.
+    `group_relative_advantage` gives the others 0 throughout: they cost a step its time and teach nothing. A trainer
+    that samples dynamically asks for further questions until a step is full of groups that are True here.
 
     Args:
       rewards: [..., G] real.

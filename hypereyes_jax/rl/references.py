@@ -7,11 +7,9 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from hypereyes_jax.errors import UserError
 
@@ -169,25 +167,6 @@ class ReferenceStore:
                 "again from the references of the data."
             ) from error
         return cls.from_state(document)
-
-
-def best_correct(
-    accuracy_G: Sequence[float] | np.ndarray,
-    rounds_G: Sequence[int] | np.ndarray,
-    invocations_G: Sequence[int] | np.ndarray,
-) -> Reference | None:
-    """The lexicographically smallest (rounds, invocations) of a group's correct rollouts that used a tool, or None.
-
-    As the authors' published code, which counts a call that sent nothing as a round: with counts of an `EpisodeResult`
-    there is no round without an invocation.
-
-    Args:
-      accuracy_G: [G], correct where > 0.
-      rounds_G: [G] integer.
-      invocations_G: [G] integer.
-    """
-    rollouts = zip(np.asarray(accuracy_G), np.asarray(rounds_G), np.asarray(invocations_G), strict=True)
-    return min((Reference(int(c), int(s)) for accuracy, c, s in rollouts if accuracy > 0 and c > 0), default=None)
 
 
 def _better(candidate: Reference, present: Reference | None) -> bool:
