@@ -3,14 +3,7 @@
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.expand import Expanded, expand
-from hypereyes_jax.processing.images import (
-    PatchedImage,
-    frame_timestamps,
-    patchify,
-    patchify_bytes,
-    patchify_video,
-    smart_resize,
-)
+from hypereyes_jax.processing.images import PatchedImage, patchify, patchify_bytes, smart_resize
 from hypereyes_jax.processing.pack import pack_inputs
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk, VisionInputs
 from hypereyes_jax.processing.vision import bucket, vision_inputs
@@ -28,11 +21,9 @@ __all__ = [
     "VisionInputs",
     "bucket",
     "expand",
-    "frame_timestamps",
     "pack_inputs",
     "patchify",
     "patchify_bytes",
-    "patchify_video",
     "smart_resize",
     "vision_inputs",
 ]

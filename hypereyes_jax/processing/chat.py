@@ -22,7 +22,7 @@ from hypereyes_jax.env.types import Part
 from hypereyes_jax.processing.types import ContextChunk
 
 _IM_START, _IM_END, _ENDOFTEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-_FRAME = "<|video_pad|>"
+_VIDEO_PAD = "<|video_pad|>"
 _IMAGE = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _ASSISTANT = f"{_IM_START}assistant\n"
 _THINK, _END_THINK = "<think>", "</think>"
@@ -42,12 +42,11 @@ class ChatFormat:
         """
         self.tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
-        missing = [token for token in (_IM_START, _IM_END, *_IMAGE, _FRAME) if token not in vocabulary]
+        missing = [token for token in (_IM_START, _IM_END, *_IMAGE, _VIDEO_PAD) if token not in vocabulary]
         if missing:
             raise ValueError(f"the tokenizer lacks the special token(s) {', '.join(missing)}")
         self._start, self._end = vocabulary[_IM_START], vocabulary[_IM_END]
         self._image = [vocabulary[token] for token in _IMAGE]
-        self._frame = [self._image[0], vocabulary[_FRAME], self._image[2]]
         ends = [self._end] + ([vocabulary[_ENDOFTEXT]] if _ENDOFTEXT in vocabulary else [])
         self.stop_ids: tuple[int, ...] = tuple(ends)
         self._refuse_control_tokens_in_text(vocabulary)
@@ -80,17 +79,6 @@ class ChatFormat:
             text = thought.lstrip("\n") if thought != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
         return np.array([*self.encode(text), self._end], np.int32)
 
-    def video(self, timestamps: Sequence[float], before: str = "") -> list[int]:
-        """Ids of a video for `pack_inputs`: before each temporal patch its time, as `frame_timestamps` gives it.
-
-        `before` is text that comes right before the video, to be encoded together with the first time.
-        """
-        tokens, run = [], before
-        for seconds in timestamps:
-            tokens += [*self.encode(f"{run}<{seconds:.1f} seconds>"), *self._frame]
-            run = ""
-        return tokens
-
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of a sampled turn, what opened it included, without a final stop token."""
         ids = [int(i) for i in ids]
@@ -120,7 +108,7 @@ class ChatFormat:
         return ContextChunk(np.array(tokens, np.int32), tuple(images))
 
     def _refuse_control_tokens_in_text(self, vocabulary: dict[str, int]) -> None:
-        for token in (_IM_START, _IM_END, _ENDOFTEXT, *_IMAGE, _FRAME):
+        for token in (_IM_START, _IM_END, _ENDOFTEXT, *_IMAGE, _VIDEO_PAD):
             if token in vocabulary and vocabulary[token] in self.encode(token):
                 raise ValueError(
                     f"the tokenizer does not flag {token} as special, so that anyone who types it in a question would "

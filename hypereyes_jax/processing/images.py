@@ -1,9 +1,8 @@
-"""PIL images and video frames to normalised, flattened patches, as transformers' Qwen2-VL processor makes them."""
+"""PIL images to normalised, flattened patches, as transformers' Qwen2-VL processor makes them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,84 +68,16 @@ def patchify_bytes(
     image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> PatchedImage:
     """What `patchify` gives, with the resized image's own values: uint8."""
-    (pixels,) = _resized([image], config, min_pixels, max_pixels)
+    width, height = image.size
+    if not width or not height:
+        raise ValueError(f"image of {width}x{height} pixels is empty")
+    pixels = _resample(image, smart_resize(height, width, config.pixel_multiple, min_pixels, max_pixels))
     return _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
 
 
 def normalised(patches: np.ndarray) -> np.ndarray:
     """uint8 values as float32 in [-1, 1], as the model was trained to see them."""
     return (patches.astype(np.float32) / np.float32(255) - _MEAN) / _STD
-
-
-def patchify_video(
-    frames: Sequence[Image.Image],
-    config: VisionConfig,
-    min_pixels: int = 128 * 32 * 32,
-    max_pixels: int = 768 * 32 * 32,
-) -> list[PatchedImage]:
-    """Cut frames of one size into temporal patches, each seen by the model as an image after a timestamp.
-
-    `min_pixels` and `max_pixels` bound the whole video's volume (frames x height x width). The last frame is repeated
-    to fill the last temporal patch.
-
-    Raises ValueError for no frames, frames of several sizes, or what `patchify` refuses.
-    """
-    if not frames:
-        raise ValueError("a video needs at least one frame")
-    if len({frame.size for frame in frames}) > 1:
-        raise ValueError(f"frames of one video must have one size, got {sorted({frame.size for frame in frames})}")
-    depth = config.temporal_patch_size
-    count = len(frames)
-    width, height = frames[0].size
-    size = _video_size(count, height, width, config, min_pixels, max_pixels)
-    pixels = [_resample(frame, size) for frame in frames]
-    pixels += [pixels[-1]] * (-count % depth)
-    groups = [_cut(np.stack(pixels[i : i + depth]), config) for i in range(0, len(pixels), depth)]
-    return [each._replace(patches=normalised(each.patches)) for each in groups]
-
-
-def frame_timestamps(frame_indices: Sequence[int], fps: float, config: VisionConfig) -> list[float]:
-    """Seconds that the prompt states before each temporal patch: the mean of its first and last frame's times."""
-    depth = config.temporal_patch_size
-    indices = list(frame_indices)
-    indices += [indices[-1]] * (-len(indices) % depth)
-    return [(indices[i] + indices[i + depth - 1]) / (2 * fps) for i in range(0, len(indices), depth)]
-
-
-def _video_size(
-    count: int, height: int, width: int, config: VisionConfig, min_pixels: int, max_pixels: int
-) -> tuple[int, int]:
-    """As transformers' Qwen3-VL video processor: small frames are scaled up, and frames counted half to even."""
-    multiple, depth = config.pixel_multiple, config.temporal_patch_size
-    if not height or not width:
-        raise ValueError(f"frames of {width}x{height} pixels are empty")
-    if min(height, width) < multiple:
-        scale = max(multiple / height, multiple / width)
-        height, width = int(height * scale), int(width * scale)
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise ValueError(f"frames of {width}x{height} pixels have an aspect ratio above {_MAX_ASPECT}; crop them first")
-    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
-    frames = max(depth, round(count / depth) * depth)  # transformers refuses fewer frames than `depth`
-    if frames * new_height * new_width > max_pixels:
-        shrink = math.sqrt(count * height * width / max_pixels)
-        new_height = max(multiple, math.floor(height / shrink / multiple) * multiple)
-        new_width = max(multiple, math.floor(width / shrink / multiple) * multiple)
-    elif frames * new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (count * height * width))
-        new_height = math.ceil(height * grow / multiple) * multiple
-        new_width = math.ceil(width * grow / multiple) * multiple
-    return new_height, new_width
-
-
-def _resized(images: Sequence[Image.Image], config: VisionConfig, min_pixels: int, max_pixels: int) -> list[np.ndarray]:
-    resized = []
-    for image in images:
-        width, height = image.size
-        if not width or not height:
-            raise ValueError(f"image of {width}x{height} pixels is empty")
-        size = smart_resize(height, width, config.pixel_multiple, min_pixels, max_pixels)
-        resized.append(_resample(image, size))
-    return resized
 
 
 def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

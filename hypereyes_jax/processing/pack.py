@@ -29,8 +29,8 @@ def pack_inputs(
     """Expand, place and right-pad samples, one a row.
 
     Args:
-      samples: (token ids with one image or video token per image, images). An image already patched is taken as it is,
-        so a video is given as the temporal patches of `patchify_video`.
+      samples: (token ids with one image or video token per image, images). An image already patched is taken as it is;
+        a video token stands for one temporal patch of a video, given as a `PatchedImage`.
       min_pixels, max_pixels: area that PIL images are resized into.
       length: T of the result; default: a bucket, so that batches of like size share one compiled program.
       vision_pad_to: (rows, patches a row) of the vision inputs; default: buckets.

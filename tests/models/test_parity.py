@@ -15,8 +15,18 @@ import transformers
 
 from hypereyes_jax.models.qwen3_vl import Qwen3VLConfig, forward, load_hf, text, vision, weights
 from hypereyes_jax.models.qwen3_vl.weights import map_weights
-from hypereyes_jax.processing import PatchedImage, pack_inputs, patchify, patchify_video
-from tests.models.torch_reference import CONFIGS, frame_tokens, hf_inputs, hf_model, image_tokens, photo, saved, words
+from hypereyes_jax.processing import PatchedImage, pack_inputs, patchify
+from tests.models.torch_reference import (
+    CONFIGS,
+    frame_tokens,
+    hf_inputs,
+    hf_model,
+    image_tokens,
+    photo,
+    saved,
+    temporal_patches,
+    words,
+)
 
 # float32 sums in another order differ by ~2e-6 of the largest value. At 2e-5 the finest of the mistakes in
 # test_mutations.py (tanh for exact GELU in the mergers, 1.6e-4) still shows.
@@ -31,9 +41,7 @@ def samples_of(config: Qwen3VLConfig) -> list[tuple[list[int], list[PatchedImage
     """(tokens, images, how many of the last are frames of one video): images at the start, in between, at the end."""
     unit = config.vision.pixel_multiple
     still = functools.partial(patchify, config=config.vision, min_pixels=unit**2, max_pixels=30 * unit**2)
-    frames = patchify_video(
-        [photo(3 * unit, 2 * unit, seed) for seed in range(5)], config.vision, unit**2, 200 * unit**2
-    )
+    frames = temporal_patches([photo(3 * unit, 2 * unit, seed) for seed in range(5)], config.vision)
     image, frame = image_tokens(config), frame_tokens(config)
     video = list(itertools.chain.from_iterable(words(2, i) + frame for i in range(len(frames))))
     return [

@@ -12,8 +12,8 @@ import torch
 import transformers
 from PIL import Image
 
-from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.processing import PatchedImage, expand
+from hypereyes_jax.configs.model import Qwen3VLConfig, VisionConfig
+from hypereyes_jax.processing import PatchedImage, expand, patchify
 from tests import small_models
 from tests.small_models import IDS
 
@@ -100,6 +100,21 @@ def photo(width: int, height: int, seed: int) -> Image.Image:
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def temporal_patches(frames: Sequence[Image.Image], vision: VisionConfig) -> list[PatchedImage]:
+    """A video's temporal patches: each takes its frames in order, and the last frame fills up the last one."""
+    depth = vision.temporal_patch_size
+    stills = [patchify(frame, vision, *[frame.width * frame.height] * 2) for frame in frames]
+    stills += [stills[-1]] * (-len(stills) % depth)
+    shape = stills[0].patches.shape
+    pixels = [still.patches.reshape(-1, 3, depth, vision.patch_size**2) for still in stills]
+    return [
+        PatchedImage(
+            np.stack([pixels[first + n][:, :, n] for n in range(depth)], axis=2).reshape(shape), stills[0].grid_thw
+        )
+        for first in range(0, len(stills), depth)
+    ]
 
 
 def words(count: int, seed: int) -> list[int]:

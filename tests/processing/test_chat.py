@@ -89,12 +89,6 @@ def test_decode_drops_the_stop_token_only(chat):
     assert chat.decode([]) == ""
 
 
-def test_a_video_states_its_times(chat, tokenizer):
-    frame = "<|vision_start|><|video_pad|><|vision_end|>"
-    expected = f"Watch: <0.5 seconds>{frame}<1.2 seconds>{frame}"
-    assert chat.video([0.5, 1.24], "Watch: ") == tokenizer.encode(expected, add_special_tokens=False)
-
-
 def test_a_tokenizer_without_the_control_tokens_is_refused():
     class Plain:
         def get_vocab(self):

@@ -10,7 +10,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import VisionConfig
-from hypereyes_jax.processing import PatchedImage, frame_timestamps, patchify, patchify_video, vision_inputs
+from hypereyes_jax.processing import PatchedImage, patchify, vision_inputs
 
 CONFIG = VisionConfig()
 PHOTOS = {name: Image.fromarray(getattr(skimage.data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")}
@@ -103,46 +103,6 @@ def test_nan_pixels_are_refused():
     patched.patches[0, 0] = np.nan
     with pytest.raises(ValueError, match="image 0 has NaN"):
         vision_inputs(CONFIG, [patched])
-
-
-def test_video_frames_pair_up_and_the_last_one_is_repeated():
-    frames = [PHOTOS["chelsea"].resize((64, 96)).rotate(10 * i) for i in range(5)]
-    video = patchify_video(frames, CONFIG, 32 * 32, 3 * 128 * 128)
-    assert len(video) == 3
-    assert {patched.grid_thw for patched in video} == {(1, 6, 4)}
-    shape = (-1, 3, CONFIG.temporal_patch_size, CONFIG.patch_size, CONFIG.patch_size)
-    for i, patched in enumerate(video):
-        for frame in range(2):
-            still = patchify(frames[min(2 * i + frame, 4)], CONFIG, 64 * 96, 64 * 96)
-            np.testing.assert_array_equal(
-                patched.patches.reshape(shape)[:, :, frame], still.patches.reshape(shape)[:, :, 0]
-            )
-
-
-def test_timestamps_are_the_middle_of_each_pair():
-    assert frame_timestamps([0, 12, 24, 36, 48], 24.0, CONFIG) == [0.25, 1.25, 2.0]
-
-
-def test_frames_of_several_sizes_are_refused():
-    with pytest.raises(ValueError, match="one size"):
-        patchify_video([Image.new("RGB", (64, 64)), Image.new("RGB", (64, 32))], CONFIG)
-    with pytest.raises(ValueError, match="at least one frame"):
-        patchify_video([], CONFIG)
-
-
-def test_frames_take_the_sizes_that_transformers_gives_them():
-    """Against its own function, over counts, shapes and bounds; narrow frames are scaled up and odd counts rounded."""
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as theirs
-
-    from hypereyes_jax.processing.images import _video_size
-
-    assert _video_size(5, 295, 661, CONFIG, 128 * 32 * 32, 768 * 32 * 32) == (288, 672)  # 4 x 288 x 672 fits 768 tokens
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        count, height, width = int(rng.integers(2, 40)), int(rng.integers(4, 1500)), int(rng.integers(4, 1500))
-        low, high = [(128 * 32 * 32, 768 * 32 * 32), (4096, 200_000), (200_000, 25_165_824)][rng.integers(3)]
-        expected = theirs(count, height, width, 2, 32, low, high)
-        assert _video_size(count, height, width, CONFIG, low, high) == expected, (count, height, width)
 
 
 def test_grey_of_16_bits_keeps_its_ramp():
