@@ -20,7 +20,7 @@ from hypereyes_jax.env.judging.judges import normalise, read_number
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing
 
@@ -190,18 +190,6 @@ async def _structured(
         if value is not None:
             return read_facts(label, value, pages, fields)
     raise ChatError(f"the model gave no JSON object for {label}", transient=True)
-
-
-def json_object(text: str) -> dict[str, Any] | None:
-    """The JSON object in a model's reply, which may stand in a code block or behind words; None without one."""
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        return None
-    try:
-        value = parse_json(text[start : end + 1])
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def read_facts(

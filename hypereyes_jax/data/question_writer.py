@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.data.knowledge import Entry
-from hypereyes_jax.data.knowledge_build import json_object
 from hypereyes_jax.data.photo_mosaics import draw_photo_mosaic
 from hypereyes_jax.data.photo_plans import FactPlan, Known
 from hypereyes_jax.data.photo_questions import Draft, PhotoConfig, Shown, draw_shown, photo_question, tells
@@ -28,6 +27,7 @@ from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.env.web.chat_api import ChatClient
+from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 
 KINDS = {

@@ -18,7 +18,7 @@ from typing import Any
 from hypereyes_jax.env.published_counts import published_counts
 from hypereyes_jax.env.tag_text import TagText
 from hypereyes_jax.env.types import Box
-from hypereyes_jax.env.web.untrusted import encodable, parse_json
+from hypereyes_jax.env.web.untrusted import encodable, json_or_none, parse_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"
@@ -309,7 +309,7 @@ def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
         return Malformed('the tool call needs the fields "name" and "arguments"', is_call=True)
     name, arguments = value["name"], value.get("arguments")
     if isinstance(arguments, str):
-        arguments = _loads(arguments)
+        arguments = json_or_none(arguments)
     tools = tools or {}
     if name not in (IMAGE_SEARCH, TEXT_SEARCH) and name not in tools:
         names = " and ".join([", ".join([IMAGE_SEARCH, TEXT_SEARCH, *tools][:-1]), [TEXT_SEARCH, *tools][-1]])
@@ -363,13 +363,6 @@ def _read_box(box: list[Any] | None) -> Box | None:
 def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return at if match is None else match.end()
-
-
-def _loads(text: str) -> Any:
-    try:
-        return parse_json(text)
-    except ValueError:
-        return None
 
 
 def _clean(arguments: dict[str, Any]) -> dict[str, Any]:

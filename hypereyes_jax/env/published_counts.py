@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.untrusted import json_or_none
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
@@ -21,7 +21,7 @@ def published_counts(turn: str) -> tuple[int, int]:
         if end < 0:
             return calls, searches
         calls += 1
-        searches += _searches(_loads(turn[start + len(_OPEN) : end]))
+        searches += _searches(json_or_none(turn[start + len(_OPEN) : end]))
         position = end + len(_CLOSE)
 
 
@@ -30,7 +30,7 @@ def _searches(call: Any) -> int:
         return 0
     arguments = call.get("arguments")
     if isinstance(arguments, str):
-        arguments = _loads(arguments)
+        arguments = json_or_none(arguments)
     if not isinstance(arguments, dict):
         return 0
     if call.get("name") == "text_search":
@@ -40,10 +40,3 @@ def _searches(call: Any) -> int:
     else:
         return 0
     return sum(bool(part.strip()) for part in str(field or "").split("|"))
-
-
-def _loads(text: str) -> Any:
-    try:
-        return parse_json(text)
-    except ValueError:
-        return None

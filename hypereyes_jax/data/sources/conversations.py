@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from hypereyes_jax.data.sources.fields import Layout, clips_of, pictures_of
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
+from hypereyes_jax.env.web.untrusted import parse_json
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -248,6 +248,6 @@ def _place(
 
 def _json(text: str, what: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         raise BadRow("no tool call" if "call" in what else "no conversation", f"{what} is not JSON") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
+from hypereyes_jax.env.web.untrusted import parse_json
 
 NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is there counts
     "id": ("id", "data_id", "sample_id", "question_id", "qid", "uid", "uuid", "index", "idx"),
@@ -274,8 +274,8 @@ def _unpacked(value: Any) -> Any:
     """What JSON in a text holds, where a text holds a list; other values as they are."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return parse_json(value)
+        except ValueError:
             return value
     return value
 
@@ -284,8 +284,8 @@ def _more(value: Any) -> Any:
     """What a column of accepted answers holds, where it holds them in JSON in a text: a list, a text or nothing."""
     if isinstance(value, str):
         try:
-            inner = json.loads(value)
-        except (ValueError, RecursionError):
+            inner = parse_json(value)
+        except ValueError:
             return value
         return inner if inner is None or isinstance(inner, list | str) else value
     return value

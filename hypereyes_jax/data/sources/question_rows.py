@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from hypereyes_jax.data.sources.fields import (
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.web.untrusted import parse_json
 
 REFERENCE = "reference"  # in `meta`: [rounds, searches] that the data state for the question
 _LONGEST_META = 2_000  # characters of a text that is kept in `meta`
@@ -92,8 +92,8 @@ def _ours(row: Row, layout: Layout) -> QuestionRow:
     text, meta = row["text"], row.get("meta")
     if isinstance(meta, str):  # as tables hold it
         try:
-            meta = json.loads(meta)
-        except (ValueError, RecursionError):
+            meta = parse_json(meta)
+        except ValueError:
             raise BadRow("no meta", "'meta' must be a JSON object") from None
     if not isinstance(text, str):
         raise BadRow("no text", "it needs 'text', a text")
@@ -174,8 +174,8 @@ def _in_objects(row: Row) -> Row:
     for name in ("prompt", "reward_model", "extra_info"):
         value = row.get(name)
         if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-            with contextlib.suppress(ValueError, RecursionError):
-                out[name] = json.loads(value)
+            with contextlib.suppress(ValueError):
+                out[name] = parse_json(value)
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from hypereyes_jax.env.actions import (
 )
 from hypereyes_jax.env.media.crops import BoxUnits
 from hypereyes_jax.env.types import Box
+from hypereyes_jax.env.web.untrusted import json_or_none
 
 TOOLS: dict[str, str] = {
     name: ours
@@ -126,7 +126,7 @@ class ToolCalls:
     def _read_all(self, text: str, beside: Sequence[Any]) -> tuple[list[_Call], list[_Call]]:
         inline = []
         for match in _CALL.finditer(text):
-            inline.append(self._read(_loads(match[2])))
+            inline.append(self._read(json_or_none(match[2])))
         for match in _TAGS.finditer(text):
             inline.append(self._read(_tag_value(match[1], match[2])))
         return inline, [self._read(value) for value in beside]
@@ -145,7 +145,7 @@ class ToolCalls:
             )
         arguments = value.get("arguments", value.get("parameters"))
         if isinstance(arguments, str):
-            arguments = _loads(arguments)
+            arguments = json_or_none(arguments)
         if not isinstance(arguments, Mapping):
             raise BadRow("no tool call", f"the arguments of its call of {name[:60]!r} are not an object")
         return self._arguments(name, tool, arguments, value)
@@ -278,7 +278,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _boxes(value: Any) -> tuple[Box, ...]:
     """Boxes from four numbers, a list of fours, objects with corners or width and height, or JSON. Raises BadRow."""
     if isinstance(value, str):
-        value = _loads(value)
+        value = json_or_none(value)
     if value is None or value == []:
         return ()
     if isinstance(value, Mapping):
@@ -305,10 +305,3 @@ def _box(values: Sequence[Any]) -> Box:
         raise BadRow("no box", "a box in one of its tool calls is out of all bounds")
     x1, y1, x2, y2 = (float(v) for v in values)
     return x1, y1, x2, y2
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hypereyes_jax.data.knowledge_build import json_object
 from hypereyes_jax.data.wikidata.graph import Graph
 from hypereyes_jax.data.wikidata.walks import Constraint, Found, WalkConfig, find
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.env.web.chat_api import ChatClient
+from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 
 # How common properties are said of an entity; others: "whose LABEL is ITEM".

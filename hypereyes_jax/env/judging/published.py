@@ -19,7 +19,7 @@ from hypereyes_jax.env.judging.llm_judge import Asking, Room, unless_out_of_orde
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.untrusted import json_object
 
 OPTIONS = "options"  # in a question's meta: its choices, each "A. text"
 LETTER = "letter"  # in a question's meta: that of the right choice
@@ -209,15 +209,7 @@ class JsonJudge:
 
 def read_json_verdict(reply: str) -> bool | None:
     """The "correct" of the JSON object in a reply, which may stand in a code block; None if there is none."""
-    reply = without_thinking(reply)
-    start, end = reply.find("{"), reply.rfind("}")
-    if start < 0 or end < start:
-        return None
-    try:
-        value = parse_json(reply[start : end + 1])
-    except ValueError:
-        return None
-    verdict = value.get("correct") if isinstance(value, dict) else None
+    verdict = (json_object(without_thinking(reply)) or {}).get("correct")
     if isinstance(verdict, bool):
         return verdict
     return {"yes": True, "no": False}.get(str(verdict).strip().lower())

@@ -43,3 +43,18 @@ def parse_json(raw: bytes | str) -> Any:
         return json.loads(encodable(json.dumps(value, ensure_ascii=False))) if _HALF.search(text) else value
     except RecursionError:
         raise ValueError("it nests too deeply") from None
+
+
+def json_or_none(raw: bytes | str) -> Any:
+    """What `parse_json` gives, or None for what is not JSON."""
+    try:
+        return parse_json(raw)
+    except ValueError:
+        return None
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object in a model's reply, which may stand in a code block or behind words; None without one."""
+    start, end = text.find("{"), text.rfind("}")
+    value = json_or_none(text[start : end + 1]) if 0 <= start < end else None
+    return value if isinstance(value, dict) else None

@@ -235,6 +235,49 @@ def test_tags_of_mmsearch_r1_and_search_r1(lines):
     assert parse_turn(example.turns[2]).reason == "c"
 
 
+HALF = '["caf\\ud83d"]'  # JSON in a text, with half of a surrogate pair
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": f'<tool_call>{{"name": "text_search", "arguments": {{"query": {HALF}}}}}</tool_call>'},
+        {
+            "content": "",
+            "tool_calls": [{"function": {"name": "text_search", "arguments": f'{{"query": {HALF}}}'}}],
+        },
+    ],
+    ids=["in the text", "beside it"],
+)
+def test_half_a_surrogate_pair_in_a_tool_call_is_a_question_mark(lines, turn):
+    messages = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", **turn},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "<answer>A</answer>"},
+    ]
+    (example,) = open_examples(lines({"messages": messages}))
+    assert actions(example) == [TextSearch(("caf?",)), Answer("A")]
+    "".join(example.turns).encode()  # as a tokenizer will
+
+
+def test_half_a_surrogate_pair_in_messages_as_json_is_a_question_mark(lines):
+    messages = [{"role": "user", "content": "caf\ud83d"}, {"role": "assistant", "content": "<answer>A</answer>"}]
+    (example,) = open_examples(lines({"messages": json.dumps(messages)}))
+    assert shown(example) == [["caf?"]]
+
+
+def test_half_a_surrogate_pair_in_listed_answers_and_meta_is_a_question_mark(lines):
+    listed, ours = open_questions(
+        lines(
+            {"question": "Q", "answers": HALF},
+            {"id": "1", "text": "Q", "answers": ["A"], "kind": "k", "images": [], "meta": f'{{"k": {HALF}}}'},
+        )
+    )
+    assert listed.answers == ("caf?",)
+    assert ours.meta["k"] == ["caf?"]
+
+
 def test_an_unknown_tool_is_refused_unless_it_is_named(lines):
     messages = [
         {"role": "user", "content": "Q"},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypereyes_jax.env.web.untrusted import encodable, parse_json
+from hypereyes_jax.env.web.untrusted import encodable, json_object, json_or_none, parse_json
 
 
 @given(
@@ -26,3 +26,19 @@ def test_what_was_read_can_be_written(value, escaped):
 def test_what_is_no_json_is_a_value_error(raw):
     with pytest.raises(ValueError):  # noqa: PT011 (json's own kinds)
         parse_json(raw)
+    assert json_or_none(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('Here it is:\n```json\n{"a": {"b": "\\ud83d"}}\n```', {"a": {"b": "?"}}),
+        ("[1]", None),
+        ("} {", None),
+        ('{"a": 1} or {"a": 2}', None),
+        ("", None),
+    ],
+)
+def test_the_object_of_a_reply_may_stand_in_a_code_block_or_behind_words(reply, value):
+    assert json_object(reply) == value
