@@ -11,7 +11,7 @@ from PIL import Image
 
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
-from hypereyes_jax.env.web.chat_replies import ChatError, ChatReply, StreamReader, events, read_reply
+from hypereyes_jax.env.web.chat_replies import ChatError, ChatReply, StreamReader, WholeReply, events, read_reply
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status, lacks_credit
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
@@ -93,17 +93,20 @@ class ChatClient:
             async with self._slots.get(), self._http.open("POST", self._url, body=body) as response:
                 if response.status != 200:
                     self._check(await self._http.read(response))
-                if response.content_type == "application/json":  # a server that does not stream
-                    reply = read_reply((await self._http.read(response)).data, self._where)
-                    yield reply.text
-                    yield reply
-                    return
-                async for event in events(response.content.iter_any(), self._where):
-                    if event is None:
-                        reader.end()
-                        break
-                    if piece := reader.feed(event):
-                        yield piece
+                try:
+                    async for event in events(response.content.iter_any(), self._where):
+                        if event is None:
+                            reader.end()
+                            break
+                        if isinstance(event, WholeReply):  # of a server that does not stream
+                            reply = read_reply(event.data, self._where)
+                            yield reply.text
+                            yield reply
+                            return
+                        if piece := reader.feed(event):
+                            yield piece
+                except ChatError as error:
+                    raise error.saying(self._http.without_keys(str(error), response)) from None
         except SearchError as error:
             raise _chat_error(error) from None
         if calls := reader.calls():

@@ -35,6 +35,17 @@ class ChatError(Exception):
         self.fatal = fatal
         self.retry_after = retry_after
 
+    def saying(self, message: str) -> ChatError:
+        """The same failure in other words."""
+        return ChatError(message, transient=self.transient, fatal=self.fatal, retry_after=self.retry_after)
+
+
+@dataclass(frozen=True)
+class WholeReply:
+    """The JSON that a server sent in one piece where a stream of events was asked for."""
+
+    data: Any
+
 
 @dataclass(frozen=True)
 class ChatReply:
@@ -51,8 +62,9 @@ def read_reply(data: Any, where: str) -> ChatReply:
     Raises:
       ChatError: it holds no message, or an error under HTTP 200.
     """
-    if isinstance(data, dict) and _tells_failure(data):
-        raise error_of(data, where)
+    told = data[0] if isinstance(data, list) and data else data  # Google's kin put their errors into a list
+    if isinstance(told, dict) and _tells_failure(told):
+        raise error_of(told, where)
     choice = _first_choice(data)
     if choice.get("error"):
         raise error_of(choice, where)
@@ -66,7 +78,7 @@ def read_reply(data: Any, where: str) -> ChatReply:
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = _finish(choice.get("finish_reason"))
     _check_end(finish, text_of(message.get("refusal")) if not text and not calls else "", where)
-    if message.get("content") is None and not calls and not reasoning and finish != "length":
+    if text_of(message.get("content")) is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
 
@@ -210,9 +222,13 @@ def usage_of(usage: Any) -> tuple[int, int]:
 
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
-    """The JSON values of a server-sent stream, then `None` for its [DONE]. Raises ChatError for what is not JSON."""
+    """The JSON values of a server-sent stream, then `None` for its [DONE].
+
+    What is no stream of events from its first line on is one `WholeReply`. Raises ChatError for what is not JSON.
+    """
     rest, half, begun = b"", b"", False
     data: list[bytes] = []
+    plain, is_stream = bytearray(), False  # the lines before the first that a stream of events may have
     async for chunk in chunks:
         chunk = half + chunk
         if not begun and (len(chunk) >= len(BOM_UTF8) or not BOM_UTF8.startswith(chunk)):
@@ -223,10 +239,13 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
         half = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
         chunk = chunk[: len(chunk) - len(half)]
         rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if len(rest) + sum(map(len, data)) > _EVENT_BYTES:
+        if len(rest) + sum(map(len, data)) + len(plain) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
         *lines, rest = rest.split(b"\n")
         for line in lines:
+            is_stream = is_stream or _FIELD.match(line) is not None
+            if not is_stream:
+                plain += line + b"\n"
             if line.startswith(b"data:"):
                 # Servers send one line an event; a text cut over several lines is one event until an empty line.
                 data.append(line.removeprefix(b"data:").strip())
@@ -237,14 +256,28 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                     data = []
                     yield _event(value, where)
             elif not line.strip() and data:
-                raise ChatError(f"{where} sent an event that is not JSON", transient=True)
-    if rest.startswith(b"data:"):
+                payload = b"\n".join(data)
+                words = "" if payload[:1] in b"{[" else f": {one_line(payload.decode('utf-8', 'replace'), 200)}"
+                raise ChatError(f"{where} sent an event that is not JSON{words}", transient=True)
+    rest = half if not begun else rest
+    if not is_stream and not _FIELD.match(rest) and (body := bytes(plain + rest).strip()):
+        yield _whole(body, where)
+    elif rest.startswith(b"data:"):
         data.append(rest.removeprefix(b"data:").strip())
     if data and (value := _value(data)) is not _PARTIAL:
         yield None if value is _DONE else _event(value, where)
 
 
 _PARTIAL, _DONE = object(), object()
+_FIELD = re.compile(rb":|(?:data|event|id|retry)(?::|$)")  # how a line of a stream of events begins
+
+
+def _whole(body: bytes, where: str) -> WholeReply:
+    try:
+        return WholeReply(parse_json(body))
+    except ValueError:
+        words = one_line(body[:2000].decode("utf-8", "replace"), 200)
+        raise ChatError(f"{where} sent neither a stream of events nor JSON: {words}", transient=True) from None
 
 
 def _event(value: Any, where: str) -> Any:

@@ -22,6 +22,7 @@ from hypereyes_jax.errors import SettingError
 _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
 _IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
+_BODY_BYTES = 65_536  # of a failed reply that is not JSON, in which words are looked for
 _FIRST_REFUSALS = 64  # requests that a service may refuse before one has worked
 # What services say of an account that waiting will not fill. The first three are OpenAI's codes, the next SerpApi's;
 # then DeepSeek, Anthropic, Serper, Exa, Alibaba, Tavily, Brave and Bing.
@@ -151,6 +152,9 @@ class JsonHttp:
             raise SearchError(f"{where} did not answer in time", transient=True, kind="timeout") from None
         except aiohttp.ClientPayloadError:
             raise SearchError(f"{where} broke off its reply", transient=True, kind="bad_reply") from None
+        except aiohttp.ClientResponseError as error:  # of HTTP that it does not speak, or an encoding not asked for
+            message = f"{where} sent a reply that is not valid HTTP ({type(error).__name__})"
+            raise SearchError(message, transient=True, kind="bad_reply") from None
         except (aiohttp.ClientError, OSError) as error:
             message = f"{where} could not be reached ({type(error).__name__})"
             raise SearchError(message, transient=True, kind="connection") from None
@@ -163,13 +167,15 @@ class JsonHttp:
         status, wait = response.status, read_retry_after(response.headers.get("Retry-After"))
         raw = await self._bytes(response, where)
         worked = where in self._worked
+        request_headers = {**self._headers, **response.request_info.headers, **(secrets or {})}
         try:
             data = parse_json(raw)
         except ValueError:
             data = raw.decode("utf-8", "replace") if text or response.content_type == "text/plain" else None
             if status == 200 and not text:
-                raise SearchError(f"{where} sent no valid JSON", transient=True, kind="bad_reply") from None
-        request_headers = {**self._headers, **response.request_info.headers, **(secrets or {})}
+                words = _without(_words_of_body(raw), request_headers)
+                message = f"{where} sent no valid JSON{f': {words}' if words else ''}"
+                raise SearchError(message, transient=True, kind="bad_reply") from None
         if 200 <= status < 300:
             self._worked.add(where)
             del self._failures[where]
@@ -179,8 +185,12 @@ class JsonHttp:
                 }
             return Reply(status, data, worked=worked)
         self._failures[where] += 1
-        words = _without(service_words(data), request_headers)
+        words = _without(service_words(data) or _words_of_body(raw), request_headers)
         return Reply(status, data, wait, words, worked, self._failures[where])
+
+    def without_keys(self, words: str, response: aiohttp.ClientResponse) -> str:
+        """What a service said, without the keys that it was sent."""
+        return _without(words, {**self._headers, **response.request_info.headers})
 
     async def _bytes(self, response: aiohttp.ClientResponse, where: str) -> bytes:
         chunks, size = [], 0
@@ -299,6 +309,20 @@ def service_words(data: Any) -> str:
             break
         data = next((data[name] for name in _WORDS if data.get(name)), None)
     return one_line(encodable(data), 300) if isinstance(data, str) else ""
+
+
+def _words_of_body(raw: bytes) -> str:
+    """What the body of a failed reply says where it is not JSON: an event of a stream, or plain text; "" for a page."""
+    text = raw[:_BODY_BYTES].decode("utf-8", "replace").strip()
+    for line in text.splitlines():
+        if line.startswith("data:"):
+            try:
+                return service_words(parse_json(line.removeprefix("data:")))
+            except ValueError:
+                return one_line(line.removeprefix("data:"), 300)
+    if text[:1] in ("<", "{", "[") or "\0" in text:  # a page; JSON that holds no words, or is broken; no text
+        return ""
+    return one_line(text, 300)
 
 
 def _struck(data: Any, headers: Mapping[str, str]) -> Any:

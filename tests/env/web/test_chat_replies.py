@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import NamedTuple
 
 import pytest
 from aiohttp import web
@@ -21,8 +23,14 @@ from hypereyes_jax.errors import UserError
 QUESTION = Question("q", "Which country?", (), ("Chad",))
 
 
+class Body(NamedTuple):
+    text: str
+    kind: str
+    status: int = 200
+
+
 class Endpoint:
-    """Replies in order, the last one again and again: (status, headers, JSON), or a list of stream lines."""
+    """Replies in order, the last one again and again: (status, headers, JSON), a body, or a list of stream lines."""
 
     def __init__(self, *replies):
         self.replies, self.bodies = list(replies), []
@@ -30,6 +38,9 @@ class Endpoint:
     async def handle(self, request):
         self.bodies.append(await request.json())
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, Body):
+            headers = {"Content-Type": reply.kind} if reply.kind else {}
+            return web.Response(body=reply.text.encode(), status=reply.status, headers=headers)
         if isinstance(reply, tuple):
             status, headers, data = reply
             return web.json_response(data, status=status, headers=headers)
@@ -359,3 +370,66 @@ async def test_an_error_status_of_a_stream_is_told_in_the_services_words(connect
     with pytest.raises(ChatError, match="no such model") as raised:
         await read(client)
     assert raised.value.fatal
+
+
+WHOLE = {"choices": [{"message": {"content": "<answer>blue</answer>"}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "text/plain", ""])
+@pytest.mark.parametrize("indent", [None, 2])
+async def test_a_whole_reply_is_read_where_a_stream_was_asked_for(connect, kind, indent):
+    _, client = await connect(Body(json.dumps(WHOLE, indent=indent), kind))
+    assert (await read(client)).text == "<answer>blue</answer>"
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "application/problem+json", "text/html"])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"error": {"message": "the model is full", "code": 500}}', "failed: the model is full"),
+        ('{\n  "error": {\n    "message": "the model is full"\n  }\n}\n', "failed: the model is full"),
+        ('[{"error": {"message": "the model is full", "code": 400}}]', "failed: the model is full"),
+        ("upstream connect error\n", "sent neither a stream of events nor JSON: upstream connect error"),
+        ("<html><title>Log in</title></html>", "neither a stream of events nor JSON: <html><title>Log in"),
+        ("event: error\ndata: the model is full\n\n", "an event that is not JSON: the model is full"),
+        ('data: {"error": {"message": "no such key: s3cr3t-k3y"}}\n\n', r"failed: no such key: \*\*\*"),
+    ],
+)
+async def test_what_comes_in_place_of_a_stream_is_told_in_the_servers_words(connect, kind, body, words):
+    _, client = await connect(Body(body, kind), api_key="s3cr3t-k3y")
+    with pytest.raises(ChatError, match=words):
+        await read(client)
+
+
+async def test_a_body_of_many_short_lines_is_read_in_linear_time(connect):
+    _, client = await connect(Body("x\n" * 1_000_000, "text/plain"))
+    started = time.perf_counter()
+    with pytest.raises(ChatError, match="neither a stream of events nor JSON"):
+        await read(client)
+    assert time.perf_counter() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ("upstream connect error", "application/json", "500: upstream connect error"),
+        ('data: {"error": {"message": "the model is full"}}\n\n', "text/event-stream", "500: the model is full"),
+        ("data: the model is full\n\n", "text/event-stream", "500: the model is full"),
+        ("the model is full\n", "", "500: the model is full"),
+        ("<html>the model is full</html>", "text/html", "500$"),
+    ],
+)
+async def test_a_failed_reply_that_is_not_json_is_told_in_its_words(connect, body, kind, words):
+    _, client = await connect(Body(body, kind, 500), attempts=1)
+    with pytest.raises(ChatError, match=words):
+        await client.complete([("user", ["?"])])
+    _, client = await connect(Body(body, kind), attempts=1)
+    with pytest.raises(ChatError, match=words.replace("500", "sent no valid JSON")):
+        await client.complete([("user", ["?"])])
+
+
+@pytest.mark.parametrize("content", [5, True, None])
+async def test_a_message_whose_content_is_not_text_is_no_reply(connect, content):
+    _, client = await connect(Body(json.dumps({"choices": [{"message": {"content": content}}]}), "application/json"))
+    with pytest.raises(ChatError, match="sent a reply without a message"):
+        await client.complete([("user", ["?"])])
