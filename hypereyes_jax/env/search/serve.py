@@ -22,7 +22,7 @@ from hypereyes_jax.env.search.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.admission import Admission
 from hypereyes_jax.env.web.loopback import is_loopback
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.request_body import read_json_body
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 
@@ -188,7 +188,7 @@ async def _search_errors(
 
 async def _json_body(request: web.Request) -> dict[str, Any]:
     try:
-        body = parse_json(await request.read())
+        body = await read_json_body(request)
     except ValueError:
         body = None
     if not isinstance(body, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import hmac
 from collections.abc import Awaitable, Callable
@@ -69,7 +68,7 @@ class Admission:
 
     def _has_key(self, request: web.Request) -> bool:
         return not self.api_key or any(
-            hmac.compare_digest(self.api_key.encode(), key.encode()) for key in keys(request)
+            hmac.compare_digest(self.api_key.encode(), key.encode("utf-8", "surrogateescape")) for key in keys(request)
         )
 
 
@@ -83,7 +82,7 @@ def keys(request: web.Request) -> list[str]:
     if kind.lower() == "bearer":
         offers.append(token.strip())
     elif kind.lower() == "basic":
-        with contextlib.suppress(binascii.Error):
+        with contextlib.suppress(ValueError):  # of base64, and of letters that are not ASCII
             offers.append(base64.b64decode(token).decode("utf-8", "replace").partition(":")[2])
     return offers
 

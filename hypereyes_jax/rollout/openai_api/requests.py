@@ -175,7 +175,10 @@ def _message(number: int, message: Any) -> Message:
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
         raise BadRequest(f"{place} needs a role, one of {', '.join(_ROLES)}", place)
-    calls = tuple(_call(place, call) for call in message.get("tool_calls") or ())
+    listed_calls = message.get("tool_calls") or []
+    if not isinstance(listed_calls, list):
+        raise BadRequest(f"{place}.tool_calls must be a list", place)
+    calls = tuple(_call(place, call) for call in listed_calls)
     if calls and role != "assistant":
         raise BadRequest(f"{place}: only an assistant's message has tool_calls", place)
     content = message.get("content")
@@ -287,7 +290,8 @@ def _number(body: Mapping[str, Any], name: str, default: float, low: float, high
     value = body.get(name)
     if value is None:
         return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (isinstance(value, float) and not math.isfinite(value)):
         raise BadRequest(f"`{name}` must be a number", name)
     if not low <= value <= high:
         raise BadRequest(f"`{name}` must lie between {low:g} and {high:g}", name)

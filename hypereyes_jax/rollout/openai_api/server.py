@@ -18,7 +18,7 @@ from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend
 from hypereyes_jax.env.web.admission import Admission
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.request_body import read_json_body
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing import ChatFormat
@@ -136,7 +136,7 @@ class ChatServer:
 
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         try:
-            body = parse_json(await http.read())
+            body = await read_json_body(http)
         except ValueError:
             raise BadRequest("the body is not JSON") from None
         request = read_request(body, self._config.sampling, self._config.limits)

@@ -1,5 +1,6 @@
 """Keys, Hosts and Origins at a server on loopback."""
 
+import asyncio
 import base64
 
 import aiohttp
@@ -100,3 +101,33 @@ async def test_named_pages_read_replies_and_open_paths_need_no_key():
 def test_what_is_loopback():
     assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", ""]))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Authorization: Basic \xc3\xa9",
+        b"Authorization: Basic \xff",
+        b"Authorization: Basic YQ",
+        b"Authorization: Bearer \xff",
+        b"X-API-Key: \xff",
+    ],
+)
+async def test_keys_in_bytes_that_are_none_are_refused(library, header):
+    assert await _status(library, ServeConfig(api_key="k-12345"), header, b"{}") == 401
+
+
+async def test_a_body_that_can_not_be_unpacked_is_refused(library):
+    assert await _status(library, ServeConfig(), b"Content-Encoding: gzip", b'{"queries": ["chad"]}') == 422
+
+
+async def _status(library, config, header, body):
+    """Of a request that no client library would send."""
+    async with serving(library, config) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = [b"POST /retrieve HTTP/1.1", f"Host: {host}".encode(), f"Content-Length: {len(body)}".encode(), header]
+        writer.write(b"\r\n".join([*lines, b"", body]))
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status

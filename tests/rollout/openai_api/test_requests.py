@@ -132,3 +132,16 @@ def test_a_broken_image_is_refused():
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(BadRequest, match="can't be read"):
         asyncio.run(with_images(read(messages=[{"role": "user", "content": [part]}]), None))
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_numbers_beyond_a_float_are_refused(name, value):
+    with pytest.raises(BadRequest, match=f"`{name}` must lie between"):
+        read(**{name: value})
+
+
+@pytest.mark.parametrize("calls", [5, True, "x", {"function": {"name": "look"}}])
+def test_tool_calls_that_are_no_list_are_refused(calls):
+    with pytest.raises(BadRequest, match=r"messages\[1\].tool_calls must be a list"):
+        read(messages=[*USER, {"role": "assistant", "tool_calls": calls}, *USER])
