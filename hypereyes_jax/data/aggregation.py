@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypereyes_jax.data.question_kinds import fact_line, found, number, query, value
+from hypereyes_jax.data.question_kinds import fact_line, facts_round, found, number, value
 from hypereyes_jax.data.types import Names
 from hypereyes_jax.data.visual import MARGIN, Draft, Pool, known
 from hypereyes_jax.env.world import Country, World
@@ -29,7 +29,7 @@ class _OneFactEach:
     attribute: str
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+        return facts_round(world, names, self.attribute)
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         return tuple(fact_line(c, self.attribute) for c in found(world, names))

@@ -15,6 +15,7 @@ from hypereyes_jax.data.question_kinds import (
     fact_line,
     found,
     matches,
+    neighbours,
     number,
     query,
     value,
@@ -74,7 +75,7 @@ class Chain:
             if here is None:
                 break
             out.append(here)
-            here = None if hop is None else hop.choose(_neighbours(world, here))
+            here = None if hop is None else hop.choose(neighbours(world, here))
         return out
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
@@ -85,7 +86,7 @@ class Chain:
         for place, hop in enumerate(self.hops[: len(path)]):
             last = place == len(self.hops) - 1
             further = self.then if last else "borders"  # what comes next is asked of all, before one is chosen
-            near = _neighbours(world, path[place])
+            near = neighbours(world, path[place])
             queries.append(tuple(q for c in near for q in _queries(c.name, hop.attribute, further)))
         return tuple(round_ for round_ in queries if round_)
 
@@ -99,7 +100,7 @@ class Chain:
         path = self.path(world, names)
         lines = [fact_line(path[0], "borders")] if path else []
         for place, hop in enumerate(self.hops[: len(path)]):
-            lines += [fact_line(c, hop.attribute) for c in _neighbours(world, path[place])]
+            lines += [fact_line(c, hop.attribute) for c in neighbours(world, path[place])]
             if place + 1 < len(path):
                 last = place == len(self.hops) - 1
                 lines.append(fact_line(path[place + 1], self.then if last and self.then else hop.attribute))
@@ -122,13 +123,9 @@ def _queries(name: str, attribute: str, further: str) -> tuple[str, ...]:
     )
 
 
-def _neighbours(world: World, country: Country) -> list[Country]:
-    return sorted((world.country(key) for key in country.borders), key=lambda c: c.name)
-
-
 def _hop(walk: Walk, here: Country) -> tuple[Hop, Country] | None:
     """A hop from a country that leads to one neighbour without doubt."""
-    near = _neighbours(walk.world, here)
+    near = neighbours(walk.world, here)
     if not 2 <= len(near) <= MAX_NEIGHBOURS:
         return None
     attribute = walk.pick(("population", "area", "currency", "language", "region"))

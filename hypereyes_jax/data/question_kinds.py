@@ -63,6 +63,16 @@ def found(world: World, names: Names) -> list[Country]:
     return [page for page in pages if page is not None]
 
 
+def neighbours(world: World, country: Country) -> list[Country]:
+    """The countries that share a land border with this one, by name, as the card lists them."""
+    return sorted((world.country(key) for key in country.borders), key=lambda c: c.name)
+
+
+def facts_round(world: World, names: Names, *attributes: str) -> tuple[tuple[str, ...], ...]:
+    """One round that asks for these facts of every entity at once."""
+    return (tuple(query(c.name, *attributes) for c in found(world, names)),)
+
+
 # Written behind what decides. Comparing as one reads is learnt from every line, comparing at the end from one word.
 FITS = " fits"
 # Of sizes, against the best so far; behind it still stands whether that fits. A mark that means "more" in one question
@@ -95,8 +105,7 @@ def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[
 
 def _bordering(world: World, centre: Country, fitting: Container[str]) -> str:
     """The neighbours in the card's order; those whose key is wanted fit."""
-    near = sorted((world.country(key) for key in centre.borders), key=lambda c: c.name)
-    listed = ", ".join(f"{c.name}{_fits(c.key in fitting)}" for c in near)
+    listed = ", ".join(f"{c.name}{_fits(c.key in fitting)}" for c in neighbours(world, centre))
     return f"{centre.name}: {listed or 'none'}"
 
 
@@ -107,7 +116,7 @@ class AttributeOf:
     attribute: str
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+        return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
         pages = found(world, names)
@@ -125,11 +134,8 @@ class Extreme:
     largest: bool
     then: str = ""
 
-    def _asked(self) -> tuple[str, ...]:
-        return (self.attribute, self.then) if self.then else (self.attribute,)
-
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, *self._asked()) for c in found(world, names)),)
+        return facts_round(world, names, *filter(None, (self.attribute, self.then)))
 
     def answer(self, world: World, names: Names) -> str | None:
         winner = extreme(found(world, names), self.attribute, self.largest)
@@ -151,7 +157,7 @@ class SharedValue:
     attribute: str
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+        return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
         values = [value(c, self.attribute) for c in found(world, names)]
@@ -175,7 +181,7 @@ class SameAs:
     attribute: str
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+        return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
         if not names or names[0] is None or (first := world.find(names[0])) is None:
@@ -202,7 +208,7 @@ class OnlyOne:
     wanted: str
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
-        return (tuple(query(c.name, self.attribute) for c in found(world, names)),)
+        return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
         fitting = [c for c in found(world, names) if matches(c, self.attribute, self.wanted)]
@@ -281,17 +287,14 @@ class NeighbourWith:
     of: str  # key, named by the question
     wanted: tuple[tuple[str, str], ...]
 
-    def _neighbours(self, world: World) -> list[Country]:
-        return sorted((world.country(key) for key in world.country(self.of).borders), key=lambda c: c.name)
-
     def solutions(self, world: World) -> list[Country]:
-        return [c for c in self._neighbours(world) if all(matches(c, a, v) for a, v in self.wanted)]
+        return [c for c in neighbours(world, world.country(self.of)) if all(matches(c, a, v) for a, v in self.wanted)]
 
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
         attributes = [attribute for attribute, _ in self.wanted]
         return (
             (query(world.country(self.of).name, "borders"),),
-            tuple(query(c.name, *attributes) for c in self._neighbours(world)),
+            tuple(query(c.name, *attributes) for c in neighbours(world, world.country(self.of))),
         )
 
     def answer(self, world: World, names: Names) -> str | None:
@@ -301,7 +304,9 @@ class NeighbourWith:
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         attributes = [attribute for attribute, _ in self.wanted]
         fitting = self.solutions(world)
-        return tuple(fact_line(c, *attributes, mark=_fits(c in fitting)) for c in self._neighbours(world))
+        return tuple(
+            fact_line(c, *attributes, mark=_fits(c in fitting)) for c in neighbours(world, world.country(self.of))
+        )
 
 
 @dataclass(frozen=True)
@@ -312,18 +317,15 @@ class NeighbourExtreme:
     attribute: str
     largest: bool
 
-    def _neighbours(self, world: World) -> list[Country]:
-        return sorted((world.country(key) for key in world.country(self.of).borders), key=lambda c: c.name)
-
     def rounds(self, world: World, names: Names) -> tuple[tuple[str, ...], ...]:
         return (
             (query(world.country(self.of).name, "borders"),),
-            tuple(query(c.name, self.attribute) for c in self._neighbours(world)),
+            tuple(query(c.name, self.attribute) for c in neighbours(world, world.country(self.of))),
         )
 
     def answer(self, world: World, names: Names) -> str | None:
-        winner = extreme(self._neighbours(world), self.attribute, self.largest)
+        winner = extreme(neighbours(world, world.country(self.of)), self.attribute, self.largest)
         return winner.name if winner else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        return _compared(self._neighbours(world), self.attribute, self.largest)
+        return _compared(neighbours(world, world.country(self.of)), self.attribute, self.largest)
