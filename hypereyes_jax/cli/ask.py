@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AskConfig:
-    asked: tyro.conf.Positional[tuple[str, ...]]
+    asked: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE ...] QUESTION")]
     """Images to ask about, if any (files, or http(s) URLs on the public internet), then the question."""
     chat: bool = False
     """Go on asking: further questions are read from the terminal, one a line, and each is given the answers before

@@ -22,6 +22,7 @@ from hypereyes_jax import __version__
 from hypereyes_jax.cli.bucket import local_out, refuse_urls
 from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
+from hypereyes_jax.cli.help_text import join_help_lines
 from hypereyes_jax.cli.streams import prepare_streams, printing_failure
 from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.errors import UserError
@@ -182,6 +183,8 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         words = settings.with_recipe(words)
     # A recipe is named first, and decides what the other settings are by default.
     recipe = words[0] if words and not words[0].startswith("-") and hasattr(settings, "of") else None
+    if "-h" in words or "--help" in words:
+        join_help_lines(settings)
     with _reader_may_leave():
         default = tyro.MISSING_NONPROP
         if recipe is not None or file is not None or only_printed:

@@ -28,7 +28,7 @@ from hypereyes_jax.files import refuse_irregular
 
 @dataclass(frozen=True)
 class McpConfig:
-    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGE ...]")] = ()
     """Images that clients can name from the start, as img_0, img_1 and so on; they may also send their own."""
     transport: Literal["stdio", "http"] = "stdio"
     """Whether clients talk over pipes of this process, or over streamable HTTP."""

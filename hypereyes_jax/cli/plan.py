@@ -1,4 +1,4 @@
-"""Will a recipe fit a mesh, how fast could it be, and what bounds it, before you pay for the hardware.
+"""Say whether a recipe fits a mesh, how fast it could be and what bounds it, before you pay for the hardware.
 
     hypereyes plan hypereyes_30b_rl --mesh h20_8x8 --teacher 235b-a22b --sizes.row-images 64
 

@@ -36,7 +36,7 @@ _PART = 50  # questions a file of the folder `parts`
 
 @dataclass(frozen=True)
 class SynthWikidataConfig:
-    dump: tyro.conf.Positional[tuple[Path, ...]]
+    dump: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE [FILE ...]")]
     """A JSON dump (plain, gz or bz2) or, with --sparql, files of saved query results."""
     out: Path = Path("runs/wikidata")
     """The folder for the graph, questions.jsonl and a summary."""

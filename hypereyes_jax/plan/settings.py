@@ -20,7 +20,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, sizes_of
 class PlanConfig:
     """Compile a recipe for a mesh that is not there, and say whether it fits."""
 
-    recipe: Annotated[str, tyro.conf.Positional]
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
     """Recipe that sets the defaults of --sizes.*. It may be left out if --model is given; that model's RL is then
     planned."""
     mesh: str

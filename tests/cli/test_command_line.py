@@ -116,8 +116,24 @@ def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     assert "3 rows" in shown.out
 
 
+def test_help_breaks_lines_where_the_terminal_ends_and_not_where_the_source_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    with contextlib.suppress(SystemExit):
+        cli.main(["sft", "--help"])
+    assert "  with its file, number and cure). (default: skip)" in capsys.readouterr().out  # two lines of the source
+
+
 def test_usage_names_what_a_command_takes(capsys):
-    for command, words in (("push", "RUN REPOSITORY"), ("rl", "[RECIPE]"), ("eval", "CHECKPOINT"), ("curate", "FILE")):
+    for command, words in (
+        ("push", "RUN REPOSITORY"),
+        ("rl", "[RECIPE]"),
+        ("plan", "RECIPE"),
+        ("eval", "CHECKPOINT"),
+        ("curate", "FILE"),
+        ("ask", "[IMAGE ...] QUESTION"),
+        ("mcp", "[IMAGE ...]"),
+        ("synth-wikidata", "FILE [FILE ...]"),
+    ):
         with contextlib.suppress(SystemExit):
             cli.main([command, "--help"])
         usage = capsys.readouterr().out.split("\n\n")[0]

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from hypereyes_jax.data.wikidata.graph import Graph
 from hypereyes_jax.data.wikidata.statements import TYPE
 from hypereyes_jax.errors import SettingError
+
+_Option = TypeVar("_Option")
 
 _FAN = 200  # neighbours looked at in a step of a walk
 _YEARS = frozenset((569, 570, 571, 576, 577, 580, 1619, 575, 606))  # properties whose numbers are years
@@ -182,5 +185,5 @@ def _open_rivals(graph: Graph, constraints: Sequence[Constraint], sets: Sequence
     return rivals
 
 
-def _pick(options: Sequence, rng: np.random.Generator):  # type: ignore[no-untyped-def, type-arg]
+def _pick(options: Sequence[_Option], rng: np.random.Generator) -> _Option | None:
     return options[int(rng.integers(len(options)))] if options else None
