@@ -1,4 +1,4 @@
-"""The whole method on one page: a policy plays, is paid by TRACE, learns from a teacher where it failed, and goes on.
+"""The whole method on one page: rollouts are sampled, rewarded by TRACE, distilled where they failed, and trained on.
 
     python examples/rl_loop.py --steps 3
 
@@ -140,7 +140,7 @@ async def train(steps: int, prompts: int, group: int) -> list[dict[str, float]]:
         samples = await distil(run, [sample for each in groups for sample in each.samples()])
         figures = {**summary(groups), **update(run, samples)}
         publish(run, step + 1)
-        run.references.commit()
+        run.references.commit()  # the paper tightens once an epoch; here each question is asked in one step only
         history.append(figures)
         print(f"step {step}: " + "  ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "rounds", "reward")))
     return history

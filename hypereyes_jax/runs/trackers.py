@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Who else keeps the scalars and samples of a training, beside `metrics.jsonl`."""
+    """Trackers that are sent the scalars and samples of a training, which `metrics.jsonl` holds in any case."""
 
     tensorboard: bool = True
     """Write TensorBoard event files to `tensorboard/` in the run directory."""
