@@ -15,6 +15,7 @@ from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.world import World
+from tests.cli.logged import logged_steps
 
 ROOT = Path(__file__).parents[2]
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -66,13 +67,6 @@ def killed_when(folder: Path, out: Path, is_time) -> None:
     assert run.returncode == -signal.SIGKILL, (folder / "log").read_text()[-3000:]
 
 
-def steps(out: Path) -> list[int]:
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [row["step"] for row in rows if row["phase"] == "rl"]
-
-
 def weights(model: Path) -> bytes:
     return (model / "model.safetensors").read_bytes()
 
@@ -93,13 +87,13 @@ def test_the_best_model_of_the_evaluation_is_on_the_disk_after_a_kill(tmp_path):
         return json.loads(path.read_text()) if path.exists() else {}
 
     # As the checkpoint of the best step is written, or just before or after: the best is there in the end all the same.
-    killed_when(tmp_path, out, lambda: len(steps(out)) >= BEST)
+    killed_when(tmp_path, out, lambda: len(logged_steps(out, "rl")) >= BEST)
     kept = record()
     assert kept["step"] == BEST
     with rl(tmp_path, out) as run:
         assert run.wait(timeout=1800) == 0, (tmp_path / "log").read_text()[-3000:]
 
-    assert steps(out) == list(range(STEPS))
+    assert logged_steps(out, "rl") == list(range(STEPS))
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     accuracies = [row["rl/eval_accuracy"] for row in rows if row["phase"] == "rl"]
     assert accuracies[BEST - 1] > 0

@@ -1,6 +1,5 @@
 """`hypereyes rl` itself, killed with -9 again and again: it ends with the weights of a run that was left alone."""
 
-import json
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import pytest
 from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
+from tests.cli.logged import logged_rows, logged_steps
 
 ROOT = Path(__file__).parents[2]
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
@@ -42,25 +42,13 @@ def finished(out: Path, questions: Path) -> None:
         assert run.wait(timeout=1800) == 0, out.with_suffix(".log").read_text()[-3000:]
 
 
-def logged(out: Path) -> list[dict]:
-    """Rows of the steps; the last line may be half written."""
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [row for row in rows if row["phase"] == "rl"]
-
-
-def steps(out: Path) -> list[int]:
-    return [row["step"] for row in logged(out)]
-
-
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(tmp_path):
     questions, whole, killed = tmp_path / "questions.jsonl", tmp_path / "whole", tmp_path / "killed"
     write_questions(questions, world_questions(World.load(), "seen", 16, 5))
     began = time.time()
     finished(whole, questions)
-    times = [row["time"] for row in logged(whole)]
+    times = [row["time"] for row in logged_rows(whole, "rl")]
     start_up, step = times[0] - began, (times[-1] - times[0]) / (STEPS - 1)
 
     moments = random.Random(0)
@@ -68,10 +56,14 @@ def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(tmp_path):
         with rl(killed, questions) as run:
             # As it starts (imports, selection, restoring, compiling) by the clock, or as it goes, after a step that no
             # run before had made; never far behind that, however fast the machine has become meanwhile.
-            most = max(steps(killed), default=-1)
+            most = max(logged_steps(killed, "rl"), default=-1)
             starting, began = kill % 2 == 1, time.time()
             wait = moments.uniform(0, start_up) if starting else 1800
-            while run.poll() is None and max(steps(killed), default=-1) <= most and time.time() - began < wait:
+            while (
+                run.poll() is None
+                and max(logged_steps(killed, "rl"), default=-1) <= most
+                and time.time() - began < wait
+            ):
                 time.sleep(0.02)
             if not starting:
                 time.sleep(min(moments.uniform(0, 1.5 * step), 1.0))
@@ -79,7 +71,7 @@ def test_killed_twenty_times_it_ends_with_the_same_weights_to_the_bit(tmp_path):
         assert run.returncode == -signal.SIGKILL, f"kill {kill} came after its end"
     finished(killed, questions)
 
-    assert steps(killed) == steps(whole) == list(range(STEPS))
+    assert logged_steps(killed, "rl") == logged_steps(whole, "rl") == list(range(STEPS))
     assert (killed / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
     # nothing that is half written lies beside what a run leaves
     assert sorted(os.listdir(killed)) == sorted(os.listdir(whole))

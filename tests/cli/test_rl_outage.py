@@ -1,6 +1,5 @@
 """`hypereyes rl` into an outage of its search service: it ends with counts by reason, and goes on right after."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,16 +12,11 @@ from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
 from hypereyes_jax.files import write_json
+from tests.cli.logged import logged_steps
 from tests.search_server import search_server
 
 BASE = resources.files("hypereyes_jax.assets") / "base"
 MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
-
-
-def steps(out):
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with open(log, "w") as said, subprocess.Popen([*MAIN, *words], stdout=said, stderr=said, env=environment) as run:
         until = time.monotonic() + 600
-        while not steps(out):
+        while not logged_steps(out):
             assert run.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -60,7 +54,7 @@ def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_
     assert "2 of a step's 2 rollouts failed, for no fault of the policy: 2 x" in told
     assert "HTTP 5" in told
     assert "run the same command again" in told
-    done = steps(out)
+    done = logged_steps(out)
     assert done
     saved = max(int(name) for name in os.listdir(out / "rl-checkpoints") if name.isdigit())
     assert saved == len(done)  # what was trained before is kept
@@ -69,5 +63,5 @@ def test_an_outage_in_mid_run_ends_it_with_its_reason_and_the_same_command_goes_
         [*MAIN, *words], capture_output=True, text=True, timeout=600, check=False, env=environment
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert steps(out) == list(range(4))
+    assert logged_steps(out) == list(range(4))
     assert (out / "model" / "model.safetensors").exists()

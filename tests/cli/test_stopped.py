@@ -19,6 +19,7 @@ from hypereyes_jax.eval.rollout_files import read_rollouts
 from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from tests.cli.logged import logged_steps
 
 BASE = resources.files("hypereyes_jax.assets") / "base"
 MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
@@ -34,12 +35,6 @@ def start(out: Path, words: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen([*MAIN, *words, "--out", str(out)], stdout=log, stderr=log, text=True)
 
 
-def steps(out: Path) -> list[int]:
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
-
-
 def saved(out: Path, phase: str) -> int:
     """Steps of the newest checkpoint."""
     return max((int(name) for name in os.listdir(out / f"{phase}-checkpoints") if name.isdigit()), default=0)
@@ -47,7 +42,7 @@ def saved(out: Path, phase: str) -> int:
 
 def stop_after(out: Path, words: list[str], after: int, number: int, wait: float = 0.0) -> int:
     with start(out, words) as run:
-        while max(steps(out), default=-1) < after:
+        while max(logged_steps(out), default=-1) < after:
             assert run.poll() is None, out.with_suffix(".log").read_text()[-3000:]
             time.sleep(0.01)
         time.sleep(wait)
@@ -68,11 +63,11 @@ def test_sft_ends_its_step_saves_and_goes_on(tmp_path, number):
     make_data(RunDirectory.open(data, "synth", config), config, Stages())
     words = [*SFT, "--settings.checkpoint-every", "1000", "--demonstrations", str(data / DEMONSTRATIONS)]
     assert stop_after(stopped, words, 1, number) == 75
-    assert saved(stopped, "sft") >= max(steps(stopped)) + 1  # no step is lost
+    assert saved(stopped, "sft") >= max(logged_steps(stopped)) + 1  # no step is lost
     assert f"({number.name}); it is saved" in stopped.with_suffix(".log").read_text()
     finish(stopped, words)
     finish(whole, words)
-    assert steps(stopped) == steps(whole)
+    assert logged_steps(stopped) == logged_steps(whole)
     file = "adapter/adapter_model.safetensors"
     assert (stopped / file).read_bytes() == (whole / file).read_bytes()
 
@@ -91,10 +86,10 @@ def test_rl_drops_the_step_under_way_saves_and_goes_on(tmp_path, rl_words):
     words = [*rl_words, "--settings.checkpoint-every", "1000"]
     for after, wait in ((0, 0.0), (1, 0.3), (2, 0.6)):
         assert stop_after(stopped, words, after, signal.SIGTERM, wait) == 75
-        assert saved(stopped, "rl") >= max(steps(stopped)) + 1
+        assert saved(stopped, "rl") >= max(logged_steps(stopped)) + 1
     finish(stopped, words)
     finish(whole, words)
-    assert steps(stopped) == steps(whole) == list(range(5))
+    assert logged_steps(stopped) == logged_steps(whole) == list(range(5))
     file = "model/model.safetensors"
     assert (stopped / file).read_bytes() == (whole / file).read_bytes()
 
@@ -103,13 +98,13 @@ def test_rl_ends_at_a_notice_and_keeps_rollouts(tmp_path, rl_words):
     out, notice = tmp_path / "run", tmp_path / "stop"
     words = [*rl_words, "--settings.checkpoint-every", "1000", "--stop.notice-file", str(notice)]
     with start(out, [*words, "--settings.steps", "100000"]) as run:
-        while not steps(out):
+        while not logged_steps(out):
             assert run.poll() is None, out.with_suffix(".log").read_text()[-3000:]
             time.sleep(0.05)
         notice.touch()
         assert run.wait(timeout=400) == 75, out.with_suffix(".log").read_text()[-3000:]
     assert f"(there is a file {notice}); it is saved" in " ".join(out.with_suffix(".log").read_text().split())
-    assert saved(out, "rl") == len(steps(out))
+    assert saved(out, "rl") == len(logged_steps(out))
     assert {path.name for path in (out / "rollouts").iterdir()} >= {"step-000000.jsonl.gz"}
     records = list(read_rollouts(out / "rollouts" / "step-000000.jsonl.gz"))
     assert len(records) == 2
@@ -122,7 +117,7 @@ def test_the_quickstart_ends_its_step_and_goes_on(tmp_path):
     words = ["quickstart", "--smoke", "--search.transport", "in-process", "--search.latency", "0"]
     words += ["--sft.checkpoint-every", "1000", "--sft-questions", "24"]
     assert stop_after(out, words, 0, signal.SIGTERM) == 75
-    assert saved(out, "sft") == max(steps(out)) + 1 >= 1
+    assert saved(out, "sft") == max(logged_steps(out)) + 1 >= 1
     assert json.loads((out / "cost.json").read_text())["seconds"] > 0
     finish(out, words)
     assert (out / "report.html").exists()

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 from hypereyes_jax.models.qwen3_vl import checkpoint as checkpoint_module
 from hypereyes_jax.models.qwen3_vl import forward, init_params, load_hf, save_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
-from hypereyes_jax.processing import pack_inputs, patchify
+from hypereyes_jax.processing import pack_inputs
 from tests.models.test_parity import FAST_COMPILE
-from tests.models.torch_reference import CONFIGS, hf_inputs, image_tokens, photo, words
+from tests.models.torch_reference import CONFIGS, hf_inputs, one_image_sample
 from tests.random_weights import random_params
 
 
@@ -55,9 +55,7 @@ def test_transformers_loads_what_save_hf_wrote_and_agrees(name, tmp_path):
     params = random_params(config, 3, scale=5)
     save_hf(tmp_path, config, params, shard_bytes=60_000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    unit = config.vision.pixel_multiple
-    image = patchify(photo(4 * unit, 2 * unit, 0), config.vision, unit**2, 40 * unit**2)
-    tokens = words(4, 0) + image_tokens(config) + words(6, 1)
+    tokens, image = one_image_sample(config, columns=4, rows=2)
     model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = model(**hf_inputs(config, tokens, [image])).logits[0].numpy()

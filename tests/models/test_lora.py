@@ -13,9 +13,9 @@ from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge, trainable_count
 from hypereyes_jax.models.peft import load_peft, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, load_hf
-from hypereyes_jax.processing import pack_inputs, patchify
+from hypereyes_jax.processing import pack_inputs
 from tests.models.test_parity import FAST_COMPILE
-from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, one_image_sample, saved
 from tests.random_weights import random_lora, random_params
 
 RULES = {
@@ -36,9 +36,7 @@ def jit(function):
 @functools.cache
 def sample(name: str):
     config = CONFIGS[family(name)]
-    unit = config.vision.pixel_multiple
-    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
-    tokens = words(4, 0) + image_tokens(config) + words(6, 1)
+    tokens, image = one_image_sample(config)
     return config, tokens, image, pack_inputs(config, [(tokens, [image])])
 
 

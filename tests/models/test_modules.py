@@ -31,19 +31,18 @@ from hypereyes_jax.models.qwen3_vl import (
 from hypereyes_jax.models.qwen3_vl.modules import logical_rules
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights
 from hypereyes_jax.models.sharding import param_shardings
-from hypereyes_jax.processing import pack_inputs, patchify
+from hypereyes_jax.processing import pack_inputs
 from tests.learner.by_hand import assert_close
 from tests.models.test_presets import PUBLISHED
-from tests.models.torch_reference import CONFIGS, image_tokens, photo, words
+from tests.models.torch_reference import CONFIGS, one_image_sample, words
 from tests.random_weights import random_lora, random_params
 
 
 @functools.cache
 def inputs_of(name):
     config = CONFIGS[name]
-    unit = config.vision.pixel_multiple
-    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
-    return pack_inputs(config, [(words(4, 0) + image_tokens(config) + words(6, 1), [image])])
+    tokens, image = one_image_sample(config)
+    return pack_inputs(config, [(tokens, [image])])
 
 
 @pytest.mark.parametrize("name", ["tied, merge 3", "moe", "one temporal, no deepstack"])

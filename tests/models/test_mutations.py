@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.models.qwen3_vl import forward, load_hf, moe, vision
-from hypereyes_jax.processing import pack_inputs, patchify
+from hypereyes_jax.processing import pack_inputs
 from tests.models.test_parity import FAST_COMPILE, TOLERANCE
-from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, image_tokens, photo, saved, words
+from tests.models.torch_reference import CONFIGS, hf_inputs, hf_model, one_image_sample, saved
 
 
 @pytest.fixture(scope="module", params=["dense", "moe"])
@@ -20,9 +20,7 @@ def case(request, tmp_path_factory):
     config = CONFIGS[request.param]
     reference = hf_model(config)
     _, params = load_hf(saved(reference, tmp_path_factory.mktemp("hf")))
-    unit = config.vision.pixel_multiple
-    image = patchify(photo(5 * unit, 3 * unit, 0), config.vision, unit**2, 40 * unit**2)
-    tokens = words(4, 0) + image_tokens(config) + words(6, 1)
+    tokens, image = one_image_sample(config)
     expected = reference(**hf_inputs(config, tokens, [image])).logits[0].detach().numpy()
     return config, params, pack_inputs(config, [(tokens, [image])]), expected
 

@@ -102,6 +102,13 @@ def photo(width: int, height: int, seed: int) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def one_image_sample(config: Qwen3VLConfig, columns: int = 5, rows: int = 3) -> tuple[list[int], PatchedImage]:
+    """Tokens of a few words around one image of so many merged patches, and the image."""
+    unit = config.vision.pixel_multiple
+    image = patchify(photo(columns * unit, rows * unit, 0), config.vision, unit**2, 40 * unit**2)
+    return words(4, 0) + image_tokens(config) + words(6, 1), image
+
+
 def temporal_patches(frames: Sequence[Image.Image], vision: VisionConfig) -> list[PatchedImage]:
     """A video's temporal patches: each takes its frames in order, and the last frame fills up the last one."""
     depth = vision.temporal_patch_size

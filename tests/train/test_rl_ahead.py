@@ -2,23 +2,12 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.train.group_queue import GroupQueue
 from hypereyes_jax.train.rl_ahead import AheadRollouts, GroupPlan
-
-
-def trajectory(*versions):
-    """One sampled chunk for each list of stamps, after a prompt."""
-    chunks = [ContextChunk(np.zeros(1, np.int32))]
-    for stamps in versions:
-        logp = np.zeros(len(stamps), np.float32)
-        chunks.append(SampledChunk(np.zeros(len(stamps), np.int32), logp, logp, np.array(stamps, np.int32)))
-    return Trajectory(tuple(chunks), result=None)
+from tests.rollout.stamped import stamped_trajectory
 
 
 class Play:
@@ -34,7 +23,7 @@ class Play:
 
         async def one(place):
             await self.ends[number][place].wait()
-            on_end(place, made := trajectory([number]))
+            on_end(place, made := stamped_trajectory([number]))
             return made
 
         return list(await asyncio.gather(*map(one, range(len(plan.seeds)))))
