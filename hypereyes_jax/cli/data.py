@@ -1,12 +1,13 @@
-"""Look at data before training on it, and write it in one's own shards.
+"""Check or show data before training on it, or convert it to shards of this project's own.
 
     hypereyes data check SOURCE                # what it is, how many, how long, what is wrong
     hypereyes data show SOURCE                 # a page of its rows
     hypereyes data convert SOURCE OUT          # parquet or ArrayRecord shards, pictures inside
 
 SOURCE is a file, a folder, a glob, a hub id (org/name or org/name:split), a URL (gs://, s3://, hf://, https://) or an
-object (module:object, file.py:object). The format is told by its content: JSON lines and arrays, parquet (veRL's
-columns, those of benchmarks), Arrow and `datasets` folders, ArrayRecord; OpenAI messages, ms-swift, LLaMA-Factory.
+object (module:object, file.py:object). The format is detected from the content: JSON lines and arrays, CSV and TSV,
+parquet (veRL's columns, those of benchmarks), Arrow and `datasets` folders, ArrayRecord; OpenAI messages, ms-swift,
+LLaMA-Factory.
 """
 
 from __future__ import annotations

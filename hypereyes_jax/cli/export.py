@@ -3,8 +3,8 @@
     hypereyes export --checkpoint BASE --adapter ADAPTER --out DIR
     hypereyes export --run runs/rl --step 200 --out DIR
 
-A run's weights can be had at any of its checkpoints, also while it goes on. An adapter that is to stay one needs no
-export: `hypereyes sft` leaves it in PEFT's own format in `adapter/`.
+A run's weights can be exported at any of its checkpoints, even while the run goes on. To use an adapter as an adapter,
+no export is needed: `hypereyes sft` leaves it in PEFT's own format in `adapter/`.
 """
 
 from __future__ import annotations

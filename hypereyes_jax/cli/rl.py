@@ -23,7 +23,7 @@ from hypereyes_jax import miniature
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.recipes import AdapterConfig
-from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
@@ -310,13 +310,17 @@ def _refuse_reward(reward: RewardConfig) -> None:
     if weighted and trace != default.trace:
         raise UserError("--reward.trace.* are constants of another reward: leave out --reward.kind cost-weighted")
     if reward.alpha <= 0 or reward.beta < 0:
-        raise UserError("--reward.alpha must be positive and --reward.beta at least 0: accuracy pays, rounds cost")
+        raise UserError(
+            "--reward.alpha must be positive and --reward.beta at least 0: accuracy counts for, rounds against"
+        )
     if trace.band < 1:
         raise UserError("--reward.trace.band must be at least 1 (of the reference)")
     if trace.efficient_high < trace.efficient_low or trace.redundant_high < trace.redundant_low:
-        raise UserError("--reward.trace.*: fewer searches must not pay less, so a set's high is at least its low")
-    if not -0.5 <= trace.format_failure < 0:
-        raise UserError("--reward.trace.format-failure must lie in [-0.5, 0): no readable answer counts -0.5")
+        raise UserError("--reward.trace.*: fewer searches must not earn less, so a set's high is at least its low")
+    if not NO_ANSWER <= trace.format_failure < 0:
+        raise UserError(
+            f"--reward.trace.format-failure must lie in [{NO_ANSWER}, 0): no readable answer counts {NO_ANSWER}"
+        )
 
 
 def _refuse_unused_losses(learn: LearnerConfig) -> None:

@@ -5,9 +5,9 @@
     hypereyes study ablations --jobs 2                         # two steps at once, each on half of the cores
     hypereyes study ablations --list --recipe 30b ...          # the commands, to be run elsewhere
 
-A run that two variants have in common is made once, also between studies of one directory. At the end stand a table, a
-chart and sentences that say with intervals whether the paper's direction was seen. Every step is a command of its own,
-so those of a large recipe may be run on a cluster: when their directories are there, only the table is left to make.
+A run that two variants have in common is made once, also between studies of one directory. The study ends with a table,
+charts, and sentences that say, with intervals, whether the paper's direction was seen. Every step is a command of its
+own, so those of a large recipe can be run on a cluster: once their directories are there, only the table is left to do.
 """
 
 from __future__ import annotations

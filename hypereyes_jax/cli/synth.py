@@ -1,7 +1,7 @@
 """Make a data set of the miniature world: training questions with demonstrations, RL candidates, evaluation questions.
 
 Demonstrations come from a scripted searcher by progressive rejection sampling: the shortest success of each question is
-kept, and what teaches a bad habit is filtered. Training data know only seen countries.
+kept, unless it would teach a bad habit. Training data are about seen countries only.
 """
 
 from __future__ import annotations

@@ -124,6 +124,16 @@ def refuse_coroutine(result: Any, name: str) -> None:
         raise TypeError(f"{name} is async; write def, not async def")
 
 
+def call_with_metrics(source: NamedObject, argument: Any) -> tuple[Any, Any]:
+    """What a user's function gives, and the metrics that it may give beside it, else {}.
+
+    Raises TypeError for an async function, and whatever the function raises.
+    """
+    result = source.value(argument)
+    refuse_coroutine(result, source.name)
+    return result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+
+
 def refuse_sync(function: Any, name: str) -> None:
     """Raises UserError for a function that is called but not awaited where one is awaited."""
     if inspect.isroutine(function) and not inspect.iscoroutinefunction(inspect.unwrap(function)):

@@ -1,4 +1,4 @@
-"""What a rollout is paid, as settings."""
+"""The settings of the reward."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hypereyes_jax.errors import SettingError, UserError
+
+# The accuracy of a rollout without a readable answer, of the authors' published code; 1 is right and 0 is wrong.
+NO_ANSWER = -0.5
 
 # What a rollout can spend, beside the invocations of each tool, which go by the tool's name.
 RESOURCES = ("rounds", "searches", "kilotokens_read", "kilotokens_written", "seconds")
@@ -19,7 +22,7 @@ class TraceConfig:
 
     A correct rollout within the reference earns between `efficient_low` and `efficient_high`; a correct one outside it
     between `redundant_low` and `redundant_high`. A wrong answer whose rounds leave the band [ref, trunc(band * ref)]
-    pays `wrong_penalty`.
+    earns `wrong_penalty`.
     """
 
     efficient_high: float = 0.20
@@ -34,7 +37,7 @@ class TraceConfig:
     """Tool reward of a wrong answer whose rounds leave the band."""
     band: float = 1.5
     """The band reaches from the reference to this many times it, rounded down."""
-    format_failure: float = -0.5
+    format_failure: float = NO_ANSWER
     """An accuracy at or below this is a reply without a readable answer."""
     score_without_reference: bool = True
     """Whether a group whose reference is unknown (negative) gets a tool reward other than 0."""
@@ -104,7 +107,7 @@ class RewardConfig:
     kilotokens_written, seconds, or the name of a tool, for its invocations. Without one, each round costs 1."""
     malformed_call: float = -0.1
     """R_fmt of each turn with a tool call that can't be read; 0 deducts nothing."""
-    format_floor: float = -0.5
+    format_floor: float = NO_ANSWER
     """R_fmt of a whole rollout is never below this, which is what a reply without an answer gets."""
     trace: TraceConfig = field(default_factory=TraceConfig)
     functions: tuple[str, ...] = ()

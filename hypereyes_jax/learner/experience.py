@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.learner.advantage import Advantage
 from hypereyes_jax.learner.packing import TrainingSample
@@ -97,7 +97,7 @@ def score_group(
     """
     results = [trajectory.result for trajectory in trajectories]
     accuracy = np.array(
-        [-0.5 if r.answer is None else float(bool(c)) for r, c in zip(results, correct, strict=True)], np.float32
+        [NO_ANSWER if r.answer is None else float(bool(c)) for r, c in zip(results, correct, strict=True)], np.float32
     )
     # A rollout that outgrew its slot broke no rule, since the slot's size is ours: it is masked, not a format failure.
     outgrown = np.array([r.stop is StopReason.CONTEXT_LIMIT for r in results])
@@ -113,7 +113,7 @@ def score_group(
         results[0].question, accuracy, rounds, invocations, valid, tuple(results), (reference[0], reference[1])
     )
     spent = tuple(spending(trajectory) for trajectory in trajectories)
-    tool, total, metrics = _paid(group, spent, config, own)
+    tool, total, metrics = _base_reward(group, spent, config, own)
     schema = np.array([config.malformed_call * r.schema_failures for r in results], np.float32)
     # A rollout without an answer has its R_fmt in the accuracy already.
     failure = np.where(accuracy <= config.trace.format_failure, accuracy, np.float32(0))
@@ -143,18 +143,18 @@ def score_group(
     )
 
 
-def _paid(
+def _base_reward(
     group: RewardGroup, spent: Sequence[Spending], config: RewardConfig, own: WeightedRewards | None
 ) -> tuple[jax.Array, jax.Array, Mapping[str, float]]:
     """(tool part of the reward, the reward, metrics of a user's own), before R_fmt, length and a budget's prices."""
-    paid, metrics = (group.accuracy_G, {}) if own is None else own(group)
+    effectiveness, metrics = (group.accuracy_G, {}) if own is None else own(group)
     if config.kind == "cost-weighted":
         prices = config.price_list()
         costs = cost(spent, prices) if prices else group.rounds_G.astype(np.float32)
-        total = cost_weighted_reward(jnp.asarray(paid), jnp.asarray(costs), config.alpha, config.beta)
-        return total - config.alpha * paid, total, metrics
+        total = cost_weighted_reward(jnp.asarray(effectiveness), jnp.asarray(costs), config.alpha, config.beta)
+        return total - config.alpha * effectiveness, total, metrics
     if own is not None:
-        return jnp.zeros(len(paid)), jnp.asarray(paid), metrics
+        return jnp.zeros(len(effectiveness)), jnp.asarray(effectiveness), metrics
     tool, total = trace_reward(
         jnp.asarray(group.accuracy_G),
         jnp.asarray(group.rounds_G),
@@ -202,7 +202,7 @@ def summary(groups: Sequence[Experience]) -> dict[str, float]:
     accuracy = np.concatenate([group.accuracy_G for group in groups])[valid]
     return {
         "accuracy": float((accuracy > 0).mean()) if len(accuracy) else 0.0,
-        "format_failures": float((accuracy <= -0.5).mean()) if len(accuracy) else 0.0,
+        "format_failures": float((accuracy <= NO_ANSWER).mean()) if len(accuracy) else 0.0,
         "malformed_calls": float((np.concatenate([group.format_G for group in groups])[valid] < 0).mean())
         if len(accuracy)
         else 0.0,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
+from hypereyes_jax.configs.objects import NamedObject, call_with_metrics, in_words, instance, named_object
+from hypereyes_jax.configs.reward import NO_ANSWER
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 
@@ -18,7 +19,7 @@ from hypereyes_jax.errors import UserError
 class RewardGroup:
     """What a reward is told of the rollouts of one question. Arrays have one entry a rollout.
 
-    Rollouts that are not valid (the world or the judge failed) are there, too: whatever they are paid counts nowhere.
+    Rollouts that are not valid (the world or the judge failed) are there, too; their rewards count nowhere.
     """
 
     question: Question
@@ -109,7 +110,7 @@ def made_up_group() -> RewardGroup:
     )
     return RewardGroup(
         question,
-        np.array([1, 1, 0, -0.5], np.float32),
+        np.array([1, 1, 0, NO_ANSWER], np.float32),
         np.array([result.rounds for result in results], np.int32),
         np.array([result.invocations for result in results], np.int32),
         np.ones(4, bool),
@@ -119,9 +120,7 @@ def made_up_group() -> RewardGroup:
 
 
 def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mapping[str, float]]:
-    result = loaded.value(group)
-    refuse_coroutine(result, loaded.name)
-    rewards, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    rewards, metrics = call_with_metrics(loaded, group)
     rewards = np.asarray(rewards, np.float32)
     if rewards.shape != (len(group.results),):
         raise ValueError(f"{loaded.name} gave shape {rewards.shape} for {len(group.results)} rollouts")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
+from hypereyes_jax.configs.objects import NamedObject, call_with_metrics, in_words, instance, named_object
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.rl.cispo import cispo_loss
@@ -116,9 +116,7 @@ def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, St
 
 def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
     """A user's loss. Raises ValueError for what is not a loss of these tokens; shapes are known while jax traces."""
-    result = loaded.value(tokens)
-    refuse_coroutine(result, loaded.name)
-    loss, stats = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    loss, stats = call_with_metrics(loaded, tokens)
     if jnp.shape(loss) != tokens.mask_BT.shape:
         raise ValueError(f"it gave shape {jnp.shape(loss)} for tokens of shape {tokens.mask_BT.shape}")
     if not isinstance(stats, Mapping) or any(jnp.shape(value) != () for value in stats.values()):
