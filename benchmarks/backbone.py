@@ -28,12 +28,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
+import transformers
 from machine_speed import Machine
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
-from hypereyes_jax.models.qwen3_vl import forward, init_params, save_hf
+from hypereyes_jax.models.qwen3_vl import Params, forward, init_params, save_hf
 from hypereyes_jax.processing import ContextChunk, expand, pack_inputs, patchify
 from hypereyes_jax.rollout import DecodeRequest, Engine
 
@@ -108,26 +110,27 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, config: Qwen3VLConfig, repeats: int, compiled: bool) -> dict[str, float]:
-    import torch
-    import transformers
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What both sides compute, with the same weights."""
 
-    params = init_params(jax.random.key(0), config)
-    count = sum(x.size for x in jax.tree.leaves(params))
-    samples = samples_of(config)
-    inputs = jax.tree.map(jnp.asarray, pack_inputs(config, samples, length=LENGTH))
-    with tempfile.TemporaryDirectory() as path:
-        save_hf(path, config, params)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
-    rows = [expand(config, *sample) for sample in samples]
-    ids = torch.tensor(np.stack([row.tokens_T for row in rows]).astype(np.int64))
-    patched = [image for _, images in samples for image in images]
-    torch_inputs = {
-        "input_ids": ids,
-        "mm_token_type_ids": (ids == config.image_token_id).int(),
-        "pixel_values": torch.tensor(np.concatenate([image.patches for image in patched])),
-        "image_grid_thw": torch.tensor([image.grid_thw for image in patched]),
-    }
+    config: Qwen3VLConfig
+    params: Params
+    samples: list[tuple[list[int], list]]
+    text: list[list[int]]  # [BATCH, LENGTH] ids without an image
+    prompt: np.ndarray  # [SEQUENCES, PROMPT] ids that are sampled on from
+
+
+def work_of(config: Qwen3VLConfig) -> Work:
+    text = np.random.default_rng(2).integers(0, 1900, (BATCH, LENGTH)).tolist()
+    prompt = np.random.default_rng(1).integers(0, 1900, (SEQUENCES, PROMPT))
+    return Work(config, init_params(jax.random.key(0), config), samples_of(config), text, prompt)
+
+
+def ours(work: Work) -> dict[str, Callable[[], object]]:
+    config, params = work.config, work.params
+    inputs = jax.tree.map(jnp.asarray, pack_inputs(config, work.samples, length=LENGTH))
+    text_inputs = jax.tree.map(jnp.asarray, pack_inputs(config, [(ids, []) for ids in work.text], length=LENGTH))
 
     def loss_of(params, inputs):
         logits = forward(params, config, inputs)[:, :-1]
@@ -151,9 +154,9 @@ def measure(name: str, config: Qwen3VLConfig, repeats: int, compiled: bool) -> d
     engine = Engine(config, params, settings)
     sampling = SamplingConfig(temperature=1.0, top_p=1.0, max_new_tokens=NEW_TOKENS)
 
-    def generate(prompt):
+    def generate():
         sequences = [engine.new_sequence(seed) for seed in range(SEQUENCES)]
-        for sequence, tokens in zip(sequences, prompt, strict=True):
+        for sequence, tokens in zip(sequences, work.prompt, strict=True):
             sequence.append_context(engine.prepare(ContextChunk(tokens.astype(np.int32))))
             engine.acquire(sequence)
         engine.extend(sequences)
@@ -163,28 +166,53 @@ def measure(name: str, config: Qwen3VLConfig, repeats: int, compiled: bool) -> d
             assert sequence.sampled == NEW_TOKENS
             engine.release(sequence)
 
-    def torch_forward(model=model):
-        with torch.no_grad():
-            return model(**torch_inputs).logits
+    jitted_forward = jax.jit(lambda params, inputs: forward(params, config, inputs))
+    return {
+        "forward": lambda: jax.block_until_ready(jitted_forward(params, inputs)),
+        "train": lambda: jax.block_until_ready(step(params, inputs)),
+        "sample": generate,
+        "text": lambda: jax.block_until_ready(jitted_forward(params, text_inputs)),
+    }
 
-    def torch_step(model=model):
-        logits = model(**torch_inputs).logits[:, :-1]
-        torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1)).backward()
+
+def torch_inputs_of(work: Work) -> dict[str, torch.Tensor]:
+    rows = [expand(work.config, *sample) for sample in work.samples]
+    ids = torch.tensor(np.stack([row.tokens_T for row in rows]).astype(np.int64))
+    patched = [image for _, images in work.samples for image in images]
+    return {
+        "input_ids": ids,
+        "mm_token_type_ids": (ids == work.config.image_token_id).int(),
+        "pixel_values": torch.tensor(np.concatenate([image.patches for image in patched])),
+        "image_grid_thw": torch.tensor([image.grid_thw for image in patched]),
+    }
+
+
+def theirs(work: Work) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+    """(transformers' model as it is, and compiled)."""
+    with tempfile.TemporaryDirectory() as path:
+        save_hf(path, work.config, work.params)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+    inputs, text_ids, prompt = torch_inputs_of(work), torch.tensor(work.text), work.prompt
+
+    def run_forward(model=model):
+        with torch.no_grad():
+            return model(**inputs).logits
+
+    def train(model=model):
+        logits = model(**inputs).logits[:, :-1]
+        target = inputs["input_ids"][:, 1:].reshape(-1)
+        torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), target).backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= 1e-6 * parameter.grad
         model.zero_grad()
 
-    prompt = np.random.default_rng(1).integers(0, 1900, (SEQUENCES, PROMPT))
-
-    def torch_generate():
+    def generate():
         with torch.no_grad():
             out = model(input_ids=torch.tensor(prompt), use_cache=True)
             for _ in range(NEW_TOKENS):
                 token = torch.multinomial(out.logits[:, -1].softmax(-1), 1)
                 out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-
-    fast = torch.compile(model)
 
     @torch.compile(fullgraph=True, dynamic=False)
     def one_token(token, place, cache):
@@ -193,56 +221,52 @@ def measure(name: str, config: Qwen3VLConfig, repeats: int, compiled: bool) -> d
         logits = model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True).logits
         return torch.multinomial(logits[:, -1].softmax(-1), 1)
 
-    def torch_generate_compiled():
+    def generate_compiled():
         with torch.no_grad():
             cache = transformers.StaticCache(model.config.get_text_config(), max_cache_len=PROMPT + NEW_TOKENS)
-            ids = torch.tensor(prompt)
-            out = model(input_ids=ids, past_key_values=cache, use_cache=True)
+            out = model(input_ids=torch.tensor(prompt), past_key_values=cache, use_cache=True)
             token = torch.multinomial(out.logits[:, -1].softmax(-1), 1)
             for step in range(NEW_TOKENS - 1):
                 token = one_token(token, torch.tensor([PROMPT + step]), cache)
 
-    jitted_forward = jax.jit(lambda params, inputs: forward(params, config, inputs))
-    ours = {
-        "forward": lambda: jax.block_until_ready(jitted_forward(params, inputs)),
-        "train": lambda: jax.block_until_ready(step(params, inputs)),
-        "sample": lambda: generate(prompt),
-    }
-    theirs = {"forward": torch_forward, "train": torch_step, "sample": torch_generate}
-    text = [(tokens, []) for tokens in np.random.default_rng(2).integers(0, 1900, (BATCH, LENGTH)).tolist()]
-    text_inputs = jax.tree.map(jnp.asarray, pack_inputs(config, text, length=LENGTH))
-    text_ids = torch.tensor([tokens for tokens, _ in text])
-
-    def torch_text(model=model):
+    def run_text(model=model):
         with torch.no_grad():
             return model(input_ids=text_ids).logits
 
-    ours["text"] = lambda: jax.block_until_ready(jitted_forward(params, text_inputs))
-    theirs["text"] = torch_text
-    best = {
-        "forward": lambda: torch_forward(fast),
-        "train": lambda: torch_step(fast),
-        "sample": torch_generate_compiled,
-        "text": lambda: torch_text(fast),
+    fast = torch.compile(model)
+    plain = {"forward": run_forward, "train": train, "sample": generate, "text": run_text}
+    compiled = {
+        "forward": lambda: run_forward(fast),
+        "train": lambda: train(fast),
+        "sample": generate_compiled,
+        "text": lambda: run_text(fast),
     }
-    difference = np.abs(np.asarray(ours["forward"]()) - torch_forward().numpy()).max()
+    return plain, compiled
+
+
+def measure(name: str, config: Qwen3VLConfig, repeats: int, compiled: bool) -> dict[str, float]:
+    """Prints each kind of work's times, and returns the speed-ups."""
+    work = work_of(config)
+    mine, (plain, fast) = ours(work), theirs(work)
+    count = sum(x.size for x in jax.tree.leaves(work.params))
+    difference = np.abs(np.asarray(mine["forward"]()) - plain["forward"]().numpy()).max()
     print(f"{name}: {count / 1e6:.1f} M parameters, logits differ by {difference:.1e}")
     speedups = {}
-    for kind in ours:
-        rivals = {"torch": theirs[kind], "compiled": best[kind]} if compiled else {"torch": theirs[kind]}
-        runs = {"ours": ours[kind], **rivals}
+    for kind in mine:
+        rivals = {"torch": plain[kind], "compiled": fast[kind]} if compiled else {"torch": plain[kind]}
+        runs = {"ours": mine[kind], **rivals}
         for run in runs.values():  # compiles
             run(), run()
         # in turns: whatever else the machine does hits all
         taken = [{side: timed(run) for side, run in runs.items()} for _ in range(repeats)]
         median = {side: statistics.median(each[side] for each in taken) for side in runs}
-        mine = median["ours"]
-        speedups[f"{name}_{kind}_speedup"] = round(median["torch"] / mine, 2)
+        seconds = median["ours"]
+        speedups[f"{name}_{kind}_speedup"] = round(median["torch"] / seconds, 2)
         if compiled:
-            speedups[f"{name}_{kind}_speedup_compiled"] = round(median["compiled"] / mine, 2)
-        rate = f", {SEQUENCES * NEW_TOKENS / mine:.0f} tokens/s" if kind == "sample" else ""
-        beside = ", ".join(f"{side} {median[side] * 1e3:8.1f} ms: {median[side] / mine:5.2f}x" for side in rivals)
-        print(f"  {kind:8} {mine * 1e3:8.1f} ms, {beside}{rate}", flush=True)
+            speedups[f"{name}_{kind}_speedup_compiled"] = round(median["compiled"] / seconds, 2)
+        rate = f", {SEQUENCES * NEW_TOKENS / seconds:.0f} tokens/s" if kind == "sample" else ""
+        beside = ", ".join(f"{side} {median[side] * 1e3:8.1f} ms: {median[side] / seconds:5.2f}x" for side in rivals)
+        print(f"  {kind:8} {seconds * 1e3:8.1f} ms, {beside}{rate}", flush=True)
     return speedups
 
 
