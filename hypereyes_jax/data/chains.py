@@ -35,11 +35,11 @@ class Hop:
     largest: bool = True
     wanted: str = ""
 
-    def choose(self, neighbours: list[Country]) -> Country | None:
+    def choose(self, near: list[Country]) -> Country | None:
         """The neighbour that the hop leads to; None if there is none, or several have the value."""
         if not self.wanted:
-            return extreme(neighbours, self.attribute, self.largest)
-        fitting = [country for country in neighbours if matches(country, self.attribute, self.wanted)]
+            return extreme(near, self.attribute, self.largest)
+        fitting = [country for country in near if matches(country, self.attribute, self.wanted)]
         return fitting[0] if len(fitting) == 1 else None
 
     @property

@@ -337,8 +337,8 @@ def _read_image_search(arguments: dict[str, Any]) -> Call:
 
 
 def _read_text_search(arguments: dict[str, Any]) -> Call:
-    field = arguments.get("input")
-    parts = field.split("|") if isinstance(field, str) else field
+    written = arguments.get("input")
+    parts = written.split("|") if isinstance(written, str) else written
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)
     queries = tuple(encodable(part).strip() for part in parts[:MOST_ENTRIES] if isinstance(part, str) and part.strip())

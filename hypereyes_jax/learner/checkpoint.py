@@ -277,9 +277,9 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
             ) from error
         raise
     # a Lora was saved by its attributes, and is read as a dict
-    checksums = {re.sub(r"\.(\w+)", r"['\1']", name): value for name, value in sums.items()}
+    expected = {re.sub(r"\.(\w+)", r"['\1']", name): value for name, value in sums.items()}
     for name, value in _named_checksums(arrays).items():
-        if checksums.get(name) != value:
+        if expected.get(name) != value:
             raise CheckpointDamaged(
                 f"checkpoint {place} is damaged: the content of {name} changed after it was written. Give the step of "
                 "another."

@@ -134,7 +134,7 @@ def sample_tokens(config: Qwen3VLConfig, sample: TrainingSample, pack_config: Pa
 
 def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, PatchedImage]) -> _Row:
     # Chunk by chunk, as the engine placed them: an image token that the model itself sampled stays a text token.
-    start, visual_tokens = 0, 0
+    start, visual_before = 0, 0
     images: list[PatchedImage] = []
     parts: list[tuple[np.ndarray, ...]] = []
     for chunk in chunks:
@@ -142,11 +142,11 @@ def _lay_out(config: Qwen3VLConfig, chunks: Sequence[Chunk], patched: dict[int, 
             own = [patched[id(image)] for image in chunk.images]
             piece = expand(config, chunk.tokens, own, start=start)
             n = len(piece.tokens_T)
-            visual = np.where(piece.visual_index_T >= 0, piece.visual_index_T + visual_tokens, -1)
+            visual = np.where(piece.visual_index_T >= 0, piece.visual_index_T + visual_before, -1)
             zeros = np.zeros(n, np.float32)
             parts.append((piece.tokens_T, piece.positions_3T, visual, np.zeros(n, bool), zeros, zeros))
             start = piece.next_position
-            visual_tokens += int((piece.visual_index_T >= 0).sum())
+            visual_before += int((piece.visual_index_T >= 0).sum())
             images += own
         else:
             n = len(chunk.tokens)

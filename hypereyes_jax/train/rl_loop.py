@@ -329,8 +329,8 @@ class RlLoop:
             return
         count = min(settings.keep_groups, len(groups))
         numbers = np.random.default_rng([settings.seed, step]).choice(len(groups), count, replace=False)
-        records = [record for n in sorted(numbers) for record in rollout_records(groups[n], step, self._judge.name)]
-        write_rollouts(self._directory.path, step, records, settings.keep_mib * 2**20)
+        rows = [record for n in sorted(numbers) for record in rollout_records(groups[n], step, self._judge.name)]
+        write_rollouts(self._directory.path, step, rows, settings.keep_mib * 2**20)
         if step % settings.checkpoint_every == 0:
             log.log_samples(step, [rollout_sample(group) for group in (groups[n] for n in sorted(numbers))])
 
@@ -344,8 +344,8 @@ class RlLoop:
         if self._processes.first_reason(self._directory.stop.reason) or trajectories is None:
             return {}  # the next step ends the run
         verdict_of_each = await verdicts(self._judge, trajectories)
-        records = validation_records(trajectories, verdict_of_each, step, self._judge.name)
-        write_records(self._directory.file(self._processes.own_name(VALIDATION)), records)
+        judged = validation_records(trajectories, verdict_of_each, step, self._judge.name)
+        write_records(self._directory.file(self._processes.own_name(VALIDATION)), judged)
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
             for t, verdict in zip(trajectories, verdict_of_each, strict=True)

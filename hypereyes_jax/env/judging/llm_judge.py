@@ -90,9 +90,7 @@ class LlmJudge:
         return f"llm:{self.client.endpoint.model}:{self.rule}"
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
-        if answer is None or not answer.strip():
-            return False
-        return await unless_out_of_order(self.verdict(question, answer))
+        return await judged(question, answer, self.verdict)
 
     async def verdict(self, question: Question, answer: str) -> bool:
         """The model's verdict. Raises ChatError, which says why, if there is none."""
@@ -137,10 +135,17 @@ class Asking:
         raise ChatError(message, transient=False)
 
 
-async def unless_out_of_order(verdict: Awaitable[bool]) -> bool | None:
-    """The verdict; None if it could not be had. Raises ChatError where no later one could either."""
+async def judged(
+    question: Question, answer: str | None, verdict: Callable[[Question, str], Awaitable[bool]]
+) -> bool | None:
+    """A model's verdict, which an answer that is not there needs none of; None if it could not be had.
+
+    Raises ChatError where no later one could be had either.
+    """
+    if answer is None or not answer.strip():
+        return False
     try:
-        return await verdict
+        return await verdict(question, answer)
     except ChatError as error:
         if error.fatal:
             raise

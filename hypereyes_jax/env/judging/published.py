@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hypereyes_jax.env.judging.judges import normalise
-from hypereyes_jax.env.judging.llm_judge import Asking, Room, unless_out_of_order, without_thinking
+from hypereyes_jax.env.judging.llm_judge import Asking, Room, judged, without_thinking
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
@@ -90,11 +90,11 @@ class LetterMatch:
 def chosen_letter(answer: str, options: Sequence[str]) -> str:
     """The option that an answer chooses: by its letter, or by exactly its text; "" if it does neither, or several."""
     letters = {letter: text for letter, text in (_option(option) for option in options) if letter}
-    plain = normalise(answer)
+    words = normalise(answer)
     by_text = [
         letter
         for letter, text in letters.items()
-        if plain and plain in (normalise(text), normalise(f"{letter} {text}"))
+        if words and words in (normalise(text), normalise(f"{letter} {text}"))
     ]
     if len(by_text) == 1:
         return by_text[0]
@@ -145,9 +145,7 @@ class GradeJudge:
         return f"grade:{self.client.endpoint.model}"
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
-        if answer is None or not answer.strip():
-            return False
-        return await unless_out_of_order(self.verdict(question, answer))
+        return await judged(question, answer, self.verdict)
 
     async def verdict(self, question: Question, answer: str) -> bool:
         """Raises ChatError, which says why, if there is none."""
@@ -195,9 +193,7 @@ class JsonJudge:
         return f"json:{self.client.endpoint.model}"
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
-        if answer is None or not answer.strip():
-            return False
-        return await unless_out_of_order(self.verdict(question, answer))
+        return await judged(question, answer, self.verdict)
 
     async def verdict(self, question: Question, answer: str) -> bool:
         """Raises ChatError, which says why, if there is none."""
