@@ -12,6 +12,7 @@ import difflib
 import json
 import re
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import tyro
 import yaml
 
 from hypereyes_jax.errors import SettingError, UserError
-from hypereyes_jax.files import read_file
+from hypereyes_jax.files import json_kind, read_file
 from hypereyes_jax.runs.run_directory import to_jsonable
 from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
@@ -28,12 +29,40 @@ _MISSING = "?"  # of what has no default, while settings are printed
 _MOST_BYTES = 1 << 20
 
 
+_INT, _FLOAT, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
+_MERGE = "tag:yaml.org,2002:merge"
+_WHOLE = re.compile(r"^[-+]?(?:0|[1-9][\d_]*|0x[\da-fA-F]+)$")
+_NUMBER = re.compile(
+    r"^[-+]?(?:(?:\d[\d_]*\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+)
+_STARTS = list("-+.0123456789")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, which is what PyYAML reads, takes `1e-5` for a text; 1.2 takes it for the number it is."""
+    """Reads numbers as YAML 1.2 means them, and refuses a name that stands twice in one object.
+
+    PyYAML reads YAML 1.1, which takes `1e-5` for a text, `010` for 8, `1:30` for 90 and `2026-11-29` for a date.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE)
+        for name, count in Counter(key.value for key in keys).items():
+            if count > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-_NUMBER = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that either version of YAML would take for something else."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, form) for tag, form in pairs if tag not in (_INT, _FLOAT, _DATE)]
+    for start, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _reader in (_Loader, _Dumper):
+    _reader.add_implicit_resolver(_INT, _WHOLE, _STARTS)
+    _reader.add_implicit_resolver(_FLOAT, _NUMBER, _STARTS)
 
 
 def take_option(words: Sequence[str], name: str) -> tuple[list[str], str | None]:
@@ -67,6 +96,8 @@ def defaults(settings: type, command: str, recipe: str | None, file: str | None)
     """
     values = {} if file is None else _read(Path(file), command)
     name = values.get("recipe", recipe)
+    if name is not None and not isinstance(name, str):  # which may be too large to be shown
+        raise UserError(f"--config {file}: recipe must be a text, not {json_kind(name)}")
     if recipe is not None and name != recipe:
         raise UserError(f"{file} is of the recipe {name}, and {recipe} is named beside it: name one of them")
     if hasattr(settings, "of") and (name is not None or file is not None):
@@ -88,7 +119,8 @@ def config_text(command: str, settings: Any) -> str:
     values = json.loads(json.dumps(to_jsonable(settings)))  # enums as plain texts
     missing = [name for name, value in values.items() if value == _MISSING]
     fields = {name: value for name, value in values.items() if name not in missing}
-    text = yaml.safe_dump({"command": command, "config": fields}, sort_keys=False, allow_unicode=True, width=120)
+    document = {"command": command, "config": fields}
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text + "".join(f"  # {name}: to be given\n" for name in missing)
 
 
@@ -100,6 +132,8 @@ def _read(path: Path, command: str) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise UserError(f"--config {path} must hold an object of settings, like `settings: {{steps: 100}}`")
     of = document.get("command", command)
+    if not isinstance(of, str):
+        raise UserError(f"--config {path}: command must be a text, not {json_kind(of)}")
     if of != command:
         raise UserError(f"--config {path} holds settings of `hypereyes {of}`, not of `hypereyes {command}`")
     values = document.get("config", document)
@@ -130,6 +164,8 @@ def _laid_over(base: Any, given: Mapping[str, Any], place: str, command: str, fi
             hint = f" Did you mean {place}{close[0]}?" if close else f" There are: {', '.join(names)}."
             raise UserError(f"--config {file}: {where} is not a setting of `hypereyes {command}`.{hint}")
         now = getattr(base, name)
+        if isinstance(now, float) and value == now:  # an infinite one is no limit, and what nobody but a default says
+            continue
         if dataclasses.is_dataclass(now) and isinstance(value, Mapping):
             values[name] = _laid_over(now, value, f"{where}.", command, file)
             continue

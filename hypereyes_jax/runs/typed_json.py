@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import sys
 import types
 import typing
 from enum import Enum
@@ -71,7 +71,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 def _plain(kind: Any, value: Any, place: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number and math.isfinite(value):
+    if kind is float and number and abs(value) <= sys.float_info.max:  # a whole number may be too large for a float
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
@@ -113,7 +113,7 @@ def _dataclass(kind: Any, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         raise _error(place, "an object", value)
     hints, fields = _hints(kind), {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(value) - set(fields))
+    unknown = sorted(map(str, set(value) - set(fields)))
     if unknown:
         raise ShapeError(f"{place or 'it'} has the unknown field {unknown[0]!r}")
     values = {}
@@ -133,6 +133,9 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _error(place: str, expected: str, value: Any) -> ShapeError:
     got = json_kind(value)
-    if got == "a number" and expected in ("a number", "a whole number"):
-        got = str(value)[:30]
+    if expected in ("a number", "a whole number"):
+        if got == "a number":
+            got = str(value)[:30]
+        elif got == "a text":
+            got = f"the text {value[:30]!r}"
     return ShapeError(f"{place or 'it'} must be {expected}, not {got}")

@@ -1,7 +1,9 @@
 """Settings as files: printed, read back, laid over a recipe, and refused by name."""
 
+import importlib
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ from hypereyes_jax.cli import eval as eval_command
 from hypereyes_jax.cli import main as cli
 from hypereyes_jax.cli import plan as plan_command
 from hypereyes_jax.cli import rl, sft
-from hypereyes_jax.cli.config_file import config_text
+from hypereyes_jax.cli.config_file import config_text, defaults, printable
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.env.search.config import StoreMode
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
 from hypereyes_jax.plan.settings import PlanConfig
@@ -100,7 +103,7 @@ def test_what_has_no_default_is_left_open(capsys, tmp_path, ran):
             "settings.lerning_rate is not a setting of `hypereyes rl`. Did you mean",
         ),
         ("setings: {}", "setings is not a setting of `hypereyes rl`. Did you mean settings?"),
-        ("settings: {steps: many}", "settings.steps must be a whole number, not a text"),
+        ("settings: {steps: many}", "settings.steps must be a whole number, not the text 'many'"),
         ("settings: {steps: 1.5}", "settings.steps must be a whole number, not 1.5"),
         ("tighten: weekly", "tighten must be one of epoch, step"),
         ("search: {mode: x}", "search.mode must be one of live"),
@@ -149,3 +152,63 @@ def test_a_plan_of_a_model_alone_is_of_its_rl(ran):
 def test_a_plan_of_a_model_without_a_recipe_asks_for_one(capsys):
     assert cli.main(["plan", "--model", "9b", "--mesh", "gpu"]) == 2
     assert "name a recipe, too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, command in cli.COMMANDS.items() if command.config])
+def test_the_defaults_of_every_command_read_back_as_they_were_printed(name, tmp_path):
+    command = cli.COMMANDS[name]
+    settings = getattr(importlib.import_module(f"hypereyes_jax.cli.{command.module}"), command.config)
+    before = defaults(settings, name, None, None)
+    file = tmp_path / "printed.yaml"
+    file.write_text(config_text(name, printable(before)))
+    after = defaults(settings, name, None, str(file))
+    differ = {field.name for field in fields(before) if getattr(before, field.name) != getattr(after, field.name)}
+    assert differ <= {"recipe"}  # which the file names where the command line need not
+
+
+@pytest.mark.parametrize("text", ["1e5", "010", "1:30", "2026-11-29", "no", "0x10", ".inf", "5", "1_000"])
+def test_texts_that_look_like_numbers_come_back_as_texts(text, tmp_path):
+    file = tmp_path / "printed.yaml"
+    file.write_text(config_text("rl", printable(replace(RlConfig.of("miniature"), questions=text))))
+    assert defaults(RlConfig, "rl", None, str(file)).questions == text
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("12", 12), ("1_000", 1000), ("0x10", 16), ("+5", 5), ("!!int '7'", 7), ("0", 0)]
+)
+def test_whole_numbers_are_what_they_look_like(text, steps, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"settings: {{steps: {text}}}\n")
+    assert defaults(RlConfig, "rl", None, str(file)).settings.steps == steps
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1.e-5", "0.00001", "1E-5", "10e-6", ".00001"])
+def test_numbers_are_read_however_they_are_written(text, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"settings: {{learning_rate: {text}}}\n")
+    assert defaults(RlConfig, "rl", None, str(file)).settings.learning_rate == pytest.approx(1e-5)
+
+
+_BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("settings: {steps: 010}", "settings.steps must be a whole number, not the text '010'"),  # 8 in YAML 1.1
+        ("settings: {steps: 1:30}", "settings.steps must be a whole number, not the text '1:30'"),  # 90
+        ("settings: {learning_rate: 1:30.5}", "settings.learning_rate must be a number, not the text '1:30.5'"),
+        ("settings: {learning_rate: .inf}", "settings.learning_rate must be a number, not inf"),
+        (f"settings: {{learning_rate: {'9' * 400}}}", "settings.learning_rate must be a number, not 9999"),
+        ("settings: {steps: 5, steps: 6}", "steps is given twice"),
+        ("settings: {steps: 5}\nsettings: {seed: 1}", "settings is given twice"),
+        ('{"settings": {"steps": 5, "steps": 6}}', "steps is given twice"),
+        (_BOMB + "recipe: *a11", "recipe must be a text, not a list"),
+        (_BOMB + "command: *a11", "command must be a text, not a list"),
+    ],
+)
+def test_numbers_and_names_that_would_be_read_otherwise_are_refused(text, message, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text + "\n")
+    with pytest.raises(UserError, match=re.escape(message)):
+        defaults(RlConfig, "rl", None, str(file))
