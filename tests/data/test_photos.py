@@ -1,7 +1,10 @@
 """Photo sets in their published layouts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from hypereyes_jax.data.photos import open_photos
 from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
@@ -102,3 +105,72 @@ def test_damage_is_told_with_its_place(tmp_path):
     (tmp_path / "c" / "a" / "a.jpg").write_bytes(b"\xff\xd8broken")
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
         found.open(found.by_class["a"][0])
+
+
+CAR = (5, 6, 50, 35, 2, "00001.jpg")
+
+
+def _cars_with(*row):
+    rows = np.empty((1, 1), [(name, object) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")])
+    rows[0, 0] = row
+    return {"annotations": rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "arrays"),
+    [
+        ("flowers", "imagelabels.mat", {"other": np.array([1])}),
+        ("flowers", "imagelabels.mat", {"labels": np.array([[np.nan]])}),
+        ("flowers", "imagelabels.mat", {"labels": "abc"}),
+        ("flowers", "setid.mat", {"trnid": "x"}),
+        ("cars", "devkit/cars_meta.mat", {"other": np.array([1])}),
+        ("cars", "devkit/cars_train_annos.mat", {"other": np.array([1])}),
+        ("cars", "devkit/cars_train_annos.mat", {"annotations": np.array([1, 2])}),
+        ("cars", "devkit/cars_train_annos.mat", {"annotations": {"a": 1}}),
+        ("cars", "devkit/cars_train_annos.mat", _cars_with(*CAR[:4], np.nan, "00001.jpg")),
+        ("cars", "devkit/cars_train_annos.mat", _cars_with(np.array([1, 2]), *CAR[1:])),
+        ("cars", "devkit/cars_train_annos.mat", _cars_with(np.nan, *CAR[1:])),
+    ],
+)
+def test_matlab_files_of_other_contents_are_refused_by_name(tmp_path, name, file, arrays):
+    root = getattr(photo_folders, name)(tmp_path)
+    savemat(root / file, arrays)
+    with pytest.raises(UserError, match=f"{Path(file).name}.*Fetch"):
+        open_photos(name, root)
+
+
+def test_a_matlab_file_that_is_cut_short_is_refused_by_name(tmp_path):
+    path = photo_folders.flowers(tmp_path) / "imagelabels.mat"
+    for size in (0, 10, 60, 100, 130, 150):
+        path.write_bytes((tmp_path / "setid.mat").read_bytes()[:size])
+        with pytest.raises(UserError, match=r"imagelabels\.mat is not a MATLAB file"):
+            open_photos("flowers", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("cub", "classes.txt"), ("cub", "images.txt"), ("aircraft", "images_variant_val.txt"), ("pets", "test.txt")],
+)
+def test_lists_that_were_saved_with_a_byte_order_mark_are_read(tmp_path, name, file):
+    root = getattr(photo_folders, name)(tmp_path)
+    before = open_photos(name, root).photos
+    (path,) = root.rglob(file)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"#Image CLASS-ID SPECIES BREED ID\n", b""))
+    assert open_photos(name, root).photos == before
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+def test_boxes_that_are_not_finite_are_refused(tmp_path, value):
+    (path,) = photo_folders.cub(tmp_path).rglob("bounding_boxes.txt")
+    path.write_text(path.read_text().replace("10.0", value, 1))
+    with pytest.raises(UserError, match=r"bounding_boxes\.txt, line 1: .* are not numbers"):
+        open_photos("cub", tmp_path)
+    root = photo_folders.pets(tmp_path / "pets")
+    (path,) = root.rglob("*.xml")
+    path.write_text(path.read_text().replace(">3<", f">{value}<"))
+    with pytest.raises(UserError, match=r"Abyssinian_100\.xml: .* are not numbers"):
+        open_photos("pets", root)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"Abyssinian_100\.xml is not an annotation"):
+        open_photos("pets", root)

@@ -72,6 +72,12 @@ def test_damaged_parts_of_an_entity_are_passed_over():
     assert read_entity(value, "en").edges == ((27, 2),)
 
 
+def test_an_amount_beyond_a_float_is_none():
+    row = statement(2048, amount=1)
+    row["mainsnak"]["datavalue"]["value"]["amount"] = 10**400
+    assert read([(2048, row)]).values == ()
+
+
 # Dumps
 
 
@@ -201,6 +207,19 @@ def test_a_graph_that_a_stranger_changed_is_refused(tmp_path):
 
 
 # SPARQL
+
+
+def test_labels_with_half_a_surrogate_pair_are_kept_as_far_as_they_are_text(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text("\ufeff[\n" + json.dumps(entity(7, "an emoji \ud83d", [])) + "\n]\n", encoding="utf-8")
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_dump(path, graph)
+        assert graph.label(7) == "an emoji ?"
+    row = {"s": uri("Q7"), "p": uri("P19"), "o": uri("Q84"), "sLabel": literal("\ud83d"), "oLabel": literal("x\ud83d")}
+    path.write_text(json.dumps({"head": {"vars": list(row)}, "results": {"bindings": [row]}}))
+    with Graph(tmp_path / "h.sqlite") as graph:
+        read_sparql(path, graph)
+        assert (graph.label(7), graph.label(84)) == ("?", "x?")
 
 
 def uri(name):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,18 +46,20 @@ def cub(root: Path) -> PhotoSet:
 def flowers(root: Path) -> PhotoSet:
     """Oxford Flowers-102: 102 species, 8,189 photos; labels in a MATLAB file, names from a list of ours."""
     base = _base(root, "imagelabels.mat", "Oxford Flowers-102")
-    labels = _mat(base / "imagelabels.mat")["labels"].ravel().tolist()
-    parts = _mat(base / "setid.mat") if (base / "setid.mat").exists() else {}
-    splits = {
-        int(number): split
-        for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
-        if key in parts
-        for number in parts[key].ravel().tolist()
-    }
+    with _as_published(base / "imagelabels.mat"):
+        labels = [int(label) for label in _mat(base / "imagelabels.mat")["labels"].ravel().tolist()]
+    with _as_published(base / "setid.mat"):
+        parts = _mat(base / "setid.mat") if (base / "setid.mat").exists() else {}
+        splits = {
+            int(number): split
+            for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
+            if key in parts
+            for number in parts[key].ravel().tolist()
+        }
     if not labels or min(labels) < 1 or max(labels) > len(FLOWER_NAMES):
         raise UserError(f"{base / 'imagelabels.mat'}: labels must be 1 to {len(FLOWER_NAMES)}. Fetch the file anew.")
     photos = tuple(
-        Photo(base / "jpg" / f"image_{number:05d}.jpg", FLOWER_NAMES[int(label) - 1], splits.get(number, ""))
+        Photo(base / "jpg" / f"image_{number:05d}.jpg", FLOWER_NAMES[label - 1], splits.get(number, ""))
         for number, label in enumerate(labels, start=1)
     )
     return PhotoSet("flowers", "flower species", "not stated by the authors", photos)
@@ -63,10 +68,11 @@ def flowers(root: Path) -> PhotoSet:
 def cars(root: Path) -> PhotoSet:
     """Stanford Cars: 196 models, 16,185 photos with boxes; annotations in MATLAB files."""
     base = _base(root, "devkit/cars_meta.mat", "Stanford Cars")
-    names = [
-        str(name.item() if hasattr(name, "item") else name)
-        for name in _mat(base / "devkit/cars_meta.mat")["class_names"].ravel()
-    ]
+    with _as_published(base / "devkit/cars_meta.mat"):
+        names = [
+            str(name.item() if hasattr(name, "item") else name)
+            for name in _mat(base / "devkit/cars_meta.mat")["class_names"].ravel()
+        ]
     photos: list[Photo] = []
     for split, folder, files in (
         ("train", "cars_train", ("devkit/cars_train_annos.mat",)),
@@ -75,14 +81,15 @@ def cars(root: Path) -> PhotoSet:
         file = next((base / name for name in files if (base / name).exists()), None)
         if file is None:
             continue
-        for row in _mat(file)["annotations"].ravel():
-            label = int(row["class"].item())
-            if not 1 <= label <= len(names):
-                raise UserError(f"{file}: a class is {label}, of {len(names)}. Fetch the file anew.")
-            corners = [float(row[name].item()) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
-            name = Path(str(row["fname"].item())).name
-            x1, y1, x2, y2 = corners
-            photos.append(Photo(base / folder / name, names[label - 1], split, (x1, y1, x2, y2)))
+        with _as_published(file):
+            for row in _mat(file)["annotations"].ravel():
+                label = int(row["class"].item())
+                if not 1 <= label <= len(names):
+                    raise UserError(f"{file}: a class is {label}, of {len(names)}. Fetch the file anew.")
+                corners = [str(row[name].item()) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
+                x1, y1, x2, y2 = _numbers(str(file), corners)
+                name = Path(str(row["fname"].item())).name
+                photos.append(Photo(base / folder / name, names[label - 1], split, (x1, y1, x2, y2)))
     parents = {name: name.split()[0] for name in names}  # the make
     return PhotoSet("cars", "car model", "for non-commercial research only", tuple(photos), parents)
 
@@ -153,7 +160,7 @@ def _text_lines(path: Path, missing: bool = False) -> list[str]:
     try:
         if path.stat().st_size > _LARGEST_LIST:
             raise UserError(f"{path} has more than {_LARGEST_LIST:,} bytes, too many for a list. Fetch the file anew.")
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
     except FileNotFoundError:
         if missing:
             return []
@@ -188,9 +195,12 @@ def _labels(base: Path, level: str, split: str = "") -> Iterator[tuple[str, str]
 
 def _numbers(where: str, fields: Sequence[str]) -> list[float]:
     try:
-        return [float(field) for field in fields]
+        numbers = [float(field) for field in fields]
     except ValueError:
-        raise UserError(f"{where}: {' '.join(fields)!r} are not numbers. Fetch the file anew.") from None
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{where}: {' '.join(fields)!r} are not numbers. Fetch the file anew.")
+    return numbers
 
 
 def _known(names: dict[str, str], labels: dict[str, str], number: str, base: Path) -> str:
@@ -211,8 +221,17 @@ def _mat(path: Path) -> Any:
         return loadmat(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}. Unpack the whole set.") from None
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError, zlib.error) as error:
         raise UserError(f"{path} is not a MATLAB file of version 5 ({error}). Fetch it anew.") from None
+
+
+@contextlib.contextmanager
+def _as_published(path: Path) -> Iterator[None]:
+    """Refuses a file whose arrays have other names or contents than those that were published."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} does not hold what the set's has ({error!r:.200}). Fetch it anew.") from None
 
 
 def _voc_box(path: Path) -> PixelBox | None:
@@ -223,10 +242,9 @@ def _voc_box(path: Path) -> PixelBox | None:
         if path.stat().st_size > 1 << 20:
             raise UserError(f"{path} is too large for an annotation. Fetch the set anew.")
         box = ElementTree.parse(path).getroot().find("object/bndbox")
-        corners = (
-            [float(box.findtext(name) or "") for name in ("xmin", "ymin", "xmax", "ymax")] if box is not None else []
-        )
-    except (ElementTree.ParseError, ValueError) as error:
+        names = ("xmin", "ymin", "xmax", "ymax")
+        corners = _numbers(str(path), [box.findtext(name) or "" for name in names]) if box is not None else []
+    except (ElementTree.ParseError, ValueError, OSError) as error:
         raise UserError(f"{path} is not an annotation ({error}). Fetch the set anew.") from None
     return (corners[0], corners[1], corners[2], corners[3]) if corners else None
 

@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import IO
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
 from hypereyes_jax.data.wikidata.statements import Entity, read_entity
+from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
 
@@ -149,7 +151,7 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                     raise UserError(f"{path}, line {number} has no end: a dump has an entity a line.")
                 if number <= start:
                     continue
-                text = line.strip().removesuffix(b",")
+                text = line.removeprefix(BOM_UTF8).strip().removesuffix(b",")
                 if text.startswith(b"{"):
                     yield number, text
                 elif text not in (b"[", b"]", b""):
@@ -173,8 +175,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _parsed(path: Path, number: int, line: bytes) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return parse_json(line.decode("utf-8"))
+    except ValueError as error:
         raise UserError(f"{path}, line {number} is not JSON ({error}). Fetch the dump anew.") from None
 
 

@@ -6,7 +6,6 @@ label service gives them; other names by `columns`.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
 from hypereyes_jax.data.wikidata.statements import Entity, year_of
+from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
 
@@ -35,10 +35,10 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     names = {name: (columns or {}).get(name, name) for name in _NAMES}
     refuse_irregular(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
         rows = value["results"]["bindings"]
         variables = set(value["head"]["vars"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not a table of SPARQL results in JSON ({error!r}). Save a SELECT query's."
         ) from None

@@ -111,7 +111,7 @@ def _value(statement: Mapping[str, Any]) -> int | float | None:
     if data.get("type") == "quantity":
         try:
             amount = float(value.get("amount"))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         return amount if math.isfinite(amount) else None
     return None
