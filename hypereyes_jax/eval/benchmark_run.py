@@ -23,7 +23,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, judge_trajectory
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval
 from hypereyes_jax.eval.own_metrics import OwnMetrics
-from hypereyes_jax.files import mend_last_line, refuse_irregular, writing
+from hypereyes_jax.files import mend_last_line, parse_file_json, refuse_irregular, writing
 from hypereyes_jax.rollout.types import Trajectory
 
 _JUDGED_AT_ONCE = 16
@@ -310,7 +310,7 @@ def read_results(path: Path) -> dict[str, QuestionResult]:
     whole, _, _ = text.rpartition("\n")
     for number, line in enumerate(whole.split("\n") if whole else (), start=1):
         try:
-            row = _read(json.loads(line))
+            row = _read(parse_file_json(line))
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path}, line {number} is not a result ({error}). Remove the line, and it is asked again."
@@ -324,7 +324,9 @@ def _read(value: Any) -> QuestionResult:
         raise TypeError("it must be an object")
     names = {each.name for each in fields(QuestionResult)}
     row = QuestionResult(**{name: value[name] for name in names})
-    numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost)
+    numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost, row.published or 0)
+    if not isinstance(row.kind, str) or not isinstance(row.answer, str | None):
+        raise TypeError("kind must be a text, and answer a text or null")
     if not isinstance(row.id, str) or not isinstance(row.correct, bool) or not isinstance(row.judge, str):
         raise TypeError("id, verdict and judge must be there")
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf") for x in numbers):

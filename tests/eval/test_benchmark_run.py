@@ -153,7 +153,16 @@ async def test_a_torn_last_line_is_asked_again_and_a_damaged_one_is_told(tmp_pat
     assert model.parts == [["b"]]
     assert summary.n == 2
     assert len(results.read_text().splitlines()) == 2
-    for broken in (b"[]\n", b'{"id": "a"}\n', whole.replace(b'"rounds": 1', b'"rounds": "x"')):
+    rounds, published, kind = b'"rounds": 1', b'"published": 1.0', b'"kind": "compare"'
+    by_hand = [
+        (rounds, b'"rounds": "x"'),
+        (rounds, b'"rounds": 1' + b"0" * 400),
+        (published, b'"published": "x"'),
+        (published, b'"published": NaN'),
+        (kind, b'"kind": null'),
+        (b'"answer": "', b'"answer": 5, "was": "'),
+    ]
+    for broken in (b"[]\n", b'{"id": "a"}\n', *(whole.replace(*change) for change in by_hand)):
         results.write_bytes(broken)
         with pytest.raises(UserError, match="line 1"):
             read_results(results)

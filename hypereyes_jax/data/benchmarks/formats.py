@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from hypereyes_jax.data.benchmarks.types import ReadOptions
-from hypereyes_jax.data.sources.fields import Fields, answers_of, id_of, text_of
-from hypereyes_jax.data.sources.media import Picture, picture
+from hypereyes_jax.data.sources.fields import Fields, answers_of, id_of, pictures_in, text_of
+from hypereyes_jax.data.sources.media import picture
 from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.judging.judges import normalise
@@ -25,11 +25,10 @@ def mmsearch(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
     """MMSearch's end-to-end rows (`query`, `query_image` or null, `gt_answer`), or the visual subset of WebWatcher."""
     if "file_path" in row:
         return webwatcher(row, default_id, options)
-    image = row.get("query_image")
     question = QuestionRow(
         id_of(row.get("sample_id"), default_id),
         text_of(row.get("query"), "query"),
-        () if image is None else (picture(image),),
+        pictures_in(row.get("query_image")),
         answers_of(row.get("gt_answer"), row.get("alternative_gt_answers")),
         str(row.get("area") or ""),
         _kept(row, "subfield", "timestamp"),
@@ -107,14 +106,14 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
             raise BadRow("not decrypted", "its question is encrypted and an answer is not")
     count = row.get("num_images")
     numbered = [row.get(f"img_{number}") for number in range(1, 6)]
-    pictures: list[Picture] = [picture(image) for image in numbered if image is not None]
+    pictures = pictures_in(numbered)
     if isinstance(count, int) and count != len(pictures):
         raise BadRow("images missing", f"it should have {count} images and has {len(pictures)}")
     return [
         QuestionRow(
             id_of(row.get("id"), default_id),
             question if plain is None else plain,
-            tuple(pictures),
+            pictures,
             answers_of([text for text in answers if text]),
             str(row.get("category") or ""),
             _kept(row, "subtask", "difficulty"),

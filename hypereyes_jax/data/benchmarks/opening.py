@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, Entry,
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import refuse_irregular
+from hypereyes_jax.files import parse_file_json, refuse_irregular
 
 _FILES = 256  # data files of one benchmark at most
 
@@ -143,12 +142,12 @@ def read_subset(path: Path) -> tuple[str, ...]:
     """Ids of questions: one a line, or a JSON list of texts or numbers. Raises UserError."""
     refuse_irregular(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read the subset {path} ({error}). Give a text file with an id a line.") from None
     if text.lstrip().startswith("["):
         try:
-            value = json.loads(text)
+            value = parse_file_json(text)
         except ValueError as error:
             raise UserError(f"the subset {path} is not JSON ({error}). Give a list of ids, or an id a line.") from None
         if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):

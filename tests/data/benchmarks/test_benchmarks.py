@@ -88,6 +88,14 @@ def test_mmsearch_end_to_end(mmsearch):
     assert second.images == ()
 
 
+def test_an_image_without_bytes_and_path_is_none(tmp_path):
+    schema = pa.schema([("query", pa.string()), ("gt_answer", pa.string()), ("query_image", PICTURE)])
+    rows = [("who", "Kim", {"bytes": png(3), "path": None}), ("when", "now", {"bytes": None, "path": None})]
+    table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+    pq.write_table(table, tmp_path / "end2end.parquet")
+    assert [len(question.images) for question in open_benchmark("mmsearch", tmp_path)] == [1, 0]
+
+
 def test_the_visual_subset_of_agent_papers(tmp_path):
     (tmp_path / "local.png").write_bytes(png(3))
     row = {
@@ -412,4 +420,6 @@ def test_every_benchmark_is_judged_by_a_rule_that_exists():
 
 def test_read_subset_is_public(tmp_path):
     (tmp_path / "ids").write_text("7\n8\n")
+    assert read_subset(tmp_path / "ids") == ("7", "8")
+    (tmp_path / "ids").write_bytes(b"\xef\xbb\xbf7\r\n8\r\n")  # as Windows saves it
     assert read_subset(tmp_path / "ids") == ("7", "8")
