@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hypereyes_jax.data.files import read_questions
+from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import QuestionResult, read_results
 from hypereyes_jax.eval.metrics import wilson_interval
+from hypereyes_jax.eval.records import TrajectoryRecord, read_records
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
 from hypereyes_jax.files import read_json_lines
 from hypereyes_jax.study.statistics import Interval, mean_interval
 
-RESULTS = "benchmark-model-questions.jsonl"  # of `hypereyes eval CHECKPOINT --questions SOURCE`
+# Of `hypereyes eval CHECKPOINT --questions SOURCE`: every question's result, and the first trajectories.
+RESULTS = "benchmark-model-questions.jsonl"
+TRAJECTORIES = "trajectories-model-questions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,33 @@ def read_evaluations(folders: Mapping[str, Path]) -> Results:
             raise UserError(f"{folder} holds no results. Remove it, and run the same command again.")
         rows |= {f"{label}/{key}": row for key, row in results.items()}
     return Results(rows)
+
+
+def found_at_once(folder: Path, questions: Path) -> dict[str, float]:
+    """How much of what a question needs to see in its pictures the first searching turn found, from 0 to 1, by id.
+
+    Only of kept trajectories, and of questions that say which pictured things matter; empty where none was kept.
+    """
+    path = folder / TRAJECTORIES
+    if not path.exists():
+        return {}
+    needed = {
+        question.id: {question.meta["entities"][number] for number in question.meta["matter"]}
+        for question in read_questions(questions)
+        if question.images and question.meta.get("matter")
+    }
+    return {
+        record.question_id: len(needed[record.question_id] & _named_first(record)) / len(needed[record.question_id])
+        for record in read_records(path)
+        if record.question_id in needed
+    }
+
+
+def _named_first(record: TrajectoryRecord) -> set[str]:
+    """Keys of the entities whose pages the image searches of the first searching turn brought."""
+    first = next((turn for turn in record.turns if turn.is_round), None)
+    searches = [each for each in first.invocations if each.tool == IMAGE_SEARCH] if first else []
+    return {hit.url.partition("://")[2] for search in searches for hit in search.hits}
 
 
 def question_depths(path: Path) -> dict[str, int]:

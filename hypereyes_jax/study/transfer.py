@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.comparisons import FULL
 from hypereyes_jax.study.pipelines import Pipelines, Stage
-from hypereyes_jax.study.results import Results, read_evaluations
+from hypereyes_jax.study.results import Results, found_at_once, read_evaluations
 from hypereyes_jax.study.statistics import Interval, direction, mean_interval
 from hypereyes_jax.study.types import Chart, Outcome, Point, Study, StudyOptions, Table
 
@@ -37,27 +37,48 @@ def transfer(options: StudyOptions) -> Study:
             where = folders["nature"].setdefault(label, {})
             where[str(seed)] = pipelines.evaluation(f"{label} seed {seed} on nature", model, more=questions)
 
+    asked = {"flags": pipelines.test_questions(), "nature": nature / "heldout.jsonl"}
+
     def summary() -> Outcome:
+        def found(domain: str, by_seed: Mapping[str, Path]) -> list[float]:
+            questions = asked[domain]
+            return [share for folder in by_seed.values() for share in found_at_once(folder, questions).values()]
+
         return transfer_outcome(
             {
                 domain: {stage: read_evaluations(each) for stage, each in stages.items()}
                 for domain, stages in folders.items()
-            }
+            },
+            {
+                domain: {stage: found(domain, each) for stage, each in stages.items()}
+                for domain, stages in folders.items()
+            },
         )
 
-    return Study("transfer", tuple(pipelines.steps), summary)
+    read = frozenset(path.parent for path in asked.values())
+    return Study("transfer", tuple(pipelines.steps), summary, read)
 
 
 def _further(pipelines: Pipelines, model: Path | str, nature: Path, seed: int) -> Path:
-    """RL on the second domain, without a teacher: none has seen it."""
+    """RL on the second domain, without a teacher: none has seen it.
+
+    On all candidates: a policy that answers almost none of them would have none left after a selection.
+    """
     words = ["rl", "--checkpoint", str(model), "--questions", str(nature / "rl_candidates.jsonl"), *_NATURE]
     words += ["--settings.steps", str(STEPS), "--settings.seed", str(seed), "--settings.keep-groups", "0"]
-    words += ["--settings.opd-coef", "0", *pipelines.further_rl()]
+    words += ["--settings.opd-coef", "0", "--select", "no", *pipelines.further_rl()]
     return pipelines.command(f"rl on nature seed {seed}", words, "model")
 
 
-def transfer_outcome(results: Mapping[str, Mapping[str, Results]]) -> Outcome:
-    """Accuracy, rounds, searches and searches a round (how wide a policy searches), by domain and stage."""
+def transfer_outcome(
+    results: Mapping[str, Mapping[str, Results]], found: Mapping[str, Mapping[str, Sequence[float]]]
+) -> Outcome:
+    """Accuracy, rounds, searches, searches a round (how wide a policy searches) and what the first turn found.
+
+    Args:
+      results: by domain and stage.
+      found: by domain and stage, `found_at_once` of each question; none where no trajectory is there any more.
+    """
     rows: list[tuple[str | float | int | None, ...]] = []
     lines = []
     names = list(dict.fromkeys(stage for stages in results.values() for stage in stages))
@@ -67,16 +88,27 @@ def transfer_outcome(results: Mapping[str, Mapping[str, Results]]) -> Outcome:
             accuracy, wide = each.accuracy(), width(each)
             span = f"{accuracy.low:.1f} to {accuracy.high:.1f}"
             cells = (domain, stage, accuracy.value, span, each.mean("rounds").value, each.mean("searches").value)
-            rows.append((*cells, wide.value, each.n))
+            at_once = found[domain][stage]
+            share = 100 * mean_interval(at_once).value if at_once else None
+            rows.append((*cells, wide.value, share, each.n))
             points.append(Point(float(names.index(stage)), *wide))
         lines.append((domain, tuple(points)))
     before, after = results["nature"]["base"], results["nature"]["rl"]
     sentences = [_change("Zero-shot on the second domain, RL on flags changes", before, after)]
     trained = [stage for stage in results["nature"] if stage not in _STAGES]
     sentences += [_change(f"After {STEPS} steps there, RL changes", after, results["nature"][s]) for s in trained]
-    headings = ("domain", "stage", "right %", "95 %", "rounds", "searches", "searches a round", "n")
+    sentences += _found(found["nature"])
+    headings = ("domain", "stage", "right %", "95 %", "rounds", "searches", "searches a round", "found at once %", "n")
     chart = Chart("Searches a round", "searches a round", tuple(lines), labels=tuple(names))
     return Outcome("Transfer to a second domain", Table(headings, tuple(rows)), (chart,), tuple(sentences))
+
+
+def _found(by_stage: Mapping[str, Sequence[float]]) -> list[str]:
+    """How much of what is needed the first searching turn finds on the second domain, before and after."""
+    shares = {stage: mean_interval(each) for stage, each in by_stage.items() if each}
+    finds = [f"{100 * s.value:.0f} % ({100 * s.low:.0f} to {100 * s.high:.0f}) {stage}" for stage, s in shares.items()]
+    text = f"Of the pictured things that a question needs, the first searching turn finds {', '.join(finds)}."
+    return [text] if finds else []
 
 
 def width(results: Results) -> Interval:
