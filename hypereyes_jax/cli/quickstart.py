@@ -24,12 +24,14 @@ from hypereyes_jax.runs.progress import Stages, duration
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped, StopRequest
 from hypereyes_jax.train.settings import RlSettings, SftSettings
-from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 
 if TYPE_CHECKING:
     from hypereyes_jax.eval.policy import Policy
 
 ASSETS = "hypereyes_jax.assets"
+# Each view, and each number of rows read at once, compiles programs of its own, which saves time in long runs only.
+_SMOKE_SIZES = replace(MINIATURE_RL, view_lengths=(512,), extend_rows=(4,))
 S = TypeVar("S", "QuickstartConfig", SftSettings, RlSettings)
 
 
@@ -102,6 +104,10 @@ def _smoke(config: QuickstartConfig) -> QuickstartConfig:
     return replace(small, sft=sft, rl=rl)
 
 
+def _sizes(config: QuickstartConfig) -> TrainingSizes:
+    return _SMOKE_SIZES if config.smoke else MINIATURE_RL
+
+
 def _smaller(settings: S, default: S, **sizes: Any) -> S:
     return replace(
         settings, **{name: n for name, n in sizes.items() if getattr(settings, name) == getattr(default, name)}
@@ -129,7 +135,8 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     synth.make_data(directory, data, stages)
     run = TrainingRun(directory, stages)
     model, params, chat = load_model(base)
-    policy = Policy(Engines.on_one_device(model, params, MINIATURE_RL.engine()), chat)
+    sizes = _sizes(config)
+    policy = Policy(Engines.on_one_device(model, params, sizes.engine()), chat)
     _evaluate(directory, policy, "base", config, stages)
 
     tuned = directory.file("sft-model")
@@ -145,7 +152,7 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     if not folder.exists():
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
-        rollouts = RolloutEngines(policy.engines, chat, MINIATURE_RL)
+        rollouts = RolloutEngines(policy.engines, chat, sizes)
         services = RlServices(config.search, teacher=teacher)
         params, _ = rl_run.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
         save_model(folder, model, params, base, pixels=miniature.PIXELS)
@@ -176,7 +183,7 @@ def _evaluate(
                 policy,
                 split,
                 read_questions(directory.file(file)),
-                sampling=MINIATURE_RL.sampling(evaluation=True),
+                sampling=_sizes(config).sampling(evaluation=True),
                 search=config.search,
                 seed=1000,
             )

@@ -83,21 +83,22 @@ class DeviceKind:
     link_gbps: float  # GB/s out of a device to its slice or node, one direction
     network_gbps: float  # GB/s a device to other slices or nodes
     float8_tflops: float = 0.0  # without sparsity; 0 = its matmuls have no 8-bit floating point
+    int8_tops: float = 0.0  # without sparsity
 
 
 DEVICES = {
     # Google Cloud documentation, page of each generation. Links: its "bidirectional ICI bandwidth per chip" (400, 1,200
     # and 800 GB/s) / 2; an older page of v6e has 3,584 Gb/s one way, 448 GB/s. Network: its data-center bandwidth, 50
     # Gb/s a chip of v5p, else a pod's 6.4 and 25.6 Tb/s / 256 chips.
-    "v5e": DeviceKind(16, 197, 819, 200, 3.125),
-    "v5p": DeviceKind(95, 459, 2765, 600, 6.25),
-    "v6e": DeviceKind(32, 918, 1640, 400, 12.5),
+    "v5e": DeviceKind(16, 197, 819, 200, 3.125, int8_tops=393),
+    "v5p": DeviceKind(95, 459, 2765, 600, 6.25, int8_tops=918),
+    "v6e": DeviceKind(32, 918, 1640, 400, 12.5, int8_tops=1836),
     # NVIDIA data sheets; NVLink both ways / 2; one 400 Gb/s network card a GPU.
-    "h20": DeviceKind(140, 148, 4000, 450, 50, 296),
-    "h100": DeviceKind(79, 989, 3350, 450, 50, 1979),
-    "h200": DeviceKind(140, 989, 4800, 450, 50, 1979),
+    "h20": DeviceKind(140, 148, 4000, 450, 50, 296, 296),
+    "h100": DeviceKind(79, 989, 3350, 450, 50, 1979, 1979),
+    "h200": DeviceKind(140, 989, 4800, 450, 50, 1979, 1979),
     # The card of 24 GB; no NVLink: PCIe 4.0 x16 one way, and what a workstation has for a network.
-    "rtx4090": DeviceKind(24, 165, 1008, 32, 1.25, 330),
+    "rtx4090": DeviceKind(24, 165, 1008, 32, 1.25, 330, 661),
 }
 
 

@@ -67,11 +67,12 @@ class LearnerConfig:
     """What the backward pass keeps of a layer; `full` keeps least and recomputes most."""
     compute_dtype: str = "float32"
     """Type that weights are cast to for each pass; gradients accumulate in float32."""
-    matmuls: Literal["plain", "float8"] = "plain"
+    matmuls: Literal["plain", "float8", "int8"] = "plain"
     """Precision of the decoder's matmuls with weights, outside of experts, vision tower and head: that of
-    `compute_dtype` (`plain`), or 8-bit floating point with a scale for each tensor (`float8`), which an H100, H200 or
-    H20 computes at twice the rate. Adapters keep their precision. Other devices compute the rounded values no
-    faster."""
+    `compute_dtype` (`plain`), 8-bit floating point with a scale for each tensor (`float8`), which an H100, H200 or H20
+    computes at twice the rate, or whole numbers of 8 bits with a scale for each token and each output (`int8`), which
+    a v5e, v5p or v6e computes at twice the rate; the gradients of weights then stay in `compute_dtype`. Adapters keep
+    their precision. Other devices compute the rounded values no faster."""
     router_balance: Literal["micro-batch", "step"] = "micro-batch"
     """What the router's load-balancing loss is taken over in SFT of a mixture of experts. With `micro-batch`, the
     gradient depends a little on how a step is split. With `step`, the loss is taken over the whole step, as in arXiv

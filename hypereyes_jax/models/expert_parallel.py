@@ -12,14 +12,14 @@ from typing import Any
 import jax
 
 from hypereyes_jax.models.partition import EXPERT, ambient, axis_size, dividing, local
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 
 Experts = Callable[..., jax.Array]
 
 
 def sharded_experts(
     run: Experts,
-    w: Mapping[str, jax.Array | QuantizedWeight],
+    w: Mapping[str, jax.Array | Quantized],
     adapter: Mapping[str, Any],
     x_BTD: jax.Array,
     gate_BTK: jax.Array,
@@ -41,8 +41,8 @@ def sharded_experts(
     cut = [axis for axis, by in zip((owners, "tensor"), tokens, strict=False) if by is not None]
     axes_w: dict[str, Any] = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
     for name, axes in axes_w.items():
-        if isinstance(w[name], QuantizedWeight):  # no scale belongs to one input
-            axes_w[name] = QuantizedWeight(axes, (axes[0], None, *axes[2:]))
+        if isinstance(w[name], Quantized):  # no scale belongs to one input
+            axes_w[name] = Quantized(axes, (axes[0], None, *axes[2:]))
     axes_adapter = {
         "expert_gate_up": {"a": ("expert", None, None), "b": ("expert", None, None, "mlp")},
         "expert_down": {"a": ("expert", "mlp", None), "b": ("expert", None, None)},

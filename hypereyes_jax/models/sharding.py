@@ -14,7 +14,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import WeightsKind
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.models.partition import RULES, ShardingError, spec
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 from hypereyes_jax.models.qwen3_vl.weights import Weight, is_kept_in_int8, map_weights, weights
 
 
@@ -105,7 +105,7 @@ def sampler_shardings(config: Qwen3VLConfig, mesh: Mesh, kind: WeightsKind) -> d
         if not is_kept_in_int8(path, weight):
             return whole
         axes = (*weight.axes[: weight.lead], None, *weight.axes[weight.lead + 1 :])
-        return QuantizedWeight(whole, NamedSharding(mesh, spec(path, axes, mesh)))
+        return Quantized(whole, NamedSharding(mesh, spec(path, axes, mesh)))
 
     return map_weights(place, weights(config))
 

@@ -33,6 +33,7 @@ class ProgramPlan:
     temporaries_gib: float = 0.0
     tflops: float = 0.0  # of matmuls, loops counted as often as they run, recomputation included
     float8_tflops: float = 0.0  # those of them whose factors are both in 8-bit floating point
+    int8_tflops: float = 0.0  # those of them whose factors are both in int8
     traffic_gib: float = 0.0  # if each matmul reads its operands and writes its result once
     sent_gib: dict[str, dict[str, float]] = field(default_factory=dict)  # mesh axes -> kind of collective -> sent
     launches: Launches = field(default_factory=Launches)  # of a GPU; other devices run a program by themselves
@@ -72,6 +73,7 @@ def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: fl
         "name": name,
         "tflops": work.flops / 1e12,
         "float8_tflops": work.float8_flops / 1e12,
+        "int8_tflops": work.int8_flops / 1e12,
         "traffic_gib": work.traffic / GIB,
     }
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from hypereyes_jax.models.trip_counts import ON_CHIP, read_bytes, read_trips
@@ -22,13 +22,14 @@ class Work:
 
     flops: float = 0.0  # of matmuls: 2 a multiply-add
     float8_flops: float = 0.0  # those of them whose factors are both in 8-bit floating point
+    int8_flops: float = 0.0  # those of them whose factors are both in int8
     traffic: float = 0.0  # bytes, if each matmul, gather and scatter reads its operands and writes its result once
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.float8_flops + other.float8_flops, self.traffic + other.traffic)
+        return Work(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.float8_flops * times, self.traffic * times)
+        return Work(*(one * times for one in astuple(self)))
 
 
 Widths = dict[int, int]  # bytes that a number of a variable takes where it lies, of those that are widened on the way
@@ -80,7 +81,8 @@ def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
             traffic = 0.0 if ON_CHIP in scope else _bytes(*eqn.invars, *eqn.outvars, widths=widths)
             flops = 2.0 * size * eqn.outvars[0].aval.size
             in_float8 = all(x.aval.dtype.name.startswith("float8") for x in eqn.invars)
-            return Work(flops, flops * in_float8, traffic)
+            in_int8 = all(x.aval.dtype.name == "int8" for x in eqn.invars)
+            return Work(flops, flops * in_float8, flops * in_int8, traffic)
         case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
             return Work(traffic=_bytes(*eqn.outvars))
         case "ragged_dot" | "ragged_dot_general":
@@ -108,7 +110,7 @@ def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
             body = _total(params["jaxpr"], devices)
             part = read_bytes(scope)
             traffic = _bytes(*eqn.invars, *eqn.outvars) if part is None else part
-            return Work(body.flops * steps, body.float8_flops * steps, traffic)
+            return replace(body * steps, traffic=traffic)
     total = Work()
     for inner in _programs(params.values()):
         inputs = getattr(inner, "jaxpr", inner).invars

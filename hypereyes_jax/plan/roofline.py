@@ -28,8 +28,9 @@ def roofline_seconds(mesh: MeshConfig, program: ProgramPlan) -> dict[str, float]
     for axes, kinds in program.sent_gib.items():
         transfers["network" if outside & set(axes.split("+")) else "links"] += sum(kinds.values()) * GIB
     return {
-        "compute": (program.tflops - program.float8_tflops) / kind.bf16_tflops
-        + program.float8_tflops / max(kind.float8_tflops, kind.bf16_tflops),
+        "compute": (program.tflops - program.float8_tflops - program.int8_tflops) / kind.bf16_tflops
+        + program.float8_tflops / max(kind.float8_tflops, kind.bf16_tflops)
+        + program.int8_tflops / max(kind.int8_tops, kind.bf16_tflops),
         "memory": program.traffic_gib * GIB / (kind.memory_gbps * 1e9),
         "links": transfers["links"] / (kind.link_gbps * 1e9),
         "network": transfers["network"] / (kind.network_gbps * 1e9),

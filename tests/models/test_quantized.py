@@ -9,7 +9,7 @@ import pytest
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.lora import LoraConfig, LoraRule
-from hypereyes_jax.models.quantized import QuantizedWeight, flat, product, quantize
+from hypereyes_jax.models.quantized import Quantized, flat, product, quantize
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.qwen3_vl.moe import mixture
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
@@ -19,12 +19,12 @@ from tests.random_weights import random_lora
 
 TINY = Qwen3VLConfig(small_models.TEXT, small_models.VISION, **small_models.IDS)
 TINY_MOE = replace(TINY, text=replace(TINY.text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16))
-IS_QUANTIZED = {"is_leaf": lambda leaf: isinstance(leaf, QuantizedWeight)}
+IS_QUANTIZED = {"is_leaf": lambda leaf: isinstance(leaf, Quantized)}
 
 
 def rounded(weight):
     """The weight that int8 stands for, in float32."""
-    return weight.values.astype(jnp.float32) * weight.scale if isinstance(weight, QuantizedWeight) else weight
+    return weight.values.astype(jnp.float32) * weight.scale if isinstance(weight, Quantized) else weight
 
 
 def test_a_weight_is_off_by_half_a_step_of_its_output_at_most():
@@ -54,12 +54,8 @@ def test_the_decoders_linear_maps_are_rounded_and_nothing_else(config):
             before, after = before[key], after[key]
         name = path.rpartition("/")[2]
         linear = name in {"q", "k", "v", "o", "gate", "up", "down", "expert_gate_up", "expert_down"}
-        assert (
-            is_kept_in_int8(path, weight)
-            == (linear and path.startswith("layers/"))
-            == isinstance(after, QuantizedWeight)
-        )
-        if not isinstance(after, QuantizedWeight):
+        assert is_kept_in_int8(path, weight) == (linear and path.startswith("layers/")) == isinstance(after, Quantized)
+        if not isinstance(after, Quantized):
             assert after is before
 
 

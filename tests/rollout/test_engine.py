@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing import ContextChunk, pack_inputs
@@ -196,10 +196,10 @@ def test_weights_in_int8_are_sampled_with_as_they_are_rounded(config, params, ma
         return decode(engine, [sequence], 4, GREEDY)[0]
 
     def plain(weight):
-        return weight.values.astype("float32") * weight.scale if isinstance(weight, QuantizedWeight) else weight
+        return weight.values.astype("float32") * weight.scale if isinstance(weight, Quantized) else weight
 
     small = make_engine(weights="int8")
-    rounded = jax.tree.map(plain, in_int8(params, config), is_leaf=lambda leaf: isinstance(leaf, QuantizedWeight))
+    rounded = jax.tree.map(plain, in_int8(params, config), is_leaf=lambda leaf: isinstance(leaf, Quantized))
     reference = make_engine()
     before = played(reference)
     reference.set_weights(rounded, None, 1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 
-LinearImpl = Literal["plain", "float8"]
+LinearImpl = Literal["plain", "float8", "int8"]
 AttentionImpl = Literal["xla", "flash", "triton", "splash", "cudnn"]
 SlotsImpl = Literal["view", "in_place"]
 
@@ -27,7 +27,8 @@ class Kernels:
     slots: how those programs reach keys and values, see `rollout.slot_access`; "in_place" are Triton kernels.
     known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
     stops for the host at each.
-    linear: the decoder's linear maps outside of experts; "float8" rounds their factors to 8 bits (`models.float8`).
+    linear: the decoder's linear maps outside of experts; "float8" and "int8" round their factors to 8 bits
+      (`models.float8`, `models.int8`).
     record_experts: the engine's programs give back the experts of a mixture that they sent tokens to.
     """
 

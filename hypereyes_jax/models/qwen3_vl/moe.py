@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from hypereyes_jax.configs.model import TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.expert_parallel import sharded_experts
-from hypereyes_jax.models.quantized import QuantizedWeight, flat, product, scaled
+from hypereyes_jax.models.quantized import Quantized, flat, product, scaled
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import CHOSEN_EXPERTS
 from hypereyes_jax.models.qwen3_vl.moe_blocks import ExpertWeights, blocked_experts
 from hypereyes_jax.models.qwen3_vl.triton_adapted import adapted_experts
@@ -187,7 +187,7 @@ def _ragged(
     used_A = jnp.arange(order_A.size) < jnp.sum(sizes_E)
 
     def matmul(x: jax.Array, weight: Any) -> jax.Array:
-        if isinstance(weight, QuantizedWeight):
+        if isinstance(weight, Quantized):
             y_A = jax.lax.ragged_dot(x, weight.values.astype(x.dtype), sizes_E)
             return scaled(y_A, weight.scale[jnp.minimum(expert_A[order_A], count - 1), 0])
         return jax.lax.ragged_dot(x, weight, sizes_E)

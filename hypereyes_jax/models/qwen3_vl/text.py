@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig
 from hypereyes_jax.models.adapters import Lora
 from hypereyes_jax.models.float8 import float8_matmul
+from hypereyes_jax.models.int8 import int8_matmul
 from hypereyes_jax.models.partition import constrain, take_local
 from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.layers import Linear, adapted, mrope, rematerialised, rms_norm, rotate
@@ -22,6 +23,7 @@ from hypereyes_jax.models.qwen3_vl.weights import Params
 # attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 LayersApart = list[tuple[Any, Any, int]]  # of each layer: weights, adapters, its number
+_MATMULS = {"plain": None, "float8": float8_matmul, "int8": int8_matmul}
 
 
 def embed_tokens(
@@ -82,7 +84,7 @@ def decode_layers(
         w, adapter, index, own, experts = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
-        matmul = float8_matmul if kernels.linear == "float8" else None
+        matmul = _MATMULS[kernels.linear]
         linear = adapted(lora, "layers", w, adapter, key, matmul)
         x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)

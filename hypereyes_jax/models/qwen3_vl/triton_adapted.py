@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 from hypereyes_jax.models.qwen3_vl.triton_experts import cut
 from hypereyes_jax.models.qwen3_vl.triton_grouped import (
     End,
@@ -82,7 +82,7 @@ def _matmul_forward(form: Form, trains: bool, work: Work, x_AD: jax.Array, w_EDF
 
 def _matmul_backward(form: Form, trains: bool, residuals: Any, d_AF: jax.Array) -> Any:
     work, x_AD, w_EDF = residuals
-    if isinstance(w_EDF, QuantizedWeight):
+    if isinstance(w_EDF, Quantized):
         raise TypeError("weights in int8 are for sampling: they have no gradient")
     d_x_AD = _product(form, True, work, d_AF, w_EDF)
     if not trains:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 from hypereyes_jax.models.qwen3_vl.triton_grouped import (
     MOST_ROWS,
     Block,
@@ -39,8 +39,8 @@ _CHUNK = 1 << 19  # assignments at once: 2 GiB of 16-bit values 2,048 wide
 
 
 def grouped_experts(
-    gate_up_EDF: jax.Array | QuantizedWeight,
-    down_EFD: jax.Array | QuantizedWeight,
+    gate_up_EDF: jax.Array | Quantized,
+    down_EFD: jax.Array | Quantized,
     x_ND: jax.Array,
     gate_NK: jax.Array,
     expert_NK: jax.Array,
@@ -90,7 +90,7 @@ def _forward(form: Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, exp
 
 def _backward(form: Form, residuals: Any, d_out_MND: jax.Array) -> Any:
     gate_up, down, *parts = residuals
-    if isinstance(gate_up, QuantizedWeight) or isinstance(down, QuantizedWeight):
+    if isinstance(gate_up, Quantized) or isinstance(down, Quantized):
         raise TypeError("weights in int8 are for sampling: they have no gradient")
 
     def chunk(sums: Any, parts: Any) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from hypereyes_jax.models.quantized import QuantizedWeight
+from hypereyes_jax.models.quantized import Quantized
 from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
 from hypereyes_jax.models.triton import LEAST, dot, launch
 
@@ -67,7 +67,7 @@ class Form(NamedTuple):
 class Factor(NamedTuple):
     """The part of each expert's matrix that rows are multiplied with."""
 
-    weights: jax.Array | QuantizedWeight  # [E, terms, columns of all parts], or [E, columns, terms] if `turned`
+    weights: jax.Array | Quantized  # [E, terms, columns of all parts], or [E, columns, terms] if `turned`
     columns: int  # of a part
     starts: tuple[int, ...] = (0,)  # where each part's columns begin
     turned: bool = False  # not of weights in int8
@@ -150,7 +150,7 @@ def grouped_matmul(
     """
     columns, starts, turned = factor.columns, factor.starts, factor.turned
     scales: tuple[jax.Array, ...] = ()
-    if isinstance(factor.weights, QuantizedWeight):
+    if isinstance(factor.weights, Quantized):
         weights, scales = factor.weights.values, (factor.weights.scale.reshape(factor.weights.scale.shape[0], -1),)
     else:
         weights = factor.weights

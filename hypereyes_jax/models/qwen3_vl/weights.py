@@ -282,7 +282,7 @@ def is_kept_in_int8(path: str, weight: Weight) -> bool:
 
 
 def in_int8(params: Params, config: Qwen3VLConfig) -> Params:
-    """The same weights, with those that `is_kept_in_int8` names as `QuantizedWeight`s."""
+    """The same weights, with those that `is_kept_in_int8` names as `Quantized`s."""
     return map_weights(
         lambda path, weight, leaf: quantize(leaf, axis=weight.lead) if is_kept_in_int8(path, weight) else leaf,
         weights(config),

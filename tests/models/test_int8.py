@@ -1,0 +1,95 @@
+"""Matmuls of training in int8, against numpy's with the same rounding, and against exact ones."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypereyes_jax.configs.mesh import MESHES
+from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.learner.packing import pack
+from hypereyes_jax.models.int8 import int8_matmul
+from hypereyes_jax.plan.compile import ProgramPlan
+from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.plan.roofline import roofline_seconds
+from tests.learner.by_hand import LEARN, PACK, copy, spread_params
+from tests.learner.small import CONFIG, samples
+
+
+def rounded(x, axis):
+    """numpy: the values that stand for x, in float32."""
+    scale = np.abs(x).max(axis, keepdims=True) / np.float32(127)
+    return np.round(x / scale) * scale
+
+
+def arrays(dtype=np.float32):
+    """Columns of w and rows of x of very different sizes, as in models."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(3, 7, 48)) * 10.0 ** rng.integers(-3, 3, (3, 7, 1))).astype(dtype)
+    w = (rng.normal(size=(48, 20)) * 10.0 ** rng.integers(-2, 2, 20)).astype(dtype)
+    return x, w, rng.normal(size=(3, 7, 20)).astype(dtype) * 1e-5
+
+
+def test_values_are_those_of_rows_and_columns_rounded_apart():
+    x, w, _ = arrays()
+    np.testing.assert_allclose(int8_matmul(x, w), rounded(x, -1) @ rounded(w, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_rounded_along_the_sum_and_those_of_weights_are_exact():
+    x, w, d = arrays()
+    d_x, d_w = jax.vjp(int8_matmul, x, w)[1](jnp.asarray(d))
+    np.testing.assert_allclose(d_x, rounded(d, -1) @ rounded(w, 1).T, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(d_w, np.einsum("bti,bto->io", x, d), rtol=1e-4, atol=1e-6)
+
+
+def test_each_row_and_each_column_keeps_its_precision():
+    """Rounding is off by 1/254 of a row's largest at most, so a row's error is small beside the row."""
+    x, w, _ = arrays()
+    error = np.linalg.norm(int8_matmul(x, w) - x @ w, axis=-1) / np.linalg.norm(x @ w, axis=-1)
+    assert 1e-4 < error.max() < 2e-2
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_types_are_those_of_the_arguments(dtype):
+    x, w, d = (jnp.asarray(each).astype(dtype) for each in arrays())
+    y, back = jax.vjp(int8_matmul, x, w)
+    assert {each.dtype for each in (y, *back(d))} == {jnp.dtype(dtype)}
+
+
+def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():
+    assert not int8_matmul(jnp.zeros((2, 3)), jnp.zeros((3, 4))).any()
+    for value in (np.nan, np.inf):
+        x, w, d = arrays()
+        x[0, 0, 0] = value
+        y, back = jax.vjp(int8_matmul, x, w)
+        assert not np.isfinite(y[0, 0]).any()
+        assert np.isfinite(y[0, 1:]).all()
+        assert not np.isfinite(back(jnp.asarray(d))[1][0]).any()  # such a step is refused
+
+
+def test_a_decoder_learns_with_them():
+    params, batch = spread_params(), pack(CONFIG, samples(3), PACK)
+    rough, exact = (make_learner(CONFIG, replace(LEARN, matmuls=matmuls)) for matmuls in ("int8", "plain"))
+    logp = [np.asarray(each.score_logprobs(params, batch)) for each in (rough, exact)]
+    trained = np.asarray(batch.weight_MBT) > 0
+    difference = np.abs(logp[0] - logp[1])[trained]
+    assert 1e-4 < difference.mean() < 0.1
+    state, losses = rough.init(jax.random.key(1), copy(params)), []
+    for _ in range(40):
+        state, metrics = rough.sft_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.3 < 3.0 < losses[0]
+
+
+def test_a_plan_counts_them_at_the_rate_that_a_device_has():
+    x, w, _ = arrays()
+    traced = jax.jit(jax.grad(lambda x, w: (int8_matmul(x, w) ** 2).sum(), (0, 1))).trace(x, w)
+    work = work_a_device(traced.jaxpr, 1)
+    assert (work.int8_flops, work.flops) == (
+        2 * 2 * (21 * 48 * 20),
+        3 * 2 * (21 * 48 * 20),
+    )  # not the weights' gradient
+    mixed = ProgramPlan("step", tflops=918 * 3, int8_tflops=918 * 2)
+    assert roofline_seconds(MESHES["v6e_64"], mixed)["compute"] == pytest.approx(1 + 2 * 918 / 1836)
