@@ -163,15 +163,16 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
 def _evaluate(
     directory: RunDirectory, policy: Policy, stage_name: str, config: QuickstartConfig, stages: Stages
 ) -> None:
-    """The held-out and the seen questions; after RL also with one search a turn, to show what parallel search buys."""
+    """Held-out questions; after RL also seen ones, to show what training knows by heart, and held-out ones with one
+    search a turn, to show what parallel search buys."""
     from hypereyes_jax.data.files import read_questions
     from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.eval.split import SERIAL, evaluate_split
     from hypereyes_jax.eval.tables import evaluated
 
-    splits = {"heldout": synth.HELD_OUT, "seen": synth.SEEN}
+    splits = {"heldout": synth.HELD_OUT}
     if stage_name == "rl":
-        splits["heldout" + SERIAL] = synth.HELD_OUT
+        splits |= {"seen": synth.SEEN, "heldout" + SERIAL: synth.HELD_OUT}
     for split, file in splits.items():
         if evaluated(directory, stage_name, split):
             continue

@@ -36,7 +36,7 @@ class SynthConfig:
     """The directory that the files are written to."""
     sft_questions: int = 800
     """Number of questions that demonstrations are sought for."""
-    rl_candidates: int = 1000
+    rl_candidates: int = 600
     """Number of questions that RL may select from."""
     eval_questions: int = 200
     """Number of questions about held-out countries, and as many about seen ones."""

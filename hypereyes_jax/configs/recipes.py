@@ -126,9 +126,9 @@ MINIATURE = Recipe(
     learner=LearnerConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, schedule="constant", b1=0.9, b2=0.98), train="language"
     ),
-    samples=1_000,
+    samples=600,
     batch=128,
-    steps=64,
+    steps=24,
     context=1_024,
     rollout=MINIATURE_ROLLOUT,
     distill=True,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hypereyes_jax.configs.recipes import MINIATURE
+
 StudyName = Literal["budget", "seeds", "paradigms", "distractors", "ablations", "reward", "depth", "transfer"]
 
 
@@ -66,7 +68,7 @@ class StudyOptions:
     """Number of the miniature's questions that RL may select from."""
     test_questions: int = 200
     """Number of the miniature's questions that evaluation asks."""
-    steps: int = 24
+    steps: int = MINIATURE.steps
     """Number of RL steps in the miniature."""
     shuffles: int = 10
     """Number of orders in which distractors are shuffled."""

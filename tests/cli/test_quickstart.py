@@ -41,9 +41,13 @@ def test_the_smoke_run_goes_through_every_stage_and_writes_its_results(tmp_path)
     done = quickstart(tmp_path / "run", *TINY)
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
-    for stage in ("base", "sft", "rl"):
-        for split in ("heldout", "seen"):
-            row = stages[stage][split]
+    assert {stage: list(splits) for stage, splits in stages.items()} == {
+        "base": ["heldout"],
+        "sft": ["heldout"],
+        "rl": ["heldout", "seen", "heldout_serial"],
+    }
+    for stage, splits in stages.items():
+        for split, row in splits.items():
             for name in (
                 "accuracy",
                 "accuracy_low",
