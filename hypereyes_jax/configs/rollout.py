@@ -15,6 +15,8 @@ WeightsKind = Literal["given", "int8"]
 
 @dataclass(frozen=True)
 class SamplingConfig:
+    """How the next token is drawn, and how many a turn may have."""
+
     temperature: float = 0.8  # the paper's rollouts; 0 = greedy
     top_p: float = 0.95
     top_k: int = 0  # 0 = off
@@ -84,6 +86,8 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
+    """How the scheduler shares an engine among rollouts."""
+
     extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
     share_prompts: bool = True  # sequences with equal prompts share one prefill
     evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run

@@ -22,6 +22,8 @@ from hypereyes_jax.env.world import World, WorldBackend
 
 @dataclass(frozen=True)
 class BaseCorpusConfig:
+    """What the base model's training texts are made of."""
+
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     habits: Habits = WASTEFUL

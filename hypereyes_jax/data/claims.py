@@ -74,6 +74,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claims:
+    """The names and figures that a text states."""
+
     names: tuple[str, ...]
     figures: tuple[Figure, ...]
 

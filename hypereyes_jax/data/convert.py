@@ -26,6 +26,8 @@ SHARD_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Converted:
+    """What a conversion wrote."""
+
     rows: int
     shards: tuple[Path, ...]
     report: SourceReport  # of the source, with what was left out

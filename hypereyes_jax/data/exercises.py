@@ -26,6 +26,8 @@ _DECISION = re.compile(rf"(?:{MORE}|{LESS})?(?:{FITS})?[;,.](?= )|{re.escape(CON
 
 @dataclass(frozen=True)
 class Exercise:
+    """A question with what was read, and the turn that answers it."""
+
     question: str
     turn: tuple[tuple[str, bool], ...]  # its text in pieces, and which of them decide something
 

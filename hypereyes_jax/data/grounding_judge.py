@@ -34,6 +34,8 @@ _REASON = 2000
 
 
 class Grounding(Protocol):
+    """Whoever decides whether an episode reasons from what it found."""
+
     def grounded(self, result: EpisodeResult) -> Awaitable[bool | None]:
         """Whether the reasoning rests on the observations; None if that could not be found out."""
         ...

@@ -72,6 +72,8 @@ GENERAL = {
 
 @dataclass(frozen=True)
 class Fact:
+    """A field of an entry, with the page that states it."""
+
     name: str  # of a field: "wingspan"
     value: str
     source: str  # URL or title of the page

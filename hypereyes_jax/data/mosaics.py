@@ -21,6 +21,8 @@ _NOISE = 10  # grey levels, on two of three grounds
 
 @dataclass(frozen=True)
 class Mosaic:
+    """Pictures laid out on one canvas, and where each of them is."""
+
     image: Image.Image
     boxes: tuple[Box, ...]  # fractions of width and height, in reading order
 

@@ -18,6 +18,8 @@ _MAX_SIDE = 8192  # pixels of a mosaic; a larger one is scaled down as a whole
 
 @dataclass(frozen=True)
 class PhotoMosaic:
+    """Photos laid out on one canvas, and where they and their subjects are."""
+
     image: Image.Image
     boxes: tuple[Box, ...]  # of the photos in reading order, fractions of width and height
     subjects: tuple[Box | None, ...]  # of what each photo shows, where its set has a box

@@ -18,6 +18,8 @@ Known = Sequence[Entry | None]  # in reading order; None = not identified
 
 
 class FactPlan(Protocol):
+    """How a question over photos is answered from the facts of its entities."""
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that have to be looked up, of every entity."""

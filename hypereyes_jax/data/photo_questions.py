@@ -37,6 +37,8 @@ _TRIES = 60  # drawings of classes for one question
 
 @dataclass(frozen=True)
 class PhotoConfig:
+    """Which questions over photos are made."""
+
     min_entities: int = 2
     max_entities: int = 8
     drop_one: bool = True
@@ -70,6 +72,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Draft:
+    """A question before its mosaic is drawn."""
+
     kind: str
     text: str
     answer: str

@@ -17,6 +17,8 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class PipelineConfig:
+    """How trajectories become batches of SFT."""
+
     batch: int = 64  # trajectories a step, over all processes
     epochs: int | None = 1  # None = for ever
     seed: int = 42  # the paper's

@@ -30,6 +30,8 @@ _WORDED = {**textual.TEMPLATES, **chains.WORDED}
 
 @dataclass(frozen=True)
 class SynthesisConfig:
+    """Which questions of the miniature world are made."""
+
     canvas: tuple[int, int] = (256, 192)  # width and height of a mosaic in px; multiples of 32, a visual token's side
     min_entities: int = 2
     max_entities: int = 8

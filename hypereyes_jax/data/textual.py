@@ -26,6 +26,8 @@ MAX_NEIGHBOURS = 7
 
 @dataclass(frozen=True)
 class TextDraft:
+    """A question without a picture, before it is checked."""
+
     kind: str
     attribute: str
     named: tuple[str, ...]  # keys of the countries that the question names
@@ -38,6 +40,8 @@ class TextDraft:
 
 @dataclass(frozen=True)
 class Walk:
+    """The random choices of one question."""
+
     world: World
     rng: np.random.Generator
     focus: Collection[str] | None  # what the answer has to be about

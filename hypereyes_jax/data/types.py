@@ -69,5 +69,7 @@ class Oracle:
 
 @dataclass(frozen=True)
 class SynthQuestion:
+    """A question with all that its maker knows of it."""
+
     question: Question
     oracle: Oracle

@@ -57,6 +57,8 @@ class ImageSearch:
 
 @dataclass(frozen=True)
 class TextSearch:
+    """Search for texts, all at once."""
+
     queries: tuple[str, ...]
     unread: int = 0  # queries beyond MOST_ENTRIES
     unusable: int = 0  # entries that were not texts; none of them is a search
@@ -81,6 +83,8 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Answer:
+    """The answer that ends an episode."""
+
     text: str
     closed: bool = True  # an unclosed answer ends the episode but is a format failure
 

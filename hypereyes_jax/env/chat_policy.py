@@ -16,6 +16,8 @@ _STOP = ("<tool_response>",)
 
 @dataclass(frozen=True)
 class Played:
+    """An episode that a chat endpoint played, and its tokens."""
+
     result: EpisodeResult
     prompt_tokens: int  # summed over the turns, as an endpoint bills them
     completion_tokens: int

@@ -115,9 +115,15 @@ class FatalSearchError(SearchError, UserError):
 
 @runtime_checkable
 class SearchBackend(Protocol):
-    async def text_search(self, query: str, k: int) -> list[SearchHit]: ...
+    """A search service. Both searches may be under way many times at once, and raise SearchError where they fail."""
 
-    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]: ...
+    async def text_search(self, query: str, k: int) -> list[SearchHit]:
+        """Finds at most k pages for a query, best first; an empty list means that there are none."""
+        ...
+
+    async def image_search(self, image: Image.Image, k: int) -> list[SearchHit]:
+        """Finds at most k pages that show an image or one like it, best first; an empty list if there are none."""
+        ...
 
 
 @runtime_checkable
@@ -134,6 +140,8 @@ class Account(Protocol):
 
 
 class StopReason(StrEnum):
+    """Why an episode ended."""
+
     ANSWERED = "answered"
     NO_ACTION = "no_action"  # neither an answer nor a tool call that parses
     TURN_LIMIT = "turn_limit"
@@ -162,6 +170,8 @@ class Invocation:
 
 @dataclass(frozen=True)
 class TurnRecord:
+    """One turn of the model, and what came back."""
+
     text: str  # what the model wrote
     reason: str
     invocations: tuple[Invocation, ...]
@@ -179,6 +189,8 @@ class TurnRecord:
 
 @dataclass(frozen=True)
 class EpisodeResult:
+    """An episode from its question to its end."""
+
     question: Question
     turns: tuple[TurnRecord, ...]
     stop: StopReason

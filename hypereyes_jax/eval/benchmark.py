@@ -26,6 +26,8 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
+    """The judged trajectories of a set of questions, and what they come to."""
+
     summary: StageSummary
     judged: tuple[Judged, ...]  # in the order of the questions
 

@@ -42,6 +42,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
+    """A line of the table: one model on several benchmarks."""
+
     model: str
     group: str
     source: str  # PAPER, or where the run is

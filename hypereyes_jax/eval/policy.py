@@ -31,6 +31,8 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 
 
 class Policy(NamedTuple):
+    """A model that is evaluated: its engines and its chat format."""
+
     engines: Engines
     chat: ChatFormat
 

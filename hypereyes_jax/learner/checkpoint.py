@@ -44,6 +44,8 @@ class CheckpointDamaged(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class KeepPolicy:
+    """Which checkpoints are kept."""
+
     latest: int = 8  # the paper keeps 8
     every: int | None = None  # steps that are multiples of this are never deleted
 

@@ -52,8 +52,8 @@ def rl_loss(
       teacher: needed by `learn.opd == "reverse-kl"` alone.
 
     Returns:
-      (float32 scalar, figures: loss, tokens, logp, entropy, sampler_gap, those of `rl.policy_loss`, and kl_to_teacher
-      where a teacher scored).
+      (float32 scalar, figures: loss, tokens, logp, entropy, sampler_gap, those of `token_loss`, kl_to_teacher where a
+      teacher scored, and kl_to_reference with a KL penalty).
 
     Raises:
       ValueError: reverse KL without a teacher's weights, or a KL penalty without a reference.

@@ -54,6 +54,8 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class LocalFile:
+    """A file of this machine, read in ranges."""
+
     path: Path
 
     @property
@@ -71,6 +73,8 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class LocalDirectory:
+    """A directory of this machine."""
+
     path: Path
 
     def __str__(self) -> str:

@@ -31,6 +31,8 @@ from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 
 class TrainStep(NamedTuple):
+    """The training step of a plan, and the bytes that it keeps on a device."""
+
     trace: Callable[[PackedBatch], Any]  # of a batch as shapes; `.jaxpr`, `.lower()`
     weights: float  # bytes a device
     optimizer: float
@@ -66,6 +68,8 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
 
 
 class Scoring(NamedTuple):
+    """The scoring of a teacher, and the bytes of its weights."""
+
     trace: Callable[[PackedBatch], Any]  # of a batch as shapes
     weights: float  # bytes a device
 
@@ -135,6 +139,8 @@ def _layer_by_layer(params: Any, mesh: Mesh) -> Any:
 
 
 class EngineProgram(NamedTuple):
+    """A program of the rollout engine."""
+
     name: str
     trace: Callable[[], Any]
 

@@ -80,6 +80,8 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """All that a plan found out."""
+
     recipe: str
     mesh: str
     devices: int

@@ -12,6 +12,8 @@ from hypereyes_jax.processing.images import PatchedImage
 
 
 class Expanded(NamedTuple):
+    """A sequence with its images at their places."""
+
     tokens_T: np.ndarray  # int32
     positions_3T: np.ndarray  # int32, M-RoPE positions (temporal, height, width)
     visual_index_T: np.ndarray  # int32, visual token counted through these images; -1 = text

@@ -12,6 +12,8 @@ from hypereyes_jax.rollout.sequence import Prompt
 
 
 class CachedPrefix(NamedTuple):
+    """The prompt that a free slot still holds."""
+
     prompt: Prompt
     epoch: int  # of the weights that wrote it
 

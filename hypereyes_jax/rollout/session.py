@@ -27,6 +27,8 @@ class SessionScheduler(Protocol):
 
 
 class SessionState(Enum):
+    """Whether a session has a request, and a slot."""
+
     PARKED = "parked"  # no request; may have a slot
     WAITING = "waiting"  # a request, no slot
     RUNNING = "running"  # a request and a slot

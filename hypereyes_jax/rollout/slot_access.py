@@ -20,6 +20,8 @@ from hypereyes_jax.rollout.slot_attention import put_and_attend
 
 
 class SlotAccess(Protocol):
+    """How a decode loop reads and writes the engine's slots."""
+
     start: Any  # what the loop over tokens carries
 
     def step(self, state: Any, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:

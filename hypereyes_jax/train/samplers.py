@@ -40,6 +40,8 @@ from hypereyes_jax.train.sizes import TrainingSizes
 
 
 class Played(NamedTuple):
+    """The rollouts that were played together."""
+
     trajectories: list[Trajectory]
     waiting_seconds: float  # an engine stood still because every rollout was searching; the mean of the engines
 

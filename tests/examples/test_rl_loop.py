@@ -1,6 +1,7 @@
 """The example runs as it stands, and does what it says."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ PATH = Path(__file__).parents[2] / "examples" / "rl_loop.py"
 async def test_two_steps_train_and_publish_what_they_trained(capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("rl_loop_example", PATH)
     example = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, spec.name, example)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, spec.name, example)  # dataclasses look their module up
     spec.loader.exec_module(example)
     runs = []
 

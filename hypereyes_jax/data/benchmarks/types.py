@@ -50,6 +50,8 @@ class BenchmarkSpec:
 
 
 class File(NamedTuple):
+    """A benchmark's file that is open for reading."""
+
     path: Path
     rows: Rows
     media: BenchmarkMedia

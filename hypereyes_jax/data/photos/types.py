@@ -28,6 +28,8 @@ class RowOfFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Photo:
+    """A photo of a set that is not opened yet."""
+
     source: Path | RowOfFile
     label: str  # the class, as one says it
     split: str = ""  # "train", "val", "test"; "" where the set has none

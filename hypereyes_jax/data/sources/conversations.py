@@ -40,6 +40,8 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Message:
+    """A message of a row in any of the known shapes."""
+
     role: Role
     parts: tuple[str | Picture | Clip, ...]
     calls: tuple[Any, ...] = ()  # tool calls beside the text, as JSON values: {"name": ..., "arguments": ...}
@@ -47,6 +49,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
+    """The messages of a row, in order."""
+
     messages: tuple[Message, ...]
     tools: bool  # whether the row describes tools of its own
     shape: str

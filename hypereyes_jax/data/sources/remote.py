@@ -23,6 +23,8 @@ _ENDPOINT: str | None = None  # of the hub; None = what HF_ENDPOINT says
 
 @dataclass(frozen=True)
 class RemoteFile:
+    """A file behind a URL, as its local copy."""
+
     path: Path  # of the copy
     name: str  # as messages call it
     fetch: Callable[[str], Path]  # a file beside it, by its relative path; raises FileNotFoundError

@@ -32,6 +32,8 @@ _CACHE_KIB = 65_536  # of SQLite's pages in memory
 
 
 class Named(NamedTuple):
+    """An entity with its label and description."""
+
     number: int
     label: str
     about: str

@@ -38,6 +38,8 @@ class Constraint:
 
 @dataclass(frozen=True)
 class WalkConfig:
+    """Which constraints a question may have."""
+
     hops: int = 3
     """Steps of the walk that collects candidates."""
     min_constraints: int = 2

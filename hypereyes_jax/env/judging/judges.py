@@ -21,6 +21,8 @@ _LONGEST = 1000  # characters of a text that is read as a number or a date
 
 @runtime_checkable
 class Judge(Protocol):
+    """Whoever decides whether an answer is right."""
+
     @property
     def name(self) -> str: ...
 

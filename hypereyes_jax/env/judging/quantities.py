@@ -97,6 +97,8 @@ _SPELLINGS = [
 
 @dataclass(frozen=True)
 class Number:
+    """A number of a text with the words around it."""
+
     value: float
     before: str  # normalised words in front, hedges such as "about" removed
     unit: str  # normalised words behind, the scale word removed; a unit that is known by its one name

@@ -26,12 +26,13 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class ImageLimits:
+    """The largest image that is decoded."""
+
     max_bytes: int = 32 << 20
     max_pixels: int = 50_000_000  # 150 MB once decoded as RGB
     max_side: int = 16_384
-    trailing_data: bool = (
-        False  # accept data behind the image's end, as some phones write it; only for a user's own files
-    )
+    # Accept data behind the image's end, as some phones write it; only for a user's own files.
+    trailing_data: bool = False
 
 
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:

@@ -34,6 +34,8 @@ class VideoSampling:
 
 @dataclass(frozen=True)
 class VideoLimits:
+    """The largest video that is decoded."""
+
     max_bytes: int = 1 << 30
     max_frames: int = 200_000  # of the whole video, which are decoded up to the last one shown
     image: ImageLimits = field(default_factory=ImageLimits)

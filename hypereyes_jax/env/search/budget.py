@@ -43,6 +43,8 @@ class RunShare:
 
 
 class Budget(Protocol):
+    """A run's rate and spending, which every request draws on."""
+
     async def pay(self, price: float) -> str:
         """Waits until the rate allows a request, and pays for it. Returns the payment's name, for `refund`.
 

@@ -16,6 +16,8 @@ ImageEngine = Literal["google_lens", "google_reverse_image"]
 
 
 class StoreMode(StrEnum):
+    """Whether searches are asked, recorded, or answered from the record."""
+
     LIVE = "live"  # the store is neither read nor written
     RECORD = "record"  # always asks; a new result replaces the old one
     REPLAY = "replay-strict"  # never asks; a search that was not recorded ends the run
@@ -110,6 +112,8 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SearchKeys:
+    """The keys of the search services, apart from the settings, which are printed and saved."""
+
     serpapi: str = field(default="", repr=False)
     s3_access: str = field(default="", repr=False)
     s3_secret: str = field(default="", repr=False)

@@ -31,6 +31,8 @@ _DEFAULT_TOPK = 10
 
 @dataclass(frozen=True)
 class ServeConfig:
+    """Where the miniature world is served, and with which faults."""
+
     host: str = "127.0.0.1"
     port: int = 0  # 0 = any free one
     faults: FaultPlan = field(default_factory=FaultPlan)
@@ -40,6 +42,8 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class RunningServer:
+    """A server that is up."""
+
     url: str  # "http://127.0.0.1:PORT"
     served: dict[str, int]  # counts of faults served; "" = good replies
 

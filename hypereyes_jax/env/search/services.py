@@ -35,6 +35,8 @@ from hypereyes_jax.errors import UserError
 
 
 class Connected(NamedTuple):
+    """An open search service, and the metrics of its searches."""
+
     backend: RecordedBackend
     metrics: SearchMetrics
 

@@ -21,6 +21,8 @@ __all__ = ["ChatClient", "ChatEndpoint", "ChatError", "ChatReply"]
 
 @dataclass(frozen=True)
 class ChatEndpoint:
+    """An OpenAI-compatible endpoint, and how it is asked."""
+
     url: str  # base, such as "http://127.0.0.1:8000/v1"
     model: str
     api_key: str = field(default="", repr=False)

@@ -49,6 +49,8 @@ class WholeReply:
 
 @dataclass(frozen=True)
 class ChatReply:
+    """The reply of a chat model."""
+
     text: str
     finish_reason: str  # "stop", "length", ...
     prompt_tokens: int = 0

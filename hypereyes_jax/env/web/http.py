@@ -43,6 +43,8 @@ _CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 
 @dataclass(frozen=True)
 class HttpLimits:
+    """How long a request may take, and how large its reply may be."""
+
     connect: float = 16.0  # seconds, the authors' published client's
     idle: float = 300.0  # seconds without a byte of the reply, as theirs
     total: float | None = None  # seconds, first byte sent to last byte read; None = as long as it makes progress
@@ -51,6 +53,8 @@ class HttpLimits:
 
 @dataclass(frozen=True)
 class Reply:
+    """The reply of a service, also of one that failed."""
+
     status: int
     data: Any  # parsed JSON; None where the body was none
     retry_after: float | None = None

@@ -21,6 +21,8 @@ _SMALL = 1 << 16  # bytes; below, one call of the system costs more than a copy
 
 
 class Message(NamedTuple):
+    """A call, or its reply, between the processes that share a replica."""
+
     name: str
     values: list[Any] = []  # noqa: RUF012 - of JSON; never changed
     arrays: Sequence[np.ndarray] = ()

@@ -33,6 +33,8 @@ _NONE = 2**30  # no block
 
 
 class SegmentAttention(Protocol):
+    """Attention over packed rows, within segments."""
+
     def __call__(
         self, q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, /, *, causal: bool
     ) -> jax.Array:

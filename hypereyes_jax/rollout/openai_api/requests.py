@@ -63,6 +63,8 @@ class ImageUrl:
 
 @dataclass(frozen=True)
 class ToolCall:
+    """A call of one of the client's tools."""
+
     name: str
     arguments: str  # JSON, as the model wrote it
     id: str = ""
@@ -70,6 +72,8 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
+    """A message of a request."""
+
     role: str  # "system", "user", "assistant" or "tool"
     parts: tuple[Part | ImageUrl, ...]
     calls: tuple[ToolCall, ...] = ()  # of an assistant
@@ -77,6 +81,8 @@ class Message:
 
 @dataclass(frozen=True)
 class ChatRequest:
+    """A checked request for a chat completion."""
+
     messages: tuple[Message, ...]
     sampling: SamplingConfig
     model: str = ""

@@ -38,6 +38,8 @@ Mode = Literal["policy", "agent"]
 
 @dataclass(frozen=True)
 class ServerConfig:
+    """Where the API is served, and to whom."""
+
     model: str  # name that clients ask for
     host: str = "127.0.0.1"
     port: int = 8000  # 0 = any free one

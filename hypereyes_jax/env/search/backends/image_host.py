@@ -17,6 +17,8 @@ from hypereyes_jax.errors import UserError
 
 
 class ImageHost(Protocol):
+    """A place that gives images a public URL, for services that fetch them."""
+
     async def put(self, image: Image.Image) -> str:
         """Makes the image reachable and returns its URL. Raises SearchError when the host is out of order."""
         ...
@@ -93,6 +95,8 @@ class LocalImageHost:
 
 @dataclass(frozen=True)
 class S3Config:
+    """A bucket that images are put into."""
+
     bucket: str
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)

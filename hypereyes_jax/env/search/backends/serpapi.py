@@ -20,6 +20,8 @@ _NOTHING_FOUND = re.compile(r"\b(any|no) results\b", re.IGNORECASE)  # "Google h
 
 @dataclass(frozen=True)
 class SerpApiConfig:
+    """An account of SerpApi, and how it is asked."""
+
     api_key: str = field(repr=False)  # a printed or saved configuration must not hold it
     image_engine: ImageEngine = "google_reverse_image"
     url: str = "https://serpapi.com/search.json"
