@@ -51,6 +51,7 @@ def matches(country: Country, attribute: str, expected: str) -> bool:
 
 
 def extreme(countries: Iterable[Country], attribute: str, largest: bool) -> Country | None:
+    """The country with the largest or smallest number; None if none has one. Of equal ones the first."""
     sized = [(size, country) for country in countries if (size := number(country, attribute)) is not None]
     if not sized:
         return None
@@ -86,6 +87,7 @@ def _fits(condition: bool) -> str:
 
 
 def fact_line(country: Country, *attributes: str, mark: str = "") -> str:
+    """A country's name and facts as a line of reasoning, with a mark behind them."""
     facts = ", ".join(country.facts.get(attribute, "unknown") for attribute in attributes)
     return f"{country.name}: {facts}{mark}"
 

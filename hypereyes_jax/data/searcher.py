@@ -96,6 +96,7 @@ def _search_of_crops(episode: Episode) -> str:
 
 
 def text_call(queries: Sequence[str]) -> str:
+    """The tool call that searches for all of these at once."""
     queries_json = json.dumps(list(queries), ensure_ascii=False)  # a name is spelt as it was read
     return f'<tool_call>{{"name": "text_search", "arguments": {{"input": {queries_json}}}}}</tool_call>'
 

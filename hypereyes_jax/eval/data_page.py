@@ -11,7 +11,7 @@ from hypereyes_jax.data.sources import Examples, Questions, RowError
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, Answer, ImageSearch, ParsedTurn, TextSearch, parse_turn
 from hypereyes_jax.env.types import Invocation, Part, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.records import TrajectoryRecord, data_uri
+from hypereyes_jax.eval.records import TrajectoryRecord, webp_data_uri
 from hypereyes_jax.eval.report import records_report, render
 from hypereyes_jax.files import write_atomic
 
@@ -45,7 +45,7 @@ def question_record(question: Question) -> TrajectoryRecord:
         question_id=question.id,
         question=question.text,
         answers=question.answers,
-        images=tuple(data_uri(image) for image in question.images),
+        images=tuple(webp_data_uri(image) for image in question.images),
         turns=(),
         stop=StopReason.NO_ACTION,
         answer=None,
@@ -73,7 +73,7 @@ def example_record(example: Example) -> TrajectoryRecord:
         question_id=example.id,
         question=_text(prompt),
         answers=(),
-        images=tuple(data_uri(p) for parts in example.observations for p in parts if not isinstance(p, str)),
+        images=tuple(webp_data_uri(p) for parts in example.observations for p in parts if not isinstance(p, str)),
         turns=turns,
         stop=StopReason.ANSWERED if answer is not None else StopReason.NO_ACTION,
         answer=answer,

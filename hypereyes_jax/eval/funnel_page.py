@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hypereyes_jax.data.curation.funnel import Funnel, FunnelStage
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.eval.records import data_uri
+from hypereyes_jax.eval.records import webp_data_uri
 from hypereyes_jax.files import write_atomic
 
 _STYLE = (
@@ -63,7 +63,7 @@ def _pools(stage: FunnelStage) -> str:
 
 
 def _example(question: Question) -> str:
-    images = "".join(f'<img src="{escape(data_uri(image), quote=True)}" alt="">' for image in question.images[:1])
+    images = "".join(f'<img src="{escape(webp_data_uri(image), quote=True)}" alt="">' for image in question.images[:1])
     answer = escape(question.answers[0]) if question.answers else ""
     caption = f"<b>{escape(question.id)}</b> {escape(question.text)} <i>{answer}</i>"
     return f"<figure>{images}<figcaption>{caption}</figcaption></figure>"

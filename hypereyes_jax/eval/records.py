@@ -77,7 +77,7 @@ def record_episode(result: EpisodeResult, *, stage: str, split: str, **outcome: 
         question_id=question.id,
         question=question.text,
         answers=question.answers,
-        images=tuple(data_uri(image) for image in question.images),
+        images=tuple(webp_data_uri(image) for image in question.images),
         turns=result.turns,
         stop=result.stop,
         answer=result.answer,
@@ -111,7 +111,7 @@ def episode_result(record: TrajectoryRecord) -> EpisodeResult:
     return EpisodeResult(question, record.turns, record.stop, record.answer, record.why)
 
 
-def data_uri(image: Image.Image) -> str:
+def webp_data_uri(image: Image.Image) -> str:
     """The image as a WebP data URI, at most 1280 px on a side."""
     small = image.convert("RGB")
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))

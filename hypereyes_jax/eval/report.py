@@ -164,10 +164,12 @@ def render(report: Report) -> str:
 
 
 def stage_name(stage: str) -> str:
+    """The stage as readers know it; one that is not known goes by its own name."""
     return _STAGE_NAMES.get(stage, stage)
 
 
 def split_name(split: str) -> str:
+    """The split as readers know it; one that is not known goes by its own name."""
     return _SPLIT_NAMES.get(split, split)
 
 

@@ -195,6 +195,7 @@ class FsspecDirectory:
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether this is an address of a storage and not a local path."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 

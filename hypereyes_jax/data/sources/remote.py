@@ -58,6 +58,7 @@ class _BesideHub:
 
 
 def is_url(source: str) -> bool:
+    """Whether a source is named by its address, of whatever scheme."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source))
 
 

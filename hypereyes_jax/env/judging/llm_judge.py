@@ -159,6 +159,7 @@ def without_thinking(text: str) -> str:
 
 
 def judge_prompt(rule: str, question: Question, answer: str) -> str:
+    """What a model is asked for its verdict; question, references and answer are marked as data."""
     fields = {
         "question": plain(question.text, 4000),
         "references": [plain(accepted, 1000) for accepted in question.answers],

@@ -106,6 +106,7 @@ def encode_image(
 
 
 def data_uri(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG", max_side: int = 1024) -> str:
+    """The image as a data URI, scaled down to `max_side` pixels a side."""
     payload = base64.b64encode(encode_image(image, format, max_side)).decode("ascii")
     return f"data:image/{format.lower()};base64,{payload}"
 

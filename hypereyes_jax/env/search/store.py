@@ -55,6 +55,7 @@ class StoredSearch:
 
 
 def search_key(engine: str, tool: str, query: str, k: int) -> bytes:
+    """What a recorded search is found by: the SHA-256 of all that its result depends on."""
     return hashlib.sha256(json.dumps([engine, tool, query, k], ensure_ascii=False).encode()).digest()
 
 

@@ -94,6 +94,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 
 def version_of(connection: sqlite3.Connection) -> int:
+    """The version of a store's schema; 0 for a file that has none."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 

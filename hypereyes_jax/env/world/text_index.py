@@ -109,6 +109,7 @@ def words(text: str) -> list[str]:
 
 
 def terms(text: str) -> list[str]:
+    """The words of a text that are searched by, in their order."""
     return [word for word in words(text) if word not in _STOP]
 
 

@@ -83,6 +83,16 @@ class End(NamedTuple):
 
 
 def plan_work(expert_NK: jax.Array, count: int, rows: int) -> Work:
+    """Sorts the assignments of tokens to experts by expert, and cuts each expert's into blocks of at most `rows`.
+
+    Args:
+      expert_NK: [N, K] integer, the K experts of each token; a number outside [0, count) is of an expert elsewhere.
+      count: number of experts.
+      rows: of a block.
+
+    Returns:
+      the plan of N * K // rows + count blocks, of which those that are not needed have size 0.
+    """
     expert_A = expert_NK.reshape(-1).astype(jnp.int32)
     size = expert_A.size
     expert_A = jnp.where((expert_A >= 0) & (expert_A < count), expert_A, count)
@@ -109,11 +119,13 @@ def plan_work(expert_NK: jax.Array, count: int, rows: int) -> Work:
 
 
 def keep(parts: Any, block: Block, *refs: Any) -> None:
+    """Stores each part of a block's result in its array."""
     for part, ref in zip(parts, refs, strict=True):
         block.store(ref, part)
 
 
 def block_width(size: int) -> int:
+    """The width of the blocks that an axis of this size is cut into: a power of two."""
     return min(_WIDE, max(LEAST, int(pl.next_power_of_2(size))))
 
 
