@@ -43,6 +43,7 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         ((*SFT, "--settings.dropout", "1.5"), "--settings.dropout must be from 0 to 1, not 1.5."),
         ((*SFT, "--settings.epochs", "-1"), "--settings.epochs must be at least 0, not -1."),
         ((*RL, "--settings.group", "0"), "--settings.group must be at least 1, not 0."),
+        (("data", "convert", "q.jsonl", "out", "--shard-mib", "0"), "--shard-mib must be at least 1, not 0."),
         ((*RL, "--settings.steps", "-3"), "--settings.steps must be at least 1, not -3."),
         ((*RL, "--reward.trace.band", "nan"), "--reward.trace.band must be a finite number, not nan."),
         ((*RL, "--search.policy.rate", "-1"), "--search.policy.rate must be at least 0, not -1.0."),
