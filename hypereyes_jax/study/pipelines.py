@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Pipelines:
 
     def command(self, name: str, words: Sequence[str], done: str) -> Path:
         """Adds a command; returns its directory, whose file or folder `done` is there when it is whole."""
-        label = name.replace(" ", "-").replace("/", "-")
+        label = re.sub(r"[^\w.]+", "-", name)
         folder = self.options.out / "runs" / f"{label}-{self._digest(words)}"
         self.add(Step(name, folder / done, (*words, "--out", str(folder))))
         return folder
