@@ -23,7 +23,7 @@ from hypereyes_jax.train.rollout_source import RunsAhead, StepDropped, _own_stat
 from hypereyes_jax.train.settings import RlSettings
 from hypereyes_jax.train.step_metrics import Laps
 from hypereyes_jax.train.types import TrainingRun
-from tests.train.test_rl_ahead import trajectory
+from tests.rollout.stamped import stamped_trajectory
 
 SETTINGS = RlSettings(steps=4, prompts=4, group=2, ahead=1)
 
@@ -82,7 +82,7 @@ class Rollouts:
             await asyncio.sleep(0.001)
         for place in range(len(questions)):
             on_end(place, None)
-        return [trajectory([seed]) for seed in seeds]
+        return [stamped_trajectory([seed]) for seed in seeds]
 
 
 def plan(number):
