@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hypereyes_jax import miniature
+from hypereyes_jax.configs.recipes import MINIATURE
 from hypereyes_jax.env.config import Paradigm
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
@@ -36,7 +37,7 @@ class SynthConfig:
     """The directory that the files are written to."""
     sft_questions: int = 800
     """Number of questions that demonstrations are sought for."""
-    rl_candidates: int = 600
+    rl_candidates: int = MINIATURE.samples
     """Number of questions that RL may select from."""
     eval_questions: int = 200
     """Number of questions about held-out countries, and as many about seen ones."""

@@ -64,7 +64,7 @@ class StudyOptions:
     code-crop) and a file."""
     sft_questions: int = 800
     """Number of the miniature's questions that demonstrations are sought for."""
-    rl_candidates: int = 600
+    rl_candidates: int = MINIATURE.samples
     """Number of the miniature's questions that RL may select from."""
     test_questions: int = 200
     """Number of the miniature's questions that evaluation asks."""

@@ -1,6 +1,5 @@
 """Matmuls of training in int8, against numpy's with the same rounding, and against exact ones."""
 
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +7,10 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.configs.mesh import MESHES
-from hypereyes_jax.learner.learner import make_learner
-from hypereyes_jax.learner.packing import pack
 from hypereyes_jax.models.int8 import int8_matmul
 from hypereyes_jax.plan.compile import ProgramPlan
 from hypereyes_jax.plan.flops import work_a_device
 from hypereyes_jax.plan.roofline import roofline_seconds
-from tests.learner.by_hand import LEARN, PACK, copy, spread_params
-from tests.learner.small import CONFIG, samples
 
 
 def rounded(x, axis):
@@ -51,13 +46,6 @@ def test_each_row_and_each_column_keeps_its_precision():
     assert 1e-4 < error.max() < 2e-2
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_types_are_those_of_the_arguments(dtype):
-    x, w, d = (jnp.asarray(each).astype(dtype) for each in arrays())
-    y, back = jax.vjp(int8_matmul, x, w)
-    assert {each.dtype for each in (y, *back(d))} == {jnp.dtype(dtype)}
-
-
 def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():
     assert not int8_matmul(jnp.zeros((2, 3)), jnp.zeros((3, 4))).any()
     for value in (np.nan, np.inf):
@@ -67,20 +55,6 @@ def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():
         assert not np.isfinite(y[0, 0]).any()
         assert np.isfinite(y[0, 1:]).all()
         assert not np.isfinite(back(jnp.asarray(d))[1][0]).any()  # such a step is refused
-
-
-def test_a_decoder_learns_with_them():
-    params, batch = spread_params(), pack(CONFIG, samples(3), PACK)
-    rough, exact = (make_learner(CONFIG, replace(LEARN, matmuls=matmuls)) for matmuls in ("int8", "plain"))
-    logp = [np.asarray(each.score_logprobs(params, batch)) for each in (rough, exact)]
-    trained = np.asarray(batch.weight_MBT) > 0
-    difference = np.abs(logp[0] - logp[1])[trained]
-    assert 1e-4 < difference.mean() < 0.1
-    state, losses = rough.init(jax.random.key(1), copy(params)), []
-    for _ in range(40):
-        state, metrics = rough.sft_step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.3 < 3.0 < losses[0]
 
 
 def test_a_plan_counts_them_at_the_rate_that_a_device_has():
