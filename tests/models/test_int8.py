@@ -1,6 +1,5 @@
 """Matmuls of training in int8, against numpy's with the same rounding, and against exact ones."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
