@@ -99,7 +99,7 @@ def defaults(settings: type, command: str, recipe: str | None, file: str | None)
     if name is not None and not isinstance(name, str):  # which may be too large to be shown
         raise UserError(f"--config {file}: recipe must be a text, not {json_kind(name)}")
     if recipe is not None and name != recipe:
-        raise UserError(f"{file} is of the recipe {name}, and {recipe} is named beside it: name one of them")
+        raise UserError(f"{file} holds settings of the recipe {name}, and {recipe} is named, too: name one of them")
     if hasattr(settings, "of") and (name is not None or file is not None):
         base = typing.cast(Any, settings).of("miniature" if name is None else name)
     else:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import tyro
-
+from hypereyes_jax.cli.bucket import bucket_url
+from hypereyes_jax.cli.inputs import CHECKPOINTS, SOURCES, refuse_missing_inputs, typed_names
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.logins import without_login
 from hypereyes_jax.runs.run_directory import settings_text
 
-WRITTEN = frozenset({"out", "store", "data_cache"})  # a command makes these itself
+NOT_READ = frozenset({"out", "store", "data_cache", "notice_file"})  # made by the command, or while it runs
 
 
 def dry_run(config: Any) -> int:
@@ -21,38 +21,25 @@ def dry_run(config: Any) -> int:
     Raises UserError for the first input that is missing or can't be read.
     """
     print(settings_text(config))
+    refuse_missing_inputs(config, of_one_process=True)
     lines = [*_check_paths(config), *_check_contents(config)]
     print("\n".join(lines))
     print("dry run: nothing was run and nothing was written")
     return 0
 
 
-_POSITIONAL = get_args(tyro.conf.Positional[int])[1]
-
-
-def _typed_names(config: Any, prefix: str = "--") -> dict[str, str]:
-    """What each setting is called where it is typed: --questions, or CHECKPOINT in `hypereyes eval CHECKPOINT`."""
-    hints = get_type_hints(type(config), include_extras=True)
-    names = {}
-    for field in fields(config):
-        marks = get_args(hints[field.name])[1:]
-        shown = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
-        names[field.name] = shown if _POSITIONAL in marks else prefix + field.name.replace("_", "-")
-    return names
-
-
 def _check_paths(config: Any, prefix: str = "--") -> list[str]:
     """A line for each path that is read. Raises UserError for one that is not there."""
     lines = []
-    options = _typed_names(config, prefix)
+    options = typed_names(config, prefix)
     for field in fields(config):
         value = getattr(config, field.name)
         option = options[field.name]
         if is_dataclass(value):
             lines += _check_paths(value, f"{option}.")
-        elif field.name not in WRITTEN:
+        elif field.name not in NOT_READ:
             for path in value if isinstance(value, tuple) else (value,):
-                if isinstance(path, Path):
+                if isinstance(path, Path) and bucket_url(path) is None:
                     if not path.exists():
                         raise UserError(f"{option} {path}: there is no such file or directory.")
                     lines.append(f"{option} {path}: is there")
@@ -62,14 +49,14 @@ def _check_paths(config: Any, prefix: str = "--") -> list[str]:
 def _check_contents(config: Any) -> list[str]:
     """A line for each checkpoint and each source of data, opened as the command would. Raises UserError."""
     options = config.data.options() if hasattr(config, "data") and hasattr(config.data, "options") else None
-    typed = _typed_names(config)
+    typed = typed_names(config)
     lines = []
-    for name in ("checkpoint", "teacher"):
+    for name in CHECKPOINTS:
         place = getattr(config, name, None)
         if place is not None:
             shown = f"{typed[name]} {without_login(str(place))}"
-            lines.append(f"{shown}: {_describe_checkpoint(typed[name], str(place))}")
-    for name in ("questions", "eval_questions", "demonstrations"):
+            lines.append(f"{shown}: {_describe_checkpoint(str(place))}")
+    for name in SOURCES:
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
             shown = f"{typed[name]} {without_login(str(source))}"
@@ -77,20 +64,14 @@ def _check_contents(config: Any) -> list[str]:
     return lines
 
 
-def _describe_checkpoint(option: str, place: str) -> str:
-    from hypereyes_jax.models.hub import hub_id
+def _describe_checkpoint(place: str) -> str:
     from hypereyes_jax.models.pretrained import load_chat_format, with_tokenizer
     from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
     from hypereyes_jax.models.storage import is_url, open_directory
 
-    path = Path(place)
-    if not is_url(place) and not path.exists():
-        if hub_id(place) is None:
-            raise UserError(f"{option} {place}: there is no such directory.")
+    if not is_url(place) and not Path(place).exists():
         return "a model of the hub, which is downloaded when the command runs"
     directory = open_directory(place)
-    if not directory.exists("config.json"):
-        raise UserError(f"{option} {place} holds no config.json. Give a checkpoint in Hugging Face layout.")
     _, config = read_model_config(directory)
     with_tokenizer(config, load_chat_format(directory), directory)
     return f"a model of {config.text.num_hidden_layers} layers, width {config.text.hidden_size}, with its tokenizer"

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from hypereyes_jax import miniature
+from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
+from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
@@ -134,7 +136,9 @@ class EvalConfig:
 
 
 def run(config: EvalConfig) -> None:
-    from hypereyes_jax.env.search.services import check_search
+    sizes = _sizes(config)
+    _refuse_settings(config)
+
     from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
     from hypereyes_jax.eval.own_metrics import in_words
@@ -146,9 +150,6 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
-    sizes = _sizes(config)
-    check_search(config.search, _SEARCH)
-    _refuse_settings(config)
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
     directory = RunDirectory.open(
         config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
@@ -205,32 +206,30 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
 
 
 def _refuse_settings(config: EvalConfig) -> None:
-    """Raises UserError for settings that this evaluation would ignore."""
+    """Raises UserError for settings that this evaluation would ignore, and for inputs that are not there."""
+    from hypereyes_jax.env.search.services import check_search
+
+    check_search(config.search, _SEARCH)
+    refuse_unknown_mesh(config.mesh)
     has_questions = bool(config.benchmark) or isinstance(config.questions, str)
     doubled = len(set(config.budgets)) < len(config.budgets)
     if config.budgets and (not has_questions or config.budget is not None or doubled):
         raise UserError(
-            "--budgets are of a source of questions or a benchmark (--questions, --benchmark), each number once, and "
-            "--budget is one of them alone"
+            "--budgets needs a source of questions or a benchmark (--questions, --benchmark), takes each number once, "
+            "and takes the place of --budget"
         )
     if not has_questions and config.samples != 1:
-        raise UserError(
-            "--samples is of a source of questions or a benchmark: name one with --questions or --benchmark"
-        )
+        raise UserError("--samples needs a source of questions or a benchmark: give --questions or --benchmark")
     if config.model:
         if not config.checkpoint.startswith(("http://", "https://")):
-            raise UserError(
-                f"--model is the name of a model at an endpoint, and {config.checkpoint} is not a URL of one"
-            )
+            raise UserError(f"--model names a model at an endpoint, and {config.checkpoint} is not the URL of one")
         if not has_questions:
-            raise UserError(
-                "a served model is asked a source of questions or a benchmark: give --questions or --benchmark"
-            )
+            raise UserError("a served model needs a source of questions or a benchmark: --questions or --benchmark")
         for name in ("mesh", "replica_devices", "dtype", "slots", "context", "sampling_seed"):
             if getattr(config, name) != getattr(EvalConfig, name):
-                raise UserError(
-                    f"--{name.replace('_', '-')} is of a checkpoint that is run here, and {config.model} is not"
-                )
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is for a checkpoint that runs here, not for a served model")
+    refuse_missing_inputs(config)
 
 
 def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:

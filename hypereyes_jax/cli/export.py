@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.outputs import check_outputs, check_replaced_directories
 
@@ -36,21 +37,14 @@ class ExportConfig:
 
 
 def run(config: ExportConfig) -> None:
+    _check_settings(config)
+
     from hypereyes_jax.cli.bucket import local_run
     from hypereyes_jax.learner.run_weights import run_weights
     from hypereyes_jax.models.export import cooled, export_merged
     from hypereyes_jax.models.pretrained import save_model
 
-    if not config.temperature > 0:
-        raise UserError("--temperature must be positive")
-    inputs = [Path(path) for path in (config.run, config.checkpoint, config.adapter) if path is not None]
-    check_replaced_directories([config.out], inputs)
-    check_outputs([config.out])
-    if (config.run is None) == (config.checkpoint is None):
-        raise UserError("give either --checkpoint (a base model) or --run (the directory of a run)")
     if config.run is not None:
-        if config.adapter is not None:
-            raise UserError("--adapter belongs to --checkpoint: a run's own adapters are merged without it")
         with local_run(config.run, config.step) as folder:
             state = run_weights(folder, config.step)
         params = cooled(state.params, config.temperature)
@@ -59,11 +53,6 @@ def run(config: ExportConfig) -> None:
         print(f"wrote {config.out}, the weights of step {state.step}")
         return
     assert config.checkpoint is not None
-    if config.step is not None:
-        raise UserError("--step belongs to --run: a base model has none")
-    for path, name in ((config.checkpoint, "config.json"), (config.adapter, "adapter_config.json")):
-        if path is not None and Path(path).is_dir() and not (Path(path) / name).exists():
-            raise UserError(f"{path} holds no {name}. Give a {'model' if name == 'config.json' else 'PEFT'} directory.")
     try:
         folder = export_merged(config.checkpoint, config.out, config.adapter, config.dtype, config.temperature)
     except FileNotFoundError as error:  # at a URL, which is opened only there
@@ -71,3 +60,22 @@ def run(config: ExportConfig) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     print(f"wrote {folder}")
+
+
+def _check_settings(config: ExportConfig) -> None:
+    """Raises UserError for settings that do not go together, and for inputs or outputs that can't be meant."""
+    if not config.temperature > 0:
+        raise UserError("--temperature must be positive")
+    inputs = [Path(path) for path in (config.run, config.checkpoint, config.adapter) if path is not None]
+    check_replaced_directories([config.out], inputs)
+    check_outputs([config.out])
+    if (config.run is None) == (config.checkpoint is None):
+        raise UserError("give either --checkpoint (a base model) or --run (the directory of a run)")
+    if config.run is not None and config.adapter is not None:
+        raise UserError("--adapter belongs to --checkpoint: a run's own adapters are merged without it")
+    if config.run is None and config.step is not None:
+        raise UserError("--step belongs to --run: a base model has none")
+    refuse_missing_inputs(config)
+    adapter = None if config.adapter is None else Path(config.adapter)
+    if adapter is not None and adapter.is_dir() and not (adapter / "adapter_config.json").exists():
+        raise UserError(f"{adapter} holds no adapter_config.json. Give a PEFT directory.")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from hypereyes_jax.runs.outputs import refuse_missing_run
+
 
 @dataclass(frozen=True)
 class ReportConfig:
@@ -20,6 +22,8 @@ class ReportConfig:
 
 
 def run(config: ReportConfig) -> None:
+    refuse_missing_run(config.source)
+
     from hypereyes_jax.eval.report import write_report
 
     print(write_report(config.source, config.out, questions=config.questions))

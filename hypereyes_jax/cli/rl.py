@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from hypereyes_jax import miniature
+from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
 from hypereyes_jax.configs.training import LearnerConfig
@@ -143,6 +145,8 @@ def run(config: RlConfig) -> None:
 
 
 def _run(config: RlConfig, stop: StopRequest) -> None:
+    _check_settings(config)
+
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.models.pretrained import load_model
@@ -159,7 +163,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.types import RlServices, TrainingRun
 
     method = RlMethod(config.reward, config.tighten)
-    _check(config, method)
+    _check_own_objects(config, method)
     if config.judge.url == EXACT:
         config = replace(config, judge=replace(config.judge, url=""))
     sizes = sized_for(config.sizes, config.recipe, config.mesh)
@@ -202,7 +206,7 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
         )
         rollouts = RolloutEngines(engines, chat, sizes)
     elif config.exact:
-        raise UserError("--exact is for one device: over several, sums are made in other orders")
+        raise UserError("--exact needs a single device: over several, sums are made in other orders")
     else:
         copies = ReplicaWeights(
             model, processes.mesh, sizes.learner.compute_dtype, sizes.replica_devices, processes.samplers
@@ -258,23 +262,30 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
     )
 
 
-def _check(config: RlConfig, method: RlMethod) -> None:
-    """Raises UserError for settings that can't be meant, and own objects that don't load, before anything is spent."""
+def _check_settings(config: RlConfig) -> None:
+    """Raises UserError for settings that can't be meant. It needs no jax, whose import takes a second."""
     from hypereyes_jax.env.search.services import check_search
-    from hypereyes_jax.learner.optimizer import make_optimizer
-    from hypereyes_jax.train.method import load_method
 
     default = RlConfig.of(config.recipe)
     refuse_settings(config.sizes, default.sizes)
-    make_optimizer(config.sizes.learner.optimizer)
     refuse_adapter_settings(config.sizes, config.settings, default.settings)
     _refuse_reward(config.reward)
     _refuse_unused_losses(config.sizes.learner)
-    load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
     _refuse_miniature_services(config)
     check_search(config.search, default.search)
+    refuse_unknown_mesh(config.mesh)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
+    refuse_missing_inputs(config)
+
+
+def _check_own_objects(config: RlConfig, method: RlMethod) -> None:
+    """Raises UserError for an optimiser or an object of the user's that can't be used, before anything is spent."""
+    from hypereyes_jax.learner.optimizer import make_optimizer
+    from hypereyes_jax.train.method import load_method
+
+    make_optimizer(config.sizes.learner.optimizer)
+    load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
 
 
 def _refuse_miniature_services(config: RlConfig) -> None:
@@ -305,10 +316,11 @@ def _refuse_reward(reward: RewardConfig) -> None:
         raise UserError("--reward.functions take the place of TRACE and R_fmt: leave out their settings")
     if not weighted and (reward.alpha, reward.beta, reward.prices) != (default.alpha, default.beta, default.prices):
         raise UserError(
-            "--reward.alpha, --reward.beta and --reward.prices are of another reward: add --reward.kind cost-weighted"
+            "--reward.alpha, --reward.beta and --reward.prices belong to another reward: add --reward.kind "
+            "cost-weighted"
         )
     if weighted and trace != default.trace:
-        raise UserError("--reward.trace.* are constants of another reward: leave out --reward.kind cost-weighted")
+        raise UserError("--reward.trace.* belong to another reward: leave out --reward.kind cost-weighted")
     if reward.alpha <= 0 or reward.beta < 0:
         raise UserError(
             "--reward.alpha must be positive and --reward.beta at least 0: accuracy counts for, rounds against"
@@ -331,6 +343,6 @@ def _refuse_unused_losses(learn: LearnerConfig) -> None:
         for name in names:
             if loss != learn.loss and getattr(learn, name) != getattr(default, name):
                 option = f"--sizes.learner.{name}".replace("_", "-")
-                raise UserError(f"{option} is of the loss {loss}, and --sizes.learner.loss is {learn.loss}")
+                raise UserError(f"{option} belongs to the loss {loss}, and --sizes.learner.loss is {learn.loss}")
     if learn.kl == "none" and learn.kl_coef != default.kl_coef:
-        raise UserError("--sizes.learner.kl-coef is of a penalty: choose one with --sizes.learner.kl k1, k2 or k3")
+        raise UserError("--sizes.learner.kl-coef needs a penalty: choose one with --sizes.learner.kl k1, k2 or k3")

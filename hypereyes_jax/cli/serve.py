@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.web.loopback import is_loopback
@@ -79,12 +80,15 @@ def run(config: ServeConfig) -> None:
 async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     from hypereyes_jax import miniature
     from hypereyes_jax.env.search.services import check_search, connected
+
+    check_search(config.search, SearchConfig())
+    refuse_missing_inputs(config)
+
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
-    check_search(config.search, SearchConfig())
     engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype)
     if config.miniature:
         engine = replace(MINIATURE_RL, slots=config.slots).engine()

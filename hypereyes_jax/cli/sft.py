@@ -16,8 +16,10 @@ from typing import Annotated
 
 import tyro
 
+from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
@@ -85,6 +87,13 @@ def run(config: SftConfig) -> None:
 
 
 def _run(config: SftConfig, stop: StopRequest) -> None:
+    sizes = config.sizes
+    default = SftConfig.of(config.recipe)
+    refuse_settings(sizes, default.sizes)
+    refuse_adapter_settings(sizes, config.settings, default.settings)
+    refuse_unknown_mesh(config.mesh)
+    refuse_missing_inputs(config)
+
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
     from hypereyes_jax.learner.optimizer import make_optimizer
@@ -93,11 +102,7 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
 
-    sizes = config.sizes
-    default = SftConfig.of(config.recipe)
-    refuse_settings(sizes, default.sizes)
     make_optimizer(sizes.learner.optimizer)  # a wrong one is told before anything is spent
-    refuse_adapter_settings(sizes, config.settings, default.settings)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())

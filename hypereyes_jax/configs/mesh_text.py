@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import replace
 
 from hypereyes_jax.configs.mesh import AXES, DEVICES, MESHES, MeshConfig
@@ -57,6 +58,17 @@ def read_mesh(text: str, model: Qwen3VLConfig | None = None, devices: int = 0, h
 def is_auto(text: str) -> bool:
     """Whether the axes are to be chosen for a model."""
     return text.split(",")[0].strip() == AUTO
+
+
+def is_split(text: str) -> bool:
+    """Whether learner and samplers are given devices of their own, as `launch.split_mesh` reads it."""
+    return re.search(r"(^|,)\s*(learner|sampler)=", text) is not None
+
+
+def refuse_unknown_mesh(text: str) -> None:
+    """Raises UserError for a mesh that there isn't. It asks for no devices, so it can be called before all else."""
+    if text and not is_auto(text) and not is_split(text):
+        read_mesh(text)
 
 
 def auto_axes(model: Qwen3VLConfig, devices: int, a_host: int) -> dict[str, int]:

@@ -164,4 +164,4 @@ def check_resources(amounts: Mapping[str, float], tools: Sequence[str], what: st
     names = (*RESOURCES, *tools)
     for name in amounts:
         if name not in names:
-            raise UserError(f"the {what} of {name!r} is of nothing that a rollout spends: there are {', '.join(names)}")
+            raise UserError(f"the {what} of {name!r} names nothing that a rollout spends: there are {', '.join(names)}")

@@ -35,7 +35,7 @@ from hypereyes_jax.eval.run_files import (
 from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
-from hypereyes_jax.runs.outputs import check_outputs
+from hypereyes_jax.runs.outputs import check_outputs, refuse_missing_run
 from hypereyes_jax.runs.own_objects import read_objects
 from hypereyes_jax.runs.run_directory import OBJECTS
 
@@ -85,8 +85,7 @@ def write_report(source: Path, out: Path | None = None, *, questions: int = 40) 
     Raises:
       UserError: there is nothing to report on, a file of the run is damaged, or the page can't be written.
     """
-    if not source.exists():
-        raise UserError(f"there is no {source}. Give the directory of a run, or a trajectory file.")
+    refuse_missing_run(source)
     report = collect(source, questions)
     out = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
     check_outputs([out], [source] if source.is_file() else [path for path in source.iterdir() if path.name != out.name])

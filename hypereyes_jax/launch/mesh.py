@@ -6,17 +6,11 @@ import jax
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.mesh import MeshConfig
-from hypereyes_jax.configs.mesh_text import is_auto, read_mesh
+from hypereyes_jax.configs.mesh_text import is_auto, read_mesh, refuse_unknown_mesh
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.models.storage import open_directory
-
-
-def refuse_unknown_mesh(text: str) -> None:
-    """Raises UserError for a mesh that there isn't. Asks for no devices, so it can be called before all else."""
-    if text and not is_auto(text):
-        read_mesh(text)
 
 
 def mesh_of_all_devices(text: str = "", checkpoint: str = "") -> Mesh | None:

@@ -16,10 +16,11 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.distributed import DistributedConfig
+from hypereyes_jax.configs.mesh_text import is_split, refuse_unknown_mesh
 from hypereyes_jax.launch.initialize import join
-from hypereyes_jax.launch.mesh import mesh_of_all_devices, refuse_unknown_mesh
+from hypereyes_jax.launch.mesh import mesh_of_all_devices
 from hypereyes_jax.launch.replicas import ReplicaGroups
-from hypereyes_jax.launch.split_mesh import is_split, split_devices
+from hypereyes_jax.launch.split_mesh import split_devices
 from hypereyes_jax.learner.global_batch import local_shards
 
 _FEWEST_BYTES = 1024  # that processes send each other at a time
@@ -48,8 +49,7 @@ class Processes:
         Call before anything asks jax for devices. Raises UserError as `initialize.join`, `mesh_of_all_devices` and
         `split_devices`.
         """
-        if not is_split(mesh):
-            refuse_unknown_mesh(mesh)
+        refuse_unknown_mesh(mesh)
         join(config)
         if is_split(mesh):
             split = split_devices(mesh, jax.devices(), jax.process_count())

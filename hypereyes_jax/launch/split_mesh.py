@@ -26,11 +26,6 @@ class SplitDevices(NamedTuple):
     samplers: list[Any]
 
 
-def is_split(mesh: str) -> bool:
-    """Whether a mesh, as it is typed, gives learner and samplers devices of their own."""
-    return re.search(r"(^|,)\s*(learner|sampler)=", mesh) is not None
-
-
 def split_devices(mesh: str, devices: Sequence[Any], processes: int = 1) -> SplitDevices:
     """The devices of `learner=MESH,sampler=COUNT`; the learner's come first.
 

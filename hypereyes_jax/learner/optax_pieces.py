@@ -76,7 +76,9 @@ def named_optimizer(
     """
     if ":" in config.name:
         if config.options:
-            raise UserError(f"{_OPTION}.options are of optimisers of optax, and {config.name} is none: leave them out")
+            raise UserError(
+                f"{_OPTION}.options belong to an optimiser of optax, and {config.name} is not one: leave them out"
+            )
         inputs = "the schedule and the OptimizerConfig"
         optimizer = _made(_own(config.name, "optimizer"), inputs, learning_rate, config)
         if not isinstance(optimizer, optax.GradientTransformation):

@@ -65,3 +65,9 @@ def _check_writable(output: Path) -> None:
         raise UserError(f"can't write {output}: {parent} is a file. Choose another place.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"can't write {output}: permission denied in {parent}. Choose a place you may write to.")
+
+
+def refuse_missing_run(source: Path) -> None:
+    """Raises UserError if there is neither a run's directory nor a trajectory file of this name."""
+    if not source.exists():
+        raise UserError(f"there is no {source}. Give the directory of a run, or a trajectory file.")

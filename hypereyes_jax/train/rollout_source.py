@@ -238,7 +238,7 @@ def check_ahead(settings: RlSettings, learner: LearnerConfig, exact: bool = Fals
     if settings.ahead < 0:
         raise UserError(f"--settings.ahead is a number of steps from 0 on, not {settings.ahead}")
     if settings.ahead == 0 and settings.max_staleness is not None:
-        raise UserError("--settings.max-staleness is of rollouts that run ahead: give --settings.ahead, too")
+        raise UserError("--settings.max-staleness applies to rollouts that run ahead: give --settings.ahead, too")
     if settings.ahead:
         GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
         if not learner.tis_cap:

@@ -188,8 +188,8 @@ def refuse_adapter_settings(
     for name in ("lora_rank", "lora_alpha", "dropout"):
         if getattr(settings, name, None) != getattr(default, name, None):
             raise UserError(
-                f"--settings.{name.replace('_', '-')} is of adapters, and the weights themselves are trained: give "
-                "--sizes.learner.train lora, too"
+                f"--settings.{name.replace('_', '-')} applies to adapters, and the weights themselves are trained: "
+                "give --sizes.learner.train lora, too"
             )
 
 

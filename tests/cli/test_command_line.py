@@ -106,6 +106,16 @@ def test_a_dry_run_names_an_argument_as_the_usage_does(tmp_path, capsys):
     assert f"RUN {tmp_path / 'gone'}: there is no such" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_dry_run_asks_for_no_file_that_is_yet_to_come_and_opens_no_bucket(tmp_path, capsys):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n')
+    notice = ["--stop.notice-file", str(tmp_path / "notice")]
+    words = ["rl", "--checkpoint", BASE, "--questions", str(questions), *notice, "--dry-run"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    words = ["export", "--run", "gs://bucket/run", "--out", str(tmp_path / "model"), "--dry-run"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+
+
 def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n' * 3)

@@ -87,10 +87,10 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("here --model m --questions f", "is not a URL of one"),
-        ("http://h/v1 --model m", "a served model is asked a source of questions"),
-        ("http://h/v1 --model m --questions f --mesh gpu", "--mesh is of a checkpoint that is run here"),
-        ("here --samples 2", "--samples is of a source of questions"),
+        ("here --model m --questions f", "is not the URL of one"),
+        ("http://h/v1 --model m", "a served model needs a source of questions"),
+        ("http://h/v1 --model m --questions f --mesh gpu", "--mesh is for a checkpoint that runs here"),
+        ("here --samples 2", "--samples needs a source of questions"),
         ("here --recipe hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl' for rl"),
         ("here --dtype float16", "must be float32 or bfloat16"),
         ("here --slots 0", "--slots must be at least 1"),
@@ -149,7 +149,7 @@ def test_forced_budgets_stand_beside_the_policy_s_own_stop_in_one_plot(tmp_path,
 
 def test_budgets_without_questions_of_a_source_are_refused(tmp_path, capsys):
     assert cli.main(["eval", "gone", "--budgets", "1", "2", "--out", str(tmp_path / "out")]) == 2
-    assert "--budgets are of a source" in capsys.readouterr().err
+    assert "--budgets needs a source" in capsys.readouterr().err
 
 
 def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, questions, capsys):

@@ -128,11 +128,11 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
     ("words", "message"),
     [
         ("--reward.beta 0.1", "add --reward.kind cost-weighted"),
-        ("--search.url http://h", "--search.url is of --search.service serve-world or retriever or serpapi"),
-        ("--search.service retriever --search.url http://h --search.mapping brave", "--search.mapping is of"),
+        ("--search.url http://h", "--search.url needs --search.service serve-world or retriever or serpapi"),
+        ("--search.service retriever --search.url http://h --search.mapping brave", "--search.mapping needs"),
         (
             "--search.service serve-world --search.url http://h --search.latency 0.5",
-            "--search.latency is of an offline",
+            "--search.latency applies to offline",
         ),
         ("--search.budget shared --search.store s.sqlite", "--search.store postgresql://"),
         ("--reward.kind cost-weighted --reward.trace.band 2", "leave out --reward.kind cost-weighted"),
@@ -150,7 +150,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
     ],
 )
 def test_choices_that_can_not_be_meant_are_refused_before_anything_is_loaded(words, message, capsys):
-    assert main(f"rl --checkpoint gone --questions gone {words}".split()) == 2
+    assert main(f"rl --checkpoint org/gone --questions org/gone {words}".split()) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
@@ -164,7 +164,7 @@ def test_choices_that_can_not_be_meant_are_refused_before_anything_is_loaded(wor
     ],
 )
 def test_a_recipe_of_the_paper_is_not_trained_with_the_miniatures_services(words, missing, capsys):
-    assert main(f"rl hypereyes_30b_rl --checkpoint gone --questions gone {words}".split()) == 2
+    assert main(f"rl hypereyes_30b_rl --checkpoint org/gone --questions org/gone {words}".split()) == 2
     said = capsys.readouterr().err
     for part in ("a search service", "a judge (", "a teacher ("):
         assert (part in said) == any(each.startswith(part.rstrip(" (")) for each in missing)

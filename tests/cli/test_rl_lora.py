@@ -75,6 +75,6 @@ def test_adapters_are_trained_sampled_from_merged_and_gone_on_with(tmp_path, mon
 def test_settings_of_adapters_without_adapters_are_refused(capsys):
     words = "rl --checkpoint c --questions q --settings.lora-rank 3"
     assert main(words.split()) == 2
-    assert "--settings.lora-rank is of adapters" in capsys.readouterr().err
+    assert "--settings.lora-rank applies to adapters" in capsys.readouterr().err
     assert main("sft --checkpoint c --demonstrations d --sizes.learner.train full --settings.dropout 0.5".split()) == 2
-    assert "--settings.dropout is of adapters" in capsys.readouterr().err
+    assert "--settings.dropout applies to adapters" in capsys.readouterr().err

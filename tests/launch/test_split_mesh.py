@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from hypereyes_jax.configs.mesh_text import is_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import split_mesh
-from hypereyes_jax.launch.split_mesh import is_split, split_devices
+from hypereyes_jax.launch.split_mesh import split_devices
 
 DEVICES = [SimpleNamespace(platform="gpu", id=number) for number in range(12)]
 

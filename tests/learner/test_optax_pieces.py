@@ -92,6 +92,6 @@ def test_what_there_is_none_of_is_refused_with_what_to_write(changes, message):
 
 
 def test_a_wrong_name_is_told_before_anything_is_loaded(capsys):
-    words = "rl --checkpoint gone --questions gone --sizes.learner.optimizer.name lions"
+    words = "rl --checkpoint org/gone --questions org/gone --sizes.learner.optimizer.name lions"
     assert main(words.split()) == 2
     assert "Did you mean lion?" in capsys.readouterr().err

@@ -90,5 +90,5 @@ def test_a_target_must_be_positive_and_stand_once():
 
 def test_a_price_of_nothing_is_told():
     check_resources({"rounds": 1.0, "visit": 2.0}, ("visit",), "price")
-    with pytest.raises(UserError, match="the price of 'visits' is of nothing"):
+    with pytest.raises(UserError, match="the price of 'visits' names nothing"):
         check_resources({"visits": 1.0}, ("visit",), "price")

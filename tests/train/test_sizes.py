@@ -74,7 +74,7 @@ def test_a_recipe_is_named_first_and_its_values_can_be_overridden():
         ("rl hypereyes_30b_sft", "no recipe 'hypereyes_30b_sft' for rl. Known: miniature, hypereyes_2b_rl"),
         ("sft x", "no recipe 'x' for sft. Known: miniature, hypereyes_2b_sft"),
         ("sft --mesh h200 --checkpoint c --demonstrations d", "Known: cpu, cpu_8, gpu,"),
-        ("sft --mesh gpu_8 --checkpoint c --demonstrations d", "mesh gpu_8 needs 8 devices, but there are 1"),
+        ("sft --mesh gpu_8 --checkpoint org/c --demonstrations org/d", "mesh gpu_8 needs 8 devices, but there are 1"),
         ("rl --checkpoint c --questions q --eval-every 0", "--eval-every must be at least 1"),
         (
             "rl --checkpoint c --questions q --sizes.learner.optimizer.learning-rate 1",

@@ -47,10 +47,7 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
         raise UserError("the source is an empty text. Give a file, a folder, a pattern or a URL.")
     if remote.is_url(source):
         return _remote(remote.files(source, options.cache))
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError:  # ~name of a user that there is none of
-        raise UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.") from None
+    path = _expanded(source)
     if any(mark in source for mark in "*?[") and not os.path.exists(path):
         matches = sorted(glob.glob(str(path), recursive=True))
         # Each file once: a link to a folder above makes a pattern with ** match everything again below it.
@@ -67,11 +64,39 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
     if colon and folder and os.path.isdir(folder):
         return _all_local(folder_files(Path(folder), split))
     if not os.path.exists(path):
-        hub = _HUB.fullmatch(source)
-        if hub and path.suffix.lower() not in DATA_SUFFIXES and not source.startswith(("./", "../", "~", "/")):
-            return _remote(remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache))
-        raise UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.")
+        hub = _hub_name(source, path)
+        if hub is None:
+            raise _missing(source)
+        return _remote(remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache))
     return SplitFiles([_local(path)])
+
+
+def refuse_missing(source: str) -> None:
+    """Raises UserError for a source that should be on this machine and is not. Nothing is opened or fetched."""
+    if remote.is_url(source) or is_object(source) or any(mark in source for mark in "*?["):
+        return
+    path = _expanded(source)
+    folder, _, _ = source.rpartition(":")  # FOLDER:SPLIT
+    if not os.path.exists(path) and not os.path.isdir(folder) and _hub_name(source, path) is None:
+        raise _missing(source)
+
+
+def _expanded(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # ~name of a user that there is none of
+        raise _missing(source) from None
+
+
+def _hub_name(source: str, path: Path) -> re.Match[str] | None:
+    """A source that is not there, as the name of a data set of the hub; None if it does not read as one."""
+    if path.suffix.lower() in DATA_SUFFIXES or source.startswith(("./", "../", "~", "/")):
+        return None
+    return _HUB.fullmatch(source)
+
+
+def _missing(source: str) -> UserError:
+    return UserError(f"there is no {source[:300]}. Give the file, or make one with `hypereyes synth`.")
 
 
 def is_object(source: str) -> bool:

@@ -36,8 +36,8 @@ class RunShare:
         own = each + (self.index < over)
         if own < 1:
             raise UserError(
-                f"--search.policy.in-flight {policy.in_flight} is of the whole run, and {self.count} of its processes "
-                "search: allow at least one for each."
+                f"--search.policy.in-flight {policy.in_flight} holds for the whole run, and {self.count} of its "
+                "processes search: allow at least one for each."
             )
         return replace(policy, in_flight=own)
 

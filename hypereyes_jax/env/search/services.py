@@ -118,12 +118,14 @@ def check_search(config: SearchConfig, default: SearchConfig | None = None) -> N
     for name, services in _READ_BY.items():
         if config.service not in services and getattr(config, name) != getattr(SearchConfig, name):
             raise UserError(
-                f"--search.{name.replace('_', '-')} is of --search.service {' or '.join(services)}, and "
+                f"--search.{name.replace('_', '-')} needs --search.service {' or '.join(services)}, and "
                 f"{config.service} is searched: name the service, or leave the setting out."
             )
     for name in () if default is None or config.offline else ("transport", "latency"):
         if getattr(config, name) != getattr(default, name):
-            raise UserError(f"--search.{name} is of an offline world, and {config.service} is searched: leave it out.")
+            raise UserError(
+                f"--search.{name} applies to offline worlds only, and {config.service} is searched: leave it out."
+            )
     if config.budget and (config.store is None or not is_postgres(config.store)):
         raise UserError("--search.budget is shared in a store in PostgreSQL: give --search.store postgresql://...")
 
