@@ -162,8 +162,9 @@ async def _play(
 ) -> Trajectory:
     started = time.perf_counter()
     rollout = _Rollout(episode)
-    session = await generator.open(seed, sampling, chat.stop_ids)
+    session: GeneratorSession | None = None
     try:
+        session = await generator.open(seed, sampling, chat.stop_ids)
         async with asyncio.timeout(limits.episode_seconds):
             await _turns(session, rollout, chat, limits, timeline, track)
     except TimeoutError:
@@ -171,7 +172,8 @@ async def _play(
     except GeneratorError as error:
         episode.fail_infrastructure(f"the generator failed: {error}")
     finally:
-        await session.close()
+        if session is not None:
+            await session.close()
     return Trajectory(tuple(rollout.chunks), episode.result(), time.perf_counter() - started, rollout.routes)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.env.web.http import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
+_TRIED_LINES = 64  # of an event, after each of which it may be whole; a longer one is read at its empty line
 _REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is not a model
 # Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
 _BROKEN = re.compile(
     r"error|abort|cancel|time_?out|fail|incomplete|resource|malformed|unexpected|interrupt|overload", re.IGNORECASE
 )
 _FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|sensitive|spii|guardrail", re.IGNORECASE)
+_NAME_CHARACTERS = 1000  # of a function's name, which may come in pieces
+_CALL_CHARACTERS = 100  # what a call without arguments counts for in the bound on a reply
 _CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
 _TEXT_PARTS = ("text", "output_text")
 
@@ -106,7 +110,7 @@ class StreamReader:
         self._pieces: list[str] = []
         self._reasoning: list[str] = []
         self._characters = 0
-        self._refusal = ""
+        self._refusal: list[str] = []
         self._calls = _Calls()
         self._finish = ""
         self._usage: Any = None
@@ -139,12 +143,13 @@ class StreamReader:
             text += text_of(delta.get("content")) or ""
             self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
             self._characters += len(self._reasoning[-1])
-            self._refusal += text_of(delta.get("refusal")) or ""
+            self._refusal.append(text_of(delta.get("refusal")) or "")
+            self._characters += len(self._refusal[-1])
             self._calls.add(delta.get("tool_calls"))
             self._calls.add_only(delta.get("function_call"))
         self._pieces.append(text)
         self._characters += len(text)
-        if self._characters > _REPLY_CHARACTERS:
+        if self._characters + self._calls.characters > _REPLY_CHARACTERS:
             message = f"{self._where} sent a reply of more than {_REPLY_CHARACTERS:,} characters"
             raise ChatError(message, transient=False)
         return text
@@ -160,7 +165,8 @@ class StreamReader:
           ChatError: the stream broke off (neither a reason for its end nor a closing mark came), ended with an error
             or by a filter, or held a refusal or nothing.
         """
-        _check_end(self._finish, "" if any(self._pieces) or self._calls else self._refusal, self._where)
+        refusal = "" if any(self._pieces) or self._calls else "".join(self._refusal)
+        _check_end(self._finish, refusal, self._where)
         if not self._finish and not self._done:
             raise ChatError(f"{self._where} broke off its stream", transient=True)
         text, reasoning = "".join(self._pieces) + self.calls(), "".join(self._reasoning)
@@ -228,8 +234,10 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
 
     What is no stream of events from its first line on is one `WholeReply`. Raises ChatError for what is not JSON.
     """
-    rest, half, begun = b"", b"", False
+    line = _Line()
+    half, begun = b"", False
     data: list[bytes] = []
+    held = 0  # bytes of `data`
     plain, is_stream = bytearray(), False  # the lines before the first that a stream of events may have
     async for chunk in chunks:
         chunk = half + chunk
@@ -239,35 +247,59 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
             half = chunk
             continue
         half = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
-        chunk = chunk[: len(chunk) - len(half)]
-        rest += chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if len(rest) + sum(map(len, data)) + len(plain) > _EVENT_BYTES:
+        lines = line.add(chunk[: len(chunk) - len(half)].replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+        if len(chunk) + line.size + held + len(plain) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
-        *lines, rest = rest.split(b"\n")
-        for line in lines:
-            is_stream = is_stream or _FIELD.match(line) is not None
+        for text in lines:
+            is_stream = is_stream or _FIELD.match(text) is not None
             if not is_stream:
-                plain += line + b"\n"
-            if line.startswith(b"data:"):
+                plain += text + b"\n"
+            if text.startswith(b"data:"):
                 # Servers send one line an event; a text cut over several lines is one event until an empty line.
-                data.append(line.removeprefix(b"data:").strip())
-                if (value := _value(data)) is _DONE:
-                    yield None
-                    return
-                if value is not _PARTIAL:
-                    data = []
-                    yield _event(value, where)
-            elif not line.strip() and data:
-                payload = b"\n".join(data)
-                words = "" if payload[:1] in b"{[" else f": {one_line(payload.decode('utf-8', 'replace'), 200)}"
-                raise ChatError(f"{where} sent an event that is not JSON{words}", transient=True)
-    rest = half if not begun else rest
+                data.append(text.removeprefix(b"data:").strip())
+                held += len(data[-1])
+                value = _value(data) if len(data) <= _TRIED_LINES else _PARTIAL
+            elif not text.strip() and data:
+                if (value := _value(data)) is _PARTIAL:
+                    payload = b"\n".join(data)
+                    words = "" if payload[:1] in b"{[" else f": {one_line(payload.decode('utf-8', 'replace'), 200)}"
+                    raise ChatError(f"{where} sent an event that is not JSON{words}", transient=True)
+            else:
+                continue
+            if value is _DONE:
+                yield None
+                return
+            if value is not _PARTIAL:
+                data, held = [], 0
+                yield _event(value, where)
+    rest = line.rest() if begun else half
     if not is_stream and not _FIELD.match(rest) and (body := bytes(plain + rest).strip()):
         yield _whole(body, where)
     elif rest.startswith(b"data:"):
         data.append(rest.removeprefix(b"data:").strip())
     if data and (value := _value(data)) is not _PARTIAL:
         yield None if value is _DONE else _event(value, where)
+
+
+class _Line:
+    """Puts lines together from pieces, in time linear in their length however small the pieces are."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0  # bytes of the line whose end has not come
+
+    def add(self, piece: bytes) -> list[bytes]:
+        """The lines that a piece completes, without their ends."""
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            lines[0] = self.rest() + lines[0]
+            self._pieces, self.size = [], 0
+        self._pieces.append(rest)
+        self.size += len(rest)
+        return lines
+
+    def rest(self) -> bytes:
+        return b"".join(self._pieces)
 
 
 _PARTIAL, _DONE = object(), object()
@@ -298,12 +330,22 @@ def _value(data: list[bytes]) -> Any:
         return _PARTIAL
 
 
+@dataclass
+class _ServerCall:
+    """A function call as a server sends it, piece by piece."""
+
+    id: str
+    name: str = ""
+    pieces: list[str] = field(default_factory=list)  # of its arguments
+
+
 class _Calls:
     """Function calls that a server sends apart from the text, whole or piece by piece."""
 
     def __init__(self) -> None:
-        self._calls: list[dict[str, str]] = []
+        self._calls: list[_ServerCall] = []
         self._at: dict[int, int] = {}  # index of a call, as the server counts -> its place here
+        self.characters = 0  # of all that is kept here
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -315,23 +357,30 @@ class _Calls:
                 continue
             index = call.get("index", place)
             index = place if whole or not isinstance(index, int) else index
-            entry = self._entry(index, str(call.get("id") or ""))
+            number = call.get("id")
+            entry = self._entry(index, str(number) if isinstance(number, str | int) and number else "")
             name = function.get("name")
-            if isinstance(name, str) and encodable(name) != entry["name"]:  # some servers repeat it in each piece
-                entry["name"] += encodable(name)
+            if isinstance(name, str) and encodable(name) != entry.name:  # some servers repeat it in each piece
+                entry.name = (entry.name + encodable(name[:_NAME_CHARACTERS]))[:_NAME_CHARACTERS]
             piece = function.get("arguments")
             if isinstance(piece, dict):
-                piece = json.dumps(piece)
-            entry["arguments"] += encodable(piece) if isinstance(piece, str) else ""
+                try:
+                    piece = json.dumps(piece)
+                except RecursionError:
+                    piece = "{"  # what nests so deep is no call; the parser says so
+            if isinstance(piece, str):
+                entry.pieces.append(encodable(piece))
+                self.characters += len(piece)
 
-    def _entry(self, index: int, name: str) -> dict[str, str]:
+    def _entry(self, index: int, name: str) -> _ServerCall:
         """The call that a piece belongs to: a new one where another id comes, even under an index that was used."""
         entry = self._calls[self._at[index]] if index in self._at else None
-        if entry is None or (name and entry["id"] and entry["id"] != name):
+        if entry is None or (name and entry.id and entry.id != name):
             self._at[index] = len(self._calls)
-            entry = {"id": name, "name": "", "arguments": ""}
+            entry = _ServerCall(name)
             self._calls.append(entry)
-        entry["id"] = entry["id"] or name
+            self.characters += _CALL_CHARACTERS
+        entry.id = entry.id or name
         return entry
 
     def add_only(self, function: Any) -> None:
@@ -343,10 +392,8 @@ class _Calls:
         """The calls as <tool_call> tags; arguments that are not JSON are for the parser to find wrong."""
         out = []
         for call in self._calls:
-            try:
-                arguments = parse_json(call["arguments"] or "{}")
-            except ValueError:
-                out.append("<tool_call>" + call["arguments"] + "</tool_call>")
-                continue
-            out.append("<tool_call>" + json.dumps({"name": call["name"], "arguments": arguments}) + "</tool_call>")
+            text = "".join(call.pieces)
+            with contextlib.suppress(ValueError, RecursionError):  # then it goes as it came
+                text = json.dumps({"name": call.name, "arguments": parse_json(text or "{}")})
+            out.append(f"<tool_call>{text}</tool_call>")
         return "".join(out)

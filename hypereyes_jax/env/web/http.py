@@ -329,12 +329,14 @@ def _words_of_body(raw: bytes) -> str:
     return one_line(text, 300)
 
 
-def _struck(data: Any, headers: Mapping[str, str]) -> Any:
-    """What a reply says of a failure, without the keys that were sent."""
+def _struck(data: Any, headers: Mapping[str, str], depth: int = 16) -> Any:
+    """What a reply says of a failure, without the keys that were sent, nor what nests deeper than words do."""
+    if not depth and isinstance(data, dict | list):
+        return None
     if isinstance(data, dict):
-        return {name: _struck(value, headers) for name, value in data.items()}
+        return {name: _struck(value, headers, depth - 1) for name, value in data.items()}
     if isinstance(data, list):
-        return [_struck(value, headers) for value in data]
+        return [_struck(value, headers, depth - 1) for value in data]
     return _without(data, headers) if isinstance(data, str) else data
 
 

@@ -70,7 +70,7 @@ def read_retry_after(header: str | None, now: datetime | None = None) -> float |
     except ValueError:
         try:
             date = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # no date, or one with a number that no date has
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)

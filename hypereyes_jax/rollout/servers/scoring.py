@@ -10,7 +10,14 @@ import numpy as np
 from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.processing import Chunk, ContextChunk
 from hypereyes_jax.rollout.episodes import GeneratorError
-from hypereyes_jax.rollout.servers.server import Conversation, GenerationServer, PromptMismatch, read_log_probs
+from hypereyes_jax.rollout.servers.server import (
+    Conversation,
+    GenerationServer,
+    PromptMismatch,
+    documented_form,
+    read_log_probs,
+    shown,
+)
 
 
 async def score_conversations(
@@ -64,15 +71,13 @@ async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarra
     tokens = talk.expanded_tokens(image)
     if not len(tokens) == talk.expanded == len(sampled):
         raise PromptMismatch("a conversation's images are not those of its image tokens")
-    try:
+    with documented_form():
         pairs = [(token, logp) for token, logp in await server.score(talk)]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
     if len(pairs) != len(tokens) - 1:
         raise PromptMismatch(f"the server scored {len(pairs)} tokens, not the {len(tokens) - 1} it was sent")
     for place, ((token, _), expected) in enumerate(zip(pairs, tokens[1:], strict=True), start=1):
         if token != expected and expected != image:  # visual tokens have no id of their own
-            raise PromptMismatch(f"the server scored {str(token)[:20]} at token {place}, not {expected}")
+            raise PromptMismatch(f"the server scored {shown(token)} at token {place}, not {expected}")
     return read_log_probs([logp for (_, logp), own in zip(pairs, sampled[1:], strict=True) if own])
 
 

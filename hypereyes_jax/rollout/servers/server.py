@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import base64
+import contextlib
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +21,9 @@ from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.types import FatalSearchError, SearchError
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
+from hypereyes_jax.env.web.untrusted import encodable, one_line
 from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
 from hypereyes_jax.rollout.engine import Sampled
 from hypereyes_jax.rollout.episodes import GeneratorError, OnSampled
@@ -151,8 +154,8 @@ class GenerationServer(abc.ABC):
         neither SGLang (`input_token_logprobs`) nor vLLM (`prompt_logprobs`, in any log-prob mode) applies the
         temperature to given tokens.
 
-        Raises GeneratorError, as PromptMismatch if the prompt has another length there; any KeyError, TypeError or
-        ValueError if the reply has another form than documented.
+        Raises GeneratorError, as PromptMismatch if the prompt has another length there; whatever `documented_form`
+        takes for it if the reply has another form than documented.
         """
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSession:
@@ -171,7 +174,7 @@ class GenerationServer(abc.ABC):
         """
         name = f"policy-v{version}-{await asyncio.to_thread(adapter_digest, path)}"
         try:
-            await self._text(self.load_endpoint, {"lora_name": name, "lora_path": str(path)})
+            await self._change_adapter(self.load_endpoint, {"lora_name": name, "lora_path": str(path)})
         except GeneratorError as error:
             if "already" not in str(error):
                 raise
@@ -180,7 +183,7 @@ class GenerationServer(abc.ABC):
         self.adapter, self.version = name, version
         while len(self._adapters) > self._kept:
             try:
-                await self._text(self.unload_endpoint, {"lora_name": self._adapters[0]})
+                await self._change_adapter(self.unload_endpoint, {"lora_name": self._adapters[0]})
             except GeneratorError as error:
                 if not any(words in str(error) for words in _NOT_HELD):
                     raise
@@ -201,13 +204,15 @@ class GenerationServer(abc.ABC):
 
         Raises:
           EchoError: it is above `tolerance`, or the server saw other tokens.
+          GeneratorError: the server fails, or its reply can't be read.
         """
         conversation = Conversation()
         conversation.read(ContextChunk(tokens), [])
-        pairs = await self.score(conversation)
+        with documented_form():
+            pairs = [(token, logp) for token, logp in await self.score(conversation)]
         if [token for token, _ in pairs] != tokens[1:].tolist():
             raise EchoError(f"the server scored {len(pairs)} tokens other than the {len(tokens) - 1} it was sent")
-        error = float(np.abs(np.array([logp for _, logp in pairs], np.float32) - expected).max())
+        error = float(np.abs(read_log_probs([logp for _, logp in pairs]) - expected).max())
         if not error <= tolerance:
             raise EchoError(
                 f"log-probs differ by {error:.3g} (tolerance {tolerance:g}): the server does not run {self.adapter}"
@@ -219,8 +224,13 @@ class GenerationServer(abc.ABC):
         reply: dict[str, Any] = await self._post(endpoint, payload)
         return reply
 
-    async def _text(self, endpoint: str, payload: dict[str, Any]) -> str:
-        return str(await self._post(endpoint, payload, text=True))
+    async def _change_adapter(self, endpoint: str, payload: dict[str, Any]) -> None:
+        """Raises GeneratorError for what is no success: a failure told under HTTP 200, or a page of something else."""
+        told = await self._post(endpoint, payload, text=True)
+        failed = isinstance(told, dict) and (told.get("success") is False or bool(told.get("error")))
+        if failed or (isinstance(told, str) and told.lstrip().startswith("<")):
+            words = (isinstance(told, dict) and service_words(told)) or "a reply that no such server gives"
+            raise GeneratorError(f"{endpoint} refused: {words}")
 
     async def _post(self, endpoint: str, payload: dict[str, Any], *, text: bool = False) -> Any:
         """Posts JSON, again after failures that may pass.
@@ -261,8 +271,8 @@ class GenerationServer(abc.ABC):
         """Raises GeneratorError if the server read a prompt of another length than was meant."""
         if prompt_tokens != conversation.expanded:
             raise PromptMismatch(
-                f"the server's prompt has {prompt_tokens} tokens, ours {conversation.expanded}: images are resized "
-                "or expanded in another way there; set its min_pixels and max_pixels to ours"
+                f"the server's prompt has {shown(prompt_tokens)} tokens, ours {conversation.expanded}: images are "
+                "resized or expanded in another way there; set its min_pixels and max_pixels to ours"
             )
 
 
@@ -276,12 +286,29 @@ def adapter_digest(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+@contextlib.contextmanager
+def documented_form() -> Iterator[None]:
+    """For a block that reads a reply as documented: GeneratorError for what its reading fails by on any other."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        why = one_line(f"{type(error).__name__} {error}", 200)
+        raise GeneratorError(f"a reply of another form than documented: {why}") from error
+
+
+def shown(value: Any) -> str:
+    """A value of a reply for a message: numbers and short texts as they are, the rest by its type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return one_line(encodable(str(value)), 20) or "''"
+    return f"of type {type(value).__name__}"
+
+
 def read_log_probs(values: list[Any]) -> np.ndarray:
     """float32 [n]: what a server says log-probs are. Raises GeneratorError for what none can be, NaN included."""
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not LOWEST_LOG_PROB <= value <= ROUNDING:  # NaN is in no range
-            raise GeneratorError(f"{str(value)[:20]} is not a log-prob")
+            raise GeneratorError(f"{shown(value)} is not a log-prob")
     return np.minimum(np.array(values, np.float32), np.float32(0))
 
 
@@ -292,21 +319,23 @@ def read_tokens(values: Any, vocabulary: int, limit: int) -> list[int]:
         raise GeneratorError(f"the server sent {count} tokens where at most {limit} were asked for")
     for token in values:
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocabulary:
-            raise GeneratorError(f"the server sent a token {str(token)[:20]}, which the model does not have")
+            raise GeneratorError(f"the server sent a token {shown(token)}, which the model does not have")
     return values
 
 
-def check_sampled(tokens: list[int], scored: list[int], finish: str, stop_ids: tuple[int, ...]) -> bool:
+def check_sampled(tokens: list[int], scored: list[int], finish: Any, stop_ids: tuple[int, ...]) -> bool:
     """Whether a stop id ended the turn; raises GeneratorError for what servers are known to get wrong.
 
     Args:
       scored: the tokens that the log-probs are of.
-      finish: the server's reason.
+      finish: the server's reason, which may be anything.
     """
     if scored != tokens or not tokens:
         raise GeneratorError(f"{len(scored)} log-probs do not belong to the {len(tokens)} tokens sampled")
     if finish not in ("stop", "length"):
-        raise GeneratorError(f"the server ended a turn with {finish!r}")
+        raise GeneratorError(f"the server ended a turn with the reason {shown(finish)}")
+    if any(token in stop_ids for token in tokens[:-1]):
+        raise GeneratorError("the server sampled on after a stop token")
     if finish == "stop" and tokens[-1] not in stop_ids:
         raise GeneratorError("the server strips the stop token, so its log-prob is missing")
     return finish == "stop"
@@ -336,10 +365,8 @@ class ServerSession:
         talk.read(context, visual)
         limit = min(sampling.max_new_tokens, server.prompts.context - expanded)
         version = server.version
-        try:
+        with documented_form():
             completion = await server.sample(talk, sampling, self._stop_ids, limit)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
         talk.tokens += completion.tokens
         versions = np.full(len(completion.tokens), version, np.int32)
         chunk = SampledChunk(

@@ -20,6 +20,7 @@ from hypereyes_jax.rollout.servers.server import (
     PromptMismatch,
     ServerSession,
     check_sampled,
+    documented_form,
     is_truncated,
     read_log_probs,
     read_tokens,
@@ -61,7 +62,7 @@ class VLLMServer(GenerationServer):
         choice = reply["choices"][0]
         tokens = read_tokens(choice["token_ids"], self.config.text.vocab_size, limit)
         rows = (choice.get("logprobs") or {}).get("content") or []
-        stopped = check_sampled(tokens, [_token_of(row) for row in rows], str(choice["finish_reason"]), stop_ids)
+        stopped = check_sampled(tokens, [_token_of(row) for row in rows], choice["finish_reason"], stop_ids)
         logp = read_log_probs([row["logprob"] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
         if sampling.temperature == 0:
@@ -106,11 +107,9 @@ class VLLMServer(GenerationServer):
         """Of a distribution cut down to one token, the log-prob is 0; a raw log-prob knows nothing of the cut."""
         probe = [self.config.vision_start_token_id]
         reply = await self.generate(probe, [], {"temperature": 1.0, "top_k": 1, "max_tokens": 1})
-        try:
+        with documented_form():
             (row,) = reply["choices"][0]["logprobs"]["content"]
             (logp,) = read_log_probs([row["logprob"]])
-        except (LookupError, TypeError, ValueError) as error:
-            raise GeneratorError(f"a reply of another form than documented: {type(error).__name__} {error}") from error
         if logp < -1e-4:
             raise GeneratorError(
                 f"a token drawn from itself alone has log-prob {logp:.3g} there, not 0: start vLLM with "
@@ -118,8 +117,8 @@ class VLLMServer(GenerationServer):
             )
 
 
-def _token_of(row: dict[str, Any]) -> int:
-    """The id of a scored token; older servers write it as the text "token_id:5"."""
+def _token_of(row: dict[str, Any]) -> Any:
+    """The id of a scored token, if it is one; older servers write it as the text "token_id:5"."""
     if "token_id" in row:
-        return int(row["token_id"])
-    return int(str(row["token"]).removeprefix("token_id:"))
+        return row["token_id"]
+    return int(row["token"].removeprefix("token_id:"))

@@ -16,8 +16,9 @@ from hypereyes_jax.env.actions import TextSearch
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.llm_judge import LlmJudge, read_verdict
 from hypereyes_jax.env.judging.service import judging
+from hypereyes_jax.env.web import chat_replies
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
-from hypereyes_jax.env.web.chat_replies import events
+from hypereyes_jax.env.web.chat_replies import StreamReader, events, read_reply
 from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "Which country?", (), ("Chad",))
@@ -433,3 +434,71 @@ async def test_a_message_whose_content_is_not_text_is_no_reply(connect, content)
     _, client = await connect(Body(json.dumps({"choices": [{"message": {"content": content}}]}), "application/json"))
     with pytest.raises(ChatError, match="sent a reply without a message"):
         await client.complete([("user", ["?"])])
+
+
+async def read_stream(data, size):
+    """(events, the error that ended them) of a stream that comes in pieces of a size."""
+
+    async def pieces():
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+
+    found = []
+    try:
+        async for event in events(pieces(), "host"):
+            found.append(event)
+    except ChatError as error:
+        return found, str(error)
+    return found, ""
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (b"data: [1\n" + b"data: ,1\n" * 50_000, 65_536),  # an event that every line might complete
+        (b"data: x" + b"x" * 2_000_000, 20),  # a line that comes in many small pieces
+    ],
+)
+async def test_an_event_is_read_in_time_linear_in_its_length(data, size):
+    began = time.monotonic()
+    found, _ = await read_stream(data, size)
+    assert time.monotonic() - began < 10  # minutes, were each line or piece to be read with all before it
+    assert found == []
+
+
+@pytest.mark.parametrize("lines", [2, 64, 65, 500])
+async def test_an_event_of_many_lines_is_read_at_its_empty_line(lines):
+    text = json.dumps(list(range(lines - 1)), indent=0).rstrip("]").rstrip() + "]"
+    stream = "".join(f"data: {line}\n" for line in text.splitlines()) + "\ndata: [DONE]\n\n"
+    assert (await read_stream(stream.encode(), 7))[0] == [list(range(lines - 1)), None]
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"refusal": "no" * 50},
+        {"content": "no" * 50},
+        {"reasoning": "no" * 50},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "no" * 50}}]},
+        {"tool_calls": [{"index": 0, "id": "{}", "function": {}}]},
+        {"tool_calls": [{"index": 0, "function": {"name": "{}"}}]},
+    ],
+)
+def test_all_that_a_stream_makes_us_keep_is_bounded(delta, monkeypatch):
+    monkeypatch.setattr(chat_replies, "_REPLY_CHARACTERS", 10_000)
+    reader = StreamReader("host")
+    ended = ""
+    for number in range(300):
+        try:
+            reader.feed(json.loads(json.dumps({"choices": [{"delta": delta}]}).replace("{}", str(number))))
+        except ChatError as error:
+            ended = str(error)
+    assert "more than 10,000 characters" in ended or len(reader.calls()) < 2_000
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 3))
+def test_calls_that_nest_deep_are_calls_that_the_parser_finds_wrong(depth):
+    deep = "[" * depth + "]" * depth
+    for arguments in (deep, {"input": json.loads("[" * 400 + "]" * 400)}):
+        message = {"tool_calls": [{"index": 0, "function": {"name": "text_search", "arguments": arguments}}]}
+        parse_turn(read_reply({"choices": [{"message": message}]}, "host").text)

@@ -189,6 +189,7 @@ def test_words_of_a_service_are_one_short_harmless_line(data, words):
         ("1e9", None),
         ("Thu, 31 Dec 2099 00:00:00 GMT", None),
         ("soon", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
         ("", None),
         (None, None),
     ],
@@ -197,6 +198,17 @@ def test_retry_after_is_read_in_both_forms(header, seconds):
     from datetime import UTC, datetime
 
     assert read_retry_after(header, datetime(2015, 10, 21, 7, 28, tzinfo=UTC)) == seconds
+
+
+async def test_what_is_told_beside_a_result_may_nest_deep(serve):
+    deep = []
+    for _ in range(700):
+        deep = [deep]
+    url, _ = await serve((200, {"error": {"message": "half of it", "trace": deep}}))
+    http = JsonHttp()
+    reply = await http.request("GET", url)
+    assert service_words(reply.data) == "half of it"
+    await http.aclose()
 
 
 async def test_a_reply_that_never_ends_is_bounded(serve):

@@ -106,6 +106,58 @@ async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, mess
         await session.turn(text(5))
 
 
+async def test_a_turn_that_goes_on_after_a_stop_token_is_refused(mimic):
+    session = await mimic.client.open(0, UNTRUNCATED, (7,))
+
+    def spoil(reply):
+        reply["output_ids"][0] = reply["meta_info"]["output_token_logprobs"][0][1] = 7
+
+    mimic.spoil = spoil
+    with pytest.raises(GeneratorError, match="after a stop token"):
+        await session.turn(text(5))
+
+
+@pytest.mark.parametrize("pairs", [None, {}, [None], [[None, 30], [10**400, 31]], [[None, 30], ["x", 31]], "xyz"])
+async def test_an_echo_that_cannot_be_read_is_a_failure_of_the_server(mimic, pairs):
+    mimic.spoil = lambda reply: reply["meta_info"].update(input_token_logprobs=pairs)
+    with pytest.raises((GeneratorError, EchoError)):
+        await mimic.client.echo_check(np.array([30, 31], np.int32), np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ({"success": False, "error_message": "rank 64 is too large"}, "rank 64 is too large"),
+        ({"error": {"message": "no such path"}}, "no such path"),
+        ("<html>Sign in</html>", "no such server gives"),
+    ],
+)
+async def test_a_push_that_failed_under_http_200_is_told(mimic, tmp_path, monkeypatch, reply, words):
+    async def post(*_, **__):
+        return reply
+
+    monkeypatch.setattr(mimic.client, "_post", post)
+    with pytest.raises(GeneratorError, match=words):
+        await mimic.client.push_adapter(tmp_path, 1)
+    assert mimic.client.adapter is None
+
+
+@pytest.mark.parametrize("value", ["\x1b[2J" * 9, "x" * 100_000, {"a": "y" * 100_000}, [[[]]]])
+async def test_what_a_server_sends_makes_no_long_or_harmful_message(mimic, value):
+    for spoil in (
+        lambda reply: reply["meta_info"].update(prompt_tokens=value),
+        lambda reply: reply["meta_info"].update(finish_reason={"type": value}),
+        lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, value),
+        lambda reply: reply["output_ids"].__setitem__(0, value),
+    ):
+        session = await mimic.client.open(0, UNTRUNCATED, ())
+        mimic.spoil = spoil
+        with pytest.raises(GeneratorError) as raised:
+            await session.turn(text(5))
+        assert len(str(raised.value)) < 300
+        assert str(raised.value).isprintable()
+
+
 async def test_a_conversation_that_does_not_fit_ends_before_it_is_sent(mimic):
     session = await mimic.client.open(0, SamplingConfig(top_p=1.0, max_new_tokens=50), ())
     assert (await session.turn(text(380))).end is TurnEnd.CONTEXT

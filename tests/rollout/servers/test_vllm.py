@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,18 @@ async def test_a_server_whose_log_probs_cannot_be_read_is_refused_and_no_defect_
     monkeypatch.setattr(mimic.client, "_checked", False)
     with pytest.raises(GeneratorError):
         await mimic.client.open(0, SamplingConfig(), ())
+
+
+async def test_a_server_that_cannot_be_sampled_from_masks_its_rollouts_and_says_why(mimic, chat):
+    mimic.raw = True
+    (out,) = await run_episodes(mimic.client, [PacedEpisode(question(0))], chat, UNTRUNCATED, [0])
+    assert out.result.stop is StopReason.INFRASTRUCTURE
+    assert "--logprobs-mode processed_logprobs" in out.result.why
+
+
+@pytest.mark.parametrize("token", [math.inf, 40.5, "40", None, [40]])
+async def test_tokens_of_log_probs_that_are_none_are_refused(mimic, token):
+    session = await mimic.client.open(0, UNTRUNCATED, ())
+    mimic.spoil = lambda reply: reply["choices"][0]["logprobs"]["content"][0].update(token_id=token)
+    with pytest.raises(GeneratorError):
+        await session.turn(text(5))
