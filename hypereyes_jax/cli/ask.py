@@ -52,7 +52,8 @@ class AskConfig:
     """Model to run here instead of at an endpoint: a directory in Hugging Face layout, a hub id (org/name[@revision])
     or a URL."""
     miniature: bool = False
-    """The checkpoint is one of the miniature world's: use its episode settings and image sizes."""
+    """The model is one of the miniature world's: its image sizes are used, and its episode settings where --episode
+    does not differ from the defaults."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     out: Path = Path("ask.jsonl")
@@ -207,7 +208,7 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
 
     async def ask(question: Question) -> Asked:
         played = await play(
-            Episode(question, backend, config.episode),
+            Episode(question, backend, _rules(config)),
             client,
             temperature=config.temperature,
             max_tokens=config.max_new_tokens,
@@ -222,9 +223,14 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
         await client.aclose()
 
 
+def _rules(config: AskConfig) -> EpisodeConfig:
+    from hypereyes_jax import miniature
+
+    return config.episode.over(miniature.EPISODE) if config.miniature else config.episode
+
+
 @contextlib.asynccontextmanager
 async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
-    from hypereyes_jax import miniature
     from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
     from hypereyes_jax.env.episode import Episode
     from hypereyes_jax.eval.policy import load_policy
@@ -243,7 +249,7 @@ async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console:
     small = replace(MINIATURE_RL, slots=1).engine()
     engine = small if config.miniature else EngineConfig(slots=1, context=config.context)
     policy = load_policy(config.checkpoint, engine)
-    rules = miniature.EPISODE if config.miniature else config.episode
+    rules = _rules(config)
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
     async with policy.engines.running() as generator:
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.types import Player
+    from hypereyes_jax.data.grounding_judge import LlmGrounding
+    from hypereyes_jax.env.judging.judges import Judge
     from hypereyes_jax.env.types import Question
 
 
@@ -48,14 +50,16 @@ class CollectSettings:
     checkpoint: Path | None = None
     """The directory of a checkpoint in Hugging Face layout that is sampled here instead of an endpoint."""
     miniature: bool = False
-    """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
+    """The checkpoint is one of the miniature world's: its context and image sizes are used, and its
+    episode settings where --settings.episode does not differ from the defaults."""
     filter_model_url: str = ""
     """Endpoint whose model the necessity and difficulty filters ask; without one, they ask the model that is
     sampled."""
     filter_model: str = ""
     """Name of the model at that endpoint. Its key is read from FILTER_API_KEY."""
     trajectories: tuple[Path, ...] = ()
-    """Files of recorded trajectories whose right answers go through the quality filters, instead of sampling."""
+    """Files of recorded trajectories whose right answers go through the quality filters, instead of sampling. Answers
+    that nobody judged yet, as those of `hypereyes ask`, are judged."""
     out: Path = Path("runs/collect")
     """The directory of attempts.jsonl, demonstrations.jsonl, rl_questions.jsonl and funnel.json."""
     temperature: float = 0.8
@@ -93,10 +97,11 @@ def run(config: CollectSettings) -> None:
     if config.miniature:
         from hypereyes_jax import miniature
 
-        config = replace(config, settings=replace(config.settings, episode=miniature.EPISODE))
+        episode = config.settings.episode.over(miniature.EPISODE)
+        config = replace(config, settings=replace(config.settings, episode=episode))
     with open_questions(config.questions, options=config.source.options()) as questions:
         if config.trajectories:
-            _recorded(config, questions)
+            asyncio.run(_recorded(config, questions))
         else:
             asyncio.run(_collect(config, questions))
 
@@ -104,8 +109,6 @@ def run(config: CollectSettings) -> None:
 async def _collect(config: CollectSettings, questions: Sequence[Question]) -> None:
     from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
-    from hypereyes_jax.data.grounding_judge import LlmGrounding
-    from hypereyes_jax.env.judging.llm_judge import LlmJudge
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
 
@@ -118,7 +121,7 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
         _filter_player(config) as filter_player,
     ):
         with AttemptLog(config.out) as log:
-            model = judge.client if config.judge_grounding and isinstance(judge, LlmJudge) else None
+            _keep_own_objects(config)
             collection = Collection(
                 log,
                 player,
@@ -127,11 +130,30 @@ async def _collect(config: CollectSettings, questions: Sequence[Question]) -> No
                 config.settings,
                 filter_player=filter_player,
                 dollars=dollars_of(search, config.prompt_price, config.completion_price),
-                grounding=None if model is None else LlmGrounding(model),
+                grounding=_grounding(config, judge),
             )
             capped = await make_attempts(collection, questions)
             _tell(config, questions, log)
             print_spending(collection, capped, f"--settings.most-dollars {config.settings.most_dollars:g}")
+
+
+def _keep_own_objects(config: CollectSettings) -> None:
+    """Notes the user's own judge, tools, search and questions. Raises UserError if earlier attempts had others."""
+    from hypereyes_jax.configs.training import LearnerConfig
+    from hypereyes_jax.runs.own_objects import keep_own_objects
+    from hypereyes_jax.train.method import RlMethod, own_records
+
+    rules = config.settings.episode
+    records = own_records(RlMethod(), LearnerConfig(), rules, config.search, config.judge, (), (config.questions,))
+    keep_own_objects(config.out, records)
+
+
+def _grounding(config: CollectSettings, judge: Judge) -> LlmGrounding | None:
+    """The judge's model as the one that says whether reasoning is grounded, if it was asked for."""
+    from hypereyes_jax.data.grounding_judge import LlmGrounding
+    from hypereyes_jax.env.judging.llm_judge import LlmJudge
+
+    return LlmGrounding(judge.client) if config.judge_grounding and isinstance(judge, LlmJudge) else None
 
 
 @contextlib.asynccontextmanager
@@ -188,38 +210,39 @@ def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLo
         print(f"{funnel['rl_questions']} questions for RL, with references: {config.out / RL_QUESTIONS}")
 
 
-def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
-    """Right answers of recorded trajectories, through the filters."""
+async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
+    """Right answers of recorded trajectories, through the filters. Those that nobody judged yet are judged here."""
     from collections import Counter
 
     from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL
-    from hypereyes_jax.data.collection.recorded import example_of
+    from hypereyes_jax.data.collection.recorded import AskedQuestions, RecordedAnswers
     from hypereyes_jax.data.files import example_json, json_line
-    from hypereyes_jax.data.filters import fault
-    from hypereyes_jax.env.prompts import system_prompt
+    from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval.records import episode_result, read_records
     from hypereyes_jax.files import write_json, writing_atomic
 
-    rules = config.settings.episode
-    system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
-    texts = {question.text for question in questions}
     dropped: Counter[str] = Counter()
     kept = 0
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / DEMONSTRATIONS
-    with writing_atomic(path) as file:
-        for source in config.trajectories:
-            for record in read_records(source):
-                why = "of another question" if record.question not in texts else None if record.correct else "not right"
-                if why is None:
-                    result = episode_result(record)
-                    why = fault(result, config.settings.filters)
-                if why is None:
+    async with judging(config.judge) as judge:
+        asked = AskedQuestions(questions)
+        answers = RecordedAnswers(judge, config.settings, _grounding(config, judge))
+        with writing_atomic(path) as file:
+            for source in config.trajectories:
+                for record in read_records(source):
+                    question = asked.find(record.question, record.question_id)
+                    if isinstance(question, str):
+                        dropped[question] += 1
+                        continue
+                    verdict = False if record.masked else record.correct
+                    example = await answers.demonstration(question, episode_result(record), verdict)
+                    if isinstance(example, str):
+                        dropped[example] += 1
+                        continue
                     kept += 1
-                    row: dict[str, Any] = example_json(example_of(result, system, rules))
+                    row: dict[str, Any] = example_json(example)
                     file.write(json_line(path, kept, row).encode())
-                else:
-                    dropped[why] += 1
     write_json(config.out / FUNNEL, {"demonstrations": kept, "dropped": dict(dropped)})
     print(f"{kept} demonstrations: {path}")
     for why, count in sorted(dropped.items()):

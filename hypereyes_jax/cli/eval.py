@@ -92,8 +92,8 @@ class EvalConfig:
     """Number of episodes that an engine generates for at a time; none takes 32 in the miniature, and the recipe's
     number otherwise."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
-    """Rules of an episode; a recipe's rules replace the defaults. The paper evaluates with --episode.max-turns 19
-    --episode.max-rounds 18."""
+    """Rules of an episode: those that differ from the defaults take the place of the recipe's. The paper evaluates with
+    --episode.max-turns 19 --episode.max-rounds 18."""
     in_flight: int = 64
     """Number of requests that are under way at an endpoint at a time."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -108,7 +108,8 @@ class EvalConfig:
     """Number of answers to each question of a source or a benchmark."""
     benchmark: tuple[str, ...] = ()
     """Benchmarks instead of the splits: mmsearch, fvqa, livevqa, browsecomp-vl, mmsearch-plus and imeb from their
-    published files, or imeb-mini, which is made here."""
+    published files, imeb-mini, which is made here, or a `BenchmarkSpec` of your own (module:object or
+    file.py:object)."""
     data: Path | None = None
     """Folder of a benchmark's published files, one of these files, or a folder that has a folder named after each
     benchmark."""
@@ -139,6 +140,7 @@ def run(config: EvalConfig) -> None:
     sizes = _sizes(config)
     _refuse_settings(config)
 
+    from hypereyes_jax.configs.objects import load_object
     from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
     from hypereyes_jax.eval.own_metrics import in_words
@@ -157,8 +159,11 @@ def run(config: EvalConfig) -> None:
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
     own = load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics).metrics
     opened = [replace(benchmark, metrics=own) for benchmark in opened]
-    records = own_records(RlMethod(), sizes.learner, sizes.episode, config.search, config.judge, config.metrics)
-    keep_own_objects(directory, records)
+    sources = [config.questions] if isinstance(config.questions, str) else []
+    own_parts = RlMethod(), sizes.learner, sizes.episode, config.search, config.judge, config.metrics
+    own_benchmarks = [("benchmark", load_object(name, "benchmark")) for name in config.benchmark if ":" in name]
+    records = own_records(*own_parts, sources) + [{"role": role, **each.record()} for role, each in own_benchmarks]
+    keep_own_objects(directory.path, records)
     sampling = replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p)
     policy: Policy | ServedPolicy
     if config.model:
@@ -200,9 +205,8 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
     if config.dtype and config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
     learner = replace(sizes.learner, compute_dtype=config.dtype or sizes.learner.compute_dtype)
-    episode = config.episode if config.episode != EpisodeConfig() else sizes.episode
     prompt = min(sizes.prompt_tokens, sizes.context)
-    return replace(sizes, learner=learner, episode=episode, prompt_tokens=prompt)
+    return replace(sizes, learner=learner, episode=config.episode.over(sizes.episode), prompt_tokens=prompt)
 
 
 def _refuse_settings(config: EvalConfig) -> None:
@@ -236,7 +240,7 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.data.benchmarks import ReadOptions
     from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
 
-    real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini")]
+    real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini") and ":" not in name]
     if real and config.search.service == "world":
         raise UserError(
             f"{', '.join(real)} can't be answered from the miniature's world. Give --search.service serpapi or "

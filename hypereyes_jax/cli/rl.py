@@ -259,6 +259,7 @@ def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
         questions,
         SelectionRule(config.select == "yes", config.references, config.first_reference),
         None if validation is None else Validation(validation, config.eval_every),
+        (config.questions, *([config.eval_questions] if config.eval_questions else [])),
     )
 
 

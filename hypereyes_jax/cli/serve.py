@@ -61,7 +61,8 @@ class ServeConfig:
     fetch_images: bool = True
     """Whether images that a request names by URL are fetched, from the public internet only."""
     miniature: bool = False
-    """The checkpoint is one of the miniature world's: its context, image sizes and episode settings are used."""
+    """The checkpoint is one of the miniature world's: its context and image sizes are used, and its
+    episode settings where --episode does not differ from the defaults."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = field(default_factory=SearchConfig)
     """The service of the agent's searches."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -110,7 +111,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
         ended.set()
     keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
-        rules = miniature.EPISODE if config.miniature else config.episode
+        rules = config.episode.over(miniature.EPISODE) if config.miniature else config.episode
         agent = Agent(backend, rules) if config.mode == "agent" else None
         server = ChatServer(generator, policy.chat, settings, agent)
         async with running_server(server, settings) as url:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from hypereyes_jax.env.media.crops import BoxUnits
@@ -85,6 +85,11 @@ class EpisodeConfig:
         if self.max_rounds < 0 or (self.image_searches is not None and self.image_searches < 0):
             raise SettingError("EpisodeConfig.max_rounds and image_searches must be at least 0")
 
+    def over(self, base: EpisodeConfig) -> EpisodeConfig:
+        """The rules of `base`, with those of these that are not the defaults in their place."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(base, **{name: value for name, value in given.items() if value != getattr(_DEFAULTS, name)})
+
     @property
     def tool_names(self) -> tuple[str, ...]:
         """Tools beside the two searches, those of the paradigm included."""
@@ -94,3 +99,6 @@ class EpisodeConfig:
     def width(self) -> int:
         """Searches of one turn that are sent."""
         return 1 if self.serial else self.width_cap
+
+
+_DEFAULTS = EpisodeConfig()

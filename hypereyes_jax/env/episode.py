@@ -13,8 +13,7 @@ from hypereyes_jax.env.actions import Answer, Call, Malformed, ParsedTurn, ToolC
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import Found, GroundedSearch
-from hypereyes_jax.env.own_prompt import PromptFunction, own_prompt
-from hypereyes_jax.env.prompts import system_prompt
+from hypereyes_jax.env.own_prompt import PromptFunction, written_prompt
 from hypereyes_jax.env.tools.calls import Called, call_tool
 from hypereyes_jax.env.tools.delegate import Delegate
 from hypereyes_jax.env.tools.named import named_tools
@@ -74,12 +73,7 @@ class Episode:
     @property
     def system(self) -> str:
         """The system prompt. Raises UserError where a user's own can't be written."""
-        config, tools = self.config, tuple(self._tools.values())
-        own = self._prompt or config.system
-        if own is not None:
-            return own_prompt(own, self.question, config, tools)
-        regions = config.paradigm == "ugs"
-        return system_prompt(config.prompt_style, config.box_units, config.max_rounds, tools, regions)
+        return written_prompt(self.question, self.config, tuple(self._tools.values()), self._prompt)
 
     @property
     def last_turn(self) -> TurnRecord:

@@ -1,4 +1,4 @@
-"""A user's own system prompt: a text with place-holders, a file with one, or a function."""
+"""The system prompt of an episode: a built-in one, or a user's own text with place-holders, file or function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from hypereyes_jax.configs.objects import NamedObject, in_words, instance, load_object, named_object, refuse_coroutine
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS
-from hypereyes_jax.env.prompts import tool_list
+from hypereyes_jax.env.prompts import system_prompt, tool_list
 from hypereyes_jax.env.tools.search import ImageSearchTool, TextSearchTool
 from hypereyes_jax.env.tools.types import Tool, schema
 from hypereyes_jax.env.types import Question
@@ -44,8 +44,28 @@ class PromptFacts:
 PromptFunction = Callable[[PromptFacts], str]
 
 
+def written_prompt(
+    question: Question, config: EpisodeConfig, tools: Sequence[Tool] = (), own: PromptFunction | None = None
+) -> str:
+    """The system prompt that the model is given.
+
+    Args:
+      tools: further ones, beside the two searches.
+      own: writes it; None = as the rules say.
+
+    Raises UserError as `own_prompt`.
+    """
+    source = own or config.system
+    if source is not None:
+        return own_prompt(source, question, config, tools)
+    return system_prompt(
+        config.prompt_style, config.box_units, config.max_rounds, tools, regions=config.paradigm == "ugs"
+    )
+
+
 def own_prompt(system: str | PromptFunction, question: Question, config: EpisodeConfig, tools: Sequence[Tool]) -> str:
-    """The system prompt of an episode.
+    """A user's own system prompt. A text that says nothing of a further tool has it listed at its end, since a model
+    calls no tool that it was not told of; a function says what it likes.
 
     Args:
       system: as `EpisodeConfig.system`, or a function.
@@ -57,14 +77,16 @@ def own_prompt(system: str | PromptFunction, question: Question, config: Episode
     facts = PromptFacts(
         question, (ImageSearchTool(config.box_units, config.paradigm == "ugs"), TextSearchTool(), *tools), config
     )
-    source = _source(system) if isinstance(system, str) else system
+    source = prompt_source(system) if isinstance(system, str) else system
     if not isinstance(source, str):
         text = source(facts)
         refuse_coroutine(text, str(system))
         if not isinstance(text, str):
             raise UserError(f"the prompt {system} gave a {type(text).__name__}, where a text is needed")
         return text
-    return _filled(source, facts)
+    text = _filled(source, facts)
+    untold = [tool for tool in tools if not re.search(rf"(?<!\w){re.escape(tool.name)}(?!\w)", text)]
+    return f"{text}\n\n{tool_list(untold)}" if untold else text
 
 
 def prompt_object(system: str | PromptFunction | None) -> NamedObject | None:
@@ -96,7 +118,7 @@ def check_prompt(system: str | PromptFunction | None, config: EpisodeConfig, too
 
 
 @cache
-def _source(system: str) -> str | PromptFunction:
+def prompt_source(system: str) -> str | PromptFunction:
     """The text, or the function, that a setting means. Read once: a file that changes does not change a run."""
     if not system.startswith("@"):
         return system

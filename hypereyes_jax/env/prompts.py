@@ -64,7 +64,7 @@ def system_prompt(
     """The system prompt.
 
     Args:
-      style: "full" (the paper's tags), "compact" (some 40 words and the two searches only, for a model whose context is
+      style: "full" (the paper's tags), "compact" (some 40 words for the two searches, for a model whose context is
         1,000 tokens), or "native" (Qwen's function calling, answers without a tag).
       box_units: as `EpisodeConfig.box_units`, for "compact".
       rounds: turns with searches that an episode may have.
@@ -72,7 +72,8 @@ def system_prompt(
       regions: image_search takes boxes; False = whole images only.
     """
     if style == "compact":
-        return _COMPACT.format(boxes=_SHORT_BOXES[box_units])
+        brief = _COMPACT.format(boxes=_SHORT_BOXES[box_units])
+        return f"{brief}\n{tool_list(tools)}" if tools else brief
     listed: tuple[Tool, ...] = (ImageSearchTool(box_units, regions), TextSearchTool(), *tools)
     if style == "native":
         lines = "\n".join(json.dumps(schema(tool), ensure_ascii=False) for tool in listed)

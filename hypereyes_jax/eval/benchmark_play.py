@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.data.benchmarks import BENCHMARKS, BenchmarkSpec, ReadOptions, open_benchmark, read_subset
+from hypereyes_jax.data.benchmarks import (
+    BENCHMARKS,
+    BenchmarkSpec,
+    ReadOptions,
+    any_row,
+    known_benchmark,
+    open_benchmark,
+    read_subset,
+)
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
 from hypereyes_jax.data.sources import RowError, SourceOptions, open_questions
-from hypereyes_jax.data.sources.fields import Fields
-from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
-from hypereyes_jax.data.sources.types import Row
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
+from hypereyes_jax.env.own_prompt import prompt_source
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.search.distractors import DistractedBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend
@@ -42,11 +48,7 @@ IMEB_MINI = "imeb-mini"  # made here, from the offline world
 SUMMARIES = "benchmarks.json"
 
 
-def _any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
-    return question_rows(row, Fields(options.columns), default_id)
-
-
-_QUESTIONS = BenchmarkSpec("questions", "questions", (), _any_row, "judge", JudgeConfig().rule, "", 0)
+_QUESTIONS = BenchmarkSpec("questions", "questions", (), any_row, rule=JudgeConfig().rule)
 _WORKFLOW = """
 
 Work in exactly three turns. First one image_search with a box around every entity that matters. Then one text_search \
@@ -68,10 +70,11 @@ def prepare_benchmark(
         return OpenBenchmark(name, BENCHMARKS["imeb"], tuple(q.id for q in selection), selection, False)
     if data is None:
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
-    own = data / name  # a folder with a folder for each benchmark
-    folder = own if own.is_dir() else data
-    benchmark = open_benchmark("imeb" if name == IMEB_MINI else name, folder, subset=subset, options=options)
-    return OpenBenchmark(name, benchmark.spec, benchmark.ids, benchmark, options.choices)
+    source = "imeb" if name == IMEB_MINI else name
+    called = known_benchmark(source).name if ":" in source else name
+    own = data / called  # a folder with a folder for each benchmark
+    benchmark = open_benchmark(source, own if own.is_dir() else data, subset=subset, options=options)
+    return OpenBenchmark(called, benchmark.spec, benchmark.ids, benchmark, options.choices)
 
 
 def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
@@ -113,7 +116,15 @@ def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
     if manner == "direct":
         return replace(episode, max_turns=1, max_rounds=0)
     if manner == "workflow":
-        system = episode.system or system_prompt(episode.prompt_style, episode.box_units, 2)
+        if episode.system is None:
+            system: Any = system_prompt(episode.prompt_style, episode.box_units, 2)
+        else:
+            system = prompt_source(episode.system)
+        if not isinstance(system, str):
+            raise UserError(
+                f"--manner workflow adds its instruction to a prompt, and {episode.system} writes one for each "
+                "question: name a text or a file"
+            )
         return replace(episode, max_turns=3, max_rounds=2, system=system + _WORKFLOW)
     return replace(episode, serial=manner == "serial")
 

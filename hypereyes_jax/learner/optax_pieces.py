@@ -21,7 +21,6 @@ from hypereyes_jax.configs.objects import NamedObject, in_words, load_object
 from hypereyes_jax.configs.training import OptimizerConfig
 from hypereyes_jax.errors import UserError
 
-OPTIMIZER_RECORD = "optimizer.json"  # in a run's directory: pieces of one's own, with hashes of their files
 _OPTION = "--sizes.learner.optimizer"
 
 
@@ -100,10 +99,10 @@ def named_optimizer(
     return _called(function, arguments, config.options, f"{_OPTION}.options")
 
 
-def records(config: OptimizerConfig) -> dict[str, dict[str, str]]:
-    """What a run's record says of the pieces that are one's own."""
+def own_pieces(config: OptimizerConfig) -> list[tuple[str, NamedObject]]:
+    """(what it is for, the object and where it came from) of the pieces that are one's own."""
     names = {"schedule": config.schedule, "optimizer": config.name}
-    return {what: _own(name, what).record() for what, name in names.items() if ":" in name}
+    return [(what, _own(name, what)) for what, name in names.items() if ":" in name]
 
 
 def _own(name: str, what: str) -> NamedObject:

@@ -8,20 +8,21 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
-from hypereyes_jax.runs.run_directory import OBJECTS, RunDirectory, work_was_done
+from hypereyes_jax.runs.run_directory import OBJECTS, work_was_done
 
 
-def keep_own_objects(directory: RunDirectory, records: Sequence[dict[str, Any]]) -> None:
+def keep_own_objects(directory: Path, records: Sequence[dict[str, Any]]) -> None:
     """Notes the objects in the run's `objects.json`; one process does so, before any work.
 
     Args:
+      directory: of the run.
       records: of each object its role, name, file and the sha256 of its source.
 
     Raises:
       UserError: the run was begun with others, so that it can't go on with these.
     """
-    path = directory.file(OBJECTS)
-    if path.exists() and work_was_done(directory.path):
+    path = directory / OBJECTS
+    if path.exists() and work_was_done(directory):
         _compare(directory, read_objects(path), records)
     write_json(path, list(records))
 
@@ -34,18 +35,18 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _compare(directory: RunDirectory, before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> None:
+def _compare(directory: Path, before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> None:
     def known(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str], str]:
         return {(str(each.get("role")), str(each.get("name"))): str(each.get("sha256")) for each in records}
 
     old, new = known(before), known(now)
     for role, name in sorted({*old, *new}):
         if (role, name) not in new:
-            raise UserError(f"{directory.path} was begun with the {role} {name}, and goes on with it only.")
+            raise UserError(f"{directory} was begun with the {role} {name}, and goes on with it only.")
         if (role, name) not in old:
-            raise UserError(f"{directory.path} was begun without the {role} {name}. Use another directory for it.")
+            raise UserError(f"{directory} was begun without the {role} {name}. Use another directory for it.")
         if old[role, name] != new[role, name]:
             raise UserError(
-                f"the source of the {role} {name} is not what it was when {directory.path} was begun. Put it back "
+                f"the source of the {role} {name} is not what it was when {directory} was begun. Put it back "
                 "to go on, or use another directory to start anew."
             )

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from hypereyes_jax.configs.objects import NamedObject, load_object, named_object
 from hypereyes_jax.configs.reward import RewardConfig, check_resources
 from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.data.sources import source_objects
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
@@ -21,6 +22,7 @@ from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.eval.own_metrics import Metric, OwnMetrics, load_metrics
 from hypereyes_jax.learner.advantage import Advantage, chosen_advantage, load_advantage
+from hypereyes_jax.learner.optax_pieces import own_pieces
 from hypereyes_jax.learner.reward import GroupReward, WeightedRewards, load_rewards
 from hypereyes_jax.learner.token_loss import OwnLoss, TokenLoss, chosen_loss, load_loss
 
@@ -105,15 +107,22 @@ def own_records(
     search: SearchConfig,
     judge: JudgeConfig,
     metrics: Sequence[str] = (),
+    sources: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """What a run's record says of each part that is a user's own: what it is for, its name, file and hash, and of a
-    reward its weight. Parts that the settings name by what is shipped are left out."""
+    reward its weight. Parts that the settings name by what is shipped are left out.
+
+    Args:
+      sources: of the questions.
+    """
     rewards = load_rewards(method.reward.functions)
     records = [] if rewards is None else [{"role": "reward", **each} for each in rewards.record()]
     by_name = [("advantage", method.reward.advantage), ("loss", learn.loss), ("judge", judge.object)]
     by_name += [("search backend", search.backend), *(("metric", each) for each in metrics)]
     pairs = [(role, load_object(name, role)) for role, name in by_name if ":" in name]
     pairs += [("tool", each) for each in tool_objects(episode.tools)]
+    pairs += own_pieces(learn.optimizer)
+    pairs += [pair for source in sources for pair in source_objects(source)]
     if search.mapping and (mapping := mapping_object(search.mapping)) is not None:
         pairs.append(("search mapping", mapping))
     if (prompt := prompt_object(episode.system)) is not None:

@@ -83,7 +83,12 @@ def rl(
     Raises:
       UserError: what the command would tell, in the same words.
     """
-    pool = open_questions(os.fspath(questions)) if isinstance(questions, str | os.PathLike) else list(questions)
+    pool: Sequence[Question]
+    if isinstance(questions, str | os.PathLike):
+        sources: tuple[str, ...] = (os.fspath(questions),)
+        pool = open_questions(sources[0])
+    else:
+        sources, pool = (), list(questions)
     call = _Call(os.fspath(checkpoint), _named(questions), settings, reward, services, sizes, rule)
     out = Path(out)
     processes = Processes()
@@ -96,7 +101,7 @@ def rl(
         with RolloutEngines(engines, chat, sizes) as rollouts, open_stages(processes) as stages:
             run = TrainingRun(directory, stages, processes)
             method = RlMethod(reward, own=own)
-            rl_questions = RlQuestions(pool, rule)
+            rl_questions = RlQuestions(pool, rule, sources=sources)
             weights, adapters = _outside_of_loops(
                 lambda: train(run, rollouts, model, params, rl_questions, settings, services, method)
             )

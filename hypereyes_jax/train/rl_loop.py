@@ -16,13 +16,12 @@ from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.eval.records import write_records
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
-from hypereyes_jax.files import append_json_line, write_json
+from hypereyes_jax.files import append_json_line
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.experience import Experience, observe, score_group, summary, trained_groups
 from hypereyes_jax.learner.learner import make_learner
-from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.lora import Lora, init_lora
@@ -88,8 +87,6 @@ class RlLoop:
             final_learning_rate=settings.learning_rate / 10,
             total_steps=settings.steps,
         )
-        if (own_pieces := records(optimizer)) and run.processes.first:
-            write_json(run.directory.file(OPTIMIZER_RECORD), own_pieces)
         learn = replace(
             sizes.learner, optimizer=optimizer, opd_coef=settings.opd_coef, routing_replay=settings.routing_replay
         )

@@ -65,8 +65,9 @@ def train(
         check_numbers(group, f"{name}.")
     loaded = load_method(method, sizes.learner, sizes.episode, settings.metrics)
     if run.processes.first:
-        records = own_records(method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics)
-        keep_own_objects(run.directory, records)
+        own = method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics
+        records = own_records(*own, questions.sources)
+        keep_own_objects(run.directory.path, records)
     rollouts.equip(method.own.tools, method.own.prompt)
     opened = OpenRun(run, rollouts, model, settings, method, loaded)
     return asyncio.run(_train(opened, params, questions, services))

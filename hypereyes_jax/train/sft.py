@@ -15,20 +15,20 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
-from hypereyes_jax.data.sources import SourceOptions
+from hypereyes_jax.data.sources import SourceOptions, source_objects
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
 from hypereyes_jax.learner.learner import make_learner
-from hypereyes_jax.learner.optax_pieces import OPTIMIZER_RECORD, records
+from hypereyes_jax.learner.optax_pieces import own_pieces
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.learner.state import weights
 from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.processing.chat import ChatFormat
 from hypereyes_jax.processing.types import Chunk
+from hypereyes_jax.runs.own_objects import keep_own_objects
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.demonstrations import open_demonstrations
@@ -74,8 +74,9 @@ def train(
         warmup_steps=max(1, steps // 20),
         total_steps=steps,
     )
-    if (own_pieces := records(optimizer)) and processes.first:
-        write_json(directory.file(OPTIMIZER_RECORD), own_pieces)
+    if processes.first:
+        own = [*source_objects(str(demonstrations)), *own_pieces(optimizer)]
+        keep_own_objects(directory.path, [{"role": role, **each.record()} for role, each in own])
     learner = make_learner(model, replace(sizes.learner, optimizer=optimizer), processes.mesh)
     mode, make_adapters = sizes.learner.train, None
     if mode == "lora":

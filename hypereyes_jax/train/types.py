@@ -56,6 +56,7 @@ class RlQuestions:
     candidates: Sequence[Question]
     rule: SelectionRule = field(default_factory=SelectionRule)
     validation: Validation | None = None
+    sources: tuple[str, ...] = ()  # names of what they are read from, where they have one
 
 
 @dataclass(frozen=True)

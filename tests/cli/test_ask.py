@@ -2,13 +2,16 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from PIL import Image
 
+from hypereyes_jax import miniature
 from hypereyes_jax.cli import main as cli
-from hypereyes_jax.env import tool_call
+from hypereyes_jax.cli.ask import AskConfig, _rules
+from hypereyes_jax.env import EpisodeConfig, tool_call
 from hypereyes_jax.env.actions import ImageSearch
 from hypereyes_jax.env.types import Invocation, SearchHit, TurnRecord
 from hypereyes_jax.eval.drawing import draw_boxes
@@ -156,3 +159,9 @@ def test_a_question_to_a_checkpoint_run_here(flags, tmp_path, capsys):
     (record,) = read_records(out)
     assert record.sampled_tokens == 4
     assert "no answer" in capsys.readouterr().out
+
+
+def test_a_rule_that_is_given_replaces_that_of_the_miniature_and_no_other():
+    config = AskConfig(("Which?",), miniature=True, episode=EpisodeConfig(tools=("zoom",)))
+    assert _rules(config) == replace(miniature.EPISODE, tools=("zoom",))
+    assert _rules(replace(config, miniature=False)) == config.episode

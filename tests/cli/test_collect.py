@@ -15,6 +15,7 @@ from hypereyes_jax.cli.collect import CollectSettings, run
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
@@ -31,6 +32,9 @@ READ = (
     '<tool_call>{"name": "text_search", "arguments": {"input": ["capital of Niger"]}}</tool_call>'
 )
 RIGHT = "<reason>The passage says that the capital of Niger is Niamey.</reason><answer>Niamey</answer>"
+
+
+RULES = EpisodeConfig(text_min_score=0.0)
 
 
 def flag():
@@ -118,20 +122,85 @@ def test_recorded_trajectories_become_demonstrations_by_the_same_filters(tmp_pat
     parquet(tmp_path / "questions.parquet", 1)
     image = Image.open(io.BytesIO(flag()))
     backend = WorldBackend(World.load())
-    records = tmp_path / "ask.jsonl"
+    records = tmp_path / "recorded.jsonl"
 
     async def play(turns):
-        question = Question("ask", "What is the capital of this country (0)?", (image,), ("Niamey",))
+        question = Question("q", "What is the capital of this country (0)?", (image,), ("Niamey",))
         episode = Episode(question, backend, EpisodeConfig(text_min_score=0.0))
         for turn in turns:
             await episode.step(turn)
         return episode.result()
 
     for turns, correct in (((LOOK, READ, RIGHT), True), ((READ, RIGHT), True), ((LOOK, READ, RIGHT), False)):
-        append_record(records, record_episode(asyncio.run(play(turns)), stage="ask", split="m", correct=correct))
+        append_record(records, record_episode(asyncio.run(play(turns)), stage="rl", split="m", correct=correct))
     run(settings(tmp_path, "", model="", trajectories=(records,)))
     (example,) = read_examples(tmp_path / "out" / "demonstrations.jsonl")
     assert example.turns == (LOOK, READ, RIGHT)
     out = capsys.readouterr().out
     assert "1 trajectories left out: unimodal" in out
     assert "1 trajectories left out: not right" in out
+
+
+def recorded_by_ask(path, texts, turns):
+    """Answers as `hypereyes ask` records them: it knows neither the question's id nor the right answer."""
+    image = Image.open(io.BytesIO(flag()))
+
+    async def play(text):
+        episode = Episode(Question("ask", text, (image,), ()), WorldBackend(World.load()), RULES)
+        for turn in turns:
+            await episode.step(turn)
+        return episode.result()
+
+    for text in texts:
+        append_record(path, record_episode(asyncio.run(play(text)), stage="ask", split="m", correct=None))
+
+
+def test_what_ask_recorded_is_judged_by_the_answers_of_the_questions(tmp_path, capsys):
+    parquet(tmp_path / "questions.parquet", 2)
+    records = tmp_path / "ask.jsonl"
+    recorded_by_ask(records, ["What is the capital of this country (1)?", "Who is this?"], (LOOK, READ, RIGHT))
+    wrong = RIGHT.replace("Niamey", "Abuja")
+    recorded_by_ask(records, ["What is the capital of this country (0)?"], (LOOK, READ, wrong))
+    run(settings(tmp_path, "", model="", trajectories=(records,)))
+    (example,) = read_examples(tmp_path / "out" / "demonstrations.jsonl")
+    assert example.turns == (LOOK, READ, RIGHT)
+    assert example.id == "questions-2"
+    out = capsys.readouterr().out
+    assert "1 trajectories left out: not right" in out
+    assert "1 trajectories left out: of another question" in out
+
+
+def test_answers_to_one_of_several_questions_with_the_same_text_are_left_out(tmp_path, capsys):
+    rows = [{"question": "Who is this?", "answer": name, "image": {"bytes": flag()}} for name in ("Niamey", "Abuja")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "questions.parquet")
+    recorded_by_ask(tmp_path / "ask.jsonl", ["Who is this?"], (LOOK, READ, RIGHT))
+    run(settings(tmp_path, "", model="", trajectories=(tmp_path / "ask.jsonl",)))
+    assert "1 trajectories left out: of one of several questions with the same text" in capsys.readouterr().out
+    assert (tmp_path / "out" / "demonstrations.jsonl").read_bytes() == b""
+
+
+def test_demonstrations_of_recorded_trajectories_carry_the_prompt_that_the_rules_write(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+    recorded_by_ask(tmp_path / "ask.jsonl", ["What is the capital of this country (0)?"], (LOOK, READ, RIGHT))
+    (tmp_path / "prompt.txt").write_text("Search in at most {rounds} rounds.")
+    rules = EpisodeConfig(text_min_score=0.0, max_rounds=3, system=f"@{tmp_path / 'prompt.txt'}", tools=("zoom",))
+    stages = CollectConfig(episode=rules)
+    run(settings(tmp_path, "", model="", trajectories=(tmp_path / "ask.jsonl",), settings=stages))
+    (example,) = read_examples(tmp_path / "out" / "demonstrations.jsonl")
+    assert example.system.startswith("Search in at most 3 rounds.")
+    assert "1. zoom: " in example.system
+
+
+def test_a_judge_of_one_s_own_is_kept_and_compared(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+    own = tmp_path / "own.py"
+    own.write_text("def right(question, answer):\n    return 'Niamey' in answer\n")
+    judge = JudgeConfig(object=f"{own}:right")
+    with served("/v1/chat/completions", Endpoint().reply) as url:
+        for _ in range(2):
+            run(settings(tmp_path, f"{url}/v1", judge=judge))
+            (kept,) = json.loads((tmp_path / "out" / "objects.json").read_text())
+            assert (kept["role"], len(kept["sha256"])) == ("judge", 64)
+        own.write_text(own.read_text().replace("Niamey", "Abuja"))
+        with pytest.raises(UserError, match="source of the judge"):
+            run(settings(tmp_path, f"{url}/v1", judge=judge))

@@ -1,10 +1,12 @@
 """`hypereyes eval` of checkpoints of other sizes, and of models that are served elsewhere."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
+from hypereyes_jax import miniature
 from hypereyes_jax.cli import main as cli
 from hypereyes_jax.cli.eval import EvalConfig, _sizes
 from hypereyes_jax.env.config import EpisodeConfig
@@ -165,6 +167,56 @@ def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, qu
     capsys.readouterr()
     assert asked(Endpoint(), tmp_path / "out", questions, *words) == 2
     assert "source of the prompt" in capsys.readouterr().err
+
+
+def test_questions_of_one_s_own_code_are_kept_and_compared(tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text("rows = [{'id': 'q', 'question': 'Which?', 'answer': 'Oslo'}]\n")
+    assert asked(Endpoint(), tmp_path / "out", f"{own}:rows") == 0
+    (kept,) = read_json(tmp_path / "out" / "objects.json")
+    assert (kept["role"], kept["name"], len(kept["sha256"])) == ("data source", f"{own}:rows", 64)
+    own.write_text(own.read_text().replace("Oslo", "Rome"))
+    assert asked(Endpoint(), tmp_path / "out", f"{own}:rows") == 2
+    assert "source of the data source" in capsys.readouterr().err
+
+
+OWN_BENCHMARK = """
+from hypereyes_jax.data.benchmarks import BenchmarkSpec, any_row
+
+SPEC = BenchmarkSpec("ours", "Ours", files=("**/ours*.jsonl",), convert=any_row, published="exact")
+BAD = BenchmarkSpec("ours", "Ours", files=(), convert=any_row, rule="gentle")
+NAMED = BenchmarkSpec("../ours", "Ours", files=(), convert=any_row)
+"""
+
+
+def test_a_benchmark_of_one_s_own_is_asked_scored_and_kept(tmp_path, capsys):
+    own, data, out = tmp_path / "own.py", tmp_path / "data", tmp_path / "out"
+    own.write_text(OWN_BENCHMARK)
+    data.mkdir()
+    rows = [{"id": f"q{n}", "question": f"Number {n}?", "answer": ["Oslo", "Rome"][n]} for n in range(2)]
+    (data / "ours-1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served("/v1/chat/completions", Endpoint()) as url:
+        command = ["eval", f"{url}/v1", "--model", "m", "--data", str(data), "--search.transport", "in-process"]
+        assert cli.main([*command, "--benchmark", f"{own}:SPEC", "--out", str(out)]) == 0
+        summary = read_json(out / "benchmarks.json")["model"]["ours"]
+        assert (summary["n"], summary["accuracy"], summary["published"]) == (2, 0.5, 0.5)
+        assert "benchmark" in {each["role"] for each in read_json(out / "objects.json")}
+        for name, why in {
+            "BAD": "rule must be one of",
+            "NAMED": "part of file names",
+            "any_row": "is a function",
+        }.items():
+            capsys.readouterr()
+            assert cli.main([*command, "--benchmark", f"{own}:{name}", "--out", str(tmp_path / name)]) == 2
+            assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_rule_that_is_given_replaces_that_of_the_recipe_and_no_other():
+    sizes = _sizes(EvalConfig("model", episode=EpisodeConfig(max_rounds=4, delegate_rounds=2)))
+    assert sizes.episode == replace(miniature.EPISODE, max_rounds=4, delegate_rounds=2)
+    assert _sizes(EvalConfig("model")).episode == miniature.EPISODE
+    paper = _sizes(EvalConfig("model", recipe="hypereyes_8b_rl", episode=EpisodeConfig(max_turns=19, max_rounds=18)))
+    assert paper.episode == EpisodeConfig(max_turns=19, max_rounds=18)
 
 
 def test_metrics_of_one_s_own_are_filed_for_each_answer_and_printed(tmp_path, questions, capsys):

@@ -68,3 +68,35 @@ def test_a_bad_row_ends_it_only_when_asked(demonstrations, tmp_path, capfd):
     words = ["--demonstrations", str(demonstrations), "--out", str(tmp_path / "out"), "--bad-rows", "refuse"]
     assert main([*SETTINGS, *words]) == 2
     assert "swift.jsonl, line 4: there is no image gone.png" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_optimizer_and_data_of_one_s_own_are_kept_and_compared(tmp_path, monkeypatch, capfd):
+    own = tmp_path / "own.py"
+    turn = {"role": "assistant", "content": "<answer>red</answer>"}
+    own.write_text(
+        "import optax\n"
+        "def plain(rate, config):\n    return optax.sgd(rate)\n"
+        "def halves(config):\n    return lambda step: config.learning_rate / 2\n"
+        f"rows = [{{'messages': [{{'role': 'user', 'content': 'Which?'}}, {turn}]}}] * 4\n"
+    )
+    pieces = ["--sizes.learner.optimizer.name", f"{own}:plain", "--sizes.learner.optimizer.schedule", f"{own}:halves"]
+    words = [*SETTINGS, "--demonstrations", f"{own}:rows", "--out", str(tmp_path / "out"), *pieces]
+
+    class Begun(Exception):
+        pass
+
+    def begin(*_):
+        raise Begun
+
+    monkeypatch.setattr("hypereyes_jax.train.sft.make_learner", begin)  # as far as the objects are kept
+    with pytest.raises(Begun):
+        main(words)
+    kept = {each["role"]: each for each in json.loads((tmp_path / "out" / "objects.json").read_text())}
+    assert {role: each["name"] for role, each in kept.items()} == {
+        "data source": f"{own}:rows", "optimizer": f"{own}:plain", "schedule": f"{own}:halves"
+    }  # fmt: skip
+    assert {len(each["sha256"]) for each in kept.values()} == {64}
+    (tmp_path / "out" / "metrics.jsonl").write_text("{}\n")  # work was done
+    own.write_text(own.read_text().replace("/ 2", "/ 3"))
+    assert main(words) == 2
+    assert "is not what it was when" in " ".join(capfd.readouterr().err.split())

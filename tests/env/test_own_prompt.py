@@ -32,6 +32,23 @@ def test_tools_that_a_setting_names_stand_in_the_list():
     assert "3. zoom: shows regions" in prompt("{tools}", tools=("zoom",))
 
 
+@pytest.mark.parametrize("rules", [{"system": "Search."}, {"system": "{rounds}"}, {"prompt_style": "compact"}])
+def test_a_tool_that_a_prompt_says_nothing_of_is_listed_at_its_end(rules):
+    bare = Episode(QUESTION, Nothing(), EpisodeConfig(**rules)).system
+    told = Episode(QUESTION, Nothing(), EpisodeConfig(**rules, tools=("zoom",), delegate_rounds=2)).system
+    assert told.startswith(bare)
+    assert "delegate: hands a sub-question" in told[len(bare) :]
+    assert '<tool_call>{"name": "zoom"' in told[len(bare) :]
+    assert "image_search:" not in told[len(bare) :]
+
+
+def test_tools_that_a_prompt_describes_itself_are_not_listed_again():
+    assert prompt("Search, or zoom.", tools=("zoom",)) == "Search, or zoom."
+    assert prompt("{schemas}", tools=("zoom",)).count('"name": "zoom"') == 1
+    assert Episode(QUESTION, Nothing(), EpisodeConfig(tools=("zoom",)), prompt=lambda facts: "x").system == "x"
+    assert "zoom: " in prompt("Zooming is a tool.", tools=("zoom",))  # another word
+
+
 def test_a_file_is_read_once_and_known_by_its_hash(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_text("You have {rounds} rounds.")

@@ -47,6 +47,17 @@ async def test_workflow_leaves_two_rounds_and_says_what_each_is_for():
     assert "exactly three turns" in in_manner(EpisodeConfig(system="Search."), "workflow").system
 
 
+def test_workflow_adds_its_instruction_to_a_prompt_of_a_file_and_refuses_a_function(tmp_path):
+    (tmp_path / "prompt.txt").write_text("Search in {rounds} rounds.")
+    (tmp_path / "own.py").write_text("def write(facts):\n    return 'x'\n")
+    rules = in_manner(EpisodeConfig(system=f"@{tmp_path / 'prompt.txt'}"), "workflow")
+    system = Episode(question(), WorldBackend(World.load(passages=False)), rules).system
+    assert system.startswith("Search in 2 rounds.")
+    assert "exactly three turns" in system
+    with pytest.raises(UserError, match="writes one for each question"):
+        in_manner(EpisodeConfig(system=f"@{tmp_path / 'own.py'}:write"), "workflow")
+
+
 async def test_parallel_leaves_the_rules_as_they_are():
     assert in_manner(EpisodeConfig(), "parallel") == EpisodeConfig()
     assert (await rounds("parallel", [LOOK, "<reason>so</reason><answer>x</answer>"])).result().invocations == 2

@@ -11,7 +11,7 @@ import pytest
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.configs.training import OptimizerConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.learner.optax_pieces import records
+from hypereyes_jax.learner.optax_pieces import own_pieces
 from hypereyes_jax.learner.optimizer import learning_rate, make_optimizer
 
 CONFIG = OptimizerConfig(learning_rate=1.0, final_learning_rate=0.2, warmup_steps=4, total_steps=12, clip_norm=1e9)
@@ -65,10 +65,10 @@ def test_pieces_of_one_s_own_are_called_with_the_settings_and_kept_with_their_so
     )
     config = replace(CONFIG, schedule=f"{file}:halves", name=f"{file}:plain")
     np.testing.assert_allclose(updates(config)["q"], -0.5 * np.array([[0.5, 0.25]]), rtol=1e-6)
-    kept = records(config)
+    kept = {role: piece.record() for role, piece in own_pieces(config)}
     assert kept["schedule"]["name"] == f"{file}:halves"
     assert len(kept["optimizer"]["sha256"]) == 64
-    assert records(CONFIG) == {}
+    assert own_pieces(CONFIG) == []
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,23 @@ def opened(path):
 
 def test_the_same_objects_go_on_and_others_are_refused(tmp_path):
     with opened(tmp_path) as directory:
-        keep_own_objects(directory, [REWARD])
+        keep_own_objects(directory.path, [REWARD])
         assert json.loads((tmp_path / "objects.json").read_text()) == [REWARD]
         (tmp_path / "metrics.jsonl").write_text("{}\n")
     with opened(tmp_path) as directory:
-        keep_own_objects(directory, [REWARD])
+        keep_own_objects(directory.path, [REWARD])
         for others, why in [
             ([REWARD | {"sha256": "b" * 64}], "source of the reward own.py:f is not what it was"),
             ([], "begun with the reward own.py:f"),
             ([REWARD, REWARD | {"role": "judge"}], "begun without the judge own.py:f"),
         ]:
             with pytest.raises(UserError, match=why):
-                keep_own_objects(directory, others)
+                keep_own_objects(directory.path, others)
 
 
 def test_before_any_work_was_done_they_may_be_corrected(tmp_path):
     with opened(tmp_path) as directory:
-        keep_own_objects(directory, [REWARD])
-        keep_own_objects(directory, [REWARD | {"sha256": "b" * 64}])
-        keep_own_objects(directory, [])
+        keep_own_objects(directory.path, [REWARD])
+        keep_own_objects(directory.path, [REWARD | {"sha256": "b" * 64}])
+        keep_own_objects(directory.path, [])
         assert json.loads((tmp_path / "objects.json").read_text()) == []

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from hypereyes_jax.data.benchmarks.opening import BENCHMARKS, open_benchmark, read_subset
+from hypereyes_jax.data.benchmarks.formats import any_row
+from hypereyes_jax.data.benchmarks.opening import BENCHMARKS, known_benchmark, open_benchmark, read_subset
 from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, ReadOptions
 
-__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkSpec", "ReadOptions", "open_benchmark", "read_subset"]
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "BenchmarkSpec",
+    "ReadOptions",
+    "any_row",
+    "known_benchmark",
+    "open_benchmark",
+    "read_subset",
+]

@@ -21,6 +21,11 @@ _CANARY = "MMSearch-Plus"  # the data set's name: it keeps its texts out of craw
 _OPTION = re.compile(r"^\s*([A-Z])[.)]\s+\S")
 
 
+def any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
+    """A row of any layout that sources of questions have."""
+    return question_rows(row, Fields(options.columns), default_id)
+
+
 def mmsearch(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """MMSearch's end-to-end rows (`query`, `query_image` or null, `gt_answer`), or the visual subset of WebWatcher."""
     if "file_path" in row:
@@ -124,7 +129,7 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
 
 def imeb(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of IMEB. Its format is not published: the authors' own RL columns by default, others by `columns`."""
-    questions = question_rows(row, Fields(options.columns), default_id)
+    questions = any_row(row, default_id, options)
     domain = row.get("domain")
     about = _kept(row, "num_entities")
     kind = domain if isinstance(domain, str) and "kind" not in options.columns else None

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+from hypereyes_jax.configs.objects import load_object
 from hypereyes_jax.data.benchmarks import formats
 from hypereyes_jax.data.benchmarks.archives import BenchmarkMedia
-from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, Entry, File, ReadOptions, default_id
+from hypereyes_jax.data.benchmarks.types import (
+    Benchmark,
+    BenchmarkSpec,
+    Entry,
+    File,
+    Published,
+    ReadOptions,
+    default_id,
+)
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions
+from hypereyes_jax.env.judging.llm_judge import RULES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import parse_file_json, refuse_irregular
 
 _FILES = 256  # data files of one benchmark at most
+_NAME = re.compile(r"[\w-]+")
 
 BENCHMARKS: dict[str, BenchmarkSpec] = {
     spec.name: spec
@@ -84,6 +97,29 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
 }
 
 
+def known_benchmark(name: str) -> BenchmarkSpec:
+    """One of BENCHMARKS, or a user's own by `module:object`. Raises UserError if there is none of this name."""
+    if ":" not in name:
+        if name not in BENCHMARKS:
+            known = ", ".join(BENCHMARKS)
+            raise UserError(
+                f"there is no benchmark {name!r}. Choose one of {known}, or name your own as module:object."
+            )
+        return BENCHMARKS[name]
+    spec = load_object(name, "benchmark").value
+    if not isinstance(spec, BenchmarkSpec):
+        raise UserError(f"{name} is a {type(spec).__name__}, where a benchmark is a BenchmarkSpec")
+    if not _NAME.fullmatch(spec.name) or spec.name in BENCHMARKS:
+        raise UserError(
+            f"{name}: the name {spec.name!r} is part of file names: use letters, digits, - and _, and no name of "
+            f"{', '.join(BENCHMARKS)}"
+        )
+    if spec.rule not in RULES or spec.published not in get_args(Published):
+        rules, scores = ", ".join(RULES), ", ".join(get_args(Published))
+        raise UserError(f"{name}: rule must be one of {rules}, and published one of {scores}")
+    return spec
+
+
 def open_benchmark(
     name: str,
     data: Path,
@@ -95,7 +131,7 @@ def open_benchmark(
     """A benchmark's questions from the files its authors published, in the folders or archives they come in.
 
     Args:
-      name: one of BENCHMARKS.
+      name: one of BENCHMARKS, or a user's own by `module:object`.
       data: its folder, or one file of it.
       subset: see `read_subset`; the questions then are those, in that order.
       private_urls: allow images from loopback and private networks.
@@ -104,9 +140,7 @@ def open_benchmark(
       UserError: there is no such benchmark or file, a row is none of the benchmark, an id stands twice or is unknown.
     """
     options = options or ReadOptions()
-    spec = BENCHMARKS.get(name)
-    if spec is None:
-        raise UserError(f"there is no benchmark {name!r}. Choose one of {', '.join(BENCHMARKS)}.")
+    spec = known_benchmark(name)
     paths = _files(spec, data)
     files = [
         File(path, open_rows(path, str(path), SourceOptions()), BenchmarkMedia(path.parent, private_urls=private_urls))

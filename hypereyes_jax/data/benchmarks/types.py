@@ -37,13 +37,13 @@ class BenchmarkSpec:
     files: tuple[str, ...]
     """Patterns below the data folder; of the first that fits any file, all files are read."""
     convert: Convert
-    published: Published
+    published: Published = "judge"
     """Score of its own program; "judge" = a judge's verdict is all there is."""
-    rule: str
+    rule: str = "general"
     """Rule that a judge is told (a name in `llm_judge.RULES`)."""
-    size: str
+    size: str = ""
     """Of the published set, in words."""
-    paper_n: int
+    paper_n: int = 0
     """Questions that the paper's printed percentages imply: it evaluates on subsets that it does not list."""
     levels: tuple[str, ...] = ()
     """Ends of ids, such as level1, whose questions are summed up by themselves, too."""

@@ -1,5 +1,6 @@
 """Sources of questions and demonstrations in everybody's formats, indexed and streamed."""
 
+from hypereyes_jax.data.sources.objects import source_objects
 from hypereyes_jax.data.sources.source import (
     Examples,
     Questions,
@@ -21,6 +22,7 @@ __all__ = [
     "open_examples",
     "open_questions",
     "question_ids",
+    "source_objects",
     "stated_references",
     "subset",
 ]

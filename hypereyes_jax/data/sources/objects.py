@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hypereyes_jax.configs.objects import in_words, load_object
+from hypereyes_jax.configs.objects import NamedObject, in_words, load_object
 from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources.locate import is_object
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -98,3 +99,8 @@ def object_rows(source: str) -> ObjectRows:
     if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         raise UserError(f"{source} is a {type(value).__name__}, where a sequence of rows is needed (len and [index]).")
     return ObjectRows(value)
+
+
+def source_objects(source: str) -> list[tuple[str, NamedObject]]:
+    """("data source", the object and where it came from) of a source that names one; of any other, nothing."""
+    return [("data source", load_object(source, "source of rows"))] if is_object(source) else []
