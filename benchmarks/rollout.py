@@ -208,7 +208,7 @@ def decode_host_ms(engine: Engine, calls: int = 500) -> float:
 
     @partial(
         jax.jit,
-        static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"),
+        static_argnames=("config", "kernels", "view_length", "max_steps", "draft_tokens", "forbidden"),
         donate_argnames=("store",),
         keep_unused=True,
     )
@@ -217,8 +217,8 @@ def decode_host_ms(engine: Engine, calls: int = 500) -> float:
     ) -> tuple[Any, programs.Decoded]:
         rows = packed.ints_RI.shape[0]
         token_R = jnp.zeros((max_steps, rows), jnp.int32)
-        logp = jnp.zeros((2, max_steps, rows), jnp.float32)
-        return store, programs.Decoded(token_R, logp, jnp.ones(rows, jnp.int32), jnp.zeros(rows, bool))
+        logp, ones_R = jnp.zeros((2, max_steps, rows), jnp.float32), jnp.ones(rows, jnp.int32)
+        return store, programs.Decoded(token_R, logp, ones_R, ones_R, jnp.zeros(rows, bool))
 
     sequences = [engine.new_sequence(seed) for seed in range(engine.settings.slots)]
     for sequence in sequences:

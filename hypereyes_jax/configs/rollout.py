@@ -10,6 +10,7 @@ from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.errors import SettingError
 
 KVKind = Literal["float32", "bfloat16", "int8"]
+MAX_DRAFT_TOKENS = 7
 WeightsKind = Literal["given", "int8"]
 
 
@@ -35,7 +36,10 @@ class EngineConfig:
     context: int = 1024  # tokens a slot holds, visual tokens counted one by one
     kv: KVKind = "float32"  # how keys and values are kept
     weights: WeightsKind = "given"  # how the decoder's linear maps are kept
-    max_steps: int = 16  # tokens a decode call samples in each row, at most
+    max_steps: int = 16  # of a decode call; each samples a token in each row, or with drafts a few
+    # Guesses that a step verifies behind a row's last token, at most 7 (prompt lookup). Tokens stay the same; it is
+    # faster where a step takes as long as reading the weights does.
+    draft_tokens: int = 0
     decode_rows: tuple[int, ...] = ()  # rows of a decode call; () = a quarter of the slots, and all
     extend_rows: tuple[int, ...] = (1, 4)  # rows of an extend call
     extend_tokens: tuple[int, ...] = (64, 256)  # tokens a row; longer inputs take several calls
@@ -53,6 +57,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if self.draft_tokens > MAX_DRAFT_TOKENS:
+            raise SettingError(f"draft_tokens={self.draft_tokens} is more than {MAX_DRAFT_TOKENS}")
         if any(rows > self.slots for rows in self.decode_rows) or any(n > self.context for n in self.view_lengths):
             raise SettingError(
                 f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}"
@@ -61,7 +67,8 @@ class EngineConfig:
     def exact(self) -> EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
-        Timing then changes no shape, and not where the reading of a prompt begins. With a slot for every rollout,
+        Timing then changes no shape, not where the reading of a prompt begins, and not where a decode call ends (as
+        drafts would, which are copied from other rollouts, too). With a slot for every rollout,
         log-probs, and the weights trained on them, are the same to the bit whenever a run is repeated on a CPU, idle or
         busy. Without, caches of evicted rollouts may be read again in other pieces.
         """
@@ -73,6 +80,7 @@ class EngineConfig:
             view_lengths=(self.context,),
             images_apart=True,
             whole_prompts=True,
+            draft_tokens=0,
         )
 
     @property

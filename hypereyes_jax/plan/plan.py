@@ -67,6 +67,12 @@ def plan(config: PlanConfig) -> Plan:
         scoring = None if teacher_model is None else teacher_scoring(teacher_model, sizes.learner.compute_dtype, mesh)
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
+    tokens_a_step = config.workload.tokens_a_step
+    if not 1 <= tokens_a_step <= sizes.draft_tokens + 1:
+        raise UserError(
+            f"--workload.tokens-a-step {tokens_a_step:g} is not between 1 and {sizes.draft_tokens + 1}: a decode step "
+            f"gives a rollout one token and, with --sizes.draft-tokens {sizes.draft_tokens}, as many more"
+        )
     shards = mesh_config.data_shards
     rows, context = shards * recipe.shard_rows, recipe.context
     capacity = _capacity(mesh_config)
@@ -87,6 +93,7 @@ def plan(config: PlanConfig) -> Plan:
         if not config.rollout or recipe.rollout is None:
             return None
         result = _engine_plan(recipe, model, mesh_config, sizes, room, train)
+        result = replace(result, decode_seconds=result.decode_seconds / tokens_a_step)
         if config.ahead and recipe.lora is None:  # new weights come before the old ones go
             swapping = 2 * result.weights_gib + result.kv_gib + train.weights_gib + train.optimizer_gib
             result = replace(result, fits=result.fits and swapping <= room)

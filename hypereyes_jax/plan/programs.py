@@ -27,6 +27,7 @@ from hypereyes_jax.models.sharding import lora_shardings, param_shardings, sampl
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
+from hypereyes_jax.rollout.drafts import RecentTokens
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 
@@ -252,6 +253,9 @@ def engine_programs(
     packed = jax.tree.map(
         lambda x: host(*np.shape(x), dtype=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
     )
+    if settings.draft_tokens:
+        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, length + 1).shape))
+    drafts = f", {settings.draft_tokens} drafts each," if settings.draft_tokens else ""
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 
     def traced(function: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
@@ -270,10 +274,10 @@ def engine_programs(
         traced(programs.extend_rows, params, lora, store, pool, rows, view_length=length),
     )
     yield EngineProgram(
-        f"decode {settings.max_steps} tokens in {slots} slots",
+        f"decode {settings.max_steps} tokens{drafts} in {slots} slots",
         traced(
             programs.decode_rows, params, lora, store, packed,
-            view_length=length, max_steps=settings.max_steps,
+            view_length=length, max_steps=settings.max_steps, draft_tokens=settings.draft_tokens,
             forbidden=(model.image_token_id, model.video_token_id),
         ),
     )  # fmt: skip

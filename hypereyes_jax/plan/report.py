@@ -58,8 +58,8 @@ class EnginePlan:
     weights_gib: float  # the sampler's copy
     kv_gib: float
     programs: list[ProgramPlan]
-    decode_seconds: float  # of one token in every slot, at the roofline
-    decode_steps: int  # tokens that a decode call samples
+    decode_seconds: float  # of one token in every slot, at the roofline; with drafts by the workload's tokens a step
+    decode_steps: int  # of a decode call
     fits: bool  # beside the learner's weights and moments and the teacher's weights, which stay
 
 
@@ -201,7 +201,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _launched(program: ProgramPlan, engine: EnginePlan) -> dict[str, float]:
-    """Of one run of a program; of decode, of one token in every slot."""
+    """Of one run of a program; of decode, of one step of every slot: a token, or with drafts a few."""
     tokens = engine.decode_steps if program.name.startswith("decode") else 1
     launches = program.launches * (1 / tokens)
     return {

@@ -23,6 +23,9 @@ class Workload:
     """Number of turns of a rollout, the answer included; the paper's agents take 2.0 to 3.1."""
     images: float = 6.0
     """Number of images of a rollout: the question's, its crops and those found."""
+    tokens_a_step: float = 1.0
+    """Mean number of tokens that a decode step gives a rollout where --sizes.draft-tokens has it verify guesses;
+    1.0 counts none of them as right."""
     spread: float = 0.5
     """Standard deviation of the logarithm of a length."""
     search_seconds: float = 3.0

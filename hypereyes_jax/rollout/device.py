@@ -133,6 +133,7 @@ class Device:
                 kernels=self.kernels,
                 view_length=view_length,
                 max_steps=self.settings.max_steps,
+                draft_tokens=self.settings.draft_tokens,
                 forbidden=self.forbidden,
             )
         return jax.device_get(decoded)

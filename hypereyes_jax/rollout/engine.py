@@ -21,6 +21,7 @@ from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
+from hypereyes_jax.rollout.drafts import RecentTokens
 from hypereyes_jax.rollout.image_pool import ImagePool
 from hypereyes_jax.rollout.preparation import Preparation
 from hypereyes_jax.rollout.routes import RouteRecord
@@ -64,6 +65,7 @@ class EngineCounts:
     extend_padded: int = 0  # computed, padding included
     decode_calls: int = 0
     decode_tokens: int = 0
+    decode_row_steps: int = 0  # in which rows sampled them: with drafts, fewer than tokens
     shared_tokens: int = 0  # given by a copy of another slot
 
 
@@ -111,6 +113,7 @@ class Engine:
         self.in_use = False  # by a scheduler; two would give out the same slots
         self.images = ImagePool(config, settings, self._calls)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
+        self._recent = RecentTokens() if settings.draft_tokens else None
         self._left_routes: dict[int, RouteRecord] = {}  # of each free slot's last owner
         self._prepare = Preparation(config, settings)
 
@@ -235,7 +238,7 @@ class Engine:
         return batch
 
     def decode(self, requests: Items[DecodeRequest], steps: int | None = None) -> list[Sampled]:
-        """Samples up to `steps` (default and limit: settings.max_steps) tokens for each request, in one call.
+        """Samples for each request in one call, for up to `steps` (default and limit: settings.max_steps) steps.
 
         Tokens are appended to the sequences. Waits for the device. Raises ValueError for a sequence that is not ready,
         a budget that does not fit its slot, or more stop ids than the program has places for.
@@ -263,18 +266,26 @@ class Engine:
             ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
             floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
-        decoded = self._calls.decode(batch, _bucket(settings.view_buckets, longest))
+        view = _bucket(settings.view_buckets, longest)
+        if self._recent is not None:
+            records = [each.sequence.tokens[: each.sequence.length] for each in requests]
+            batch = batch._replace(known_RN=self._recent.beside(records, places, rows, view + 1))
+        decoded = self._calls.decode(batch, view)
         results = []
         for row, request in zip(places, requests, strict=True):
             count = int(decoded.count_R[row])
             tokens = decoded.tokens_KR[:count, row].copy()
             if decoded.experts_KLRC is not None:
                 request.sequence.routes.note(request.sequence.filled, decoded.experts_KLRC[:count, :, row])
-            request.sequence.append_sampled(tokens)
+            sequence = request.sequence
+            sequence.append_sampled(tokens)
+            if self._recent is not None:
+                self._recent.note(sequence.tokens[: sequence.length], count)
             truncated, full = decoded.logp_2KR[:, :count, row].copy()
             results.append(Sampled(tokens, truncated, full, bool(decoded.stopped_R[row])))
         self.counts.decode_calls += 1
         self.counts.decode_tokens += int(decoded.count_R[places].sum())
+        self.counts.decode_row_steps += int(decoded.steps_R[places].sum())
         return results
 
     def share(self, source: Sequence, targets: Items[Sequence], count: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.configs.rollout import KVKind
+from hypereyes_jax.configs.rollout import MAX_DRAFT_TOKENS, KVKind
 from hypereyes_jax.models.partition import cutting, local
 
 # Logical axes. On a mesh each device keeps some slots, and whole KV heads of them; the rows of a call lie where their
@@ -27,6 +27,7 @@ KEPT_AXES = (None, None, "kv_heads", None, None)  # of one slot that was read
 _ROW = ("batch",)
 
 _INT8_LIMIT = 127.0
+_FEW_QUERIES = MAX_DRAFT_TOKENS + 1  # of a row: as many as a decode step may have
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
 
 
@@ -168,9 +169,11 @@ def attend(
     old: View,
     offset_R: jax.Array,
     new: Columns,
-    new_mask_TS: jax.Array,
+    first_R: jax.Array,
 ) -> jax.Array:
     """Softmax attention [R, T, H * D] over a row's first `offset` positions and the new ones, of one layer.
+
+    A row's query t sees the first `first + t + 1` of its new positions: its own is the last of them.
 
     Many queries a row are attended to one row after the other: the scores of a row are as many as T * (L + S) for each
     head, which is what limits how many slots an accelerator has room for, and a CPU can keep those of one row in cache,
@@ -179,25 +182,25 @@ def attend(
     Args:
       old: keys [R, kv heads, D, L] and values [R, kv heads, L, D].
       new: [R, kv heads, S, D].
-      new_mask_TS: bool, which of the new positions each query may see.
+      first_R: int32, the place of a row's first query among its new positions.
     """
     layer = STORE_AXES[1:]
-    axes = (("batch", None, "heads", None), layer, _ROW, layer, (None, None))
-    return local(_attend_own, axes, ("batch", None, "heads"))(q_RTHD, old, jnp.asarray(offset_R), new, new_mask_TS)
+    axes = (("batch", None, "heads", None), layer, _ROW, layer, _ROW)
+    rows = (jnp.asarray(offset_R), new, jnp.asarray(first_R))
+    return local(_attend_own, axes, ("batch", None, "heads"))(q_RTHD, old, *rows)
 
 
-def _attend_own(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, new_mask_TS: jax.Array) -> jax.Array:
-    if q_RTHD.shape[1] == 1 or q_RTHD.shape[0] == 1:
-        return _attend_rows(q_RTHD, old, offset_R, new, new_mask_TS)
+def _attend_own(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, first_R: jax.Array) -> jax.Array:
+    if q_RTHD.shape[1] <= _FEW_QUERIES or q_RTHD.shape[0] == 1:
+        return _attend_rows(q_RTHD, old, offset_R, new, first_R)
 
-    def one(row: tuple[jax.Array, View, jax.Array, Columns]) -> jax.Array:
-        q_1THD, its_old, offset_1, its_new = jax.tree.map(lambda x: x[None], row)
-        return _attend_rows(q_1THD, its_old, offset_1, its_new, new_mask_TS)[0]
+    def one(row: tuple[jax.Array, View, jax.Array, Columns, jax.Array]) -> jax.Array:
+        return _attend_rows(*jax.tree.map(lambda x: x[None], row))[0]
 
-    return jax.lax.map(one, (q_RTHD, old, offset_R, new))
+    return jax.lax.map(one, (q_RTHD, old, offset_R, new, first_R))
 
 
-def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, new_mask_TS: jax.Array) -> jax.Array:
+def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns, first_R: jax.Array) -> jax.Array:
     rows, steps, heads, size = q_RTHD.shape
     kv_heads, length = old.v.shape[1:3]
     shared = heads // kv_heads
@@ -216,7 +219,11 @@ def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns
         return score + jnp.where(visible, 0.0, _MASKED) if steps > 1 else jnp.where(visible, score, _MASKED)
 
     in_cache = (jnp.arange(length) < offset_R[:, None])[:, None, None, None]
-    old_score, new_score = masked(scores(old.k), in_cache), masked(scores(new.k.swapaxes(2, 3)), new_mask_TS)
+    seen_RTS = jnp.arange(new.k.shape[2]) <= first_R[:, None, None] + jnp.arange(steps)[:, None]
+    old_score, new_score = (
+        masked(scores(old.k), in_cache),
+        masked(scores(new.k.swapaxes(2, 3)), seen_RTS[:, None, None]),
+    )
     # The sum divides at the end: one array of both scores would be put together and taken apart again.
     top = jnp.maximum(old_score.max(-1, keepdims=True), new_score.max(-1, keepdims=True))
     old_weight, new_weight = jnp.exp(old_score - top), jnp.exp(new_score - top)

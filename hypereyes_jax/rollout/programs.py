@@ -7,6 +7,7 @@ observation is extended together with the stop token before it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from hypereyes_jax.models.qwen3_vl.text import (
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.drafts import accepted, propose
 from hypereyes_jax.rollout.sampling import sample, uniforms
 from hypereyes_jax.rollout.slot_access import attend_in_place, heads_first, slot_access, stacked
 
@@ -70,11 +72,15 @@ class DecodeRows(NamedTuple):
 
 
 class PackedDecodeRows(NamedTuple):
-    """`DecodeRows` in few arrays: each numpy argument costs a call some 15 microseconds, whatever its size."""
+    """`DecodeRows` in few arrays: each numpy argument costs a call some 15 microseconds, whatever its size.
+
+    With drafts, `known_RN` tells from what they may be copied; its rows end with a row's last token.
+    """
 
     ints_RI: HostArray  # int32: slot, token, offset, position, budget, sampled, top_k, the key's two words, stop ids
     floats_RF: HostArray  # float32: temperature, top_p, min_p
     steps: HostArray
+    known_RN: HostArray | None = None  # int32, -1 where there is no token
 
     @classmethod
     def padding(cls, rows: int, steps: int) -> PackedDecodeRows:
@@ -105,13 +111,14 @@ class PackedDecodeRows(NamedTuple):
 
 
 class Decoded(struct.PyTreeNode):
-    """What a call sampled, K = max_steps. `Device.decode` gives it as numpy."""
+    """What a call sampled, K = max_steps * (draft_tokens + 1). `Device.decode` gives it as numpy."""
 
     tokens_KR: HostArray  # int32
     logp_2KR: HostArray  # float32: truncated, full
     count_R: HostArray  # int32, how many of the K are real
+    steps_R: HostArray  # int32, in how many steps they were sampled
     stopped_R: HostArray  # bool, the last one is a stop id
-    experts_KLRC: HostArray = None  # uint8, the C experts that each layer sent the token of a step to; None: not asked
+    experts_KLRC: HostArray = None  # uint8, the C experts that each layer sent the token before it to; None: not asked
 
 
 @partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))
@@ -165,7 +172,7 @@ def extend_rows(
     else:
         take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
         view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
-        attend = _attend_to_view(store, batch.offset_R, length)
+        attend = _attend_to_view(store, batch.offset_R)
     visual_index_RT = jnp.asarray(batch.visual_index_RT)
     x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
     valid_RT = jnp.arange(length) < jnp.asarray(batch.length_R)[:, None]
@@ -183,18 +190,20 @@ def extend_rows(
     return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R)), experts
 
 
-def _attend_to_view(store: kv.SlotStore, offset_R: Any, length: int) -> Attend:
-    causal_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
+def _attend_to_view(store: kv.SlotStore, offset_R: Any) -> Attend:
+    first_R = jnp.zeros(jnp.shape(offset_R), jnp.int32)
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:
         new = heads_first(k, v, store)
-        return kv.attend(q, old, offset_R, new, causal_TT), new
+        return kv.attend(q, old, offset_R, new, first_R), new
 
     return attend
 
 
 @partial(
-    jax.jit, static_argnames=("config", "kernels", "view_length", "max_steps", "forbidden"), donate_argnames=("store",)
+    jax.jit,
+    static_argnames=("config", "kernels", "view_length", "max_steps", "draft_tokens", "forbidden"),
+    donate_argnames=("store",),
 )
 def decode_rows(
     params: Any,
@@ -206,20 +215,24 @@ def decode_rows(
     kernels: Kernels,
     view_length: int,
     max_steps: int,
+    draft_tokens: int = 0,
     forbidden: tuple[int, ...] = (),
 ) -> tuple[kv.SlotStore, Decoded]:
-    """Samples up to `steps` tokens in every row; where `kernels` says so, it tells the experts of mixtures, too.
+    """Samples in every row, for up to `steps` steps; where `kernels` says so, it tells the experts of mixtures, too.
+
+    A step samples a token, or with drafts up to `draft_tokens` more: it is fed that many guesses behind the last token.
 
     Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
     a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
     """
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
-    rows = batch.slots_R.shape[0]
-    text_R1 = jnp.full((rows, 1), -1, jnp.int32)
+    rows, width = batch.slots_R.shape[0], draft_tokens + 1
+    most = max_steps * width
+    text_RT, place_T = jnp.full((rows, width), -1, jnp.int32), jnp.arange(width)
     access = slot_access(
         store, jnp.asarray(batch.slots_R), jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
-        view_length=view_length, max_steps=max_steps, dtype=head_DV.dtype,
+        view_length=view_length, new_tokens=most, dtype=head_DV.dtype,
     )  # fmt: skip
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
@@ -230,51 +243,61 @@ def decode_rows(
         alive_R: jax.Array
         stopped_R: jax.Array
         count_R: jax.Array
+        steps_R: jax.Array
         tokens_KR: jax.Array
         logp_2KR: jax.Array
         experts_KLRC: jax.Array | None
+        known_RN: jax.Array | None  # what drafts are copied from, with room for what this call samples
 
     def goes_on(carry: Carry) -> jax.Array:
         return (carry.step < batch.steps) & carry.alive_R.any()
 
     def one_step(carry: Carry) -> Carry:
-        step, alive_R = carry.step, carry.alive_R
-        attend, attend_xs = access.step(carry.slots, step, alive_R)
-        position_R = batch.position_R + carry.count_R
-        hidden_R1D, layer_slots, routed = decode_layers(
+        alive_R, count_R, known_RN = carry.alive_R, carry.count_R, carry.known_RN
+        fed_RT, drafts_RJ = carry.token_R[:, None], None
+        if known_RN is not None:
+            drafts_RJ = propose(known_RN, known_RN.shape[1] - most - 1 + count_R, draft_tokens)
+            fed_RT = jnp.concatenate([fed_RT, drafts_RJ], axis=1)
+        fed_R = jnp.where(alive_R, jnp.minimum(batch.budget_R - count_R, width), 0)
+        # Without drafts all rows that are alive are at one place, which costs less to write to.
+        place = carry.step if drafts_RJ is None else count_R
+        attend, attend_xs = access.step(carry.slots, place, fed_R)
+        hidden_RTD, layer_slots, routed = decode_layers(
             params,
             config,
             DecoderInputs(
-                embed_tokens(params, carry.token_R[:, None], text_R1, None),
-                jnp.broadcast_to(position_R[None, :, None], (3, rows, 1)),
-                text_R1,
+                embed_tokens(params, fed_RT, text_RT, None),
+                jnp.broadcast_to((batch.position_R + count_R)[:, None] + place_T, (3, rows, width)),
+                text_RT,
                 None,
-                alive_R[:, None],
+                place_T < fed_R[:, None],
             ),
             attend,
             attend_xs,
             ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
             apart,
         )
-        logits_RV = jnp.einsum("rd,dv->rv", hidden_R1D[:, 0], head_DV, preferred_element_type=jnp.float32)
-        uniform_R = uniforms(batch.keys_R2, batch.sampled_R + carry.count_R)
-        limits = (batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R)
-        draw = sample(logits_RV, uniform_R, *limits, forbidden, branchless=kernels.known_trips)
-        stops_R = alive_R & (draw.tokens_R[:, None] == batch.stop_RS).any(-1)
-        count_R = carry.count_R + alive_R
-        going_R = alive_R & ~stops_R & (count_R < batch.budget_R)
+        draw = _draw_step(hidden_RTD, head_DV, batch, count_R, forbidden, kernels.known_trips)
+        kept_R, stops_R = _kept(draw.tokens_RT, drafts_RJ, fed_R, batch.stop_RS)
+        last_R1 = jnp.maximum(kept_R, 1)[:, None] - 1
+        going_R = alive_R & ~stops_R & (count_R + kept_R < batch.budget_R)
         if kernels.known_trips:
-            going_R &= step + 1 < batch.steps
+            going_R &= carry.step + 1 < batch.steps
+        note = partial(_noted, place=place, kept_R=kept_R)
         return Carry(
-            step=step + 1,
-            slots=access.after(carry.slots, layer_slots, step),
-            token_R=jnp.where(alive_R, draw.tokens_R, carry.token_R),
+            step=carry.step + 1,
+            slots=access.after(carry.slots, layer_slots, place),
+            token_R=jnp.where(alive_R, jnp.take_along_axis(draw.tokens_RT, last_R1, axis=1)[:, 0], carry.token_R),
             alive_R=going_R,
             stopped_R=carry.stopped_R | stops_R,
-            count_R=count_R,
-            tokens_KR=carry.tokens_KR.at[step].set(draw.tokens_R),
-            logp_2KR=carry.logp_2KR.at[:, step].set(jnp.stack([draw.logp_truncated_R, draw.logp_full_R])),
-            experts_KLRC=_with_experts(carry.experts_KLRC, step, routed),
+            count_R=count_R + kept_R,
+            steps_R=carry.steps_R + alive_R,
+            tokens_KR=note(carry.tokens_KR, draw.tokens_RT),
+            logp_2KR=jax.vmap(note)(carry.logp_2KR, draw.logp_2RT),
+            experts_KLRC=_with_experts(carry.experts_KLRC, routed, note),
+            known_RN=None
+            if known_RN is None
+            else _appended(known_RN, draw.tokens_RT, known_RN.shape[1] - most + count_R, kept_R),
         )
 
     start = Carry(
@@ -284,9 +307,11 @@ def decode_rows(
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
         count_R=jnp.zeros(rows, jnp.int32),
-        tokens_KR=jnp.zeros((max_steps, rows), jnp.int32),
-        logp_2KR=jnp.zeros((2, max_steps, rows), jnp.float32),
-        experts_KLRC=_no_experts(config, max_steps, rows) if kernels.record_experts else None,
+        steps_R=jnp.zeros(rows, jnp.int32),
+        tokens_KR=jnp.zeros((most, rows), jnp.int32),
+        logp_2KR=jnp.zeros((2, most, rows), jnp.float32),
+        experts_KLRC=_no_experts(config, most, rows) if kernels.record_experts else None,
+        known_RN=jnp.pad(jnp.asarray(packed.known_RN), ((0, 0), (0, most))) if draft_tokens else None,
     )
     if kernels.known_trips:
         end = jax.lax.fori_loop(0, max_steps, lambda _, carry: one_step(carry), start)
@@ -294,15 +319,80 @@ def decode_rows(
         with expected_trips(max_steps):
             end = jax.lax.while_loop(goes_on, one_step, start)
     return _in_place(access.finished(end.slots, end.count_R)), _everywhere(
-        Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.stopped_R, end.experts_KLRC)
+        Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.steps_R, end.stopped_R, end.experts_KLRC)
     )
 
 
-def _with_experts(experts_KLRC: jax.Array | None, step: jax.Array, routed: Routed | None) -> jax.Array | None:
-    """The experts of the steps so far, with those of this one."""
+class _StepDraw(NamedTuple):
+    """A token behind each of those that a step was fed, T of them."""
+
+    tokens_RT: jax.Array
+    logp_2RT: jax.Array  # truncated, full
+
+
+def _draw_step(
+    hidden_RTD: jax.Array,
+    head_DV: jax.Array,
+    batch: DecodeRows,
+    count_R: jax.Array,
+    forbidden: tuple[int, ...],
+    branchless: bool,
+) -> _StepDraw:
+    """Each place draws with the random number that it has in its request's stream."""
+    rows, width = hidden_RTD.shape[:2]
+    hidden_BD = hidden_RTD.reshape(rows * width, -1)
+    logits_BV = jnp.einsum("bd,dv->bv", hidden_BD, head_DV, preferred_element_type=jnp.float32)
+    index_RT = (batch.sampled_R + count_R)[:, None] + jnp.arange(width)
+    by_row = (batch.keys_R2, batch.temperature_R, batch.top_p_R, batch.top_k_R, batch.min_p_R)
+    keys_B2, temperature_B, top_p_B, top_k_B, min_p_B = (jnp.repeat(each_R, width, axis=0) for each_R in by_row)
+    uniform_B = uniforms(keys_B2, index_RT.reshape(-1))
+    draw = sample(logits_BV, uniform_B, temperature_B, top_p_B, top_k_B, min_p_B, forbidden, branchless=branchless)
+    logp_2B = jnp.stack([draw.logp_truncated_R, draw.logp_full_R])
+    return _StepDraw(draw.tokens_R.reshape(rows, width), logp_2B.reshape(2, rows, width))
+
+
+def _kept(
+    tokens_RT: jax.Array, drafts_RJ: jax.Array | None, fed_R: jax.Array, stop_RS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(how many of a step's tokens count, whether the last of them is a stop id)."""
+    true_R = fed_R if drafts_RJ is None else jnp.minimum(accepted(drafts_RJ, tokens_RT), fed_R)
+    place_T = jnp.arange(tokens_RT.shape[1])
+    stops_RT = (tokens_RT[:, :, None] == stop_RS[:, None]).any(-1) & (place_T < true_R[:, None])
+    stops_R = stops_RT.any(-1)
+    return jnp.where(stops_R, jnp.argmax(stops_RT, axis=-1) + 1, true_R), stops_R
+
+
+def _noted(old_KR: jax.Array, fresh_RT: jax.Array, place: jax.Array, kept_R: jax.Array) -> jax.Array:
+    """What a call has sampled so far, with the tokens of this step that count; further axes may follow.
+
+    Where all rows are at one place, what is noted of rows that don't decode is never looked at.
+    """
+    if not place.ndim:
+        return old_KR.at[place].set(fresh_RT[:, 0])
+    rows, width = fresh_RT.shape[:2]
+    place_RT = _places(place, kept_R, width, old_KR.shape[0])
+    return old_KR.at[place_RT, jnp.arange(rows)[:, None]].set(fresh_RT, mode="drop")
+
+
+def _appended(known_RN: jax.Array, tokens_RT: jax.Array, place_R: jax.Array, kept_R: jax.Array) -> jax.Array:
+    rows, width = tokens_RT.shape
+    place_RT = _places(place_R, kept_R, width, known_RN.shape[1])
+    return known_RN.at[jnp.arange(rows)[:, None], place_RT].set(tokens_RT, mode="drop")
+
+
+def _places(first_R: jax.Array, count_R: jax.Array, width: int, nowhere: int) -> jax.Array:
+    """int [R, width]: places from a row's first on, for as many tokens as count."""
+    place_T = jnp.arange(width)
+    return jnp.where(place_T < count_R[:, None], first_R[:, None] + place_T, nowhere)
+
+
+def _with_experts(
+    experts_KLRC: jax.Array | None, routed: Routed | None, note: Callable[[jax.Array, jax.Array], jax.Array]
+) -> jax.Array | None:
+    """The experts of the tokens so far, with those that this step was fed and that count."""
     if experts_KLRC is None or routed is None or routed.experts is None:
         return experts_KLRC
-    return experts_KLRC.at[step].set(routed.experts[:, :, 0])
+    return note(experts_KLRC.swapaxes(1, 2), routed.experts.transpose(1, 2, 0, 3)).swapaxes(1, 2)
 
 
 def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:

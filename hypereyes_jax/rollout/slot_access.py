@@ -1,7 +1,8 @@
 """How a decode program reaches its slots: through a view with new columns beside it, or in place.
 
 Each way is what the token loop carries, what one step's layers attend to, and what remains to be written at the end.
-Axis letters: R rows of a call, K steps.
+A step feeds each row one token, or with drafts a few, of which those that turn out wrong are written over by the next
+step. Axis letters: R rows of a call, K tokens that a call may add to each of them.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ class SlotAccess(Protocol):
 
     start: Any  # what the loop over tokens carries
 
-    def step(self, state: Any, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:
-        """`attend` and `attend_xs` of `decode_layers`, for one token a row."""
+    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
+        """`attend` and `attend_xs` of `decode_layers`, for the tokens of a step.
 
-    def after(self, state: Any, layer_slots: Any, step: jax.Array) -> Any:
+        Args:
+          place: int32, how many tokens of this call come before: one number for all rows that still decode, or [R].
+          fed_R: int32, how many of a row's tokens count.
+        """
+
+    def after(self, state: Any, layer_slots: Any, place: jax.Array) -> Any:
         """The state behind a step whose layers gave `layer_slots`."""
 
     def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
@@ -42,13 +48,17 @@ def slot_access(
     text: TextConfig,
     kernels: Kernels,
     view_length: int,
-    max_steps: int,
+    new_tokens: int,
     dtype: jnp.dtype,
 ) -> SlotAccess:
-    """The way that `kernels` names. int8 slots are always viewed: the kernels read numbers as they are."""
+    """The way that `kernels` names. int8 slots are always viewed: the kernels read numbers as they are.
+
+    Args:
+      new_tokens: that a call may add to a row.
+    """
     if kernels.slots == "in_place" and store.k_scale is None:
         return _InPlace(store, slots_R, offset_R)
-    return _View(store, slots_R, offset_R, text, kernels.unrolled_decode, view_length, max_steps, dtype)
+    return _View(store, slots_R, offset_R, text, kernels.unrolled_decode, view_length, new_tokens, dtype)
 
 
 class _InPlace:
@@ -56,11 +66,11 @@ class _InPlace:
         self.start = store
         self._slots_R, self._offset_R = slots_R, offset_R
 
-    def step(self, state: kv.SlotStore, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:
-        attend = attend_in_place(state, self._slots_R, self._offset_R + step, alive_R.astype(jnp.int32))
+    def step(self, state: kv.SlotStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
+        attend = attend_in_place(state, self._slots_R, self._offset_R + place, fed_R)
         return attend, list(range(state.k.shape[0]))
 
-    def after(self, state: kv.SlotStore, layer_slots: list[kv.SlotStore], step: jax.Array) -> kv.SlotStore:
+    def after(self, state: kv.SlotStore, layer_slots: list[kv.SlotStore], place: jax.Array) -> kv.SlotStore:
         return layer_slots[-1]
 
     def finished(self, state: kv.SlotStore, count_R: jax.Array) -> kv.SlotStore:
@@ -89,39 +99,43 @@ class _View:
         text: TextConfig,
         unrolled: bool,
         view_length: int,
-        max_steps: int,
+        new_tokens: int,
         dtype: jnp.dtype,
     ):
-        self._store, self._slots_R, self._offset_R = store, slots_R, offset_R
-        self._unrolled, self._max_steps = unrolled, max_steps
+        self._store, self._slots_R, self._offset_R, self._unrolled = store, slots_R, offset_R, unrolled
         take = kv.take_layers if unrolled else kv.take_rows
         self._view: Any = take(store, slots_R, view_length, dtype)
-        beside = (text.num_hidden_layers, slots_R.shape[0], text.num_key_value_heads, max_steps, text.head_dim)
+        beside = (text.num_hidden_layers, slots_R.shape[0], text.num_key_value_heads, new_tokens, text.head_dim)
         new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.STORE_AXES) for _ in range(2)))
-        # Keys and values of this call, or a pair for each layer; all rows still alive are at the same step.
+        # Keys and values of this call, or a pair for each layer.
         self.start = [kv.Columns(k, v) for k, v in zip(new.k, new.v, strict=True)] if unrolled else new
 
-    def step(self, state: Any, step: jax.Array, alive_R: jax.Array) -> tuple[Attend, Any]:
-        seen_1K = (jnp.arange(self._max_steps) <= step)[None]
+    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
+        place_R = jnp.broadcast_to(place, self._slots_R.shape)
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
             old, new = own
             fresh = heads_first(k, v, self._store)
-            new = _updated(new, fresh, step)
+            new = _updated(new, fresh, place)
             # Unrolled, the updated columns go on as they are: updated once more beside the step, they would be copied.
-            return kv.attend(q, old, self._offset_R, new, seen_1K), new if self._unrolled else fresh
+            return kv.attend(q, old, self._offset_R, new, place_R), new if self._unrolled else fresh
 
         return attend, list(zip(self._view, state, strict=True)) if self._unrolled else (self._view, state)
 
-    def after(self, state: Any, layer_slots: Any, step: jax.Array) -> Any:
-        return layer_slots if self._unrolled else _updated(state, layer_slots, step)
+    def after(self, state: Any, layer_slots: Any, place: jax.Array) -> Any:
+        return layer_slots if self._unrolled else _updated(state, layer_slots, place)
 
     def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
         return kv.put_columns(self._store, stacked(state), self._slots_R, self._offset_R, count_R)
 
 
-def _updated(columns: kv.Columns, fresh: kv.Columns, step: jax.Array) -> kv.Columns:
-    return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, step, axis=-2), columns, fresh)
+def _updated(columns: kv.Columns, fresh: kv.Columns, place: jax.Array) -> kv.Columns:
+    def put(old: jax.Array, new: jax.Array, place: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=-2)
+
+    if place.ndim:  # a place of its own for each row
+        put = jax.vmap(put, in_axes=(columns.k.ndim - 4, columns.k.ndim - 4, 0), out_axes=columns.k.ndim - 4)
+    return jax.tree.map(lambda old, new: put(old, new, place), columns, fresh)
 
 
 def stacked(new: Any) -> kv.Columns:

@@ -69,6 +69,9 @@ class TrainingSizes:
     sampler_weights: Literal["compute", "int8"] = "compute"
     """How rollout engines keep the decoder's linear maps: in the learner's precision, or as int8 with a scale for each
     output, which halves the bytes read for a token. Its gap is part of `sampler_gap`, too."""
+    draft_tokens: int = 0
+    """Number of guesses (up to 7) that a decode step verifies behind each rollout's last token, copied from what was
+    written before. Tokens stay the same; a step of few rollouts takes about as long and samples more of them."""
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept, counted from the newest."""
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -79,6 +82,7 @@ class TrainingSizes:
             context=self.context,
             kv=self._kept_as(),
             weights="int8" if self.sampler_weights == "int8" else "given",
+            draft_tokens=self.draft_tokens,
             extend_rows=self.extend_rows,
             view_lengths=tuple(length for length in self.view_lengths if length < self.context),
             min_pixels=self.min_pixels,

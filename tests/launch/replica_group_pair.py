@@ -44,6 +44,7 @@ _TOWER = dataclasses.replace(small_models.VISION, num_heads=4)
 _ENGINE = EngineConfig(
     slots=2, context=96, max_steps=4, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,), view_lengths=(96,),
     image_shapes=((2, 64),), visual_tokens=32, min_pixels=1024, max_pixels=4096,
+    draft_tokens=2,
 )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ config = Qwen3VLConfig(text, small_models.VISION, image_token_id=1, video_token_
 params = init_params(jax.random.key(0), config)
 settings = EngineConfig(slots=8, context=64, kv=sys.argv[1], weights=sys.argv[2], max_steps=8, decode_rows=(8,),
                         extend_rows=(4,), extend_tokens=(32,), view_lengths=(64,), image_shapes=((2, 64),),
-                        visual_tokens=32, min_pixels=1024, max_pixels=4096)
+                        visual_tokens=32, min_pixels=1024, max_pixels=4096,
+                        draft_tokens=int(sys.argv[3]))
 
 def held(engine, sequence):
     place = engine.device.layout.place(sequence.slot)
@@ -91,10 +92,13 @@ print("same tokens")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kv", "weights"), [("float32", "given"), ("int8", "given"), ("float32", "int8")])
-def test_slots_shared_out_over_experts_give_the_tokens_of_one_device(kv, weights):
+@pytest.mark.parametrize(
+    ("kv", "weights", "draft_tokens"),
+    [("float32", "given", 0), ("int8", "given", 0), ("float32", "int8", 0), ("float32", "given", 3)],
+)
+def test_slots_shared_out_over_experts_give_the_tokens_of_one_device(kv, weights, draft_tokens):
     environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
-    command = [sys.executable, "-c", _PROGRAM, kv, weights]
+    command = [sys.executable, "-c", _PROGRAM, kv, weights, str(draft_tokens)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "same tokens" in done.stdout

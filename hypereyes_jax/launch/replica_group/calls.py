@@ -184,7 +184,7 @@ class _DriverCalls:
         return self._device.extend(batch, view_length)
 
     def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
-        self._driver.broadcast(Message("decode", [view_length], batch))
+        self._driver.broadcast(Message("decode", [view_length], [each for each in batch if each is not None]))
         return self._device.decode(batch, view_length)
 
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
