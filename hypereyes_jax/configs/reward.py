@@ -64,20 +64,29 @@ class BudgetConfig:
     """A budget for what rollouts spend on average; without targets there is none.
 
     Each resource with a target has a price, which is taken from the reward for each unit that a rollout spends. Once a
-    step prices rise where rollouts spent more than their target, and fall where they spent less.
+    step it is set to the sum of two parts: one that grows with each step above the target and shrinks with each below
+    it, and one in proportion to the present distance from it. The first alone overshoots, since a policy takes steps to
+    follow a price.
     """
 
     targets: tuple[str, ...] = ()
     """Mean spending a rollout, as NAME=NUMBER: rounds, searches (all of them), kilotokens_read, kilotokens_written,
     seconds, or the name of a tool, for its invocations."""
-    rate: float = 0.05
-    """Amount in reward units by which a price rises in a step when spending is twice its target."""
+    rate: float = 0.02
+    """Amount in reward units by which the first part of a price grows in a step when spending is twice its target."""
+    gain: float = 0.5
+    """Second part of a price in reward units when spending is twice its target; 0 leaves it out."""
+    smoothing: float = 0.8
+    """Weight of earlier steps in the spending that the second part looks at; 0 looks at the last step alone, whose
+    questions may need more searches than others."""
     highest: float = 1.0
     """Upper bound of a price in reward units, so that no resource outweighs a right answer for ever."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or not 0 < self.highest < math.inf:
             raise SettingError("BudgetConfig: rate and highest must be positive")
+        if not 0 <= self.gain < math.inf or not 0 <= self.smoothing < 1:
+            raise SettingError("BudgetConfig: gain must be 0 or more, and smoothing at least 0 and below 1")
         self.target()
 
     def target(self) -> dict[str, float]:

@@ -1,4 +1,9 @@
-"""A budget for what rollouts spend: prices that a training step sets from what the last one spent."""
+"""A budget for what rollouts spend: prices that a training step sets from what the last ones spent.
+
+A price is a multiplier that follows dual ascent plus a term in proportion to the present excess: the PI controller of
+A. Stooke, J. Achiam, P. Abbeel, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods" (arXiv
+2007.03964). The multiplier alone is an integral of the excess, and swings about the target.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,8 @@ class BudgetController:
         self._config, self._target = config, config.target()
         self.prices: dict[str, float] = dict.fromkeys(self._target, 0.0)
         """In force, reward units a unit, by resource."""
+        self._multipliers = dict(self.prices)
+        self._smoothed: dict[str, float] = {}  # mean spending of the last steps; empty before the first
 
     def update(self, groups: Sequence[Experience]) -> dict[str, float]:
         """Sets the prices of the next step from the groups of this one.
@@ -41,20 +48,24 @@ class BudgetController:
         figures |= {f"price_{name}": self.prices[name] for name in names}
         figures |= {f"target_{name}": self._target[name] for name in names}
         if spent:
-            prices = updated_prices(
-                jnp.asarray([self.prices[name] for name in names], jnp.float32),
-                jnp.asarray([mean[name] for name in names], jnp.float32),
-                jnp.asarray([self._target[name] for name in names], jnp.float32),
-                self._config.rate,
-                self._config.highest,
-            )
-            self.prices = dict(zip(names, np.asarray(prices).tolist(), strict=True))
+            kept = self._config.smoothing if self._smoothed else 0.0
+            self._smoothed = {name: kept * self._smoothed.get(name, 0.0) + (1 - kept) * mean[name] for name in names}
+            self._multipliers = self._raised(self._multipliers, mean, self._config.rate)
+            self.prices = self._raised(self._multipliers, self._smoothed, self._config.gain)
         return figures
 
-    def state(self) -> dict[str, float]:
-        """The prices as a checkpoint keeps them."""
-        return dict(self.prices)
+    def _raised(self, prices: Mapping[str, float], spending: Mapping[str, float], rate: float) -> dict[str, float]:
+        columns = (jnp.asarray([each[name] for name in self._target]) for each in (prices, spending, self._target))
+        raised = updated_prices(*columns, rate, self._config.highest)
+        return dict(zip(self._target, np.asarray(raised).tolist(), strict=True))
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What a checkpoint keeps."""
+        return {"prices": self.prices, "multipliers": self._multipliers, "smoothed": self._smoothed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes the prices that `state` gave."""
-        self.prices = {name: float(state.get(name, 0.0)) for name in self._target}
+        """Takes what `state` gave. Targets that are new begin without a price."""
+        prices, multipliers, smoothed = (state.get(name, {}) for name in ("prices", "multipliers", "smoothed"))
+        self.prices = {name: float(prices.get(name, 0.0)) for name in self._target}
+        self._multipliers = {name: float(multipliers.get(name, 0.0)) for name in self._target}
+        self._smoothed = {name: float(smoothed.get(name, self._target[name])) for name in self._target if smoothed}
