@@ -10,8 +10,12 @@ for each of the two caps that the target lies between. All arms train for as man
 are then asked the same held-out ones, which nothing was chosen on. The cap's accuracy at the spending of the budget's
 arm is read off between the two caps' points.
 
-The last line is JSON: for each seed what was spent before, the target, the first step from which three steps in a row
-spend within a tenth of it, and accuracy and spending of each arm; and the means over seeds.
+All sample from the whole distribution at temperature 1: at the miniature's 0.8 and top-p 0.95 a group's rollouts hardly
+ever leave a flag out, so that no price can teach them to.
+
+The last line is JSON: for each seed what was spent before, the target, the first step whose epoch (the last steps in
+which each seen question came once) spends within a tenth of it, what the seen questions cost at the end, and accuracy
+and spending of each arm on held-out ones; and the means over seeds.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.types import RlServices
 
 WITHIN = 0.1  # of the target
-IN_A_ROW = 3
+SIZES = replace(MINIATURE_RL, top_p=1.0, learner=replace(MINIATURE_RL.learner, temperature=1.0))
 
 
 def arguments() -> argparse.Namespace:
@@ -48,8 +52,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--questions", type=int, default=200, help="held-out ones, and as many seen to train on")
-    parser.add_argument("--rate", type=float, default=0.02, help="of the price, as --reward.budget.rate")
+    parser.add_argument("--questions", type=int, default=200, help="held-out ones that are asked at the end")
+    parser.add_argument("--seen", type=int, default=80, help="seen ones to train on: a whole number of steps")
     return parser.parse_args()
 
 
@@ -57,11 +61,11 @@ def asked(
     checkpoint: str, questions: list[Question], cap: int | None, seed: int, held_out: bool
 ) -> tuple[float, float]:
     """(share right, mean image searches) of one rollout a question, sampled as in training."""
-    policy = load_policy(checkpoint, MINIATURE_RL.engine())
+    policy = load_policy(checkpoint, SIZES.engine())
     world = World.load()
     backend = WorldBackend(world if held_out else world.restrict(world.split()[0], passages=True))
     rules = replace(miniature.EPISODE, image_searches=cap)
-    played = asyncio.run(runner(policy, backend, rules, MINIATURE_RL.sampling(), seed=seed)(questions))
+    played = asyncio.run(runner(policy, backend, rules, SIZES.sampling(), seed=seed)(questions))
     judge = ExactJudge()
     right = [any(judge.matches(t.result.answer or "", answer) for answer in t.result.question.answers) for t in played]
     images = [
@@ -71,10 +75,10 @@ def asked(
     return statistics.fmean(right), statistics.fmean(images)
 
 
-def steps_to_target(spent: list[float], target: float) -> int | None:
-    """The first step from which IN_A_ROW steps spend within a tenth of the target; None if there is none."""
-    near = [abs(each - target) <= WITHIN * target for each in spent]
-    return next((n for n in range(len(near) - IN_A_ROW + 1) if all(near[n : n + IN_A_ROW])), None)
+def steps_to_target(spent: list[float], target: float, epoch: int) -> int | None:
+    """After how many steps the mean of the last epoch is first within a tenth of the target; None if it never is."""
+    means = [statistics.fmean(spent[end - epoch : end]) for end in range(epoch, len(spent) + 1)]
+    return next((epoch + n for n, mean in enumerate(means) if abs(mean - target) <= WITHIN * target), None)
 
 
 def at_spending(points: list[tuple[float, float]], spending: float) -> float:
@@ -86,7 +90,7 @@ def at_spending(points: list[tuple[float, float]], spending: float) -> float:
 
 def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     world = World.load()
-    seen = world_questions(world, "seen", options.questions, 100 + seed)
+    seen = world_questions(world, "seen", options.seen, 100 + seed)
     held_out = world_questions(world, "heldout", options.questions, 900 + seed)
     before = asked(options.checkpoint, seen, None, seed, held_out=False)
     target = before[1] / 2
@@ -96,7 +100,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     )  # fmt: skip
 
     def trained(name: str, reward: RewardConfig, cap: int | None) -> dict[str, Any]:
-        sizes = replace(MINIATURE_RL, episode=replace(miniature.EPISODE, image_searches=cap))
+        sizes = replace(SIZES, episode=replace(miniature.EPISODE, image_searches=cap))
         out = options.out / f"seed{seed}-{name}"
         run = rl(
             options.checkpoint,
@@ -109,11 +113,13 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             rule=SelectionRule(select=False),
         )
         accuracy, spending = asked(str(run.model), held_out, cap, seed, held_out=True)
-        return {"accuracy": accuracy, "image_searches": spending, "steps": run.steps}
+        _, on_seen = asked(str(run.model), seen, cap, seed, held_out=False)
+        return {"accuracy": accuracy, "image_searches": spending, "seen_image_searches": on_seen, "steps": run.steps}
 
-    budget = BudgetConfig(targets=(f"image_search={target}",), rate=options.rate)
+    budget = BudgetConfig(targets=(f"image_search={target}",))
     learnt = trained("budget", RewardConfig(budget=budget), None)
-    spent = [row["rl/spent_image_search"] for row in learnt.pop("steps")]
+    steps = learnt.pop("steps")
+    spent = [row["rl/spent_image_search"] for row in steps]
     caps = {cap: trained(f"cap{cap}", RewardConfig(), cap) for cap in (int(target), int(target) + 1)}
     for each in caps.values():
         del each["steps"]
@@ -125,8 +131,9 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "seed": seed,
         "before": {"accuracy": held_before[0], "image_searches": held_before[1], "seen_image_searches": before[1]},
         "target": target,
-        "steps_to_target": steps_to_target(spent, target),
+        "steps_to_target": steps_to_target(spent, target, options.seen // options.prompts),
         "spent": spent,
+        "prices": [row["rl/price_image_search"] for row in steps],
         "budget": learnt,
         "caps": caps,
         "cap_at_budget_spending": capped,

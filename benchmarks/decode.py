@@ -52,8 +52,9 @@ def main() -> None:
             for form, kernels in FORMS.items():
                 began = time.perf_counter()
                 stores[form], drawn = programs.decode_rows(
-                    params, None, stores[form], packed, config=model, kernels=kernels, view_length=view,
-                    max_steps=settings.max_steps, forbidden=(model.image_token_id, model.video_token_id),
+                    params, None, stores[form], packed, config=model, kernels=kernels,
+                    size=programs.DecodeSize(view, settings.max_steps),
+                    forbidden=(model.image_token_id, model.video_token_id),
                 )  # fmt: skip
                 tokens[form] = jax.device_get(drawn.tokens_KR)
                 seconds[form].append(time.perf_counter() - began)

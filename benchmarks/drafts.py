@@ -57,8 +57,8 @@ def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dic
                 packed = packed._replace(known_RN=np.full((rows, 4096 + VIEW), -1, np.int32))
             began = time.perf_counter()
             stores[drafts], drawn = programs.decode_rows(
-                params, None, stores[drafts], packed, config=config, kernels=kernels, view_length=VIEW,
-                max_steps=STEPS, draft_tokens=drafts,
+                params, None, stores[drafts], packed, config=config, kernels=kernels,
+                size=programs.DecodeSize(VIEW, STEPS, drafts),
             )  # fmt: skip
             steps = int(jax.device_get(drawn.steps_R).max())
             seconds[drafts].append((time.perf_counter() - began) / steps)

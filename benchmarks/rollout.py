@@ -208,16 +208,16 @@ def decode_host_ms(engine: Engine, calls: int = 500) -> float:
 
     @partial(
         jax.jit,
-        static_argnames=("config", "kernels", "view_length", "max_steps", "draft_tokens", "forbidden"),
+        static_argnames=("config", "kernels", "size", "forbidden"),
         donate_argnames=("store",),
         keep_unused=True,
     )
     def nothing(
-        params: Any, lora: Any, store: Any, packed: programs.PackedDecodeRows, *, max_steps: int, **_: Any
+        params: Any, lora: Any, store: Any, packed: programs.PackedDecodeRows, *, size: programs.DecodeSize, **_: Any
     ) -> tuple[Any, programs.Decoded]:
         rows = packed.ints_RI.shape[0]
-        token_R = jnp.zeros((max_steps, rows), jnp.int32)
-        logp, ones_R = jnp.zeros((2, max_steps, rows), jnp.float32), jnp.ones(rows, jnp.int32)
+        token_R = jnp.zeros((size.max_steps, rows), jnp.int32)
+        logp, ones_R = jnp.zeros((2, size.max_steps, rows), jnp.float32), jnp.ones(rows, jnp.int32)
         return store, programs.Decoded(token_R, logp, ones_R, ones_R, jnp.zeros(rows, bool))
 
     sequences = [engine.new_sequence(seed) for seed in range(engine.settings.slots)]

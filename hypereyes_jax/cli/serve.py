@@ -93,9 +93,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
-    engine = EngineConfig(
-        slots=config.slots, context=config.context, kv=config.dtype, draft_tokens=config.draft_tokens
-    )
+    engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype, draft_tokens=config.draft_tokens)
     if config.miniature:
         engine = replace(MINIATURE_RL, slots=config.slots, draft_tokens=config.draft_tokens).engine()
     policy = load_policy(config.checkpoint, engine, dtype=config.dtype)

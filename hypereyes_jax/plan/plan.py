@@ -67,12 +67,6 @@ def plan(config: PlanConfig) -> Plan:
         scoring = None if teacher_model is None else teacher_scoring(teacher_model, sizes.learner.compute_dtype, mesh)
     except ShardingError as error:
         raise UserError(f"teacher {config.teacher} can't run on mesh {mesh_config.name}: {error}") from error
-    tokens_a_step = config.workload.tokens_a_step
-    if not 1 <= tokens_a_step <= sizes.draft_tokens + 1:
-        raise UserError(
-            f"--workload.tokens-a-step {tokens_a_step:g} is not between 1 and {sizes.draft_tokens + 1}: a decode step "
-            f"gives a rollout one token and, with --sizes.draft-tokens {sizes.draft_tokens}, as many more"
-        )
     shards = mesh_config.data_shards
     rows, context = shards * recipe.shard_rows, recipe.context
     capacity = _capacity(mesh_config)
@@ -93,7 +87,7 @@ def plan(config: PlanConfig) -> Plan:
         if not config.rollout or recipe.rollout is None:
             return None
         result = _engine_plan(recipe, model, mesh_config, sizes, room, train)
-        result = replace(result, decode_seconds=result.decode_seconds / tokens_a_step)
+        result = replace(result, decode_seconds=result.decode_seconds / config.workload.tokens_a_step)
         if config.ahead and recipe.lora is None:  # new weights come before the old ones go
             swapping = 2 * result.weights_gib + result.kv_gib + train.weights_gib + train.optimizer_gib
             result = replace(result, fits=result.fits and swapping <= room)
@@ -104,18 +98,8 @@ def plan(config: PlanConfig) -> Plan:
             return None
         return _teacher_plan(config.teacher, recipe, teacher_model, mesh_config, scoring, sizes, capacity, train)
 
-    def kept(engine: EnginePlan | None) -> float:
-        """GiB of a device that an engine keeps during the training step."""
-        if engine is None:
-            return 0.0
-        if config.ahead:
-            return engine.weights_gib + engine.kv_gib
-        # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
-        keeps_base = recipe.stage == "rl" and recipe.lora is not None and mesh_config.size > 1
-        return engine.weights_gib if keeps_base else 0.0
-
     def all_fit(rows: int, context: int) -> bool:
-        train = trained(rows, context, kept(engine))
+        train = trained(rows, context, beside)
         if not train.fits:
             return False
         teacher = scored(train)
@@ -126,8 +110,8 @@ def plan(config: PlanConfig) -> Plan:
 
     train = trained(rows, context)
     engine = sampled(train)
-    if kept(engine):
-        train = trained(rows, context, kept(engine))
+    if beside := _kept_gib(engine, recipe, mesh_config.size, config.ahead):
+        train = trained(rows, context, beside)
     teacher = scored(train)
     refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
@@ -152,6 +136,17 @@ def plan(config: PlanConfig) -> Plan:
     )
 
 
+def _kept_gib(engine: EnginePlan | None, recipe: Recipe, devices: int, ahead: bool) -> float:
+    """GiB of a device that an engine keeps during the training step."""
+    if engine is None:
+        return 0.0
+    if ahead:
+        return engine.weights_gib + engine.kv_gib
+    # Where adapters train, engines of several devices keep their copy of the base, which is not sent again.
+    keeps_base = recipe.stage == "rl" and recipe.lora is not None and devices > 1
+    return engine.weights_gib if keeps_base else 0.0
+
+
 def _sizes(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
     """The sizes to plan. Raises UserError for those that the training command would refuse."""
     default = default_sizes(recipe)
@@ -174,6 +169,12 @@ def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig) -> None:
         raise UserError(f"--ahead is for RL; {recipe.name} plays no rollouts")
     if config.largest and not mesh.device:
         raise UserError(f"--largest needs a mesh whose devices' memory is known; {mesh.name} is a CPU's")
+    tokens, drafts = config.workload.tokens_a_step, config.sizes.draft_tokens
+    if not 1 <= tokens <= drafts + 1:
+        raise UserError(
+            f"--workload.tokens-a-step {tokens:g} is not between 1 and {drafts + 1}: a decode step gives a rollout one "
+            f"token and, with --sizes.draft-tokens {drafts}, up to {drafts} more"
+        )
 
 
 def _with_sizes(recipe: Recipe, sizes: TrainingSizes, distils: bool) -> Recipe:

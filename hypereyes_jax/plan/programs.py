@@ -277,7 +277,7 @@ def engine_programs(
         f"decode {settings.max_steps} tokens{drafts} in {slots} slots",
         traced(
             programs.decode_rows, params, lora, store, packed,
-            view_length=length, max_steps=settings.max_steps, draft_tokens=settings.draft_tokens,
+            size=programs.DecodeSize(length, settings.max_steps, settings.draft_tokens),
             forbidden=(model.image_token_id, model.video_token_id),
         ),
     )  # fmt: skip

@@ -131,9 +131,7 @@ class Device:
                 batch,
                 config=self.config,
                 kernels=self.kernels,
-                view_length=view_length,
-                max_steps=self.settings.max_steps,
-                draft_tokens=self.settings.draft_tokens,
+                size=programs.DecodeSize(view_length, self.settings.max_steps, self.settings.draft_tokens),
                 forbidden=self.forbidden,
             )
         return jax.device_get(decoded)

@@ -110,6 +110,14 @@ class PackedDecodeRows(NamedTuple):
         )
 
 
+class DecodeSize(NamedTuple):
+    """What a decode program is compiled for, beside the number of its rows."""
+
+    view_length: int  # positions attended to, those that the call adds aside
+    max_steps: int
+    draft_tokens: int = 0  # guesses that each step verifies in each row
+
+
 class Decoded(struct.PyTreeNode):
     """What a call sampled, K = max_steps * (draft_tokens + 1). `Device.decode` gives it as numpy."""
 
@@ -200,9 +208,25 @@ def _attend_to_view(store: kv.SlotStore, offset_R: Any) -> Attend:
     return attend
 
 
+class _Decoding(NamedTuple):
+    """What the steps of a decode call hand on."""
+
+    step: jax.Array
+    slots: Any  # of `slot_access`
+    token_R: jax.Array  # the last one, not yet in the cache
+    alive_R: jax.Array
+    stopped_R: jax.Array
+    count_R: jax.Array
+    steps_R: jax.Array
+    tokens_KR: jax.Array
+    logp_2KR: jax.Array
+    experts_KLRC: jax.Array | None
+    known_RN: jax.Array | None  # what drafts are copied from, with room for what this call samples
+
+
 @partial(
     jax.jit,
-    static_argnames=("config", "kernels", "view_length", "max_steps", "draft_tokens", "forbidden"),
+    static_argnames=("config", "kernels", "size", "forbidden"),
     donate_argnames=("store",),
 )
 def decode_rows(
@@ -213,9 +237,7 @@ def decode_rows(
     *,
     config: Qwen3VLConfig,
     kernels: Kernels,
-    view_length: int,
-    max_steps: int,
-    draft_tokens: int = 0,
+    size: DecodeSize,
     forbidden: tuple[int, ...] = (),
 ) -> tuple[kv.SlotStore, Decoded]:
     """Samples in every row, for up to `steps` steps; where `kernels` says so, it tells the experts of mixtures, too.
@@ -225,10 +247,11 @@ def decode_rows(
     Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
     a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
     """
+    view_length, max_steps, draft_tokens = size
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
     rows, width = batch.slots_R.shape[0], draft_tokens + 1
-    most = max_steps * width
+    most, known = max_steps * width, 0 if packed.known_RN is None else packed.known_RN.shape[1]
     text_RT, place_T = jnp.full((rows, width), -1, jnp.int32), jnp.arange(width)
     access = slot_access(
         store, jnp.asarray(batch.slots_R), jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
@@ -236,28 +259,13 @@ def decode_rows(
     )  # fmt: skip
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
-    class Carry(NamedTuple):
-        step: jax.Array
-        slots: Any  # of `slot_access`
-        token_R: jax.Array
-        alive_R: jax.Array
-        stopped_R: jax.Array
-        count_R: jax.Array
-        steps_R: jax.Array
-        tokens_KR: jax.Array
-        logp_2KR: jax.Array
-        experts_KLRC: jax.Array | None
-        known_RN: jax.Array | None  # what drafts are copied from, with room for what this call samples
-
-    def goes_on(carry: Carry) -> jax.Array:
+    def goes_on(carry: _Decoding) -> jax.Array:
         return (carry.step < batch.steps) & carry.alive_R.any()
 
-    def one_step(carry: Carry) -> Carry:
+    def one_step(carry: _Decoding) -> _Decoding:
         alive_R, count_R, known_RN = carry.alive_R, carry.count_R, carry.known_RN
-        fed_RT, drafts_RJ = carry.token_R[:, None], None
-        if known_RN is not None:
-            drafts_RJ = propose(known_RN, known_RN.shape[1] - most - 1 + count_R, draft_tokens)
-            fed_RT = jnp.concatenate([fed_RT, drafts_RJ], axis=1)
+        drafts_RJ = None if known_RN is None else propose(known_RN, known - 1 + count_R, draft_tokens)
+        fed_RT = jnp.column_stack([carry.token_R] if drafts_RJ is None else [carry.token_R, drafts_RJ])
         fed_R = jnp.where(alive_R, jnp.minimum(batch.budget_R - count_R, width), 0)
         # Without drafts all rows that are alive are at one place, which costs less to write to.
         place = carry.step if drafts_RJ is None else count_R
@@ -283,8 +291,10 @@ def decode_rows(
         going_R = alive_R & ~stops_R & (count_R + kept_R < batch.budget_R)
         if kernels.known_trips:
             going_R &= carry.step + 1 < batch.steps
+        if known_RN is not None:
+            known_RN = _appended(known_RN, draw.tokens_RT, known + count_R, kept_R)
         note = partial(_noted, place=place, kept_R=kept_R)
-        return Carry(
+        return _Decoding(
             step=carry.step + 1,
             slots=access.after(carry.slots, layer_slots, place),
             token_R=jnp.where(alive_R, jnp.take_along_axis(draw.tokens_RT, last_R1, axis=1)[:, 0], carry.token_R),
@@ -295,12 +305,10 @@ def decode_rows(
             tokens_KR=note(carry.tokens_KR, draw.tokens_RT),
             logp_2KR=jax.vmap(note)(carry.logp_2KR, draw.logp_2RT),
             experts_KLRC=_with_experts(carry.experts_KLRC, routed, note),
-            known_RN=None
-            if known_RN is None
-            else _appended(known_RN, draw.tokens_RT, known_RN.shape[1] - most + count_R, kept_R),
+            known_RN=known_RN,
         )
 
-    start = Carry(
+    start = _Decoding(
         step=jnp.int32(0),
         slots=access.start,
         token_R=batch.token_R,

@@ -55,8 +55,10 @@ class BudgetController:
         return figures
 
     def _raised(self, prices: Mapping[str, float], spending: Mapping[str, float], rate: float) -> dict[str, float]:
-        columns = (jnp.asarray([each[name] for name in self._target]) for each in (prices, spending, self._target))
-        raised = updated_prices(*columns, rate, self._config.highest)
+        price_K, spent_K, target_K = (
+            jnp.asarray([each[name] for name in self._target], jnp.float32) for each in (prices, spending, self._target)
+        )
+        raised = updated_prices(price_K, spent_K, target_K, rate, self._config.highest)
         return dict(zip(self._target, np.asarray(raised).tolist(), strict=True))
 
     def state(self) -> dict[str, dict[str, float]]:

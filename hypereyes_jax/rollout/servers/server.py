@@ -288,7 +288,7 @@ def adapter_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def documented_form() -> Iterator[None]:
-    """For a block that reads a reply as documented: GeneratorError for what its reading fails by on any other."""
+    """Wraps a block that reads a reply as documented; raises GeneratorError for what it fails by on any other."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
