@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ def test_rl_may_go_on_on_another_mesh_with_engines_of_other_sizes(tmp_path):
 
 def test_a_typo_in_a_path_leaves_no_directory_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(Processes, "start", lambda *_: Processes())
-    config = RlConfig(Path("c"), tmp_path / "q", out=tmp_path / "run")
+    config = RlConfig(resources.files("hypereyes_jax.assets") / "base", tmp_path / "q", out=tmp_path / "run")
     with pytest.raises(UserError, match=r"/q"):
         run_rl(config)
     assert not config.out.exists()
