@@ -151,7 +151,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
                 raise UserError(f"{path} is not a regular file. Remove it, or give the path of a file.")
             yield file
     except FileNotFoundError:
-        raise UserError(f"there is no {path}. Is this the directory of a finished run?") from None
+        hint = "Is this the directory of a finished run?" if path.suffix == ".json" else "Check the path."
+        raise UserError(f"there is no {path}. {hint}") from None
     except OSError as error:
         raise UserError(f"can't read {path} ({error.strerror or error}). Give a file that you may read.") from None
 

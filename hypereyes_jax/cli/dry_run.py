@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from hypereyes_jax.runs.run_directory import settings_text
 NOT_READ = frozenset({"out", "store", "data_cache", "notice_file"})  # made by the command, or while it runs
 
 
-def dry_run(config: Any) -> int:
-    """Print the settings, presets and recipe filled in, then check the inputs. Nothing is written and no device used.
+def dry_run(config: Any, check: Callable[[Any], None] | None = None) -> int:
+    """Print the settings, presets and recipe filled in, then check the inputs. Nothing is written and no model loaded.
 
-    Raises UserError for the first input that is missing or can't be read.
+    Args:
+      check: what the command itself refuses before it begins.
+
+    Raises UserError for the first input that is missing or can't be read, and as `check`.
     """
     print(settings_text(config))
     refuse_missing_inputs(config, of_one_process=True)
+    if check is not None:
+        check(config)
     lines = [*_check_paths(config), *_check_contents(config)]
     print("\n".join(lines))
     print("dry run: nothing was run and nothing was written")

@@ -209,6 +209,19 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
     return replace(sizes, learner=learner, episode=config.episode.over(sizes.episode), prompt_tokens=prompt)
 
 
+def check(config: EvalConfig) -> None:
+    """Raises UserError for what an evaluation would refuse before it begins."""
+    sizes = _sizes(config)
+    _refuse_settings(config)
+
+    from hypereyes_jax.data.benchmarks import known_benchmark
+    from hypereyes_jax.train.method import RlMethod, load_method
+
+    load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics)
+    for name in config.benchmark:
+        known_benchmark("imeb" if name == "imeb-mini" else name)
+
+
 def _refuse_settings(config: EvalConfig) -> None:
     """Raises UserError for settings that this evaluation would ignore, and for inputs that are not there."""
     from hypereyes_jax.env.search.services import check_search

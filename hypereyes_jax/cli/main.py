@@ -201,7 +201,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     check_numbers(config, options=True)
     if only_checked:
         with escaping_stdout():
-            return dry_run(config)
+            return dry_run(config, getattr(module, "check", None))
     keep_freed()
     if cache is not None:
         use_compile_cache(cache)

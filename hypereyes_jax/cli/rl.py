@@ -280,6 +280,14 @@ def _check_settings(config: RlConfig) -> None:
     refuse_missing_inputs(config)
 
 
+def check(config: RlConfig) -> None:
+    """Raises UserError for what a run would refuse before it begins."""
+    from hypereyes_jax.train.method import RlMethod
+
+    _check_settings(config)
+    _check_own_objects(config, RlMethod(config.reward, config.tighten))
+
+
 def _check_own_objects(config: RlConfig, method: RlMethod) -> None:
     """Raises UserError for an optimiser or an object of the user's that can't be used, before anything is spent."""
     from hypereyes_jax.learner.optimizer import make_optimizer

@@ -88,21 +88,15 @@ def run(config: SftConfig) -> None:
 
 def _run(config: SftConfig, stop: StopRequest) -> None:
     sizes = config.sizes
-    default = SftConfig.of(config.recipe)
-    refuse_settings(sizes, default.sizes)
-    refuse_adapter_settings(sizes, config.settings, default.settings)
-    refuse_unknown_mesh(config.mesh)
-    refuse_missing_inputs(config)
+    check(config)
 
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
-    from hypereyes_jax.learner.optimizer import make_optimizer
     from hypereyes_jax.models.pretrained import load_model
     from hypereyes_jax.train.adapters import model_writer, save_trained
     from hypereyes_jax.train.sft import train
     from hypereyes_jax.train.types import TrainingRun
 
-    make_optimizer(sizes.learner.optimizer)  # a wrong one is told before anything is spent
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     inputs = {"checkpoint": Path(config.checkpoint), "demonstrations": Path(config.demonstrations)}
     check_replaced_directories([config.out / "model", config.out / "adapter"], inputs.values())
@@ -121,3 +115,16 @@ def _run(config: SftConfig, stop: StopRequest) -> None:
             training, model, params, chat, config.demonstrations, config.settings, sizes, config.data.options()
         )
     save_trained(directory, model, params, adapters, config.checkpoint, sizes, processes)
+
+
+def check(config: SftConfig) -> None:
+    """Raises UserError for what a run would refuse before it begins."""
+    default = SftConfig.of(config.recipe)
+    refuse_settings(config.sizes, default.sizes)
+    refuse_adapter_settings(config.sizes, config.settings, default.settings)
+    refuse_unknown_mesh(config.mesh)
+    refuse_missing_inputs(config)
+
+    from hypereyes_jax.learner.optimizer import make_optimizer
+
+    make_optimizer(config.sizes.learner.optimizer)

@@ -116,6 +116,27 @@ def test_a_dry_run_asks_for_no_file_that_is_yet_to_come_and_opens_no_bucket(tmp_
     assert cli.main(words) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("rl --checkpoint {base} --questions {rows} --reward.functions gone.py:f", "there is no file gone.py"),
+        ("rl --checkpoint {base} --questions {rows} --sizes.learner.loss gspoo", "gspoo"),
+        ("rl --checkpoint {base} --questions {rows} --sizes.episode.tools zooom", "zooom"),
+        ("rl hypereyes_8b_rl --checkpoint {base} --questions {rows}", "needs a search service"),
+        ("sft --checkpoint {base} --demonstrations {rows} --sizes.learner.optimizer.name lions", "lions"),
+        ("eval {base} --questions {rows} --metrics gone.py:f", "there is no file gone.py"),
+        ("eval {base} --benchmark fvqaa --data {rows} --search.service serpapi", "there is no benchmark 'fvqaa'"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(words, why, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "q", "question": "Which?", "answer": "red"}\n')
+    command = words.format(base=BASE, rows=rows).split()
+    assert cli.main([*command, "--out", str(tmp_path / "run"), "--dry-run"]) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n' * 3)
