@@ -64,7 +64,7 @@ class Agent:
         image: Picture | Sequence[Picture] | None,
         question: str,
         *,
-        search: SearchBackend | SearchConfig,
+        search: SearchBackend | SearchConfig = SearchConfig(),  # noqa: B008 - frozen
         tools: Sequence[Tool] = (),
         episode: EpisodeConfig | None = None,
         temperature: float = 0.0,
@@ -74,7 +74,8 @@ class Agent:
         """The agent's answer to a question about one image, several or none, with its trajectory.
 
         Args:
-          search: what its searches go to: a backend, or the settings of a service.
+          search: what its searches go to: a backend, or the settings of a service; by default, as for `hypereyes ask`,
+            the miniature world.
           tools: further tools that it may call.
           episode: the rules: how many turns and rounds, what it is shown, its system prompt.
           temperature: 0 takes the likeliest token each time.

@@ -56,6 +56,8 @@ def test_ask_plays_an_episode_with_the_given_backend(agent, world, flags):
     assert answer.text == answer.trajectory.result.answer
     assert answer.trajectory.result.rounds >= 1, "the shipped teacher searches"
     assert str(answer)
+    here = agent.ask(None, "What is the capital of Chad?", episode=miniature.EPISODE, max_new_tokens=64)
+    assert here.trajectory.result.turns  # the miniature world is searched where nothing else is named
     again = asyncio.run(_in_a_loop(agent, world, flags))  # as in a notebook, whose event loop runs already
     assert again.text == answer.text
 

@@ -19,6 +19,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
     "text": ("text", "question", "query", "prompt", "problem", "instruction", "user_prompt"),
     "answers": (
         "answers",
+        "golden_answers",
         "answer",
         "gt_answer",
         "ground_truth",
@@ -161,13 +162,15 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     """Accepted answers, the reference first, each once. Numbers are written out; literal <answer> tags are dropped.
 
     Args:
-      value: a text, a number, or a list of these, which a text may hold as JSON.
+      value: a text, a number, or a list of these, which a text may hold as JSON, or Search-R1's {"target": ...} of it.
       more: accepted besides: a list, or one in JSON in a text.
       exact: take texts as they are, which are ours.
 
     Raises BadRow.
     """
     answers: list[str] = []
+    if isinstance(value, Mapping) and tuple(value) == ("target",):
+        value = value["target"]
     listed = _listed(_texts(value))
     for answer in listed if more is None else [*listed, *_listed(_more(more))]:
         if isinstance(answer, str):
@@ -205,7 +208,7 @@ def pictures_of(row: Row, layout: Layout) -> tuple[Picture, ...]:
 def pictures_in(value: Any) -> tuple[Picture, ...]:
     """The pictures that a column of them holds: one, a list, or a list in JSON in a text. Raises BadRow."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _unpacked(value)
+        value = unpacked(value)
     if isinstance(value, str) and _PYTHON_LIST.fullmatch(value.strip()):
         value = ast.literal_eval(value.strip())
     return tuple(picture(part) for part in _listed(value) if not _is_blank(part))
@@ -216,7 +219,7 @@ def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
     value = layout.get(row, "videos")
     if value is None:
         return ()
-    return tuple(Clip(picture(part)) for part in _listed(_unpacked(value)) if not _is_blank(part))
+    return tuple(Clip(picture(part)) for part in _listed(unpacked(value)) if not _is_blank(part))
 
 
 def without_image_tags(text: str) -> str:
@@ -226,7 +229,7 @@ def without_image_tags(text: str) -> str:
 
 def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
     """(rounds, searches) that a question is known to need: the authors' `tool_call` and `parallel`. Raises BadRow."""
-    rounds, searches = layout.get(row, "tool_calls"), _unpacked(layout.get(row, "searches"))
+    rounds, searches = layout.get(row, "tool_calls"), unpacked(layout.get(row, "searches"))
     if rounds is None or searches is None or isinstance(rounds, list):
         return None
     if isinstance(rounds, str) and not rounds.isdigit():
@@ -270,7 +273,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _unpacked(value: Any) -> Any:
+def unpacked(value: Any) -> Any:
     """What JSON in a text holds, where a text holds a list; other values as they are."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -295,7 +298,7 @@ def _texts(value: Any) -> Any:
     """The texts that JSON in a text lists, as a cell of a table holds them; other values as they are."""
     if not isinstance(value, str):
         return value
-    listed = _unpacked(value)
+    listed = unpacked(value)
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
 
 

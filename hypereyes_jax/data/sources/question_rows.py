@@ -22,6 +22,7 @@ from hypereyes_jax.data.sources.fields import (
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
+from hypereyes_jax.data.sources.options import with_options
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -123,11 +124,14 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     reference = reference_of(row, layout) if "searches" in there or "tool_calls" in there else None
     if reference is not None:
         meta[REFERENCE] = list(reference)
+    text = text_of(without_image_tags(text), "question") if "<" in text_of(text, "question") else text.strip()
+    more = layout.get(row, "more_answers") if "more_answers" in there else None
+    text, answers = with_options(row, text, answers_of(layout.get(row, "answers"), more))
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
-        text_of(without_image_tags(text), "question") if "<" in text_of(text, "question") else text.strip(),
+        text,
         pictures_of(row, layout) if "images" in there or layout.numbered else (),
-        answers_of(layout.get(row, "answers"), layout.get(row, "more_answers") if "more_answers" in there else None),
+        answers,
         _kind(row, layout) if "kind" in there else "",
         meta,
         "question, answer, image",
@@ -158,7 +162,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
         meta[REFERENCE] = list(reference)
     return QuestionRow(
         id_of(index, default_id),
-        text_of(without_image_tags(text), "prompt"),
+        text_of(without_image_tags(text_of(text, "prompt")), "prompt"),
         pictures_of(row, layout),
         answers_of(truth, more),
         _kind(row, layout) or str(row.get("data_source") or ""),

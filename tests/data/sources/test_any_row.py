@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hypereyes_jax.data import open_examples, open_questions
@@ -10,7 +10,8 @@ from hypereyes_jax.data.sources.fields import NAMES
 from hypereyes_jax.errors import UserError
 
 OTHERS = (
-    "reward_model extra_info level1_qa observations turns response history input output img_1 meta captions".split()
+    "reward_model extra_info level1_qa observations turns response history input output img_1 meta captions "
+    "options choices A B target".split()
 )
 COLUMNS = sorted({column for names in NAMES.values() for column in names} | set(OTHERS))
 CALL = '<tool_call>{"name": "search", "arguments": {"query": 3}}</tool_call>'
@@ -39,6 +40,8 @@ MESSAGES = st.fixed_dictionaries(
     st.none() | st.lists(MESSAGES, max_size=5),
     st.sampled_from([open_questions, open_examples]),
 )
+@example({"reward_model": {}, "aliases": None}, None, open_questions)  # no prompt
+@example({"question": "x", "answer": "A", "options": {"A": [], "B": 2.5}}, None, open_questions)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_row_is_read_or_refused(tmp_path, row, messages, opens):
     path = tmp_path / "any.jsonl"

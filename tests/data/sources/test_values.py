@@ -34,6 +34,14 @@ def test_answers_of_many_kinds_are_accepted(lines, answer, accepted):
     assert open_questions(lines({"question": "?", "answer": answer}))[0].answers == accepted
 
 
+def test_answers_as_search_r1_and_flashrag_list_them_are_accepted():
+    truth = {"ground_truth": {"target": ["Oslo", "Kristiania"]}, "style": "rule"}
+    verl = {"prompt": [{"role": "user", "content": "Which?"}], "reward_model": truth, "data_source": "nq"}
+    flash = {"id": "1", "question": "Which?", "golden_answers": ["Oslo", "Kristiania"]}
+    with open_questions([verl]) as one, open_questions([flash]) as other:
+        assert one[0].answers == other[0].answers == ("Oslo", "Kristiania")
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
