@@ -46,7 +46,7 @@ from hypereyes_jax.env.search.config import CallPolicy, StoreMode
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.serve import ServeConfig, serve
+from hypereyes_jax.env.search.serve import SearchServerConfig, serve
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.world import World, WorldBackend
 
@@ -71,7 +71,7 @@ def serve_world(faults: FaultPlan, ready: Connection) -> None:
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve(backend, ServeConfig(faults=faults), lambda server: ready.send(server.url))
+            await serve(backend, SearchServerConfig(faults=faults), lambda server: ready.send(server.url))
 
     backend = WorldBackend(World.load())
     asyncio.run(run())

@@ -27,7 +27,7 @@ from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.openai_api.conversation import render
-from hypereyes_jax.rollout.openai_api.requests import Message
+from hypereyes_jax.rollout.openai_api.requests import ChatMessage
 from hypereyes_jax.rollout.openai_api.server import ChatServer, ServerConfig, running_server
 from hypereyes_jax.rollout.scheduler import Scheduler
 
@@ -85,7 +85,7 @@ def question(number: int) -> str:
 
 
 def prompt(policy: Policy, number: int) -> ContextChunk:
-    return render(policy.chat, [Message("user", (question(number),))])
+    return render(policy.chat, [ChatMessage("user", (question(number),))])
 
 
 def main() -> None:

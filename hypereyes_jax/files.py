@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -292,6 +293,11 @@ def mend_last_line(path: Path) -> None:
             file.truncate(size - len(last))
         else:
             file.write(b"\n")
+
+
+def json_digest(value: Any) -> str:
+    """sha256, in hex, of a JSON value; the order of its names counts for nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def json_kind(value: Any) -> str:

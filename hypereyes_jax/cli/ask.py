@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AskConfig:
-    asked: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE ...] QUESTION")]
+    images_and_question: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE ...] QUESTION")]
     """Images to ask about, if any (files, or http(s) URLs on the public internet), then the question."""
     chat: bool = False
     """Go on asking: further questions are read from the terminal, one a line, and each is given the answers before
@@ -71,13 +71,13 @@ class AskConfig:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionOutcome:
     result: EpisodeResult
     read: int  # tokens
     written: int
 
 
-Play = Callable[[Question], Awaitable[Asked]]
+Play = Callable[[Question], Awaitable[QuestionOutcome]]
 
 
 def run(config: AskConfig) -> None:
@@ -93,13 +93,13 @@ def run(config: AskConfig) -> None:
 
 
 async def _ask(config: AskConfig, console: Terminal) -> None:
-    from hypereyes_jax.env.conversation import asked_after
+    from hypereyes_jax.env.conversation import follow_up
     from hypereyes_jax.env.media.images import ImageError
     from hypereyes_jax.env.search.services import check_search, connected
     from hypereyes_jax.env.web.urls import UrlError
 
     check_search(config.search, SearchConfig())
-    *sources, text = config.asked or ("",)
+    *sources, text = config.images_and_question or ("",)
     if not text.strip():
         raise UserError("nothing is asked: give the images, if any, and then the question in quotes.")
     # Before anything is paid for: the places of the results are free, and no input's.
@@ -118,7 +118,7 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     earlier: list[tuple[str, str]] = []
     async with connected(config.search, keys) as (backend, metrics), _player(config, backend, console) as play:
         while text.strip():
-            question = Question("ask", asked_after(earlier, text), tuple(images), ())
+            question = Question("ask", follow_up(earlier, text), tuple(images), ())
             outcome = await play(question)
             _tell(config, outcome, metrics.summary(), images, paths, console)
             earlier += [("user", text), ("assistant", outcome.result.answer or "")]
@@ -141,7 +141,7 @@ def _next_question(console: Terminal) -> str:
 
 def _tell(
     config: AskConfig,
-    outcome: Asked,
+    outcome: QuestionOutcome,
     searches: dict[str, Any],
     images: Sequence[Image.Image],
     paths: Sequence[Path],
@@ -206,7 +206,7 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
         return
     client = ChatClient(ChatEndpoint(config.model_url, config.model, os.environ.get("OPENAI_API_KEY", "")))
 
-    async def ask(question: Question) -> Asked:
+    async def ask(question: Question) -> QuestionOutcome:
         played = await play(
             Episode(question, backend, _rules(config)),
             client,
@@ -215,7 +215,7 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
             on_text=lambda text: console.print(text, end="", style="cyan", soft_wrap=True),
             on_observation=lambda parts: _show(console, parts),
         )
-        return Asked(played.result, played.prompt_tokens, played.completion_tokens)
+        return QuestionOutcome(played.result, played.prompt_tokens, played.completion_tokens)
 
     try:
         yield ask
@@ -253,9 +253,9 @@ async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console:
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
     async with policy.engines.running() as generator:
 
-        async def ask(question: Question) -> Asked:
+        async def ask(question: Question) -> QuestionOutcome:
             (trajectory,) = await run_episodes(generator, [Shown(question, backend, rules)], policy.chat, sampling, [0])
-            return Asked(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
+            return QuestionOutcome(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
 
         yield ask
 

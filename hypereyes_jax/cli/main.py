@@ -177,7 +177,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
     if hasattr(module, "run_words"):  # its words are another program's
         return int(module.run_words(words))
     settings = getattr(module, command.config)
-    only_checked, only_printed = "--dry-run" in words, "--print-config" in words
+    is_dry_run, prints_config = "--dry-run" in words, "--print-config" in words
     words, file = take_option([word for word in words if word not in ("--dry-run", "--print-config")], "config")
     if hasattr(settings, "with_recipe"):
         words = settings.with_recipe(words)
@@ -187,19 +187,19 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         join_help_lines(settings)
     with _reader_may_leave():
         default = tyro.MISSING_NONPROP
-        if recipe is not None or file is not None or only_printed:
+        if recipe is not None or file is not None or prints_config:
             default = defaults(settings, name, recipe, file)
-        if only_printed:
+        if prints_config:
             default = printable(default)
         config = tyro.cli(
             settings, prog=f"hypereyes {name}", description=module.__doc__, args=list(words), default=default
         )
-    if only_printed:
+    if prints_config:
         print(config_text(name, config), end="")
         return 0
     refuse_urls(config, name)
     check_numbers(config, options=True)
-    if only_checked:
+    if is_dry_run:
         with escaping_stdout():
             return dry_run(config, getattr(module, "check", None))
     keep_freed()

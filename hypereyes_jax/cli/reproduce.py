@@ -29,7 +29,7 @@ def run(config: ReproduceConfig) -> int:
     if not config.small:
         _tell(config.search_price)
         return 0
-    from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
+    from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
     from hypereyes_jax.env.world import World, WorldBackend
     from hypereyes_jax.files import read_json_object, write_json
     from hypereyes_jax.reproduce.commands import small_steps
@@ -44,7 +44,9 @@ def run(config: ReproduceConfig) -> int:
     world.prepare()
     with contextlib.ExitStack() as stack:
         models = stack.enter_context(offline_services(int(ports["models"])))
-        server = stack.enter_context(serving_in_thread(WorldBackend(world), ServeConfig(port=int(ports["search"]))))
+        server = stack.enter_context(
+            serving_in_thread(WorldBackend(world), SearchServerConfig(port=int(ports["search"])))
+        )
         write_json(ports_file, {"models": _port(models), "search": _port(server.url)})
         write_inputs(config.out / "inputs", models)
         steps = small_steps(config.out, models, server.url)

@@ -90,7 +90,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
 
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
-    from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
+    from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
     engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype, draft_tokens=config.draft_tokens)
@@ -115,7 +115,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
         rules = config.episode.over(miniature.EPISODE) if config.miniature else config.episode
-        agent = Agent(backend, rules) if config.mode == "agent" else None
+        agent = AgentSettings(backend, rules) if config.mode == "agent" else None
         server = ChatServer(generator, policy.chat, settings, agent)
         async with running_server(server, settings) as url:
             print(f"serving {settings.model} ({config.mode}) at {url}/v1 (Ctrl-C ends)", flush=True)

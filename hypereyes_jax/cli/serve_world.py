@@ -27,7 +27,7 @@ class ServeWorldConfig:
 
 def run(config: ServeWorldConfig) -> None:
     from hypereyes_jax.env.search.faults import FaultPlan
-    from hypereyes_jax.env.search.serve import RunningServer, ServeConfig, serve
+    from hypereyes_jax.env.search.serve import RunningServer, SearchServerConfig, serve
     from hypereyes_jax.env.web.signals import ends_by_signal, run_until_signal
     from hypereyes_jax.env.world import World, WorldBackend
 
@@ -35,7 +35,7 @@ def run(config: ServeWorldConfig) -> None:
         plan = FaultPlan(config.faults, config.latency, config.latency_jitter, seed=config.seed)
     except ValueError as error:
         raise UserError(f"--faults: {error}.") from error
-    settings = ServeConfig(host=config.host, port=config.port, faults=plan, api_key=config.api_key)
+    settings = SearchServerConfig(host=config.host, port=config.port, faults=plan, api_key=config.api_key)
 
     def ready(server: RunningServer) -> None:
         print(f"serving the miniature world at {server.url} (Ctrl-C ends)", flush=True)

@@ -25,7 +25,7 @@ from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from hypereyes_jax.data.knowledge import Entry
+    from hypereyes_jax.data.knowledge import KnowledgeEntry
     from hypereyes_jax.data.photos import PhotoSet
     from hypereyes_jax.env.types import Question
     from hypereyes_jax.env.web.chat_api import ChatClient
@@ -150,7 +150,7 @@ async def _knowledge(
     fields: dict[str, tuple[str, str]],
     client: ChatClient | None,
     stages: Stages,
-) -> tuple[dict[str, Entry], dict[str, object]]:
+) -> tuple[dict[str, KnowledgeEntry], dict[str, object]]:
     from functools import partial
 
     from hypereyes_jax.data.knowledge import dictionary_knowledge, read_knowledge
@@ -188,7 +188,7 @@ async def _knowledge(
 async def _questions(
     config: SynthPhotosConfig,
     photos: PhotoSet,
-    knowledge: dict[str, Entry],
+    knowledge: dict[str, KnowledgeEntry],
     fields: dict[str, tuple[str, str]],
     client: ChatClient | None,
     start: int,

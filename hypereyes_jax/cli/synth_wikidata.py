@@ -96,7 +96,7 @@ def run(config: SynthWikidataConfig) -> None:
     with Graph(directory.file("graph.sqlite")) as graph, Stages() as stages:
         lines = 0
 
-        def told(more: int) -> None:
+        def report_progress(more: int) -> None:
             nonlocal lines
             lines += more
             stages.console.print(f"{lines:,} lines of the dump read", highlight=False)
@@ -107,7 +107,7 @@ def run(config: SynthWikidataConfig) -> None:
                     counts = read_sparql(path, graph)
                 else:
                     dump = DumpConfig(config.classes, config.language, config.min_sitelinks)
-                    counts = read_dump(path, graph, dump, told)
+                    counts = read_dump(path, graph, dump, report_progress)
                 stage.advance()
         try:
             questions, dropped = asyncio.run(_make(config, directory, graph, rules, stages))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypereyes_jax.data.question_kinds import fact_line, facts_round, found, number, value
+from hypereyes_jax.data.question_kinds import countries_named, fact_line, facts_round, number, value
 from hypereyes_jax.data.types import Names
-from hypereyes_jax.data.visual import MARGIN, Draft, Pool, known
+from hypereyes_jax.data.visual import MARGIN, CountryPool, Draft, known
 from hypereyes_jax.env.world import Country, World
 
 FROM_PLAN = "plan"  # Draft.answer_is: the answer is what the plan says of the entities as they are shown
@@ -32,7 +32,7 @@ class _OneFactEach:
         return facts_round(world, names, self.attribute)
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        return tuple(fact_line(c, self.attribute) for c in found(world, names))
+        return tuple(fact_line(c, self.attribute) for c in countries_named(world, names))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Ranking(_OneFactEach):
     largest_first: bool
 
     def answer(self, world: World, names: Names) -> str | None:
-        sized = [(amount, c) for c in found(world, names) if (amount := size(c, self.attribute)) is not None]
+        sized = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
         ordered = sorted(sized, key=lambda pair: pair[0], reverse=self.largest_first)
         return ", ".join(c.name for _, c in ordered) or None
 
@@ -52,7 +52,7 @@ class Total(_OneFactEach):
     """The sum of a fact over all entities, as the cards round it."""
 
     def answer(self, world: World, names: Names) -> str | None:
-        amounts = [amount for c in found(world, names) if (amount := number(c, self.attribute)) is not None]
+        amounts = [amount for c in countries_named(world, names) if (amount := number(c, self.attribute)) is not None]
         return in_words(sum(amounts), self.attribute) if amounts else None
 
 
@@ -61,7 +61,7 @@ class EachInTurn(_OneFactEach):
     """A fact of every entity, in reading order."""
 
     def answer(self, world: World, names: Names) -> str | None:
-        return ", ".join(value(c, self.attribute) or "unknown" for c in found(world, names)) or None
+        return ", ".join(value(c, self.attribute) or "unknown" for c in countries_named(world, names)) or None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Median(_OneFactEach):
     """The entity in the middle of an odd number of them, ordered by a fact; None for an even number."""
 
     def answer(self, world: World, names: Names) -> str | None:
-        sized = [(amount, c) for c in found(world, names) if (amount := size(c, self.attribute)) is not None]
+        sized = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
         if len(sized) % 2 == 0:
             return None
         return sorted(sized, key=lambda pair: pair[0])[len(sized) // 2][1].name
@@ -84,7 +84,7 @@ def in_words(amount: float, attribute: str) -> str:
     return f"{amount:,.2f}".rstrip("0").rstrip(".") + unit
 
 
-def _apart(pool: Pool, count: int, attribute: str) -> list[str] | None:
+def _apart(pool: CountryPool, count: int, attribute: str) -> list[str] | None:
     """Keys whose facts can be put in order without doubt: by the margin, or by years that differ."""
     world = pool.world
     first = pool.deciding(lambda key: known(world, attribute, key))
@@ -121,7 +121,7 @@ _ORDERS = {
 }
 
 
-def ranking(pool: Pool, count: int) -> Draft | None:
+def ranking(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(("population", "area", "independence"))
     largest_first = bool(pool.rng.random() < 0.5)
     keys = _apart(pool, count, attribute)
@@ -137,7 +137,7 @@ def ranking(pool: Pool, count: int) -> Draft | None:
     return Draft("ranking", attribute, tuple(keys), text, Ranking(attribute, largest_first), keys[0], FROM_PLAN)
 
 
-def total(pool: Pool, count: int) -> Draft | None:
+def total(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(("population", "area"))
     first = pool.deciding(lambda key: known(pool.world, attribute, key))
     if first is None:
@@ -172,7 +172,7 @@ def total(pool: Pool, count: int) -> Draft | None:
 _EACH = {"capital": "capital", "currency": "currency", "region": "world region"}
 
 
-def each_in_turn(pool: Pool, count: int) -> Draft | None:
+def each_in_turn(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_EACH))
     first = pool.deciding(lambda key: known(pool.world, attribute, key))
     rest = first and pool.others(count - 1, (first,), lambda key: known(pool.world, attribute, key))
@@ -190,7 +190,7 @@ def each_in_turn(pool: Pool, count: int) -> Draft | None:
     return Draft("each_in_turn", attribute, tuple(keys), text, EachInTurn(attribute), keys[0], FROM_PLAN)
 
 
-def median(pool: Pool, count: int) -> Draft | None:
+def median(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(("population", "area", "independence"))
     keys = _apart(pool, count, attribute) if count % 2 else None
     if keys is None:
@@ -210,7 +210,7 @@ def median(pool: Pool, count: int) -> Draft | None:
 
 
 # kind -> (maker, whether every entity shown matters, fewest entities), as in visual.TEMPLATES
-TEMPLATES: dict[str, tuple[Callable[[Pool, int], Draft | None], bool, int]] = {
+TEMPLATES: dict[str, tuple[Callable[[CountryPool, int], Draft | None], bool, int]] = {
     "ranking": (ranking, True, 2),
     "total": (total, True, 2),
     "each_in_turn": (each_in_turn, True, 2),

@@ -6,16 +6,14 @@ and paths). `data.sources` reads both back.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import json_line
+from hypereyes_jax.env.media.images import png_bytes
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.files import draft_of, writing, writing_atomic
 
@@ -100,7 +98,7 @@ def _rl_row(question: Question, reference: tuple[int, int], system: str) -> dict
     rounds, searches = reference
     return {
         "prompt": [{"role": "system", "content": system}, {"role": "user", "content": question.text}],
-        "images": [{"bytes": _png(image), "path": None} for image in question.images],
+        "images": [{"bytes": png_bytes(image), "path": None} for image in question.images],
         "reward_model": {
             "ground_truth": question.answers[0],
             "candidate_answers": json.dumps(list(question.answers[1:]), ensure_ascii=False),
@@ -123,7 +121,7 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
         if isinstance(part, str):
             return part.replace("<image>", "< image>")
         name = f"images/{number:06d}-{len(images)}.png"
-        (folder / name).write_bytes(_png(part))
+        (folder / name).write_bytes(png_bytes(part))
         images.append(name)
         return "<image>"
 
@@ -131,9 +129,3 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
         messages.append({"role": "user", "content": "\n".join(text_of(part) for part in parts)})
         messages.append({"role": "assistant", "content": turn.replace("<image>", "< image>")})
     return {"id": example.id, "messages": messages, "images": images}
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

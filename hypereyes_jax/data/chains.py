@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from hypereyes_jax.data.question_kinds import (
     AttributeOf,
+    countries_named,
     extreme,
     fact_line,
-    found,
     matches,
     neighbours,
     number,
@@ -22,7 +22,7 @@ from hypereyes_jax.data.question_kinds import (
 )
 from hypereyes_jax.data.textual import MAX_NEIGHBOURS, TextDraft, Walk
 from hypereyes_jax.data.types import Names, SynthQuestion
-from hypereyes_jax.data.visual import MARGIN, Draft, Pool, known
+from hypereyes_jax.data.visual import MARGIN, CountryPool, Draft, known
 from hypereyes_jax.env.world import Country, World
 
 
@@ -69,7 +69,7 @@ class Chain:
         if self.of:
             here: Country | None = world.country(self.of)
         else:
-            here = next(iter(found(world, names[:1])), None)
+            here = next(iter(countries_named(world, names[:1])), None)
         out = []
         for hop in (*self.hops, None):
             if here is None:
@@ -227,8 +227,8 @@ def _named_chain(kind: str, count: int) -> Callable[[Walk], TextDraft | None]:
     return draw
 
 
-def _flag_chain(kind: str, count: int) -> Callable[[Pool, int], Draft | None]:
-    def draw(pool: Pool, shown: int) -> Draft | None:
+def _flag_chain(kind: str, count: int) -> Callable[[CountryPool, int], Draft | None]:
+    def draw(pool: CountryPool, shown: int) -> Draft | None:
         walk = Walk(pool.world, pool.rng, set(pool.focus) or None)
         key = pool.one([key for key in pool.world.visual_keys if pool.world.country(key).borders])
         chain = _chain(walk, pool.world.country(key), count) if key is not None else None
@@ -247,7 +247,7 @@ def _in_focus(walk: Walk, country: Country) -> bool:
 
 
 # Depth in the name of none, since it follows from the plan: 3 and 4 with a flag, 1 to 3 without.
-PICTURED: dict[str, tuple[Callable[[Pool, int], Draft | None], bool, int]] = {
+PICTURED: dict[str, tuple[Callable[[CountryPool, int], Draft | None], bool, int]] = {
     "flag_hop": (_flag_chain("flag_hop", 1), False, 2),
     "flag_two_hops": (_flag_chain("flag_two_hops", 2), False, 2),
 }

@@ -154,15 +154,15 @@ class _ParquetShard:
         self.bytes = 0
         self._path = path
         self._writer: Any = None
-        self._held: list[dict[str, Any]] = []
-        self._held_bytes = 0
+        self._rows_of_group: list[dict[str, Any]] = []
+        self._group_bytes = 0
 
     def write(self, row: dict[str, Any]) -> None:
         size = _size(row)
-        self._held.append(row)
-        self._held_bytes += size
+        self._rows_of_group.append(row)
+        self._group_bytes += size
         self.bytes += size
-        if self._held_bytes >= GROUP_BYTES or len(self._held) >= GROUP_ROWS:
+        if self._group_bytes >= GROUP_BYTES or len(self._rows_of_group) >= GROUP_ROWS:
             self._flush()
 
     def close(self) -> None:
@@ -174,14 +174,14 @@ class _ParquetShard:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self._held:
+        if not self._rows_of_group:
             return
-        table = pa.Table.from_pylist(self._held, schema=_schema(self._held[0]))
+        table = pa.Table.from_pylist(self._rows_of_group, schema=_schema(self._rows_of_group[0]))
         if self._writer is None:
             # Pictures are compressed already; texts are few bytes beside them.
             self._writer = pq.ParquetWriter(self._path, table.schema, compression="none", use_dictionary=False)
-        self._writer.write_table(table, row_group_size=len(self._held))
-        self._held, self._held_bytes = [], 0
+        self._writer.write_table(table, row_group_size=len(self._rows_of_group))
+        self._rows_of_group, self._group_bytes = [], 0
 
 
 class _RecordShard:

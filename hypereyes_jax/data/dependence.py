@@ -38,7 +38,7 @@ def rounds_needed(result: EpisodeResult) -> int:
         for call, level in levelled:
             if call.crop_id:
                 crops[call.crop_id] = level
-            _learn(level_of_word, _told(call), level)
+            _learn(level_of_word, _result_words(call), level)
             deepest = max(deepest, level)
         past += levelled
     return deepest
@@ -76,7 +76,7 @@ def _retries(call: Invocation, other: Invocation) -> bool:
     return bool(mine & its) and len(mine & its) >= _SAME_SUBJECT * min(len(mine), len(its))
 
 
-def _told(call: Invocation) -> list[str]:
+def _result_words(call: Invocation) -> list[str]:
     """The words of a search's results that a query can have been made of: titles, names and larger numbers."""
     terms = []
     for hit in call.hits:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,11 +12,10 @@ from PIL import Image
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources import open_questions
+from hypereyes_jax.env.media.images import embedded, png_bytes
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing_atomic
-
-_PNG = "data:image/png;base64,"
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -108,6 +105,4 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def _encode(image: Part) -> str:
     assert isinstance(image, Image.Image)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return _PNG + base64.b64encode(buffer.getvalue()).decode()
+    return embedded(png_bytes(image), "PNG")

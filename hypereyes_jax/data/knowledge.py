@@ -82,7 +82,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnowledgeEntry:
     """All that is known of one class."""
 
     label: str
@@ -105,14 +105,14 @@ def entry_path(folder: Path, label: str) -> Path:
     return folder / (re.sub(r"[^a-z0-9]+", "-", normalise(label)).strip("-") + ".json")
 
 
-def write_entry(path: Path, entry: Entry) -> None:
+def write_entry(path: Path, entry: KnowledgeEntry) -> None:
     """A class as JSON that a person can read and correct."""
     facts = [{key: part for key, part in asdict(fact).items() if part not in ("", None)} for fact in entry.facts]
     about = {"label": entry.label, "aliases": list(entry.aliases), "facts": facts}
     write_json(path, about | {"searches": entry.searches, "model": entry.model})
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(path: Path) -> KnowledgeEntry:
     """A class from its file, also one that a person has edited. Raises UserError, which names file and fault."""
     refuse_irregular(path)
     try:
@@ -124,7 +124,7 @@ def read_entry(path: Path) -> Entry:
         if not isinstance(aliases, list) or not all(isinstance(name, str) for name in aliases):
             raise ValueError("'aliases' must be a list of texts")
         searches = value.get("searches", 0)
-        return Entry(
+        return KnowledgeEntry(
             value["label"],
             tuple(aliases),
             facts,
@@ -153,7 +153,7 @@ def _read_fact(row: Any) -> Fact:
     return Fact(row["name"], str(row["value"]), source, quote, None if number is None else float(number))
 
 
-def read_knowledge(folder: Path) -> dict[str, Entry]:
+def read_knowledge(folder: Path) -> dict[str, KnowledgeEntry]:
     """All classes of a folder by label. Raises UserError."""
     entries = [read_entry(path) for path in sorted(folder.glob("*.json"))]
     if not entries:
@@ -161,7 +161,9 @@ def read_knowledge(folder: Path) -> dict[str, Entry]:
     return {entry.label: entry for entry in entries}
 
 
-def dictionary_knowledge(facts: Mapping[str, Mapping[str, Any]], source: str = "dictionary") -> dict[str, Entry]:
+def dictionary_knowledge(
+    facts: Mapping[str, Mapping[str, Any]], source: str = "dictionary"
+) -> dict[str, KnowledgeEntry]:
     """A knowledge base from {label: {field: value}}, for work offline. A value that is a number is one."""
     entries = {}
     for label, values in facts.items():
@@ -177,5 +179,5 @@ def dictionary_knowledge(facts: Mapping[str, Mapping[str, Any]], source: str = "
                     float(value) if is_number else None,
                 )
             )
-        entries[label] = Entry(label, (), tuple(entry_facts))
+        entries[label] = KnowledgeEntry(label, (), tuple(entry_facts))
     return entries

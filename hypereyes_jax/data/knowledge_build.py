@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.data.claims import Figure, figures, same_figure
-from hypereyes_jax.data.knowledge import NUMBER, Entry, Fact, entry_path, read_entry, write_entry
+from hypereyes_jax.data.knowledge import NUMBER, Fact, KnowledgeEntry, entry_path, read_entry, write_entry
 from hypereyes_jax.env.judging.judges import normalise, read_number
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
@@ -94,7 +94,7 @@ async def build_knowledge(
                 outcome.failed[label] = str(error)
                 return
         outcome.refused += refused
-        write_entry(path, Entry(label, entry.aliases, entry.facts, searches, client.endpoint.model))
+        write_entry(path, KnowledgeEntry(label, entry.aliases, entry.facts, searches, client.endpoint.model))
         outcome.built += 1
 
     tasks = [asyncio.create_task(one(label, photo)) for label, photo in classes.items()]
@@ -117,9 +117,9 @@ async def _pages(
 ) -> tuple[list[SearchHit], int]:
     queries = [f"{label} {subject}", f"{label} {subject} facts", f"{label} {subject} identification"]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_asked(backend.text_search(query, 5))) for query in queries]
+        tasks = [group.create_task(_search(backend.text_search(query, 5))) for query in queries]
         if photo is not None:
-            tasks.append(group.create_task(_asked(backend.image_search(photo, 3))))
+            tasks.append(group.create_task(_search(backend.image_search(photo, 3))))
     outcomes = [task.result() for task in tasks]
     for outcome in outcomes:
         if isinstance(outcome, FatalSearchError):
@@ -139,7 +139,7 @@ async def _pages(
     return list(texts), len(queries) + (photo is not None) + sum(bool(hit.url) for hit in pages_to_read)
 
 
-async def _asked(search: Awaitable[list[SearchHit]]) -> list[SearchHit] | SearchError:
+async def _search(search: Awaitable[list[SearchHit]]) -> list[SearchHit] | SearchError:
     try:
         return await search
     except SearchError as error:
@@ -173,7 +173,7 @@ Leave out a field that no page tells. Add nothing from elsewhere.
 
 async def _structured(
     label: str, pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, str]], subject: str, client: ChatClient
-) -> tuple[Entry, int]:
+) -> tuple[KnowledgeEntry, int]:
     data = {
         "fields": {name: meaning for name, (meaning, _) in fields.items()},
         "pages": [
@@ -194,7 +194,7 @@ async def _structured(
 
 def read_facts(
     label: str, value: Mapping[str, Any], pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, str]]
-) -> tuple[Entry, int]:
+) -> tuple[KnowledgeEntry, int]:
     """The entry that a model's reply makes, and how many of its facts were refused.
 
     A fact is refused if its field is not asked for or was given before, its quotation does not stand on the page that
@@ -212,7 +212,7 @@ def read_facts(
     names = value.get("aliases")
     aliases = [plain(name, 100) for name in names if isinstance(name, str)] if isinstance(names, list) else []
     other_names = tuple(dict.fromkeys(name for name in aliases[:10] if name and normalise(name) != normalise(label)))
-    return Entry(label, other_names, tuple(facts)), refused
+    return KnowledgeEntry(label, other_names, tuple(facts)), refused
 
 
 def _fact(row: Any, pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, str]]) -> Fact | None:

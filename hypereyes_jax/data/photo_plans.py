@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hypereyes_jax.data.knowledge import Entry
+from hypereyes_jax.data.knowledge import KnowledgeEntry
 from hypereyes_jax.env.judging.judges import normalise
 
-Known = Sequence[Entry | None]  # in reading order; None = not identified
+Known = Sequence[KnowledgeEntry | None]  # in reading order; None = not identified
 
 
 class FactPlan(Protocol):
@@ -30,12 +30,12 @@ class FactPlan(Protocol):
         ...
 
 
-def _numbers(known: Known, field: str) -> list[tuple[float, Entry]]:
+def _numbers(known: Known, field: str) -> list[tuple[float, KnowledgeEntry]]:
     pairs = ((entry.fact(field), entry) for entry in known if entry is not None)
     return [(fact.number, entry) for fact, entry in pairs if fact is not None and fact.number is not None]
 
 
-def _value(entry: Entry | None, field: str) -> str:
+def _value(entry: KnowledgeEntry | None, field: str) -> str:
     fact = entry.fact(field) if entry is not None else None
     return fact.value if fact is not None else ""
 
@@ -139,7 +139,7 @@ class OnlyOne:
         return fitting[0].label if len(fitting) == 1 else None
 
 
-def superfluous(plan: FactPlan, known: Sequence[Entry], answer: str) -> tuple[int, ...]:
+def superfluous(plan: FactPlan, known: Sequence[KnowledgeEntry], answer: str) -> tuple[int, ...]:
     """Places of the entities without which the plan still arrives at the answer: the drop-one check."""
     return tuple(
         place

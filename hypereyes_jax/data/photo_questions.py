@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hypereyes_jax.data.knowledge import NUMBER, TEXT, Entry
+from hypereyes_jax.data.knowledge import NUMBER, TEXT, KnowledgeEntry
 from hypereyes_jax.data.mosaics import places
 from hypereyes_jax.data.photo_mosaics import PhotoMosaic, draw_photo_mosaic, layout_of
 from hypereyes_jax.data.photo_plans import (
@@ -62,7 +62,7 @@ class Shown:
     """Classes in a mosaic, before anything is asked of them."""
 
     photos: tuple[Photo, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[KnowledgeEntry, ...]
     layout: tuple[int, int]
 
     def place(self, index: int) -> str:
@@ -71,7 +71,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Draft:
+class PhotoDraft:
     """A question before its mosaic is drawn."""
 
     kind: str
@@ -82,7 +82,7 @@ class Draft:
 
 
 def draw_shown(
-    photos: PhotoSet, knowledge: Mapping[str, Entry], rng: np.random.Generator, config: PhotoConfig
+    photos: PhotoSet, knowledge: Mapping[str, KnowledgeEntry], rng: np.random.Generator, config: PhotoConfig
 ) -> Shown:
     """Classes that the knowledge base has, each once, and a photo of each. Raises UserError for too few of them."""
     usable: dict[str, list[Photo]] = {}
@@ -109,7 +109,7 @@ def draw_shown(
 
 def draw_photo_question(
     photos: PhotoSet,
-    knowledge: Mapping[str, Entry],
+    knowledge: Mapping[str, KnowledgeEntry],
     fields: Mapping[str, tuple[str, str]],
     rng: np.random.Generator,
     config: PhotoConfig,
@@ -132,7 +132,7 @@ def draw_photo_question(
 
 
 def photo_question(
-    photos: PhotoSet, shown: Shown, draft: Draft, config: PhotoConfig, question_id: str, writer: str
+    photos: PhotoSet, shown: Shown, draft: PhotoDraft, config: PhotoConfig, question_id: str, writer: str
 ) -> Question:
     """The question with its mosaic, and in `meta` where everything is, what it rests on and under what licence."""
     mosaic: PhotoMosaic = draw_photo_mosaic([(photos.open(p), p) for p in shown.photos], shown.layout, config.max_side)
@@ -157,7 +157,7 @@ def photo_question(
     return Question(question_id, draft.text, (mosaic.image,), (draft.answer, *draft.aliases), draft.kind, meta)
 
 
-def tells(text: str, answer: str, entries: Sequence[Entry]) -> bool:
+def tells(text: str, answer: str, entries: Sequence[KnowledgeEntry]) -> bool:
     """Whether a question names what is shown, or gives its answer away."""
     words_of_text = f" {normalise(text)} "
     names = [name for entry in entries for name in (entry.label, *entry.aliases)]
@@ -190,7 +190,7 @@ def _apart(shown: Shown, field: str) -> bool:
 
 def _ranking(
     shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
-) -> Draft | None:
+) -> PhotoDraft | None:
     field = _pick([name for name in _comparable(shown, fields, NUMBER) if _apart(shown, name)], rng)
     if field is None:
         return None
@@ -200,7 +200,9 @@ def _ranking(
     return _draft("ranking", text, plan, shown)
 
 
-def _total(shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator) -> Draft | None:
+def _total(
+    shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
+) -> PhotoDraft | None:
     field = _pick([name for name in _comparable(shown, fields, NUMBER) if name not in _YEARS], rng)
     if field is None:
         return None
@@ -208,7 +210,9 @@ def _total(shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rn
     return _draft("total", text, Total(field), shown)
 
 
-def _each(shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator) -> Draft | None:
+def _each(
+    shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
+) -> PhotoDraft | None:
     field = _pick(_comparable(shown, fields, TEXT), rng)
     if field is None:
         return None
@@ -218,7 +222,7 @@ def _each(shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng
 
 def _extreme(
     shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
-) -> Draft | None:
+) -> PhotoDraft | None:
     field = _pick([name for name in _comparable(shown, fields, NUMBER) if _apart(shown, name)], rng)
     if field is None:
         return None
@@ -234,7 +238,7 @@ def _extreme(
 
 def _shared(
     shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
-) -> Draft | None:
+) -> PhotoDraft | None:
     fitting = [name for name in _comparable(shown, fields, TEXT) if Shared(name).answer(shown.entries) is not None]
     field = _pick(fitting, rng) if len(shown.entries) > 2 else None
     if field is None:
@@ -245,7 +249,7 @@ def _shared(
 
 def _only_one(
     shown: Shown, fields: Mapping[str, tuple[str, str]], subject: str, rng: np.random.Generator
-) -> Draft | None:
+) -> PhotoDraft | None:
     field = _pick(_comparable(shown, fields, TEXT), rng)
     if field is None:
         return None
@@ -255,14 +259,14 @@ def _only_one(
     return _draft("only_one", text, plan, shown)
 
 
-def _draft(kind: str, text: str, plan: FactPlan, shown: Shown) -> Draft | None:
+def _draft(kind: str, text: str, plan: FactPlan, shown: Shown) -> PhotoDraft | None:
     answer = plan.answer(shown.entries)
     if answer is None:
         return None
     aliases = next((entry.aliases for entry in shown.entries if entry.label == answer), ())
-    return Draft(kind, text, answer, aliases, plan)
+    return PhotoDraft(kind, text, answer, aliases, plan)
 
 
-Maker = Callable[[Shown, Mapping[str, tuple[str, str]], str, np.random.Generator], "Draft | None"]
+Maker = Callable[[Shown, Mapping[str, tuple[str, str]], str, np.random.Generator], "PhotoDraft | None"]
 NEEDS_ALL: dict[str, Maker] = {"ranking": _ranking, "total": _total, "each_in_turn": _each}
 NEEDS_SOME: dict[str, Maker] = {"extreme": _extreme, "shared": _shared, "only_one": _only_one}

@@ -12,7 +12,7 @@ from hypereyes_jax.data.types import Names
 from hypereyes_jax.env.world import Country, World
 
 # How a text query asks for each attribute. Two attributes of one country can be asked for in one query.
-ASKED = {
+FACTS_IN_WORDS = {
     "capital": "capital",
     "region": "region",
     "population": "population",
@@ -26,7 +26,7 @@ ASKED = {
 
 def query(name: str, *attributes: str) -> str:
     """ "population and capital of Chad" """
-    return f"{' and '.join(ASKED[attribute] for attribute in attributes)} of {name}"
+    return f"{' and '.join(FACTS_IN_WORDS[attribute] for attribute in attributes)} of {name}"
 
 
 def value(country: Country, attribute: str) -> str:
@@ -58,7 +58,7 @@ def extreme(countries: Iterable[Country], attribute: str, largest: bool) -> Coun
     return (max if largest else min)(sized, key=lambda pair: pair[0])[1]
 
 
-def found(world: World, names: Names) -> list[Country]:
+def countries_named(world: World, names: Names) -> list[Country]:
     """The countries behind the names, without those that were not identified or don't exist."""
     pages = (world.find(name) for name in names if name is not None)
     return [page for page in pages if page is not None]
@@ -71,7 +71,7 @@ def neighbours(world: World, country: Country) -> list[Country]:
 
 def facts_round(world: World, names: Names, *attributes: str) -> tuple[tuple[str, ...], ...]:
     """One round that asks for these facts of every entity at once."""
-    return (tuple(query(c.name, *attributes) for c in found(world, names)),)
+    return (tuple(query(c.name, *attributes) for c in countries_named(world, names)),)
 
 
 # Written behind what decides. Comparing as one reads is learnt from every line, comparing at the end from one word.
@@ -121,11 +121,11 @@ class AttributeOf:
         return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
-        pages = found(world, names)
+        pages = countries_named(world, names)
         return (value(pages[0], self.attribute) or None) if pages else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        return tuple(fact_line(c, self.attribute) for c in found(world, names)[:1])
+        return tuple(fact_line(c, self.attribute) for c in countries_named(world, names)[:1])
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ class Extreme:
         return facts_round(world, names, *filter(None, (self.attribute, self.then)))
 
     def answer(self, world: World, names: Names) -> str | None:
-        winner = extreme(found(world, names), self.attribute, self.largest)
+        winner = extreme(countries_named(world, names), self.attribute, self.largest)
         if winner is None:
             return None
         return (value(winner, self.then) or None) if self.then else winner.name
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
-        pages = found(world, names)
+        pages = countries_named(world, names)
         winner = extreme(pages, self.attribute, self.largest)
         tail = (fact_line(winner, self.then),) if self.then and winner else ()
         return _compared(pages, self.attribute, self.largest) + tail
@@ -162,14 +162,14 @@ class SharedValue:
         return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
-        values = [value(c, self.attribute) for c in found(world, names)]
+        values = [value(c, self.attribute) for c in countries_named(world, names)]
         shared = [v for v in dict.fromkeys(values) if v and values.count(v) > 1]
         return shared[0] if shared else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         facts: set[str] = set()
         lines = []
-        for country in found(world, names):
+        for country in countries_named(world, names):
             fact = value(country, self.attribute)
             lines.append(fact_line(country, self.attribute, mark=_fits(fact in facts)))
             facts |= {fact} - {""}
@@ -189,14 +189,14 @@ class SameAs:
         if not names or names[0] is None or (first := world.find(names[0])) is None:
             return None
         expected = value(first, self.attribute)
-        same = [c for c in found(world, names[1:]) if expected and value(c, self.attribute) == expected]
+        same = [c for c in countries_named(world, names[1:]) if expected and value(c, self.attribute) == expected]
         return same[0].name if same else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         first = world.find(names[0]) if names and names[0] is not None else None
         expected = value(first, self.attribute) if first else ""
         lines = [fact_line(first, self.attribute)] if first else []
-        for country in found(world, names[1:]):
+        for country in countries_named(world, names[1:]):
             same = expected != "" and value(country, self.attribute) == expected
             lines.append(fact_line(country, self.attribute, mark=_fits(same)))
         return tuple(lines)
@@ -213,13 +213,13 @@ class OnlyOne:
         return facts_round(world, names, self.attribute)
 
     def answer(self, world: World, names: Names) -> str | None:
-        fitting = [c for c in found(world, names) if matches(c, self.attribute, self.wanted)]
+        fitting = [c for c in countries_named(world, names) if matches(c, self.attribute, self.wanted)]
         return fitting[0].name if fitting else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         return tuple(
             fact_line(c, self.attribute, mark=_fits(matches(c, self.attribute, self.wanted)))
-            for c in found(world, names)
+            for c in countries_named(world, names)
         )
 
 
@@ -240,13 +240,13 @@ class BorderOf:
 
     def answer(self, world: World, names: Names) -> str | None:
         centre = self._centre(world, names)
-        others = found(world, names if self.of else names[1:])
+        others = countries_named(world, names if self.of else names[1:])
         touching = [c for c in others if centre is not None and c.key in centre.borders]
         return touching[0].name if touching else None
 
     def read(self, world: World, names: Names) -> tuple[str, ...]:
         centre = self._centre(world, names)
-        others = {c.key for c in found(world, names if self.of else names[1:])}
+        others = {c.key for c in countries_named(world, names if self.of else names[1:])}
         return (_bordering(world, centre, others),) if centre else ()
 
 

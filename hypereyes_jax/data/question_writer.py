@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.data.knowledge import Entry
+from hypereyes_jax.data.knowledge import KnowledgeEntry
 from hypereyes_jax.data.photo_mosaics import draw_photo_mosaic
 from hypereyes_jax.data.photo_plans import FactPlan, Known
-from hypereyes_jax.data.photo_questions import Draft, PhotoConfig, Shown, draw_shown, photo_question, tells
+from hypereyes_jax.data.photo_questions import PhotoConfig, PhotoDraft, Shown, draw_shown, photo_question, tells
 from hypereyes_jax.data.photos import PhotoSet
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.observations import plain
@@ -97,7 +97,7 @@ class QuestionWriter:
     looks: bool = True
     temperature: float = 0.8  # of the writer; a solver is asked at 0
 
-    async def write(self, shown: Shown, subject: str, kind: str, picture: Image.Image | None) -> Draft | str:
+    async def write(self, shown: Shown, subject: str, kind: str, picture: Image.Image | None) -> PhotoDraft | str:
         """A question that passed every check, or why there is none. Raises ChatError for an endpoint that fails."""
         prompt = _WRITE.format(kind=KINDS[kind], example=f"the one {shown.place(0)}", data=_things(shown, subject))
         reply = await self.writer.complete([("user", (prompt,))], temperature=self.temperature, max_tokens=1024)
@@ -106,7 +106,7 @@ class QuestionWriter:
             return draft
         return await self._fault(draft, shown, picture) or draft
 
-    async def _fault(self, draft: Draft, shown: Shown, picture: Image.Image | None) -> str:
+    async def _fault(self, draft: PhotoDraft, shown: Shown, picture: Image.Image | None) -> str:
         """Why a question is dropped; "" if it is fit."""
         everything = await self._solved(draft.text, shown, shown.entries)
         if not everything:
@@ -115,7 +115,7 @@ class QuestionWriter:
             return "several answers"
         if not _accepted(everything[0], draft):
             return "another answer"
-        without: list[list[Entry | None]] = [
+        without: list[list[KnowledgeEntry | None]] = [
             [None if other == place else entry for other, entry in enumerate(shown.entries)]
             for place in range(len(shown.entries))
         ]
@@ -124,19 +124,19 @@ class QuestionWriter:
             return "an entity is not needed"
         if self.looks and picture is not None:
             prompt = _LOOK.format(question=plain(draft.text, _LONGEST_QUESTION))
-            if any(_accepted(answer, draft) for answer in await self._asked((picture, prompt))):
+            if any(_accepted(answer, draft) for answer in await self._ask((picture, prompt))):
                 return "the picture alone tells"
         return ""
 
-    async def _solved(self, question: str, shown: Shown, known: Sequence[Entry | None]) -> list[str]:
+    async def _solved(self, question: str, shown: Shown, known: Sequence[KnowledgeEntry | None]) -> list[str]:
         things = [
             {"where": shown.place(place), "facts": "unknown" if entry is None else _facts(entry)}
             for place, entry in enumerate(known)
         ]
         data = {"question": plain(question, _LONGEST_QUESTION), "things": things}
-        return await self._asked((_SOLVE.format(data=json.dumps(data, ensure_ascii=False, indent=1)),))
+        return await self._ask((_SOLVE.format(data=json.dumps(data, ensure_ascii=False, indent=1)),))
 
-    async def _asked(self, parts: Sequence[Part]) -> list[str]:
+    async def _ask(self, parts: Sequence[Part]) -> list[str]:
         reply = await self.solver.complete([("user", parts)], temperature=0.0, max_tokens=512)
         value = json_object(reply.text) or {}
         answers = value.get("answers")
@@ -146,7 +146,7 @@ class QuestionWriter:
         return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
-def read_question(reply: str, shown: Shown, kind: str) -> Draft | str:
+def read_question(reply: str, shown: Shown, kind: str) -> PhotoDraft | str:
     """The question in a model's reply, checked against the knowledge base; or why it is none."""
     value = json_object(reply)
     if value is None:
@@ -168,7 +168,7 @@ def read_question(reply: str, shown: Shown, kind: str) -> Draft | str:
     others = [str(name).strip() for name in aliases if isinstance(name, str)] if isinstance(aliases, list) else []
     names = tuple(dict.fromkeys(name for name in others[:10] if name and name != answer.strip()))
     plan: FactPlan = Written(tuple(dict.fromkeys(name for _, name in sources)))
-    return Draft(kind, plain(text, _LONGEST_QUESTION), answer.strip(), names, plan)
+    return PhotoDraft(kind, plain(text, _LONGEST_QUESTION), answer.strip(), names, plan)
 
 
 def _used(value: Any, shown: Shown) -> list[tuple[int, str]] | None:
@@ -186,7 +186,7 @@ def _used(value: Any, shown: Shown) -> list[tuple[int, str]] | None:
     return pairs
 
 
-def _accepted(answer: str, draft: Draft) -> bool:
+def _accepted(answer: str, draft: PhotoDraft) -> bool:
     judge = ExactJudge()
     return any(judge.matches(answer, accepted) for accepted in (draft.answer, *draft.aliases))
 
@@ -199,14 +199,14 @@ def _things(shown: Shown, subject: str) -> str:
     return json.dumps({"what they are": subject, "things": things}, ensure_ascii=False, indent=1)
 
 
-def _facts(entry: Entry) -> dict[str, str]:
+def _facts(entry: KnowledgeEntry) -> dict[str, str]:
     """Label apart: a solver may name it as an answer."""
     return {"name": plain(entry.label, 200), **{fact.name: plain(fact.value, 300) for fact in entry.facts}}
 
 
 async def written_questions(
     photos: PhotoSet,
-    knowledge: Mapping[str, Entry],
+    knowledge: Mapping[str, KnowledgeEntry],
     rng: np.random.Generator,
     config: PhotoConfig,
     client: ChatClient,
@@ -245,7 +245,9 @@ async def written_questions(
     return questions, dropped
 
 
-async def _one(writer: QuestionWriter, photos: PhotoSet, shown: Shown, kind: str, config: PhotoConfig) -> Draft | str:
+async def _one(
+    writer: QuestionWriter, photos: PhotoSet, shown: Shown, kind: str, config: PhotoConfig
+) -> PhotoDraft | str:
     picture = None
     if writer.looks:
         pictures = [(photos.open(photo), photo) for photo in shown.photos]

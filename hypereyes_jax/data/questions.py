@@ -17,7 +17,7 @@ from hypereyes_jax.data.mosaics import LAYOUTS, draw_mosaic, places
 from hypereyes_jax.data.necessity import all_needed
 from hypereyes_jax.data.priors import blind, drop_majorities
 from hypereyes_jax.data.question_kinds import value
-from hypereyes_jax.data.types import Oracle, Plan, SynthQuestion
+from hypereyes_jax.data.types import Oracle, QuestionPlan, SynthQuestion
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import Country, World
 from hypereyes_jax.env.world.world import held_out_keys
@@ -82,7 +82,7 @@ def _wrong(
 
 
 def _misread(
-    world: World, plan: Plan, names: Sequence[str], accepted: Collection[str], rng: np.random.Generator
+    world: World, plan: QuestionPlan, names: Sequence[str], accepted: Collection[str], rng: np.random.Generator
 ) -> tuple[str, ...]:
     """What the plan answers when one of the pictures is taken for another country."""
     texts = []
@@ -112,7 +112,7 @@ def _draw_visual(
     count = _draw_count(counts, config.crowding, rng)
     fitting = [shape for shape in layouts if shape[0] * shape[1] == count]
     layout = fitting[int(rng.integers(len(fitting)))]
-    draft = make(visual.Pool.of(world, rng, focus), count)
+    draft = make(visual.CountryPool.of(world, rng, focus), count)
     if draft is None or len(draft.matter) > count:
         return None
     keys_shown = list(draft.matter)

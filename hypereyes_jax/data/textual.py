@@ -16,7 +16,7 @@ from hypereyes_jax.data.question_kinds import (
     number,
     value,
 )
-from hypereyes_jax.data.types import Plan
+from hypereyes_jax.data.types import QuestionPlan
 from hypereyes_jax.data.visual import MARGIN
 from hypereyes_jax.env.world import Country, World
 
@@ -32,7 +32,7 @@ class TextDraft:
     attribute: str
     named: tuple[str, ...]  # keys of the countries that the question names
     text: str
-    plan: Plan
+    plan: QuestionPlan
     deciding: str  # key of the country that the answer is, or is a fact of
     answer_is: str  # "name", or the attribute whose value is the answer
     rivals: tuple[str, ...]  # keys that meet some of the constraints

@@ -13,7 +13,7 @@ CONCLUSION = " So the answer is"  # of a searcher's reasoning, before the answer
 Names = Sequence[str | None]  # what each needed entity was taken for; None = not identified
 
 
-class Plan(Protocol):
+class QuestionPlan(Protocol):
     """How one kind of question is answered once its entities have names.
 
     `names` are those of the entities that matter, in the oracle's order; for a question that names its entities itself
@@ -44,7 +44,7 @@ class Oracle:
     entities: tuple[str, ...]  # keys of the entities shown, or named by the question
     matter: tuple[int, ...]  # which of them the answer depends on
     attribute: str  # the fact that is asked for or compared
-    plan: Plan
+    plan: QuestionPlan
     distractors: tuple[str, ...]  # wrong answers of the same type
 
     @property

@@ -22,7 +22,7 @@ from hypereyes_jax.data.question_kinds import (
     number,
     value,
 )
-from hypereyes_jax.data.types import Plan
+from hypereyes_jax.data.types import QuestionPlan
 from hypereyes_jax.env.world import World
 
 # The largest must beat the second by this factor, else rounding on the cards (and the year of a census) decides.
@@ -39,13 +39,13 @@ class Draft:
     attribute: str
     matter: tuple[str, ...]  # keys, in the plan's order
     text: str  # with {0}, {1} ... where the place of that needed entity is to be said
-    plan: Plan
+    plan: QuestionPlan
     deciding: str  # key of the country that the answer is, or is a fact of
     answer_is: str  # "name", or the attribute whose value is the answer
 
 
 @dataclass(frozen=True)
-class Pool:
+class CountryPool:
     """Where entities come from: any flag of the world, or mostly (and for what decides, always) the focus."""
 
     world: World
@@ -53,7 +53,7 @@ class Pool:
     focus: tuple[str, ...]  # () = no focus
 
     @classmethod
-    def of(cls, world: World, rng: np.random.Generator, focus: Collection[str] | None) -> Pool:
+    def of(cls, world: World, rng: np.random.Generator, focus: Collection[str] | None) -> CountryPool:
         return cls(world, rng, tuple(k for k in world.visual_keys if k in set(focus)) if focus is not None else ())
 
     def one(self, options: Collection[str], focused: bool = False) -> str | None:
@@ -122,7 +122,7 @@ def known(world: World, attribute: str, key: str) -> bool:
     return bool(value(country, attribute)) and (attribute != "language" or len(country.languages) == 1)
 
 
-def attribute_of(pool: Pool, count: int) -> Draft | None:
+def attribute_of(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_ATTRIBUTE_TEXTS))
     key = pool.deciding(lambda k: known(pool.world, attribute, k))
     if key is None:
@@ -139,7 +139,7 @@ _MOST = {
 }
 
 
-def _clear_extreme(pool: Pool, count: int) -> tuple[str, bool, list[str], str] | None:
+def _clear_extreme(pool: CountryPool, count: int) -> tuple[str, bool, list[str], str] | None:
     """(attribute, largest, keys, the winner), with the winner ahead by MARGIN."""
     attribute = pool.phrase(("population", "area"))
     largest = bool(pool.rng.random() < 0.6)
@@ -160,7 +160,7 @@ def _clear_extreme(pool: Pool, count: int) -> tuple[str, bool, list[str], str] |
     return attribute, largest, keys, winner
 
 
-def extreme_of_all(pool: Pool, count: int) -> Draft | None:
+def extreme_of_all(pool: CountryPool, count: int) -> Draft | None:
     draw = _clear_extreme(pool, count)
     if draw is None:
         return None
@@ -176,7 +176,7 @@ def extreme_of_all(pool: Pool, count: int) -> Draft | None:
     return Draft("extreme", attribute, tuple(keys), text, Extreme(attribute, largest), winner, "name")
 
 
-def extreme_then_fact(pool: Pool, count: int) -> Draft | None:
+def extreme_then_fact(pool: CountryPool, count: int) -> Draft | None:
     draw = _clear_extreme(pool, count)
     if draw is None:
         return None
@@ -194,7 +194,7 @@ def extreme_then_fact(pool: Pool, count: int) -> Draft | None:
     return Draft("extreme_then", attribute, tuple(keys), text, Extreme(attribute, largest, then), winner, then)
 
 
-def compare_two(pool: Pool, count: int) -> Draft | None:
+def compare_two(pool: CountryPool, count: int) -> Draft | None:
     """Two of the entities shown; the rest is there to be left alone."""
     draw = _clear_extreme(pool, 2)
     if draw is None:
@@ -218,7 +218,7 @@ def compare_two(pool: Pool, count: int) -> Draft | None:
 _SHARED_NOUN = {"currency": "currency", "language": "official language", "region": "world region"}
 
 
-def _pair_among(pool: Pool, count: int, attribute: str) -> tuple[str, str, list[str]] | None:
+def _pair_among(pool: CountryPool, count: int, attribute: str) -> tuple[str, str, list[str]] | None:
     """Two keys with the same value and count - 2 others, all with values that occur once."""
     world = pool.world
     first = pool.deciding(lambda k: known(world, attribute, k))
@@ -243,7 +243,7 @@ def _pair_among(pool: Pool, count: int, attribute: str) -> tuple[str, str, list[
     return first, second, rest
 
 
-def shared_value(pool: Pool, count: int) -> Draft | None:
+def shared_value(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_SHARED_NOUN))
     trio = _pair_among(pool, count, attribute) if count > 2 else None
     if trio is None:
@@ -261,7 +261,7 @@ def shared_value(pool: Pool, count: int) -> Draft | None:
     return Draft("shared", attribute, tuple(keys), text, SharedValue(attribute), first, attribute)
 
 
-def same_as(pool: Pool, count: int) -> Draft | None:
+def same_as(pool: CountryPool, count: int) -> Draft | None:
     attribute = pool.phrase(tuple(_SHARED_NOUN))
     trio = _pair_among(pool, count, attribute) if count > 2 else None
     if trio is None:
@@ -279,7 +279,7 @@ def same_as(pool: Pool, count: int) -> Draft | None:
     return Draft("same_as", attribute, (anchor, *others), text, SameAs(attribute), answer, "name")
 
 
-def only_one(pool: Pool, count: int) -> Draft | None:
+def only_one(pool: CountryPool, count: int) -> Draft | None:
     world = pool.world
     attribute = pool.phrase(tuple(_SHARED_NOUN))
     answer = pool.deciding(lambda k: bool(value(world.country(k), attribute)))
@@ -312,7 +312,7 @@ def only_one(pool: Pool, count: int) -> Draft | None:
     return Draft("only_one", attribute, tuple(keys), text, OnlyOne(attribute, fact), answer, "name")
 
 
-def border_of(pool: Pool, count: int) -> Draft | None:
+def border_of(pool: CountryPool, count: int) -> Draft | None:
     """Asks which one of the others borders the anchor, itself shown or (every second time) named in the question."""
     world = pool.world
     answer = pool.deciding(lambda k: bool(world.country(k).borders))
@@ -351,7 +351,7 @@ def border_of(pool: Pool, count: int) -> Draft | None:
 
 
 # kind -> (maker, whether every entity shown matters, fewest entities)
-TEMPLATES: dict[str, tuple[Callable[[Pool, int], Draft | None], bool, int]] = {
+TEMPLATES: dict[str, tuple[Callable[[CountryPool, int], Draft | None], bool, int]] = {
     "attribute": (attribute_of, False, 2),
     "extreme": (extreme_of_all, True, 2),
     "extreme_then": (extreme_then_fact, True, 2),

@@ -15,7 +15,7 @@ _STOP = ("<tool_response>",)
 
 
 @dataclass(frozen=True)
-class Played:
+class ChatEpisode:
     """An episode that a chat endpoint played, and its tokens."""
 
     result: EpisodeResult
@@ -33,7 +33,7 @@ async def play(
     max_tokens: int = 1524,
     on_text: Callable[[str], None] | None = None,
     on_observation: Callable[[tuple[Part, ...]], None] | None = None,
-) -> Played:
+) -> ChatEpisode:
     """Plays `episode` to its end.
 
     Args:
@@ -79,4 +79,4 @@ async def play(
             messages += [("assistant", (reply.text,)), ("user", observation)]
             if on_observation is not None:
                 on_observation(observation)
-    return Played(episode.result(), prompt_tokens, completion_tokens, conversation_tokens + copied_tokens)
+    return ChatEpisode(episode.result(), prompt_tokens, completion_tokens, conversation_tokens + copied_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def asked_after(earlier: Sequence[tuple[str, str]], now: str) -> str:
+def follow_up(earlier: Sequence[tuple[str, str]], now: str) -> str:
     """The text of a question that follows others.
 
     An episode has one question, so a conversation goes on as a new episode that is told of what came before.

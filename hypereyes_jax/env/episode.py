@@ -12,7 +12,7 @@ from hypereyes_jax.env import observations
 from hypereyes_jax.env.actions import Answer, Call, Malformed, ParsedTurn, ToolCall, parse_turn
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.grounded_search import Found, GroundedSearch
+from hypereyes_jax.env.grounded_search import GroundedSearch, SearchOutcome
 from hypereyes_jax.env.own_prompt import PromptFunction, written_prompt
 from hypereyes_jax.env.tools.calls import Called, call_tool
 from hypereyes_jax.env.tools.delegate import Delegate
@@ -139,7 +139,7 @@ class Episode:
             return None
         return parts
 
-    async def search(self, calls: Sequence[Call]) -> Found:
+    async def search(self, calls: Sequence[Call]) -> SearchOutcome:
         """Runs searches without a turn: for tools that search by themselves. Raises as `step` does."""
         return await self._search.search(calls)
 
@@ -188,9 +188,9 @@ class Episode:
                 return StopReason.NO_ACTION
         return StopReason.TURN_LIMIT if len(self._turns) + 1 >= self.config.max_turns else None
 
-    async def _run_calls(self, turn: ParsedTurn) -> Found:
+    async def _run_calls(self, turn: ParsedTurn) -> SearchOutcome:
         if self._rounds > self.config.max_rounds:
-            return Found((), {}, ("no search was made: none was left",), skipped=turn.invocations)
+            return SearchOutcome((), {}, ("no search was made: none was left",), skipped=turn.invocations)
         calls = turn.calls[:1] if self.config.one_call else turn.calls
         others = [call for call in calls if isinstance(call, ToolCall)]
         if not others:
@@ -200,10 +200,10 @@ class Episode:
         outcome, *called = await all_at_once(
             [self._search.search(calls), *(call_tool(self._tools[call.name], call, self) for call in others[:room])]
         )
-        assert isinstance(outcome, Found)
+        assert isinstance(outcome, SearchOutcome)
         return self._with_tools(outcome, [each for each in called if isinstance(each, Called)], len(others))
 
-    def _with_tools(self, outcome: Found, called: Sequence[Called], requested: int) -> Found:
+    def _with_tools(self, outcome: SearchOutcome, called: Sequence[Called], requested: int) -> SearchOutcome:
         """What the searches came to and what the other tools said, whose images get ids as crops do."""
         images: dict[str, Image.Image] = {}
         calls: list[Invocation] = []
@@ -223,7 +223,7 @@ class Episode:
             failures=(*outcome.failures, *(each.failure for each in called if each.failure is not None)),
         )
 
-    def _observation(self, outcome: Found) -> tuple[Part, ...]:
+    def _observation(self, outcome: SearchOutcome) -> tuple[Part, ...]:
         config = self.config
         text = observations.response(outcome.invocations, outcome.notes, config.content_limit)
         if config.repeat_question and outcome.invocations:

@@ -17,7 +17,7 @@ from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchBackend,
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """What the searches of one turn came to."""
 
     invocations: tuple[Invocation, ...]
@@ -63,7 +63,7 @@ class GroundedSearch:
         self.images[image_id] = image
         return image_id
 
-    async def search(self, calls: Sequence[Call], width: int | None = None) -> Found:
+    async def search(self, calls: Sequence[Call], width: int | None = None) -> SearchOutcome:
         """Runs all searches of a turn together.
 
         Args:
@@ -79,7 +79,7 @@ class GroundedSearch:
         for failure in failures:
             if isinstance(failure, FatalSearchError):
                 raise failure
-        return Found(tuple(invocation for invocation, _ in results), crops, tuple(notes), skipped, failures)
+        return SearchOutcome(tuple(invocation for invocation, _ in results), crops, tuple(notes), skipped, failures)
 
     def _plan(
         self, calls: Sequence[Call], width: int

@@ -37,7 +37,7 @@ Picture = Image.Image | str | os.PathLike  # an image, or the path of one
 
 
 @dataclass(frozen=True)
-class Answer:
+class AgentAnswer:
     """What came of a question, and how."""
 
     text: str | None  # None where the agent gave no answer; `trajectory.result` says why
@@ -70,7 +70,7 @@ class Agent:
         temperature: float = 0.0,
         max_new_tokens: int = 1524,
         seed: int = 0,
-    ) -> Answer:
+    ) -> AgentAnswer:
         """The agent's answer to a question about one image, several or none, with its trajectory.
 
         Args:
@@ -101,7 +101,7 @@ class Agent:
                 return await play(backend)
 
         trajectory = _finished(search_and_play())
-        return Answer(trajectory.result.answer, trajectory)
+        return AgentAnswer(trajectory.result.answer, trajectory)
 
     def generate(
         self,

@@ -12,7 +12,6 @@ A record stands alone: it opens in the report without the questions, the images'
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.env.media.images import read_base64_image
+from hypereyes_jax.env.media.images import embedded, read_base64_image
 from hypereyes_jax.env.types import EpisodeResult, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.metrics import Judged
@@ -117,7 +116,7 @@ def webp_data_uri(image: Image.Image) -> str:
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return embedded(buffer.getvalue(), "WEBP")
 
 
 def write_records(path: Path, records: Iterable[TrajectoryRecord]) -> None:
@@ -142,10 +141,10 @@ def read_records(path: Path) -> Iterator[TrajectoryRecord]:
     if not path.exists():
         raise UserError(f"there is no trajectory file {path}.")
     for number, value in read_json_lines(path):
-        yield checked_record(value, path, number)
+        yield parse_record(value, path, number)
 
 
-def checked_record(value: Any, path: Path, number: int) -> TrajectoryRecord:
+def parse_record(value: Any, path: Path, number: int) -> TrajectoryRecord:
     """The record of a line of a file. Raises UserError that names both if it is none."""
     try:
         return record_from_json(value)

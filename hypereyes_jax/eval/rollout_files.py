@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.records import TrajectoryRecord, checked_record, record_line
+from hypereyes_jax.eval.records import TrajectoryRecord, parse_record, record_line
 from hypereyes_jax.files import parse_file_json, read_file, write_atomic, writing
 
 ROLLOUTS = "rollouts"  # folder in a run's directory
@@ -76,7 +76,7 @@ def read_rollouts(path: Path) -> Iterator[TrajectoryRecord]:
             value = parse_file_json(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number} is damaged ({error}). Remove the file.") from None
-        yield checked_record(value, path, number)
+        yield parse_record(value, path, number)
 
 
 def sampled_steps(steps: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:

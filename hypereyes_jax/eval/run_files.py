@@ -74,7 +74,7 @@ def read_run_config(path: Path) -> RunConfig:
     """A run's `config.json`. Raises UserError if it can't be read or is another thing."""
     value = read_json_object(path)
     names = {each.name for each in fields(RunConfig)}
-    return _checked(RunConfig, {name: each for name, each in value.items() if name in names}, path)
+    return _parse(RunConfig, {name: each for name, each in value.items() if name in names}, path)
 
 
 def read_stages(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
@@ -87,40 +87,40 @@ def read_stages(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
       UserError: it can't be read, or a row is another thing; names the place.
     """
     stages = read_json_object(path).get("stages", {})
-    rows = _checked(dict[str, dict[str, dict[str, Any]]], stages, path, "stages")
+    rows = _parse(dict[str, dict[str, dict[str, Any]]], stages, path, "stages")
     for stage, splits in rows.items():
         for split, row in splits.items():
             place = f"stages.{stage}.{split}"
-            _checked_part(StageSummary, row, path, place)
+            _check_part(StageSummary, row, path, place)
             shares = ("accuracy", "accuracy_low", "accuracy_high")
             if row["n"] < 0 or not all(0 <= row[name] <= 1 for name in shares):
                 raise _damaged(path, f"{place}: accuracies must be shares between 0 and 1, and n not negative")
             if "search" in row:
-                _checked_part(SearchCosts, row["search"], path, f"{place}.search")
+                _check_part(SearchCosts, row["search"], path, f"{place}.search")
             if "engine" in row:
-                _checked_part(EngineUse, row["engine"], path, f"{place}.engine")
+                _check_part(EngineUse, row["engine"], path, f"{place}.engine")
     return rows
 
 
 def read_cost(path: Path) -> Cost:
     """A quickstart's `cost.json`. Raises UserError if it can't be read or is another thing."""
-    return _checked(Cost, read_json_object(path), path)
+    return _parse(Cost, read_json_object(path), path)
 
 
 def read_best(path: Path) -> BestModel:
     """A run's `best-model.json`. Raises UserError if it can't be read or is another thing."""
-    return _checked(BestModel, read_json_object(path), path)
+    return _parse(BestModel, read_json_object(path), path)
 
 
-def _checked_part(kind: Any, value: Any, path: Path, place: str) -> None:
+def _check_part(kind: Any, value: Any, path: Path, place: str) -> None:
     """Check the fields of `kind` that an object holds beside others."""
     if not isinstance(value, dict):
         raise _damaged(path, f"{place} must be an object")
     names = {each.name for each in fields(kind)}
-    _checked(kind, {name: each for name, each in value.items() if name in names}, path, place)
+    _parse(kind, {name: each for name, each in value.items() if name in names}, path, place)
 
 
-def _checked(kind: Any, value: Any, path: Path, place: str = "") -> Any:
+def _parse(kind: Any, value: Any, path: Path, place: str = "") -> Any:
     try:
         return from_json(kind, value, place)
     except ShapeError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.chat_policy import Played, play
+from hypereyes_jax.env.chat_policy import ChatEpisode, play
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Question, SearchBackend
@@ -67,7 +67,7 @@ def served_runner(
                 if error.fatal:
                     raise UserError(f"the model can't be asked: {error}") from error
                 own_episode.fail_infrastructure(str(error))
-                conversation = Played(own_episode.result(), 0, 0, 0)
+                conversation = ChatEpisode(own_episode.result(), 0, 0, 0)
             else:
                 _check_counted(conversation, policy.endpoint)
             seconds = time.perf_counter() - began
@@ -92,7 +92,7 @@ def served_runner(
     return run
 
 
-def _check_counted(conversation: Played, endpoint: ChatEndpoint) -> None:
+def _check_counted(conversation: ChatEpisode, endpoint: ChatEndpoint) -> None:
     if conversation.conversation_tokens <= 0:
         raise UserError(
             f"the server of {endpoint.model} tells no token counts (`usage`), without which there is no cost-aware "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import CURES, writing
+from hypereyes_jax.files import CURES, json_digest, writing
 from hypereyes_jax.learner.background_errors import print_once
 from hypereyes_jax.learner.state import TrainState
 
@@ -102,7 +101,7 @@ def _named_checksums(tree: Any) -> dict[str, int]:
 
 def weights_digest(params: Any) -> str:
     """sha256, in hex, of the checksums of all weights: two models with one digest have the same weights."""
-    return hashlib.sha256(json.dumps(_named_checksums(params), sort_keys=True).encode()).hexdigest()
+    return json_digest(_named_checksums(params))
 
 
 class Checkpoints:
@@ -142,7 +141,7 @@ class Checkpoints:
         sums = {"saved": _named_checksums(arrays), "frozen": _named_checksums(state.frozen)}
         meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to}
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), cursor=ocp.args.JsonSave(meta | {"digest": _digest(meta)})
+            state=ocp.args.StandardSave(arrays), cursor=ocp.args.JsonSave(meta | {"digest": json_digest(meta)})
         )
         with _saving(self.directory):
             self._manager.save(int(state.step), args=arguments)
@@ -199,7 +198,7 @@ class Checkpoints:
 
     def _meta(self, step: int) -> dict[str, Any]:
         meta = self._read(step, cursor=ocp.args.JsonRestore()).cursor
-        if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
+        if not isinstance(meta, dict) or meta.pop("digest", None) != json_digest(meta):
             raise self._damaged(step, "the content of cursor/metadata changed after it was written")
         return meta
 
@@ -348,10 +347,6 @@ def _unreachable(place: str, error: Exception) -> UserError:
 
 def _first_line(why: object) -> str:
     return (str(why).strip() or type(why).__name__).split("\n")[0][:300].rstrip(".")
-
-
-def _digest(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _without_frozen(state: TrainState) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
     else:
         whole = {**params, **trainable}
         params = map_weights(
-            lambda path, weight, leaf: _checked(run, path, weight.shape, leaf, dtype), weights(config), whole
+            lambda path, weight, leaf: _check_leaf(run, path, weight.shape, leaf, dtype), weights(config), whole
         )
     return RunWeights(number, base, config, params, dtype, (pixels[0], pixels[1]))
 
@@ -76,7 +76,7 @@ def _adapters(tree: dict[str, Any], alpha: float) -> Lora:
     return Lora(walk(tree, ""), LoraConfig(tuple(rules)))
 
 
-def _checked(run: Path, path: str, shape: tuple[int, ...], leaf: Any, dtype: str) -> jax.Array:
+def _check_leaf(run: Path, path: str, shape: tuple[int, ...], leaf: Any, dtype: str) -> jax.Array:
     if leaf.shape != shape:
         raise UserError(
             f"{run} trained {path} of shape {leaf.shape}, but its base model has {shape} now. Put the model that the "

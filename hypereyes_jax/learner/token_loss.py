@@ -71,7 +71,7 @@ def load_loss(own: str | OwnLoss | NamedObject, learn: LearnerConfig) -> tuple[T
     """
     source = named_object(own, "loss")
     source = replace(source, value=instance(source))
-    loss = partial(_corrected, partial(_checked, source), learn.tis_cap)
+    loss = partial(_corrected, partial(_call_loss, source), learn.tis_cap)
     tokens = made_up_tokens()
     try:
         gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens.replace(logp_BT=logp))[0])))(tokens.logp_BT)
@@ -114,7 +114,7 @@ def _cispo(clip: tuple[float, float], tokens: LossTokens) -> tuple[jax.Array, St
     return cispo_loss(tokens.logp_BT, tokens.old_logp_BT, tokens.advantage_BT, tokens.mask_BT, *clip)
 
 
-def _checked(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
+def _call_loss(loaded: NamedObject, tokens: LossTokens) -> tuple[jax.Array, Stats]:
     """A user's loss. Raises ValueError for what is not a loss of these tokens; shapes are known while jax traces."""
     loss, stats = call_with_metrics(loaded, tokens)
     if jnp.shape(loss) != tokens.mask_BT.shape:

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, adapted_weights
-from hypereyes_jax.models.peft_config import AdapterConfig, AdapterError, read_adapter_config
+from hypereyes_jax.models.peft_config import AdapterError, PeftConfig, read_adapter_config
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 from hypereyes_jax.models.storage import open_directory
 from hypereyes_jax.models.tensor_files import StoredTensor, by_kind, read_header
@@ -125,7 +125,7 @@ class _Factors:
 
 
 def _factors(
-    tensors: dict[str, StoredTensor], adapter_config: AdapterConfig, name: str, weight: Weight, layer: int, where: str
+    tensors: dict[str, StoredTensor], adapter_config: PeftConfig, name: str, weight: Weight, layer: int, where: str
 ) -> _Factors | None:
     """The factors of one layer of a map, taken out of `stored`; None if it has none."""
     parameter = weight.hf.format(i=layer)
@@ -164,7 +164,7 @@ def _factors(
     return _Factors(a_full, b_full, adapter_config.alpha_of(target, rank))
 
 
-def _wrapped_by_another(name: str, weight: Weight, layer: int, adapter_config: AdapterConfig) -> bool:
+def _wrapped_by_another(name: str, weight: Weight, layer: int, adapter_config: PeftConfig) -> bool:
     """Whether PEFT wrapped another parameter of the module after this one, see `_prefix`."""
     module = weight.hf.format(i=layer).rsplit(".", 1)[0]
     return name == "layers/expert_gate_up" and adapter_config.targets(f"{module}.down_proj")
@@ -191,10 +191,10 @@ def _stacked(weight: Weight, by_layer: dict[int, _Factors], rule: LoraRule) -> d
     return {"a": jnp.asarray(a), "b": jnp.asarray(b)}
 
 
-Found = dict[str, tuple[Weight, LoraRule]]
+AdaptedWeights = dict[str, tuple[Weight, LoraRule]]
 
 
-def _places(weights_by_path: Found) -> Iterator[tuple[str, Weight, LoraRule, int]]:
+def _places(weights_by_path: AdaptedWeights) -> Iterator[tuple[str, Weight, LoraRule, int]]:
     for name, (weight, rule) in weights_by_path.items():
         for layer in range(_layers(weight)):
             yield name, weight, rule, layer
@@ -232,7 +232,7 @@ def _prefix(name: str, weight: Weight, layer: int, *, inner: bool) -> str:
     return f"base_model.model.{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
 
 
-def _module_names(weights_by_path: Found, *, experts: bool) -> list[str]:
+def _module_names(weights_by_path: AdaptedWeights, *, experts: bool) -> list[str]:
     """Suffixes that pick the adapted modules (or, of experts, parameters) and no others."""
     names = []
     for weight, _ in weights_by_path.values():
@@ -245,7 +245,7 @@ def _module_names(weights_by_path: Found, *, experts: bool) -> list[str]:
     return sorted(names)
 
 
-def _peft_config(weights_by_path: Found, lora_config: LoraConfig, base_model: str | None) -> dict[str, Any]:
+def _peft_config(weights_by_path: AdaptedWeights, lora_config: LoraConfig, base_model: str | None) -> dict[str, Any]:
     first = next(iter(weights_by_path.values()))[1]
     modules, parameters = _module_names(weights_by_path, experts=False), _module_names(weights_by_path, experts=True)
     ranks, alphas = {}, {}

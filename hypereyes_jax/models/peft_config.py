@@ -34,7 +34,7 @@ class AdapterError(ValueError):
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class PeftConfig:
     """Rank and scale of each adapted map."""
 
     rank: int
@@ -79,13 +79,13 @@ class AdapterConfig:
         if isinstance(self.target_modules, str) or not self.layers_to_transform:
             return None
         patterns = [_numbered(pattern) for pattern in self.layers_pattern] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
-        match = next((found for pattern in patterns if (found := re.match(pattern, module))), None)
+        match = next(filter(None, (re.match(pattern, module) for pattern in patterns)), None)
         if match is None or int(match["idx"]) not in self.layers_to_transform:
             return "layers_to_transform"
         return None
 
 
-def read_adapter_config(data: bytes) -> AdapterConfig:
+def read_adapter_config(data: bytes) -> PeftConfig:
     """Parse an `adapter_config.json`. Raises AdapterError naming the field that can't be honoured."""
     try:
         raw = json.loads(data.decode("utf-8"))
@@ -121,7 +121,7 @@ def read_adapter_config(data: bytes) -> AdapterConfig:
     dropout = _number("lora_dropout", raw.get("lora_dropout", 0.0))
     if not 0 <= dropout < 1:
         raise AdapterError(f"lora_dropout={dropout!r} is not in [0, 1)")
-    return AdapterConfig(
+    return PeftConfig(
         rank=_rank("r", raw.get("r")),
         alpha=_alpha("lora_alpha", raw.get("lora_alpha")),
         dropout=dropout,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from hypereyes_jax.study.types import Step
+from hypereyes_jax.study.types import StudyStep
 
 SEARCH_PRICE = 0.015  # dollars a search: SerpApi's plan of 5,000 searches a month for 75 dollars
 
@@ -138,7 +138,7 @@ PAPER_STEPS = (
 )
 
 
-def small_steps(out: Path, models: str, search: str) -> list[Step]:
+def small_steps(out: Path, models: str, search: str) -> list[StudyStep]:
     """The same ten commands on the small inputs, with the miniature in place of both models.
 
     Args:
@@ -155,14 +155,14 @@ def small_steps(out: Path, models: str, search: str) -> list[Step]:
     rl += ("--settings.checkpoint-every", "1", "--search.service", "serve-world", "--search.url", search, *judge)
     curate = ("curate", str(inputs / "curation.yaml"), "--out", str(out / "curation"))
 
-    def command(number: int, words: tuple[str, ...], folder: str, done: str, more: tuple[str, ...] = ()) -> Step:
+    def command(number: int, words: tuple[str, ...], folder: str, done: str, more: tuple[str, ...] = ()) -> StudyStep:
         name = f"{number:02d} {PAPER_STEPS[number - 1].title}"
-        return Step(name, out / folder / done, (*words, *more, "--out", str(out / folder)))
+        return StudyStep(name, out / folder / done, (*words, *more, "--out", str(out / folder)))
 
-    def selection(number: int, name: str) -> Step:
+    def selection(number: int, name: str) -> StudyStep:
         words = (*curate, "--stage", "rl", "--name", name, "--policy", str(out / f"{name}-sft" / "model"))
         done = out / "curation" / f"{name}_questions.jsonl"
-        return Step(f"{number:02d} {PAPER_STEPS[number - 1].title}", done, words)
+        return StudyStep(f"{number:02d} {PAPER_STEPS[number - 1].title}", done, words)
 
     def training(name: str, teacher: tuple[str, ...]) -> tuple[str, ...]:
         questions = str(out / "curation" / f"{name}_questions.jsonl")
@@ -179,7 +179,7 @@ def small_steps(out: Path, models: str, search: str) -> list[Step]:
             "wikidata",
             "synth_wikidata.json",
         ),
-        Step(f"03 {PAPER_STEPS[2].title}", out / "curation" / "funnel.html", curate),
+        StudyStep(f"03 {PAPER_STEPS[2].title}", out / "curation" / "funnel.html", curate),
         command(4, ("sft", "--checkpoint", base, *sft), "teacher-sft", "adapter"),
         selection(5, "teacher"),
         command(6, training("teacher", ("--settings.opd-coef", "0")), "teacher", "model"),

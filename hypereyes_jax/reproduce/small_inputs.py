@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import bz2
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypereyes_jax import miniature
 from hypereyes_jax.data.benchmarks.imeb_mini import write_imeb
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+from hypereyes_jax.env.media.images import png_bytes
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World
 from hypereyes_jax.files import write_atomic, write_json
@@ -26,7 +26,7 @@ from hypereyes_jax.files import write_atomic, write_json
 BIRDS = ("Aron", "Bela", "Cato", "Dora", "Egon", "Fara")  # of made-up classes: "Made Bird Aron"
 _COPIES = 2  # photos a class
 _PEOPLE = 1500  # of the dump
-_ASKED = 6  # questions of each benchmark
+_QUESTIONS_EACH = 6  # questions of each benchmark
 _QUESTIONS = 60  # of the pool that the miniature's model can answer
 
 
@@ -43,7 +43,9 @@ def write_inputs(folder: Path, models_url: str) -> None:
         rules = SynthesisConfig(crowding=miniature.CROWDING)
         pool = [synth.question for synth in synthesize(seen, _QUESTIONS, 11, rules, prefix="public")]
         write_questions(folder / "public.jsonl", pool)
-        questions = [s.question for s in synthesize(world, 6 * _ASKED, 12, rules, world.split()[1], prefix="asked")]
+        questions = [
+            s.question for s in synthesize(world, 6 * _QUESTIONS_EACH, 12, rules, world.split()[1], prefix="asked")
+        ]
         write_benchmarks(folder / "benchmarks", [question for question in questions if question.images])
         write_atomic(folder / "done", "")
     write_curation(folder / "curation.yaml", folder, models_url)
@@ -135,7 +137,7 @@ def write_benchmarks(root: Path, questions: Sequence[Question]) -> None:
     import pyarrow.parquet as pq
 
     def part(number: int) -> Sequence[Question]:
-        return questions[number::6][:_ASKED]
+        return questions[number::6][:_QUESTIONS_EACH]
 
     folders = {name: root / name for name in ("mmsearch", "fvqa", "livevqa", "browsecomp-vl", "mmsearch-plus", "imeb")}
     for folder in folders.values():
@@ -144,7 +146,7 @@ def write_benchmarks(root: Path, questions: Sequence[Question]) -> None:
         {
             "sample_id": q.id,
             "query": q.text,
-            "query_image": {"bytes": _png(q), "path": None},
+            "query_image": {"bytes": png_bytes(q.images[0]), "path": None},
             "gt_answer": q.answers[0],
             "alternative_gt_answers": list(q.answers[1:]),
             "area": "knowledge",
@@ -157,7 +159,7 @@ def write_benchmarks(root: Path, questions: Sequence[Question]) -> None:
         {
             "data_id": f"fvqa_test_{number}",
             "prompt": [{"content": q.text, "role": "user"}],
-            "images": [{"bytes": _png(q), "path": None}],
+            "images": [{"bytes": png_bytes(q.images[0]), "path": None}],
             "reward_model": {"ground_truth": q.answers[0], "candidate_answers": json.dumps(list(q.answers[1:]))},
         }
         for number, q in enumerate(part(1))
@@ -168,7 +170,7 @@ def write_benchmarks(root: Path, questions: Sequence[Question]) -> None:
     for number, q in enumerate(part(3), start=1):
         path = folders["browsecomp-vl"] / "images" / "level1" / f"level1_{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_png(q))
+        path.write_bytes(png_bytes(q.images[0]))
         where = f"browsecomp-vl/images/level1/{path.name}"
         lines.append({"question": q.text, "image_path": where, "answers": [q.answers[0]], "domain": "Geography"})
     write_atomic(folders["browsecomp-vl"] / "bc_vl_level1.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -184,7 +186,7 @@ def _write_livevqa(folder: Path, questions: Sequence[Question]) -> None:
         levels = {}
         for level, q in ((1, one), (2, other)):
             name = f"{number}-{level}.png"
-            (folder / "News_imgs" / name).write_bytes(_png(q))
+            (folder / "News_imgs" / name).write_bytes(png_bytes(q.images[0]))
             levels[f"level{level}_qa"] = {
                 "question": q.text,
                 "question_type": "location",
@@ -217,7 +219,7 @@ def _write_mmsearch_plus(folder: Path, questions: Sequence[Question]) -> None:
             "answer": [secret(answer) for answer in q.answers],
             "num_images": 1,
             "category": "Geography",
-            "img_1": {"bytes": _png(q), "path": None},
+            "img_1": {"bytes": png_bytes(q.images[0]), "path": None},
         }
         for q in questions
     ]
@@ -248,9 +250,3 @@ def write_curation(path: Path, folder: Path, models_url: str) -> None:
         "layout": "authors",
     }
     write_atomic(path, yaml.safe_dump(described, sort_keys=False))
-
-
-def _png(question: Question) -> bytes:
-    buffer = io.BytesIO()
-    question.images[0].save(buffer, "PNG")
-    return buffer.getvalue()

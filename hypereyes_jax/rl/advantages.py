@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.rl.dynamic_sampling import informative_groups
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None, eps: float = 1e-6) -> jax.Array:
@@ -30,7 +30,9 @@ def group_relative_advantage(rewards: jax.Array, valid: jax.Array | None = None,
 
     Source: GRPO, arXiv 2402.03300, as used in arXiv 2605.07177.
     """
-    rewards, keep = checked("group_relative_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
+    rewards, keep = check_arrays(
+        "group_relative_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask")
+    )
     if keep is None:
         keep = jnp.ones(rewards.shape, bool)
 
@@ -64,7 +66,9 @@ def group_centred_advantage(rewards: jax.Array, valid: jax.Array | None = None) 
 
     Source: Dr. GRPO, arXiv 2503.20783, section 3.2.
     """
-    rewards, keep = checked("group_centred_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
+    rewards, keep = check_arrays(
+        "group_centred_advantage", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask")
+    )
     if keep is None:
         keep = jnp.ones(rewards.shape, bool)
     count = jnp.sum(keep, axis=-1, keepdims=True)

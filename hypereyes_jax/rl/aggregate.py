@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def aggregate(
@@ -40,7 +40,7 @@ def aggregate(
 
     Source: sample mean of token means, authors' published code of arXiv 2605.07177; token mean, arXiv 2503.14476.
     """
-    loss, mask = checked("aggregate", loss_BT=(loss_BT, "BT", "float"), mask_BT=(mask_BT, "BT", "mask"))
+    loss, mask = check_arrays("aggregate", loss_BT=(loss_BT, "BT", "float"), mask_BT=(mask_BT, "BT", "mask"))
     loss = jnp.where(mask, loss, 0.0)
     tokens_B = jnp.sum(mask, axis=1)
     if mode == "sequence-mean":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def spending_cost(spending: jax.Array, prices_K: jax.Array) -> jax.Array:
@@ -24,7 +24,9 @@ def spending_cost(spending: jax.Array, prices_K: jax.Array) -> jax.Array:
 
     Source: the cost term of alpha * effectiveness - beta * cost, with one beta for each resource.
     """
-    spending, prices = checked("spending_cost", spending=(spending, "*K", "real"), prices_K=(prices_K, "K", "float"))
+    spending, prices = check_arrays(
+        "spending_cost", spending=(spending, "*K", "real"), prices_K=(prices_K, "K", "float")
+    )
     return jnp.sum(spending * prices, axis=-1)
 
 
@@ -57,7 +59,7 @@ def updated_prices(
     Source: projected dual (sub)gradient ascent for a constrained problem, S. Boyd and L. Vandenberghe, "Convex
     Optimization", chapter 5.
     """
-    prices, spending, target, rate, highest = checked(
+    prices, spending, target, rate, highest = check_arrays(
         "updated_prices",
         prices_K=(prices_K, "K", "float"),
         mean_spending_K=(mean_spending_K, "K", "real"),

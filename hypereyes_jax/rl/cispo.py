@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hypereyes_jax.rl.aggregate import masked_mean
 from hypereyes_jax.rl.importance import MAX_LOG_RATIO
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def cispo_loss(
@@ -43,7 +43,7 @@ def cispo_loss(
     Source: CISPO, arXiv 2506.13585, equation 4; upper bound only, as its authors use it. Their value is not published:
     5 (`clip_high=4`) is a common choice of later work.
     """
-    logp, old_logp, advantage, mask = checked(
+    logp, old_logp, advantage, mask = check_arrays(
         "cispo_loss",
         logp_BT=(logp_BT, "BT", "float"),
         old_logp_BT=(old_logp_BT, "BT", "float"),

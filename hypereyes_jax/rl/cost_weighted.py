@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def cost_weighted_reward(
@@ -29,7 +29,7 @@ def cost_weighted_reward(
 
     Source: a second public description of the system; it is not part of arXiv 2605.07177.
     """
-    effectiveness, cost, alpha, beta = checked(
+    effectiveness, cost, alpha, beta = check_arrays(
         "cost_weighted_reward",
         effectiveness=(effectiveness, "*", "real"),
         cost=(cost, "*", "real"),

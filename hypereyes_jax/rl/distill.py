@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def opd_advantage(
@@ -39,7 +39,7 @@ def opd_advantage(
 
     Source: OPD of arXiv 2605.07177 (failed rollouts only), in the advantage form of the authors' published code.
     """
-    advantage, student_logp, teacher_logp, failed = checked(
+    advantage, student_logp, teacher_logp, failed = check_arrays(
         "opd_advantage",
         advantage_BT=(advantage_BT, "BT", "float"),
         student_logp_BT=(student_logp_BT, "BT", "float"),
@@ -70,7 +70,7 @@ def reverse_kl(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.A
 
     Source: the distillation loss of arXiv 2605.07177.
     """
-    student, teacher, keep = checked(
+    student, teacher, keep = check_arrays(
         "reverse_kl",
         student_logits=(student_logits, "*V", "float"),
         teacher_logits=(teacher_logits, "*V", "float"),
@@ -101,7 +101,7 @@ def reverse_kl_topk(student_logits: jax.Array, teacher_logits: jax.Array, mask: 
 
     Source: the distillation loss of arXiv 2605.07177, on a coarser set of outcomes.
     """
-    student, teacher, keep = checked(
+    student, teacher, keep = check_arrays(
         "reverse_kl_topk",
         student_logits=(student_logits, "*V", "float"),
         teacher_logits=(teacher_logits, "*V", "float"),

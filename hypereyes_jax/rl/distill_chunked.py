@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.rl.distill import reverse_kl
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def chunked_reverse_kl(
@@ -32,7 +32,7 @@ def chunked_reverse_kl(
     Raises:
       ValueError, TypeError: shapes or dtypes do not fit.
     """
-    checked(
+    check_arrays(
         "chunked_reverse_kl",
         student_BTD=(student_BTD, "BTD", "float"),
         student_head_DV=(student_head_DV, "DV", "float"),

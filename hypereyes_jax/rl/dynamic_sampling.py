@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def informative_groups(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -26,7 +26,7 @@ def informative_groups(rewards: jax.Array, valid: jax.Array | None = None) -> ja
 
     Source: dynamic sampling of DAPO, arXiv 2503.14476, section 3.2.
     """
-    rewards, keep = checked("informative_groups", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
+    rewards, keep = check_arrays("informative_groups", rewards=(rewards, "*G", "real"), valid=(valid, "*G", "mask"))
     if keep is None:
         keep = jnp.ones(rewards.shape, bool)
     low = jnp.min(jnp.where(keep, rewards, jnp.inf), axis=-1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.rl.aggregate import masked_mean
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 # exp(10) is 22,000: a mean log-ratio that large means that the weights are broken, whatever the clip.
 _MAX_LOG_RATIO = 10.0
@@ -48,7 +48,7 @@ def gspo_loss(
 
     Source: GSPO, arXiv 2507.18071, its token form (GSPO-token) and bounds.
     """
-    logp, old_logp, advantage, mask, sequence = checked(
+    logp, old_logp, advantage, mask, sequence = check_arrays(
         "gspo_loss",
         logp_BT=(logp_BT, "BT", "float"),
         old_logp_BT=(old_logp_BT, "BT", "float"),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.rl.aggregate import masked_mean
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 # exp(20) is 5e8: beyond that a ratio of probabilities only overflows; every clip of this folder has long taken effect.
 MAX_LOG_RATIO = 20.0
@@ -36,7 +36,7 @@ def truncated_importance_weight(
 
     Source: truncated importance sampling as in arXiv 2605.07177, with a cap of 2.
     """
-    old_logp, sampler_logp, mask = checked(
+    old_logp, sampler_logp, mask = check_arrays(
         "truncated_importance_weight",
         old_logp_BT=(old_logp_BT, "BT", "float"),
         sampler_logp_BT=(sampler_logp_BT, "BT", "float"),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.rl.importance import MAX_LOG_RATIO
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def kl_penalty(
@@ -41,7 +41,7 @@ def kl_penalty(
 
     Source: k1 to k3, J. Schulman, "Approximating KL divergence" (2020); k3 in GRPO, arXiv 2402.03300, equation 4.
     """
-    logp, reference_logp, mask = checked(
+    logp, reference_logp, mask = check_arrays(
         "kl_penalty",
         logp_BT=(logp_BT, "BT", "float"),
         reference_logp_BT=(reference_logp_BT, "BT", "float"),

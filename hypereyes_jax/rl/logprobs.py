@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 # Columns of the head per step. The logits of a step are [B, T, chunk]; wide enough for full matmul speed.
 _CHUNK = 4096
@@ -52,7 +52,7 @@ def token_logprobs(
     Source: log-probs at the rollout temperature, authors' published code of arXiv 2605.07177; running softmax, arXiv
     1805.02867.
     """
-    _, _, targets, _ = checked(
+    _, _, targets, _ = check_arrays(
         "token_logprobs",
         hidden_BTD=(hidden_BTD, "BTD", "float"),
         head_DV=(head_DV, "DV", "float"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def overlong_penalty(
@@ -31,7 +31,7 @@ def overlong_penalty(
     """
     if isinstance(buffer, int) and buffer <= 0:
         raise ValueError(f"overlong_penalty: buffer must be positive, got {buffer}.")
-    length, limit, buffer, scale = checked(
+    length, limit, buffer, scale = check_arrays(
         "overlong_penalty",
         length=(length, "*", "real"),
         limit=(limit, "", "real"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hypereyes_jax.rl.aggregate import masked_mean
 from hypereyes_jax.rl.importance import MAX_LOG_RATIO, truncated_importance_weight
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def policy_loss(
@@ -53,7 +53,7 @@ def policy_loss(
     Source: PPO clip, arXiv 1707.06347; clip-higher, arXiv 2503.14476; dual clip, arXiv 1912.09729; values of arXiv
     2605.07177.
     """
-    logp, old_logp, advantage, mask, sampler_logp = checked(
+    logp, old_logp, advantage, mask, sampler_logp = check_arrays(
         "policy_loss",
         logp_BT=(logp_BT, "BT", "float"),
         old_logp_BT=(old_logp_BT, "BT", "float"),

@@ -17,8 +17,9 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def checked(function: str, /, **arguments: tuple[Any, str, Kind]) -> list[Any]:
-    """Checks arrays against axis letters and returns them: `(logp,) = checked("f", logp_BT=(logp_BT, "BT", "float"))`.
+def check_arrays(function: str, /, **arguments: tuple[Any, str, Kind]) -> list[Any]:
+    """Checks arrays against axis letters and returns them:
+    `(logp,) = check_arrays("f", logp_BT=(logp_BT, "BT", "float"))`.
 
     Each letter is one axis, and a letter has one size over all arguments. A leading `*` stands for any number of batch
     axes, the same in every argument that has it. None (an optional argument left out) passes unchecked. Works on

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.reward import TraceConfig
-from hypereyes_jax.rl.shape_checks import checked
+from hypereyes_jax.rl.shape_checks import check_arrays
 
 
 def trace_reward(
@@ -52,7 +52,7 @@ def trace_reward(
 
     Source: R_tool of TRACE, arXiv 2605.07177; edge rules and constants from the authors' published code.
     """
-    accuracy, rounds, invocations, ref_c, ref_s, valid = checked(
+    accuracy, rounds, invocations, ref_c, ref_s, valid = check_arrays(
         "trace_reward",
         accuracy_G=(accuracy_G, "*G", "real"),
         rounds_G=(rounds_G, "*G", "int"),

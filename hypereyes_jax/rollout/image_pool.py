@@ -27,36 +27,36 @@ class RowTable:
     def __init__(self, rows: int):
         self.rows = rows
         self._free = list(range(rows))
-        self._held: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._rows)
 
     def get(self, key: bytes) -> np.ndarray | None:
         """int32 rows of an image's visual tokens, or None if it is not held. Marks it as used."""
-        if key not in self._held:
+        if key not in self._rows:
             return None
-        self._held.move_to_end(key)
-        return self._held[key]
+        self._rows.move_to_end(key)
+        return self._rows[key]
 
     def allocate(self, key: bytes, count: int, pinned: Collection[bytes]) -> np.ndarray | None:
         """Rows for a new image, made free by dropping others; None if those not pinned are not enough."""
-        if key in self._held:
+        if key in self._rows:
             raise ValueError("the image is held already")
-        evictable = sum(len(rows) for image_key, rows in self._held.items() if image_key not in pinned)
+        evictable = sum(len(rows) for image_key, rows in self._rows.items() if image_key not in pinned)
         if count > len(self._free) + evictable:
             return None
-        for image_key in [image_key for image_key in self._held if image_key not in pinned]:
+        for image_key in [image_key for image_key in self._rows if image_key not in pinned]:
             if len(self._free) >= count:
                 break
-            self._free.extend(self._held.pop(image_key).tolist())
+            self._free.extend(self._rows.pop(image_key).tolist())
         rows = np.array([self._free.pop() for _ in range(count)], np.int32)
-        self._held[key] = rows
+        self._rows[key] = rows
         return rows
 
     def clear(self) -> None:
         self._free = list(range(self.rows))
-        self._held.clear()
+        self._rows.clear()
 
 
 class ImagePool:

@@ -126,9 +126,9 @@ def _largest_threshold(holds, like_R: jax.Array) -> jax.Array:
     """The largest float in [0, 1] for which a condition holds that is true at 0 and, once false, stays false."""
 
     def body(i: jax.Array, bits_R: jax.Array) -> jax.Array:
-        tried_R = bits_R | (1 << (29 - i))
-        threshold_R = jax.lax.bitcast_convert_type(tried_R, jnp.float32)
-        return jnp.where((tried_R <= _ONE) & holds(threshold_R), tried_R, bits_R)
+        candidate_R = bits_R | (1 << (29 - i))
+        threshold_R = jax.lax.bitcast_convert_type(candidate_R, jnp.float32)
+        return jnp.where((candidate_R <= _ONE) & holds(threshold_R), candidate_R, bits_R)
 
     bits_R = jax.lax.fori_loop(0, 30, body, jnp.zeros(like_R.shape, jnp.int32))
     return jax.lax.bitcast_convert_type(bits_R, jnp.float32)
@@ -139,7 +139,7 @@ def _largest_threshold_by_digits(holds, like_R: jax.Array) -> jax.Array:
     digits = jnp.arange(1, 32, dtype=jnp.int32)
     bits_R = jnp.zeros(like_R.shape, jnp.int32)
     for shift in range(25, -1, -5):
-        tried_CR = bits_R | (digits[:, None] << shift)
-        holds_CR = jax.vmap(holds)(jax.lax.bitcast_convert_type(tried_CR, jnp.float32))
-        bits_R |= jnp.sum((tried_CR <= _ONE) & holds_CR, axis=0, dtype=jnp.int32) << shift
+        candidate_CR = bits_R | (digits[:, None] << shift)
+        holds_CR = jax.vmap(holds)(jax.lax.bitcast_convert_type(candidate_CR, jnp.float32))
+        bits_R |= jnp.sum((candidate_CR <= _ONE) & holds_CR, axis=0, dtype=jnp.int32) << shift
     return jax.lax.bitcast_convert_type(bits_R, jnp.float32)

@@ -24,7 +24,7 @@ from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
 from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
-from hypereyes_jax.rollout.step import Step, Swap, plan_reads
+from hypereyes_jax.rollout.step import DeviceStep, Swap, plan_reads
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SchedulerCounts, SwapMode, Turn, TurnEnd
 
@@ -250,15 +250,15 @@ class Scheduler:
         self._resolve(session, TurnEnd.STALE)
         return True
 
-    def _plan(self) -> Step | None:
-        step = Step()
+    def _plan(self) -> DeviceStep | None:
+        step = DeviceStep()
         self._admit(step)
         if not self._running:
             return None
         plan_reads(step, self._running, self._parked, self._epoch, self.settings.share_prompts)
         return step
 
-    def _admit(self, step: Step) -> None:
+    def _admit(self, step: DeviceStep) -> None:
         """Gives slots to those who wait, in the order they asked; those who hold one already need no other."""
         blocked: deque[Session] = deque()
         while self._waiting:
@@ -272,7 +272,7 @@ class Scheduler:
             self._begin(session)
         self._waiting = blocked
 
-    def _assign_slot(self, session: Session, step: Step) -> bool:
+    def _assign_slot(self, session: Session, step: DeviceStep) -> bool:
         if not self.engine.free_slots:
             longest = next(iter(self._parked), None)
             if longest is None:
@@ -309,7 +309,7 @@ class Scheduler:
             self._prefixes.note(sequence.held_slot, CachedPrefix(session.prompt, session.epoch))
         self.engine.release(sequence)
 
-    def _evict(self, session: Session, step: Step) -> None:
+    def _evict(self, session: Session, step: DeviceStep) -> None:
         del self._parked[session]
         self._record_parked(session, evicted=True)
         sequence = session.sequence
@@ -339,7 +339,7 @@ class Scheduler:
 
     # In the device's thread.
 
-    def _work(self, step: Step) -> None:
+    def _work(self, step: DeviceStep) -> None:
         started = time.perf_counter()
         for session, slot, filled in step.saves:  # before anything else: their slots have new owners
             session.saved = self.engine.save(slot, filled)
@@ -367,7 +367,7 @@ class Scheduler:
 
     # Back in the event loop's thread.
 
-    def _finish(self, step: Step) -> None:
+    def _finish(self, step: DeviceStep) -> None:
         version = self.engine.version
         if self.timeline is not None:
             step.record(self.timeline)

@@ -14,7 +14,7 @@ from hypereyes_jax.rollout.types import SwapMode
 
 
 @dataclass
-class Step:
+class DeviceStep:
     """One visit to the device, and what came of it."""
 
     saves: list[tuple[Session, int, int]] = field(default_factory=list)  # evicted sessions, their slots and lengths
@@ -40,7 +40,7 @@ class Step:
 
 
 def plan_reads(
-    step: Step, running: Iterable[Session], parked: Iterable[Session], epoch: int, share_prompts: bool
+    step: DeviceStep, running: Iterable[Session], parked: Iterable[Session], epoch: int, share_prompts: bool
 ) -> None:
     """Notes in the step who reads what it has not read, and who is given a prompt that another one has read.
 

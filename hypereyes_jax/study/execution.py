@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.study.types import Step
+from hypereyes_jax.study.types import StudyStep
 
 Call = Callable[[Sequence[str], Path, frozenset[int]], int]
 _COMMAND = """
@@ -46,7 +46,7 @@ def shell_line(words: Sequence[str]) -> str:
 
 
 def execute(
-    steps: Sequence[Step],
+    steps: Sequence[StudyStep],
     logs: Path,
     tell: Callable[[str], None],
     minutes: float = float("inf"),
@@ -107,7 +107,9 @@ def shares(jobs: int) -> list[frozenset[int]]:
     return [frozenset(cores[n::jobs]) for n in range(jobs)]
 
 
-def _do(step: Step, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]) -> None:
+def _do(
+    step: StudyStep, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]
+) -> None:
     tell(place)
     started = time.monotonic()
     if step.make is not None:
@@ -119,7 +121,7 @@ def _do(step: Step, place: str, logs: Path, tell: Callable[[str], None], call: C
     tell(f"{place}: {(time.monotonic() - started) / 60:.1f} min")
 
 
-def _called(step: Step, logs: Path, call: Call, cores: frozenset[int]) -> None:
+def _called(step: StudyStep, logs: Path, call: Call, cores: frozenset[int]) -> None:
     log = logs / f"{step.name.replace(' ', '-').replace('/', '-')}.log"
     code = call(step.words, log, cores)
     if code == 0:

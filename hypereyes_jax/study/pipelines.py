@@ -18,7 +18,7 @@ from typing import Literal
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.env.config import Manner, Paradigm
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.study.types import Step, StudyOptions
+from hypereyes_jax.study.types import StudyOptions, StudyStep
 
 Teacher = Literal["aligned", "vanilla", "none"]
 Stage = Literal["base", "sft", "rl"]
@@ -57,9 +57,9 @@ class Pipelines:
     options: StudyOptions
     depths: tuple[int, ...] = ()
     """The miniature's questions need so many rounds; none = its usual kinds."""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StudyStep] = field(default_factory=list)
 
-    def add(self, step: Step) -> Path:
+    def add(self, step: StudyStep) -> Path:
         """Adds a step unless it is there; returns what it makes."""
         if step.done not in {each.done for each in self.steps}:
             self.steps.append(step)
@@ -69,7 +69,7 @@ class Pipelines:
         """Adds a command; returns its directory, whose file or folder `done` is there when it is whole."""
         label = re.sub(r"[^\w.]+", "-", name)
         folder = self.options.out / "runs" / f"{label}-{self._digest(words)}"
-        self.add(Step(name, folder / done, (*words, "--out", str(folder))))
+        self.add(StudyStep(name, folder / done, (*words, "--out", str(folder))))
         return folder
 
     def base(self) -> str:
@@ -116,7 +116,7 @@ class Pipelines:
         words = ("rl", *self._recipe("rl"), "--checkpoint", str(self.sft(variant, seed)), "--questions", questions)
         if options.miniature:
             words += ("--settings.steps", str(options.steps), *_FAST)
-        words += ("--settings.seed", str(seed), *self._taught(variant), *variant.rl, *self.further_rl())
+        words += ("--settings.seed", str(seed), *self._teacher_words(variant), *variant.rl, *self.further_rl())
         words += ("--sizes.episode.serial",) if variant.serial else ()
         if like is not None and not variant.own_selection and "--select" not in variant.rl:
             words += ("--references", str(self.rl(like, seed) / _SELECTION))
@@ -165,7 +165,7 @@ class Pipelines:
         self._needs_own("--demonstrations")
         return self.data(variant.demonstrations, variant.paradigm) / "demonstrations.jsonl"
 
-    def _taught(self, variant: Variant) -> tuple[str, ...]:
+    def _teacher_words(self, variant: Variant) -> tuple[str, ...]:
         options = self.options
         if variant.teacher == "none":
             return _NO_DISTILLATION

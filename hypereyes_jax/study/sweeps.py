@@ -11,7 +11,7 @@ from hypereyes_jax.study.comparisons import FULL
 from hypereyes_jax.study.pipelines import Pipelines
 from hypereyes_jax.study.results import Results, read_evaluations
 from hypereyes_jax.study.statistics import Interval, binomial_spread, direction, paired_difference, spread
-from hypereyes_jax.study.types import Chart, Outcome, Point, Step, Study, StudyOptions, Table
+from hypereyes_jax.study.types import Chart, Outcome, Point, Study, StudyOptions, StudyStep, Table
 
 BUDGETS = tuple(range(1, 9))
 DISTRACTORS = (1, 3, 5, 7, 10)  # the paper's
@@ -113,7 +113,7 @@ def distractors(options: StudyOptions) -> Study:
         label, path = next(iter(paths.items()))
         plain = pipelines.evaluation(f"{label} without distractors", path)
         questions = pipelines.options.out / "right" / f"{plain.name}.jsonl"
-        step = Step(
+        step = StudyStep(
             f"right questions of {label}",
             questions,
             make=partial(keep_right, plain, pipelines.test_questions(), questions),

@@ -37,11 +37,11 @@ def transfer(options: StudyOptions) -> Study:
             where = folders["nature"].setdefault(label, {})
             where[str(seed)] = pipelines.evaluation(f"{label} seed {seed} on nature", model, more=questions)
 
-    asked = {"flags": pipelines.test_questions(), "nature": nature / "heldout.jsonl"}
+    questions_of = {"flags": pipelines.test_questions(), "nature": nature / "heldout.jsonl"}
 
     def summary() -> Outcome:
-        def found(domain: str, by_seed: Mapping[str, Path]) -> list[float]:
-            questions = asked[domain]
+        def shares(domain: str, by_seed: Mapping[str, Path]) -> list[float]:
+            questions = questions_of[domain]
             return [share for folder in by_seed.values() for share in found_at_once(folder, questions).values()]
 
         return transfer_outcome(
@@ -50,12 +50,12 @@ def transfer(options: StudyOptions) -> Study:
                 for domain, stages in folders.items()
             },
             {
-                domain: {stage: found(domain, each) for stage, each in stages.items()}
+                domain: {stage: shares(domain, each) for stage, each in stages.items()}
                 for domain, stages in folders.items()
             },
         )
 
-    read = frozenset(path.parent for path in asked.values())
+    read = frozenset(path.parent for path in questions_of.values())
     return Study("transfer", tuple(pipelines.steps), summary, read)
 
 
@@ -71,7 +71,7 @@ def _further(pipelines: Pipelines, model: Path | str, nature: Path, seed: int) -
 
 
 def transfer_outcome(
-    results: Mapping[str, Mapping[str, Results]], found: Mapping[str, Mapping[str, Sequence[float]]]
+    results: Mapping[str, Mapping[str, Results]], shares: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> Outcome:
     """Accuracy, rounds, searches, searches a round (how wide a policy searches) and what the first turn found.
 
@@ -88,7 +88,7 @@ def transfer_outcome(
             accuracy, wide = each.accuracy(), width(each)
             span = f"{accuracy.low:.1f} to {accuracy.high:.1f}"
             cells = (domain, stage, accuracy.value, span, each.mean("rounds").value, each.mean("searches").value)
-            at_once = found[domain][stage]
+            at_once = shares[domain][stage]
             share = 100 * mean_interval(at_once).value if at_once else None
             rows.append((*cells, wide.value, share, each.n))
             points.append(Point(float(names.index(stage)), *wide))
@@ -97,13 +97,13 @@ def transfer_outcome(
     sentences = [_change("Zero-shot on the second domain, RL on flags changes", before, after)]
     trained = [stage for stage in results["nature"] if stage not in _STAGES]
     sentences += [_change(f"After {STEPS} steps there, RL changes", after, results["nature"][s]) for s in trained]
-    sentences += _found(found["nature"])
+    sentences += _search_sentences(shares["nature"])
     headings = ("domain", "stage", "right %", "95 %", "rounds", "searches", "searches a round", "found at once %", "n")
     chart = Chart("Searches a round", "searches a round", tuple(lines), labels=tuple(names))
     return Outcome("Transfer to a second domain", Table(headings, tuple(rows)), (chart,), tuple(sentences))
 
 
-def _found(by_stage: Mapping[str, Sequence[float]]) -> list[str]:
+def _search_sentences(by_stage: Mapping[str, Sequence[float]]) -> list[str]:
     """How much of what is needed the first searching turn finds on the second domain, before and after."""
     shares = {stage: mean_interval(each) for stage, each in by_stage.items() if each}
     finds = [f"{100 * s.value:.0f} % ({100 * s.low:.0f} to {100 * s.high:.0f}) {stage}" for stage, s in shares.items()]

@@ -13,7 +13,7 @@ StudyName = Literal["budget", "seeds", "paradigms", "distractors", "ablations", 
 
 
 @dataclass(frozen=True)
-class Step:
+class StudyStep:
     """One thing that a study needs done: a `hypereyes` command, or a file that is made from results."""
 
     name: str
@@ -29,7 +29,7 @@ class Step:
         if bool(self.words) == (self.make is not None):
             raise ValueError(f"the step {self.name} must be either a command or a function")
 
-    def reads(self, other: Step) -> bool:
+    def reads(self, other: StudyStep) -> bool:
         """Whether it needs what another step makes: a command names it; a function may read all that came before."""
         folder = other.done.parent
         return self.make is not None or any(folder in (path, *path.parents) for path in map(Path, self.words))
@@ -130,15 +130,15 @@ class Study:
     """A declared list of steps, in an order in which each finds what it needs, and their summary."""
 
     name: StudyName
-    steps: tuple[Step, ...]
+    steps: tuple[StudyStep, ...]
     summary: Callable[[], Outcome]
     summarised: frozenset[Path] = frozenset()
     """What the summary reads beside the steps that no other step reads."""
 
-    def open_steps(self) -> Sequence[Step]:
+    def open_steps(self) -> Sequence[StudyStep]:
         """The steps that are still to be done. Models whose evaluations are there may be gone: nobody needs them."""
-        open_steps: list[Step] = []
-        later: list[Step] = []
+        open_steps: list[StudyStep] = []
+        later: list[StudyStep] = []
         for step in reversed(self.steps):
             is_last = not any(each.reads(step) for each in later)
             needed = is_last or step.done.parent in self.summarised or any(each.reads(step) for each in open_steps)

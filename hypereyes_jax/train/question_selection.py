@@ -8,8 +8,6 @@ whose tries can't be made is undecided, never left out for good.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hypereyes_jax.data.question_digest import try_key
 from hypereyes_jax.data.selection import FirstReference, LeftOut, Try, initial_reference, is_informative, is_settled
 from hypereyes_jax.data.sources import Questions, RowError, question_ids, stated_references, subset
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import Question, SearchBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import json_kind, read_json_object, write_json
+from hypereyes_jax.files import json_digest, json_kind, read_json_object, write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
@@ -31,7 +30,7 @@ from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import to_jsonable
 from hypereyes_jax.runs.stop import RunStopped, StopRequest
 from hypereyes_jax.train.samplers import RolloutEngines
-from hypereyes_jax.train.try_log import TryLog, question_key
+from hypereyes_jax.train.try_log import TryLog
 from hypereyes_jax.train.types import TrainingRun
 
 SELECTION = "rl_selection.json"  # what came of it: references of the chosen, and why the others are out
@@ -95,7 +94,7 @@ async def select(
     mine = processes.replicas.part(candidates)
     ids = question_ids(mine)
     seeds = processes.replicas.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
-    keys = [question_key(question) for question in mine]
+    keys = [try_key(question) for question in mine]
     stem, dot, ending = TRIES.rpartition(".")
     log = TryLog(
         _policy_key(policy, rollouts, judge),
@@ -273,7 +272,7 @@ def _policy_key(weights: str, rollouts: RolloutEngines, judge: Judge) -> str:
     """Digest of all that a try depends on beside its question: weights, sampling, rules of episodes, judge."""
     sizes = rollouts.sizes
     rules = [weights, to_jsonable(sizes.sampling()), to_jsonable(sizes.episode), sizes.context, judge.name]
-    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+    return json_digest(rules)
 
 
 def _is_missing(log: TryLog, key: str, attempt: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.data.question_digest import try_key
 from hypereyes_jax.data.sources import open_questions
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.launch.processes import Processes
@@ -26,7 +27,6 @@ from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
-from hypereyes_jax.train.try_log import question_key
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ def _named(questions: str | os.PathLike | Sequence[Question]) -> str:
     """A source by its name, questions by a hash of their content."""
     if isinstance(questions, str | os.PathLike):
         return os.fspath(questions)
-    digest = hashlib.sha256("".join(f"{question.id} {question_key(question)}\n" for question in questions).encode())
+    digest = hashlib.sha256("".join(f"{question.id} {try_key(question)}\n" for question in questions).encode())
     return f"{len(questions)} questions, sha256 {digest.hexdigest()}"
 
 

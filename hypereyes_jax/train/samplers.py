@@ -39,7 +39,7 @@ from hypereyes_jax.train.server_engines import ServerEngines
 from hypereyes_jax.train.sizes import TrainingSizes
 
 
-class Played(NamedTuple):
+class RolloutBatch(NamedTuple):
     """The rollouts that were played together."""
 
     trajectories: list[Trajectory]
@@ -258,7 +258,7 @@ class RolloutEngines:
         evaluation: bool = False,
         on_end: Callable[[int, Trajectory], None] | None = None,
         timeline: Timeline | None = None,
-    ) -> Played:
+    ) -> RolloutBatch:
         """One episode a question.
 
         Args:
@@ -268,13 +268,13 @@ class RolloutEngines:
           on_end: called as each ends, with its place among the questions.
         """
         if not questions:
-            return Played([], 0.0)
+            return RolloutBatch([], 0.0)
         async with self.engines.running(group, timeline) as generator:
             trajectories = await self.episodes(
                 generator, questions, backend, seeds, evaluation=evaluation, on_end=on_end, timeline=timeline
             )
         waited = sum(counts.waiting_seconds for counts in generator.counts) / len(generator.counts)
-        return Played(trajectories, waited)
+        return RolloutBatch(trajectories, waited)
 
 
 def _copied(tree: Any) -> Any:

@@ -6,7 +6,6 @@ Only tries that say something about the policy are stored: an outage does not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.selection import Try, is_informative
-from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_lines, writing
 from hypereyes_jax.runs.typed_json import from_json
@@ -78,15 +76,6 @@ class TryLog:
                 ) from None
             if row["policy"] == self._policy:
                 self._tries[key] = attempt_result
-
-
-def question_key(question: Question) -> str:
-    """sha256, in hex, over all of a question that a try depends on: its text, pictures and accepted answers."""
-    digest = hashlib.sha256(json.dumps([question.text, list(question.answers)]).encode())
-    for image in question.images:
-        digest.update(f"{image.mode} {image.size}".encode())
-        digest.update(image.tobytes())
-    return digest.hexdigest()
 
 
 def _from_row(row: Any) -> tuple[tuple[str, int], Try]:

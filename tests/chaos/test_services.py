@@ -163,7 +163,7 @@ async def test_every_reply_is_a_result_an_empty_one_a_typed_failure_or_the_end_o
             if kind in serves:
                 client = await client.__aenter__()
             if kind == "vllm":
-                client._checked = worked  # else its first request asks what the log-probs are of
+                client._mode_is_right = worked  # else its first request asks what the log-probs are of
             good = json.dumps(GOOD[kind])
             if worked:
                 reply["next"] = (200, good, {})

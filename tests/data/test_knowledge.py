@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.data.knowledge import (
-    Entry,
     Fact,
+    KnowledgeEntry,
     dictionary_knowledge,
     entry_path,
     fields_of,
@@ -59,7 +59,7 @@ def test_a_fact_is_kept_only_if_its_words_stand_on_its_page():
     ]
     assert refused == 7
     assert entry.aliases == ("Gooney",)
-    assert read_facts("x", {"facts": "none"}, PAGES, FIELDS) == (Entry("x"), 0)
+    assert read_facts("x", {"facts": "none"}, PAGES, FIELDS) == (KnowledgeEntry("x"), 0)
 
 
 class Search:
@@ -157,7 +157,7 @@ async def test_pages_are_visited_where_that_is_possible(tmp_path):
 def test_a_person_may_correct_a_file_and_is_told_what_is_wrong(tmp_path):
     path = entry_path(tmp_path, "Laysan Albatross")
     assert path.name == "laysan-albatross.json"
-    entry = Entry("Laysan Albatross", ("Gooney",), (Fact("wingspan", "195 cm", "s", "q", 195.0),), 4, "m")
+    entry = KnowledgeEntry("Laysan Albatross", ("Gooney",), (Fact("wingspan", "195 cm", "s", "q", 195.0),), 4, "m")
     write_entry(path, entry)
     assert read_entry(path) == entry
     value = json.loads(path.read_text())

@@ -16,7 +16,7 @@ from hypereyes_jax.data.wikidata.questions import (
     word_question,
 )
 from hypereyes_jax.data.wikidata.statements import read_entity
-from hypereyes_jax.data.wikidata.walks import Constraint, Found, WalkConfig, find, matching
+from hypereyes_jax.data.wikidata.walks import Constraint, ConstraintWalk, WalkConfig, find, matching
 from hypereyes_jax.env.types import SearchHit
 from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatReply
 from hypereyes_jax.errors import UserError
@@ -359,7 +359,7 @@ async def test_questions_say_every_constraint_and_not_the_answer(graph):
     assert [q.text for q in again] == [q.text for q in made]
 
 
-FOUND = Found(
+FOUND = ConstraintWalk(
     (20_000,),
     HUMAN,
     (Constraint((19,), 2_003), Constraint((27, 31), COUNTRY), Constraint((569,), None, 1850.0)),
@@ -398,7 +398,7 @@ async def test_a_models_wording_is_checked(graph):
 
 async def test_a_search_can_show_that_a_rival_fits(graph):
     lacking = next(n for n in range(20_000, 20_050) if all(prop != 108 for prop, _ in graph.edges(n)))
-    found = Found((20_001,), HUMAN, (Constraint((108,), 2_003),), (9,), (lacking,))
+    found = ConstraintWalk((20_001,), HUMAN, (Constraint((108,), 2_003),), (9,), (lacking,))
 
     class Search:
         def __init__(self, text):

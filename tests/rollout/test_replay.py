@@ -15,7 +15,7 @@ from hypereyes_jax.env.search.config import CallPolicy, StoreMode
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import run_episodes
@@ -94,7 +94,7 @@ async def play(backend, chat):
 async def test_a_recorded_run_replays_without_a_network_to_the_same_trajectories(chat, tmp_path):
     store = SearchStore(tmp_path / "searches.sqlite")
     plan = FaultPlan({"error_503": 0.1, "malformed_json": 0.05}, latency_jitter=0.02)
-    async with serving(Web(), ServeConfig(faults=plan)) as server:
+    async with serving(Web(), SearchServerConfig(faults=plan)) as server:
         # Enough attempts that no search fails for good: a failure is not recorded, so it could not be replayed.
         live = ResilientBackend(HttpWorldBackend(server.url), CallPolicy(attempts=20, backoff=(0, 0.001)))
         recording = RecordedBackend(live, store)

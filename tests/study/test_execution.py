@@ -7,11 +7,15 @@ import pytest
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.execution import call_command, execute, shares, shell_line
-from hypereyes_jax.study.types import Step
+from hypereyes_jax.study.types import StudyStep
 
 
 def step(folder, name, make=True):
-    return Step(name, folder / name, ("do", name)) if make else Step(name, folder / name, make=(folder / name).touch)
+    return (
+        StudyStep(name, folder / name, ("do", name))
+        if make
+        else StudyStep(name, folder / name, make=(folder / name).touch)
+    )
 
 
 def doing(folder, called):
@@ -43,13 +47,13 @@ def test_a_sitting_that_is_over_begins_nothing_more(tmp_path):
 def test_a_command_that_fails_is_named_with_its_log(tmp_path):
     log = tmp_path / "logs"
     with pytest.raises(UserError, match=r"train it failed with exit code 2.*there is no command"):
-        execute([Step("train it", tmp_path / "x", ("no-such-command",))], log, lambda _: None, call=call_command)
+        execute([StudyStep("train it", tmp_path / "x", ("no-such-command",))], log, lambda _: None, call=call_command)
     assert "$ hypereyes no-such-command" in (log / "train-it.log").read_text()
 
 
 def test_a_step_that_makes_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match="ended without"):
-        execute([Step("s", tmp_path / "x", ("w",))], tmp_path, lambda _: None, call=lambda words, log, cores: 0)
+        execute([StudyStep("s", tmp_path / "x", ("w",))], tmp_path, lambda _: None, call=lambda words, log, cores: 0)
 
 
 def test_steps_run_at_once_on_shares_of_the_cores_and_each_after_what_it_reads(tmp_path, monkeypatch):
@@ -68,9 +72,11 @@ def test_steps_run_at_once_on_shares_of_the_cores_and_each_after_what_it_reads(t
         return 0
 
     def made(name, *needs):
-        return Step(name, tmp_path / name / "done", ("do", name, *(str(tmp_path / need / "model") for need in needs)))
+        return StudyStep(
+            name, tmp_path / name / "done", ("do", name, *(str(tmp_path / need / "model") for need in needs))
+        )
 
-    last = Step("table", tmp_path / "table", make=lambda: (tmp_path / "table").write_text(" ".join(sorted(ended))))
+    last = StudyStep("table", tmp_path / "table", make=lambda: (tmp_path / "table").write_text(" ".join(sorted(ended))))
     steps = [made("a"), made("b"), made("c", "a", "b"), made("d", "a"), last]
     assert execute(steps, tmp_path, lambda _: None, call=call, jobs=2)
     assert (tmp_path / "table").read_text() == "a b c d"
@@ -117,4 +123,4 @@ def test_a_line_can_be_pasted():
 
 def test_a_step_is_a_command_or_a_function():
     with pytest.raises(ValueError, match="either"):
-        Step("s", Path("x"))
+        StudyStep("s", Path("x"))

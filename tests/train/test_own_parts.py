@@ -14,7 +14,7 @@ from hypereyes_jax.configs.objects import load_object
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env import Episode, EpisodeConfig, Question
 from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping
-from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.train.method import OwnObjects
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
@@ -31,7 +31,7 @@ def world(tmp_path, monkeypatch):
     """A server of the miniature world, by a mapping's wire format; gives how often each path was asked."""
     world = World.load()
     world.prepare()
-    with serving_in_thread(WorldBackend(world), ServeConfig()) as server:
+    with serving_in_thread(WorldBackend(world), SearchServerConfig()) as server:
         monkeypatch.setenv("OWN_SEARCH_URL", server.url)
         copy = tmp_path / "own_parts.py"  # a module of its own, which reads the address
         copy.write_text(OWN.read_text())

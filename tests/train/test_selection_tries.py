@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from hypereyes_jax.data.question_digest import try_key
 from hypereyes_jax.data.selection import LeftOut
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
@@ -18,7 +19,7 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.question_selection import PASSES, SELECTION, TRIES, read_selection, select
 from hypereyes_jax.train.sizes import MINIATURE_RL
-from hypereyes_jax.train.try_log import TryLog, question_key
+from hypereyes_jax.train.try_log import TryLog
 from hypereyes_jax.train.types import TrainingRun
 
 QUESTIONS = [Question(f"q{n}", f"question {n}?", (Image.new("RGB", (4, 4), (n, 0, 0)),), ("yes",)) for n in range(6)]
@@ -185,8 +186,8 @@ def test_a_question_is_another_if_its_text_answers_or_a_pixel_is():
         replace(question, images=(Image.fromarray(pixel),)),
         replace(question, images=()),
     ]
-    assert len({question_key(each) for each in [question, *others]}) == 5
-    assert question_key(replace(question, id="x", kind="y")) == question_key(question)
+    assert len({try_key(each) for each in [question, *others]}) == 5
+    assert try_key(replace(question, id="x", kind="y")) == try_key(question)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ DOMAINS = {  # what is asked for -> the domain of IMEB that it belongs to
     "region": "Science",
     "currency": "Finance",
 }
-_ASKED = {  # what the words of a question ask for; the first that occur count
+_SUBJECTS = {  # what the words of a question ask for; the first that occur count
     r"populat|populous|people": "population",
     r"\barea\b|\blarge": "area",
     r"independen": "independence",
@@ -87,7 +87,7 @@ def agrees(synth: SynthQuestion) -> bool:
 
 def derive(text: str, countries: Sequence[Country]) -> str | None:
     """The answer to a question from its words and the unrounded facts of the countries in reading order."""
-    attribute = next((name for words, name in _ASKED.items() if re.search(words, text)), None)
+    attribute = next((name for words, name in _SUBJECTS.items() if re.search(words, text)), None)
     if attribute is None:
         return None
     if attribute in ("capital", "currency", "region"):

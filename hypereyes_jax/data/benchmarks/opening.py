@@ -12,8 +12,8 @@ from hypereyes_jax.data.benchmarks import formats
 from hypereyes_jax.data.benchmarks.archives import BenchmarkMedia
 from hypereyes_jax.data.benchmarks.types import (
     Benchmark,
+    BenchmarkEntry,
     BenchmarkSpec,
-    Entry,
     File,
     Published,
     ReadOptions,
@@ -146,7 +146,7 @@ def open_benchmark(
         File(path, open_rows(path, str(path), SourceOptions()), BenchmarkMedia(path.parent, private_urls=private_urls))
         for path in paths
     ]
-    entries: list[Entry] = []
+    entries: list[BenchmarkEntry] = []
     places: dict[str, Place] = {}
     for number, file in enumerate(files):
         for index, row in file.rows.scan():
@@ -165,7 +165,7 @@ def open_benchmark(
                         f"{place}: the id {question.id!r} stands at {places[question.id]}, too. Remove one of them."
                     )
                 places[question.id] = place
-                entries.append(Entry(question.id, question.kind, number, index, part))
+                entries.append(BenchmarkEntry(question.id, question.kind, number, index, part))
     if not entries:
         raise UserError(f"{data} holds no question of {spec.title}. Give the folder of its published files.")
     benchmark = Benchmark(spec, files, entries, options)

@@ -57,7 +57,7 @@ class File(NamedTuple):
     media: BenchmarkMedia
 
 
-class Entry(NamedTuple):
+class BenchmarkEntry(NamedTuple):
     """Where a question stands."""
 
     id: str
@@ -70,7 +70,9 @@ class Entry(NamedTuple):
 class Benchmark(Sequence[Question]):
     """A benchmark's questions in their order; each is read, and its pictures opened, when it is indexed."""
 
-    def __init__(self, spec: BenchmarkSpec, files: Sequence[File], entries: Sequence[Entry], options: ReadOptions):
+    def __init__(
+        self, spec: BenchmarkSpec, files: Sequence[File], entries: Sequence[BenchmarkEntry], options: ReadOptions
+    ):
         self.spec, self._files, self.entries, self._options = spec, list(files), tuple(entries), options
 
     @property

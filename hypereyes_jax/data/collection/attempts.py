@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -10,23 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from hypereyes_jax.data.collection.types import Attempt, Stage
+from hypereyes_jax.data.collection.types import Attempt, CollectionStage
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import example_json, json_line
-from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import mend_last_line, read_json_lines
 
 ATTEMPTS, CONVERSATIONS = "attempts.jsonl", "conversations.jsonl"
-
-
-def question_key(question: Question) -> str:
-    """Names a question by what is asked, of which pictures, and what is accepted: a changed one is tried anew."""
-    digest = hashlib.sha256(json.dumps([question.text, list(question.answers)]).encode())
-    for image in question.images:
-        digest.update(repr((image.mode, image.size)).encode())
-        digest.update(image.tobytes())
-    return digest.hexdigest()[:24]
 
 
 class AttemptLog:
@@ -39,7 +28,7 @@ class AttemptLog:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._made: dict[str, dict[Stage, dict[int, Attempt]]] = {}
+        self._made: dict[str, dict[CollectionStage, dict[int, Attempt]]] = {}
         self._places: dict[tuple[str, int], tuple[int, int]] = {}  # (question, number) -> offset, length
         self._conversations = folder / CONVERSATIONS
         attempts = folder / ATTEMPTS
@@ -62,11 +51,11 @@ class AttemptLog:
         self._file.close()
         self._talk.close()
 
-    def made(self, key: str, stage: Stage, number: int) -> Attempt | None:
+    def made(self, key: str, stage: CollectionStage, number: int) -> Attempt | None:
         """What an attempt told, if it was made."""
         return self._made.get(key, {}).get(stage, {}).get(number)
 
-    def of(self, key: str, stage: Stage) -> list[Attempt]:
+    def of(self, key: str, stage: CollectionStage) -> list[Attempt]:
         """Attempts of a stage in the order of their numbers."""
         attempts = self._made.get(key, {}).get(stage, {})
         return [attempts[number] for number in sorted(attempts)]
@@ -123,7 +112,7 @@ def _attempt(row: Any, where: str) -> Attempt:
     try:
         if not isinstance(row, dict) or set(row) != names:
             raise ValueError("its fields are not those of an attempt")
-        return Attempt(**{**row, "stage": Stage(row["stage"]), "number": int(row["number"])})
+        return Attempt(**{**row, "stage": CollectionStage(row["stage"]), "number": int(row["number"])})
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: not an attempt that `hypereyes collect` wrote ({error})") from None
 

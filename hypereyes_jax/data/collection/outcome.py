@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
-from hypereyes_jax.data.collection.types import Attempt, CollectConfig, Stage
+from hypereyes_jax.data.collection.attempts import AttemptLog
+from hypereyes_jax.data.collection.types import Attempt, CollectConfig, CollectionStage
 from hypereyes_jax.data.files import json_line, question_json
+from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.selection import LeftOut, Try, initial_reference
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.types import Question
@@ -20,26 +21,29 @@ UNDECIDED = "undecided"  # an attempt that is still to be made decides
 _EXAMPLES = 5  # questions named for each reason
 
 
-def fate(key: str, log: AttemptLog, config: CollectConfig) -> tuple[Stage | None, str]:
+def fate(key: str, log: AttemptLog, config: CollectConfig) -> tuple[CollectionStage | None, str]:
     """(stage at which a question fell out, why); (None, "") if it became a demonstration."""
-    for stage, tries in ((Stage.NECESSITY, config.necessity), (Stage.DIFFICULTY, config.difficulty)):
+    for stage, tries in (
+        (CollectionStage.NECESSITY, config.necessity),
+        (CollectionStage.DIFFICULTY, config.difficulty),
+    ):
         attempts = log.of(key, stage)[:tries]
         if any(attempt.correct for attempt in attempts):
-            return stage, "answered without tools" if stage is Stage.NECESSITY else "solved in a single pass"
+            return stage, "answered without tools" if stage is CollectionStage.NECESSITY else "solved in a single pass"
         if len(attempts) < tries:
             return stage, UNDECIDED
     if not config.budgets:
-        return Stage.SAMPLING, "not sampled"
+        return CollectionStage.SAMPLING, "not sampled"
     success = kept_attempt(key, log, config)
     if success is None:
-        whole = len(log.of(key, Stage.SAMPLING)) >= len(config.budgets) * config.trials
-        return Stage.SAMPLING, "unsolved within every budget" if whole else UNDECIDED
-    return (Stage.SAMPLING, f"filter: {success.fault}") if success.fault else (None, "")
+        whole = len(log.of(key, CollectionStage.SAMPLING)) >= len(config.budgets) * config.trials
+        return CollectionStage.SAMPLING, "unsolved within every budget" if whole else UNDECIDED
+    return (CollectionStage.SAMPLING, f"filter: {success.fault}") if success.fault else (None, "")
 
 
 def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | None:
     """The success under the smallest budget, faulty or not; None while an earlier attempt is to be made."""
-    for number, attempt in enumerate(log.of(key, Stage.SAMPLING)):
+    for number, attempt in enumerate(log.of(key, CollectionStage.SAMPLING)):
         if attempt.number != number:
             return None
         if attempt.correct:
@@ -49,7 +53,7 @@ def kept_attempt(key: str, log: AttemptLog, config: CollectConfig) -> Attempt | 
 
 def selected(key: str, log: AttemptLog, config: CollectConfig) -> tuple[int, int] | LeftOut:
     """(rounds, invocations) to begin TRACE with, of a question that RL can learn from, or why it is left out."""
-    attempts = [log.made(key, Stage.SELECTION, number) for number in range(config.selection)]
+    attempts = [log.made(key, CollectionStage.SELECTION, number) for number in range(config.selection)]
     tries = [None if each is None else Try(each.rounds, each.invocations, each.correct) for each in attempts]
     return initial_reference(tries)
 
@@ -58,7 +62,7 @@ def write_outcome(
     folder: Path, questions: Sequence[Question], log: AttemptLog, config: CollectConfig
 ) -> dict[str, Any]:
     """Writes demonstrations, questions for RL and the funnel, one question in memory at a time. Returns the funnel."""
-    reasons: dict[str, Counter[str]] = {stage.value: Counter() for stage in Stage}
+    reasons: dict[str, Counter[str]] = {stage.value: Counter() for stage in CollectionStage}
     ids_by_reason: dict[str, list[str]] = {}
     rounds: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
@@ -66,13 +70,13 @@ def write_outcome(
     demonstrations = folder / DEMONSTRATIONS
     with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as questions_file:
         for question in questions:
-            key = question_key(question)
+            key = attempt_key(question)
             stage, why = fate(key, log, config)
             if stage is None:
                 attempt = kept_attempt(key, log, config)
                 row = None if attempt is None else log.conversation(key, attempt.number)
                 if attempt is None or row is None:
-                    stage, why = Stage.SAMPLING, UNDECIDED
+                    stage, why = CollectionStage.SAMPLING, UNDECIDED
                 else:
                     rounds[attempt.rounds] += 1
                     talks.write(json_line(demonstrations, sum(rounds.values()), row).encode())
@@ -100,16 +104,16 @@ def write_outcome(
 
 def _funnel(count: int, reasons: Mapping[str, Counter[str]], config: CollectConfig) -> list[dict[str, Any]]:
     rows = []
-    for stage in _asked(config):
+    for stage in _configured_stages(config):
         out = reasons[stage.value]
         rows.append({"stage": stage.value, "in": count, "out": count - sum(out.values()), "dropped": dict(out)})
         count -= sum(out.values())
     return rows
 
 
-def _asked(config: CollectConfig) -> Iterator[Stage]:
+def _configured_stages(config: CollectConfig) -> Iterator[CollectionStage]:
     if config.necessity:
-        yield Stage.NECESSITY
+        yield CollectionStage.NECESSITY
     if config.difficulty:
-        yield Stage.DIFFICULTY
-    yield Stage.SAMPLING
+        yield CollectionStage.DIFFICULTY
+    yield CollectionStage.SAMPLING

@@ -9,24 +9,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
+from hypereyes_jax.data.collection.attempts import AttemptLog
 from hypereyes_jax.data.collection.types import (
     Attempt,
     CapturedEpisode,
     CollectConfig,
+    CollectionStage,
     Player,
     PlayerError,
     Spent,
-    Stage,
 )
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
+from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
 from hypereyes_jax.errors import UserError
 
-_STAGE_NUMBERS = {stage: number for number, stage in enumerate(Stage)}
+_STAGE_NUMBERS = {stage: number for number, stage in enumerate(CollectionStage)}
 
 
 class OutOfBudget(Exception):
@@ -105,18 +106,18 @@ class Collection:
         return capped
 
     async def _question(self, question: Question) -> None:
-        config, key = self._config, question_key(question)
+        config, key = self._config, attempt_key(question)
         for number in range(config.necessity):
-            attempt = await self._attempt(question, key, Stage.NECESSITY, number)
+            attempt = await self._attempt(question, key, CollectionStage.NECESSITY, number)
             if attempt is None or attempt.correct:
                 return
         for number in range(config.difficulty):
-            attempt = await self._attempt(question, key, Stage.DIFFICULTY, number)
+            attempt = await self._attempt(question, key, CollectionStage.DIFFICULTY, number)
             if attempt is None or attempt.correct:
                 return
         await self._sample(question, key)
         for number in range(config.selection):
-            attempt = await self._attempt(question, key, Stage.SELECTION, number)
+            attempt = await self._attempt(question, key, CollectionStage.SELECTION, number)
             if attempt is None or (
                 number == 0 and attempt.correct
             ):  # nothing to learn: the other tries cost for nothing
@@ -124,11 +125,11 @@ class Collection:
 
     async def _sample(self, question: Question, key: str) -> None:
         for number in range(len(self._config.budgets) * self._config.trials):
-            attempt = await self._attempt(question, key, Stage.SAMPLING, number)
+            attempt = await self._attempt(question, key, CollectionStage.SAMPLING, number)
             if attempt is None or attempt.correct:
                 return
 
-    async def _attempt(self, question: Question, key: str, stage: Stage, number: int) -> Attempt | None:
+    async def _attempt(self, question: Question, key: str, stage: CollectionStage, number: int) -> Attempt | None:
         """What the attempt told, made now or earlier; None if it told nothing, which is not written down."""
         attempt = self._log.made(key, stage, number)
         if attempt is not None:
@@ -149,18 +150,20 @@ class Collection:
             self._log.add(attempt, example)
             return attempt
 
-    async def _make(self, question: Question, key: str, stage: Stage, number: int) -> tuple[Attempt, Example | None]:
+    async def _make(
+        self, question: Question, key: str, stage: CollectionStage, number: int
+    ) -> tuple[Attempt, Example | None]:
         seed = self._seed(key, stage, number)
-        if stage is Stage.NECESSITY:
+        if stage is CollectionStage.NECESSITY:
             direct = await self._filter.answer(question, seed)
             correct = await self._verdict(question, direct.text, direct.spent)
             return Attempt(key, stage, number, correct, read=direct.spent.read, written=direct.spent.written), None
         rules = self._config.episode
-        if stage is Stage.SAMPLING:
+        if stage is CollectionStage.SAMPLING:
             budget = self._config.budgets[number // self._config.trials]
             rules = replace(rules, max_rounds=budget, max_turns=budget + 1)
         episode = CapturedEpisode(question, self._backend, rules)
-        player = self._filter if stage is Stage.DIFFICULTY else self._player
+        player = self._filter if stage is CollectionStage.DIFFICULTY else self._player
         spent = await player.play(episode, seed)
         result = episode.result()
         if result.stop is StopReason.INFRASTRUCTURE:
@@ -168,7 +171,7 @@ class Collection:
         correct = await self._verdict(question, result.answer, spent)
         attempt = Attempt(key, stage, number, correct, result.rounds, result.invocations)
         attempt = replace(attempt, read=spent.read, written=spent.written)
-        if stage is not Stage.SAMPLING or not correct:
+        if stage is not CollectionStage.SAMPLING or not correct:
             return attempt, None
         filters = self._config.filters
         if self._grounding is None:
@@ -208,6 +211,6 @@ class Collection:
             "service works again."
         )
 
-    def _seed(self, key: str, stage: Stage, number: int) -> int:
+    def _seed(self, key: str, stage: CollectionStage, number: int) -> int:
         words = [self._config.seed, int(key[:8], 16), _STAGE_NUMBERS[stage], number]
         return int(np.random.default_rng(words).integers(2**62))

@@ -50,7 +50,7 @@ class Player(Protocol):
         ...
 
 
-class Stage(StrEnum):
+class CollectionStage(StrEnum):
     """What an attempt is for."""
 
     NECESSITY = "necessity"  # answered without tools: the question needs no search
@@ -104,7 +104,7 @@ class Attempt:
     """What is kept of one attempt that told something."""
 
     question: str  # key of the question, by content
-    stage: Stage
+    stage: CollectionStage
     number: int  # among the question's attempts of this stage
     correct: bool
     rounds: int = 0

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypereyes_jax.data.collection.attempts import AttemptLog, question_key
+from hypereyes_jax.data.collection.attempts import AttemptLog
 from hypereyes_jax.data.collection.outcome import UNDECIDED, fate, selected
-from hypereyes_jax.data.collection.types import CollectConfig, Stage
+from hypereyes_jax.data.collection.types import CollectConfig, CollectionStage
+from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.selection import LeftOut
 from hypereyes_jax.env.types import Question
 
@@ -17,7 +18,11 @@ EXAMPLES = 3  # of each reason, shown on the page
 POOLS, NECESSITY, DIFFICULTY, SAMPLING, FILTERS, SELECTION = (
     "pools", "tool necessity", "difficulty", "progressive rejection sampling", "quality filters", "pass@1 / pass@5",
 )  # fmt: skip
-_OF_STAGE = {Stage.NECESSITY: NECESSITY, Stage.DIFFICULTY: DIFFICULTY, Stage.SAMPLING: SAMPLING}
+_OF_STAGE = {
+    CollectionStage.NECESSITY: NECESSITY,
+    CollectionStage.DIFFICULTY: DIFFICULTY,
+    CollectionStage.SAMPLING: SAMPLING,
+}
 
 
 @dataclass
@@ -67,7 +72,7 @@ def sft_funnel(questions: Sequence[Question], log: AttemptLog, config: CollectCo
     stages = {name: FunnelStage(name) for name in (*names, SAMPLING, FILTERS)}
     hard: list[int] = []
     for place, question in enumerate(questions):
-        where, why = fate(question_key(question), log, config)
+        where, why = fate(attempt_key(question), log, config)
         reached = None if where is None else FILTERS if why.startswith("filter: ") else _OF_STAGE[where]
         pool = question.id.partition("/")[0]
         for name, stage in stages.items():
@@ -93,7 +98,7 @@ def rl_funnel(
         question = questions[place]
         stage.entered += 1
         stage.by_pool[question.id.partition("/")[0]] += 1
-        reference = selected(question_key(question), log, config)
+        reference = selected(attempt_key(question), log, config)
         if isinstance(reference, LeftOut):
             reason = UNDECIDED if reference is LeftOut.UNDECIDED else reference.value
             stage.dropped[reason] += 1

@@ -39,7 +39,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Message:
+class SourceMessage:
     """A message of a row in any of the known shapes."""
 
     role: Role
@@ -51,7 +51,7 @@ class Message:
 class Conversation:
     """The messages of a row, in order."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[SourceMessage, ...]
     tools: bool  # whether the row describes tools of its own
     shape: str
 
@@ -92,7 +92,7 @@ def last_user_text(messages: Any) -> str:
     raise BadRow("no question", "its 'prompt' has no message of the user")
 
 
-def final_answer(messages: Sequence[Message]) -> str | None:
+def final_answer(messages: Sequence[SourceMessage]) -> str | None:
     """What stands in <answer> in the last message of the model; None without it."""
     for message in reversed(messages):
         if message.role == "assistant":
@@ -123,8 +123,8 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
                 not isinstance(pair, list | tuple) or len(pair) != 2 for pair in history
             ):
                 raise BadRow("no conversation", "'history' must be a list of pairs: what was asked, what was said")
-            for asked, said in history:
-                talk += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            for instruction, said in history:
+                talk += [{"role": "user", "content": instruction}, {"role": "assistant", "content": said}]
             return [
                 *talk,
                 {"role": "user", "content": text},
@@ -225,7 +225,7 @@ def _place(
     messages: Sequence[tuple[Role, list[_Part], tuple[Any, ...]]],
     pictures: Sequence[Picture],
     clips: Sequence[Clip],
-) -> list[Message]:
+) -> list[SourceMessage]:
     """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question.
 
     So it is with <video> and the videos.
@@ -246,7 +246,7 @@ def _place(
             raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
         if role == "user" and lead:
             filled, lead = [*lead, *filled], []
-        out.append(Message(role, tuple(filled), calls))
+        out.append(SourceMessage(role, tuple(filled), calls))
     return out
 
 

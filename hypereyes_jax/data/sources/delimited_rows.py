@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hypereyes_jax.data.sources.fields import NAMES, columns_of
-from hypereyes_jax.data.sources.json_rows import LocalFile, not_utf8
+from hypereyes_jax.data.sources.json_rows import StableFile, not_utf8
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.errors import UserError
 
@@ -31,7 +31,7 @@ class DelimitedRows:
     def __init__(self, path: Path, max_row_bytes: int, delimiter: str, columns: Mapping[str, str]):
         """Raises UserError for a file that is not text in UTF-8, or a first line that names a column twice."""
         self.format = DELIMITERS[delimiter]
-        self._file = LocalFile(path)
+        self._file = StableFile(path)
         self._max = max_row_bytes
         self._delimiter = delimiter
         places: list[tuple[int, int, int]] = []
@@ -111,7 +111,7 @@ class DelimitedRows:
 class _Lines:
     """The lines of a part of a file, as `csv.reader` asks for them, with where the record that it reads begins."""
 
-    def __init__(self, file: LocalFile, start: int, stop: int, most: int):
+    def __init__(self, file: StableFile, start: int, stop: int, most: int):
         self._file, self._stop, self._most = file, stop, most
         self._buffer, self._used = b"", 0
         self.start = self.at = start  # of the record; behind the last line that was given out

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.native_format import native_system, native_turn
-from hypereyes_jax.data.sources.conversations import Conversation, Message, conversation
+from hypereyes_jax.data.sources.conversations import Conversation, SourceMessage, conversation
 from hypereyes_jax.data.sources.fields import Fields, id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
 from hypereyes_jax.data.sources.tool_calls import ToolCalls
@@ -145,11 +145,13 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
     return ExampleRow(name, system, tuple(map(tuple, observations)), texts_of_turns, talk.shape)
 
 
-def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Picture | Clip]], list[list[Message]]]:
+def _grouped(
+    messages: tuple[SourceMessage, ...],
+) -> tuple[str, list[list[str | Picture | Clip]], list[list[SourceMessage]]]:
     """System prompt, what the model is shown before each turn, and the messages of each turn. Raises BadRow."""
     system = "\n".join(part for m in messages if m.role == "system" for part in m.parts if isinstance(part, str))
     observations: list[list[str | Picture | Clip]] = []
-    turns: list[list[Message]] = []
+    turns: list[list[SourceMessage]] = []
     for message in messages:
         if message.role == "system":
             continue
@@ -172,16 +174,16 @@ def _grouped(messages: tuple[Message, ...]) -> tuple[str, list[list[str | Pictur
     return system, observations, turns
 
 
-def _says(message: Message) -> bool:
+def _says(message: SourceMessage) -> bool:
     text = "".join(part for part in message.parts if isinstance(part, str)).strip()
     return bool(text) and not text.startswith("<tool_call>")
 
 
-def _calls(message: Message) -> bool:
+def _calls(message: SourceMessage) -> bool:
     return bool(message.calls) or any(isinstance(part, str) and "</tool_call>" in part for part in message.parts)
 
 
-def _shown(message: Message) -> list[str | Picture | Clip]:
+def _shown(message: SourceMessage) -> list[str | Picture | Clip]:
     """A message's parts; the text of a tool's result stands in <tool_response>, after the pictures it came with."""
     if message.role != "tool":
         return list(message.parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hypereyes_jax.data.sources.delimited_rows import DelimitedRows, delimiter_of
-from hypereyes_jax.data.sources.json_rows import JsonRows, LocalFile, not_utf8
+from hypereyes_jax.data.sources.json_rows import JsonRows, StableFile, not_utf8
 from hypereyes_jax.data.sources.record_rows import SIGNATURE, RecordRows
 from hypereyes_jax.data.sources.table_rows import GROUP_BYTES, ArrowRows, ParquetRows, regrouped
 from hypereyes_jax.data.sources.types import Rows, SourceOptions
@@ -146,7 +146,7 @@ def _wrapped_rows(path: Path, name: str, start: int, options: SourceOptions) -> 
 
     Raises UserError where several lists may be meant.
     """
-    file = LocalFile(path)
+    file = StableFile(path)
     try:
         top = top_level(file, start)
     finally:

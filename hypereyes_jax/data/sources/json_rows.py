@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder()
 _QUOTE, _BACKSLASH = 34, 92
 
 
-class LocalFile:
+class StableFile:
     """Ranges of a file that must not change. Opened anew in a process that this was sent to."""
 
     def __init__(self, path: Path):
@@ -95,7 +95,7 @@ class JsonRows:
         """
         self.format = "JSON array" if array else "JSON lines"
         self.unit = "row" if array else "line"
-        self._file = LocalFile(path)
+        self._file = StableFile(path)
         self._max = max_row_bytes
         if elements is not None:
             spans = _numbered(elements)
@@ -198,7 +198,7 @@ Span = tuple[int, int]  # first byte, and the one behind the last
 Spans = tuple[np.ndarray, np.ndarray, np.ndarray]  # int64: first byte, byte behind the last, number
 
 
-def _line_spans(file: LocalFile) -> Spans:
+def _line_spans(file: StableFile) -> Spans:
     """Lines that are not blank. They end at line feeds only: JSON may hold Unicode's other line separators."""
     starts, stops, numbers = [], [], []
     begin = at = len(_BOM) if file.read(0, min(len(_BOM), file.size)) == _BOM else 0
@@ -224,11 +224,11 @@ def _line_spans(file: LocalFile) -> Spans:
     return first, last, number
 
 
-def _between(file: LocalFile, block: bytes, at: int, start: int, stop: int) -> bytes:
+def _between(file: StableFile, block: bytes, at: int, start: int, stop: int) -> bytes:
     return block[start - at : stop - at] if start >= at else file.read(start, stop)
 
 
-def _array_spans(file: LocalFile) -> Spans:
+def _array_spans(file: StableFile) -> Spans:
     """Where the elements of an array begin and end: brackets are counted outside of strings.
 
     Raises UserError for an array that does not end, or is followed by something.
@@ -269,7 +269,7 @@ def _numbered(spans: Sequence[Span]) -> Spans:
     return pairs[:, 0], pairs[:, 1], np.arange(1, len(pairs) + 1, dtype=np.int64)
 
 
-def marks(file: LocalFile, start: int = 0) -> Iterator[tuple[int, int]]:
+def marks(file: StableFile, start: int = 0) -> Iterator[tuple[int, int]]:
     """Offset and value of the bytes from `start` on that tell JSON's structure; in UTF-8 no other letter has them."""
     table = np.zeros(256, bool)
     table[list(b'"\\{}[],')] = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hypereyes_jax.data.sources.json_rows import LocalFile, parse_row
+from hypereyes_jax.data.sources.json_rows import StableFile, parse_row
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.errors import UserError
 
@@ -22,7 +22,7 @@ class RecordRows:
 
     def __init__(self, path: Path, max_row_bytes: int):
         """Raises UserError for a file that is truncated or broken."""
-        self._file = LocalFile(path)
+        self._file = StableFile(path)
         self._max = max_row_bytes
         self._reader: Any = None
         self._lock = threading.Lock()

@@ -272,7 +272,7 @@ def open_questions(
       UserError: a source that is not there, broken, or of no known format.
     """
     questions = _open(Questions, source, _options(columns, options))
-    return _checked(questions, allow_empty)
+    return _check_rows(questions, allow_empty)
 
 
 def open_examples(
@@ -289,7 +289,7 @@ def open_examples(
       check: look through all rows now; False leaves it to whoever reads them, and `len` counts every row.
     """
     examples = _open(Examples, source, _options(columns, options))
-    return _checked(examples, allow_empty) if check else examples
+    return _check_rows(examples, allow_empty) if check else examples
 
 
 def question_ids(questions: Sequence[Question]) -> list[str]:
@@ -317,7 +317,7 @@ def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
 AnySource = TypeVar("AnySource", Questions, Examples)
 
 
-def _checked(rows: AnySource, allow_empty: bool) -> AnySource:
+def _check_rows(rows: AnySource, allow_empty: bool) -> AnySource:
     with contextlib.ExitStack() as stack:
         stack.callback(rows.close)
         rows.check(allow_empty)

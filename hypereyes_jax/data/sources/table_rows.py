@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hypereyes_jax.data.sources.cache import cache_folder
-from hypereyes_jax.data.sources.json_rows import LocalFile
+from hypereyes_jax.data.sources.json_rows import StableFile
 from hypereyes_jax.data.sources.media import UNREAD
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.errors import UserError
@@ -38,8 +38,8 @@ class ParquetRows:
 
         Raises UserError for a file that is truncated or broken.
         """
-        self._file = LocalFile(path)
-        self._original = LocalFile(original) if original is not None else self._file
+        self._file = StableFile(path)
+        self._original = StableFile(original) if original is not None else self._file
         self._max = max_row_bytes
         self._reader: Any = None
         self._groups: OrderedDict[int, pa.Table] = OrderedDict()
@@ -120,7 +120,7 @@ class ArrowRows:
     format, unit = "Arrow", "row"
 
     def __init__(self, path: Path, max_row_bytes: int):
-        self._file = LocalFile(path)
+        self._file = StableFile(path)
         self._max = max_row_bytes
         self._batches: list[Any] | None = None
         self._map: Any = None
@@ -253,12 +253,12 @@ def class_names(schema: Any) -> dict[str, list[str]]:
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         items = [(name, feature.get("feature", feature)) for name, feature in features.items()]
-        found = {name: inner["names"] for name, inner in items if inner.get("_type") == "ClassLabel"}
+        class_names = {name: inner["names"] for name, inner in items if inner.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return {
         name: names
-        for name, names in found.items()
+        for name, names in class_names.items()
         if name in schema.names and isinstance(names, list) and all(isinstance(each, str) for each in names)
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from hypereyes_jax.data.sources.fields import NAMES
-from hypereyes_jax.data.sources.json_rows import LocalFile, Span, marks
+from hypereyes_jax.data.sources.json_rows import Span, StableFile, marks
 
 # Names under which exports keep their rows. A list under another name may be part of one row.
 WRAPPERS = frozenset(
@@ -37,7 +37,7 @@ class TopLevel:
         return any(name in WRAPPERS for name in self.lists)
 
 
-def top_level(file: LocalFile, start: int) -> TopLevel | None:
+def top_level(file: StableFile, start: int) -> TopLevel | None:
     """The object that begins at a byte of a file; None for one that does not end.
 
     What follows the object is not read further than to its first byte that is not blank.
@@ -84,13 +84,13 @@ def top_level(file: LocalFile, start: int) -> TopLevel | None:
     return None
 
 
-def _text(file: LocalFile, start: int, stop: int) -> str:
+def _text(file: StableFile, start: int, stop: int) -> str:
     try:
         return str(json.loads(file.read(start, min(stop, start + 1000))))
     except (ValueError, RecursionError):
         return ""
 
 
-def _blank(file: LocalFile, start: int) -> bool:
+def _blank(file: StableFile, start: int) -> bool:
     """Whether nothing but blanks follows; a file that ends in megabytes of them is not told from one that goes on."""
     return not file.read(start, min(file.size, start + (1 << 20))).strip()

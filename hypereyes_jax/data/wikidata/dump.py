@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
-from hypereyes_jax.data.wikidata.statements import Entity, read_entity
+from hypereyes_jax.data.wikidata.statements import WikidataEntity, read_entity
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -85,7 +85,7 @@ def _read_statements(
     start: int,
     advance: Callable[[int], None],
 ) -> None:
-    batch: list[Entity] = []
+    batch: list[WikidataEntity] = []
     marks = [b'"Q%d"' % number for number in class_numbers] + [b'"numeric-id":%d' % number for number in class_numbers]
     count = graph.counts()["entity"]
     last_note = number = start

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from hypereyes_jax.data.wikidata.statements import TYPE, Entity
+from hypereyes_jax.data.wikidata.statements import TYPE, WikidataEntity
 from hypereyes_jax.errors import UserError
 
 _SCHEMA = """
@@ -81,7 +81,7 @@ class Graph:
 
     # Writing
 
-    def add(self, entities: Iterable[Entity], progress: Mapping[str, str]) -> None:
+    def add(self, entities: Iterable[WikidataEntity], progress: Mapping[str, str]) -> None:
         """Entities with their statements, and how far reading is, in one transaction: a kill loses both or neither."""
         with self._db:
             for entity in entities:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hypereyes_jax.data.wikidata.graph import Graph
-from hypereyes_jax.data.wikidata.walks import Constraint, Found, WalkConfig, find
+from hypereyes_jax.data.wikidata.walks import Constraint, ConstraintWalk, WalkConfig, find
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question, SearchBackend
@@ -62,7 +62,7 @@ def said(graph: Graph, constraint: Constraint) -> str:
     return f"has, as its {graph.property_label(first)}, one whose {second} is {name}"
 
 
-def template_text(graph: Graph, walk: Found) -> str:
+def template_text(graph: Graph, walk: ConstraintWalk) -> str:
     """The question in plain words."""
     predicates = [said(graph, constraint) for constraint in walk.constraints]
     condition = (
@@ -74,14 +74,14 @@ def template_text(graph: Graph, walk: Found) -> str:
     return f"Which are the {len(walk.answers)} of the kind {kind} of which each {condition}?"
 
 
-def tells(graph: Graph, walk: Found, text: str) -> bool:
+def tells(graph: Graph, walk: ConstraintWalk, text: str) -> bool:
     """Whether a question names an answer."""
     words = f" {normalise(text)} "
     names = [name for number in walk.answers for name in (graph.label(number), *graph.aliases(number))]
     return any(f" {normalise(name)} " in words for name in names if normalise(name))
 
 
-def to_question(graph: Graph, walk: Found, text: str, question_id: str, writer: str) -> Question:
+def to_question(graph: Graph, walk: ConstraintWalk, text: str, question_id: str, writer: str) -> Question:
     """The question with its accepted answers, and in `meta` the constraints, the difficulty and what is not certain."""
     names = [graph.label(number) for number in walk.answers]
     aliases = graph.aliases(walk.answers[0]) if len(names) == 1 else ()
@@ -192,23 +192,23 @@ Reply with one JSON object and nothing else: {{"same": true or false}}
 {data}"""
 
 
-async def word_question(client: ChatClient, graph: Graph, walk: Found) -> str | None:
+async def word_question(client: ChatClient, graph: Graph, walk: ConstraintWalk) -> str | None:
     """The question in a chat model's words; None if it names the answer or says something else.
 
     Raises ChatError for an endpoint that fails.
     """
     conditions = [said(graph, constraint) for constraint in walk.constraints]
     data = {"asked for": graph.label(walk.kind), "number": len(walk.answers), "conditions": conditions}
-    reply = await _asked(client, _WORD, data)
+    reply = await _ask(client, _WORD, data)
     text = reply.get("question")
     if not isinstance(text, str) or not 10 <= len(text.strip()) <= _LONGEST or tells(graph, walk, text):
         return None
-    verdict = await _asked(client, _CHECK, {"question": plain(text, _LONGEST), "conditions": conditions})
+    verdict = await _ask(client, _CHECK, {"question": plain(text, _LONGEST), "conditions": conditions})
     return plain(text, _LONGEST) if verdict.get("same") is True else None
 
 
 async def rivals_by_search(
-    backend: SearchBackend, graph: Graph, walk: Found, rivals: Sequence[int], k: int = 3
+    backend: SearchBackend, graph: Graph, walk: ConstraintWalk, rivals: Sequence[int], k: int = 3
 ) -> list[int]:
     """Those of some entities that a search says meet what the graph does not state of them: the question is not unique.
 
@@ -230,7 +230,7 @@ async def rivals_by_search(
     return confirmed
 
 
-async def _asked(client: ChatClient, prompt: str, data: dict[str, object]) -> dict[str, object]:
+async def _ask(client: ChatClient, prompt: str, data: dict[str, object]) -> dict[str, object]:
     text = prompt.format(data=json.dumps(data, ensure_ascii=False, indent=1))
     reply = await client.complete([("user", (text,))], temperature=0.0, max_tokens=512)
     return json_object(reply.text) or {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
-from hypereyes_jax.data.wikidata.statements import Entity, year_of
+from hypereyes_jax.data.wikidata.statements import WikidataEntity, year_of
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -71,12 +71,12 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
                 labels[target] = name
         elif amount is not None:
             item["values"].append((prop, amount))
-    entities = [Entity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
+    entities = [WikidataEntity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
     for number, item in items.items():
         if item["label"]:
             parts = (tuple(dict.fromkeys(item[name])) for name in ("aliases", "edges", "values"))
             aliases, edges, values = parts
-            entities.append(Entity(number, False, item["label"], "", aliases, 0, edges, values))
+            entities.append(WikidataEntity(number, False, item["label"], "", aliases, 0, edges, values))
     graph.add(entities, {f"sparql {path.name}": "done"})
     graph.add_labels((Named(number, text, "") for number, text in labels.items()), {})
     graph.finish()

@@ -18,7 +18,7 @@ _STATEMENTS = 2_000  # of one entity: some have tens of thousands
 
 
 @dataclass(frozen=True)
-class Entity:
+class WikidataEntity:
     """What is kept of an item or property; numbers are those of its id, so Q42 is 42."""
 
     number: int
@@ -35,7 +35,7 @@ class Entity:
         return tuple(item for prop, item in self.edges if prop == TYPE)
 
 
-def read_entity(value: Any, language: str) -> Entity | None:
+def read_entity(value: Any, language: str) -> WikidataEntity | None:
     """An entity of a dump; None for what is none, and for one without a label in the language."""
     if not isinstance(value, dict):
         return None
@@ -53,7 +53,7 @@ def read_entity(value: Any, language: str) -> Entity | None:
         elif content is not None:
             values.append((prop, content))
     sitelinks = value.get("sitelinks")
-    return Entity(
+    return WikidataEntity(
         number,
         str(name).startswith("P"),
         label,

@@ -63,7 +63,7 @@ class WalkConfig:
 
 
 @dataclass(frozen=True)
-class Found:
+class ConstraintWalk:
     """Entities and the constraints that single them out."""
 
     answers: tuple[int, ...]
@@ -83,7 +83,7 @@ class Found:
         return float(np.mean([math.log10(max(1, size)) for size in self.sizes]))
 
 
-def find(graph: Graph, rng: np.random.Generator, config: WalkConfig) -> Found | None:
+def find(graph: Graph, rng: np.random.Generator, config: WalkConfig) -> ConstraintWalk | None:
     """An intersection by one of `config.tries` walks; None if the graph gave none."""
     for _ in range(config.tries):
         candidates = _walk(graph, rng, config.hops)
@@ -121,7 +121,7 @@ def _walk(graph: Graph, rng: np.random.Generator, hops: int) -> list[int]:
     return places
 
 
-def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: WalkConfig) -> Found | None:
+def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: WalkConfig) -> ConstraintWalk | None:
     kind = _pick(graph.types(answer), rng)
     if kind is None or not graph.label(kind) or not graph.label(answer):
         return None
@@ -151,7 +151,7 @@ def _single_out(graph: Graph, rng: np.random.Generator, answer: int, config: Wal
         if len(graph.of_type(kind, rest, config.answers + 1)) <= config.answers:
             return None  # one of the constraints is not needed
     rivals = graph.of_type(kind, _open_rivals(graph, constraints, sets)) - names
-    return Found(tuple(sorted(names)), kind, tuple(constraints), tuple(map(len, sets)), tuple(sorted(rivals)))
+    return ConstraintWalk(tuple(sorted(names)), kind, tuple(constraints), tuple(map(len, sets)), tuple(sorted(rivals)))
 
 
 def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_share: float) -> list[Constraint]:

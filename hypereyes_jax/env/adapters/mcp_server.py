@@ -9,7 +9,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import Call, Malformed, read_call
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.grounded_search import Found, GroundedSearch
+from hypereyes_jax.env.grounded_search import GroundedSearch, SearchOutcome
 from hypereyes_jax.env.media.images import ImageError, encode_image, read_base64_image
 from hypereyes_jax.env.observations import response
 from hypereyes_jax.env.search.store import image_query
@@ -60,7 +60,7 @@ def mcp_server(
                 break
             size -= _bytes(search.images.pop(name))
 
-    def content(outcome: Found) -> list[Any]:
+    def content(outcome: SearchOutcome) -> list[Any]:
         if outcome.outage:
             raise ToolError(f"every search failed: {outcome.outage}")
         shown = outcome.crops.values() if config.show_crops else ()

@@ -28,7 +28,7 @@ def accuracy(result: EpisodeResult, correct: bool) -> float:
     return float(correct)
 
 
-class Step(NamedTuple):
+class EnvironmentStep(NamedTuple):
     """What a turn came to."""
 
     messages: list[Message]  # for the model; none at the end
@@ -70,7 +70,7 @@ class SearchEnvironment:
         self._episode = Episode(question, self._backend, self._config, self._tools)
         return [{"role": "system", "content": self._episode.system}, self._message(self._episode.prompt())]
 
-    async def step(self, text: str, truncated: bool = False) -> Step:
+    async def step(self, text: str, truncated: bool = False) -> EnvironmentStep:
         """Plays a turn.
 
         Args:
@@ -85,7 +85,7 @@ class SearchEnvironment:
             raise RuntimeError("no episode is under way: reset() first")
         parts = await self._episode.step(text, truncated)
         if parts is not None:
-            return Step([self._message(parts)], 0.0, False, {})
+            return EnvironmentStep([self._message(parts)], 0.0, False, {})
         result = self._episode.result()
         correct = False if result.answer is None else await self._judge.judge(result.question, result.answer)
         masked = result.stop is StopReason.INFRASTRUCTURE or correct is None
@@ -96,7 +96,7 @@ class SearchEnvironment:
             "correct": None if masked else correct,
             "masked": masked,
         }
-        return Step([], 0.0 if masked else self._reward(result, bool(correct)), True, info)
+        return EnvironmentStep([], 0.0 if masked else self._reward(result, bool(correct)), True, info)
 
     def result(self) -> EpisodeResult:
         """All that happened. Raises RuntimeError while the episode goes on."""

@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from hypereyes_jax.env.adapters.reset_step import EpisodeReward, Message, SearchEnvironment, Step, accuracy
+from hypereyes_jax.env.adapters.reset_step import EnvironmentStep, EpisodeReward, Message, SearchEnvironment, accuracy
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.tools.types import Tool
@@ -75,8 +75,8 @@ def environment(
 
     def after_turn(messages: list[Message]) -> list[Any]:
         """What stands between the end of one turn and the beginning of the next."""
-        asked: Message = {"role": "user", "content": ""}
-        chunks = renderer.build_generation_prompt([asked, *messages]).chunks
+        empty_turn: Message = {"role": "user", "content": ""}
+        chunks = renderer.build_generation_prompt([empty_turn, *messages]).chunks
         at = next(i for i, chunk in enumerate(chunks) if set(stops) & set(getattr(chunk, "tokens", ())))
         tokens = list(chunks[at].tokens)
         end = next(i for i, token in enumerate(tokens) if token in stops)
@@ -130,7 +130,7 @@ def environment(
     return SearchEnv, SearchGroup
 
 
-def refuse_outage(episode: SearchEnvironment, played: Step) -> None:
+def refuse_outage(episode: SearchEnvironment, played: EnvironmentStep) -> None:
     """Raises RuntimeError where an episode that ended says nothing about the policy."""
     if played.info["stop"] == StopReason.INFRASTRUCTURE.value:
         raise RuntimeError(f"the search failed: {episode.result().why}")
@@ -138,7 +138,7 @@ def refuse_outage(episode: SearchEnvironment, played: Step) -> None:
         raise RuntimeError("the judge could not be asked")
 
 
-def _metrics(played: Step) -> dict[str, float]:
+def _metrics(played: EnvironmentStep) -> dict[str, float]:
     stop = _STOPS.get(played.info["stop"], played.info["stop"])
     counts = {name: float(played.info[name]) for name in ("rounds", "invocations")}
     return {"accuracy": float(played.info["correct"]), **counts, f"stop/{stop}": 1.0}

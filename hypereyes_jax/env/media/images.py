@@ -96,19 +96,29 @@ def encode_image(
 
     The defaults are the authors' published client's.
     """
-    out = io.BytesIO()
     small = to_rgb(shrink(image, max_side))
     if format == "PNG":
-        small.save(out, "PNG", compress_level=1)  # the level costs more time than the bytes cost on any network
-    else:
-        small.save(out, "JPEG", quality=quality)
+        return png_bytes(small)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as PNG, in its own mode and size."""
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)  # the level costs more time than the bytes cost on any network
     return out.getvalue()
 
 
 def data_uri(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG", max_side: int = 1024) -> str:
     """The image as a data URI, scaled down to `max_side` pixels a side."""
-    payload = base64.b64encode(encode_image(image, format, max_side)).decode("ascii")
-    return f"data:image/{format.lower()};base64,{payload}"
+    return embedded(encode_image(image, format, max_side), format)
+
+
+def embedded(data: bytes, format: Literal["JPEG", "PNG", "WEBP"]) -> str:
+    """The bytes of an image file as a data URI."""
+    return f"data:image/{format.lower()};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def read_base64_image(text: str, limits: ImageLimits | None = None) -> Image.Image:

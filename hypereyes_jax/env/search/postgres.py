@@ -26,12 +26,12 @@ _REPLACE = "DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in ("hits", "cost", "seconds", "created", "run")
 )
 _CLAIM = f"""
-INSERT INTO {SCHEMA}.claims AS held (key, token, until)
+INSERT INTO {SCHEMA}.claims AS earlier (key, token, until)
 SELECT %(key)s, %(token)s, clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE NOT EXISTS (
   SELECT 1 FROM {SCHEMA}.claims WHERE key = %(key)s AND token <> %(token)s AND until > clock_timestamp())
 ON CONFLICT (key) DO UPDATE SET token = excluded.token, until = excluded.until
-WHERE held.token = excluded.token OR held.until <= clock_timestamp()
+WHERE earlier.token = excluded.token OR earlier.until <= clock_timestamp()
 """
 _PAY = f"""
 UPDATE {SCHEMA}.budgets

@@ -30,7 +30,7 @@ _DEFAULT_TOPK = 10
 
 
 @dataclass(frozen=True)
-class ServeConfig:
+class SearchServerConfig:
     """Where the miniature world is served, and with which faults."""
 
     host: str = "127.0.0.1"
@@ -49,13 +49,13 @@ class RunningServer:
 
 
 @contextlib.asynccontextmanager
-async def serving(backend: SearchBackend, config: ServeConfig | None = None) -> AsyncIterator[RunningServer]:
+async def serving(backend: SearchBackend, config: SearchServerConfig | None = None) -> AsyncIterator[RunningServer]:
     """Serves `backend` on the running event loop until the block ends.
 
     Raises:
       UserError: the port is taken or may not be used.
     """
-    config = config or ServeConfig()
+    config = config or SearchServerConfig()
     injector = FaultInjector(config.faults)
     runner = web.AppRunner(
         _application(backend, config, injector),
@@ -80,7 +80,9 @@ async def serving(backend: SearchBackend, config: ServeConfig | None = None) -> 
 
 
 async def serve(
-    backend: SearchBackend, config: ServeConfig | None = None, on_ready: Callable[[RunningServer], None] | None = None
+    backend: SearchBackend,
+    config: SearchServerConfig | None = None,
+    on_ready: Callable[[RunningServer], None] | None = None,
 ) -> None:
     """Serves until cancelled."""
     async with serving(backend, config) as server:
@@ -90,7 +92,7 @@ async def serve(
 
 
 @contextlib.contextmanager
-def serving_in_thread(backend: SearchBackend, config: ServeConfig | None = None) -> Iterator[RunningServer]:
+def serving_in_thread(backend: SearchBackend, config: SearchServerConfig | None = None) -> Iterator[RunningServer]:
     """`serving` for callers without an event loop: the server has a thread of its own until the block ends."""
     ready: list[RunningServer] = []
     failure: list[BaseException] = []
@@ -127,7 +129,7 @@ def serving_in_thread(backend: SearchBackend, config: ServeConfig | None = None)
         thread.join()
 
 
-def _application(backend: SearchBackend, config: ServeConfig, injector: FaultInjector) -> web.Application:
+def _application(backend: SearchBackend, config: SearchServerConfig, injector: FaultInjector) -> web.Application:
     @web.middleware
     async def faults(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]

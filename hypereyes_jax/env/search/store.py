@@ -181,11 +181,11 @@ class SearchStore:
             "SELECT engine, tool, count(*), sum(hits = '[]'), sum(cost), min(created), max(created) FROM searches "
             "GROUP BY engine, tool ORDER BY engine, tool"
         )
-        return [StoreGroup(*row) for row in self._checked(rows, (str, str, int, int, float, float, float))]
+        return [StoreGroup(*row) for row in self._check_kinds(rows, (str, str, int, int, float, float, float))]
 
     def cost_of_runs(self) -> dict[str, float]:
         """Dollars of the searches that each run recorded."""
-        return dict(self._checked(self.rows("SELECT run, sum(cost) FROM searches GROUP BY run"), (str, float)))
+        return dict(self._check_kinds(self.rows("SELECT run, sum(cost) FROM searches GROUP BY run"), (str, float)))
 
     def size(self) -> int:
         """Bytes."""
@@ -266,7 +266,7 @@ class SearchStore:
             raise self._strange()
         return search
 
-    def _checked(self, rows: list[tuple], kinds: tuple[type, ...]) -> list[tuple]:
+    def _check_kinds(self, rows: list[tuple], kinds: tuple[type, ...]) -> list[tuple]:
         """The rows. Raises UserError if one holds values of other kinds, as sums over a stranger's rows may."""
         if not all(are_of(row, kinds) for row in rows):
             raise self._strange()

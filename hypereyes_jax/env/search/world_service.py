@@ -9,7 +9,7 @@ from typing import Protocol
 from hypereyes_jax.env.search.backends.world_http import HttpWorldBackend
 from hypereyes_jax.env.search.config import Transport
 from hypereyes_jax.env.search.faults import FaultPlan
-from hypereyes_jax.env.search.serve import ServeConfig, serving_in_thread
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
 from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.env.world import WorldBackend
 from hypereyes_jax.env.world.backend import Searchable
@@ -31,7 +31,7 @@ def world_service(world: OfflineWorld, transport: Transport, latency: float) -> 
     if transport == "in-process":
         yield WorldBackend(world, latency=latency)
         return
-    with serving_in_thread(WorldBackend(world), ServeConfig(faults=FaultPlan(latency=latency))) as server:
+    with serving_in_thread(WorldBackend(world), SearchServerConfig(faults=FaultPlan(latency=latency))) as server:
         yield HttpWorldBackend(server.url)
 
 

@@ -107,12 +107,12 @@ class _Connection:
                 opened.set()
                 await self._ended.wait()
 
-        self._held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
-        self._held.add_done_callback(lambda _: opened.set())
+        self._connection = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        self._connection.add_done_callback(lambda _: opened.set())
         opened.wait()
-        if self._held.done():
+        if self._connection.done():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._held.result()
+            self._connection.result()
         atexit.register(self.close)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -123,6 +123,6 @@ class _Connection:
         """Ends the connection and, of a server that was started here, its process."""
         self._loop.call_soon_threadsafe(self._ended.set)
         with contextlib.suppress(TimeoutError):
-            self._held.result(_CLOSING_SECONDS)
+            self._connection.result(_CLOSING_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSING_SECONDS)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.grounded_search import Found
+from hypereyes_jax.env.grounded_search import SearchOutcome
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend
 
 
@@ -50,7 +50,7 @@ class SearchingEpisode(Protocol):
         """
         ...
 
-    async def search(self, calls: Sequence[Call]) -> Found:
+    async def search(self, calls: Sequence[Call]) -> SearchOutcome:
         """Runs searches without a turn. Raises FatalSearchError when no search can work any more."""
         ...
 

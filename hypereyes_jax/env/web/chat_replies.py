@@ -68,9 +68,9 @@ def read_reply(data: Any, where: str) -> ChatReply:
     Raises:
       ChatError: it holds no message, or an error under HTTP 200.
     """
-    told = data[0] if isinstance(data, list) and data else data  # Google's kin put their errors into a list
-    if isinstance(told, dict) and _tells_failure(told):
-        raise error_of(told, where)
+    body = data[0] if isinstance(data, list) and data else data  # Google's kin put their errors into a list
+    if isinstance(body, dict) and _tells_failure(body):
+        raise error_of(body, where)
     choice = _first_choice(data)
     if choice.get("error"):
         raise error_of(choice, where)

@@ -43,18 +43,18 @@ class _Stop:
         self._policy, self._failures = policy, 0
 
     def __call__(self, state: RetryCallState) -> bool:
-        self._failures += _asked(state) is None
+        self._failures += _requested_wait(state) is None
         return self._failures >= self._policy.attempts or state.idle_for >= self._policy.patience
 
 
 def _wait(policy: RetryPolicy, state: RetryCallState) -> float:
     low, high = policy.backoff
-    requested = _asked(state)
+    requested = _requested_wait(state)
     pause = random.uniform(low, high) * min(state.attempt_number, policy.attempts)
     return max(pause, min(requested or 0.0, policy.retry_after_cap))
 
 
-def _asked(state: RetryCallState) -> float | None:
+def _requested_wait(state: RetryCallState) -> float | None:
     error = state.outcome.exception() if state.outcome is not None else None
     return getattr(error, "retry_after", None)
 

@@ -105,8 +105,8 @@ def _chosen(probability_BTE: jax.Array, each: int, routing: Routing) -> tuple[ja
     if routing.experts is None and not routing.keep:
         return gate_BTK, expert_BTK
     if routing.experts is not None:
-        told_BTK = jnp.asarray(routing.experts).astype(expert_BTK.dtype)
-        expert_BTK = jnp.where(told_BTK[..., :1] == UNKNOWN_EXPERT, expert_BTK, told_BTK)
+        replayed_BTK = jnp.asarray(routing.experts).astype(expert_BTK.dtype)
+        expert_BTK = jnp.where(replayed_BTK[..., :1] == UNKNOWN_EXPERT, expert_BTK, replayed_BTK)
     if routing.keep:
         # What the forward pass chose is a residual: computed again in few bits, a close decision may fall otherwise.
         expert_BTK = checkpoint_name(expert_BTK, CHOSEN_EXPERTS)

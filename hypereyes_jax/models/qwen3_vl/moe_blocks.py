@@ -21,7 +21,7 @@ BLOCK = 1024
 Expert = Callable[[Any, Any, jax.Array, Any], jax.Array]  # (frozen, trained, x [b, D], dropout key) -> [b, D]
 
 
-class _Work(NamedTuple):
+class _Schedule(NamedTuple):
     """Who has how much to do."""
 
     order_A: jax.Array  # assignments, those of expert 0 first, those of experts elsewhere last
@@ -76,7 +76,7 @@ def _run(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, ex
     return _forward(blocks, frozen, trained, x_ND, gate_NK, expert_NK, key)[0]
 
 
-def _plan(expert_NK: jax.Array, count: int, block: int) -> _Work:
+def _plan(expert_NK: jax.Array, count: int, block: int) -> _Schedule:
     expert_A = expert_NK.reshape(-1)
     size = expert_A.size
     if (count + 1) * size > np.iinfo(np.int32).max:
@@ -88,7 +88,7 @@ def _plan(expert_NK: jax.Array, count: int, block: int) -> _Work:
     begin_E = jnp.searchsorted(sorted_A, jnp.arange(count + 1) * size).astype(jnp.int32)
     size_E = jnp.diff(begin_E)
     blocks_E = (size_E + block - 1) // block
-    return _Work(
+    return _Schedule(
         order_A=sorted_A % size,
         begin_E=begin_E[:-1],
         size_E=size_E,
@@ -97,46 +97,46 @@ def _plan(expert_NK: jax.Array, count: int, block: int) -> _Work:
     )
 
 
-def _members(work: _Work, number: jax.Array, block: int, each: int, tokens: int) -> Any:
+def _members(schedule: _Schedule, number: jax.Array, block: int, each: int, tokens: int) -> Any:
     """Of block `number`: its expert, and its assignments [b] and tokens [b]; past the last one `tokens`, out of range.
 
     Out-of-range tokens are clipped when gathered and dropped when added to, and a token is in a block once at most.
     """
-    which = jnp.searchsorted(work.done_E, number, side="right")
-    begin = (number - work.done_E[which] + work.blocks_E[which]) * block
+    which = jnp.searchsorted(schedule.done_E, number, side="right")
+    begin = (number - schedule.done_E[which] + schedule.blocks_E[which]) * block
     place_b = begin + jnp.arange(block)
-    mine_b = place_b < work.size_E[which]
-    assignment_b = work.order_A[jnp.minimum(work.begin_E[which] + place_b, work.order_A.size - 1)]
+    mine_b = place_b < schedule.size_E[which]
+    assignment_b = schedule.order_A[jnp.minimum(schedule.begin_E[which] + place_b, schedule.order_A.size - 1)]
     token_b = jnp.where(mine_b, assignment_b // each, tokens + jnp.arange(block))
     return which, assignment_b, token_b, mine_b
 
 
 def _forward(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any) -> Any:
     expert, count, block, trips = blocks
-    work = _plan(expert_NK, count, block)
+    schedule = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
 
     def one(number: jax.Array, out_ND: jax.Array) -> jax.Array:
-        which, assignment_b, token_b, _ = _members(work, number, block, expert_NK.shape[1], x_ND.shape[0])
+        which, assignment_b, token_b, _ = _members(schedule, number, block, expert_NK.shape[1], x_ND.shape[0])
         own, train = jax.tree.map(lambda leaf: leaf[which], (frozen, trained))
         x_bD = x_ND.at[token_b].get(mode="clip")
         y_bD = expert(own, train, x_bD, _of(key, number)) * gate_A[assignment_b][:, None]
         return out_ND.at[token_b].add(y_bD, mode="drop", unique_indices=True)
 
     with expected_trips(trips):
-        out_ND = jax.lax.fori_loop(0, work.done_E[-1], one, jnp.zeros_like(x_ND))
+        out_ND = jax.lax.fori_loop(0, schedule.done_E[-1], one, jnp.zeros_like(x_ND))
     return out_ND, (frozen, trained, x_ND, gate_NK, expert_NK, key)
 
 
 def _backward(blocks: _Blocks, residuals: Any, d_out_ND: jax.Array) -> Any:
     expert, count, block, trips = blocks
     frozen, trained, x_ND, gate_NK, expert_NK, key = residuals
-    work = _plan(expert_NK, count, block)
+    schedule = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
 
     def one(number: jax.Array, sums: Any) -> Any:
         d_trained, d_x_ND, d_gate_A = sums
-        which, assignment_b, token_b, mine_b = _members(work, number, block, expert_NK.shape[1], x_ND.shape[0])
+        which, assignment_b, token_b, mine_b = _members(schedule, number, block, expert_NK.shape[1], x_ND.shape[0])
         own, train = jax.tree.map(lambda leaf: leaf[which], (frozen, trained))
         x_bD = x_ND.at[token_b].get(mode="clip")
         y_bD, back = jax.vjp(lambda t, x: expert(own, t, x, _of(key, number)), train, x_bD)
@@ -155,7 +155,7 @@ def _backward(blocks: _Blocks, residuals: Any, d_out_ND: jax.Array) -> Any:
     start = (jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained), jnp.zeros_like(x_ND),
              jnp.zeros(gate_A.shape, jnp.float32))  # fmt: skip
     with expected_trips(trips):
-        d_trained, d_x_ND, d_gate_A = jax.lax.fori_loop(0, work.done_E[-1], one, start)
+        d_trained, d_x_ND, d_gate_A = jax.lax.fori_loop(0, schedule.done_E[-1], one, start)
     d_trained = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_trained, trained)
     return None, d_trained, d_x_ND, d_gate_A.reshape(gate_NK.shape).astype(gate_NK.dtype), None, None
 

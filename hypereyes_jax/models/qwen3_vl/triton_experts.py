@@ -23,14 +23,14 @@ from hypereyes_jax.models.qwen3_vl.triton_grouped import (
     MOST_ROWS,
     Block,
     End,
+    ExpertSchedule,
     Factor,
     Form,
-    Work,
     block_width,
     combine,
     grouped_matmul,
     keep,
-    plan_work,
+    schedule_experts,
     weight_gradient,
 )
 from hypereyes_jax.models.triton import LEAST, on_platform
@@ -81,8 +81,8 @@ def _run(form: Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_
 def _forward(form: Form, gate_up: Any, down: Any, x_MND: Any, gate_MNK: Any, expert_MNK: Any) -> Any:
     def chunk(parts: Any) -> jax.Array:
         x_ND, gate_NK, expert_NK = parts
-        work = plan_work(expert_NK, down.shape[0], form.rows)
-        return on_platform(partial(_chunk_forward, form), gate_up, down, x_ND, gate_NK, work)
+        schedule = schedule_experts(expert_NK, down.shape[0], form.rows)
+        return on_platform(partial(_chunk_forward, form), gate_up, down, x_ND, gate_NK, schedule)
 
     out = jax.lax.map(chunk, (x_MND, gate_MNK, expert_MNK))
     return out, (gate_up, down, x_MND, gate_MNK, expert_MNK)
@@ -95,11 +95,11 @@ def _backward(form: Form, residuals: Any, d_out_MND: jax.Array) -> Any:
 
     def chunk(sums: Any, parts: Any) -> Any:
         x_ND, gate_NK, expert_NK, d_out_ND = parts
-        work = plan_work(expert_NK, down.shape[0], form.rows)
-        arrays = (gate_up, down, x_ND, gate_NK, d_out_ND, work, sums)
+        schedule = schedule_experts(expert_NK, down.shape[0], form.rows)
+        arrays = (gate_up, down, x_ND, gate_NK, d_out_ND, schedule, sums)
         d_x_ND, d_gate_A, sums = on_platform(partial(_chunk_backward, form), *arrays)
-        here_A = work.place_A < jnp.sum(work.size_E)
-        d_gate_A = jnp.where(here_A, d_gate_A[work.place_A], 0).reshape(gate_NK.shape)
+        here_A = schedule.place_A < jnp.sum(schedule.size_E)
+        d_gate_A = jnp.where(here_A, d_gate_A[schedule.place_A], 0).reshape(gate_NK.shape)
         return sums, (d_x_ND, d_gate_A.astype(gate_NK.dtype))
 
     # An expert adds up many blocks: in float32, whatever the weights are in.
@@ -113,7 +113,7 @@ _run.defvjp(_forward, _backward)
 
 
 def _chunk_forward(
-    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, work: Work, *, interpret: bool
+    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, schedule: ExpertSchedule, *, interpret: bool
 ) -> jax.Array:
     inner = down.shape[1]
 
@@ -121,31 +121,31 @@ def _chunk_forward(
         gate, up = parts
         block.store(act_ref, jax.nn.silu(gate) * up)
 
-    size, dtype = work.order_A.size, x_ND.dtype
+    size, dtype = schedule.order_A.size, x_ND.dtype
     act_AF = grouped_matmul(
-        form, work, x_ND, Factor(gate_up, inner, (0, inner)),
+        form, schedule, x_ND, Factor(gate_up, inner, (0, inner)),
         End(activate, [jax.ShapeDtypeStruct((size, inner), dtype)]),
         each=gate_NK.shape[1], interpret=interpret, name="experts_gate_up",
     )[0]  # fmt: skip
     y_AD = grouped_matmul(
-        form, work, act_AF, Factor(down, x_ND.shape[1]),
+        form, schedule, act_AF, Factor(down, x_ND.shape[1]),
         End(keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
         interpret=interpret, name="experts_down",
     )[0]  # fmt: skip
-    return combine(form, work, y_AD, gate_NK, x_ND.shape[0], interpret=interpret)
+    return combine(form, schedule, y_AD, gate_NK, x_ND.shape[0], interpret=interpret)
 
 
 def _chunk_backward(
-    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, d_out_ND: Any, work: Work, sums: Any, *,
+    form: Form, gate_up: Any, down: Any, x_ND: Any, gate_NK: Any, d_out_ND: Any, schedule: ExpertSchedule, sums: Any, *,
     interpret: bool,
 ) -> Any:  # fmt: skip
     inner, each = down.shape[1], gate_NK.shape[1]
-    size, dtype = work.order_A.size, x_ND.dtype
-    gate_A = gate_NK.reshape(-1)[work.order_A].astype(jnp.float32)
+    size, dtype = schedule.order_A.size, x_ND.dtype
+    gate_A = gate_NK.reshape(-1)[schedule.order_A].astype(jnp.float32)
 
     half = jax.ShapeDtypeStruct((size, inner), dtype)
     gate_AF, up_AF = grouped_matmul(
-        form, work, x_ND, Factor(gate_up, inner, (0, inner)), End(keep, [half, half]),
+        form, schedule, x_ND, Factor(gate_up, inner, (0, inner)), End(keep, [half, half]),
         each=each, interpret=interpret, name="experts_gate_up_again",
     )  # fmt: skip
 
@@ -169,20 +169,20 @@ def _chunk_backward(
         jax.ShapeDtypeStruct((pl.cdiv(inner, block_width(inner)), size), jnp.float32),
     ]
     d_both_AF, act_AF, d_gate_parts = grouped_matmul(
-        form, work, d_out_ND, Factor(down, inner, turned=True),
+        form, schedule, d_out_ND, Factor(down, inner, turned=True),
         End(through_activation, results, (gate_AF, up_AF, gate_A)),
         each=each, interpret=interpret, name="experts_back_to_activation",
     )  # fmt: skip
 
     d_x_AD = grouped_matmul(
-        form, work, d_both_AF, Factor(gate_up, x_ND.shape[1], turned=True),
+        form, schedule, d_both_AF, Factor(gate_up, x_ND.shape[1], turned=True),
         End(keep, [jax.ShapeDtypeStruct((size, x_ND.shape[1]), dtype)]),
         interpret=interpret, name="experts_back_to_tokens",
     )[0]  # fmt: skip
-    d_x_ND = combine(form, work, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
+    d_x_ND = combine(form, schedule, d_x_AD, jnp.ones_like(gate_NK), x_ND.shape[0], interpret=interpret)
     d_gate_up, d_down = sums
     sums = (
-        weight_gradient(form, work, x_ND, d_both_AF, d_gate_up, left_each=each, interpret=interpret),
-        weight_gradient(form, work, act_AF, d_out_ND, d_down, right_each=each, interpret=interpret),
+        weight_gradient(form, schedule, x_ND, d_both_AF, d_gate_up, left_each=each, interpret=interpret),
+        weight_gradient(form, schedule, act_AF, d_out_ND, d_down, right_each=each, interpret=interpret),
     )
     return d_x_ND, jnp.sum(d_gate_parts, axis=0), sums

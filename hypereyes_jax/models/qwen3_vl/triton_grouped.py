@@ -25,7 +25,7 @@ _COMBINED = 16  # tokens of a program that adds up
 MOST_ROWS = 128  # assignments of a block
 
 
-class Work(NamedTuple):
+class ExpertSchedule(NamedTuple):
     """Who has how much to do."""
 
     order_A: jax.Array  # int32, assignments, those of expert 0 first, those of experts elsewhere last
@@ -82,7 +82,7 @@ class End(NamedTuple):
     more: tuple[jax.Array, ...] = ()
 
 
-def plan_work(expert_NK: jax.Array, count: int, rows: int) -> Work:
+def schedule_experts(expert_NK: jax.Array, count: int, rows: int) -> ExpertSchedule:
     """Sorts the assignments of tokens to experts by expert, and cuts each expert's into blocks of at most `rows`.
 
     Args:
@@ -107,7 +107,7 @@ def plan_work(expert_NK: jax.Array, count: int, rows: int) -> Work:
     inside_C = (number_C - done_E[expert_C] + blocks_E[expert_C]) * rows
     size_C = jnp.where(number_C < done_E[-1], jnp.clip(size_E[expert_C] - inside_C, 0, rows), 0)
     begin_E = end_E - size_E
-    return Work(
+    return ExpertSchedule(
         order_A=order_A,
         place_A=place_A,
         begin_C=(begin_E[expert_C] + inside_C).astype(jnp.int32),
@@ -129,23 +129,25 @@ def block_width(size: int) -> int:
     return min(_WIDE, max(LEAST, int(pl.next_power_of_2(size))))
 
 
-def _scope(form: Form, work: Work, terms: int, columns: int, weights: Any, steps: float) -> contextlib.ExitStack:
+def _scope(
+    form: Form, schedule: ExpertSchedule, terms: int, columns: int, weights: Any, steps: float
+) -> contextlib.ExitStack:
     """What a kernel is expected to do: `steps` blocks of a matmul, and to read and write its rows and weights once."""
     scope = contextlib.ExitStack()
     scope.enter_context(expected_trips(steps))
-    rows = work.order_A.size * form.share
+    rows = schedule.order_A.size * form.share
     scope.enter_context(expected_bytes(rows * (terms + columns) * weights.dtype.itemsize + weights.nbytes))
     return scope
 
 
-def _blocks(form: Form, work: Work) -> float:
+def _blocks(form: Form, schedule: ExpertSchedule) -> float:
     """Blocks of assignments that are expected to hold some; the last one of an expert is half full on average."""
-    return work.order_A.size * form.share / form.rows + work.size_E.size / 2
+    return schedule.order_A.size * form.share / form.rows + schedule.size_E.size / 2
 
 
 def grouped_matmul(
     form: Form,
-    work: Work,
+    schedule: ExpertSchedule,
     x: jax.Array,
     factor: Factor,
     end: End,
@@ -168,7 +170,7 @@ def grouped_matmul(
         weights = factor.weights
     terms = x.shape[1]
     block_n, block_k = block_width(columns), block_width(terms)
-    grid = (work.size_C.size, pl.cdiv(columns, block_n))
+    grid = (schedule.size_C.size, pl.cdiv(columns, block_n))
 
     def kernel(
         order_ref: Any, begin_ref: Any, size_ref: Any, expert_ref: Any, x_ref: Any, weights_ref: Any, *more_refs: Any
@@ -208,16 +210,18 @@ def grouped_matmul(
             parts = tuple(part * scale[None] for part, scale in zip(parts, scaled, strict=True))
         end.make(parts, Block(place, column, real, inside), *refs)
 
-    steps = _blocks(form, work) * grid[1] * pl.cdiv(terms, block_k)
-    with _scope(form, work, terms, columns * len(starts), weights, steps):
+    steps = _blocks(form, schedule) * grid[1] * pl.cdiv(terms, block_k)
+    with _scope(form, schedule, terms, columns * len(starts), weights, steps):
         return launch(
             kernel, grid, end.results,
-            work.order_A, work.begin_C, work.size_C, work.expert_C, x, weights, *scales, *end.more,
+            schedule.order_A, schedule.begin_C, schedule.size_C, schedule.expert_C, x, weights, *scales, *end.more,
             interpret=interpret, name=name, warps=8 if form.rows == MOST_ROWS else 4, stages=3,
         )  # fmt: skip
 
 
-def combine(form: Form, work: Work, y_AD: jax.Array, gate_NK: jax.Array, tokens: int, *, interpret: bool) -> jax.Array:
+def combine(
+    form: Form, schedule: ExpertSchedule, y_AD: jax.Array, gate_NK: jax.Array, tokens: int, *, interpret: bool
+) -> jax.Array:
     """[N, D]: sum over a token's experts that are here of gate * y."""
     each, width = gate_NK.shape[1], y_AD.shape[1]
     block = min(128, max(LEAST, int(pl.next_power_of_2(width))))
@@ -238,20 +242,20 @@ def combine(form: Form, work: Work, y_AD: jax.Array, gate_NK: jax.Array, tokens:
         out = jax.lax.fori_loop(0, each, add, jnp.zeros((_COMBINED, block)))
         triton.store(out_ref.at[token[:, None], column[None]], out.astype(out_ref.dtype), mask=mask)
 
-    total = jnp.sum(work.size_E, dtype=jnp.int32).reshape(1)
-    with expected_bytes((work.order_A.size * form.share + tokens) * width * y_AD.dtype.itemsize):
+    total = jnp.sum(schedule.size_E, dtype=jnp.int32).reshape(1)
+    with expected_bytes((schedule.order_A.size * form.share + tokens) * width * y_AD.dtype.itemsize):
         return launch(
             kernel,
             (pl.cdiv(tokens, _COMBINED), pl.cdiv(width, block)),
             jax.ShapeDtypeStruct((tokens, width), y_AD.dtype),
-            work.place_A, total, gate_NK.reshape(-1), y_AD,
+            schedule.place_A, total, gate_NK.reshape(-1), y_AD,
             interpret=interpret, name="experts_combine",
         )  # fmt: skip
 
 
 def weight_gradient(
     form: Form,
-    work: Work,
+    schedule: ExpertSchedule,
     left: jax.Array,
     right: jax.Array,
     total_EDF: jax.Array,
@@ -296,10 +300,10 @@ def weight_gradient(
         triton.store(out_ref.at[place], jax.lax.fori_loop(0, pl.cdiv(size, block_k), step, start), mask=mask)
 
     grid = (pl.cdiv(height, block_m), pl.cdiv(width, block_n), count)
-    steps = grid[0] * grid[1] * (work.order_A.size * form.share / block_k + count / 2)
-    with _scope(form, work, height, width, total_EDF, steps):
+    steps = grid[0] * grid[1] * (schedule.order_A.size * form.share / block_k + count / 2)
+    with _scope(form, schedule, height, width, total_EDF, steps):
         return launch(
             kernel, grid, jax.ShapeDtypeStruct(total_EDF.shape, jnp.float32),
-            work.order_A, work.begin_E, work.size_E, left, right, total_EDF,
+            schedule.order_A, schedule.begin_E, schedule.size_E, left, right, total_EDF,
             interpret=interpret, name="experts_weight_gradient", aliases={5: 0}, stages=3,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
-from hypereyes_jax.env.conversation import asked_after
+from hypereyes_jax.env.conversation import follow_up
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend, StopReason
 from hypereyes_jax.processing import ChatFormat
@@ -59,7 +59,7 @@ def question_of(request: ChatRequest) -> Question:
         part for message in request.messages for part in message.parts if not isinstance(part, str | ImageUrl)
     )
     before = [(message.role, "".join(part for part in message.parts if isinstance(part, str))) for message in earlier]
-    question = asked_after(before, "\n".join(text))
+    question = follow_up(before, "\n".join(text))
     return Question("chat", question, images, ())
 
 

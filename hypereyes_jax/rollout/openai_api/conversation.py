@@ -12,7 +12,7 @@ import numpy as np
 from hypereyes_jax.env.types import Part
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.processing import ChatFormat, ContextChunk
-from hypereyes_jax.rollout.openai_api.requests import BadRequest, ImageUrl, Message, ToolCall
+from hypereyes_jax.rollout.openai_api.requests import BadRequest, ChatMessage, ChatToolCall, ImageUrl
 
 # Wording of Qwen3's own chat template: the model was trained on it.
 _TOOLS = """\
@@ -34,7 +34,7 @@ CALL = "<tool_call>"
 _CALLS = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
-def render(chat: ChatFormat, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> ContextChunk:
+def render(chat: ChatFormat, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()) -> ContextChunk:
     """All of a conversation up to the opening of the model's turn, as Qwen3-VL's chat template renders it.
 
     Messages of the same role that follow each other are joined. Images must have been read.
@@ -63,9 +63,9 @@ def render(chat: ChatFormat, messages: Sequence[Message], tools: Sequence[dict[s
     return ContextChunk(np.concatenate(tokens).astype(np.int32), images)
 
 
-def tool_calls(text: str) -> tuple[str, list[ToolCall]]:
+def tool_calls(text: str) -> tuple[str, list[ChatToolCall]]:
     """What the model wrote beside its calls, and the calls. One that can't be read stays in the text."""
-    calls: list[ToolCall] = []
+    calls: list[ChatToolCall] = []
 
     def take(match: re.Match[str]) -> str:
         try:
@@ -75,14 +75,14 @@ def tool_calls(text: str) -> tuple[str, list[ToolCall]]:
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return match[0]
         arguments = call.get("arguments", {})
-        calls.append(ToolCall(call["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)))
+        calls.append(ChatToolCall(call["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)))
         return ""
 
     rest = _CALLS.sub(take, text)
     return (rest.rstrip() if calls else rest), calls
 
 
-def _turns(messages: Sequence[Message]) -> list[tuple[str, tuple[Part, ...]]]:
+def _turns(messages: Sequence[ChatMessage]) -> list[tuple[str, tuple[Part, ...]]]:
     """(role, parts), user and assistant in turns; what tools gave is the user's, as in the template."""
     turns: list[tuple[str, tuple[Part, ...]]] = []
     for message in messages:

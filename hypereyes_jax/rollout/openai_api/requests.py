@@ -62,7 +62,7 @@ class ImageUrl:
 
 
 @dataclass(frozen=True)
-class ToolCall:
+class ChatToolCall:
     """A call of one of the client's tools."""
 
     name: str
@@ -71,19 +71,19 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Message:
+class ChatMessage:
     """A message of a request."""
 
     role: str  # "system", "user", "assistant" or "tool"
     parts: tuple[Part | ImageUrl, ...]
-    calls: tuple[ToolCall, ...] = ()  # of an assistant
+    calls: tuple[ChatToolCall, ...] = ()  # of an assistant
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """A checked request for a chat completion."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     sampling: SamplingConfig
     model: str = ""
     n: int = 1
@@ -164,7 +164,7 @@ async def _image(url: str, guard: UrlGuard | None) -> Image.Image:
         raise BadRequest(f"an image can't be read: {error}", "messages") from None
 
 
-def _messages(value: Any, limits: RequestLimits) -> tuple[Message, ...]:
+def _messages(value: Any, limits: RequestLimits) -> tuple[ChatMessage, ...]:
     if not isinstance(value, list) or not value:
         raise BadRequest("`messages` must be a list with at least one message", "messages")
     if len(value) > limits.messages:
@@ -176,7 +176,7 @@ def _messages(value: Any, limits: RequestLimits) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _message(number: int, message: Any) -> Message:
+def _message(number: int, message: Any) -> ChatMessage:
     place = f"messages[{number}]"
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
@@ -193,7 +193,7 @@ def _message(number: int, message: Any) -> Message:
     parts = (content,) if isinstance(content, str) else tuple(_part(place, part) for part in _listed(place, content))
     if role not in ("user", "tool") and any(isinstance(part, ImageUrl) for part in parts):
         raise BadRequest(f"{place}: images belong into messages of the user or of a tool", place)
-    return Message(_ROLES[role], parts, calls)
+    return ChatMessage(_ROLES[role], parts, calls)
 
 
 def _listed(place: str, content: Any) -> list[Any]:
@@ -215,12 +215,12 @@ def _part(place: str, part: Any) -> str | ImageUrl:
     raise BadRequest(f"{place}: parts must be of type text or image_url, got {kind!r}", place)
 
 
-def _call(place: str, call: Any) -> ToolCall:
+def _call(place: str, call: Any) -> ChatToolCall:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRequest(f"{place}: tool_calls must hold functions with a name and arguments", place)
     arguments = function.get("arguments", "{}")
-    return ToolCall(function["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
+    return ChatToolCall(function["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
 
 
 def _tools(body: Mapping[str, Any], limits: RequestLimits) -> tuple[dict[str, Any], ...]:

@@ -53,7 +53,7 @@ class ServerConfig:
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentSettings:
     """What turns the policy into the agent."""
 
     backend: SearchBackend
@@ -78,7 +78,9 @@ class ChatServer:
       agent: None = the bare policy answers.
     """
 
-    def __init__(self, generator: Generator, chat: ChatFormat, config: ServerConfig, agent: Agent | None = None):
+    def __init__(
+        self, generator: Generator, chat: ChatFormat, config: ServerConfig, agent: AgentSettings | None = None
+    ):
         self._generator, self._chat, self._config, self._agent = generator, chat, config, agent
         self._admission = Admission(config.host, config.api_key, config.cors_origins, open_paths=("/health",))
         self._metrics = _Metrics()

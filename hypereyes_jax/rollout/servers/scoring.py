@@ -11,9 +11,9 @@ from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.processing import Chunk, ContextChunk
 from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.servers.server import (
-    Conversation,
     GenerationServer,
     PromptMismatch,
+    ServerConversation,
     documented_form,
     read_log_probs,
     shown,
@@ -81,9 +81,9 @@ async def _score(server: GenerationServer, chunks: Sequence[Chunk]) -> np.ndarra
     return read_log_probs([logp for (_, logp), own in zip(pairs, sampled[1:], strict=True) if own])
 
 
-def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[Conversation, list[bool]]:
+def _conversation(server: GenerationServer, chunks: Sequence[Chunk]) -> tuple[ServerConversation, list[bool]]:
     """What the server is sent, and which of the expanded tokens were sampled."""
-    talk, sampled = Conversation(), list[bool]()
+    talk, sampled = ServerConversation(), list[bool]()
     for chunk in chunks:
         if isinstance(chunk, ContextChunk):
             try:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import base64
 import contextlib
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from PIL import Image
 from hypereyes_jax.configs.images import MAX_PIXELS, MIN_PIXELS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
+from hypereyes_jax.env.media.images import embedded, png_bytes
 from hypereyes_jax.env.types import FatalSearchError, SearchError
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
@@ -52,7 +51,7 @@ class PromptLimits:
     max_pixels: int = MAX_PIXELS
 
 
-class Completion(NamedTuple):
+class ServerCompletion(NamedTuple):
     """What a server sampled."""
 
     tokens: list[int]
@@ -61,7 +60,7 @@ class Completion(NamedTuple):
     stopped: bool  # by a stop id, which is the last token
 
 
-class Conversation:
+class ServerConversation:
     """All that a server is sent of one rollout: token ids with one image token an image, and the images."""
 
     def __init__(self) -> None:
@@ -142,12 +141,12 @@ class GenerationServer(abc.ABC):
 
     @abc.abstractmethod
     async def sample(
-        self, conversation: Conversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
-    ) -> Completion:
+        self, conversation: ServerConversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
+    ) -> ServerCompletion:
         """Continues a conversation by at most `limit` tokens. Raises GeneratorError if the server fails or is wrong."""
 
     @abc.abstractmethod
-    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+    async def score(self, conversation: ServerConversation) -> list[tuple[int, float]]:
         """(token, log-prob) of all expanded tokens but the first, as the server reports them: not to be trusted.
 
         What it reports at visual tokens means nothing. Log-probs are at temperature 1, whatever the request says:
@@ -206,7 +205,7 @@ class GenerationServer(abc.ABC):
           EchoError: it is above `tolerance`, or the server saw other tokens.
           GeneratorError: the server fails, or its reply can't be read.
         """
-        conversation = Conversation()
+        conversation = ServerConversation()
         conversation.read(ContextChunk(tokens), [])
         with documented_form():
             pairs = [(token, logp) for token, logp in await self.score(conversation)]
@@ -267,7 +266,7 @@ class GenerationServer(abc.ABC):
         height, width = smart_resize(image.height, image.width, multiple, prompts.min_pixels, prompts.max_pixels)
         return (height // multiple) * (width // multiple)
 
-    def check_length(self, conversation: Conversation, prompt_tokens: int) -> None:
+    def check_length(self, conversation: ServerConversation, prompt_tokens: int) -> None:
         """Raises GeneratorError if the server read a prompt of another length than was meant."""
         if prompt_tokens != conversation.expanded:
             raise PromptMismatch(
@@ -346,7 +345,7 @@ class ServerSession:
 
     def __init__(self, server: GenerationServer, sampling: SamplingConfig, stop_ids: tuple[int, ...]):
         self._server, self._sampling, self._stop_ids = server, sampling, stop_ids
-        self._conversation = Conversation()
+        self._conversation = ServerConversation()
 
     async def turn(self, context: ContextChunk, on_sampled: OnSampled | None = None) -> Turn:
         """Reads a prompt or an observation, and samples. Raises GeneratorError if the server fails or is wrong.
@@ -383,9 +382,7 @@ class ServerSession:
 
 
 def _data_uri(image: Image.Image) -> str:
-    file = io.BytesIO()
-    (image if image.mode == "RGB" else image.convert("RGB")).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return embedded(png_bytes(image if image.mode == "RGB" else image.convert("RGB")), "PNG")
 
 
 def sampling_params(sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> dict[str, Any]:

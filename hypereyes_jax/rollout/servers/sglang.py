@@ -12,9 +12,9 @@ import numpy as np
 
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.rollout.servers.server import (
-    Completion,
-    Conversation,
     GenerationServer,
+    ServerCompletion,
+    ServerConversation,
     check_sampled,
     is_truncated,
     read_log_probs,
@@ -35,8 +35,8 @@ class SGLangServer(GenerationServer):
     unload_endpoint = "unload_lora_adapter"
 
     async def sample(
-        self, conversation: Conversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
-    ) -> Completion:
+        self, conversation: ServerConversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
+    ) -> ServerCompletion:
         reply = await self.generate(
             conversation.tokens,
             conversation.images,
@@ -49,9 +49,9 @@ class SGLangServer(GenerationServer):
         stopped = check_sampled(tokens, [row[1] for row in rows], meta["finish_reason"]["type"], stop_ids)
         full = read_log_probs([row[0] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
-        return Completion(tokens, unknown if is_truncated(sampling) else full, full, stopped)
+        return ServerCompletion(tokens, unknown if is_truncated(sampling) else full, full, stopped)
 
-    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+    async def score(self, conversation: ServerConversation) -> list[tuple[int, float]]:
         # From the first token on: what stands before a later start differs between versions. At visual tokens there is
         # 0 in place of the image token.
         sampling = {"temperature": 1.0, "max_new_tokens": 0}

@@ -14,10 +14,10 @@ import numpy as np
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.servers.server import (
-    Completion,
-    Conversation,
     GenerationServer,
     PromptMismatch,
+    ServerCompletion,
+    ServerConversation,
     ServerSession,
     check_sampled,
     documented_form,
@@ -40,18 +40,18 @@ class VLLMServer(GenerationServer):
 
     load_endpoint = "v1/load_lora_adapter"
     unload_endpoint = "v1/unload_lora_adapter"
-    _checked = False
+    _mode_is_right = False
 
     async def open(self, seed: int, sampling: SamplingConfig, stop_ids: tuple[int, ...]) -> ServerSession:
         """A conversation. Raises GeneratorError if the server does not report processed log-probs."""
-        if not self._checked:
+        if not self._mode_is_right:
             await self._check_mode()
-            self._checked = True
+            self._mode_is_right = True
         return await super().open(seed, sampling, stop_ids)
 
     async def sample(
-        self, conversation: Conversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
-    ) -> Completion:
+        self, conversation: ServerConversation, sampling: SamplingConfig, stop_ids: tuple[int, ...], limit: int
+    ) -> ServerCompletion:
         reply = await self.generate(
             conversation.tokens,
             conversation.images,
@@ -66,10 +66,10 @@ class VLLMServer(GenerationServer):
         logp = read_log_probs([row["logprob"] for row in rows])
         unknown = np.full(len(tokens), np.nan, np.float32)
         if sampling.temperature == 0:
-            return Completion(tokens, unknown, unknown, stopped)
-        return Completion(tokens, logp, unknown if is_truncated(sampling) else logp, stopped)
+            return ServerCompletion(tokens, unknown, unknown, stopped)
+        return ServerCompletion(tokens, logp, unknown if is_truncated(sampling) else logp, stopped)
 
-    async def score(self, conversation: Conversation) -> list[tuple[int, float]]:
+    async def score(self, conversation: ServerConversation) -> list[tuple[int, float]]:
         sampling = {"temperature": 1.0, "max_tokens": 1, "prompt_logprobs": 0}
         reply = await self.generate(conversation.tokens, conversation.images, sampling)
         self.check_length(conversation, reply["usage"]["prompt_tokens"])
@@ -96,7 +96,7 @@ class VLLMServer(GenerationServer):
             request["model"] = self.adapter
         return await self.post("inference/v1/generate", request)
 
-    def _check_prompt(self, conversation: Conversation, prompt_ids: list[int] | None) -> None:
+    def _check_prompt(self, conversation: ServerConversation, prompt_ids: list[int] | None) -> None:
         """Not every version tells the prompt that it read; its length is checked in any case."""
         if prompt_ids is None:
             return

@@ -6,12 +6,13 @@ import json
 import pytest
 from PIL import Image
 
-from hypereyes_jax.data.collection.attempts import ATTEMPTS, CONVERSATIONS, AttemptLog, question_key
+from hypereyes_jax.data.collection.attempts import ATTEMPTS, CONVERSATIONS, AttemptLog
 from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, RL_QUESTIONS, fate, write_outcome
 from hypereyes_jax.data.collection.pipeline import Collection
 from hypereyes_jax.data.collection.recorded import example_of
-from hypereyes_jax.data.collection.types import CollectConfig, DirectAnswer, PlayerError, Spent, Stage
+from hypereyes_jax.data.collection.types import CollectConfig, CollectionStage, DirectAnswer, PlayerError, Spent
 from hypereyes_jax.data.files import read_questions
+from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
@@ -237,14 +238,14 @@ def test_a_damaged_log_is_named(tmp_path, file, line):
 
 
 def test_a_changed_question_is_another_one():
-    assert question_key(question()) == question_key(question("other name"))
-    assert question_key(question()) != question_key(question(text="What?"))
+    assert attempt_key(question()) == attempt_key(question("other name"))
+    assert attempt_key(question()) != attempt_key(question(text="What?"))
 
 
 def test_an_unsolved_question_is_undecided_while_an_attempt_is_missing(tmp_path):
     config = CollectConfig(budgets=(1, 2), necessity=0)
     with AttemptLog(tmp_path) as log:
-        assert fate(question_key(question()), log, config) == (Stage.SAMPLING, "undecided")
+        assert fate(attempt_key(question()), log, config) == (CollectionStage.SAMPLING, "undecided")
 
 
 @pytest.mark.parametrize("wrong", [{"budgets": (2, 1)}, {"budgets": (0,)}, {"trials": 0}, {"necessity": -1}])

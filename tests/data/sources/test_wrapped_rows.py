@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hypereyes_jax.data import open_examples, open_questions
 from hypereyes_jax.data.sources import json_rows
-from hypereyes_jax.data.sources.json_rows import LocalFile
+from hypereyes_jax.data.sources.json_rows import StableFile
 from hypereyes_jax.data.sources.wrapped_rows import top_level
 from hypereyes_jax.errors import UserError
 
@@ -72,7 +72,7 @@ def test_a_bad_row_in_a_list_is_named(tmp_path):
 def test_lists_of_objects_are_told_from_all_other_values(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "o.json"
     path.write_text(json.dumps(value))
-    file = LocalFile(path)
+    file = StableFile(path)
     top = top_level(file, 0)
     assert top.alone
     assert top.names == list(value)

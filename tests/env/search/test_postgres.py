@@ -319,9 +319,9 @@ def test_a_kill_loses_nothing_that_was_acknowledged_and_its_searches_are_made_by
     assert len(found) > 20
     assert set(found) <= set(held)
     survivor = worker(url, "survivor", 300, lease=3.0)
-    asked_after, found_after = told(survivor)
+    follow_up, found_after = told(survivor)
     assert len(found_after) == 300
-    assert not set(asked_after) & set(found)
+    assert not set(follow_up) & set(found)
     held, spent = stored(url)
     assert set(found_after) <= set(held)
     paid = round(spent / 0.015, 6)

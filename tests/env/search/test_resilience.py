@@ -14,7 +14,7 @@ from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.metrics import LatencyHistogram, SearchMetrics
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving
 
 QUICK = {"backoff": (0.0, 0.001)}
 
@@ -167,7 +167,7 @@ async def test_cancellation_leaves_no_task_and_frees_its_slot():
 
 async def test_every_search_under_mixed_faults_is_accounted_for(library):
     rates = {"error_503": 0.04, "malformed_json": 0.03, "cut_connection": 0.03}
-    async with serving(library, ServeConfig(faults=FaultPlan(rates))) as server:
+    async with serving(library, SearchServerConfig(faults=FaultPlan(rates))) as server:
         http = HttpWorldBackend(server.url)
         backend = ResilientBackend(http, CallPolicy(attempts=2, **QUICK))
         found = await asyncio.gather(

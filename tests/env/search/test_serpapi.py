@@ -17,7 +17,7 @@ from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
-from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.web.http import HttpLimits
 
@@ -32,7 +32,7 @@ def client(url, **settings):
 
 
 async def test_text_search(library):
-    async with serving(library, ServeConfig(api_key=KEY)) as server:
+    async with serving(library, SearchServerConfig(api_key=KEY)) as server:
         backend = client(server.url)
         hits = await backend.text_search("everything", 2)
         assert [(hit.title, hit.score) for hit in hits] == [("Chad", 0.8), ("Niger", 0.8)]
@@ -42,7 +42,7 @@ async def test_text_search(library):
 
 @pytest.mark.parametrize("engine", ["google_lens", "google_reverse_image"])
 async def test_image_search_by_a_hosted_url(library, engine):
-    async with serving(library, ServeConfig(api_key=KEY)) as server:
+    async with serving(library, SearchServerConfig(api_key=KEY)) as server:
         backend = client(server.url, image_engine=engine)
         (hit,) = await backend.image_search(GREEN, 3)
         assert hit.title == "Niger"
@@ -50,7 +50,7 @@ async def test_image_search_by_a_hosted_url(library, engine):
 
 
 async def test_a_wrong_key_ends_the_run(library):
-    async with serving(library, ServeConfig(api_key="another")) as server:
+    async with serving(library, SearchServerConfig(api_key="another")) as server:
         backend = client(server.url)
         with pytest.raises(FatalSearchError) as error:
             await backend.text_search("chad", 1)
@@ -67,7 +67,7 @@ async def test_a_wrong_key_ends_the_run(library):
     ],
 )
 async def test_both_kinds_of_429(library, fault, kind, fatal, attempts):
-    async with serving(library, ServeConfig(faults=FaultPlan({fault: 1.0}))) as server:
+    async with serving(library, SearchServerConfig(faults=FaultPlan({fault: 1.0}))) as server:
         backend = ResilientBackend(client(server.url), CallPolicy(backoff=(0, 0)))
         with pytest.raises(SearchError) as error:
             await backend.text_search("chad", 1)
@@ -174,7 +174,7 @@ async def test_image_search_without_a_host_says_what_is_missing():
 async def test_the_key_reaches_no_error_log_or_store(library, fault, caplog, tmp_path):
     caplog.set_level(logging.DEBUG)
     shown = []
-    async with serving(library, ServeConfig(faults=FaultPlan({fault: 0.5}, seed=3))) as server:
+    async with serving(library, SearchServerConfig(faults=FaultPlan({fault: 0.5}, seed=3))) as server:
         store = SearchStore(tmp_path / "store.sqlite")
         config = SerpApiConfig(KEY, url=f"{server.url}/search.json")
         backend = RecordedBackend(SerpApiBackend(config, None, HttpLimits(total=0.1)), store)
@@ -256,7 +256,7 @@ async def test_an_s3_host_that_is_down_is_an_outage(s3_endpoint):
 
 
 async def test_a_server_open_to_the_network_fetches_no_private_address(library):
-    async with serving(library, ServeConfig(host="0.0.0.0")) as server:
+    async with serving(library, SearchServerConfig(host="0.0.0.0")) as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         async with aiohttp.ClientSession() as session:
             params = {"engine": "google_lens", "url": "http://127.0.0.1/secret.png"}

@@ -11,7 +11,7 @@ from PIL import Image
 from hypereyes_jax.env import SearchError
 from hypereyes_jax.env.search.backends import HttpWorldBackend, RetrieverBackend
 from hypereyes_jax.env.search.faults import FAULTS, FaultPlan
-from hypereyes_jax.env.search.serve import ServeConfig, serving, serving_in_thread
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving, serving_in_thread
 from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.env.web.http import HttpLimits
 from hypereyes_jax.errors import UserError
@@ -40,7 +40,7 @@ async def test_images_arrive_as_sent(library, image_format):
 
 
 async def test_sixty_four_searches_are_in_flight_at_once(library):
-    async with serving(library, ServeConfig(faults=FaultPlan(latency=0.2))) as server:
+    async with serving(library, SearchServerConfig(faults=FaultPlan(latency=0.2))) as server:
         backend = HttpWorldBackend(server.url)
         started = time.perf_counter()
         found = await asyncio.gather(*(backend.text_search("chad", 1) for _ in range(64)))
@@ -68,9 +68,9 @@ async def test_a_taken_port_is_a_clear_error(library):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1:{port}.*another port"):
-            async with serving(library, ServeConfig(port=port)):
+            async with serving(library, SearchServerConfig(port=port)):
                 pass
-        with pytest.raises(UserError, match="another port"), serving_in_thread(library, ServeConfig(port=port)):
+        with pytest.raises(UserError, match="another port"), serving_in_thread(library, SearchServerConfig(port=port)):
             pass
 
 
@@ -133,7 +133,7 @@ def test_every_fault_is_tested():
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_fault_becomes_a_typed_error(library, fault):
     kind, transient, refused = KINDS[fault]
-    async with serving(library, ServeConfig(faults=FaultPlan({fault: 1.0}))) as server:
+    async with serving(library, SearchServerConfig(faults=FaultPlan({fault: 1.0}))) as server:
         backend = HttpWorldBackend(server.url, limits=HttpLimits(total=0.3))
         with pytest.raises(SearchError) as error:
             await backend.text_search("chad", 1)
@@ -156,7 +156,7 @@ async def test_nobody_listening_is_a_connection_error():
 
 async def test_faults_come_at_their_rates(library):
     plan = FaultPlan({"error_500": 0.2, "malformed_json": 0.1}, seed=1)
-    async with serving(library, ServeConfig(faults=plan)) as server:
+    async with serving(library, SearchServerConfig(faults=plan)) as server:
         backend = HttpWorldBackend(server.url)
         await asyncio.gather(*(backend.text_search("chad", 1) for _ in range(300)), return_exceptions=True)
         assert sum(server.served.values()) == 300

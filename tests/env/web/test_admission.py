@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from hypereyes_jax.env.search.backends import HttpWorldBackend
-from hypereyes_jax.env.search.serve import ServeConfig, serving
+from hypereyes_jax.env.search.serve import SearchServerConfig, serving
 from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.env.web.admission import Admission
 from hypereyes_jax.env.web.loopback import is_loopback
@@ -35,7 +35,7 @@ async def status(url, method, path, **headers):
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 async def test_a_key_guards_every_path(library, method, path):
-    async with serving(library, ServeConfig(api_key="k-12345")) as server:
+    async with serving(library, SearchServerConfig(api_key="k-12345")) as server:
         assert await status(server.url, method, path) == 401
         assert await status(server.url, method, path, **{"X-API-Key": "k-1234"}) == 401
         for headers in (
@@ -47,7 +47,7 @@ async def test_a_key_guards_every_path(library, method, path):
 
 
 async def test_a_client_gives_the_key_in_its_url(library):
-    async with serving(library, ServeConfig(api_key="k-12345")) as server:
+    async with serving(library, SearchServerConfig(api_key="k-12345")) as server:
         wrong, right = HttpWorldBackend(server.url), HttpWorldBackend(server.url.replace("//", "//me:k-12345@"))
         with pytest.raises(FatalSearchError, match="key"):
             await wrong.text_search("chad", 1)
@@ -114,11 +114,11 @@ def test_what_is_loopback():
     ],
 )
 async def test_keys_in_bytes_that_are_none_are_refused(library, header):
-    assert await _status(library, ServeConfig(api_key="k-12345"), header, b"{}") == 401
+    assert await _status(library, SearchServerConfig(api_key="k-12345"), header, b"{}") == 401
 
 
 async def test_a_body_that_can_not_be_unpacked_is_refused(library):
-    assert await _status(library, ServeConfig(), b"Content-Encoding: gzip", b'{"queries": ["chad"]}') == 422
+    assert await _status(library, SearchServerConfig(), b"Content-Encoding: gzip", b'{"queries": ["chad"]}') == 422
 
 
 async def _status(library, config, header, body):

@@ -11,7 +11,7 @@ from hypereyes_jax.rollout.engine import Sampled
 from hypereyes_jax.rollout.types import Turn, TurnEnd
 
 
-class ScriptedSeat:
+class ScriptedSession:
     def __init__(self, generator, texts):
         self._generator, self._texts = generator, list(texts)
 
@@ -28,7 +28,7 @@ class ScriptedSeat:
         return Turn(SampledChunk(tokens, logp, logp, np.zeros(len(tokens), np.int32)), TurnEnd.STOP)
 
     async def close(self):
-        self._generator.open_seats -= 1
+        self._generator.open_sessions -= 1
 
 
 class ScriptedGenerator:
@@ -36,9 +36,9 @@ class ScriptedGenerator:
         self.chat, self.texts, self.pause = chat, texts, pause
         self.contexts = []
         self.seeds = []
-        self.open_seats = 0
+        self.open_sessions = 0
 
     async def open(self, seed, sampling, stop_ids):
-        self.open_seats += 1
+        self.open_sessions += 1
         self.seeds.append(seed)
-        return ScriptedSeat(self, self.texts)
+        return ScriptedSession(self, self.texts)

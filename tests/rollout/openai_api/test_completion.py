@@ -40,7 +40,7 @@ def test_a_stop_text_ends_the_reply_before_it(chat, stops, kept):
     *pieces, done = collect(generator, chat, PROMPT, SamplingConfig(), 0, stops)
     assert "".join(pieces) == done.text == kept
     assert done.finish_reason == "stop"
-    assert generator.open_seats == 0
+    assert generator.open_sessions == 0
 
 
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=4), max_size=3), st.integers(1, 5))

@@ -9,9 +9,9 @@ from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.rollout import SamplingConfig
 from hypereyes_jax.rollout.openai_api.requests import (
     BadRequest,
+    ChatToolCall,
     ImageUrl,
     RequestLimits,
-    ToolCall,
     read_request,
     with_images,
 )
@@ -109,7 +109,7 @@ def test_tool_calls_of_an_assistant_are_read():
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     messages = [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "2"}]
     request = read(messages=messages)
-    assert request.messages[1].calls == (ToolCall("f", '{"a": 1}'),)
+    assert request.messages[1].calls == (ChatToolCall("f", '{"a": 1}'),)
     assert request.messages[2].parts == ("2",)
 
 

@@ -13,7 +13,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, SearchHit
 from hypereyes_jax.rollout import SamplingConfig
-from hypereyes_jax.rollout.openai_api.server import Agent, ChatServer, ServerConfig, running_server
+from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
 from hypereyes_jax.rollout.scheduler import Scheduler
 from tests.rollout.openai_api.scripted import ScriptedGenerator
 from tests.rollout.paced import picture
@@ -107,7 +107,7 @@ def test_a_tool_round_with_the_openai_client(chat):
     read = chat.decode(generator.contexts[1].tokens)
     assert "<tool_response>\na number\n</tool_response>" in read
     assert len(generator.contexts[1].images) == 1
-    assert generator.open_seats == 0
+    assert generator.open_sessions == 0
 
 
 def test_a_streamed_tool_call_comes_as_a_call_and_not_as_text(chat):
@@ -126,7 +126,7 @@ def test_a_streamed_tool_call_comes_as_a_call_and_not_as_text(chat):
 
 def test_the_agent_streams_its_turns_and_answers_with_its_trajectory(chat):
     generator = ScriptedGenerator(chat, SEARCH, ANSWER)
-    agent = Agent(Found(), EpisodeConfig(system="search", text_min_score=0.0))
+    agent = AgentSettings(Found(), EpisodeConfig(system="search", text_min_score=0.0))
 
     async def ask(client, url):
         stream = await client.chat.completions.create(model="tiny", messages=USER, stream=True)
@@ -146,7 +146,7 @@ def test_the_agent_streams_its_turns_and_answers_with_its_trajectory(chat):
 
 
 def test_an_agent_without_credit_says_so(chat):
-    agent = Agent(NoCredit(), EpisodeConfig(system="search"))
+    agent = AgentSettings(NoCredit(), EpisodeConfig(system="search"))
 
     async def ask(client, url):
         with pytest.raises(openai.InternalServerError, match="credit is used up"):
@@ -267,7 +267,7 @@ def test_a_client_that_leaves_gives_its_slot_back(chat, stream):
                     await reply.read()
                     pytest.fail("the reply came in time")
         for _ in range(100):
-            if not generator.open_seats:
+            if not generator.open_sessions:
                 return True
             await asyncio.sleep(0.02)
         return False
@@ -277,7 +277,7 @@ def test_a_client_that_leaves_gives_its_slot_back(chat, stream):
 
 def test_an_earlier_conversation_reaches_the_agent_s_question(chat):
     generator = ScriptedGenerator(chat, ANSWER)
-    agent = Agent(Found(), EpisodeConfig(system="search"))
+    agent = AgentSettings(Found(), EpisodeConfig(system="search"))
     messages = [*USER, {"role": "assistant", "content": "a number"}, {"role": "user", "content": "and found"}]
 
     async def ask(client, url):

@@ -120,7 +120,7 @@ async def test_a_server_whose_log_probs_cannot_be_read_is_refused_and_no_defect_
         return {"choices": [{"logprobs": {"content": content}}]}
 
     monkeypatch.setattr(mimic.client, "generate", generate)
-    monkeypatch.setattr(mimic.client, "_checked", False)
+    monkeypatch.setattr(mimic.client, "_mode_is_right", False)
     with pytest.raises(GeneratorError):
         await mimic.client.open(0, SamplingConfig(), ())
 

@@ -45,7 +45,7 @@ class LocalImageHost:
         self._address, self._public_url = (host, port), public_url
         self._keep, self._keep_bytes = keep, keep_bytes
         self._images: OrderedDict[str, bytes] = OrderedDict()
-        self._held = 0  # bytes
+        self._total_bytes = 0  # bytes
         self._runner: web.AppRunner | None = None
         self._starting = asyncio.Lock()
 
@@ -53,11 +53,11 @@ class LocalImageHost:
         await self._start()
         data = encode_image(image)
         name = image_name(data)
-        self._held += len(data) - len(self._images.get(name, b""))
+        self._total_bytes += len(data) - len(self._images.get(name, b""))
         self._images[name] = data
         self._images.move_to_end(name)
-        while len(self._images) > self._keep or (self._held > self._keep_bytes and len(self._images) > 1):
-            self._held -= len(self._images.popitem(last=False)[1])
+        while len(self._images) > self._keep or (self._total_bytes > self._keep_bytes and len(self._images) > 1):
+            self._total_bytes -= len(self._images.popitem(last=False)[1])
         return f"{self._public_url}/{name}"
 
     async def aclose(self) -> None:
