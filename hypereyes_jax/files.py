@@ -155,7 +155,12 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         hint = "Is this the directory of a finished run?" if path.suffix == ".json" else "Check the path."
         raise UserError(f"there is no {path}. {hint}") from None
     except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror or error}). Give a file that you may read.") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What to tell of a file that is there and can't be read, for which fetching it anew would be no cure."""
+    return UserError(f"can't read {path} ({error.strerror or error}). Give a file that you may read.")
 
 
 def refuse_irregular(path: Path) -> None:

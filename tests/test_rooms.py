@@ -12,7 +12,7 @@ PACKAGE = Path(hypereyes_jax.__file__).parent
 # From the top down; a room imports itself and what stands after it.
 ROOMS = (
     "cli", "reproduce", "study", "plan", "train", "launch", "eval", "learner", "rollout", "rl", "miniature", "data",
-    "models", "processing", "runs", "env", "configs", "files", "errors", "logins", "assets",
+    "models", "processing", "runs", "env", "configs", "files", "errors", "logins", "apart", "assets",
 )  # fmt: skip
 KERNEL_LANGUAGE = "jax.experimental.pallas"  # half a second to import, and only some accelerators' programs need it
 WITHOUT_JAX = ("env", "processing", "configs", "runs", "data")

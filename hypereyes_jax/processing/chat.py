@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.env.types import Part
+from hypereyes_jax.env.web.untrusted import one_line
+from hypereyes_jax.processing.chat_template import TemplateFailure, render
 from hypereyes_jax.processing.types import ContextChunk
 
 _IM_START, _IM_END, _ENDOFTEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -27,6 +29,7 @@ _IMAGE = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _ASSISTANT = f"{_IM_START}assistant\n"
 _THINK, _END_THINK = "<think>", "</think>"
 _REASONING = re.compile(rf"{_THINK}\n?(\s*{_END_THINK}\s*)?")  # all that a turn may be opened with
+_SHOWN = 1000  # characters of a rendered conversation in a message
 
 
 class ChatFormat:
@@ -124,48 +127,50 @@ class ChatFormat:
             {"role": "system", "content": [{"type": "text", "text": "Search."}]},
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " Which?"}]},
         ]
-        opening, rendered = self._rendered(messages)
+        answered = [
+            *messages,
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+            {"role": "user", "content": [{"type": "text", "text": "c"}]},
+        ]
+        first, second = self._rendered([messages, answered])
+        opening = _opening(first)
         self.opening = opening  # `prompt` writes it
         image = "".join(_IMAGE)
         expected = f"{_IM_START}system\nSearch.{_IM_END}\n{_IM_START}user\n{image} Which?{_IM_END}\n{_ASSISTANT}"
-        if rendered != expected + opening:
+        if first != expected + opening:
             raise ValueError(
-                f"the tokenizer's chat template renders a conversation as {rendered!r}, expected {expected!r}"
+                f"the tokenizer's chat template renders a conversation as {first[:_SHOWN]!r}, expected {expected!r}"
             )
-        ids = self.tokenizer.encode(rendered, add_special_tokens=False)
+        ids = self.tokenizer.encode(first, add_special_tokens=False)
         tokens = self.prompt("Search.", [Image.new("RGB", (1, 1)), " Which?"]).tokens.tolist()
         if ids != tokens:
             raise ValueError(
                 "the tokenizer strips or adds characters around its control tokens: of its own chat template it makes "
                 f"{ids}, expected {tokens}"
             )
-        answered = [
-            *messages,
-            {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
-            {"role": "user", "content": [{"type": "text", "text": "c"}]},
-        ]
         follow = f"b{_IM_END}\n{_IM_START}user\nc{_IM_END}\n{_ASSISTANT}{opening}"
-        again, rendered = self._rendered(answered)
-        if again != opening or rendered != expected + follow:
+        if second != expected + follow or _opening(second) != opening:
             raise ValueError(
-                f"the tokenizer's chat template renders a second turn as {rendered!r}, expected {expected + follow!r}"
+                f"the tokenizer's chat template renders a second turn as {second[:_SHOWN]!r}, expected "
+                f"{expected + follow!r}"
             )
         return opening
 
-    def _rendered(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
-        """(what opens the model's turn, all of the rendered conversation)."""
+    def _rendered(self, conversations: list[list[dict[str, Any]]]) -> list[str]:
+        template, variables = self.tokenizer.get_chat_template(), self.tokenizer.special_tokens_map
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except ImportError:  # of jinja2, which renders
-            raise
-        except Exception as error:  # a template is somebody's program: it divides by zero, or calls itself for ever
+            return render(template, conversations, variables)
+        except TemplateFailure as failure:
+            why = one_line(str(failure), 300)
             raise ValueError(
-                f"the tokenizer's chat template can't render a conversation with an image ({error})"
-            ) from error
-        before, _, opening = text.rpartition(_ASSISTANT)
-        if not before or (opening and not _REASONING.fullmatch(opening)):
-            end = text[-80:]
-            raise ValueError(
-                f"its chat template ends a prompt with {end!r}, expected {_ASSISTANT!r} or that and {_THINK}"
-            )
-        return opening, text
+                f"the tokenizer's chat template can't render a conversation with an image ({why})"
+            ) from failure
+
+
+def _opening(text: str) -> str:
+    """What opens the model's turn at the end of a rendered conversation, such as "<think>\\n"."""
+    before, _, opening = text.rpartition(_ASSISTANT)
+    if not before or (opening and not _REASONING.fullmatch(opening)):
+        end = text[-80:]
+        raise ValueError(f"its chat template ends a prompt with {end!r}, expected {_ASSISTANT!r} or that and {_THINK}")
+    return opening

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from hypereyes_jax.data.photos import open_photos
+from hypereyes_jax.apart import run_apart
+from hypereyes_jax.data.photos import layouts, matlab, open_photos
 from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
 from hypereyes_jax.errors import UserError
 from tests.data import photo_folders
+from tests.in_process import run_here
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch):
+    monkeypatch.setattr(matlab, "run_apart", run_here)
 
 
 def test_cub(tmp_path):
@@ -105,6 +112,37 @@ def test_damage_is_told_with_its_place(tmp_path):
     (tmp_path / "c" / "a" / "a.jpg").write_bytes(b"\xff\xd8broken")
     with pytest.raises(UserError, match=r"a.jpg can't be read"):
         found.open(found.by_class["a"][0])
+
+
+@pytest.mark.parametrize(("place", "byte"), [(368, 0), (460, 130)])  # scipy crashes at the second
+def test_a_matlab_file_with_a_flipped_byte_is_refused_whatever_its_reader_does(tmp_path, monkeypatch, place, byte):
+    monkeypatch.setattr(matlab, "run_apart", run_apart)
+    rows = np.zeros((1, 3), [("class", object), ("fname", object), ("bbox_x1", object)])
+    for number in range(3):
+        rows[0, number] = (np.array([[number]], np.uint8), f"0{number}.jpg", np.array([[3.0]]))
+    path = tmp_path / "annotations.mat"
+    savemat(path, {"annotations": rows, "class_names": np.array([["a", "b"]], dtype=object)})
+    data = bytearray(path.read_bytes())
+    data[place] = byte
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"annotations.mat is not a MATLAB file of version 5 \(.*Fetch it anew"):
+        matlab.read_mat(path)
+
+
+def test_files_of_a_set_that_may_not_be_read_are_not_to_be_fetched_anew(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    flowers, cub, pets = (getattr(photo_folders, name)(tmp_path / name) for name in ("flowers", "cub", "pets"))
+    for name, root, holder, reader in (
+        ("flowers", flowers, matlab, "open"),
+        ("cub", cub, Path, "read_text"),
+        ("pets", pets, layouts.ElementTree, "parse"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, reader, refuse, raising=False)
+            with pytest.raises(UserError, match=r"can't read .*Permission denied.*a file that you may read"):
+                open_photos(name, root)
 
 
 CAR = (5, 6, 50, 35, 2, "00001.jpg")

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hypereyes_jax.processing import ChatFormat
+from hypereyes_jax.processing import ChatFormat, chat_template
 from hypereyes_jax.processing.tokenizer import CONTROL_TOKENS, train_tokenizer
+from tests.in_process import run_here
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch):
+    monkeypatch.setattr(chat_template, "run_apart", run_here)
+
 
 PICTURE = Image.new("RGB", (8, 8))
 TEXTS = [

@@ -6,15 +6,15 @@ import contextlib
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
+from hypereyes_jax.data.photos.matlab import read_mat
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, PixelBox
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import refuse_irregular
+from hypereyes_jax.files import refuse_irregular, unreadable
 
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 _BANNER = 20  # pixels, at the bottom of every aircraft photo
@@ -47,14 +47,14 @@ def flowers(root: Path) -> PhotoSet:
     """Oxford Flowers-102: 102 species, 8,189 photos; labels in a MATLAB file, names from a list of ours."""
     base = _base(root, "imagelabels.mat", "Oxford Flowers-102")
     with _as_published(base / "imagelabels.mat"):
-        labels = [int(label) for label in _mat(base / "imagelabels.mat")["labels"].ravel().tolist()]
+        labels = [int(label) for label in read_mat(base / "imagelabels.mat")["labels"]]
     with _as_published(base / "setid.mat"):
-        parts = _mat(base / "setid.mat") if (base / "setid.mat").exists() else {}
+        parts = read_mat(base / "setid.mat") if (base / "setid.mat").exists() else {}
         splits = {
             int(number): split
             for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
             if key in parts
-            for number in parts[key].ravel().tolist()
+            for number in parts[key]
         }
     if not labels or min(labels) < 1 or max(labels) > len(FLOWER_NAMES):
         raise UserError(f"{base / 'imagelabels.mat'}: labels must be 1 to {len(FLOWER_NAMES)}. Fetch the file anew.")
@@ -70,8 +70,8 @@ def cars(root: Path) -> PhotoSet:
     base = _base(root, "devkit/cars_meta.mat", "Stanford Cars")
     with _as_published(base / "devkit/cars_meta.mat"):
         names = [
-            str(name.item() if hasattr(name, "item") else name)
-            for name in _mat(base / "devkit/cars_meta.mat")["class_names"].ravel()
+            str(_only(name) if isinstance(name, list) else name)
+            for name in read_mat(base / "devkit/cars_meta.mat")["class_names"]
         ]
     photos: list[Photo] = []
     for split, folder, files in (
@@ -82,13 +82,13 @@ def cars(root: Path) -> PhotoSet:
         if file is None:
             continue
         with _as_published(file):
-            for row in _mat(file)["annotations"].ravel():
-                label = int(row["class"].item())
+            for row in read_mat(file)["annotations"]:
+                label = int(_only(row["class"]))
                 if not 1 <= label <= len(names):
                     raise UserError(f"{file}: a class is {label}, of {len(names)}. Fetch the file anew.")
-                corners = [str(row[name].item()) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
+                corners = [str(_only(row[name])) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
                 x1, y1, x2, y2 = _numbers(str(file), corners)
-                name = Path(str(row["fname"].item())).name
+                name = Path(str(_only(row["fname"]))).name
                 photos.append(Photo(base / folder / name, names[label - 1], split, (x1, y1, x2, y2)))
     parents = {name: name.split()[0] for name in names}  # the make
     return PhotoSet("cars", "car model", "for non-commercial research only", tuple(photos), parents)
@@ -165,7 +165,9 @@ def _text_lines(path: Path, missing: bool = False) -> list[str]:
         if missing:
             return []
         raise UserError(f"there is no {path}. Unpack the whole set.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except UnicodeDecodeError as error:
         raise UserError(f"can't read {path} ({error}). Fetch the set anew.") from None
 
 
@@ -212,19 +214,6 @@ def _known(names: dict[str, str], labels: dict[str, str], number: str, base: Pat
         ) from None
 
 
-def _mat(path: Path) -> Any:
-    """A MATLAB file of version 5, whose arrays are data only. Raises UserError."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}. Unpack the whole set.") from None
-    except (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError, zlib.error) as error:
-        raise UserError(f"{path} is not a MATLAB file of version 5 ({error}). Fetch it anew.") from None
-
-
 @contextlib.contextmanager
 def _as_published(path: Path) -> Iterator[None]:
     """Refuses a file whose arrays have other names or contents than those that were published."""
@@ -232,6 +221,12 @@ def _as_published(path: Path) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} does not hold what the set's has ({error!r:.200}). Fetch it anew.") from None
+
+
+def _only(values: list[Any]) -> Any:
+    """The one value of an array. Raises ValueError for none or several."""
+    (value,) = values
+    return _only(value) if isinstance(value, list) else value
 
 
 def _voc_box(path: Path) -> PixelBox | None:
@@ -244,8 +239,10 @@ def _voc_box(path: Path) -> PixelBox | None:
         box = ElementTree.parse(path).getroot().find("object/bndbox")
         names = ("xmin", "ymin", "xmax", "ymax")
         corners = _numbers(str(path), [box.findtext(name) or "" for name in names]) if box is not None else []
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+    except (ElementTree.ParseError, ValueError, IsADirectoryError) as error:
         raise UserError(f"{path} is not an annotation ({error}). Fetch the set anew.") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     return (corners[0], corners[1], corners[2], corners[3]) if corners else None
 
 
