@@ -172,8 +172,8 @@ def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig) -> None:
     tokens, drafts = config.workload.tokens_a_step, config.sizes.draft_tokens
     if not 1 <= tokens <= drafts + 1:
         raise UserError(
-            f"--workload.tokens-a-step {tokens:g} is not between 1 and {drafts + 1}: a decode step gives a rollout one "
-            f"token and, with --sizes.draft-tokens {drafts}, up to {drafts} more"
+            f"--workload.tokens-a-step {tokens:g} must be 1 to {drafts + 1}: a decode step gives a rollout one token and "
+            f"at most as many more as --sizes.draft-tokens says, which is {drafts}"
         )
 
 

@@ -255,7 +255,7 @@ def engine_programs(
     )
     if settings.draft_tokens:
         packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, length + 1).shape))
-    drafts = f", {settings.draft_tokens} drafts each," if settings.draft_tokens else ""
+    steps = f"steps of {settings.draft_tokens} drafts" if settings.draft_tokens else "tokens"
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 
     def traced(function: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
@@ -274,7 +274,7 @@ def engine_programs(
         traced(programs.extend_rows, params, lora, store, pool, rows, view_length=length),
     )
     yield EngineProgram(
-        f"decode {settings.max_steps} tokens{drafts} in {slots} slots",
+        f"decode {settings.max_steps} {steps} in {slots} slots",
         traced(
             programs.decode_rows, params, lora, store, packed,
             size=programs.DecodeSize(length, settings.max_steps, settings.draft_tokens),

@@ -109,6 +109,7 @@ def test_unknown_names_are_refused_with_those_there_are():
         ("hypereyes_30b_rl --mesh cpu --teacher 31b", "31b is not a model: give 2b,"),
         ("--mesh cpu hypereyes_30b_rl --sizes.slots 4", "name the recipe first (hypereyes plan hypereyes_30b_rl ...)"),
         ("miniature --mesh cpu --largest", "--largest needs a mesh whose devices' memory is known"),
+        ("miniature --mesh cpu --workload.tokens-a-step 2", "--workload.tokens-a-step 2 must be 1 to 1:"),
         ("x --mesh cpu", "no recipe 'x'"),
     ],
 )

@@ -69,6 +69,11 @@ def test_what_is_given_as_for_training_is_planned(compiler):
     assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
 
 
+def test_drafts_are_part_of_the_decode_program(compiler):
+    (drafted,) = (each for each in planned("--sizes.draft-tokens", "3").engine.programs if "decode" in each.name)
+    assert drafted.name == "decode 16 steps of 3 drafts in 64 slots"
+
+
 def test_a_sampler_with_weights_in_int8_holds_a_byte_a_weight_of_its_layers(compiler):
     given, small = (planned(*words).engine for words in ((), ("--sizes.sampler-weights", "int8")))
     text = planned_model("base").text
