@@ -66,15 +66,16 @@ class BudgetConfig:
     Each resource with a target has a price, which is taken from the reward for each unit that a rollout spends. Once a
     step it is set to the sum of two parts: one that grows with each step above the target and shrinks with each below
     it, and one in proportion to the present distance from it. The first alone overshoots, since a policy takes steps to
-    follow a price.
+    follow a price. Use it with --reward.advantage group-centred: divided by a group's spread, any price outweighs
+    accuracy in groups that are all right or all wrong.
     """
 
     targets: tuple[str, ...] = ()
     """Mean spending a rollout, as NAME=NUMBER: rounds, searches (all of them), kilotokens_read, kilotokens_written,
     seconds, or the name of a tool, for its invocations."""
-    rate: float = 0.02
+    rate: float = 0.01
     """Amount in reward units by which the first part of a price grows in a step when spending is twice its target."""
-    gain: float = 0.5
+    gain: float = 0.1
     """Second part of a price in reward units when spending is twice its target; 0 leaves it out."""
     smoothing: float = 0.8
     """Weight of earlier steps in the spending that the second part looks at; 0 looks at the last step alone, whose
