@@ -172,8 +172,8 @@ def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig) -> None:
     tokens, drafts = config.workload.tokens_a_step, config.sizes.draft_tokens
     if not 1 <= tokens <= drafts + 1:
         raise UserError(
-            f"--workload.tokens-a-step {tokens:g} must be 1 to {drafts + 1}: a decode step gives a rollout one token and "
-            f"at most as many more as --sizes.draft-tokens says, which is {drafts}"
+            f"--workload.tokens-a-step {tokens:g} must be 1 to {drafts + 1}: a decode step gives a rollout one token "
+            f"and at most {drafts} more (--sizes.draft-tokens)"
         )
 
 
