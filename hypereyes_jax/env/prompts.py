@@ -101,4 +101,4 @@ def _entry(number: int, tool: Tool) -> str:
 
 def _example(described: Mapping[str, Any]) -> str:
     examples = described.get("examples")
-    return json.dumps(examples[0], ensure_ascii=False) if examples else "..."
+    return json.dumps(examples[0], ensure_ascii=False) if examples and isinstance(examples, list) else "..."

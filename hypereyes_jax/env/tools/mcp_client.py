@@ -19,6 +19,8 @@ from hypereyes_jax.errors import UserError
 
 _MOST_CHARACTERS = 20_000  # of what a tool says; what the model is shown of it is bounded again
 _MOST_IMAGES = 8
+_MOST_PAGES, _MOST_TOOLS = 50, 2000  # of a list of tools, which a server may not end
+_INVALID_PARAMS = -32602  # JSON-RPC's code
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class McpTool:
         except TimeoutError:
             message = f"the tool {self.name} gave no result within {self.timeout:g} s"
             raise SearchError(message, transient=True, kind="timeout") from None
-        except (OSError, RuntimeError) as error:
-            raise SearchError(f"the tool {self.name} failed ({type(error).__name__})", transient=True) from error
+        except Exception as error:  # of the connection, the protocol or the server, each by types of its own
+            raise _failure(self.name, error) from error
         texts, images = _read(result.content)
         if result.is_error:
             raise ToolError(one_line(" ".join(texts), 300) or "the tool failed")
@@ -70,16 +72,17 @@ async def mcp_tools(
         raise UserError("tools of an MCP server need: pip install 'hypereyes-jax[mcp]'") from error
 
     connected = False
+    of_block: BaseException | None = None
     try:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(seconds):
                 session = await stack.enter_async_context(Client(server))
-                offered = {tool.name: tool for tool in (await session.list_tools()).tools}
+                offered = await _offered(session)
             connected = True
             if missing := [name for name in (*allow, *searches) if name not in offered]:
                 names = ", ".join(one_line(name, 60) for name in list(offered)[:20]) or "none"
                 raise UserError(f"the MCP server has no tool {missing[0]}; it has: {names}.")
-            yield [
+            tools = [
                 McpTool(
                     name,
                     one_line(offered[name].description or name, 1000),
@@ -91,24 +94,73 @@ async def mcp_tools(
                 )
                 for name in allow
             ]
+            try:
+                yield tools
+            except BaseException as error:
+                of_block = error
+                raise
     except BaseException as failure:
         # The client's task groups wrap whatever ends them, what is raised in the block included.
-        first = failure
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
+        first = _cause(failure, of_block)
         # Each transport has its own kinds of errors, which only its package knows.
-        if not connected and isinstance(first, Exception) and not isinstance(first, UserError):
+        if first is not of_block and isinstance(first, Exception) and not isinstance(first, UserError):
             what = f"{type(first).__name__}: {one_line(str(first), 200)}".removesuffix(": ")
-            raise UserError(f"the MCP server can't be reached ({what}).") from first
+            happened = "broke off" if connected else "can't be reached"
+            raise UserError(f"the MCP server {happened} ({what}).") from first
         if first is failure:
             raise
         raise first from None
 
 
+def _cause(failure: BaseException, of_block: BaseException | None) -> BaseException:
+    """What a group of errors is about: what the block raised, if it is among them, else the first."""
+    while isinstance(failure, BaseExceptionGroup) and failure is not of_block:
+        inner: list[BaseException] = list(failure.exceptions)
+        places = [place for place, each in enumerate(inner) if each is of_block]
+        failure = inner[places[0] if places else 0]
+    return failure
+
+
+async def _offered(session: Any) -> dict[str, Any]:
+    """The tools that a server lists, page by page, by their names; of two with one name the first."""
+    offered: dict[str, Any] = {}
+    cursor = None
+    for _ in range(_MOST_PAGES):
+        page = await session.list_tools(cursor=cursor)
+        for tool in page.tools[:_MOST_TOOLS]:
+            offered.setdefault(tool.name, tool)
+        cursor = page.next_cursor
+        if not cursor or len(offered) > _MOST_TOOLS:
+            break
+    return offered
+
+
+def _failure(name: str, error: Exception) -> SearchError | ToolError:
+    """What it means that a call ended with an error that no result told: arguments that can't be, or an outage."""
+    words = one_line(str(error), 200)
+    if getattr(error, "code", None) == _INVALID_PARAMS:
+        return ToolError(words or "the server does not take these arguments")
+    what = f"{type(error).__name__}: {words}".removesuffix(": ")
+    return SearchError(f"the tool {name} failed ({what})", transient=True, kind="mcp")
+
+
 def _schema(schema: Any) -> dict[str, Any]:
-    """A server's schema, bounded: it goes into the prompt."""
-    fits = isinstance(schema, dict) and schema.get("type") == "object" and len(json.dumps(schema)) <= _MOST_CHARACTERS
-    return dict(schema) if fits else {"type": "object", "properties": {}}
+    """A server's schema, bounded and with properties that are objects: it goes into the prompt.
+
+    JSON schema also knows `true` as the schema of a property, which is that of any value.
+    """
+    empty: dict[str, Any] = {"type": "object", "properties": {}}
+    try:
+        if not isinstance(schema, dict) or schema.get("type") != "object" or len(json.dumps(schema)) > _MOST_CHARACTERS:
+            return empty
+    except (RecursionError, TypeError, ValueError):
+        return empty
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(properties, dict):
+        return empty
+    described = {name: value if isinstance(value, dict) else {} for name, value in properties.items()}
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    return {**schema, "properties": described, "required": names}
 
 
 def _read(content: Sequence[Any]) -> tuple[list[str], list[Image.Image]]:

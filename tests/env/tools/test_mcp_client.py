@@ -3,13 +3,18 @@
 import asyncio
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from hypereyes_jax.env import Episode, Question, StopReason
 from hypereyes_jax.env.media.images import encode_image
-from hypereyes_jax.env.tools.mcp_client import mcp_tools
+from hypereyes_jax.env.prompts import system_prompt
+from hypereyes_jax.env.tools import mcp_client
+from hypereyes_jax.env.tools.mcp_client import McpTool, mcp_tools
+from hypereyes_jax.env.tools.types import ToolError
+from hypereyes_jax.env.types import SearchError
 from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "?", (), ("a",))
@@ -93,3 +98,89 @@ async def test_what_ends_the_block_keeps_its_own_type(server):
     with pytest.raises(ZeroDivisionError):
         async with mcp_tools(server, ["price"]):
             raise ZeroDivisionError
+
+
+class Session:
+    """A connection that fails with an error, or whose lists of tools have several pages."""
+
+    def __init__(self, error=None, pages=()):
+        self.error, self.pages = error, pages
+
+    async def call_tool(self, name, arguments):
+        raise self.error
+
+    async def list_tools(self, *, cursor=None):
+        number = int(cursor or 0)
+        more = str(number + 1) if number + 1 < len(self.pages) else None
+        return SimpleNamespace(tools=[SimpleNamespace(name=name) for name in self.pages[number]], next_cursor=more)
+
+
+def failing(error):
+    return McpTool("look", "looks", {"type": "object", "properties": {}}, True, 0.0, Session(error))
+
+
+async def test_a_reply_that_is_none_of_the_protocol_s_is_an_outage_and_no_defect_of_ours():
+    mcp = pytest.importorskip("mcp")
+    from pydantic import TypeAdapter, ValidationError
+
+    with pytest.raises(ValidationError) as invalid:
+        TypeAdapter(int).validate_python("x")
+    for error in (
+        invalid.value,
+        mcp.MCPError(-32000, "Connection closed \x1b[2J"),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
+    ):
+        with pytest.raises(SearchError, match="the tool look failed") as raised:
+            await failing(error).call({}, None)
+        assert str(raised.value).isprintable()
+        assert raised.value.transient
+
+
+async def test_arguments_that_a_server_refuses_are_told_to_the_model():
+    mcp = pytest.importorskip("mcp")
+    with pytest.raises(ToolError, match="query must be a text"):
+        await failing(mcp.MCPError(-32602, "query must be a text")).call({}, None)
+
+
+async def test_tools_of_all_pages_are_offered_and_a_list_without_end_is_left():
+    offered = await mcp_client._offered(Session(pages=[["a", "b"], ["c", "a"]]))
+    assert list(offered) == ["a", "b", "c"]
+    assert len(await mcp_client._offered(Session(pages=[[f"t{page}"] for page in range(999)]))) == 50
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"query": True}, "required": ["query"]},
+        {"type": "object", "properties": {"query": {"examples": 7}}, "required": 7},
+        {"type": "object", "properties": {"query": {"examples": {}}}, "required": [7, "query"]},
+        {"type": "object", "properties": ["query"]},
+        {"type": "object", "properties": {"query": {"description": ["x"], "type": ["string", "null"]}}},
+        {"type": "object"},
+        7,
+        None,
+    ],
+)
+def test_a_schema_of_any_form_can_be_put_into_a_prompt(schema):
+    tool = McpTool("look", "looks", mcp_client._schema(schema), True, 0.0, None)
+    for style in ("full", "compact", "native"):
+        assert "look" in system_prompt(style, "unit", 3, [tool])
+
+
+async def test_a_connection_that_breaks_is_a_mistake_and_not_the_block_s(monkeypatch):
+    mcp = pytest.importorskip("mcp")
+
+    class Broken:
+        def __init__(self, server):
+            pass
+
+        async def __aenter__(self):
+            return Session(pages=[[]])
+
+        async def __aexit__(self, *_):
+            raise ExceptionGroup("tasks", [UnicodeDecodeError("utf-8", b"", 0, 1, "invalid")])
+
+    monkeypatch.setattr(mcp, "Client", Broken)
+    with pytest.raises(UserError, match=r"the MCP server broke off \(UnicodeDecodeError"):
+        async with mcp_tools("x", []):
+            await asyncio.sleep(0)
