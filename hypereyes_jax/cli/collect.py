@@ -204,7 +204,10 @@ def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLo
 
     funnel = write_outcome(config.out, questions, log, config.settings)
     write_json(config.out / FUNNEL, funnel)
-    print_stages((row["stage"], row["in"], row["out"], row["dropped"]) for row in funnel["stages"])
+    stages = [(row["stage"], row["in"], row["out"], row["dropped"]) for row in funnel["stages"]]
+    if config.settings.selection:
+        stages.append(("selection", funnel["questions"], funnel["rl_questions"], funnel["not_selected"]))
+    print_stages(stages)
     print(f"{funnel['demonstrations']} demonstrations: {config.out / DEMONSTRATIONS}")
     if config.settings.selection:
         print(f"{funnel['rl_questions']} questions for RL, with references: {config.out / RL_QUESTIONS}")

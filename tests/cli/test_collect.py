@@ -90,8 +90,10 @@ def test_from_parquet_to_demonstrations_with_an_endpoint_that_fails_in_the_usual
     with served("/v1/chat/completions", endpoint.reply) as url:
         for _ in range(4):  # until no attempt is left
             run(settings(tmp_path, f"{url}/v1", prompt_price=1.0))
-            if "attempts again" not in capsys.readouterr().out:
+            said = capsys.readouterr().out
+            if "attempts again" not in said:
                 break
+    assert "the first try is right 4" in " ".join(said.split())  # why no question is left for RL
     assert set(endpoint.kinds) == {"busy", "broken", "empty"}
     funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())
     assert funnel["demonstrations"] == 4
