@@ -159,13 +159,18 @@ def _sized(model: str) -> tuple[Recipe, ...]:
     return sft, full_weights(sft), rl, adapters_only(rl)
 
 
+def _decimal(rate: float) -> float:
+    """The rate as one would write it: 10 * 1e-6 is 9.999999999999999e-06, which settings files would show."""
+    return float(f"{rate:.12g}")
+
+
 def full_weights(recipe: Recipe) -> Recipe:
     """A recipe of SFT that trains all weights, at a tenth of the learning rate of adapters."""
     optimizer = recipe.learner.optimizer
     slower = replace(
         optimizer,
-        learning_rate=optimizer.learning_rate / 10,
-        final_learning_rate=optimizer.final_learning_rate / 10,
+        learning_rate=_decimal(optimizer.learning_rate / 10),
+        final_learning_rate=_decimal(optimizer.final_learning_rate / 10),
     )
     learner = replace(recipe.learner, train="full", optimizer=slower)
     return replace(recipe, name=f"{recipe.name}_full", learner=learner, lora=None)
@@ -174,7 +179,7 @@ def full_weights(recipe: Recipe) -> Recipe:
 def adapters_only(recipe: Recipe) -> Recipe:
     """A recipe of RL that trains adapters, at ten times the learning rate of all weights, without decay of them."""
     optimizer = recipe.learner.optimizer
-    faster = replace(optimizer, learning_rate=10 * optimizer.learning_rate, weight_decay=0.0)
+    faster = replace(optimizer, learning_rate=_decimal(10 * optimizer.learning_rate), weight_decay=0.0)
     learner = replace(recipe.learner, train="lora", optimizer=faster, remat="full")
     # no dropout: it would make the trainer's policy another one than the sampler's
     return replace(recipe, name=f"{recipe.name}_lora", learner=learner, lora=AdapterConfig(dropout=0.0))

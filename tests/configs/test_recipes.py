@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import pytest
 
 from hypereyes_jax.configs.recipes import RECIPES
@@ -32,3 +34,10 @@ def test_adapters_learn_ten_times_as_fast_as_all_weights_and_are_not_dropped_in_
     assert rates["hypereyes_8b_sft"] == pytest.approx(1e-4)
     assert rates["hypereyes_8b_sft_full"] == pytest.approx(1e-5)
     assert RECIPES["hypereyes_8b_rl_lora"].lora.dropout == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_learning_rates_are_as_one_would_write_them(recipe):
+    optimizer = recipe.learner.optimizer
+    for rate in (optimizer.learning_rate, optimizer.final_learning_rate):
+        assert len(Decimal(repr(rate)).as_tuple().digits) <= 3
