@@ -77,7 +77,7 @@ def local_run(run: Path, step: int | None) -> Iterator[Path]:
 
 
 def _wait_for_copies(processes: int) -> None:
-    """Until all processes have copied their files: one that left would take the others along after a minute."""
+    """Waits until all processes have copied their files: one that left would take the others along after a minute."""
     if processes > 1:
         from hypereyes_jax.launch.initialize import wait_for_others
 

@@ -37,7 +37,7 @@ def _dataclasses(hint: Any, seen: set[type]) -> Iterator[type]:
 
 
 def _docstrings(settings: type) -> dict[str, str]:
-    """By field, its own class's before a parent's."""
+    """The docstring of each field, its own class's before a parent's."""
     docstrings = {}
     for each in reversed(settings.__mro__[:-1]):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body

@@ -212,7 +212,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
 
 @contextlib.contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """For help piped into `head`: a reader that leaves early is no error. Not for runs, whose pipes may be sockets."""
+    """Lets a reader such as `head` leave early, which is no error. Not for runs, whose pipes may be sockets."""
     try:
         yield
         sys.stdout.flush()

@@ -85,7 +85,7 @@ def _run(config: QuickstartConfig, stop: StopRequest) -> None:
 
 
 def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
-    """Of this call and of those before it that came to their end; a call that was killed leaves no figures."""
+    """The cost of this call and of those before it that came to their end; a call that was killed leaves no figures."""
     from hypereyes_jax.eval.run_files import Cost, read_cost
 
     path = directory.file("cost.json")

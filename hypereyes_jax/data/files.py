@@ -83,7 +83,7 @@ def json_line(path: Path, number: int, row: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """For `json.dumps`: a numpy scalar or array as JSON has it."""
+    """A numpy scalar or array as JSON has it, for `json.dumps`."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")

@@ -172,7 +172,7 @@ def _draw_textual(
 def _finish(
     text: str, images: tuple, accepted: tuple[str, ...], kind: str, meta: dict, oracle: Oracle
 ) -> SynthQuestion | None:
-    """None if the plan, given the true names, doesn't arrive at the answer: the draft's condition did not hold."""
+    """The question; None if the plan, given the true names, doesn't arrive at the answer: a condition did not hold."""
     if oracle.answer_from(oracle.true_names) != accepted[0]:
         return None
     held_out = set(held_out_keys())

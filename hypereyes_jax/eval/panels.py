@@ -99,7 +99,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], lis
 
 
 def _budget_panels(names: Sequence[str]) -> list[Panel]:
-    """Of each resource with a budget what was spent beside its target; and the prices of all."""
+    """What was spent of each resource with a budget, beside its target; and the prices of all."""
     resources = [name.removeprefix(_PRICE) for name in names if name.startswith(_PRICE)]
     panels = [
         Panel(

@@ -294,7 +294,7 @@ def _add_rollouts(report: Report, source: Path, limit: int) -> None:
 
 
 def _reward(record: TrajectoryRecord) -> float:
-    """Of a rollout of training; what has none is last."""
+    """The reward of a rollout of training; what has none is last."""
     reward = record.extra.get("reward")
     return reward if isinstance(reward, (int, float)) and not isinstance(reward, bool) else -math.inf
 

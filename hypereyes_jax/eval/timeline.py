@@ -82,7 +82,7 @@ def _track(value: Any) -> int:
 
 
 def _seconds(value: Any, least: float = 0.0) -> float:
-    """Of microseconds between `least` and a century. Raises ValueError or TypeError for anything else."""
+    """Seconds of so many microseconds, between `least` and a century. Raises ValueError or TypeError for all else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError("'ts' and 'dur' must be numbers")
     if not least <= value <= _CENTURY:
@@ -91,6 +91,6 @@ def _seconds(value: Any, least: float = 0.0) -> float:
 
 
 def _order(track: str) -> tuple[str, list[int]]:
-    """By kind, replica (of several) and number: "device", "slot 3", "device 1", "slot 1.3"."""
+    """Sort key: kind, replica (of several) and number: "device", "slot 3", "device 1", "slot 1.3"."""
     kind, _, number = track.partition(" ")
     return kind, [int(part) for part in number.split(".") if part.isdecimal() and len(part) < 10]

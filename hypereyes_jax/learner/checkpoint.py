@@ -223,7 +223,7 @@ class Checkpoints:
         return CheckpointDamaged(f"checkpoint {place} is damaged: {first_line}. {cure}.")
 
     def wait(self) -> None:
-        """Until everything saved is on the disk."""
+        """Waits until everything saved is on the disk."""
         with _saving(self.directory):
             self._manager.wait_until_finished()
 
@@ -290,7 +290,7 @@ def read_trainable(directory: Path, step: int | None = None) -> tuple[int, dict[
 
 @contextlib.contextmanager
 def _saving(directory: Path | str) -> Iterator[None]:
-    """As `writing`, for TensorStore too, which reports what the system refused as a ValueError of many lines.
+    """Does what `writing` does, for TensorStore too, which reports a refusal in a ValueError of many lines.
 
     What a bucket's clients raise, each in its own way, is one UserError.
     """

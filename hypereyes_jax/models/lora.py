@@ -107,7 +107,7 @@ def merge(params: Params, lora: Lora | None) -> Params:
 
 
 def _shapes(weight: Weight, rule: LoraRule) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of a [(layers,) (experts,) in, rank] and b [(layers,) (experts,) rank, out]."""
+    """The shapes of a [(layers,) (experts,) in, rank] and b [(layers,) (experts,) rank, out]."""
     lead = weight.lead
     fan_in, fan_out = weight.shape[lead], math.prod(weight.shape[lead + 1 :])
     return (*weight.shape[:lead], fan_in, rule.rank), (*weight.shape[:lead], rule.rank, fan_out)

@@ -26,7 +26,7 @@ _READERS = ("compile", "hlo", "launches", "collectives", "topology")
 
 
 def default_figures_folder() -> Path:
-    """Beside the compiled programs of other commands, in the user's cache folder."""
+    """The folder beside the compiled programs of other commands, in the user's cache folder."""
     return default_folder().with_name("plans")
 
 

@@ -271,7 +271,7 @@ def _teacher_plan(
 def _engine_plan(
     recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, sizes: TrainingSizes, room: float, train: TrainPlan
 ) -> EnginePlan:
-    """Of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
+    """The plan of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
 
     Args:
       room: GiB of a device, for the engine and the learner's weights and moments.
@@ -348,7 +348,7 @@ def _engine_plan(
 
 
 def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, sizes: TrainingSizes) -> EnginePace | None:
-    """Of an engine whose programs were all compiled."""
+    """The pace of an engine whose programs were all compiled."""
     if engine is None or not engine.fits:
         return None
     replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))

@@ -201,7 +201,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _launched(program: ProgramPlan, engine: EnginePlan) -> dict[str, float]:
-    """Of one run of a program; of decode, of one step of every slot: a token, or with drafts a few."""
+    """Launches of one run of a program; of decode, of one step of every slot: a token, or with drafts a few."""
     tokens = engine.decode_steps if program.name.startswith("decode") else 1
     launches = program.launches * (1 / tokens)
     return {

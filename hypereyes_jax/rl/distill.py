@@ -1,4 +1,4 @@
-"""On-policy distillation (OPD): as an advantage term, and as a differentiable reverse KL."""
+"""The two forms of on-policy distillation (OPD): an advantage term, and a differentiable reverse KL."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def write_slot(store: SlotStore, columns: SlotStore, slot: np.ndarray) -> SlotSt
 
 
 def _read(store: SlotStore, slot: jax.Array, length: int) -> SlotStore:
-    """On each device, be the slot its own or another's."""
+    """What the slot holds, on each device, be the slot its own or another's."""
     axes, own, is_own = _owner(store, slot)
 
     def read(leaf: jax.Array) -> jax.Array:
@@ -281,7 +281,7 @@ def _read(store: SlotStore, slot: jax.Array, length: int) -> SlotStore:
 
 
 def _write(store: SlotStore, columns: SlotStore, slot: jax.Array) -> SlotStore:
-    """On the devices that hold the slot; the others stay as they are."""
+    """Writes on the devices that hold the slot; the others stay as they are."""
     axes, own, is_own = _owner(store, slot)
 
     def write(leaf: jax.Array, new: jax.Array) -> jax.Array:

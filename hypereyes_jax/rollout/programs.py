@@ -409,12 +409,12 @@ def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:
 
 
 def _in_place(store: kv.SlotStore) -> kv.SlotStore:
-    """On a mesh slots stay where they were allocated, whatever the compiler would choose."""
+    """Keeps slots, on a mesh, where they were allocated, whatever the compiler would choose."""
     return jax.tree.map(lambda leaf: constrain(leaf, *kv.STORE_AXES), store)
 
 
 def _everywhere(tree: Any) -> Any:
-    """On a mesh every device has all of it, so that each process of a replica can read it."""
+    """Gives every device of a mesh all of it, so that each process of a replica can read it."""
     return jax.tree.map(lambda leaf: constrain(leaf, *[None] * leaf.ndim), tree)
 
 

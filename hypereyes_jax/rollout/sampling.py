@@ -135,7 +135,7 @@ def _largest_threshold(holds, like_R: jax.Array) -> jax.Array:
 
 
 def _largest_threshold_by_digits(holds, like_R: jax.Array) -> jax.Array:
-    """As `_largest_threshold`, five bits at a time: all 31 digits are tried at once, in one pass over the weights."""
+    """Does what `_largest_threshold` does, five bits at a time: one pass over the weights tries all 31 digits."""
     digits = jnp.arange(1, 32, dtype=jnp.int32)
     bits_R = jnp.zeros(like_R.shape, jnp.int32)
     for shift in range(25, -1, -5):

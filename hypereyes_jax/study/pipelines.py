@@ -191,7 +191,7 @@ class Pipelines:
             )
 
     def _digest(self, words: Sequence[str]) -> str:
-        """Of a command; paths below the study's directory count as they are named in it, so that it may be moved."""
+        """The digest of a command; paths below the study's directory count by names in it: it may be moved."""
         roots = (str(self.options.out), _asset(""))
         plain_words = [next((w.removeprefix(root) for root in roots if w.startswith(root)), w) for w in words]
         return hashlib.sha256(json.dumps(plain_words).encode()).hexdigest()[:8]

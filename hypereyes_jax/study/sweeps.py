@@ -166,7 +166,7 @@ def distractors_outcome(results: Mapping[str, Mapping[int, Results]]) -> Outcome
 
 
 def _policies(pipelines: Pipelines) -> dict[str, dict[str, Path]]:
-    """By stage: the trained policies, by a label; or the one that was given."""
+    """The trained policies by stage and label; or the one that was given."""
     options = pipelines.options
     if options.policy:
         return {"policy": {"policy": Path(options.policy)}}

@@ -356,7 +356,7 @@ class RlLoop:
         return {**dict(zip(names, means, strict=True)), "eval_masked": 1 - len(everyone) / len(questions)}
 
     def _searches(self) -> SearchMetrics:
-        """Of all processes since the run began, alike in each; the spending cap is over these."""
+        """Searches of all processes since the run began, alike in each; the spending cap is over these."""
         searches = searches_so_far(self._processes, self._backend.metrics, self._earlier_searches)
         self._backend.settle(searches.cost)
         return searches

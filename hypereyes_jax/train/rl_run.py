@@ -76,7 +76,7 @@ def train(
 async def _train(
     opened: OpenRun, params: Params, questions: RlQuestions, services: RlServices
 ) -> tuple[Params, Lora | None]:
-    """As `train`, with the services open."""
+    """Does what `train` does, with the services open."""
     run, rollouts, settings, own = opened.run, opened.rollouts, opened.settings, opened.method.own
     samples = settings.prompts * settings.group
     async with (

@@ -89,7 +89,7 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
 
 
 def _ours(row: Row, layout: Layout) -> QuestionRow:
-    """As this project writes it: every text is kept to the letter."""
+    """A question as this project writes it: every text is kept to the letter."""
     text, meta = row["text"], row.get("meta")
     if isinstance(meta, str):  # as tables hold it
         try:

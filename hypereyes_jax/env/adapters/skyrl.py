@@ -134,7 +134,7 @@ def _plain(message: Message) -> Message:
 
 
 def _metrics(info: dict[str, Any]) -> dict[str, Any]:
-    """Of an episode that ended; empty before."""
+    """The metrics of an episode that ended; empty before."""
     if not info:
         return {}
     judged = {} if info["masked"] else {"accuracy": float(info["correct"])}

@@ -1,4 +1,4 @@
-"""From settings to a working search backend: service, manners, store and metrics stacked in the right order."""
+"""Settings made into a working search backend: service, manners, store and metrics stacked in the right order."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class ChatClient:
                 return read_reply(self._check(reply), self._where)
 
     def _check(self, reply: Reply) -> Any:
-        """As `check_status`; but of a model that is not there, or takes no request at all, no later one can be had."""
+        """Does what `check_status` does; but a model that is not there, or takes no request, never will reply."""
         words = f": {reply.words}" if reply.words else ""
         if (reply.status in (404, 410) or (reply.status == 400 and not reply.worked)) and not lacks_credit(reply.data):
             raise ChatError(f"{self._where} answered HTTP {reply.status}{words}", transient=False, fatal=True)

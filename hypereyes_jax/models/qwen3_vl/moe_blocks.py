@@ -98,7 +98,7 @@ def _plan(expert_NK: jax.Array, count: int, block: int) -> _Schedule:
 
 
 def _members(schedule: _Schedule, number: jax.Array, block: int, each: int, tokens: int) -> Any:
-    """Of block `number`: its expert, and its assignments [b] and tokens [b]; past the last one `tokens`, out of range.
+    """What block `number` has: its expert, its assignments and tokens [b]; past the last one `tokens`, out of range.
 
     Out-of-range tokens are clipped when gathered and dropped when added to, and a token is in a block once at most.
     """

@@ -73,7 +73,7 @@ class ReplicaWeights:
         return bool(x.dtype == self._dtype and x.sharding.is_equivalent_to(place, x.ndim))
 
     def _places_of(self, lora: Lora) -> tuple[Lora, list[Lora]]:
-        """Of adapters on all replicas together, and on each of this process's."""
+        """Where adapters lie on all replicas together, and on each of this process's."""
         return (
             lora_shardings(self._model, lora, self._all),
             [lora_shardings(self._model, lora, one) for one in self.meshes],

@@ -104,7 +104,7 @@ class VLLMServer(GenerationServer):
             raise PromptMismatch("the server read another prompt than it was sent")
 
     async def _check_mode(self) -> None:
-        """Of a distribution cut down to one token, the log-prob is 0; a raw log-prob knows nothing of the cut."""
+        """Tells modes apart: cut down to one token, a log-prob is 0; a raw log-prob knows nothing of the cut."""
         probe = [self.config.vision_start_token_id]
         reply = await self.generate(probe, [], {"temperature": 1.0, "top_k": 1, "max_tokens": 1})
         with documented_form():
