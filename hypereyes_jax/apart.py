@@ -23,7 +23,7 @@ class ApartError(Exception):
     """The function failed or met a limit; the message says which."""
 
 
-def run_apart(file: str | Path, function: str, asked: Any, *, seconds: int, memory: int) -> Any:
+def run_apart(file: str | Path, function: str, argument: Any, *, seconds: int, memory: int) -> Any:
     """What a function gives for an argument; both are JSON.
 
     Args:
@@ -41,21 +41,21 @@ def run_apart(file: str | Path, function: str, asked: Any, *, seconds: int, memo
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(
-            command, input=json.dumps(asked).encode(), capture_output=True, timeout=_CLOCK_SECONDS, env=environment
+            command, input=json.dumps(argument).encode(), capture_output=True, timeout=_CLOCK_SECONDS, env=environment
         )
     except subprocess.TimeoutExpired:
         raise ApartError(f"it is not done within {_CLOCK_SECONDS:g} s") from None
     if done.returncode == -signal.SIGXCPU:
         raise ApartError(f"it computes for more than {seconds} s")
     try:
-        told = json.loads(done.stdout)
+        reply = json.loads(done.stdout)
     except ValueError:
         raise ApartError(f"it crashes the process that reads it (code {done.returncode})") from None
-    if "missing" in told:
-        raise ImportError(told["missing"])
-    if "why" in told:
-        raise ApartError(told["why"])
-    return told["value"]
+    if "missing" in reply:
+        raise ImportError(reply["missing"])
+    if "why" in reply:
+        raise ApartError(reply["why"])
+    return reply["value"]
 
 
 def _limit(seconds: int, memory: int) -> None:
@@ -74,19 +74,19 @@ def _limit(seconds: int, memory: int) -> None:
 
 
 def _main(file: str, function: str, seconds: str, memory: str) -> None:
-    asked = json.loads(sys.stdin.buffer.read())
+    argument = json.loads(sys.stdin.buffer.read())
     try:
         names = runpy.run_path(file)
         names.get("prepare", lambda: None)()
         _limit(int(seconds), int(memory))
-        told = json.dumps({"value": names[function](asked)})
+        reply = json.dumps({"value": names[function](argument)})
     except ImportError as error:
-        told = json.dumps({"missing": str(error)})
+        reply = json.dumps({"missing": str(error)})
     except MemoryError:
-        told = json.dumps({"why": f"it takes more than {int(memory) >> 20} MiB of memory"})
+        reply = json.dumps({"why": f"it takes more than {int(memory) >> 20} MiB of memory"})
     except Exception as error:  # whatever a library or a stranger's program raises
-        told = json.dumps({"why": f"{type(error).__name__}: {error}"[:300]})
-    print(told, flush=True)
+        reply = json.dumps({"why": f"{type(error).__name__}: {error}"[:300]})
+    print(reply, flush=True)
 
 
 if __name__ == "__main__":

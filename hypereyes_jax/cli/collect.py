@@ -218,7 +218,7 @@ async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> N
     from collections import Counter
 
     from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL
-    from hypereyes_jax.data.collection.recorded import AskedQuestions, RecordedAnswers
+    from hypereyes_jax.data.collection.recorded import OriginalQuestions, RecordedAnswers
     from hypereyes_jax.data.files import example_json, json_line
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.eval.records import episode_result, read_records
@@ -229,12 +229,12 @@ async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> N
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / DEMONSTRATIONS
     async with judging(config.judge) as judge:
-        asked = AskedQuestions(questions)
+        originals = OriginalQuestions(questions)
         answers = RecordedAnswers(judge, config.settings, _grounding(config, judge))
         with writing_atomic(path) as file:
             for source in config.trajectories:
                 for record in read_records(source):
-                    question = asked.find(record.question, record.question_id)
+                    question = originals.find(record.question, record.question_id)
                     if isinstance(question, str):
                         dropped[question] += 1
                         continue

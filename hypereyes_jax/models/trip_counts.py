@@ -8,9 +8,9 @@ import re
 import jax
 
 _MARK = "expected_trips_"
-_FOUND = re.compile(_MARK + r"([\d.]+)")
+_COUNT = re.compile(_MARK + r"([\d.]+)")
 _BYTES_MARK = "expected_bytes_"
-_BYTES_FOUND = re.compile(_BYTES_MARK + r"(\d+)")
+_BYTES = re.compile(_BYTES_MARK + r"(\d+)")
 ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
 
 
@@ -26,11 +26,11 @@ def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
 
 def read_bytes(name: str) -> float | None:
     """The innermost number of bytes in an operation's name, or None."""
-    matches = _BYTES_FOUND.findall(name)
+    matches = _BYTES.findall(name)
     return float(matches[-1]) if matches else None
 
 
 def read_trips(name: str) -> float | None:
     """The innermost count in an operation's name, or None."""
-    matches = _FOUND.findall(name)
+    matches = _COUNT.findall(name)
     return float(matches[-1]) if matches else None

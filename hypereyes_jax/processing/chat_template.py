@@ -36,18 +36,18 @@ def render(template: str, conversations: Sequence[Messages], variables: Mapping[
       TemplateFailure: it fails, or takes more time, memory or text than a template needs.
       ImportError: of jinja2, which renders.
     """
-    asked = {"template": template, "conversations": conversations, "variables": dict(variables)}
+    request = {"template": template, "conversations": conversations, "variables": dict(variables)}
     if template == _SHIPPED.read_text(encoding="utf-8"):
-        return rendered(asked)
+        return rendered(request)
     try:
-        return list(_rendered_apart(json.dumps(asked)))
+        return list(_rendered_apart(json.dumps(request)))
     except ApartError as failure:
         raise TemplateFailure(str(failure)) from failure
 
 
 @functools.lru_cache(maxsize=8)  # a checkpoint tends to carry its template twice
-def _rendered_apart(asked: str) -> tuple[str, ...]:
-    return tuple(run_apart(__file__, "rendered", json.loads(asked), seconds=_SECONDS, memory=_MEMORY))
+def _rendered_apart(request: str) -> tuple[str, ...]:
+    return tuple(run_apart(__file__, "rendered", json.loads(request), seconds=_SECONDS, memory=_MEMORY))
 
 
 def prepare() -> None:
@@ -55,17 +55,17 @@ def prepare() -> None:
     import transformers.utils.chat_template_utils  # noqa: F401 - the import is the point
 
 
-def rendered(asked: Mapping[str, Any]) -> list[str]:
+def rendered(request: Mapping[str, Any]) -> list[str]:
     """The conversations as the template writes them. Raises whatever it raises, and ValueError for too long a text."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    told: Any = render_jinja_template(
-        conversations=asked["conversations"],
-        chat_template=asked["template"],
+    rendering: Any = render_jinja_template(
+        conversations=request["conversations"],
+        chat_template=request["template"],
         add_generation_prompt=True,
-        **asked["variables"],
+        **request["variables"],
     )
-    texts: list[str] = told[0]  # beside them stand places of what the model wrote, which are not asked for
+    texts: list[str] = rendering[0]  # beside them stand places of what the model wrote, which are not asked for
     if max(map(len, texts)) > _CHARACTERS:
         raise ValueError(f"it writes more than {_CHARACTERS:,} characters for a few short messages")
     return texts

@@ -18,7 +18,7 @@ from hypereyes_jax.runs.terminal import visible
 _OWN = "JAX_COMPILATION_CACHE_DIR"  # jax's own setting; a user who has made it is left alone
 _LARGEST = 8 << 30  # bytes kept; beyond it the programs used least recently go
 _SHORTEST = 0.5  # seconds; what compiles faster is not worth a file
-_CHECKED = ".checked"  # older entries than this file are known to be whole
+_STAMP = ".checked"  # older entries than this file are known to be whole
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
@@ -73,7 +73,7 @@ def _processor() -> str:
 
 def _tidy(folder: Path) -> None:
     """Removes entries that are broken, then the oldest until the rest is small enough."""
-    stamp = folder / _CHECKED
+    stamp = folder / _STAMP
     since = stamp.stat().st_mtime_ns if stamp.exists() else 0
     files: list[tuple[int, int, Path]] = []
     for path in folder.iterdir():

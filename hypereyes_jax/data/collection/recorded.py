@@ -19,7 +19,7 @@ from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.env.types import EpisodeResult, Part, Question, TurnRecord
 
 
-class AskedQuestions:
+class OriginalQuestions:
     """Finds the question that a trajectory answers, by its text and, where several have the same text, by its id."""
 
     def __init__(self, questions: Sequence[Question]):
@@ -64,8 +64,8 @@ class RecordedAnswers:
         if not correct:
             return "not right"
         filters, rules = self.rules.filters, self.rules.episode
-        asked = replace(question, images=result.question.images)
-        result = replace(result, question=asked)
+        original = replace(question, images=result.question.images)
+        result = replace(result, question=original)
         why = fault(result, filters)
         if self.grounding is not None:
             why = await judged_fault(result, self.grounding, filters)

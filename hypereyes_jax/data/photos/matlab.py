@@ -42,7 +42,7 @@ def prepare() -> None:
 
 
 def arrays(path: str) -> dict[str, list[Any]]:
-    """As `read_mat`. Raises whatever scipy does."""
+    """Does what `read_mat` does. Raises whatever scipy does."""
     from scipy.io import loadmat
 
     return {name: plain(value) for name, value in loadmat(path).items() if not name.startswith("__")}

@@ -114,7 +114,7 @@ class ToolCalls:
           calls: beside each text, as JSON values.
         """
         calls_of_turns = [self._read_all(text, beside) for text, beside in zip(texts, calls, strict=True)]
-        units = self._told_units(
+        units = self._infer_units(
             [box for inline, beside in calls_of_turns for call in (*inline, *beside) for box in call.boxes]
         )
         out = []
@@ -170,7 +170,7 @@ class ToolCalls:
             raise BadRow("no query", f"its call of {name[:60]!r} has no query")
         return _Call(name, tool, queries, image, boxes, tuple(renamed), value)
 
-    def _told_units(self, boxes: Sequence[Box]) -> BoxUnits:
+    def _infer_units(self, boxes: Sequence[Box]) -> BoxUnits:
         if self._units != "auto" or not boxes:
             return "unit" if self._units == "auto" else self._units
         most = max(max(box) for box in boxes)

@@ -237,7 +237,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
     line = _Line()
     half, begun = b"", False
     data: list[bytes] = []
-    held = 0  # bytes of `data`
+    waiting_bytes = 0  # bytes of `data`
     plain, is_stream = bytearray(), False  # the lines before the first that a stream of events may have
     async for chunk in chunks:
         chunk = half + chunk
@@ -248,7 +248,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
             continue
         half = chunk[-1:] if chunk.endswith(b"\r") else b""  # half of a line's end, perhaps
         lines = line.add(chunk[: len(chunk) - len(half)].replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-        if len(chunk) + line.size + held + len(plain) > _EVENT_BYTES:
+        if len(chunk) + line.size + waiting_bytes + len(plain) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
         for text in lines:
             is_stream = is_stream or _FIELD.match(text) is not None
@@ -257,7 +257,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
             if text.startswith(b"data:"):
                 # Servers send one line an event; a text cut over several lines is one event until an empty line.
                 data.append(text.removeprefix(b"data:").strip())
-                held += len(data[-1])
+                waiting_bytes += len(data[-1])
                 value = _value(data) if len(data) <= _TRIED_LINES else _PARTIAL
             elif not text.strip() and data:
                 if (value := _value(data)) is _PARTIAL:
@@ -270,7 +270,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                 yield None
                 return
             if value is not _PARTIAL:
-                data, held = [], 0
+                data, waiting_bytes = [], 0
                 yield _event(value, where)
     rest = line.rest() if begun else half
     if not is_stream and not _FIELD.match(rest) and (body := bytes(plain + rest).strip()):

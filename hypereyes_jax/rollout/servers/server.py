@@ -225,10 +225,10 @@ class GenerationServer(abc.ABC):
 
     async def _change_adapter(self, endpoint: str, payload: dict[str, Any]) -> None:
         """Raises GeneratorError for what is no success: a failure told under HTTP 200, or a page of something else."""
-        told = await self._post(endpoint, payload, text=True)
-        failed = isinstance(told, dict) and (told.get("success") is False or bool(told.get("error")))
-        if failed or (isinstance(told, str) and told.lstrip().startswith("<")):
-            words = (isinstance(told, dict) and service_words(told)) or "a reply that no such server gives"
+        reply = await self._post(endpoint, payload, text=True)
+        failed = isinstance(reply, dict) and (reply.get("success") is False or bool(reply.get("error")))
+        if failed or (isinstance(reply, str) and reply.lstrip().startswith("<")):
+            words = (isinstance(reply, dict) and service_words(reply)) or "a reply that no such server gives"
             raise GeneratorError(f"{endpoint} refused: {words}")
 
     async def _post(self, endpoint: str, payload: dict[str, Any], *, text: bool = False) -> Any:
