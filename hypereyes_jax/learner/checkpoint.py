@@ -112,7 +112,7 @@ class Checkpoints:
         Args:
           directory: a path, or as text a URL of gs:// (which needs gcsfs). Several processes share it.
 
-        Raises UserError if it can't be made or read.
+        Raises UserError if it can't be made or read, as CheckpointDamaged if its checkpoints can't be listed.
         """
         self.directory = directory if isinstance(directory, str) else directory.resolve()
         self._gone_back_to: int | None = None
@@ -124,8 +124,15 @@ class Checkpoints:
         )
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each save there
         print_once()
-        with _saving(self.directory):
-            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "cursor"))
+        try:
+            with _saving(self.directory):
+                self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "cursor"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointDamaged(
+                f"the checkpoints in {self.directory} can't be listed ({_first_line(error)}): a _CHECKPOINT_METADATA "
+                "in one of them is damaged. Remove that file, which tells only when and by what it was "
+                "written, and run the same command again."
+            ) from error
 
     @property
     def steps(self) -> list[int]:

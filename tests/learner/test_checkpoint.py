@@ -113,6 +113,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_only_if_asked_
         assert checkpoints.steps == [3]
 
 
+@pytest.mark.parametrize("value", ["x", [], 7.5])
+def test_checkpoints_that_can_not_be_listed_are_told_with_the_cure(tmp_path, value):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(3), {"n": 3})
+    file = tmp_path / "3" / "_CHECKPOINT_METADATA"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"commit_timestamp_nsecs": value}))
+    with pytest.raises(CheckpointDamaged, match="Remove that file"):
+        Checkpoints(tmp_path)
+    file.unlink()  # the cure
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, cursor = checkpoints.restore(state())
+    assert (int(restored.step), cursor) == (3, {"n": 3})
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
 def test_a_storage_that_fails_does_not_make_a_checkpoint_damaged(tmp_path, number, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
