@@ -24,7 +24,7 @@ from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.env import Episode, ExactJudge, Question, SearchBackend
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.models.adapters import Lora
-from hypereyes_jax.models.peft import load_peft
+from hypereyes_jax.models.lora import load_peft
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.qwen3_vl import Params, Qwen3VLConfig
 from hypereyes_jax.processing import ChatFormat

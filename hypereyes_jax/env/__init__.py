@@ -14,6 +14,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge, Judge
 from hypereyes_jax.env.media.crops import crop, to_fractions
+from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import (
     Box,
     EpisodeResult,
@@ -48,6 +49,7 @@ __all__ = [
     "SearchHit",
     "StopReason",
     "TextSearch",
+    "Tool",
     "TurnRecord",
     "count_completion",
     "crop",

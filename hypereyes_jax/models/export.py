@@ -8,8 +8,7 @@ from typing import Any
 
 from hypereyes_jax.models.companions import write_companions
 from hypereyes_jax.models.hub import locate
-from hypereyes_jax.models.lora import Lora, merge
-from hypereyes_jax.models.peft import load_peft
+from hypereyes_jax.models.lora import Lora, load_peft, merge
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.storage import open_directory
 

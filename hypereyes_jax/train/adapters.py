@@ -12,8 +12,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.launch.global_arrays import fetch_whole
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.logins import without_login
-from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora, merge
-from hypereyes_jax.models.peft import save_peft
+from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, init_lora, merge, save_peft
 from hypereyes_jax.models.pretrained import save_model
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings

@@ -17,8 +17,7 @@ from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.global_arrays import fetch_whole
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.models.lora import Lora
-from hypereyes_jax.models.peft import save_peft
+from hypereyes_jax.models.lora import Lora, save_peft
 from hypereyes_jax.rollout.episodes import Generator, GeneratorError
 from hypereyes_jax.rollout.servers.server import GenerationServer, PromptLimits
 from hypereyes_jax.rollout.servers.sglang import SGLangServer

@@ -13,8 +13,7 @@ from hypereyes_jax.cli.main import main
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
 from hypereyes_jax.learner.run_weights import run_weights
-from hypereyes_jax.models.lora import merge
-from hypereyes_jax.models.peft import load_peft
+from hypereyes_jax.models.lora import load_peft, merge
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.train.rl_loop import RlLoop
 

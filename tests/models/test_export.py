@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.models.export import export_merged
-from hypereyes_jax.models.lora import merge
-from hypereyes_jax.models.peft import save_peft
+from hypereyes_jax.models.lora import merge, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, load_hf, save_hf
 from hypereyes_jax.processing import pack_inputs
 from tests.models.test_parity import FAST_COMPILE

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from hypereyes_jax.models.adapters import Lora
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, merge, trainable_count
-from hypereyes_jax.models.peft import load_peft, save_peft
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, load_peft, merge, save_peft, trainable_count
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, load_hf
 from hypereyes_jax.processing import pack_inputs
 from tests.models.test_parity import FAST_COMPILE

@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, merge
-from hypereyes_jax.models.peft import load_peft, save_peft
+from hypereyes_jax.models.lora import LoraConfig, LoraRule, load_peft, merge, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, load_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs

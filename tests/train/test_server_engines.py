@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.models.peft import load_peft
+from hypereyes_jax.models.lora import load_peft
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.adapters import adapter_rules
 from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server

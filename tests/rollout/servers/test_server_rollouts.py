@@ -8,8 +8,7 @@ import pytest
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.questions import synthesize
 from hypereyes_jax.env.world import World, WorldBackend
-from hypereyes_jax.models.lora import merge
-from hypereyes_jax.models.peft import save_peft
+from hypereyes_jax.models.lora import merge, save_peft
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.weight_check import EchoError
 from tests.random_weights import random_lora, random_params

@@ -22,9 +22,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.adapters import Lora, LoraConfig, LoraRule
 from hypereyes_jax.models.hub import locate
-from hypereyes_jax.models.lora import Lora, LoraConfig, LoraRule, adapted_weights
-from hypereyes_jax.models.peft_config import AdapterError, PeftConfig, read_adapter_config
+from hypereyes_jax.models.lora.peft_config import AdapterError, PeftConfig, read_adapter_config
+from hypereyes_jax.models.lora.weights import adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 from hypereyes_jax.models.storage import open_directory
 from hypereyes_jax.models.tensor_files import StoredTensor, by_kind, read_header
