@@ -277,6 +277,14 @@ async def reading(kind, url: str):
     yield kind(url)
 
 
+async def once(act, client) -> None:
+    """Until a good reply was read: on a busy machine it may come later than a client with these limits waits."""
+    for _ in range(20):
+        if await outcome(act, client) == "result":
+            return
+    raise AssertionError(f"{act.__name__}: twenty good replies were no results")
+
+
 async def run(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
     """Counts of what became of so many replies, and the faults in words."""
     draw, counts, faults = random.Random(seed), Counter(), []
@@ -298,10 +306,10 @@ async def run(count: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
             worked, probed = draw.random() < 0.5, draw.random() < 0.8
             async with open_client(kind, server.url) as client:
                 if worked:
-                    client._checked = True
+                    client._mode_is_right = True
                     server.wire = good(json.dumps(reply).encode())
-                    assert await outcome(act, client) == "result"
-                client._checked = probed  # else vLLM is asked first what its log-probs are of
+                    await once(act, client)
+                client._mode_is_right = probed  # else vLLM is asked first what its log-probs are of
                 server.wire = wire
                 try:
                     async with asyncio.timeout(SECONDS):
