@@ -68,7 +68,7 @@ def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dic
 def rollouts(policy: Policy, rows: int, questions: int, plays: int) -> dict[str, Any]:
     """Tokens a step of a row, and seconds of whole plays, by drafts; each play's tokens are those without any."""
     world = World.load()
-    asked = world_questions(world, "heldout", questions, 0)
+    asked = world_questions(world, "heldout", questions * (plays + 1), 0)
     (given,) = policy.engines.all
     sizes = replace(MINIATURE_RL, slots=rows)
     engines = {
@@ -77,13 +77,15 @@ def rollouts(policy: Policy, rows: int, questions: int, plays: int) -> dict[str,
     }
     seconds: dict[int, list[float]] = {drafts: [] for drafts in DRAFTS}
     same: dict[int, list[bool]] = {drafts: [] for drafts in DRAFTS}
-    for _ in range(plays + 1):
+    for number in range(plays + 1):
+        # others each time: what was sampled before would be found again
+        own_questions = asked[number * questions : (number + 1) * questions]
         texts = {}
         for drafts in DRAFTS:
             own = Policy(engines[drafts], policy.chat)
             play = runner(own, WorldBackend(world), miniature.EPISODE, sizes.sampling())
             began = time.perf_counter()
-            played = asyncio.run(play(asked))
+            played = asyncio.run(play(own_questions))
             seconds[drafts].append(time.perf_counter() - began)
             texts[drafts] = [[turn.text for turn in each.result.turns] for each in played]
             same[drafts].append(texts[drafts] == texts[0])

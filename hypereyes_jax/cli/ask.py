@@ -246,8 +246,9 @@ async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console:
             return parts
 
     assert config.checkpoint is not None
-    small = replace(MINIATURE_RL, slots=1).engine()
-    engine = small if config.miniature else EngineConfig(slots=1, context=config.context)
+    # One sequence decodes at a time, so each step reads all weights for it: the case that drafts are for.
+    small = replace(MINIATURE_RL, slots=1, draft_tokens=4).engine()
+    engine = small if config.miniature else EngineConfig(slots=1, context=config.context, draft_tokens=4)
     policy = load_policy(config.checkpoint, engine)
     rules = _rules(config)
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
