@@ -29,7 +29,7 @@ class Compiler:
         def compiled(name, trace, mesh, folder):
             if name == "teacher's scoring":
                 trace()
-            return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0))
+            return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0), tflops=1.0)
 
         monkeypatch.setattr(plan_module, "abstract_batch", batch)
         monkeypatch.setattr(plan_module, "compile_program", compiled)
@@ -72,6 +72,12 @@ def test_what_is_given_as_for_training_is_planned(compiler):
 def test_drafts_are_part_of_the_decode_program(compiler):
     (drafted,) = (each for each in planned("--sizes.draft-tokens", "3").engine.programs if "decode" in each.name)
     assert drafted.name == "decode 16 steps of 3 drafts in 64 slots"
+
+
+def test_a_token_takes_as_much_less_of_a_step_as_drafts_are_taken_to_give(compiler):
+    words = ("--sizes.draft-tokens", "3", "--workload.tokens-a-step")
+    one, two = (planned(*words, tokens).engine.decode_seconds for tokens in ("1", "2"))
+    assert 0 < two == pytest.approx(one / 2)
 
 
 def test_a_sampler_with_weights_in_int8_holds_a_byte_a_weight_of_its_layers(compiler):
