@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.configs.reward import BudgetConfig, RewardConfig
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import load_policy, runner
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.train.rl_call import rl
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL

@@ -26,10 +26,10 @@ from backbone import SIZES
 from machine_speed import Machine
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import Policy, load_policy, runner
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.rollout import kv, programs
 from hypereyes_jax.rollout.engines import Engines

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import load_policy, runner
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.kv import bytes_per_token

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -27,19 +25,17 @@ from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, known_recipe, sizes_of
+from hypereyes_jax.train.evaluation import benchmark_rules, evaluation_sizes
+from hypereyes_jax.train.sizes import TrainingSizes
 
 if TYPE_CHECKING:
-    from hypereyes_jax.configs.rollout import SamplingConfig
-    from hypereyes_jax.env.search.distractors import DistractedBackend
-    from hypereyes_jax.env.search.recorded import RecordedBackend
-    from hypereyes_jax.env.types import Question
-    from hypereyes_jax.env.world import World
-    from hypereyes_jax.eval.benchmark_play import OpenBenchmark
+    from collections.abc import Sequence
+
+    from hypereyes_jax.eval.benchmark_run import BenchmarkSummary, OpenBenchmark
     from hypereyes_jax.eval.own_metrics import OwnMetrics
     from hypereyes_jax.eval.policy import Policy
     from hypereyes_jax.eval.served import ServedPolicy
@@ -138,18 +134,10 @@ class EvalConfig:
 
 def run(config: EvalConfig) -> None:
     sizes = _sizes(config)
-    _refuse_settings(config)
+    _refuse_settings(config, sizes)
 
-    from hypereyes_jax.configs.objects import load_object
-    from hypereyes_jax.env.web.chat_api import ChatEndpoint
     from hypereyes_jax.eval.benchmark_run import several_samples
-    from hypereyes_jax.eval.own_metrics import in_words
-    from hypereyes_jax.eval.policy import load_policy
-    from hypereyes_jax.eval.run_files import METRICS, read_stages
-    from hypereyes_jax.eval.served import ServedPolicy
-    from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
     from hypereyes_jax.runs.own_objects import keep_own_objects
-    from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
@@ -158,61 +146,20 @@ def run(config: EvalConfig) -> None:
     )
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
     own = load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics).metrics
-    opened = [replace(benchmark, metrics=own) for benchmark in opened]
     sources = [config.questions] if isinstance(config.questions, str) else []
     own_parts = RlMethod(), sizes.learner, sizes.episode, config.search, config.judge, config.metrics
-    own_benchmarks = [("benchmark", load_object(name, "benchmark")) for name in config.benchmark if ":" in name]
-    records = own_records(*own_parts, sources) + [{"role": role, **each.record()} for role, each in own_benchmarks]
-    keep_own_objects(directory.path, records)
-    sampling = replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p)
-    policy: Policy | ServedPolicy
-    if config.model:
-        key = os.environ.get("OPENAI_API_KEY", "")
-        policy = ServedPolicy(ChatEndpoint(config.checkpoint, config.model, key, in_flight=config.in_flight))
-    else:
-        policy = load_policy(
-            config.checkpoint,
-            sizes.engine(),
-            dtype=sizes.learner.compute_dtype,
-            mesh=config.mesh,
-            replica_devices=config.replica_devices,
-        )
+    keep_own_objects(directory.path, own_records(*own_parts, sources, config.benchmark))
+    policy = _policy(config, sizes)
     if opened:
-        for each in _at_each_budget(config):
-            asyncio.run(_benchmarks(each, opened, directory, policy, sampling, sizes))
-        if config.budgets:
-            _draw_budgets(config, directory)
-        return
-    assert not isinstance(policy, ServedPolicy)  # `_refuse_settings`
-    with Stages() as stages:
-        for split in config.splits:
-            if not evaluated(directory, config.name, split):
-                asyncio.run(_evaluate(config, directory, policy, split, sampling, stages, own))
-    stages_done = read_stages(directory.file(METRICS))
-    lines = [
-        in_words(f"{stage}, {split}", row) for stage, splits in stages_done.items() for split, row in splits.items()
-    ]
-    Terminal().print(results_table(stages_done), costs_table(stages_done), *filter(None, lines))
-
-
-def _sizes(config: EvalConfig) -> TrainingSizes:
-    """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
-    recipe = config.recipe or ("miniature" if config.search.offline else PAPER_RECIPE)
-    small = recipe == "miniature"
-    sizes = replace(MINIATURE_RL, slots=32) if small else sizes_of(known_recipe(recipe, "rl"))
-    given: dict[str, Any] = {"slots": config.slots, "context": config.context, "turn_tokens": config.max_new_tokens}
-    sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
-    if config.dtype and config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype {config.dtype}: it must be float32 or bfloat16")
-    learner = replace(sizes.learner, compute_dtype=config.dtype or sizes.learner.compute_dtype)
-    prompt = min(sizes.prompt_tokens, sizes.context)
-    return replace(sizes, learner=learner, episode=config.episode.over(sizes.episode), prompt_tokens=prompt)
+        _ask_benchmarks(config, directory, policy, [replace(benchmark, metrics=own) for benchmark in opened], sizes)
+    else:
+        _ask_splits(config, directory, policy, sizes, own)
 
 
 def check(config: EvalConfig) -> None:
     """Raises UserError for what an evaluation would refuse before it begins."""
     sizes = _sizes(config)
-    _refuse_settings(config)
+    _refuse_settings(config, sizes)
 
     from hypereyes_jax.data.benchmarks import known_benchmark
     from hypereyes_jax.train.method import RlMethod, load_method
@@ -222,21 +169,48 @@ def check(config: EvalConfig) -> None:
         known_benchmark("imeb" if name == "imeb-mini" else name)
 
 
-def _refuse_settings(config: EvalConfig) -> None:
+def _sizes(config: EvalConfig) -> TrainingSizes:
+    """The sizes of the engine and the rules of episodes. Raises UserError for a recipe or a number there can't be."""
+    return evaluation_sizes(
+        config.recipe or ("miniature" if config.search.offline else PAPER_RECIPE),
+        config.episode,
+        slots=config.slots,
+        context=config.context,
+        turn_tokens=config.max_new_tokens,
+        dtype=config.dtype,
+    )
+
+
+def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
     """Raises UserError for settings that this evaluation would ignore, and for inputs that are not there."""
     from hypereyes_jax.env.search.services import check_search
 
     check_search(config.search, _SEARCH)
     refuse_unknown_mesh(config.mesh)
-    has_questions = bool(config.benchmark) or isinstance(config.questions, str)
+    of_source = isinstance(config.questions, str)
+    has_questions = bool(config.benchmark) or of_source
+    if config.benchmark and of_source:
+        raise UserError("--questions names a source, and --benchmark other questions: give one of them")
     doubled = len(set(config.budgets)) < len(config.budgets)
     if config.budgets and (not has_questions or config.budget is not None or doubled):
         raise UserError(
             "--budgets needs a source of questions or a benchmark (--questions, --benchmark), takes each number once, "
             "and takes the place of --budget"
         )
-    if not has_questions and config.samples != 1:
-        raise UserError("--samples needs a source of questions or a benchmark: give --questions or --benchmark")
+    if not has_questions:
+        for name in ("samples", "manner", "budget", "distractors"):
+            if getattr(config, name) != getattr(EvalConfig, name):
+                raise UserError(f"--{name} needs a source of questions or a benchmark: give --questions or --benchmark")
+    for budget in (*config.budgets, config.budget):
+        benchmark_rules(sizes.episode, config.manner, budget, config.distractors)
+    if config.distractors and config.search.service != "world":
+        raise UserError("--distractors are pages of the miniature's world: leave out --search.service.")
+    real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini") and ":" not in name]
+    if real and config.search.service == "world":
+        raise UserError(
+            f"{', '.join(real)} can't be answered from the miniature's world. Give --search.service serpapi or "
+            "retriever."
+        )
     if config.model:
         if not config.checkpoint.startswith(("http://", "https://")):
             raise UserError(f"--model names a model at an endpoint, and {config.checkpoint} is not the URL of one")
@@ -253,163 +227,111 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.data.benchmarks import ReadOptions
     from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
 
-    real = [name for name in config.benchmark if name not in ("imeb", "imeb-mini") and ":" not in name]
-    if real and config.search.service == "world":
-        raise UserError(
-            f"{', '.join(real)} can't be answered from the miniature's world. Give --search.service serpapi or "
-            "retriever."
-        )
-    options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
     if isinstance(config.questions, str):
-        if config.benchmark:
-            raise UserError("--questions names a source, and --benchmark other questions: give one of them")
         return [prepare_questions(config.questions, config.rows.options())]
+    options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
     return [prepare_benchmark(name, config.data, config.subset, options) for name in config.benchmark]
 
 
-def _at_each_budget(config: EvalConfig) -> list[EvalConfig]:
-    """The evaluations that were asked for: under each forced budget, and last as the policy stops by itself."""
-    from hypereyes_jax.study.budget_curve import budget_name
+def _policy(config: EvalConfig, sizes: TrainingSizes) -> Policy | ServedPolicy:
+    from hypereyes_jax.env.web.chat_api import ChatEndpoint
+    from hypereyes_jax.eval.policy import load_policy
+    from hypereyes_jax.eval.served import ServedPolicy
 
-    forced = [
-        replace(config, name=budget_name(config.name, budget), budget=budget, budgets=()) for budget in config.budgets
-    ]
-    return [*forced, config]
-
-
-def _draw_budgets(config: EvalConfig, directory: RunDirectory) -> None:
-    """Draws accuracy against rounds for each benchmark, and tells where."""
-    from hypereyes_jax.eval.benchmark_play import read_summaries
-    from hypereyes_jax.files import write_atomic
-    from hypereyes_jax.study.budget_curve import budget_curves
-    from hypereyes_jax.study.render import to_svg
-
-    for benchmark, chart in budget_curves(read_summaries(directory), config.name, config.budgets).items():
-        path = directory.file(f"budgets-{config.name}-{benchmark}.svg")
-        write_atomic(path, to_svg(chart))
-        print(f"accuracy by budget: {path}")
+    if config.model:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        return ServedPolicy(ChatEndpoint(config.checkpoint, config.model, key, in_flight=config.in_flight))
+    return load_policy(
+        config.checkpoint,
+        sizes.engine(),
+        dtype=sizes.learner.compute_dtype,
+        mesh=config.mesh,
+        replica_devices=config.replica_devices,
+    )
 
 
-async def _benchmarks(
+def _ask_benchmarks(
     config: EvalConfig,
-    opened: Sequence[OpenBenchmark],
     directory: RunDirectory,
     policy: Policy | ServedPolicy,
-    sampling: SamplingConfig,
+    opened: Sequence[OpenBenchmark],
     sizes: TrainingSizes,
 ) -> None:
-    from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.services import connected
-    from hypereyes_jax.eval import benchmark_play
+    """Under each forced budget, and last as the policy stops by itself."""
+    from hypereyes_jax.eval.benchmark_play import BenchmarkConditions, play_benchmarks
+    from hypereyes_jax.eval.policy import EvaluationRun
+    from hypereyes_jax.study.budget_curve import budget_name, write_budget_curves
+
+    conditions = BenchmarkConditions(
+        config.search,
+        config.judge,
+        sizes.episode,
+        replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p),
+        (sizes.min_pixels, sizes.max_pixels),
+        config.seed if config.sampling_seed is None else config.sampling_seed,
+        config.distractors,
+        config.seed,
+    )
+    forced = [(budget_name(config.name, budget), budget) for budget in config.budgets]
+    for name, budget in [*forced, (config.name, config.budget)]:
+        rules = benchmark_rules(sizes.episode, config.manner, budget, config.distractors)
+        with Stages() as stages:
+            evaluation = EvaluationRun(directory, stages, name)
+            summaries = asyncio.run(play_benchmarks(evaluation, policy, opened, replace(conditions, episode=rules)))
+        _print_benchmarks(directory, name, summaries)
+    if config.budgets:
+        for path in write_budget_curves(directory, config.name, config.budgets):
+            print(f"accuracy by budget: {path}")
+
+
+def _print_benchmarks(directory: RunDirectory, name: str, summaries: Sequence[BenchmarkSummary]) -> None:
+    from hypereyes_jax.eval.benchmark_play import write_tables
     from hypereyes_jax.eval.benchmark_table import measures_table, own_row, paper_rows, terminal_table
     from hypereyes_jax.eval.own_metrics import in_words
-    from hypereyes_jax.eval.policy import EvaluationRun
-    from hypereyes_jax.processing.lengths import visual_tokens
     from hypereyes_jax.runs.terminal import Terminal
 
-    summaries = []
-    with Stages() as stages:
-        for benchmark in opened:
-            rules = _rules(config, sizes)
-            # Each benchmark has a rule of its own for judges; one that was chosen holds for all.
-            rule = benchmark.spec.rule if config.judge.rule == JudgeConfig().rule else config.judge.rule
-            async with (
-                judging(replace(config.judge, rule=rule)) as judge,
-                connected(config.search, SearchKeys.of(os.environ)) as (backend, _),
-            ):
-                summaries.append(
-                    await benchmark_play.play_benchmark(
-                        EvaluationRun(directory, stages, config.name),
-                        policy,
-                        benchmark,
-                        backend=_distracted(config, backend),
-                        judge=judge,
-                        episode=rules,
-                        sampling=sampling,
-                        visual_tokens=partial(visual_tokens, min_pixels=sizes.min_pixels, max_pixels=sizes.max_pixels),
-                        seed=config.seed if config.sampling_seed is None else config.sampling_seed,
-                    )
-                )
-    files = benchmark_play.write_tables(directory)
-    levels = tuple(f"{benchmark.name}-" for benchmark in opened if benchmark.spec.levels)
-    filed = benchmark_play.read_summaries(directory)[config.name]
-    summaries += [summary for summary in filed if summary.benchmark.startswith(levels)] if levels else []
-    rows = [own_row(config.name, summaries), *paper_rows()]
+    rows = [own_row(name, summaries), *paper_rows()]
     lines = [in_words(summary.benchmark, summary.own) for summary in summaries]
     Terminal().print(measures_table(summaries), *filter(None, lines), terminal_table(rows))
-    print("tables: " + ", ".join(str(path) for path in files))
+    print("tables: " + ", ".join(str(path) for path in write_tables(directory)))
 
 
-def _rules(config: EvalConfig, sizes: TrainingSizes) -> EpisodeConfig:
-    """The rules of a benchmark's episodes: in the manner and with the rounds that were asked for, and with room for
-    distractors among the results shown."""
-    from hypereyes_jax.eval.benchmark_play import in_manner
-
-    manner, rules = config.manner, sizes.episode
-    if rules == miniature.EPISODE and (manner == "llm-crop" or manner == "code-crop"):
-        rules = miniature.episode(manner)
-    rules = in_manner(rules, manner)
-    if config.budget is not None:
-        if config.budget < 0 or manner in ("direct", "workflow"):
-            raise UserError("--budget must be at least 0 rounds, of a manner whose rounds are not fixed.")
-        rules = replace(rules, max_rounds=config.budget, max_turns=config.budget + 1)
-    if config.distractors < 0:
-        raise UserError("--distractors must be at least 0.")
-    more = config.distractors
-    return replace(rules, text_k=rules.text_k + more, image_k=rules.image_k + more)
-
-
-def _distracted(config: EvalConfig, backend: RecordedBackend) -> RecordedBackend | DistractedBackend:
-    """The backend that episodes search: with distractors if some were asked for."""
-    from hypereyes_jax.env.search.distractors import DistractedBackend, world_distractors
-    from hypereyes_jax.env.world import World
-
-    if not config.distractors:
-        return backend
-    if config.search.service != "world":
-        raise UserError("--distractors are pages of the miniature's world: leave out --search.service.")
-    return DistractedBackend(backend, world_distractors(World.load()), config.distractors, config.seed)
-
-
-async def _evaluate(
+def _ask_splits(
     config: EvalConfig,
     directory: RunDirectory,
-    policy: Policy,
-    split: Split,
-    sampling: SamplingConfig,
-    stages: Stages,
+    policy: Policy | ServedPolicy,
+    sizes: TrainingSizes,
     own: OwnMetrics,
 ) -> None:
-    from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.world import World
-    from hypereyes_jax.eval.policy import EvaluationRun
-    from hypereyes_jax.eval.split import evaluate_split
+    from hypereyes_jax.eval.own_metrics import in_words
+    from hypereyes_jax.eval.policy import EvaluationRun, Policy
+    from hypereyes_jax.eval.run_files import METRICS, read_stages
+    from hypereyes_jax.eval.split import evaluate_split, world_questions
+    from hypereyes_jax.eval.tables import costs_table, evaluated, results_table
+    from hypereyes_jax.runs.terminal import Terminal
 
-    async with judging(config.judge) as judge:
-        await evaluate_split(
-            EvaluationRun(directory, stages, config.name),
-            policy,
-            split,
-            world_questions(World.load(), split, int(config.questions), config.seed, config.crowding),
-            sampling=sampling,
-            search=config.search,
-            seed=config.seed if config.sampling_seed is None else config.sampling_seed,
-            judge=judge,
-            metrics=own,
-        )
-
-
-def world_questions(
-    world: World, split: Split, count: int, seed: int, crowding: float = miniature.CROWDING
-) -> list[Question]:
-    """Evaluation questions: about held-out countries (mixed with seen ones), or in the seen part of the world.
-
-    They are drawn as `hypereyes synth` and the quickstart draw theirs, unless `crowding` says otherwise.
-    """
-    from hypereyes_jax.data.questions import SynthesisConfig, synthesize
-
-    seen, held_out = world.split()
-    rules = SynthesisConfig(crowding=crowding)
-    if split == "seen":
-        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, rules, prefix="seen")]
-    return [synth.question for synth in synthesize(world, count, seed, rules, focus=held_out, prefix="heldout")]
+    assert isinstance(policy, Policy)  # `_refuse_settings`
+    with Stages() as stages:
+        for split in config.splits:
+            if evaluated(directory, config.name, split):
+                continue
+            questions = world_questions(World.load(), split, int(config.questions), config.seed, config.crowding)
+            asyncio.run(
+                evaluate_split(
+                    EvaluationRun(directory, stages, config.name),
+                    policy,
+                    split,
+                    questions,
+                    sampling=replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p),
+                    search=config.search,
+                    seed=config.seed if config.sampling_seed is None else config.sampling_seed,
+                    judge=config.judge,
+                    metrics=own,
+                )
+            )
+    stages_done = read_stages(directory.file(METRICS))
+    lines = [
+        in_words(f"{stage}, {split}", row) for stage, splits in stages_done.items() for split, row in splits.items()
+    ]
+    Terminal().print(results_table(stages_done), costs_table(stages_done), *filter(None, lines))

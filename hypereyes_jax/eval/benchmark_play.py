@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,16 @@ from hypereyes_jax.data.benchmarks import (
 )
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
 from hypereyes_jax.data.sources import RowError, SourceOptions, open_questions
-from hypereyes_jax.env.config import EpisodeConfig, Manner
+from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
-from hypereyes_jax.env.own_prompt import prompt_source
-from hypereyes_jax.env.prompts import system_prompt
-from hypereyes_jax.env.search.distractors import DistractedBackend
+from hypereyes_jax.env.judging.service import judging
+from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.distractors import DistractedBackend, world_distractors
 from hypereyes_jax.env.search.recorded import RecordedBackend
+from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import (
     BenchmarkSummary,
@@ -42,6 +46,7 @@ from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
 from hypereyes_jax.eval.served import ServedPolicy, served_runner
 from hypereyes_jax.files import read_json, write_atomic, write_json
+from hypereyes_jax.processing.lengths import visual_tokens
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 IMEB_MINI = "imeb-mini"  # made here, from the offline world
@@ -49,10 +54,6 @@ SUMMARIES = "benchmarks.json"
 
 
 _QUESTIONS = BenchmarkSpec("questions", "questions", (), any_row, rule=JudgeConfig().rule)
-_WORKFLOW = """
-
-Work in exactly three turns. First one image_search with a box around every entity that matters. Then one text_search \
-with every query that the answer needs. Then the answer."""
 _RECORDS = 200  # trajectories kept of a benchmark
 
 
@@ -108,25 +109,56 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
     return OpenBenchmark("questions", _QUESTIONS, usable.ids, usable, False)
 
 
-def in_manner(episode: EpisodeConfig, manner: Manner) -> EpisodeConfig:
-    """The rules of an episode that searches as it likes, one search a turn, by a fixed plan, not at all, or with crops
-    cut by a tool before they are searched."""
-    if manner == "llm-crop" or manner == "code-crop":
-        return replace(episode, paradigm=manner)
-    if manner == "direct":
-        return replace(episode, max_turns=1, max_rounds=0)
-    if manner == "workflow":
-        if episode.system is None:
-            system: Any = system_prompt(episode.prompt_style, episode.box_units, 2)
-        else:
-            system = prompt_source(episode.system)
-        if not isinstance(system, str):
-            raise UserError(
-                f"--manner workflow adds its instruction to a prompt, and {episode.system} writes one for each "
-                "question: name a text or a file"
+@dataclass(frozen=True)
+class BenchmarkConditions:
+    """What is the same for all benchmarks that a policy is asked."""
+
+    search: SearchConfig
+    judge: JudgeConfig  # each benchmark has a rule of its own for judges; one that is not the default holds for all
+    episode: EpisodeConfig
+    sampling: SamplingConfig
+    pixels: tuple[int, int]  # the smallest and the largest area of an image
+    seed: int  # of the sampling
+    distractors: int = 0  # results of other searches that are mixed into each search of the miniature's world
+    distractor_seed: int = 0
+
+
+async def play_benchmarks(
+    run: EvaluationRun, policy: Policy | ServedPolicy, opened: Sequence[OpenBenchmark], conditions: BenchmarkConditions
+) -> list[BenchmarkSummary]:
+    """Asks each benchmark as `play_benchmark` does, and returns the summaries, those of levels last."""
+    summaries = []
+    visual = partial(visual_tokens, min_pixels=conditions.pixels[0], max_pixels=conditions.pixels[1])
+    for benchmark in opened:
+        chosen = conditions.judge.rule
+        rule = benchmark.spec.rule if chosen == JudgeConfig().rule else chosen
+        async with (
+            judging(replace(conditions.judge, rule=rule)) as judge,
+            connected(conditions.search, SearchKeys.of(os.environ)) as (backend, _),
+        ):
+            summary = await play_benchmark(
+                run,
+                policy,
+                benchmark,
+                backend=_distracted(conditions, backend),
+                judge=judge,
+                episode=conditions.episode,
+                sampling=conditions.sampling,
+                visual_tokens=visual,
+                seed=conditions.seed,
             )
-        return replace(episode, max_turns=3, max_rounds=2, system=system + _WORKFLOW)
-    return replace(episode, serial=manner == "serial")
+        summaries.append(summary)
+    levels = tuple(f"{benchmark.name}-" for benchmark in opened if benchmark.spec.levels)
+    filed = read_summaries(run.directory)[run.name] if levels else []
+    return [*summaries, *(summary for summary in filed if summary.benchmark.startswith(levels))]
+
+
+def _distracted(conditions: BenchmarkConditions, backend: RecordedBackend) -> RecordedBackend | DistractedBackend:
+    """The backend that episodes search: with distractors if some were asked for."""
+    if not conditions.distractors:
+        return backend
+    distractors = world_distractors(World.load())
+    return DistractedBackend(backend, distractors, conditions.distractors, conditions.distractor_seed)
 
 
 async def play_benchmark(

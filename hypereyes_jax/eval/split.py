@@ -9,10 +9,13 @@ from functools import partial
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.judging.judges import ExactJudge, Judge
+from hypereyes_jax.data.questions import SynthesisConfig, synthesize
+from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.benchmark import evaluate
 from hypereyes_jax.eval.own_metrics import OwnMetrics
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
@@ -20,6 +23,7 @@ from hypereyes_jax.eval.tables import save_evaluation
 from hypereyes_jax.processing.lengths import visual_tokens
 from hypereyes_jax.rollout import Timeline
 
+SEEN = "seen"
 SERIAL = "_serial"  # a split of this ending is played with one search a turn
 
 
@@ -32,7 +36,7 @@ async def evaluate_split(
     sampling: SamplingConfig,
     search: SearchConfig,
     seed: int,
-    judge: Judge | None = None,
+    judge: JudgeConfig = JudgeConfig(),  # noqa: B008 - frozen
     metrics: OwnMetrics = OwnMetrics(),  # noqa: B008 - frozen
 ) -> None:
     """Files the results under the run's name and `split`, with how the searches went and how engine time was used.
@@ -41,20 +45,33 @@ async def evaluate_split(
 
     Args:
       seed: of the sampling; each question adds its number.
-      judge: default `ExactJudge`.
+      judge: by default answers are compared exactly.
       metrics: a user's, whose means over the scored episodes are filed, too.
     """
-    judge = judge or ExactJudge()
     episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
     timeline = Timeline()
-    async with connected(search, SearchKeys.of(os.environ)) as (backend, _):
+    async with judging(judge) as verdicts, connected(search, SearchKeys.of(os.environ)) as (backend, _):
         with run.stages.stage(f"evaluation of {run.name}, {split}", len(questions)) as stage:
             play = runner(
                 policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline
             )
             visual = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
-            evaluation = await evaluate(play, questions, judge, visual_tokens=visual)
+            evaluation = await evaluate(play, questions, verdicts, visual_tokens=visual)
     timeline.write(run.directory.file(f"timeline-{run.name}-{split}.json"))
     costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}
     own = metrics.means([(each.trajectory.result, each.correct) for each in evaluation.judged if not each.masked])
-    save_evaluation(run.directory, run.name, split, evaluation, judge=judge.name, costs=costs, own=own)
+    save_evaluation(run.directory, run.name, split, evaluation, judge=verdicts.name, costs=costs, own=own)
+
+
+def world_questions(
+    world: World, split: str, count: int, seed: int, crowding: float = miniature.CROWDING
+) -> list[Question]:
+    """Evaluation questions: about held-out countries (mixed with seen ones), or in the seen part of the world.
+
+    They are drawn as `hypereyes synth` and the quickstart draw theirs, unless `crowding` says otherwise.
+    """
+    seen, held_out = world.split()
+    rules = SynthesisConfig(crowding=crowding)
+    if split == SEEN:
+        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, rules, prefix="seen")]
+    return [synth.question for synth in synthesize(world, count, seed, rules, focus=held_out, prefix="heldout")]

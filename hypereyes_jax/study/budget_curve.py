@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from hypereyes_jax.eval.benchmark_play import read_summaries
 from hypereyes_jax.eval.benchmark_run import BenchmarkSummary
+from hypereyes_jax.files import write_atomic
+from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.study.render import to_svg
 from hypereyes_jax.study.types import Chart, Point
 
 
@@ -35,6 +40,16 @@ def budget_curves(
         series = (("forced budget", tuple(map(_point, forced))), ("own stop", (_point(stopped),)))
         charts[benchmark] = Chart(f"{name} on {benchmark}", "share right", series, "rounds a question")
     return charts
+
+
+def write_budget_curves(directory: RunDirectory, name: str, budgets: Sequence[int]) -> list[Path]:
+    """Draws the chart of each benchmark into a run's directory. Arguments as `budget_curves`."""
+    paths = []
+    for benchmark, chart in budget_curves(read_summaries(directory), name, budgets).items():
+        path = directory.file(f"budgets-{name}-{benchmark}.svg")
+        write_atomic(path, to_svg(chart))
+        paths.append(path)
+    return paths
 
 
 def _point(summary: BenchmarkSummary) -> Point:

@@ -108,6 +108,7 @@ def own_records(
     judge: JudgeConfig,
     metrics: Sequence[str] = (),
     sources: Sequence[str] = (),
+    benchmarks: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """What a run's record says of each part that is a user's own: what it is for, its name, file and hash, and of a
     reward its weight. Parts that the settings name by what is shipped are left out.
@@ -119,6 +120,7 @@ def own_records(
     records = [] if rewards is None else [{"role": "reward", **each} for each in rewards.record()]
     by_name = [("advantage", method.reward.advantage), ("loss", learn.loss), ("judge", judge.object)]
     by_name += [("search backend", search.backend), *(("metric", each) for each in metrics)]
+    by_name += [("benchmark", each) for each in benchmarks]
     pairs = [(role, load_object(name, role)) for role, name in by_name if ":" in name]
     pairs += [("tool", each) for each in tool_objects(episode.tools)]
     pairs += own_pieces(learn.optimizer)

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data import open_examples, open_questions
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import write_examples, write_questions
@@ -34,6 +33,7 @@ from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.report import collect, render
 from hypereyes_jax.eval.rollout_files import read_rollouts, rollout_steps, write_rollouts
 from hypereyes_jax.eval.run_files import read_cost, read_stages
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.eval.tables import costs_table, results_table
 from hypereyes_jax.files import write_json
 from hypereyes_jax.models.pretrained import load_model

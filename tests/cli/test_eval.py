@@ -66,10 +66,11 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
 
 
 def test_mosaics_are_crowded_as_in_the_quickstart_unless_told():
-    from hypereyes_jax.cli.eval import EvalConfig, world_questions
+    from hypereyes_jax.cli.eval import EvalConfig
     from hypereyes_jax.cli.synth import SynthConfig
     from hypereyes_jax.data.questions import SynthesisConfig, synthesize
     from hypereyes_jax.env.world import World
+    from hypereyes_jax.eval.split import world_questions
 
     assert EvalConfig.crowding == SynthConfig.crowding
     world = World.load()

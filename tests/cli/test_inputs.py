@@ -32,6 +32,20 @@ CASES = {
     ),
     "a checkpoint of eval": (["eval", GONE], "CHECKPOINT /no/such/place: there is no such directory"),
     "a recipe of eval": (["eval", BASE, "--recipe", "hypereyes_9b_rl"], "there is no recipe"),
+    "a manner of splits": (["eval", BASE, "--manner", "serial"], "--manner needs a source of questions"),
+    "a budget of a fixed plan": (
+        ["eval", BASE, "--benchmark", "imeb-mini", "--manner", "workflow", "--budget", "2"],
+        "--budget must be at least 0 rounds",
+    ),
+    "distractors of a service": (
+        ["eval", BASE, "--benchmark", "imeb-mini", "--distractors", "2", "--search.service", "retriever"],
+        "--distractors are pages of the miniature's world",
+    ),
+    "a benchmark that the world can't answer": (["eval", BASE, "--benchmark", "fvqa"], "Give --search.service"),
+    "two sources of questions": (
+        ["eval", BASE, "--benchmark", "imeb-mini", "--questions", "org/questions"],
+        "give one of them",
+    ),
     "a checkpoint of serve": (["serve", GONE], "CHECKPOINT /no/such"),
     "a checkpoint of export": (["export", "--checkpoint", GONE, "--out", "out"], "--checkpoint /no/such"),
     "two sources of export": (["export", "--checkpoint", BASE, "--run", "runs", "--out", "out"], "give either"),

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.world import World
+from hypereyes_jax.eval.split import world_questions
 from tests.cli.logged import logged_steps
 
 ROOT = Path(__file__).parents[2]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import init_params

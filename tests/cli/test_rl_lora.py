@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.learner.run_weights import run_weights
 from hypereyes_jax.models.lora import load_peft, merge
 from hypereyes_jax.models.pretrained import load_model

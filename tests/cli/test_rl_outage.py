@@ -8,9 +8,9 @@ from importlib import resources
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from tests.cli.logged import logged_steps
 from tests.search_server import search_server

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.search import services
 from hypereyes_jax.env.search.config import SearchConfig, StoreMode
@@ -18,6 +17,7 @@ from hypereyes_jax.env.search.store_tools import inspect_store, prune_store
 from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.processing import SampledChunk

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.synth import DEMONSTRATIONS, SynthConfig, make_data
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.rollout_files import read_rollouts
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory

@@ -6,10 +6,11 @@ from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.manner import in_manner
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_play import in_manner, prepare_benchmark
+from hypereyes_jax.eval.benchmark_play import prepare_benchmark
 from hypereyes_jax.eval.benchmark_run import OpenBenchmark, QuestionResult, level_summaries
 from hypereyes_jax.eval.benchmark_table import own_row, to_latex
 from tests.eval.trajectories import mosaic, question

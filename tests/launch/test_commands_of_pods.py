@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import read_questions, write_questions
 from hypereyes_jax.env.world import World
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.models.pretrained import load_model, save_model
 from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.train.question_selection import SELECTION

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.search.store_tools import inspect_store
 from hypereyes_jax.env.world import World
+from hypereyes_jax.eval.split import world_questions
 from tests.launch.small_model import BASE
 from tests.launch.test_commands_of_pods import steps, together
 from tests.postgres_server import PASSWORD, running

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.rollout_files import read_rollouts, rollout_steps
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.models.pretrained import load_model

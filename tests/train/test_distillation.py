@@ -12,12 +12,12 @@ import tyro
 from aiohttp import web
 
 from hypereyes_jax import miniature
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.rl import RlConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import read_records
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.teacher import LocalTeacher, Unscored

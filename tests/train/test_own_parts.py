@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import hypereyes_jax
-from hypereyes_jax.cli.eval import world_questions
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.configs.objects import load_object
 from hypereyes_jax.data.files import write_questions
@@ -16,6 +15,7 @@ from hypereyes_jax.env import Episode, EpisodeConfig, Question
 from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mapping
 from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
 from hypereyes_jax.env.world import World, WorldBackend
+from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.train.method import OwnObjects
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL
