@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
+from hypereyes_jax.launch.exchange import SampleExchange
 from hypereyes_jax.launch.processes import Processes
+from hypereyes_jax.learner.balance import balance
 from hypereyes_jax.learner.global_batch import global_batch
 from hypereyes_jax.learner.learner import Learner
 from hypereyes_jax.learner.packing import (
@@ -34,14 +36,25 @@ def pack_for_all(
     samples: Sequence[TrainingSample],
     config: PackConfig,
     left_out: Sequence[TrainingSample] = (),
+    exchange: SampleExchange | None = None,
 ) -> PackedBatch:
     """One step's data: this process's samples, packed for its shards, as its part of all devices' batch.
 
     Every process must call it.
+
+    Args:
+      exchange: sends samples to the processes that have room for them, where that makes the step shorter; without one,
+        each process packs its own.
     """
     if processes.mesh is None:
         return pack(model, samples, config, left_out)
-    config = replace(config, row_length=_common_length(processes, model, samples, config))
+    if exchange is None:
+        config = replace(config, row_length=_common_length(processes, model, samples, config))
+    else:
+        lengths = processes.gather([int(sample_tokens(model, sample, config)) for sample in samples])
+        plan = balance(lengths, config.row_tokens, config.rows)
+        samples = exchange(samples, plan.owners)
+        config = replace(config, row_length=plan.row_length)
     batch = pack(model, samples, config, left_out)
     # All must have the same arrays: of the largest size that any of them needs.
     own = [batch.targets_MBT.shape[0], *batch.inputs.vision.segment_RL.shape[1:]]

@@ -17,6 +17,7 @@ from hypereyes_jax.eval.records import write_records
 from hypereyes_jax.eval.rollout_files import drop_rollouts, write_rollouts
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
 from hypereyes_jax.files import append_json_line
+from hypereyes_jax.launch.exchange import SampleExchange, open_exchange
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import NoMetrics, open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
@@ -106,6 +107,7 @@ class RlLoop:
         self._outages = OutageWatch(settings.outages)
         self._earlier_searches: dict[str, Any] | None = None  # before the checkpoint that this process went on from
         self._source: RolloutSource
+        self._exchange: SampleExchange | None
 
     async def train(self) -> tuple[Params, Lora | None]:
         """The weights after all steps that the settings ask for; where adapters train, those beside them, and these.
@@ -114,7 +116,11 @@ class RlLoop:
         """
         settings = self._settings
         keep = KeepPolicy(latest=self._rollouts.sizes.keep_checkpoints)
-        with Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep) as checkpoints:
+        wanted = self._rollouts.sizes.balance
+        with (
+            Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep) as checkpoints,
+            open_exchange(self._processes, wanted) as self._exchange,
+        ):
             restored = checkpoints.restore(self._state, self._run.resume_step)
             under_way: dict[str, Any] | None = None
             if restored is not None:
@@ -304,13 +310,15 @@ class RlLoop:
         left_out = [sample for sample in samples if sample.advantage == 0 and sample.teacher_logp is None]
         if not live:  # a step with nothing to learn has the shape of any other
             live, left_out = left_out[:1], left_out[1:]
-        batch = pack_for_all(self._processes, self._model, live, self._packing, left_out)
+        batch = pack_for_all(self._processes, self._model, live, self._packing, left_out, self._exchange)
         self._monitor.check(batch, self._packing)
         laps.lap("packing")
         if self._kl_reference is not None:
             batch = self._kl_reference.score(batch)
         self._state, metrics = self._learner.rl_step(self._state, batch, *self._learner_takes)
         figures = {name: float(value) for name, value in metrics.items()}
+        if self._exchange is not None:
+            figures["samples_moved"] = float(self._exchange.moved)
         return figures, self._monitor.figures(batch, laps.lap("training"))
 
     def _note_references(self, step: int) -> None:

@@ -22,10 +22,10 @@ from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.own_prompt import PromptFunction
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import Question, SearchBackend
+from hypereyes_jax.launch.links.samples import from_message, spread, to_message
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker
 from hypereyes_jax.launch.replica_group.connect import connect
-from hypereyes_jax.launch.replica_group.samples import from_message, spread, to_message
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.models.lora import Lora
 from hypereyes_jax.processing import ChatFormat

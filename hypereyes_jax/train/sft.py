@@ -17,6 +17,7 @@ from hypereyes_jax.configs.training import Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions, source_objects
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch.exchange import open_exchange
 from hypereyes_jax.launch.global_arrays import initial_state, pack_for_all
 from hypereyes_jax.launch.run_output import open_metrics
 from hypereyes_jax.learner.checkpoint import Checkpoints, CheckpointSchedule, KeepPolicy
@@ -99,6 +100,7 @@ def train(
         contextlib.closing(trajectories),
         contextlib.closing(batches),
         Checkpoints(directory.checkpoints("sft-checkpoints"), KeepPolicy(latest=sizes.keep_checkpoints)) as checkpoints,
+        open_exchange(processes, sizes.balance) as exchange,
     ):
         restored = checkpoints.restore(state, run.resume_step)
         if restored is not None:
@@ -119,7 +121,7 @@ def train(
                 began = time.perf_counter()
                 with profiled(directory.file("profile"), step == run.profile_step):
                     if processes.mesh is not None:
-                        batch = pack_for_all(processes, model, batch, packing)
+                        batch = pack_for_all(processes, model, batch, packing, exchange=exchange)
                     monitor.check(batch, packing)
                     state, metrics = learner.sft_step(state, batch)
                     values = {name: float(value) for name, value in metrics.items()}

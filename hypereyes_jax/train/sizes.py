@@ -54,6 +54,9 @@ class TrainingSizes:
     row_choices: tuple[int, ...] = ()
     """Further lengths that a training row may have. Each step takes the length with which it computes the fewest
     positions over all processes (`benchmarks/packing.py`), and each length in use compiles a program."""
+    balance: bool = True
+    """Whether processes pack each other's samples where that makes a step shorter. They send these to each other over
+    TCP, at ports of the system's choice."""
     view_lengths: tuple[int, ...] = ()
     """Lengths of the cache views that a decode call may attend to; without any, a quarter of a slot, a half, and all of
     it."""

@@ -71,14 +71,16 @@ class StepMonitor:
 
         useful_tflops: TFLOP/s a device, of the passes that the method asks for (`models.flops`): padding and
         rematerialisation do not count. mfu: its share of the published bf16 peak; only of devices whose peak is known.
-        host_peak_gib and, where the platform tells it, device_peak_gib: most memory used so far.
+        packed_share: tokens among the positions that are computed. host_peak_gib and, where the platform tells it,
+        device_peak_gib: most memory used so far.
         """
         segments, vision = batch.inputs.segment_BT, batch.inputs.vision
         tokens, samples = int((segments > 0).sum()), int(segments.max(-1).sum())
         patches = int((vision.segment_RL > 0).sum()) if vision is not None else 0
         flops = useful_flops(self._model, tokens, tokens // max(1, samples), patches, self._train)
         tflops = flops / seconds / self._count / 1e12
-        out = {"useful_tflops": tflops, "host_peak_gib": host_peak_gib()}
+        packed = tokens / (int(batch.count) * segments.shape[1] * segments.shape[2])
+        out = {"useful_tflops": tflops, "packed_share": packed, "host_peak_gib": host_peak_gib()}
         if self._peak is not None:
             out["mfu"] = tflops / self._peak.bf16_tflops
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]

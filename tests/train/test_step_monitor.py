@@ -52,6 +52,7 @@ def test_useful_work_counts_tokens_and_no_padding():
     weights = 2 * (8 * 24 + 3 * 8 * 16) + 8 * 50
     flops = 40 * 6 * weights + 40 * 6 * (2 * 2 * 4 * 20)
     assert found["useful_tflops"] == pytest.approx(flops / 2.0 / 1e12)
+    assert found["packed_share"] == 40 / (4 * 64)
     assert found["host_peak_gib"] > 0.1
     assert "mfu" not in found  # nobody publishes a peak of this machine
 

@@ -1,1 +1,1 @@
-"""Processes that share a rollout replica: the driver's calls, the workers', and the messages between them."""
+"""Processes that share a rollout replica: who leads, the calls that its driver makes and its workers follow."""

@@ -18,11 +18,12 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from hypereyes_jax.launch.replica_group.messages import Message, receive
+from hypereyes_jax.launch.links.messages import Message, receive
+from hypereyes_jax.launch.links.peers import Peer
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import programs
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
@@ -31,13 +32,6 @@ Lost = Callable[[str], None]  # is told why another process of the replica group
 
 _REST, _FAILED, _BYE = "rest", "failed", "bye"
 _GRACE = 2.0  # seconds in which this process may end by itself: an error that all meet is told by each
-
-
-class Peer(NamedTuple):
-    """Another process of the replica group."""
-
-    number: int  # of the process
-    connection: socket.socket
 
 
 class GroupDriver:

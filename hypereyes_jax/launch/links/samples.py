@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.launch.replica_group.messages import Message
+from hypereyes_jax.launch.links.messages import Message
 from hypereyes_jax.learner.packing import TrainingSample
-from hypereyes_jax.processing import ContextChunk, SampledChunk
+from hypereyes_jax.processing import ContextChunk, PatchedImage, SampledChunk
 from hypereyes_jax.processing.types import Chunk
 
 
@@ -26,15 +26,21 @@ def spread(samples: Sequence[TrainingSample], parts: int) -> list[list[TrainingS
 
 
 def to_message(samples: Sequence[TrainingSample]) -> Message:
-    """All of the samples, exactly; images as RGB, which is how they are read. An image that several share goes once."""
+    """All of the samples, exactly; images as RGB, which is how they are read, or as the patches that a loader made of
+    them. An image that several share goes once."""
     arrays: list[np.ndarray] = []
     images: dict[int, int] = {}
-    sizes: list[list[int]] = []
+    sizes: list[list[int]] = []  # of each image: width and height, or of patches the grid
     for sample in samples:
         for chunk in sample.chunks:
             for image in chunk.images if isinstance(chunk, ContextChunk) else ():
-                if id(image) not in images:
-                    images[id(image)] = len(images)
+                if id(image) in images:
+                    continue
+                images[id(image)] = len(images)
+                if isinstance(image, PatchedImage):
+                    sizes.append(list(image.grid_thw))
+                    arrays.append(image.patches)
+                else:
                     sizes.append(list(image.size))
                     arrays.append(np.frombuffer(image.convert("RGB").tobytes(), np.uint8))
     described = []
@@ -60,7 +66,7 @@ def from_message(message: Message) -> list[TrainingSample]:
     """What `to_message` was given."""
     sizes, described = message.values
     arrays = iter(message.arrays)
-    images = [Image.frombytes("RGB", tuple(size), next(arrays).tobytes()) for size in sizes]
+    images = [_image(size, next(arrays)) for size in sizes]
     samples = []
     for advantage, failed, weight, has_teacher, has_routes, kinds in described:
         chunks: list[Chunk] = []
@@ -74,3 +80,11 @@ def from_message(message: Message) -> list[TrainingSample]:
         routes = next(arrays) if has_routes else None
         samples.append(TrainingSample(tuple(chunks), advantage, failed, weight, teacher, routes))
     return samples
+
+
+def _image(size: Sequence[int], values: np.ndarray) -> Image.Image | PatchedImage:
+    if len(size) == 3:
+        time, height, width = size
+        return PatchedImage(values, (time, height, width))
+    width, height = size
+    return Image.frombytes("RGB", (width, height), values.tobytes())

@@ -1,0 +1,1 @@
+"""What processes send each other over TCP: who is called, what a message is, samples on their way."""
