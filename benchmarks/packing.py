@@ -1,14 +1,17 @@
 """How many of the positions that a step computes hold tokens: rows of one length, and of a few to choose from.
 
-    python benchmarks/packing.py            # half a minute, numpy only
+    python benchmarks/packing.py            # half a minute, numpy and scipy only
 
 A step of 256 trajectories on 64 data shards, one row each a micro-batch, that 8 processes feed (`--processes`): each
-packs its own 32, whole groups of 8; all take one length, and the one that needs most micro-batches decides. Lengths are
-log-normal (of logarithm's standard deviation 0.5, `--spread`) and end at 38,912 tokens, the longest that the paper's
-recipe trains on. No row is shorter than the longest trajectory, which bounds the share from above where lengths spread
-more: "bound" is that of 64 rows as long as the longest. `CHOICES` are rows to choose from at each step
-(`PackConfig.row_tokens`), `FINE` many more of them, a program each. The last line is JSON: of each mean length, the
-share of tokens among computed positions, mean and least over steps.
+has played 32, whole groups of 8; all take one length, and the one that needs most micro-batches decides. "own": each
+packs what it played; "balanced": they pack each other's samples where that makes the step shorter (`learner.balance`).
+
+Lengths are log-normal (of logarithm's standard deviation 0.5, `--spread`) and end at 38,912 tokens, the longest that
+the paper's recipe trains on. No row is shorter than the longest trajectory, which bounds the share from above where
+lengths spread more: "bound" is that of 64 rows as long as the longest. Rows are of one length ("one"), of the three
+that the recipe has by default ("shorter"), of these and the two longer ones that it has on meshes that hold them
+("longer"), or of every whole thousand, a program each ("fine"). The last line is JSON: of each mean length, the share
+of tokens among computed positions, mean and least over steps, and the share of samples that move.
 """
 
 from __future__ import annotations
@@ -18,21 +21,29 @@ import json
 
 import numpy as np
 
-from hypereyes_jax.learner.packing import fewest_positions, micro_batches
+from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.learner.balance import Balance, balance, moves, stay
+from hypereyes_jax.train.sizes import sizes_of
 
-LONGEST = 38_912
-CHOICES = (20_480, 23_552, 26_624, 29_696, 33_792, 38_912, 41_984, 45_056, 49_152, 53_248, 57_344, 61_440)
-FINE = tuple(range(16_384, 61_441, 1024))
+LONGEST, *SHORTER = sizes_of(RECIPES["hypereyes_30b_rl"]).row_tokens
+LENGTHS = {
+    "one": (LONGEST,),
+    "shorter": (LONGEST, *SHORTER),
+    "longer": (LONGEST, *SHORTER, 45_056, 57_344),
+    "fine": tuple(range(16_384, 61_441, 1024)),
+}
 SAMPLES, ROWS, GROUP = 256, 64, 8
 
 
-def share(lengths: list[int], choices: tuple[int, ...], processes: int = 1) -> float:
-    """Tokens a computed position. Groups are dealt to the processes in turn, as the training loop does."""
+def parts_of(lengths: list[int], processes: int) -> list[list[int]]:
+    """Groups are dealt to the processes in turn, as the training loop does."""
     groups = [lengths[first : first + GROUP] for first in range(0, len(lengths), GROUP)]
-    parts = [[n for group in groups[process::processes] for n in group] for process in range(processes)]
-    needs = [micro_batches(part, choices, ROWS // processes) for part in parts]
-    length = fewest_positions(needs)
-    return sum(lengths) / (max(each[length] for each in needs) * ROWS * length)
+    return [[n for group in groups[process::processes] for n in group] for process in range(processes)]
+
+
+def share(parts: list[list[int]], plan: Balance) -> float:
+    """Tokens a computed position."""
+    return sum(map(sum, parts)) / (plan.micro_batches * ROWS * plan.row_length)
 
 
 def bound(lengths: list[int]) -> float:
@@ -53,20 +64,21 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=0.5)
     parser.add_argument("--processes", type=int, default=8)
     args = parser.parse_args()
-    out = {}
+    out: dict[int, dict[str, dict[str, float]]] = {}
     for mean in args.means:
-        steps = [drawn(mean, seed, args.spread) for seed in range(args.steps)]
-        shares = {
-            name: [share(lengths, choices, args.processes) for lengths in steps]
-            for name, choices in (("one", (LONGEST,)), ("chosen", CHOICES), ("fine", FINE))
-        }
-        shares["bound"] = [bound(lengths) for lengths in steps]
-        out[mean] = {name: {"mean": float(np.mean(each)), "least": min(each)} for name, each in shares.items()}
-        print(
-            f"mean {mean:6,}: rows of {LONGEST:,} {100 * out[mean]['one']['mean']:.1f} %, chosen of {len(CHOICES)} "
-            f"lengths {100 * out[mean]['chosen']['mean']:.1f} % (least {100 * out[mean]['chosen']['least']:.1f} %), of "
-            f"{len(FINE)} {100 * out[mean]['fine']['mean']:.1f} %, bound {100 * out[mean]['bound']['mean']:.1f} %"
-        )
+        steps = [parts_of(drawn(mean, seed, args.spread), args.processes) for seed in range(args.steps)]
+        limits = [bound([n for part in parts for n in part]) for parts in steps]
+        out[mean] = {"bound": {"mean": float(np.mean(limits)), "least": min(limits)}}
+        for name, choices in LENGTHS.items():
+            for how, planned in (("own", stay), ("balanced", balance)):
+                plans = [planned(parts, choices, ROWS // args.processes) for parts in steps]
+                shares = [share(parts, plan) for parts, plan in zip(steps, plans, strict=True)]
+                moved = float(np.mean([moves(plan.owners) / SAMPLES for plan in plans]))
+                out[mean][f"{name} {how}"] = {"mean": float(np.mean(shares)), "least": min(shares), "moved": moved}
+        print(f"mean {mean:,}:")
+        for name, each in out[mean].items():
+            move = f", {100 * each['moved']:.0f} % of the samples move" if each.get("moved") else ""
+            print(f"  {name}: {100 * each['mean']:.1f} % (least {100 * each['least']:.1f} %){move}")
     print(json.dumps(out))
 
 

@@ -218,6 +218,10 @@ FULL_REMAT = frozenset(
     }
 )
 
+# Recipe and mesh: further lengths of rows, longer than a trajectory may be, that fit there. Trajectories of 10,000
+# tokens on average fill one such row a data shard, or two half empty ones of the usual length. By `hypereyes plan`.
+LONGER_ROWS: dict[tuple[str, str], tuple[int, ...]] = {}
+
 
 @dataclass(frozen=True)
 class EngineSizes:

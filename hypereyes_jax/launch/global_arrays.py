@@ -15,14 +15,12 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.launch.exchange import SampleExchange
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.learner.balance import balance
+from hypereyes_jax.learner.balance import balance, stay
 from hypereyes_jax.learner.global_batch import global_batch
 from hypereyes_jax.learner.learner import Learner
 from hypereyes_jax.learner.packing import (
     PackedBatch,
     TrainingSample,
-    fewest_positions,
-    micro_batches,
     pack,
     sample_tokens,
 )
@@ -48,13 +46,11 @@ def pack_for_all(
     """
     if processes.mesh is None:
         return pack(model, samples, config, left_out)
-    if exchange is None:
-        config = replace(config, row_length=_common_length(processes, model, samples, config))
-    else:
-        lengths = processes.gather([int(sample_tokens(model, sample, config)) for sample in samples])
-        plan = balance(lengths, config.row_tokens, config.rows)
+    lengths = processes.gather([int(sample_tokens(model, sample, config)) for sample in samples])
+    plan = (stay if exchange is None else balance)(lengths, config.row_tokens, config.rows)
+    if exchange is not None:
         samples = exchange(samples, plan.owners)
-        config = replace(config, row_length=plan.row_length)
+    config = replace(config, row_length=plan.row_length)
     batch = pack(model, samples, config, left_out)
     # All must have the same arrays: of the largest size that any of them needs.
     own = [batch.targets_MBT.shape[0], *batch.inputs.vision.segment_RL.shape[1:]]
@@ -66,23 +62,6 @@ def pack_for_all(
     if any_scored and not has_teacher:
         batch = batch.replace(teacher_logp_MBT=np.full(batch.weight_MBT.shape, np.nan, np.float32))
     return global_batch(processes.mesh, batch, fixed)
-
-
-def _common_length(
-    processes: Processes, model: Qwen3VLConfig, samples: Sequence[TrainingSample], config: PackConfig
-) -> int:
-    """The row length with which all processes together compute the fewest positions. Every process must call it.
-
-    Raises ValueError if a process has a sample that no row holds.
-    """
-    if len(config.row_tokens) == 1:
-        return config.row_tokens[0]
-    lengths = [sample_tokens(model, sample, config) for sample in samples]
-    own = micro_batches(lengths, config.row_tokens, config.rows)
-    needs = [{int(length): count for length, count in each.items()} for each in processes.gather(own)]
-    if not all(needs):
-        raise ValueError(f"a sample of this step is longer than the longest of the rows {config.row_tokens}")
-    return fewest_positions(needs)
 
 
 def initial_state(

@@ -31,6 +31,15 @@ def moves(owners: Owners) -> int:
     return sum(owner != process for process, own in enumerate(owners) for owner in own)
 
 
+def stay(lengths: Sequence[Sequence[int]], choices: Sequence[int], rows: int) -> Balance:
+    """The plan of processes that pack their own samples: arguments and errors are those of `balance`."""
+    fitting = _fitting(lengths, choices)
+    needs = [micro_batches(own, fitting, rows) for own in lengths]
+    length = fewest_positions(needs)
+    owners = [[process] * len(own) for process, own in enumerate(lengths)]
+    return Balance(length, max(each[length] for each in needs), owners)
+
+
 def balance(lengths: Sequence[Sequence[int]], choices: Sequence[int], rows: int) -> Balance:
     """The row length and the processes that pack, with which a step computes the fewest positions.
 
@@ -43,18 +52,11 @@ def balance(lengths: Sequence[Sequence[int]], choices: Sequence[int], rows: int)
 
     Raises ValueError if a sample is longer than the longest of the rows.
     """
-    longest = max(map(max, lengths))
-    fitting = sorted(length for length in choices if length >= longest)
-    if not fitting:
-        raise ValueError(f"a sample of this step has {longest} tokens, more than the longest of the rows {choices}")
-    needs = [micro_batches(own, fitting, rows) for own in lengths]
-    length = fewest_positions(needs)
-    best = Balance(
-        length, max(each[length] for each in needs), [[process] * len(own) for process, own in enumerate(lengths)]
-    )
-    flat = [each for own in lengths for each in own]
-    everyone = rows * len(lengths)
-    least = {length: -(-len(first_fit_decreasing(flat, length)) // everyone) for length in fitting}
+    best = stay(lengths, choices, rows)
+    fitting = _fitting(lengths, choices)
+    everyone = [each for own in lengths for each in own]
+    step_rows = rows * len(lengths)
+    least = {length: -(-len(first_fit_decreasing(everyone, length)) // step_rows) for length in fitting}
     for length in sorted(fitting, key=lambda length: (least[length] * length, length)):
         if least[length] * length >= best.micro_batches * best.row_length:
             break
@@ -64,6 +66,14 @@ def balance(lengths: Sequence[Sequence[int]], choices: Sequence[int], rows: int)
         if owners is not None:
             return Balance(length, least[length], owners)
     return best
+
+
+def _fitting(lengths: Sequence[Sequence[int]], choices: Sequence[int]) -> list[int]:
+    longest = max(map(max, lengths))
+    fitting = sorted(length for length in choices if length >= longest)
+    if not fitting:
+        raise ValueError(f"a sample of this step has {longest} tokens, more than the longest of the rows {choices}")
+    return fitting
 
 
 def _with_few_moves(lengths: Sequence[Sequence[int]], length: int, most: int, kept: int) -> Owners | None:

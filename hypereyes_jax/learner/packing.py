@@ -254,7 +254,7 @@ def pack(
 
 def _token_share(pack_config: PackConfig) -> float | None:
     """What a token of a sample weighs; None = 1 / the sample's trained tokens."""
-    shares = {"token-mean": 1.0, "constant-length": 1.0 / max(pack_config.row_tokens)}
+    shares = {"token-mean": 1.0, "constant-length": 1.0 / pack_config.row_tokens[0]}
     return shares.get(pack_config.weighting)
 
 

@@ -37,7 +37,7 @@ from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
-from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, with_longer_rows
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94
@@ -52,7 +52,7 @@ def plan(config: PlanConfig) -> Plan:
     recipe = known(config.recipe, RECIPES, "recipe")
     model = planned_model(config.model or recipe.model)
     mesh_config = read_mesh(config.mesh, model)
-    sizes = _sizes(config, recipe)
+    sizes = with_longer_rows(_sizes(config, recipe), recipe.name, config.mesh)
     _check(config, recipe, mesh_config)
     recipe = _with_sizes(recipe, sizes, distils=recipe.distill or bool(config.teacher))
     teacher_model = planned_model(config.teacher) if config.teacher else None
@@ -77,7 +77,8 @@ def plan(config: PlanConfig) -> Plan:
         result = None
         for remat, step in steps.items():
             left = room - beside
-            result = _train_plan(_keeping(recipe, remat), model, mesh_config, step, sizes, rows, context, left)
+            own_sizes = replace(sizes, context=context)
+            result = _train_plan(_keeping(recipe, remat), model, mesh_config, step, own_sizes, rows, left)
             if result.fits:
                 break
         assert result is not None
@@ -130,7 +131,9 @@ def plan(config: PlanConfig) -> Plan:
         engine=engine,
         refused=refused,
         teacher=teacher,
-        step=plan_step(recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes)),
+        step=plan_step(
+            recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes), sizes
+        ),
         largest=largest,
         loader=plan_loader(recipe, model, mesh_config, train.step_seconds) if recipe.stage == "sft" else None,
     )
@@ -209,14 +212,15 @@ def _train_plan(
     step: Any,
     sizes: TrainingSizes,
     rows: int,
-    context: int,
     room: float,
 ) -> TrainPlan:
+    """The plan of a step with the longest of the rows that it may have."""
     micro_batches = math.ceil(recipe.batch / (rows * sizes.row_samples))
-    batch = abstract_batch(recipe, model, micro_batches, rows, context)
+    tokens = max(sizes.row_tokens)
+    batch = abstract_batch(recipe, model, micro_batches, rows, tokens)
     program = compile_program("training step", lambda: step.trace(batch), mesh, default_figures_folder())
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
-    useful = useful_flops(model, rows * context, context, patches, recipe.learner.train)
+    useful = useful_flops(model, rows * tokens, tokens, patches, recipe.learner.train)
     useful *= micro_batches / mesh.size
     seconds = roofline_seconds(mesh, program)
     bound = max(seconds, key=lambda name: seconds[name])
@@ -226,7 +230,8 @@ def _train_plan(
         program=program,
         remat=recipe.learner.remat,
         rows=rows,
-        context=context,
+        row_tokens=tokens,
+        context=sizes.context,
         micro_batches=micro_batches,
         weights_gib=step.weights / GIB,
         optimizer_gib=step.optimizer / GIB,
@@ -256,7 +261,7 @@ def _teacher_plan(
 ) -> TeacherPlan:
     """Scoring a step's failed rollouts, about half of them; the engines have left but for what they keep."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
-    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.context)
+    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_tokens)
     program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
     return TeacherPlan(

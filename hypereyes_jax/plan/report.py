@@ -17,6 +17,7 @@ class TrainPlan:
     program: ProgramPlan
     remat: str  # what the backward pass keeps: `LearnerConfig.remat`
     rows: int  # of a micro-batch, over all devices
+    row_tokens: int  # of the longest rows that a step may have; a trajectory has `context` at most
     context: int
     micro_batches: int  # a step, if every trajectory fills its row
     weights_gib: float
@@ -73,6 +74,7 @@ class StepPlan:
     device_hours: float  # at least
     forecast_device_hours: float
     tokens: float  # of the step's trajectories
+    packed_share: float  # tokens among the positions that the training step computes
     tokens_per_second: float  # of trajectories, over all devices, at most
     steps_a_day: float  # by the forecast
     sampled_tokens: float
@@ -111,7 +113,7 @@ def render(plan: Plan) -> str:
     lines = [
         f"{plan.recipe} on {plan.mesh}: {_count(plan.devices, 'device')}{limit}",
         f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
-        f"{train.context:,} tokens",
+        f"{train.row_tokens:,} tokens",
         "  GiB a device: "
         + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
         + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
@@ -219,6 +221,7 @@ def _step_lines(step: StepPlan) -> list[str]:
     assumed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in step.efficiency.items() if share != 1)
     return [
         f"a whole step, seconds at least: {parts(step.seconds)}; {_short(step.device_hours)} device-hours",
+        f"  {100 * step.packed_share:.0f} % of the positions that train are tokens of the workload's trajectories",
         f"  forecast at an assumed share of that speed ({assumed}): {parts(step.forecast_seconds)}; "
         f"{_short(step.forecast_device_hours)} device-hours, {_short(step.steps_a_day)} steps a day",
     ]

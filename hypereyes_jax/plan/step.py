@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
 from hypereyes_jax.configs.recipes import Recipe
+from hypereyes_jax.learner.balance import balance, stay
 from hypereyes_jax.plan.compile import GIB
 from hypereyes_jax.plan.report import EnginePlan, StepPlan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.workload import Workload, log_normal_lengths
+from hypereyes_jax.train.sizes import TrainingSizes
 
-# Of the positions that a step computes, those that hold tokens: `benchmarks/packing.py`.
-PACKED_SHARE = 0.88
+_DRAWS = 8  # of a step's lengths, in other orders: which process has which decides what it packs
 FAILED_SHARE = 0.5  # of rollouts, which the teacher scores
 # Cutting an image into patches, on one core of a host: 20 ms for 1,200 tokens, about.
 IMAGE_SECONDS = 0.02
@@ -80,6 +81,7 @@ def plan_step(
     train: TrainPlan,
     teacher: TeacherPlan | None,
     pace: EnginePace | None,
+    sizes: TrainingSizes,
 ) -> StepPlan | None:
     """The plan of a step of `recipe.batch` trajectories; None on a CPU, which has no published figures.
 
@@ -89,12 +91,12 @@ def plan_step(
         return None
     workload = workload.within(train.context)
     tokens = recipe.batch * workload.tokens
-    computed = tokens / PACKED_SHARE
-    planned_tokens = train.micro_batches * train.rows * train.context
+    computed = computed_positions(recipe.batch, mesh, workload, train, sizes)
+    planned_tokens = train.micro_batches * train.rows * train.row_tokens
     rollouts = _rollouts(recipe, mesh, workload, pace) if pace is not None else _Rollouts()
     scoring = 0.0
     if teacher is not None:
-        of_teacher = teacher.micro_batches * train.rows * train.context
+        of_teacher = teacher.micro_batches * train.rows * train.row_tokens
         scoring = max(roofline_seconds(mesh, teacher.program).values()) * FAILED_SHARE * computed / of_teacher
     seconds = {
         "prefill": rollouts.prefill,
@@ -117,10 +119,31 @@ def plan_step(
         device_hours=total * mesh.size / 3600,
         forecast_device_hours=expected * mesh.size / 3600,
         tokens=tokens,
+        packed_share=tokens / computed,
         tokens_per_second=tokens / total if total else 0.0,
         steps_a_day=86_400 / expected if expected else 0.0,
         sampled_tokens=recipe.batch * workload.sampled_tokens if pace is not None else 0.0,
     )
+
+
+def computed_positions(
+    batch: int, mesh: MeshConfig, workload: Workload, train: TrainPlan, sizes: TrainingSizes
+) -> float:
+    """The positions of the rows that a step's trajectories are packed into, on average over orders of them.
+
+    Trajectories are dealt out to the hosts, each of which packs for its data shards; with `TrainingSizes.balance` they
+    then go where there is room, as `learner.balance` plans it.
+    """
+    processes = min(mesh.hosts, train.rows)
+    rows = train.rows // processes
+    positions = []
+    for seed in range(_DRAWS):
+        drawn = log_normal_lengths(batch, workload.tokens, workload.spread, seed)
+        lengths = [max(1, min(round(n), train.context)) for n in drawn]
+        parts = [lengths[process::processes] for process in range(processes)]
+        packed = (balance if sizes.balance else stay)(parts, sizes.row_tokens, rows)
+        positions.append(packed.micro_batches * train.rows * packed.row_length)
+    return sum(positions) / len(positions)
 
 
 def _rollouts(recipe: Recipe, mesh: MeshConfig, workload: Workload, pace: EnginePace) -> _Rollouts:

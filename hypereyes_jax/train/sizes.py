@@ -12,7 +12,7 @@ from typing import Literal
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
-from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, LONGER_ROWS, MINIATURE, RECIPES, Recipe
 from hypereyes_jax.configs.rollout import EngineConfig, KVKind, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.env.config import EpisodeConfig
@@ -20,6 +20,10 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing.lengths import episode_tokens
 from hypereyes_jax.processing.types import Chunk
 from hypereyes_jax.train.settings import RlSettings, SftSettings
+
+# Rows of such lengths are worth programs of their own, which take minutes to compile at the paper's size.
+_LONG = 8_192
+_SHORTER = (5 / 8, 27 / 32)  # of the longest trajectory's length
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ class TrainingSizes:
     """Top-p (nucleus) of sampling in rollouts; the temperature is the learner's."""
     eval_top_p: float = 0.7
     """Top-p (nucleus) of sampling in evaluation, at the same temperature."""
-    row_choices: tuple[int, ...] = ()
-    """Further lengths that a training row may have. Each step takes the length with which it computes the fewest
-    positions over all processes (`benchmarks/packing.py`), and each length in use compiles a program."""
+    row_choices: tuple[int, ...] | None = None
+    """Lengths that a training row may have beside that of the longest trajectory. Each step takes the one with which
+    it computes the fewest positions over all processes, and each length in use compiles a program. None: two shorter
+    ones where rows are long (8,192 tokens and more), and two longer ones on meshes that are known to hold them."""
     balance: bool = True
     """Whether processes pack each other's samples where that makes a step shorter. They send these to each other over
     TCP, at ports of the system's choice."""
@@ -106,13 +111,22 @@ class TrainingSizes:
             max_new_tokens=self.turn_tokens,
         )
 
+    @property
+    def row_tokens(self) -> tuple[int, ...]:
+        """Lengths that a training row may have; the first is that of the longest trajectory."""
+        choices = self.row_choices
+        if choices is None:
+            shorter = tuple(1024 * round(share * self.context / 1024) for share in _SHORTER)
+            choices = shorter if self.context >= _LONG else ()
+        return (self.context, *choices)
+
     def pack(self, samples: int, shards: int = 1) -> PackConfig:
         """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
         rows = self.shard_rows * shards
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
         return PackConfig(
-            row_tokens=(self.context, *self.row_choices),
+            row_tokens=self.row_tokens,
             rows=rows,
             shards=shards,
             min_pixels=self.min_pixels,
@@ -169,6 +183,7 @@ def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
     if recipe not in RECIPES:
         return sizes
     default = sizes_of(RECIPES[recipe])
+    sizes = with_longer_rows(sizes, recipe, mesh)
     if (recipe, mesh) in FULL_REMAT and sizes.learner.remat == default.learner.remat:
         sizes = replace(sizes, learner=replace(sizes.learner, remat="full"))
     if (recipe, mesh) not in ENGINE_SIZES:
@@ -176,6 +191,13 @@ def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
     preset = asdict(ENGINE_SIZES[recipe, mesh])
     differs = any(getattr(sizes, name) != getattr(default, name) for name in preset)
     return sizes if differs else replace(sizes, **preset)
+
+
+def with_longer_rows(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
+    """These sizes with the longer rows that are known to fit on a mesh, unless other lengths were chosen."""
+    if (recipe, mesh) not in LONGER_ROWS or sizes.row_choices is not None or sizes.context != RECIPES[recipe].context:
+        return sizes
+    return replace(sizes, row_choices=(*sizes.row_tokens[1:], *LONGER_ROWS[recipe, mesh]))
 
 
 def known_recipe(name: str, stage: str) -> Recipe:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import packing
 from hypereyes_jax.learner import balance as module
-from hypereyes_jax.learner.balance import balance, moves
-from hypereyes_jax.learner.packing import fewest_positions, first_fit_decreasing, micro_batches
+from hypereyes_jax.learner.balance import balance, moves, stay
+from hypereyes_jax.learner.packing import first_fit_decreasing, micro_batches
 
 LENGTHS = st.lists(st.lists(st.integers(1, 100), min_size=1, max_size=12), min_size=1, max_size=5)
 
@@ -25,12 +26,11 @@ def test_a_plan_holds_what_it_promises_and_is_never_worse_than_staying(lengths, 
     assert all(shares)
     needs = [micro_batches(share, (plan.row_length,), rows)[plan.row_length] for share in shares]
     assert max(needs) <= plan.micro_batches
-    each_own = [micro_batches(own, tuple(choices), rows) for own in lengths]
-    stay = fewest_positions(each_own)
-    positions = max(each[stay] for each in each_own) * stay
-    assert plan.micro_batches * plan.row_length <= positions
+    own = stay(lengths, tuple(choices), rows)
+    assert moves(own.owners) == 0
+    assert plan.micro_batches * plan.row_length <= own.micro_batches * own.row_length
     if moves(plan.owners):
-        assert plan.micro_batches * plan.row_length < positions
+        assert plan.micro_batches * plan.row_length < own.micro_batches * own.row_length
 
 
 def test_what_does_not_fit_goes_where_there_is_room_and_the_rest_stays():
@@ -63,14 +63,11 @@ def test_a_sample_that_no_row_holds_is_told_of():
 
 
 @pytest.mark.parametrize("mean", [6_000, 10_000, 14_000])
-def test_eight_processes_fill_their_rows_with_the_lengths_of_the_papers_size(mean):
-    choices = (20_480, 23_552, 26_624, 29_696, 33_792, 38_912, 41_984, 45_056, 49_152, 53_248, 57_344, 61_440)
-    shares, moved = [], []
-    for seed in range(8):
-        drawn = np.exp(np.random.default_rng(seed).normal(np.log(mean) - 0.125, 0.5, 256))
-        lengths = np.clip(drawn, 500, 38_912).astype(int).reshape(8, 32).tolist()
-        plan = balance(lengths, choices, rows=8)
-        shares.append(sum(map(sum, lengths)) / (plan.micro_batches * 64 * plan.row_length))
-        moved.append(moves(plan.owners) / 256)
-    assert np.mean(shares) >= 0.88
-    assert np.mean(moved) <= 0.25
+def test_eight_processes_fill_their_rows_with_trajectories_of_the_papers_lengths(mean):
+    """`benchmarks/packing.py` over some steps."""
+    steps = [packing.parts_of(packing.drawn(mean, seed, spread=0.5), processes=8) for seed in range(10)]
+    plans = [balance(parts, packing.LENGTHS["longer"], rows=8) for parts in steps]
+    assert np.mean([packing.share(parts, plan) for parts, plan in zip(steps, plans, strict=True)]) >= 0.88
+    assert np.mean([moves(plan.owners) for plan in plans]) <= 0.25 * packing.SAMPLES
+    own = [stay(parts, packing.LENGTHS["longer"], rows=8) for parts in steps]
+    assert np.mean([packing.share(parts, plan) for parts, plan in zip(steps, own, strict=True)]) < 0.8
