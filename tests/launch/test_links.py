@@ -84,7 +84,7 @@ def test_a_caller_that_does_not_know_the_word_is_sent_away():
         answering = threading.Thread(target=lambda: found.extend(listener.answer([5])))
         answering.start()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
-            stranger.sendall(b"x" * 36)
+            stranger.sendall(b"x" * 32 + (5).to_bytes(4, "big"))  # says it is the process that is waited for
             assert stranger.recv(1) == b""
         peer = call(0, [["127.0.0.1"], port, word], 5)
         answering.join()

@@ -57,6 +57,11 @@ def test_rows_of_all_processes_are_shared_out_where_few_moves_do_not_do(monkeypa
     assert plan.owners[2] == [2, 2, 2, 2]  # what need not move stays
 
 
+def test_a_plan_that_leaves_a_process_without_a_sample_is_none():
+    assert module._fits([[10], [20, 30]], [[0], [1, 1]], 100, most=1)
+    assert not module._fits([[10], [20, 30]], [[1], [1, 1]], 100, most=1)
+
+
 def test_a_sample_that_no_row_holds_is_told_of():
     with pytest.raises(ValueError, match="120 tokens, more than the longest of the rows"):
         balance([[120], [3]], (64, 100), rows=1)

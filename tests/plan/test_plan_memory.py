@@ -69,6 +69,13 @@ def test_what_is_given_as_for_training_is_planned(compiler):
     assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
 
 
+def test_memory_is_that_of_the_longest_rows_and_slots_are_those_of_a_trajectory(compiler):
+    found = planned("--teacher", "base", "--sizes.row-choices", "512", "1536")
+    shapes = {batch.targets_MBT.shape for batch in compiler.batches}
+    assert shapes == {(8, 8, 1536), (4, 8, 1536)}  # the learner's and the teacher's
+    assert (found.train.row_tokens, found.train.context, found.engine.context) == (1536, 1024, 1024)
+
+
 def test_drafts_are_part_of_the_decode_program(compiler):
     (drafted,) = (each for each in planned("--sizes.draft-tokens", "3").engine.programs if "decode" in each.name)
     assert drafted.name == "decode 16 steps of 3 drafts in 64 slots"
