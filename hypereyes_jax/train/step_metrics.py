@@ -5,7 +5,7 @@ Logged for each step (`metrics.jsonl`, TensorBoard), with `rl/` before each name
     seconds_generation   the engines sampled and read
     seconds_search       an engine stood still because all its rollouts waited for searches
     seconds_judging      answers were judged and groups scored
-    seconds_packing      samples were packed into arrays
+    seconds_packing      samples went to the process that packs them, and were packed into arrays
     seconds_waiting      a process waited for the others, for the slowest in what comes before
     seconds_teacher      failed rollouts were scored by the teacher
     seconds_training     the optimiser step
@@ -14,6 +14,8 @@ Logged for each step (`metrics.jsonl`, TensorBoard), with `rl/` before each name
     engine_*             shares of the engines' time
     staleness, staleness_max, partial_rollouts, carried_groups, carried_rollouts, rollouts_under_way
                          with rollouts ahead of the learner: docs/ahead.md
+    packed_share         tokens among the positions that the optimiser step computed
+    samples_moved        packed by another process than the one that played them
     sync_gib             received by all devices
     host_peak_gib, device_peak_gib   of the process that has most
     search_*             searches of the run so far; of steps that a resumed run repeats, those of the last time
