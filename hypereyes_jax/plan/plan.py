@@ -132,7 +132,7 @@ def plan(config: PlanConfig) -> Plan:
         refused=refused,
         teacher=teacher,
         step=plan_step(
-            recipe, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes), sizes
+            recipe, model, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes), sizes
         ),
         largest=largest,
         loader=plan_loader(recipe, model, mesh_config, train.step_seconds) if recipe.stage == "sft" else None,

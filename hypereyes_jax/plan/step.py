@@ -9,10 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
+from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
 from hypereyes_jax.learner.balance import balance, stay
+from hypereyes_jax.models.flops import useful_flops
 from hypereyes_jax.plan.compile import GIB
 from hypereyes_jax.plan.report import EnginePlan, StepPlan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
@@ -74,8 +77,17 @@ class EnginePace:
         return max(roofline_seconds(self.replica, program).values())
 
 
+class Packed(NamedTuple):
+    """The rows of a step, over all devices."""
+
+    positions: float
+    tokens: int
+    length: float  # of the trajectory that a token is of, on average over tokens
+
+
 def plan_step(
     recipe: Recipe,
+    model: Qwen3VLConfig,
     mesh: MeshConfig,
     workload: Workload,
     train: TrainPlan,
@@ -91,19 +103,19 @@ def plan_step(
         return None
     workload = workload.within(train.context)
     tokens = recipe.batch * workload.tokens
-    computed = computed_positions(recipe.batch, mesh, workload, train, sizes)
-    planned_tokens = train.micro_batches * train.rows * train.row_tokens
+    step = packed(recipe.batch, mesh, workload, train, sizes)
+    share = _share_of_planned(model, train, step, recipe.learner.train)
     rollouts = _rollouts(recipe, mesh, workload, pace) if pace is not None else _Rollouts()
     scoring = 0.0
     if teacher is not None:
-        of_teacher = teacher.micro_batches * train.rows * train.row_tokens
-        scoring = max(roofline_seconds(mesh, teacher.program).values()) * FAILED_SHARE * computed / of_teacher
+        of_teacher = share * train.micro_batches / teacher.micro_batches
+        scoring = max(roofline_seconds(mesh, teacher.program).values()) * FAILED_SHARE * of_teacher
     seconds = {
         "prefill": rollouts.prefill,
         "generation": rollouts.generation,
         "search": rollouts.search,
         "teacher": scoring,
-        "training": train.step_seconds * computed / planned_tokens,
+        "training": train.step_seconds * share,
         "sync": rollouts.sync,
         "host": recipe.batch * workload.images * IMAGE_SECONDS / mesh.hosts,
     }
@@ -119,17 +131,15 @@ def plan_step(
         device_hours=total * mesh.size / 3600,
         forecast_device_hours=expected * mesh.size / 3600,
         tokens=tokens,
-        packed_share=tokens / computed,
+        packed_share=step.tokens / step.positions,
         tokens_per_second=tokens / total if total else 0.0,
         steps_a_day=86_400 / expected if expected else 0.0,
         sampled_tokens=recipe.batch * workload.sampled_tokens if pace is not None else 0.0,
     )
 
 
-def computed_positions(
-    batch: int, mesh: MeshConfig, workload: Workload, train: TrainPlan, sizes: TrainingSizes
-) -> float:
-    """The positions of the rows that a step's trajectories are packed into, on average over orders of them.
+def packed(batch: int, mesh: MeshConfig, workload: Workload, train: TrainPlan, sizes: TrainingSizes) -> Packed:
+    """What a step's trajectories are packed into, on average over orders of them.
 
     Trajectories are dealt out to the hosts, each of which packs for its data shards; with `TrainingSizes.balance` they
     then go where there is room, as `learner.balance` plans it.
@@ -141,9 +151,25 @@ def computed_positions(
         drawn = log_normal_lengths(batch, workload.tokens, workload.spread, seed)
         lengths = [max(1, min(round(n), train.context)) for n in drawn]
         parts = [lengths[process::processes] for process in range(processes)]
-        packed = (balance if sizes.balance else stay)(parts, sizes.row_tokens, rows)
-        positions.append(packed.micro_batches * train.rows * packed.row_length)
-    return sum(positions) / len(positions)
+        plan = (balance if sizes.balance else stay)(parts, sizes.row_tokens, rows)
+        positions.append(plan.micro_batches * train.rows * plan.row_length)
+    return Packed(sum(positions) / len(positions), sum(lengths), sum(n * n for n in lengths) / sum(lengths))
+
+
+def _share_of_planned(model: Qwen3VLConfig, train: TrainPlan, step: Packed, mode: str) -> float:
+    """What a step computes of the planned one, in which every row is full of one trajectory.
+
+    Attention meets the tokens of a trajectory alone, whatever else is in its row, and no padding.
+    """
+    planned = train.micro_batches * train.rows * train.row_tokens
+    if train.bound != "compute":
+        return step.positions / planned
+
+    def flops(tokens: float, length: float) -> float:
+        return useful_flops(model, round(tokens), round(length), 0, mode)
+
+    attention = flops(step.tokens, step.length) - flops(step.tokens, 0)
+    return (flops(step.positions, 0) + attention) / flops(planned, train.row_tokens)
 
 
 def _rollouts(recipe: Recipe, mesh: MeshConfig, workload: Workload, pace: EnginePace) -> _Rollouts:
