@@ -1,4 +1,4 @@
-"""Makes the table of docs/plan.md from what `hypereyes plan` wrote.
+"""Makes the two tables of docs/plan.md from what `hypereyes plan` wrote: what fits, and whole steps of RL.
 
 hypereyes plan hypereyes_30b_rl --mesh v5p_64 --out plans/30b_rl-v5p_64.json      (one for each row)
 python tools/plan_table.py plans/*.json
@@ -14,6 +14,11 @@ from typing import Any
 HEAD = (
     "| recipe | mesh | training step, GiB a device (weights + moments + gradients + batch + activations = peak) "
     "| FLOPs that are useful | a step takes at least | rollout engine | fits |"
+)
+
+STEPS_HEAD = (
+    "| recipe | mesh | prefill | generation | searches | training (tokens among its positions) | weights | host "
+    "| a step at least | forecast | device-hours, at least and forecast | rollouts at once | tokens a second at most |"
 )
 
 
@@ -48,15 +53,37 @@ def row(plan: dict[str, Any]) -> str:
     )
 
 
+def steps_row(plan: dict[str, Any]) -> str:
+    """One line of the table of whole steps."""
+    step, engine = plan["step"], plan["engine"]
+    seconds, at_once = step["seconds"], engine["replicas"] * engine["slots"]
+    parts = " | ".join(_seconds(seconds[name]) for name in ("prefill", "generation", "search"))
+    return (
+        f"| `{plan['recipe']}` | `{plan['mesh']}` | {parts} "
+        f"| {_seconds(seconds['training'])} ({100 * step['packed_share']:.0f} %) | {_seconds(seconds['sync'])} "
+        f"| {_seconds(seconds['host'])} | {_seconds(seconds['total'])} | {_seconds(step['forecast_seconds']['total'])} "
+        f"| {step['device_hours']:.2f}, {step['forecast_device_hours']:.2f} | {at_once} "
+        f"| {at_once / engine['decode_seconds']:,.0f} |"
+    )
+
+
+def _seconds(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
+
+
 def _time(number: float) -> str:
     return f"{number:.0f}" if number >= 1 else f"{number:.2g}"
 
 
 def main(files: list[str]) -> None:
-    print(HEAD)
-    print("|---" * HEAD.count(" | ") + "|---|")
-    for file in files:
-        print(row(json.loads(Path(file).read_text())))
+    plans = [json.loads(Path(file).read_text()) for file in files]
+    whole = [plan for plan in plans if plan["step"] and plan["engine"] and plan["engine"]["replicas"]]
+    for head, line, shown in ((HEAD, row, plans), (STEPS_HEAD, steps_row, whole)):
+        print(head)
+        print("|---" * head.count(" | ") + "|---|")
+        for plan in shown:
+            print(line(plan))
+        print()
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ FULL_REMAT = frozenset(
 
 # Recipe and mesh: further lengths of rows, longer than a trajectory may be, that fit there. Trajectories of 10,000
 # tokens on average fill one such row a data shard, or two half empty ones of the usual length. By `hypereyes plan`.
-LONGER_ROWS: dict[tuple[str, str], tuple[int, ...]] = {}
+LONGER_ROWS = {("hypereyes_30b_rl", mesh): (45_056, 57_344) for mesh in ("h20_8x8", "h100_8x8", "h200_8x8")}
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     assert SlotLayout(known.slots, parts).parts == parts  # they divide
     for chosen in (replace(sizes, slots=5), replace(sizes, replica_devices=32), replace(sizes, extend_rows=(2,))):
         assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
-    assert sized_for(sizes, recipe, "h200_8x8") == sizes
+    assert sized_for(sizes, recipe, "gpu_8") == sizes
 
 
 def test_keys_values_and_weights_are_kept_as_the_learner_computes_or_in_int8():
