@@ -19,8 +19,8 @@ _SMALLEST_NUMBER = 100  # of those that a query can have learnt; smaller ones st
 
 
 def rounds_made(result: EpisodeResult) -> int:
-    """Rounds in which a search was really made."""
-    return sum(bool(turn.invocations) for turn in result.turns)
+    """Turns that called a tool which counts as a search, whether or not it could be sent."""
+    return sum(any(call.sent or call.error for call in turn.invocations) for turn in result.turns)
 
 
 def rounds_needed(result: EpisodeResult) -> int:
@@ -61,7 +61,8 @@ def _level(
     """1 for a search that needs no result, else one more than the deepest search whose result it needs."""
     again = max((level for other, level in past if _retries(call, other)), default=0)
     if call.tool == IMAGE_SEARCH:
-        return 1 + max(again, crops.get(call.source, 0))
+        cut = max((level for other, level in past if call.source in other.text.replace(",", " ").split()), default=0)
+        return 1 + max(again, crops.get(call.source, 0), cut)
     return 1 + max([again, *(level_of_word.get(word, 0) for word in content_words(call.query))])
 
 
@@ -77,13 +78,17 @@ def _retries(call: Invocation, other: Invocation) -> bool:
 
 
 def _result_words(call: Invocation) -> list[str]:
-    """The words of a search's results that a query can have been made of: titles, names and larger numbers."""
+    """The words of a call's results that a query can have been made of: titles, names and larger numbers."""
     terms = []
     for hit in call.hits:
         terms += content_words(hit.title)
         terms += [word for name in names(hit.content) for word in content_words(name)]
-        terms += [fold(f"{f.value:.0f}") for f in figures(hit.content) if f.value >= _SMALLEST_NUMBER and not f.rounded]
-    return terms
+        terms += _numbers(hit.content)
+    return terms + [word for name in names(call.text) for word in content_words(name)] + _numbers(call.text)
+
+
+def _numbers(text: str) -> list[str]:
+    return [fold(f"{f.value:.0f}") for f in figures(text) if f.value >= _SMALLEST_NUMBER and not f.rounded]
 
 
 def _learn(level_of_word: dict[str, int], words: Sequence[str], level: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hypereyes_jax.data.claims import Claims, Evidence, Figure, claims, content_words, derivable, fold, is_conversion
 from hypereyes_jax.data.dependence import rounds_made, rounds_needed, same_region
-from hypereyes_jax.env.actions import IMAGE_SEARCH
+from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
 from hypereyes_jax.env.types import EpisodeResult, Invocation, StopReason, TurnRecord
 from hypereyes_jax.errors import SettingError
 
@@ -73,9 +73,7 @@ def zero_information_gain(result: EpisodeResult, config: FilterConfig = _DEFAULT
             continue
         if all(any(_repeats(call, other) for other in past) for call in turn.invocations):
             return "zero-gain"
-        pages = [
-            frozenset(content_words(f"{hit.title} {hit.content}")) for call in turn.invocations for hit in call.hits
-        ]
+        pages = [page for call in turn.invocations for page in _results(call)]
         rounds += 1
         new += any(page and not any(_alike(page, other) for other in earlier) for page in pages)
         past += turn.invocations
@@ -95,7 +93,10 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     in_question = Evidence.of([result.question.text])
     searched = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
     pages = Evidence.of(
-        f"{h.title} {h.content}" for turn in result.turns for call in turn.invocations for h in call.hits
+        text
+        for turn in result.turns
+        for call in turn.invocations
+        for text in (*(f"{hit.title} {hit.content}" for hit in call.hits), call.text)
     )
     claims_of_turns = [claims(turn.reason) for turn in result.turns]
     reasoned = Claims(
@@ -153,12 +154,21 @@ def _longest_queue(result: EpisodeResult) -> int:
     return longest
 
 
+def _results(call: Invocation) -> list[frozenset[str]]:
+    """The words of each result; of a tool without any, which cut a region out or read a page, one of its own."""
+    if call.tool in (IMAGE_SEARCH, TEXT_SEARCH) or call.hits or call.error:
+        return [frozenset(content_words(f"{hit.title} {hit.content}")) for hit in call.hits]
+    return [frozenset((call.tool, call.query))]
+
+
 def _repeats(call: Invocation, other: Invocation) -> bool:
     """Whether a search was made before and worked: asking again what failed is not repetition."""
     if call.tool != other.tool or other.error:
         return False
     if call.tool == IMAGE_SEARCH:
         return call.source == other.source and same_region(call.box, other.box, _REPEATED_REGION)
+    if call.tool != TEXT_SEARCH:
+        return call.query == other.query
     return sorted(content_words(call.query)) == sorted(content_words(other.query))
 
 
@@ -182,7 +192,7 @@ def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, pa
             if any(pages.has_figure(figure) and not in_question.has_figure(figure) for figure in stated.figures):
                 return True
             cited |= {w for w in content_words(turn.reason) if w in pages.words and not in_question.has_word(w)}
-        after = after or any(call.hits for call in turn.invocations)
+        after = after or any(call.hits or call.text for call in turn.invocations)
         page_titles = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
         titles |= {
             title

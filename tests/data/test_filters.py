@@ -169,6 +169,42 @@ def test_an_empty_round_does_not_drop_a_trajectory_and_a_repeated_search_does():
     assert fault(episode(found, empty, more)) == "zero-gain"  # one round of three told something
 
 
+def used(tool, query, text, *, is_round=False):
+    """A call of another tool than the two searches."""
+    return TurnRecord("", "I use a tool.", (Invocation(tool, query, text=text, sent=is_round),), is_round)
+
+
+@pytest.mark.parametrize("is_round", [True, False])
+def test_a_region_that_was_cut_out_is_something_new_and_the_same_once_more_is_not(is_round):
+    strict = FilterConfig(new_rounds=1.0)
+    first, second = (used("crop", f'{{"area": [[0, 0, 0.{n}, 1]]}}', f"img_{n}", is_round=is_round) for n in (1, 2))
+    searched = look("Oslo", box=None, source="img_1")
+    assert fault(episode(first, searched, ask(oslo_tower="Oslo has a tower.")), strict) is None
+    assert fault(episode(first, second, searched, ask(oslo_tower="Oslo has a tower.")), strict) is None
+    assert fault(episode(first, first, searched), strict) == "zero-gain"
+    failed = replace(first, invocations=(replace(first.invocations[0], text="", error="no such image"),))
+    assert fault(episode(failed, searched), strict) == "zero-gain"
+
+
+def test_a_search_of_what_a_tool_cut_out_needs_that_call():
+    cut = used("crop", "{}", "2 regions\nimg_1, img_2", is_round=True)
+    searched = look("Oslo", source="img_2")
+    assert rounds_needed(episode(cut, searched)) == rounds_made(episode(cut, searched)) == 2
+    assert rounds_needed(episode(cut, look("Oslo", source="img_0"))) == 1
+    zoomed = used("zoom", "{}", "img_1")
+    assert rounds_made(episode(zoomed, searched)) == 1  # the rules do not count it
+
+
+def test_an_answer_may_rest_on_a_page_that_was_visited():
+    visited = used("visit", "https://example.org", "The tower stands in Oslo since 1931.", is_round=True)
+    found = look("A tower")
+    told = dict(reason="The page says the tower stands in Oslo since 1931.", answer="Oslo")
+    assert fault(episode(found, visited, **told)) is None
+    assert fault(episode(found, used("visit", "https://example.org", "done", is_round=True), **told)) == "ungrounded"
+    asked = ask(oslo_1931="Oslo in 1931.")
+    assert rounds_needed(episode(found, visited, asked)) == 2  # the year was read there
+
+
 def test_the_same_text_on_another_page_is_nothing_new():
     text = "The tower in the harbour of Oslo was built from granite in the summer of 1911 by Finnish masons"
     again = [ask(**{q: text}) for q in ("Oslo_tower", "tower_of_Oslo_granite", "Oslo_harbour_tower_masons")]
