@@ -16,18 +16,28 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from hypereyes_jax.cli.collection import dollars_of, make_attempts, print_spending, print_stages
+from hypereyes_jax.cli.collection import (
+    SERVICES_MAY_DIFFER,
+    STAGES_MAY_DIFFER,
+    dollars_of,
+    make_attempts,
+    open_attempts,
+    own_objects,
+    print_spending,
+    print_stages,
+)
 from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +47,14 @@ if TYPE_CHECKING:
     from hypereyes_jax.data.grounding_judge import LlmGrounding
     from hypereyes_jax.env.judging.judges import Judge
     from hypereyes_jax.env.types import Question
+
+# A question's attempts are kept by its content, so other questions may come; who makes the attempts, and how, may not
+# change.
+_MAY_DIFFER = (
+    frozenset("out questions source model_url filter_model_url prompt_price completion_price".split())
+    | {f"settings.{name}" for name in STAGES_MAY_DIFFER}
+    | SERVICES_MAY_DIFFER
+)
 
 
 @dataclass(frozen=True)
@@ -101,51 +119,39 @@ def run(config: CollectSettings) -> None:
         config = replace(config, settings=replace(config.settings, episode=episode))
     with open_questions(config.questions, options=config.source.options()) as questions:
         if config.trajectories:
-            asyncio.run(_recorded(config, questions))
+            # All is made anew each time, whatever is given now, but not over what a sampled collection holds.
+            anything = frozenset(each.name for each in fields(config))
+            with RunDirectory.open(config.out, "collect --trajectories", config, may_differ=anything):
+                asyncio.run(_recorded(config, questions))
         else:
             asyncio.run(_collect(config, questions))
 
 
 async def _collect(config: CollectSettings, questions: Sequence[Question]) -> None:
-    from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
 
     check_search(config.search, SearchConfig())
     keys = SearchKeys.of(os.environ)
-    async with (
-        connected(config.search, keys) as search,
-        judging(config.judge) as judge,
-        _player(config) as player,
-        _filter_player(config) as filter_player,
-    ):
-        with AttemptLog(config.out) as log:
-            _keep_own_objects(config)
-            collection = Collection(
-                log,
-                player,
-                judge,
-                search.backend,
-                config.settings,
-                filter_player=filter_player,
-                dollars=dollars_of(search, config.prompt_price, config.completion_price),
-                grounding=_grounding(config, judge),
-            )
-            capped = await make_attempts(collection, questions)
+    inputs = {"checkpoint": config.checkpoint}
+    objects = own_objects(config.settings.episode, config.search, config.judge, (config.questions,))
+    async with connected(config.search, keys) as search, judging(config.judge) as judge:
+        with open_attempts(config.out, "collect", config, _MAY_DIFFER, inputs, objects) as log:
+            async with _player(config) as player, _filter_player(config) as filter_player:
+                collection = Collection(
+                    log,
+                    player,
+                    judge,
+                    search.backend,
+                    config.settings,
+                    filter_player=filter_player,
+                    dollars=dollars_of(search, config.prompt_price, config.completion_price),
+                    grounding=_grounding(config, judge),
+                )
+                capped = await make_attempts(collection, questions)
             _tell(config, questions, log)
-            print_spending(collection, capped, f"--settings.most-dollars {config.settings.most_dollars:g}")
-
-
-def _keep_own_objects(config: CollectSettings) -> None:
-    """Notes the user's own judge, tools, search and questions. Raises UserError if earlier attempts had others."""
-    from hypereyes_jax.configs.training import LearnerConfig
-    from hypereyes_jax.runs.own_objects import keep_own_objects
-    from hypereyes_jax.train.method import RlMethod, own_records
-
-    rules = config.settings.episode
-    records = own_records(RlMethod(), LearnerConfig(), rules, config.search, config.judge, (), (config.questions,))
-    keep_own_objects(config.out, records)
+    print_spending(collection, capped, f"--settings.most-dollars {config.settings.most_dollars or 0:g}")
 
 
 def _grounding(config: CollectSettings, judge: Judge) -> LlmGrounding | None:
@@ -226,7 +232,6 @@ async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> N
 
     dropped: Counter[str] = Counter()
     kept = 0
-    config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / DEMONSTRATIONS
     async with judging(config.judge) as judge:
         originals = OriginalQuestions(questions)

@@ -2,14 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypereyes_jax.env.config import EpisodeConfig
+from hypereyes_jax.env.judging.config import JUDGE_ACCESS, JudgeConfig
+from hypereyes_jax.env.search.config import SEARCH_ACCESS, SearchConfig
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.own_objects import keep_own_objects
+from hypereyes_jax.runs.run_directory import CONFIG, RunDirectory
 
 if TYPE_CHECKING:
+    from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.data.collection.types import Spent
     from hypereyes_jax.env.search.services import Connected
     from hypereyes_jax.env.types import Question
+
+
+# What attempts may go on with another value of: where services are, which further questions and tries there are, costs.
+SERVICES_MAY_DIFFER = frozenset(
+    [*(f"search.{name}" for name in SEARCH_ACCESS), *(f"judge.{name}" for name in JUDGE_ACCESS)]
+)
+STAGES_MAY_DIFFER = frozenset("necessity difficulty selection in_flight most_dollars failures".split())
+
+
+def own_objects(
+    rules: EpisodeConfig, search: SearchConfig, judge: JudgeConfig, sources: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Records of the user's own tools, prompt, search, judge and questions, for `open_attempts`."""
+    from hypereyes_jax.configs.training import LearnerConfig
+    from hypereyes_jax.train.method import RlMethod, own_records
+
+    return own_records(RlMethod(), LearnerConfig(), rules, search, judge, (), sources)
+
+
+@contextlib.contextmanager
+def open_attempts(
+    folder: Path,
+    command: str,
+    settings: Any,
+    may_differ: frozenset[str],
+    inputs: Mapping[str, Path | None],
+    objects: Sequence[dict[str, Any]],
+) -> Iterator[AttemptLog]:
+    """The attempts of a folder, to be gone on with by the models and services that made them.
+
+    Args:
+      settings, may_differ, inputs: as of `RunDirectory.open`.
+      objects: as of `keep_own_objects`.
+
+    Raises:
+      UserError: other models, services or rules made the attempts, another process makes some, or nothing says who
+        made them.
+    """
+    from hypereyes_jax.data.collection.attempts import ATTEMPTS, AttemptLog
+
+    made = folder / ATTEMPTS
+    if made.exists() and not (folder / CONFIG).exists():
+        raise UserError(
+            f"{made} holds attempts, but no {CONFIG} beside it says who made them. Choose another directory."
+        )
+    with (
+        RunDirectory.open(folder, command, settings, may_differ=may_differ, inputs=inputs),
+        AttemptLog(folder) as log,
+    ):
+        keep_own_objects(folder, objects)
+        yield log
 
 
 def dollars_of(search: Connected, prompt_price: float, completion_price: float) -> Callable[[Spent], float]:

@@ -1,7 +1,7 @@
 """The paper's curation from one file: pools of questions to an SFT set, and with the model after SFT to an RL set.
 
     hypereyes curate curation.yaml --out runs/curation                 # pools -> filters -> sampling -> SFT set
-    hypereyes curate curation.yaml --out runs/curation --stage rl      # after SFT: pass@1 / pass@5 -> RL set
+    hypereyes curate curation.yaml --out runs/curation --stage rl      # after SFT: tries of the policy -> RL set
 
 Every attempt is kept as it is made: killed at any moment, the same command goes on. funnel.html shows what fell out
 where, with examples. Keys come from the environment: those that the file names, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and
@@ -20,15 +20,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from hypereyes_jax.cli.collection import dollars_of, make_attempts, print_spending, print_stages
+from hypereyes_jax.cli.collection import (
+    SERVICES_MAY_DIFFER,
+    STAGES_MAY_DIFFER,
+    dollars_of,
+    make_attempts,
+    open_attempts,
+    own_objects,
+    print_spending,
+    print_stages,
+)
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.runs.run_directory import to_jsonable
 
 if TYPE_CHECKING:
+    from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.types import CollectConfig, Player
     from hypereyes_jax.data.curation.funnel import Funnel
     from hypereyes_jax.data.curation.pools import PooledQuestions
     from hypereyes_jax.data.curation.types import CurationConfig, ModelConfig
     from hypereyes_jax.env.types import Question
+
+_MODEL_MAY_DIFFER = ("url", "key_env", "prompt_price", "completion_price")
+_MAY_DIFFER = (
+    frozenset(f"{role}.{name}" for role in ("sampler", "filter_model", "policy") for name in _MODEL_MAY_DIFFER)
+    | STAGES_MAY_DIFFER
+    | SERVICES_MAY_DIFFER
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,8 @@ def run(config: CurateConfig) -> None:
     from hypereyes_jax.data.curation.types import read_curation
     from hypereyes_jax.data.filters import FilterConfig
     from hypereyes_jax.env.config import EpisodeConfig
+    from hypereyes_jax.eval.funnel_page import write_funnel_page
+    from hypereyes_jax.files import write_json
 
     if not config.name.isidentifier() or config.name in ("sft", "authors"):
         raise UserError(f"--name {config.name}: use letters, digits and _, and neither sft nor authors")
@@ -59,45 +79,71 @@ def run(config: CurateConfig) -> None:
     filters = plan.filters or (miniature.FILTERS if plan.miniature else FilterConfig())
     sft, rl = (plan.collect_config(stage, episode, filters) for stage in ("sft", "rl"))
     with open_pools(plan.pools) as questions:
-        if config.stage == "sft":
-            asyncio.run(_collect(plan, plan.sampler, questions, config.out / "sft", sft))
-        _finish(config, plan, questions, sft, rl)
+        funnel, hard = _sft_set(config, plan, questions, sft)
+        if config.stage == "rl":
+            _rl_set(config, plan, questions, funnel, hard, rl)
+        write_json(config.out / "funnel.json", funnel.to_json() | {"pools": questions.sizes()})
+        write_funnel_page(config.out / "funnel.html", funnel, questions)
+        if plan.layout == "authors":
+            _write_authors(config, questions, sft)
+    _tell(config, funnel)
 
 
-def _finish(
-    config: CurateConfig, plan: CurationConfig, questions: PooledQuestions, sft: CollectConfig, rl: CollectConfig
-) -> None:
-    """The sets, the funnel and its page; with the stage of RL, the tries of the policy before them."""
-    from hypereyes_jax.data.collection.attempts import AttemptLog
+def _sft_set(
+    config: CurateConfig, plan: CurationConfig, questions: PooledQuestions, rules: CollectConfig
+) -> tuple[Funnel, list[int]]:
+    """The funnel to the SFT set, which is made if its stage was asked for, and the places of questions fit for RL."""
+    from hypereyes_jax.data.collection.attempts import ATTEMPTS
     from hypereyes_jax.data.collection.outcome import write_outcome
-    from hypereyes_jax.data.curation.funnel import rl_funnel, sft_funnel
-    from hypereyes_jax.data.curation.types import ModelConfig
-    from hypereyes_jax.data.sources import subset
-    from hypereyes_jax.eval.funnel_page import write_funnel_page
-    from hypereyes_jax.files import write_json
+    from hypereyes_jax.data.curation.funnel import sft_funnel
 
     folder = config.out / "sft"
-    if not (folder / "attempts.jsonl").exists():
+    if config.stage == "rl" and not (folder / ATTEMPTS).exists():
         raise UserError(
             f"{config.out} holds no SFT set yet. Run `hypereyes curate {config.file}` without --stage first."
         )
-    with AttemptLog(folder) as log:
-        funnel, hard = sft_funnel(questions, log, sft)
+    with _attempts(folder, plan, "sampler", plan.sampler, rules) as log:
         if config.stage == "sft":
-            write_outcome(folder, questions, log, sft)
-    if config.stage == "rl":
-        policy = ModelConfig(checkpoint=config.policy) if config.policy else plan.policy
-        if policy is None:
-            raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
-        asyncio.run(_collect(plan, policy, subset(questions, hard), config.out / config.name, rl))
-        with AttemptLog(config.out / config.name) as log:
-            funnel.rl, chosen = rl_funnel(questions, hard, log, rl)
-        _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, chosen)
-    write_json(config.out / "funnel.json", funnel.to_json() | {"pools": questions.sizes()})
-    write_funnel_page(config.out / "funnel.html", funnel, questions)
-    if plan.layout == "authors":
-        _write_authors(config, questions, sft)
-    _tell(config, funnel)
+            asyncio.run(_collect(plan, plan.sampler, questions, log, rules))
+            write_outcome(folder, questions, log, rules)
+        return sft_funnel(questions, log, rules)
+
+
+def _rl_set(
+    config: CurateConfig,
+    plan: CurationConfig,
+    questions: PooledQuestions,
+    funnel: Funnel,
+    hard: list[int],
+    rules: CollectConfig,
+) -> None:
+    """Has the policy try the questions at these places, writes those it can learn from, and adds the stage."""
+    from hypereyes_jax.data.curation.funnel import rl_funnel
+    from hypereyes_jax.data.curation.types import ModelConfig
+    from hypereyes_jax.data.sources import subset
+
+    policy = ModelConfig(checkpoint=config.policy) if config.policy else plan.policy
+    if policy is None:
+        raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
+    with _attempts(config.out / config.name, plan, "policy", policy, rules) as log:
+        asyncio.run(_collect(plan, policy, subset(questions, hard), log, rules))
+        funnel.rl, chosen = rl_funnel(questions, hard, log, rules)
+    _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, chosen)
+
+
+def _attempts(
+    folder: Path, plan: CurationConfig, role: str, model: ModelConfig, rules: CollectConfig
+) -> contextlib.AbstractContextManager[AttemptLog]:
+    """The attempts of a stage, with all that decides what they tell."""
+    models = {role: model, "filter_model": plan.filter_model}
+    about = {"search": plan.search, "judge": plan.judge, "miniature": plan.miniature}
+    checkpoints = {
+        f"{name}.checkpoint": Path(each.checkpoint) if each is not None and each.checkpoint else None
+        for name, each in models.items()
+    }
+    settings = to_jsonable(rules) | models | about
+    objects = own_objects(rules.episode, plan.search, plan.judge)
+    return open_attempts(folder, "curate", settings, _MAY_DIFFER, checkpoints, objects)
 
 
 def _write_rl_set(path: Path, questions: PooledQuestions, references: dict[int, tuple[int, int]]) -> None:
@@ -135,9 +181,8 @@ def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: Collec
 
 
 async def _collect(
-    plan: CurationConfig, model: ModelConfig, questions: Sequence[Question], folder: Path, rules: CollectConfig
+    plan: CurationConfig, model: ModelConfig, questions: Sequence[Question], log: AttemptLog, rules: CollectConfig
 ) -> None:
-    from hypereyes_jax.data.collection.attempts import AttemptLog
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.env.judging.service import judging
     from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
@@ -151,11 +196,8 @@ async def _collect(
         _player(filter_model, plan) if filter_model is not None else contextlib.nullcontext() as filter_player,
     ):
         dollars = dollars_of(search, model.prompt_price, model.completion_price)
-        with AttemptLog(folder) as log:
-            collection = Collection(
-                log, player, judge, search.backend, rules, filter_player=filter_player, dollars=dollars
-            )
-            capped = await make_attempts(collection, questions)
+        collection = Collection(log, player, judge, search.backend, rules, filter_player=filter_player, dollars=dollars)
+        capped = await make_attempts(collection, questions)
     print_spending(collection, capped, f"most_dollars: {plan.most_dollars:g}")
 
 

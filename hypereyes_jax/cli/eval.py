@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from hypereyes_jax import miniature
+from hypereyes_jax.cli.collection import SERVICES_MAY_DIFFER
 from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.cli.source_settings import SourceSettings, pairs
 from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 PAPER_RECIPE = "hypereyes_30b_rl"
 # Where it runs and how much at a time changes no answer that is there.
-_MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"})
+_MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"}) | SERVICES_MAY_DIFFER
 _SEARCH = replace(miniature.SEARCH, latency=0.0)  # nobody trains meanwhile, so nothing would hide the wait
 Split = Literal["heldout", "seen", "heldout_serial"]
 
@@ -141,9 +142,8 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
-    directory = RunDirectory.open(
-        config.out, "eval", config, may_differ=_MAY_DIFFER | ({"checkpoint"} if config.model else set())
-    )
+    may_differ = _MAY_DIFFER | ({"checkpoint"} if config.model else set())
+    directory = RunDirectory.open(config.out, "eval", config, may_differ=may_differ, inputs=_inputs(config))
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
     own = load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics).metrics
     sources = [config.questions] if isinstance(config.questions, str) else []
@@ -154,6 +154,16 @@ def run(config: EvalConfig) -> None:
         _ask_benchmarks(config, directory, policy, [replace(benchmark, metrics=own) for benchmark in opened], sizes)
     else:
         _ask_splits(config, directory, policy, sizes, own)
+
+
+def _inputs(config: EvalConfig) -> dict[str, Path | None]:
+    """What the results depend on the content of, by the names of the settings."""
+    return {
+        "checkpoint": None if config.model else Path(config.checkpoint),
+        "questions": Path(config.questions) if isinstance(config.questions, str) else None,
+        "data": config.data,
+        "subset": config.subset,
+    }
 
 
 def check(config: EvalConfig) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from hypereyes_jax.cli.collection import SERVICES_MAY_DIFFER
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json, write_json
@@ -91,10 +92,10 @@ def run(config: SynthPhotosConfig) -> None:
         raise UserError("--llm.url needs --llm.model.")
     photos = open_photos(config.photos, config.root)
     inputs = {"facts": config.facts}
-    may_differ = frozenset({"out", "root", "count", "search", "llm"})
-    RunDirectory.open(config.out, "synth-photos", config, may_differ=may_differ, inputs=inputs)
+    may_differ = frozenset({"out", "root", "count", "llm.url"}) | SERVICES_MAY_DIFFER
+    directory = RunDirectory.open(config.out, "synth-photos", config, may_differ=may_differ, inputs=inputs)
     try:
-        with Stages() as stages:
+        with directory, Stages() as stages:
             summary = asyncio.run(_make(config, photos, stages))
     except ChatError as error:
         raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from hypereyes_jax.cli.collection import SERVICES_MAY_DIFFER
 from hypereyes_jax.cli.synth_photos import LlmConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.errors import UserError
@@ -91,7 +92,7 @@ def run(config: SynthWikidataConfig) -> None:
     for path in config.dump:
         if not path.is_file():
             raise UserError(f"there is no file {path}. Give a dump, or results of a query with --sparql.")
-    may_differ = frozenset({"out", "dump", "count", "llm", "search"})
+    may_differ = frozenset({"out", "dump", "count", "llm.url"}) | SERVICES_MAY_DIFFER
     directory = RunDirectory.open(config.out, "synth-wikidata", config, may_differ=may_differ)
     with Graph(directory.file("graph.sqlite")) as graph, Stages() as stages:
         lines = 0

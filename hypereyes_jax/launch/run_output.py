@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from hypereyes_jax.configs.numbers import check_numbers
+from hypereyes_jax.env.search.config import SEARCH_ACCESS
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.runs.metrics_file import MetricsWriter
@@ -22,13 +23,11 @@ from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
 # long it goes on and how often it looks at itself. None of it changes a number that was made so far. (SFT's length is
 # another matter: its learning rate falls towards the end.)
 _MAY_DIFFER = frozenset(
-    "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model search.url "
-    "sampler_server search.image_url search.image_port search.bucket search.bucket_endpoint "
-    "search.bucket_public_url search.policy search.store search.mode search.budget search.latency "
+    "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model sampler_server "
     "settings.outages settings.steps settings.checkpoint_every "
     "settings.checkpoint_minutes eval_questions eval_every sizes.replica_devices sizes.slots sizes.extend_rows "
     "sizes.keep_checkpoints sizes.learner.optimizer.moments_on_host settings.save_every settings.gap_warning".split()
-)
+) | {f"search.{name}" for name in SEARCH_ACCESS}
 
 
 class NoMetrics:

@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +18,7 @@ from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.config import JudgeConfig
+from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
@@ -77,10 +80,12 @@ class Endpoint:
         return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
 
 
+def stages(**changes):
+    return CollectConfig(**{"budgets": (1, 2), "selection": 2, "in_flight": 4, "episode": RULES, **changes})
+
+
 def settings(tmp_path, url, **changes):
-    rules = EpisodeConfig(text_min_score=0.0)
-    stages = CollectConfig(budgets=(1, 2), selection=2, in_flight=4, episode=rules)
-    options = {"model_url": url, "model": "m", "out": tmp_path / "out", "settings": stages, **changes}
+    options = {"model_url": url, "model": "m", "out": tmp_path / "out", "settings": stages(), **changes}
     return CollectSettings(str(tmp_path / "questions.parquet"), **options)
 
 
@@ -186,8 +191,8 @@ def test_demonstrations_of_recorded_trajectories_carry_the_prompt_that_the_rules
     recorded_by_ask(tmp_path / "ask.jsonl", ["What is the capital of this country (0)?"], (LOOK, READ, RIGHT))
     (tmp_path / "prompt.txt").write_text("Search in at most {rounds} rounds.")
     rules = EpisodeConfig(text_min_score=0.0, max_rounds=3, system=f"@{tmp_path / 'prompt.txt'}", tools=("zoom",))
-    stages = CollectConfig(episode=rules)
-    run(settings(tmp_path, "", model="", trajectories=(tmp_path / "ask.jsonl",), settings=stages))
+    carried = CollectConfig(episode=rules)
+    run(settings(tmp_path, "", model="", trajectories=(tmp_path / "ask.jsonl",), settings=carried))
     (example,) = read_examples(tmp_path / "out" / "demonstrations.jsonl")
     assert example.system.startswith("Search in at most 3 rounds.")
     assert "1. zoom: " in example.system
@@ -206,3 +211,87 @@ def test_a_judge_of_one_s_own_is_kept_and_compared(tmp_path):
         own.write_text(own.read_text().replace("Niamey", "Abuja"))
         with pytest.raises(UserError, match="source of the judge"):
             run(settings(tmp_path, f"{url}/v1", judge=judge))
+
+
+OTHERS = {
+    "model": ({"model": "another"}, 'model was "m", is "another"'),
+    "judge": ({"judge": JudgeConfig(rule="browse")}, 'judge.rule was "general", is "browse"'),
+    "service": ({"search": SearchConfig("nature")}, 'search.service was "world", is "nature"'),
+    "filter model": ({"filter_model_url": "http://127.0.0.1:1/v1", "filter_model": "big"}, 'filter_model was ""'),
+    "prompt": ({"settings": stages(episode=replace(RULES, system="Search."))}, "settings.episode.system was null"),
+    "budgets": ({"settings": stages(budgets=(2, 3))}, "settings.budgets was"),
+}
+
+
+@pytest.mark.parametrize(("changes", "why"), OTHERS.values(), ids=OTHERS)
+def test_attempts_go_on_with_the_model_judge_service_and_rules_that_made_them(tmp_path, changes, why):
+    parquet(tmp_path / "questions.parquet", 1)
+    models = []
+
+    async def reply(request):
+        models.append((await request.json())["model"])
+        return web.json_response({"choices": [{"message": {"content": RIGHT}, "finish_reason": "stop"}]})
+
+    with served("/v1/chat/completions", reply) as url:
+        run(settings(tmp_path, f"{url}/v1"))
+        made = (tmp_path / "out" / "attempts.jsonl").read_bytes()
+        with pytest.raises(UserError, match=re.escape(why)):
+            run(settings(tmp_path, f"{url}/v1", **changes))
+    assert set(models) == {"m"}
+    assert (tmp_path / "out" / "attempts.jsonl").read_bytes() == made
+
+
+def test_further_questions_and_tries_and_a_server_that_moved_go_on(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+    endpoint = Endpoint()
+    with served("/v1/chat/completions", endpoint.reply) as url:
+        for _ in range(3):
+            run(settings(tmp_path, f"{url}/v1", settings=stages(selection=0)))
+    parquet(tmp_path / "questions.parquet", 2)
+    with served("/v1/chat/completions", endpoint.reply) as url:
+        for _ in range(4):
+            run(settings(tmp_path, f"{url}/v1", settings=stages(selection=3, in_flight=1, most_dollars=1.0)))
+    attempts = [json.loads(line) for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
+    assert len({attempt["question"] for attempt in attempts}) == 2
+    assert {attempt["stage"] for attempt in attempts} == {"necessity", "sampling", "selection"}
+
+
+def test_after_a_refusal_at_the_first_attempt_another_model_may_make_it(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+
+    async def reply(request):
+        if (await request.json())["model"] == "m":
+            return web.json_response({"error": {"message": "no such model"}}, status=404)
+        return web.json_response({"choices": [{"message": {"content": RIGHT}, "finish_reason": "stop"}]})
+
+    with served("/v1/chat/completions", reply) as url:
+        with pytest.raises(UserError, match="no such model"):
+            run(settings(tmp_path, f"{url}/v1"))
+        run(settings(tmp_path, f"{url}/v1", model="another"))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["config"]["model"] == "another"
+
+
+def test_attempts_of_which_nothing_says_who_made_them_are_refused(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+    with served("/v1/chat/completions", Endpoint().reply) as url:
+        run(settings(tmp_path, f"{url}/v1"))
+        (tmp_path / "out" / "config.json").unlink()
+        with pytest.raises(UserError, match=r"no config\.json beside it says who made them"):
+            run(settings(tmp_path, f"{url}/v1"))
+
+
+def test_recorded_trajectories_do_not_replace_what_was_sampled(tmp_path):
+    parquet(tmp_path / "questions.parquet", 1)
+    recorded_by_ask(tmp_path / "ask.jsonl", ["What is the capital of this country (0)?"], (LOOK, READ, RIGHT))
+    with served("/v1/chat/completions", Endpoint().reply) as url:
+        for _ in range(2):
+            run(settings(tmp_path, f"{url}/v1"))
+    before = (tmp_path / "out" / "demonstrations.jsonl").read_bytes()
+    recorded = settings(tmp_path, "", model="", trajectories=(tmp_path / "ask.jsonl",))
+    with pytest.raises(UserError, match="holds a run of `collect`"):
+        run(recorded)
+    assert (tmp_path / "out" / "demonstrations.jsonl").read_bytes() == before
+    elsewhere = replace(recorded, out=tmp_path / "recorded")
+    run(elsewhere)
+    run(replace(elsewhere, trajectories=(tmp_path / "ask.jsonl", tmp_path / "ask.jsonl")))  # made anew
+    assert len(read_examples(tmp_path / "recorded" / "demonstrations.jsonl")) == 2

@@ -152,3 +152,34 @@ def test_what_is_no_yaml_is_named(pools, capsys):
     (pools / "curation.yaml").write_text("a: [")
     assert cli.main(["curate", str(pools / "curation.yaml"), "--out", str(pools / "out")]) == 2
     assert "is not YAML" in capsys.readouterr().err
+
+
+def test_each_stage_goes_on_with_the_models_that_made_its_attempts(pools, capsys):
+    models, out = Models(), pools / "out"
+    with served("/v1/chat/completions", models.reply) as url:
+
+        def curated(*words, **changes):
+            code = cli.main(["curate", str(plan(pools, url, **changes)), "--out", str(out), *words])
+            return code, capsys.readouterr().err
+
+        other = {"url": f"{url}/v1", "name": "other"}
+        assert curated()[0] == 0
+        asked = models.calls
+        for changes, why in [
+            ({"sampler": other}, 'sampler.name was "strong", is "other"'),
+            ({"filter_model": other}, 'filter_model.name was "big", is "other"'),
+            ({"judge": {"rule": "browse"}}, 'judge.rule was "general", is "browse"'),
+            ({"budgets": [1, 2, 3]}, "budgets was [1, 2], is [1, 2, 3]"),
+        ]:
+            for stage in ("sft", "rl"):  # the RL set is chosen from what the SFT stage left over
+                code, said = curated("--stage", stage, **changes)
+                assert code == 2
+                assert why in said
+        assert models.calls == asked
+        assert curated("--stage", "rl")[0] == 0
+        asked = models.calls
+        code, said = curated("--stage", "rl", policy=other)
+        assert (code, models.calls) == (2, asked)
+        assert 'policy.name was "policy", is "other"' in said
+        assert curated("--stage", "rl", "--name", "other", policy=other)[0] == 0
+        assert models.calls > asked

@@ -1,7 +1,9 @@
 """`hypereyes eval` of checkpoints of other sizes, and of models that are served elsewhere."""
 
 import json
+import shutil
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 from aiohttp import web
@@ -236,3 +238,32 @@ def test_metrics_of_one_s_own_are_filed_for_each_answer_and_printed(tmp_path, qu
     broken.write_text("def letters(result, correct):\n    return float('nan')\n")
     assert asked(Endpoint(), tmp_path / "nan", questions, "--metrics", f"{broken}:letters") == 2
     assert "a metric failed on a made-up episode" in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_of_questions_that_have_changed_since_are_not_taken_for_theirs(tmp_path, questions, capsys):
+    assert asked(Endpoint(), tmp_path / "out", questions) == 0
+    questions.write_text(questions.read_text().replace("Number 2", "The other number 2"))
+    assert asked(Endpoint(), tmp_path / "out", questions) == 2
+    assert "was started with other data: the content of questions" in capsys.readouterr().err
+
+
+def test_results_of_a_checkpoint_that_was_replaced_are_not_taken_for_its_own(tmp_path, monkeypatch, capsys):
+    class ModelWasLoadedError(Exception):
+        pass
+
+    def load(*arguments, **options):
+        raise ModelWasLoadedError
+
+    monkeypatch.setattr("hypereyes_jax.eval.policy.load_policy", load)
+    shutil.copytree(str(resources.files("hypereyes_jax.assets") / "base"), tmp_path / "model")
+    command = ["--questions", "1", "--out", str(tmp_path / "out")]
+    with pytest.raises(ModelWasLoadedError):
+        cli.main(["eval", str(tmp_path / "model"), *command])
+    (tmp_path / "out" / "metrics.json").write_text("{}")  # as if it had been evaluated
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    with pytest.raises(ModelWasLoadedError):
+        cli.main(["eval", str(tmp_path / "moved"), *command])
+    config = tmp_path / "moved" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"note": "trained further",', 1))
+    assert cli.main(["eval", str(tmp_path / "moved"), *command]) == 2
+    assert "was started with other data: the content of checkpoint" in capsys.readouterr().err

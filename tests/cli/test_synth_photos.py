@@ -35,7 +35,10 @@ def test_offline_templates_write_from_a_dictionary_and_the_command_repeats(comma
     before = [part.stat().st_mtime_ns for part in parts]
     assert cli.main(offline) == 0
     assert [part.stat().st_mtime_ns for part in parts] == before  # nothing was made anew
-    assert cli.main([*offline, "--no-drop-one"]) == 2  # other questions belong elsewhere
+    with_a_model = ["--llm.url", "http://127.0.0.1:1/v1", "--llm.model", "m"]
+    for other in (["--no-drop-one"], with_a_model):
+        assert cli.main([*offline, *other]) == 2  # other questions belong elsewhere
+    assert 'llm.model was "", is "m"' in capsys.readouterr().err
     again = read_questions(tmp_path / "out" / "questions.jsonl")
     assert [q.text for q in again] == [q.text for q in made]
 

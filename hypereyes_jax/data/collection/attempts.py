@@ -28,6 +28,8 @@ class AttemptLog:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._files: tuple[BinaryIO, BinaryIO] | None = None  # the attempts and the conversations, once there are some
         self._made: dict[str, dict[CollectionStage, dict[int, Attempt]]] = {}
         self._places: dict[tuple[str, int], tuple[int, int]] = {}  # (question, number) -> offset, length
         self._conversations = folder / CONVERSATIONS
@@ -39,8 +41,6 @@ class AttemptLog:
             for number, row in read_json_lines(attempts):
                 self._note(_attempt(row, f"{attempts}, line {number}"))
         self._index()
-        self._file = attempts.open("ab", buffering=0)
-        self._talk = self._conversations.open("ab", buffering=0)
 
     def __enter__(self) -> AttemptLog:
         return self
@@ -48,8 +48,8 @@ class AttemptLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._talk.close()
+        for file in self._files or ():
+            file.close()
 
     def made(self, key: str, stage: CollectionStage, number: int) -> Attempt | None:
         """What an attempt told, if it was made."""
@@ -67,12 +67,16 @@ class AttemptLog:
 
     def add(self, attempt: Attempt, conversation: Example | None = None) -> None:
         """Writes an attempt; its conversation first, so that a success is never without one."""
+        if self._files is None:
+            log = (self._folder / ATTEMPTS).open("ab", buffering=0)
+            self._files = log, self._conversations.open("ab", buffering=0)
+        attempts, conversations = self._files
         if conversation is not None:
             row = {"number": attempt.number, "key": attempt.question, **example_json(conversation)}
             line = json_line(self._conversations, len(self._places) + 1, row).encode()
-            self._places[attempt.question, attempt.number] = (self._talk.seek(0, 2), len(line))
-            _whole(self._talk, line)
-        _whole(self._file, (json.dumps(asdict(attempt)) + "\n").encode())
+            self._places[attempt.question, attempt.number] = (conversations.seek(0, 2), len(line))
+            _whole(conversations, line)
+        _whole(attempts, (json.dumps(asdict(attempt)) + "\n").encode())
         self._note(attempt)
 
     def conversation(self, key: str, number: int) -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ class Collection:
         if attempt is not None:
             return attempt
         async with self._slots:
-            if self.dollars >= self._config.most_dollars:
+            if self._config.most_dollars is not None and self.dollars >= self._config.most_dollars:
                 raise OutOfBudget
             began = time.perf_counter()
             try:

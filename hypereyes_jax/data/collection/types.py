@@ -77,8 +77,9 @@ class CollectConfig:
     paper's number is 5; 0 selects none."""
     in_flight: int = 64
     """Number of attempts that are under way at a time, over all stages."""
-    most_dollars: float = float("inf")
-    """Dollars after which no further attempt begins, for tokens (of all runs) and searches (of this one)."""
+    most_dollars: float | None = None
+    """Dollars after which no further attempt begins, for tokens (of all runs) and searches (of this one); none sets no
+    limit."""
     failures: int = 20
     """Number of consecutive attempts that could not be made, after which the run ends with the last error."""
     seed: int = 0

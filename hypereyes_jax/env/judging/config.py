@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+JUDGE_ACCESS = ("url", "key_env")  # fields of JudgeConfig that say where the judge is, not who it is
+
 
 @dataclass(frozen=True)
 class JudgeConfig:

@@ -13,6 +13,20 @@ from hypereyes_jax.env.actions import TEXT_SEARCH
 Transport = Literal["http", "in-process"]
 Service = Literal["world", "nature", "serve-world", "retriever", "serpapi", "mapping", "object"]
 ImageEngine = Literal["google_lens", "google_reverse_image"]
+# Fields of SearchConfig that say where the service is and how patiently it is asked, not what is searched.
+SEARCH_ACCESS = (
+    "url",
+    "image_url",
+    "image_port",
+    "bucket",
+    "bucket_endpoint",
+    "bucket_public_url",
+    "policy",
+    "store",
+    "mode",
+    "budget",
+    "latency",
+)
 
 
 class StoreMode(StrEnum):
