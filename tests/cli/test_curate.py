@@ -183,3 +183,13 @@ def test_each_stage_goes_on_with_the_models_that_made_its_attempts(pools, capsys
         assert 'policy.name was "policy", is "other"' in said
         assert curated("--stage", "rl", "--name", "other", policy=other)[0] == 0
         assert models.calls > asked
+
+
+def test_the_stage_of_selection_says_of_how_many_tries(pools):
+    models, out = Models(), pools / "out"
+    with served("/v1/chat/completions", models.reply) as url:
+        file = plan(pools, url, tries=3)
+        for stage in ("sft", "rl"):
+            assert cli.main(["curate", str(file), "--out", str(out), "--stage", stage]) == 0
+    assert read_json(out / "funnel.json")["rl"]["stage"] == "pass@1 / pass@3"
+    assert "pass@5" not in (out / "funnel.html").read_text()

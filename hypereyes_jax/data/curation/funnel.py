@@ -15,8 +15,8 @@ from hypereyes_jax.data.selection import LeftOut
 from hypereyes_jax.env.types import Question
 
 EXAMPLES = 3  # of each reason, shown on the page
-POOLS, NECESSITY, DIFFICULTY, SAMPLING, FILTERS, SELECTION = (
-    "pools", "tool necessity", "difficulty", "progressive rejection sampling", "quality filters", "pass@1 / pass@5",
+POOLS, NECESSITY, DIFFICULTY, SAMPLING, FILTERS = (
+    "pools", "tool necessity", "difficulty", "progressive rejection sampling", "quality filters",
 )  # fmt: skip
 _OF_STAGE = {
     CollectionStage.NECESSITY: NECESSITY,
@@ -92,7 +92,7 @@ def rl_funnel(
     questions: Sequence[Question], places: Sequence[int], log: AttemptLog, config: CollectConfig
 ) -> tuple[FunnelStage, dict[int, tuple[int, int]]]:
     """(the stage of selection, references of the chosen questions by their places)."""
-    stage = FunnelStage(SELECTION)
+    stage = FunnelStage(f"pass@1 / pass@{config.selection}")
     references: dict[int, tuple[int, int]] = {}
     for place in places:
         question = questions[place]
