@@ -87,7 +87,7 @@ def _rows(source: Questions | Examples) -> Iterator[dict[str, Any]]:
             try:
                 yield _question(row, media) if isinstance(row, QuestionRow) else _example(row, media)
             except BadRow as error:
-                raise error.at(source.place(index)) from None
+                raise source.error(index, error) from None
         except RowError as error:
             if source.options.bad_rows == "refuse":
                 raise

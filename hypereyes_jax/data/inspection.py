@@ -95,7 +95,7 @@ def inspect_source(
                     visual = [_tokens(rows.media(index), part, limits) for part in _shown(row)]
                     rows[index]  # its pixels, too
                 except BadRow as error:
-                    raise error.at(rows.place(index)) from None
+                    raise rows.error(index, error) from None
             except RowError as error:
                 rows.report.add_bad(error)
                 continue

@@ -98,7 +98,7 @@ def unusable(
                 row.check(examples.media(index))
                 check_fit(row, examples.media(index), chat, limits)
             except BadRow as error:
-                raise error.at(examples.place(index)) from None
+                raise examples.error(index, error) from None
         except RowError as error:
             errors.append((index, error))
     return errors
@@ -169,7 +169,7 @@ class Trajectories(Sequence[tuple[Chunk, ...]]):
                         patched[id(image)] = self._patchify(image)
         except ValueError as error:
             bad = BadRow(UNFIT_IMAGE, f"an image can't be used: {error}")
-            raise bad.at(self._examples.place(number)) from None
+            raise self._examples.error(number, bad) from None
         return tuple(
             replace(chunk, images=tuple(patched[id(image)] for image in chunk.images))  # type: ignore[misc]
             if isinstance(chunk, ContextChunk)

@@ -38,13 +38,14 @@ def open_demonstrations(
     limits = RowLimits(sizes.context, sizes.min_pixels, sizes.max_pixels)
     own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
     gathered = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
+    refuse = options.bad_rows == "refuse"
     left_out = {
-        index: RowError(Place(file, number, unit), kind, why)
+        index: RowError(Place(file, number, unit), kind, why, can_skip=refuse)
         for index, file, number, unit, kind, why in sorted(row for rows in gathered for row in rows)
     }
     report = SourceReport(split=examples.report.split, other_splits=examples.report.other_splits)
     for error in left_out.values():
-        if options.bad_rows == "refuse" and error.kind not in DO_NOT_FIT:
+        if refuse and error.kind not in DO_NOT_FIT:
             examples.close()
             raise error
         report.add_bad(error)
@@ -65,4 +66,4 @@ def open_demonstrations(
         """What a batch takes, as bytes: a quarter of the memory while it waits."""
         return patchify_bytes(image, model.vision, sizes.min_pixels, sizes.max_pixels)
 
-    return Trajectories(examples, chat, indices, tell if options.bad_rows == "skip" else None, patched)
+    return Trajectories(examples, chat, indices, None if refuse else tell, patched)

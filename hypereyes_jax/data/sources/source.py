@@ -71,7 +71,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         try:
             return self._decode(self._read(number), file.media)
         except BadRow as error:
-            raise error.at(self.place(number)) from None
+            raise self.error(number, error) from None
 
     def row(self, index: int) -> ItemRow:
         """An item whose pictures are not opened. Raises RowError."""
@@ -79,12 +79,16 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         try:
             return self._read(number)
         except BadRow as error:
-            raise error.at(self.place(number)) from None
+            raise self.error(number, error) from None
 
     def place(self, index: int) -> Place:
         """Where an item stands."""
         number = self._at(index)
         return self._files[self._file[number]].place(int(self._row[number]))
+
+    def error(self, index: int, bad: BadRow) -> RowError:
+        """What is wrong with an item, with its place and the cure."""
+        return bad.at(self.place(index), can_skip=self.options.bad_rows == "refuse")
 
     def media(self, index: int) -> Media:
         """What opens the pictures of an item."""
@@ -162,16 +166,16 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                     for item in items:
                         item.check(file.media)
                 except BadRow as error:
-                    self._refuse(error.at(file.place(index)))
+                    self._refuse(error, file.place(index))
                     continue
                 if items:
                     kinds[items[0].shape] += len(items)
                 yield number, index, items
 
-    def _refuse(self, error: RowError) -> None:
+    def _refuse(self, bad: BadRow, place: Place) -> None:
         if self.options.bad_rows == "refuse":
-            raise error
-        self.report.add_bad(error)
+            raise bad.at(place, can_skip=True) from None
+        self.report.add_bad(bad.at(place))
 
     def _keep(self, files: Sequence[int], rows: Sequence[int], parts: Sequence[int], allow_empty: bool) -> None:
         """Keeps the items of these files, rows of theirs, and parts of the rows. Raises UserError if there is none."""
@@ -205,7 +209,7 @@ class Questions(Source[Question, QuestionRow]):
                 if before != len(rows):
                     where, place = self._files[files[before]].place(rows[before]), self._files[number].place(index)
                     same = f"{where.unit} {where.number}" if where.file == place.file else str(where)
-                    self._refuse(RowError(place, "id used twice", f"the id {item.id!r} is that of {same} too"))
+                    self._refuse(BadRow("id used twice", f"the id {item.id!r} is that of {same} too"), place)
                     continue
                 if REFERENCE in item.meta:
                     stated = _stated(item.meta)

@@ -37,18 +37,20 @@ class BadRow(Exception):
         super().__init__(why)
         self.kind, self.why = kind, why
 
-    def at(self, place: Place) -> RowError:
-        return RowError(place, self.kind, self.why)
+    def at(self, place: Place, can_skip: bool = False) -> RowError:
+        """Arguments as of `RowError`."""
+        return RowError(place, self.kind, self.why, can_skip)
 
 
 class RowError(UserError):
-    """A row that cannot be used. The message names file, row and cure."""
+    """A row that cannot be used. The message names file, row and cure.
 
-    def __init__(self, place: Place, kind: str, why: str):
-        super().__init__(
-            f"{place}: {why}. Mend or remove that {place.unit}, make the file anew, or leave such rows out "
-            'with bad_rows="skip" (--bad-rows skip).'
-        )
+    can_skip: reading it with bad_rows="skip" would leave it out, which is not done yet.
+    """
+
+    def __init__(self, place: Place, kind: str, why: str, can_skip: bool = False):
+        skip = ', or leave such rows out with bad_rows="skip" (--bad-rows skip)' if can_skip else ""
+        super().__init__(f"{place}: {why}. Mend or remove that {place.unit}, or make the file anew{skip}.")
         self.place, self.kind, self.why = place, kind, why
 
 

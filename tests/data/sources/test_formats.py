@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from hypereyes_jax.data import open_examples, open_questions
+from hypereyes_jax.data import RowError, open_examples, open_questions
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.data.sources import table_rows
@@ -222,6 +222,20 @@ def test_bad_rows_are_refused_by_place_or_counted_by_kind(lines, pictures):
     assert "line 2)" in words
     with pytest.raises(UserError, match=r"no row of .* can be used: 1 rows are left out: 1 x no answer"):
         open_questions(lines({"question": "two?"}, name="none.jsonl"), bad_rows="skip")
+
+
+def test_leaving_rows_out_is_a_cure_only_where_it_is_not_done_yet(lines, pictures):
+    pictures = pictures / "pics"
+    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:60])  # a header without pixels
+    path = lines({"question": "one?", "answer": "1", "image": "pics/broken.png"})
+    for options, advised in [({}, True), ({"bad_rows": "refuse"}, True), ({"bad_rows": "skip"}, False)]:
+        with open_questions(path, **options) as questions, pytest.raises(RowError, match="line 1: ") as caught:
+            questions[0]
+        assert ("--bad-rows skip" in str(caught.value)) is advised
+        assert "or make the file anew" in str(caught.value)
+    with pytest.raises(UserError, match="no row of") as nothing_left:
+        open_questions(lines({"question": "two?"}, name="none.jsonl"), bad_rows="skip")
+    assert "--bad-rows" not in str(nothing_left.value)
 
 
 def test_a_row_of_200_mb_is_refused_unread(tmp_path):
