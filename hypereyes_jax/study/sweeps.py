@@ -94,6 +94,9 @@ def seeds_outcome(trained: Mapping[str, Results], sampled: Mapping[str, Results]
         shares = [each.accuracy().value for each in results.values()]
         n = next(iter(results.values())).n
         chance = 100 * binomial_spread(sum(shares) / len(shares) / 100, n)
+        if len(shares) == 1:  # a spread needs two
+            sentences.append(f"One seed of {of}: {shares[0]:.1f} % right; --seeds names more.")
+            continue
         sentences.append(
             f"Over {len(shares)} seeds of {of}: {sum(shares) / len(shares):.1f} % right, standard deviation "
             f"{spread(shares):.1f} points; drawing {n} questions anew alone would give {chance:.1f}. "
