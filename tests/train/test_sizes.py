@@ -190,7 +190,7 @@ def test_a_run_goes_on_with_what_changes_no_number_made_so_far_and_with_nothing_
     config = RlConfig(Path("c"), Path("q"), out=tmp_path / "run")
     processes = begun(config)
     optimizer = replace(config.sizes.learner.optimizer, moments_on_host=True)
-    sizes = replace(config.sizes, slots=3, replica_devices=2, extend_rows=(1,))
+    sizes = replace(config.sizes, slots=3, replica_devices=2, extend_rows=(1,), row_choices=(2048,), balance=False)
     moved = replace(
         config,
         mesh="gpu_8",
