@@ -25,31 +25,26 @@ from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.configs.recipes import AdapterConfig
-from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
-from hypereyes_jax.configs.training import LearnerConfig
+from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
-from hypereyes_jax.train.settings import RlSettings, SamplerServerConfig, SelectionRule, TeacherServerConfig
-from hypereyes_jax.train.sizes import (
-    MINIATURE_RL,
-    TrainingSizes,
-    known_recipe,
+from hypereyes_jax.train.setting_checks import (
+    EXACT,
     refuse_adapter_settings,
+    refuse_miniature_services,
+    refuse_reward,
     refuse_settings,
-    sized_for,
-    sizes_of,
+    refuse_unused_losses,
 )
+from hypereyes_jax.train.settings import RlSettings, SamplerServerConfig, SelectionRule, TeacherServerConfig
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, known_recipe, sized_for, sizes_of
 
 if TYPE_CHECKING:
-    from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.train.method import RlMethod
-    from hypereyes_jax.train.types import RlQuestions
-
-EXACT = "none"  # as a judge's URL: answers are compared exactly
 
 
 @dataclass(frozen=True)
@@ -149,17 +144,14 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
 
     from hypereyes_jax.launch.processes import Processes
     from hypereyes_jax.launch.run_output import open_run, open_stages
-    from hypereyes_jax.models.pretrained import load_model
-    from hypereyes_jax.rollout.engines import Engines
-    from hypereyes_jax.rollout.replicas.layout import replica_groups
-    from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
-    from hypereyes_jax.train.adapters import adapter_rules, fresh_adapters, model_writer, save_trained
+    from hypereyes_jax.train.adapters import model_writer, save_trained
     from hypereyes_jax.train.distillation import choose_teacher
     from hypereyes_jax.train.method import RlMethod
+    from hypereyes_jax.train.rl_policy import load_rl_policy
+    from hypereyes_jax.train.rl_questions import open_rl_questions
     from hypereyes_jax.train.rl_run import train
-    from hypereyes_jax.train.rollout_source import check_ahead, check_replicas_ahead, check_routing_replay
-    from hypereyes_jax.train.samplers import RolloutEngines
-    from hypereyes_jax.train.server_engines import ServerEngines, check_sampler_server
+    from hypereyes_jax.train.rollout_source import check_ahead
+    from hypereyes_jax.train.server_engines import check_sampler_server
     from hypereyes_jax.train.types import RlServices, TrainingRun
 
     method = RlMethod(config.reward, config.tighten)
@@ -173,7 +165,10 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     teacher = choose_teacher(config.teacher, config.teacher_server, learn.temperature, learn.opd, base)
     processes = Processes.start(config.distributed, config.mesh, config.checkpoint)
     check_ahead(config.settings, sizes.learner, config.exact, bool(config.sampler_server.url))
-    questions = _questions(config, processes)
+    rule = SelectionRule(config.select == "yes", config.references, config.first_reference)
+    questions = open_rl_questions(
+        config.questions, rule, config.eval_questions, config.eval_every, config.data.options(), say=processes.first
+    )
     inputs = {
         "checkpoint": Path(config.checkpoint),
         "questions": Path(config.questions),
@@ -187,34 +182,10 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     if processes.first and sizes != config.sizes:
         slots = f"{sizes.replica_devices} replica devices, {sizes.slots} slots, extend rows {sizes.extend_rows}"
         print(f"sizes known to fit {config.mesh}: {slots}, recomputation {sizes.learner.remat}")
-    model, params, chat = load_model(config.checkpoint, sizes.weights_dtype(), processes.mesh)
-    check_routing_replay(config.settings, model, bool(config.sampler_server.url))
-    records = config.settings.routing_replay == "sampler"
-    lora = None
-    if sizes.learner.train == "lora":
-        rules = adapter_rules(config.settings.lora_rank, config.settings.lora_alpha)
-        lora = fresh_adapters(model, params, rules, processes)
-    if config.sampler_server.url:
-        server = ServerEngines(config.sampler_server, model, sizes, directory, processes)
-        rollouts = RolloutEngines(server, chat, sizes)
-    elif processes.mesh is None:
-        engine = replace(sizes.engine(), record_routes=records)
-        engines = (
-            Engines.on_one_device(model, params, engine.exact(), count=1, lora=lora)
-            if config.exact
-            else Engines.on_one_device(model, params, engine, lora=lora)
-        )
-        rollouts = RolloutEngines(engines, chat, sizes)
-    elif config.exact:
-        raise UserError("--exact needs a single device: over several, sums are made in other orders")
-    else:
-        copies = ReplicaWeights(
-            model, processes.mesh, sizes.learner.compute_dtype, sizes.replica_devices, processes.samplers
-        )
-        processes = processes.sharing_replicas(replica_groups(copies.grid))
-        check_replicas_ahead(config.settings, processes.replicas)
-        at_once = config.settings.prompts * config.settings.group
-        rollouts = RolloutEngines.on_mesh(model, params, chat, sizes, copies, processes, at_once, lora, records)
+    model, params, rollouts, processes = load_rl_policy(
+        config.checkpoint, sizes, config.settings, processes,
+        server=config.sampler_server, exact=config.exact, directory=directory,
+    )  # fmt: skip
     with rollouts, open_stages(processes) as stages:
         training = TrainingRun(
             directory,
@@ -237,32 +208,6 @@ def _run(config: RlConfig, stop: StopRequest) -> None:
     save_trained(directory, model, params, adapters, config.checkpoint, sizes, processes)
 
 
-def _questions(config: RlConfig, processes: Processes) -> RlQuestions:
-    """The questions that the settings name, unread. Raises UserError if there are none, or the references are wrong."""
-    from hypereyes_jax.data import open_questions
-    from hypereyes_jax.train.question_selection import read_selection
-    from hypereyes_jax.train.types import RlQuestions, Validation
-
-    questions = open_questions(config.questions, options=config.data.options())
-    validation = None
-    if config.eval_questions:
-        validation = open_questions(config.eval_questions, options=config.data.options())
-        validation.report.refuse_default_split(config.eval_questions)
-    for source in (questions, *([validation] if validation is not None else [])):
-        for sentence in source.report.left_out() if processes.first else ():
-            print(sentence)
-    if config.references is not None:
-        if config.select == "no":
-            raise UserError("--references names the questions to train on: leave out --select no")
-        read_selection(config.references)
-    return RlQuestions(
-        questions,
-        SelectionRule(config.select == "yes", config.references, config.first_reference),
-        None if validation is None else Validation(validation, config.eval_every),
-        (config.questions, *([config.eval_questions] if config.eval_questions else [])),
-    )
-
-
 def _check_settings(config: RlConfig) -> None:
     """Raises UserError for settings that can't be meant. It needs no jax, whose import takes a second."""
     from hypereyes_jax.env.search.services import check_search
@@ -270,13 +215,18 @@ def _check_settings(config: RlConfig) -> None:
     default = RlConfig.of(config.recipe)
     refuse_settings(config.sizes, default.sizes)
     refuse_adapter_settings(config.sizes, config.settings, default.settings)
-    _refuse_reward(config.reward)
-    _refuse_unused_losses(config.sizes.learner)
-    _refuse_miniature_services(config)
+    refuse_reward(config.reward)
+    refuse_unused_losses(config.sizes.learner)
+    if not config.accept_miniature:
+        has_teacher = config.teacher is not None or bool(config.teacher_server.url)
+        needs_teacher = config.settings.opd_coef != 0 and not has_teacher
+        refuse_miniature_services(config.recipe, config.search, config.judge, needs_teacher)
     check_search(config.search, default.search)
     refuse_unknown_mesh(config.mesh)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
+    if config.references is not None and config.select == "no":
+        raise UserError("--references names the questions to train on: leave out --select no")
     refuse_missing_inputs(config)
 
 
@@ -295,63 +245,3 @@ def _check_own_objects(config: RlConfig, method: RlMethod) -> None:
 
     make_optimizer(config.sizes.learner.optimizer)
     load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)
-
-
-def _refuse_miniature_services(config: RlConfig) -> None:
-    """Raises UserError for a recipe of the paper that would be trained with what the miniature has for services."""
-    if config.recipe == "miniature" or config.accept_miniature:
-        return
-    missing = []
-    if config.search.service == "world":
-        missing.append("a search service (--search.service serpapi, retriever or serve-world)")
-    if not config.judge.url and not config.judge.object:
-        missing.append(f"a judge (--judge.url and --judge.model; --judge.url {EXACT} compares answers exactly)")
-    distils = known_recipe(config.recipe, "rl").distill and config.settings.opd_coef != 0
-    if distils and config.teacher is None and not config.teacher_server.url:
-        missing.append("a teacher (--teacher or --teacher-server.url; --settings.opd-coef 0 trains without one)")
-    if missing:
-        raise UserError(
-            f"{config.recipe} needs {', '.join(missing)}. --accept-miniature trains it with what the miniature has: "
-            "its world's searches, exact comparison, no distillation."
-        )
-
-
-def _refuse_reward(reward: RewardConfig) -> None:
-    """Raises UserError for constants that no reward can have, and for those of a reward that was not chosen."""
-    default, trace = RewardConfig(), reward.trace
-    weighted = reward.kind == "cost-weighted"
-    replaced = (trace, reward.malformed_call, reward.format_floor)
-    if reward.functions and replaced != (default.trace, default.malformed_call, default.format_floor):
-        raise UserError("--reward.functions take the place of TRACE and R_fmt: leave out their settings")
-    if not weighted and (reward.alpha, reward.beta, reward.prices) != (default.alpha, default.beta, default.prices):
-        raise UserError(
-            "--reward.alpha, --reward.beta and --reward.prices belong to another reward: add --reward.kind "
-            "cost-weighted"
-        )
-    if weighted and trace != default.trace:
-        raise UserError("--reward.trace.* belong to another reward: leave out --reward.kind cost-weighted")
-    if reward.alpha <= 0 or reward.beta < 0:
-        raise UserError(
-            "--reward.alpha must be positive and --reward.beta at least 0: accuracy counts for, rounds against"
-        )
-    if trace.band < 1:
-        raise UserError("--reward.trace.band must be at least 1 (of the reference)")
-    if trace.efficient_high < trace.efficient_low or trace.redundant_high < trace.redundant_low:
-        raise UserError("--reward.trace.*: fewer searches must not earn less, so a set's high is at least its low")
-    if not NO_ANSWER <= trace.format_failure < 0:
-        raise UserError(
-            f"--reward.trace.format-failure must lie in [{NO_ANSWER}, 0): no readable answer counts {NO_ANSWER}"
-        )
-
-
-def _refuse_unused_losses(learn: LearnerConfig) -> None:
-    """Raises UserError for bounds of a loss that was not chosen, which would be ignored."""
-    default = LearnerConfig()
-    bounds = {"clipped": ("clip_low", "clip_high", "dual_clip"), "gspo": ("gspo_clip",), "cispo": ("cispo_clip",)}
-    for loss, names in bounds.items():
-        for name in names:
-            if loss != learn.loss and getattr(learn, name) != getattr(default, name):
-                option = f"--sizes.learner.{name}".replace("_", "-")
-                raise UserError(f"{option} belongs to the loss {loss}, and --sizes.learner.loss is {learn.loss}")
-    if learn.kl == "none" and learn.kl_coef != default.kl_coef:
-        raise UserError("--sizes.learner.kl-coef needs a penalty: choose one with --sizes.learner.kl k1, k2 or k3")

@@ -24,15 +24,9 @@ from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
 from hypereyes_jax.runs.trackers import TrackingConfig
+from hypereyes_jax.train.setting_checks import refuse_adapter_settings, refuse_settings
 from hypereyes_jax.train.settings import SftSettings
-from hypereyes_jax.train.sizes import (
-    MINIATURE_SFT,
-    TrainingSizes,
-    known_recipe,
-    refuse_adapter_settings,
-    refuse_settings,
-    sizes_of,
-)
+from hypereyes_jax.train.sizes import MINIATURE_SFT, TrainingSizes, known_recipe, sizes_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +17,12 @@ from hypereyes_jax.data.sources import open_questions
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run, open_stages
-from hypereyes_jax.models.pretrained import load_model
-from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.train.adapters import save_trained
 from hypereyes_jax.train.method import OwnObjects, RlMethod
+from hypereyes_jax.train.rl_policy import load_rl_policy
 from hypereyes_jax.train.rl_run import train
-from hypereyes_jax.train.rollout_source import check_ahead, check_routing_replay
-from hypereyes_jax.train.samplers import RolloutEngines
+from hypereyes_jax.train.rollout_source import check_ahead
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
@@ -94,11 +92,8 @@ def rl(
     processes = Processes()
     check_ahead(settings, sizes.learner)
     with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
-        model, params, chat = load_model(checkpoint)
-        check_routing_replay(settings, model)
-        engine = replace(sizes.engine(), record_routes=settings.routing_replay == "sampler")
-        engines = Engines.on_one_device(model, params, engine)
-        with RolloutEngines(engines, chat, sizes) as rollouts, open_stages(processes) as stages:
+        model, params, rollouts, processes = load_rl_policy(checkpoint, sizes, settings, processes, directory=directory)
+        with rollouts, open_stages(processes) as stages:
             run = TrainingRun(directory, stages, processes)
             method = RlMethod(reward, own=own)
             rl_questions = RlQuestions(pool, rule, sources=sources)

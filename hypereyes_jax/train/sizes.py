@@ -19,7 +19,6 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.processing.lengths import episode_tokens
 from hypereyes_jax.processing.types import Chunk
-from hypereyes_jax.train.settings import RlSettings, SftSettings
 
 # Rows of such lengths are worth programs of their own, which take minutes to compile at the paper's size.
 _LONG = 8_192
@@ -206,29 +205,3 @@ def known_recipe(name: str, stage: str) -> Recipe:
     if name not in names:
         raise UserError(f"there is no recipe {name!r} for {stage}. Known: {', '.join(names)}")
     return RECIPES[name]
-
-
-def refuse_adapter_settings(
-    sizes: TrainingSizes, settings: SftSettings | RlSettings, default: SftSettings | RlSettings
-) -> None:
-    """Raises UserError for settings of adapters where none train."""
-    if sizes.learner.train == "lora":
-        return
-    for name in ("lora_rank", "lora_alpha", "dropout"):
-        if getattr(settings, name, None) != getattr(default, name, None):
-            raise UserError(
-                f"--settings.{name.replace('_', '-')} applies to adapters, and the weights themselves are trained: "
-                "give --sizes.learner.train lora, too"
-            )
-
-
-def refuse_settings(sizes: TrainingSizes, default: TrainingSizes) -> None:
-    """Raises UserError if the sizes were given what belongs to the settings, which would be ignored."""
-    for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
-        if getattr(sizes.learner.optimizer, name) != getattr(default.learner.optimizer, name):
-            option = f"--sizes.learner.optimizer.{name.replace('_', '-')}"
-            raise UserError(f"{option} follows from the settings: give --settings.learning-rate, or the steps there")
-    if sizes.learner.opd_coef != default.learner.opd_coef:
-        raise UserError("give the weight of distillation as --settings.opd-coef, not --sizes.learner.opd-coef")
-    if sizes.learner.routing_replay != default.learner.routing_replay:
-        raise UserError("give --settings.routing-replay, not --sizes.learner.routing-replay")

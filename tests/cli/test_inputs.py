@@ -25,6 +25,10 @@ CASES = {
     "questions": (["rl", "--checkpoint", BASE, "--questions", GONE], f"there is no {GONE}"),
     "a teacher": (["rl", "--checkpoint", BASE, *TRAINED_ON, "--teacher", GONE], "--teacher /no/such"),
     "a recipe's services": (["rl", "hypereyes_8b_rl", "--checkpoint", BASE, *TRAINED_ON], "needs a search service"),
+    "references and no selection": (
+        ["rl", "--checkpoint", BASE, *TRAINED_ON, "--references", "refs.json", "--select", "no"],
+        "leave out --select no",
+    ),
     "a mesh": (["rl", "--checkpoint", BASE, *TRAINED_ON, "--mesh", "v5p_65"], "Did you mean v5p_64?"),
     "settings that are ignored": (
         ["sft", "--checkpoint", BASE, "--demonstrations", "org/data", "--sizes.learner.opd-coef", "0.1"],
