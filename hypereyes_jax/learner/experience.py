@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.configs.trace import NO_ANSWER
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.learner.advantage import Advantage
 from hypereyes_jax.learner.packing import TrainingSample

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hypereyes_jax.configs.objects import NamedObject, call_with_metrics, in_words, instance, named_object
-from hypereyes_jax.configs.reward import NO_ANSWER
+from hypereyes_jax.configs.trace import NO_ANSWER
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 

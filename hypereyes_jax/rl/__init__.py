@@ -1,6 +1,10 @@
-"""Rewards, advantages and losses as pure functions."""
+"""Rewards, advantages and losses as pure functions, and the reference store.
 
-from hypereyes_jax.configs.reward import TraceConfig
+To use them in another trainer, copy this folder and `configs/trace.py` into a package of your own, at the same places,
+and write its name in place of `hypereyes_jax`: they import nothing else of this library.
+"""
+
+from hypereyes_jax.configs.trace import TraceConfig
 from hypereyes_jax.rl.advantages import group_centred_advantage, group_relative_advantage
 from hypereyes_jax.rl.aggregate import aggregate
 from hypereyes_jax.rl.budget import spending_cost, updated_prices

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hypereyes_jax.errors import UserError
-
 _FORMAT = "hypereyes-references-1"
 
 
@@ -26,7 +24,7 @@ class Reference(NamedTuple):
 NO_REFERENCE = Reference(-1, -1)
 
 
-class ReferenceFileError(UserError, ValueError):
+class ReferenceFileError(ValueError):
     """A reference file is damaged or is something else."""
 
 

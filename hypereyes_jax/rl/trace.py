@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.configs.reward import TraceConfig
+from hypereyes_jax.configs.trace import TraceConfig
 from hypereyes_jax.rl.shape_checks import check_arrays
 
 

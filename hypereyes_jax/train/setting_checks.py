@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypereyes_jax.configs.reward import NO_ANSWER, RewardConfig
+from hypereyes_jax.configs.reward import RewardConfig
+from hypereyes_jax.configs.trace import NO_ANSWER
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig

@@ -12,8 +12,9 @@ from hypereyes_jax import train
 from hypereyes_jax.cli.main import main
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.configs.numbers import check_numbers
-from hypereyes_jax.configs.reward import BudgetConfig, RewardConfig, TraceConfig
+from hypereyes_jax.configs.reward import BudgetConfig, RewardConfig
 from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
+from hypereyes_jax.configs.trace import TraceConfig
 from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
 from hypereyes_jax.data.curation.types import read_curation
 from hypereyes_jax.env.judging.judges import ExactJudge
