@@ -31,7 +31,7 @@ from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
-from hypereyes_jax.runs.trackers import TrackingConfig
+from hypereyes_jax.runs.tracking import TrackingConfig
 from hypereyes_jax.train.setting_checks import (
     EXACT,
     refuse_adapter_settings,

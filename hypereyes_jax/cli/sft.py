@@ -23,7 +23,7 @@ from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.configs.recipes import AdapterConfig
 from hypereyes_jax.runs.outputs import check_replaced_directories
 from hypereyes_jax.runs.stop import StopConfig, StopRequest
-from hypereyes_jax.runs.trackers import TrackingConfig
+from hypereyes_jax.runs.tracking import TrackingConfig
 from hypereyes_jax.train.setting_checks import refuse_adapter_settings, refuse_settings
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_SFT, TrainingSizes, known_recipe, sizes_of

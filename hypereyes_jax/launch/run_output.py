@@ -12,12 +12,13 @@ from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.env.search.config import SEARCH_ACCESS
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
-from hypereyes_jax.runs.metrics_file import MetricsWriter
+from hypereyes_jax.runs.metrics import MetricsWriter
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, settings_text
 from hypereyes_jax.runs.stop import StopRequest
 from hypereyes_jax.runs.terminal import Terminal
-from hypereyes_jax.runs.trackers import Sample, TrackingConfig, check_trackers
+from hypereyes_jax.runs.trackers import check_trackers
+from hypereyes_jax.runs.tracking import Sample, TrackingConfig
 
 # What a run may be continued with another value of: where it is, what it runs on, whom it asks and how patiently, how
 # long it goes on and how often it looks at itself. None of it changes a number that was made so far. (SFT's length is

@@ -1,8 +1,4 @@
-"""Scalars and samples of a run's phases, a line a step, and whoever else keeps them.
-
-`metrics.jsonl` is the record: each step stands in it once, whatever crashed in between. The trackers beside it get the
-same series and the samples with their pictures.
-"""
+"""The metrics file of a run: a JSON line a step, which the report and continued runs read again."""
 
 from __future__ import annotations
 
@@ -15,61 +11,43 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import json_kind, read_json_lines, write_atomic, writing
-from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.runs.trackers import Sample, open_trackers
+from hypereyes_jax.runs.tracking import Sample
 
 METRICS = "metrics.jsonl"
 
 
-class MetricsWriter:
-    """Scalars of a phase, to `metrics.jsonl` and to the run's trackers.
+class MetricsFile:
+    """The tracker that every run has: a JSON line a step, with all that it was given under its full names.
 
-    A run that is continued from a checkpoint repeats the steps after it; `first_step` drops what those wrote before, so
-    that each step appears once.
+    What a crashed run wrote of `first_step` and later steps is dropped, so that each step stands in the file once, and
+    so is a last line that a kill cut off.
     """
 
-    def __init__(self, run: RunDirectory, phase: str, first_step: int = 0):
-        self._phase = phase
-        self._path = run.file(METRICS)
-        _drop_steps(self._path, phase, first_step)
-        with writing(self._path):
-            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._trackers = open_trackers(run.tracking, run.path, phase, first_step)
+    def __init__(self, path: Path, phase: str, first_step: int = 0):
+        self._path, self._phase = path, phase
+        _drop_steps(path, phase, first_step)
+        with writing(path):
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one step. Keys get the phase as prefix: `accuracy` of phase `rl` is saved as `rl/accuracy`."""
-        scalars = {f"{self._phase}/{name}": float(value) for name, value in values.items()}
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
         line = {"phase": self._phase, "step": step, "time": time.time(), **{k: _finite(v) for k, v in scalars.items()}}
         with writing(self._path):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-            for tracker in self._trackers:
-                tracker.log(step, scalars)
 
-    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """Show samples of one step, pictures included, in the trackers that can."""
-        with writing(self._path):
-            for tracker in self._trackers:
-                tracker.log_samples(step, f"{self._phase}/samples", samples)
+    def log_samples(self, step: int, name: str, samples: Sequence[Sample]) -> None:
+        """Keeps none: the run's rollouts are in files of their own, with their pictures (`eval.rollout_files`)."""
 
     def close(self) -> None:
         with writing(self._path):
-            for tracker in self._trackers:
-                tracker.close()
             self._file.close()
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Lines of a `metrics.jsonl`, oldest first; a last line torn by a kill is left out, and no file is no line.
 
     Raises:
-      UserError: a line is not one that `MetricsWriter` writes; names the file and the line.
+      UserError: a line is not one that `MetricsFile` writes; names the file and the line.
     """
     if not path.exists():
         return []

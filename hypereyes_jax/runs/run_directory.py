@@ -35,7 +35,7 @@ from hypereyes_jax.logins import without_login
 from hypereyes_jax.runs.content import input_digests
 from hypereyes_jax.runs.lock import LOCK, DirectoryLock
 from hypereyes_jax.runs.stop import StopRequest
-from hypereyes_jax.runs.trackers import TrackingConfig
+from hypereyes_jax.runs.tracking import TrackingConfig
 
 # What decides a run's numbers; a report without these versions can't be repeated.
 _PACKAGES = (

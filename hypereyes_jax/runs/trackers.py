@@ -1,8 +1,9 @@
-"""Experiment trackers behind one small protocol: TensorBoard, Weights & Biases, trackio, MLflow.
+"""Trackers behind one small protocol: the metrics file, TensorBoard, Weights & Biases, trackio, MLflow.
 
-A tracker is asked for by a setting, gets every step's scalars under their full names, and samples with their pictures.
-Steps are an axis of their own in each (`rl/step`), so that a run that went back to a checkpoint, after a crash or by
-`--resume-step`, logs its steps again: services that insist on steps that rise would drop them without a word.
+The metrics file is always kept, and any other is asked for by a setting. Each gets every step's scalars under their
+full names, and samples with their pictures. Steps are an axis of their own in each (`rl/step`), so that a run that went
+back to a checkpoint, after a crash or by `--resume-step`, logs its steps again: services that insist on steps that rise
+would drop them without a word.
 """
 
 from __future__ import annotations
@@ -13,54 +14,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, writing
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """Trackers that are sent the scalars and samples of a training, which `metrics.jsonl` holds in any case."""
-
-    tensorboard: bool = True
-    """Write TensorBoard event files to `tensorboard/` in the run directory."""
-    wandb: str = ""
-    """Weights & Biases project to write to (needs the extra `wandb`)."""
-    trackio: str = ""
-    """Project of trackio to write to (needs the extra `trackio`)."""
-    mlflow: str = ""
-    """MLflow experiment to write to (needs the extra `mlflow`); MLFLOW_TRACKING_URI names the server."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One rollout to look at: what was asked, what the policy wrote, what it was worth."""
-
-    title: str
-    text: str
-    images: tuple[Image.Image, ...] = ()
-
-
-class Tracker(Protocol):
-    """What keeps the series of one phase of a run."""
-
-    def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Keep one step's scalars. A step that was logged before is logged again after a crash."""
-        ...
-
-    def log_samples(self, step: int, name: str, samples: Sequence[Sample]) -> None:
-        """Keep samples under a name, pictures included."""
-        ...
-
-    def close(self) -> None:
-        """Send what is left."""
-        ...
+from hypereyes_jax.runs.metrics_file import METRICS, MetricsFile
+from hypereyes_jax.runs.tracking import Sample, Tracker, TrackingConfig
 
 
 def check_trackers(config: TrackingConfig) -> None:
@@ -71,12 +32,12 @@ def check_trackers(config: TrackingConfig) -> None:
 
 
 def open_trackers(config: TrackingConfig, directory: Path, phase: str, first_step: int) -> list[Tracker]:
-    """The trackers of one phase of the run in `directory`. Those of services continue the run they have.
+    """The trackers of one phase of the run in `directory`, the metrics file first. Services continue the run they have.
 
     Raises:
       UserError: the package of a chosen tracker is not installed, or its files can't be written.
     """
-    trackers: list[Tracker] = []
+    trackers: list[Tracker] = [MetricsFile(directory / METRICS, phase, first_step)]
     if config.tensorboard:
         trackers.append(TensorBoardTracker(directory / "tensorboard" / phase, first_step))
     if config.wandb or config.trackio or config.mlflow:

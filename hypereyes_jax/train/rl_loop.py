@@ -30,7 +30,7 @@ from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.rl.references import ReferenceStore
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
-from hypereyes_jax.runs.metrics_file import MetricsWriter
+from hypereyes_jax.runs.metrics import MetricsWriter
 from hypereyes_jax.runs.progress import Stage
 from hypereyes_jax.runs.stop import RunStopped
 from hypereyes_jax.train.adapters import adapter_rules

@@ -12,7 +12,7 @@ from hypereyes_jax.eval.rollout_files import TRAINING
 from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.versions import version_spans
-from hypereyes_jax.runs.trackers import Sample
+from hypereyes_jax.runs.tracking import Sample
 
 
 def rollout_records(group: Experience, step: int, judge: str) -> list[TrajectoryRecord]:

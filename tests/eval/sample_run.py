@@ -13,7 +13,7 @@ from hypereyes_jax.eval.metrics import wilson_interval
 from hypereyes_jax.eval.records import TrajectoryRecord, record_episode, write_records
 from hypereyes_jax.eval.report import write_report
 from hypereyes_jax.files import write_json
-from hypereyes_jax.runs.metrics_file import MetricsWriter
+from hypereyes_jax.runs.metrics import MetricsWriter
 from hypereyes_jax.runs.run_directory import RunDirectory
 
 # name, "v" or "h" stripes, colours, life expectancy

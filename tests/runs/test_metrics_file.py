@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.runs.metrics_file import MetricsWriter, read_metrics
+from hypereyes_jax.runs.metrics import MetricsWriter
+from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.trackers import open_trackers
+from hypereyes_jax.runs.tracking import Sample, TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,36 @@ def test_a_continued_run_logs_each_step_once(tmp_path):
 
 def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
     metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
-    metrics._file.close()
-    metrics._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
+    file, _ = metrics._trackers
+    file._file.close()
+    file._file = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
     with pytest.raises(UserError, match=r"metrics\.jsonl.*disk is full"), metrics:
         metrics.log(0, {"accuracy": 1.0})
+
+
+def test_the_metrics_file_is_a_tracker_among_others(tmp_path):
+    RunDirectory.open(tmp_path, "rl", Config())
+    for first in (0, 1):  # steps 0 and 1, a crash, and again from the checkpoint of step 1
+        (tracker,) = open_trackers(TrackingConfig(tensorboard=False), tmp_path, "rl", first)
+        for step in range(first, 2):
+            tracker.log(step, {"rl/accuracy": 0.5 + first})
+        tracker.log_samples(1, "rl/samples", (Sample("question 1", "Chad"),))
+        tracker.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["rl/accuracy"]) for row in rows] == [(0, 0.5), (1, 1.5)]
+
+
+def test_a_tracker_that_fails_to_close_keeps_no_other_open(tmp_path):
+    metrics = MetricsWriter(RunDirectory.open(tmp_path, "rl", Config()), "rl")
+    file, tensorboard = metrics._trackers
+
+    def fail():
+        raise RuntimeError("the service is gone")
+
+    tensorboard.close = fail
+    with pytest.raises(RuntimeError, match="is gone"):
+        metrics.close()
+    assert file._file.closed
 
 
 def test_a_torn_last_line_is_left_out_and_another_damaged_one_is_named(tmp_path):

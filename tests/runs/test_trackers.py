@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.runs.metrics_file import MetricsWriter
+from hypereyes_jax.runs.metrics import MetricsWriter
 from hypereyes_jax.runs.run_directory import RunDirectory
-from hypereyes_jax.runs.trackers import Sample, TrackingConfig, WandbTracker, _Identity, check_trackers, open_trackers
+from hypereyes_jax.runs.trackers import WandbTracker, _Identity, check_trackers, open_trackers
+from hypereyes_jax.runs.tracking import Sample, TrackingConfig
 
 SAMPLES = (Sample("question 1", "<answer>Chad</answer>", (Image.new("RGB", (8, 6), "red"),)),)
 
@@ -96,7 +97,7 @@ def test_mlflow_keeps_scalars_and_pictures_and_goes_on_with_its_run(tmp_path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     RunDirectory.open(tmp_path / "run", "rl", Config())
     for step in (0, 1):  # a run, and what continues it
-        (tracker,) = open_trackers(TrackingConfig(tensorboard=False, mlflow="e"), tmp_path / "run", "rl", step)
+        _, tracker = open_trackers(TrackingConfig(tensorboard=False, mlflow="e"), tmp_path / "run", "rl", step)
         tracker.log(step, {"rl/accuracy": 0.5 + step})
         tracker.log_samples(step, "rl/samples", SAMPLES)
         tracker.close()
@@ -114,7 +115,7 @@ def test_trackio_keeps_the_same_steps(tmp_path, monkeypatch):
     trackio.init = lambda **settings: types.SimpleNamespace(log=trackio.logged.append, settings=settings)
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     RunDirectory.open(tmp_path, "rl", Config())
-    (tracker,) = open_trackers(TrackingConfig(tensorboard=False, trackio="p"), tmp_path, "rl", 0)
+    _, tracker = open_trackers(TrackingConfig(tensorboard=False, trackio="p"), tmp_path, "rl", 0)
     tracker.log(4, {"rl/accuracy": 0.5})
     tracker.log_samples(4, "rl/samples", SAMPLES)
     tracker.close()

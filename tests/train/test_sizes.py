@@ -26,7 +26,7 @@ from hypereyes_jax.launch.run_output import open_run
 from hypereyes_jax.rollout.replicas.layout import replica_size
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
-from hypereyes_jax.runs.trackers import TrackingConfig
+from hypereyes_jax.runs.tracking import TrackingConfig
 from hypereyes_jax.train.setting_checks import refuse_settings
 from hypereyes_jax.train.sizes import MINIATURE_RL, sized_for, sizes_of
 
