@@ -36,7 +36,8 @@ _MAIN = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())" 
 def run_words(words: Sequence[str]) -> int:
     """Run a script with the words as they are. Returns its exit code."""
     if not words or words[0] in ("-h", "--help"):
-        print(__doc__.strip())
+        places = ",".join([*SCRIPTS, _RESTART])
+        print(f"usage: hypereyes launch {{{places}}} [OPTIONS] -- COMMAND ...\n\n{__doc__.strip()}")
         return 0 if words else 2
     where, *rest = words
     if where == _RESTART:

@@ -8,7 +8,7 @@ import pytest
 
 import hypereyes_jax
 from hypereyes_jax.cli import main as cli
-from hypereyes_jax.cli.completion import command_options, script
+from hypereyes_jax.cli.completion import CommandWords, command_words, script
 
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 
@@ -50,14 +50,16 @@ def test_help_alone_lists_the_commands(capsys):
 
 
 def test_options_are_read_off_the_help():
-    options = command_options("report")
+    options = command_words("report").options
     assert {"--help", "--out", "--questions"} <= set(options)
     assert all(option.startswith("--") for option in options)
 
 
 def complete(words):
     """What bash offers for the last of the words."""
-    source = script("bash", {"rl": ["--help", "--out", "--questions"], "report": ["--out"]})
+    data = CommandWords(["--help"], {"check": ["--help", "--rows"], "convert": ["--format", "--help"]})
+    commands = {"rl": CommandWords(["--help", "--out", "--questions"]), "report": CommandWords(["--out"]), "data": data}
+    source = script("bash", commands)
     line = " ".join(f"'{word}'" for word in words)
     program = (
         f"{source}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _hypereyes; printf '%s\\n' \"${{COMPREPLY[@]}}\""
@@ -73,9 +75,42 @@ def test_bash_completes_commands_then_options():
     assert complete(["hypereyes", "report", "--"]) == ["--out"]
 
 
+def test_bash_completes_the_second_word_of_a_command_and_then_its_options():
+    assert complete(["hypereyes", "data", ""]) == ["check", "convert"]
+    assert complete(["hypereyes", "data", "c"]) == ["check", "convert"]
+    assert complete(["hypereyes", "data", "check", "--"]) == ["--help", "--rows"]
+    assert complete(["hypereyes", "data", "convert", "rows", "--f"]) == ["--format"]
+    assert complete(["hypereyes", "data", "--"]) == ["--help"]
+
+
 def test_fish_is_told_each_option_after_its_command():
-    lines = script("fish", {"rl": ["--out"]}).splitlines()
-    assert lines[1] == "complete -c hypereyes -n '__fish_seen_subcommand_from rl' -l 'out'"
+    data = CommandWords(["--help"], {"check": ["--rows"], "show": ["--out"]})
+    _, rl, parts, check, show = script("fish", {"rl": CommandWords(["--out"]), "data": data}).splitlines()
+    seen = "complete -c hypereyes -n '__fish_seen_subcommand_from"
+    assert rl == f"{seen} rl' -l 'out'"
+    assert parts.endswith("data; and not __fish_seen_subcommand_from check show' -a 'check show'")
+    assert check == f"{seen} data; and __fish_seen_subcommand_from check' -l 'rows'"
+    assert show == f"{seen} data; and __fish_seen_subcommand_from show' -l 'out'"
+
+
+@pytest.mark.parametrize(
+    ("command", "part", "option"),
+    [
+        ("data", "check", "--rows"),
+        ("data", "convert", "--shard-mib"),
+        ("search-store", "prune", "--older-than-days"),
+        ("launch", "slurm", "--nodes"),
+        ("launch", "restart", "--restarts"),
+        ("study", "ablations", "--seeds"),
+        ("completion", "zsh", "--help"),
+    ],
+)
+def test_the_second_words_of_the_commands_are_known_with_their_options(command, part, option):
+    assert option in command_words(command).parts[part]
+
+
+def test_a_command_without_second_words_has_none():
+    assert command_words("rl").parts == {}
 
 
 def test_a_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):

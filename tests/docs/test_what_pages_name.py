@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import io
 import re
 from functools import cache
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import hypereyes_jax
-from hypereyes_jax.cli.completion import command_options
+from hypereyes_jax.cli.completion import command_words
 from hypereyes_jax.cli.launch import SCRIPTS
-from hypereyes_jax.cli.main import COMMANDS, main
+from hypereyes_jax.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(hypereyes_jax.__file__).parent
@@ -30,17 +29,10 @@ def page(request):
 
 
 @cache
-def options(command):
-    """The options of a command, and of what it is divided into (`data check`)."""
-    words = {"data": ("check", "show", "convert"), "search-store": ("inspect", "export", "import", "prune", "merge")}
-    return OF_ALL.union(command_options(command), *(shown(command, word) for word in words.get(command, ())))
-
-
-def shown(*words):
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        main([*words, "--help"])
-    return set(re.findall(OPTION, output.getvalue()))
+def options(command, part=""):
+    """The options of a command, and of what it is divided into (`data check`), or of one such part alone."""
+    words = command_words(command)
+    return OF_ALL.union(words.parts[part] if part else words.options, *(words.parts.values() if not part else ()))
 
 
 def without_blocks(text):
@@ -54,7 +46,7 @@ def test_a_command_takes_the_options_that_a_page_gives_it(page):
             where = rest.split(" ")[0]
             if command == "launch" and where in SCRIPTS:
                 before, _, after = rest.partition(" -- ")
-                assert set(re.findall(OPTION, before)) <= shown("launch", where) | OF_ALL, line
+                assert set(re.findall(OPTION, before)) <= options("launch", where), line
                 command, _, rest = after.partition(" ")
             if command in COMMANDS and command != "launch":
                 assert set(re.findall(OPTION, rest)) <= options(command), line
