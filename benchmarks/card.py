@@ -39,7 +39,8 @@ from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.plan.launches import count_launches
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 
 GIB = 2**30
 STEPS = 16  # tokens of a decode call
@@ -101,7 +102,7 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
     if kernels.slots == "in_place":
         params = jax.jit(unstacked, donate_argnums=0)(params)
     store = [kv.init_store(config, slots, settings.context, settings.kv)]
-    packed = programs.PackedDecodeRows.padding(slots, STEPS)
+    packed = PackedDecodeRows.padding(slots, STEPS)
     packed.ints_RI[:, 0] = np.arange(slots)
     packed.ints_RI[:, 1] = 300  # any token
     packed.ints_RI[:, 4] = STEPS + 1  # of budget, so that none ends
@@ -117,10 +118,10 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
     def call() -> Any:
         packed.ints_RI[:, 2:4] = context + STEPS * done[0]
         done[0] += 1
-        store[0], drawn = programs.decode_rows(params, None, store[0], packed, **options)
+        store[0], drawn = decode_rows(params, None, store[0], packed, **options)
         return drawn
 
-    compiled = programs.decode_rows.lower(params, None, store[0], packed, **options).compile()
+    compiled = decode_rows.lower(params, None, store[0], packed, **options).compile()
     seconds = median_seconds(call, calls)
     return {
         "slots": slots,

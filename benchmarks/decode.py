@@ -23,7 +23,8 @@ from machine_speed import Machine
 
 from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.qwen3_vl import Kernels
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_rows
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled_decode=True)}
@@ -39,7 +40,7 @@ def main() -> None:
     settings = replace(MINIATURE_RL, slots=args.rows).engine()
     out: dict[str, dict[str, float]] = {}
     for view in settings.view_buckets:
-        packed = programs.PackedDecodeRows.padding(args.rows, settings.max_steps)
+        packed = PackedDecodeRows.padding(args.rows, settings.max_steps)
         packed.ints_RI[:, 0] = np.arange(args.rows)  # slots
         packed.ints_RI[:, 1] = 300  # any token
         packed.ints_RI[:, 2:4] = view - settings.max_steps - 1  # where it goes, and its position
@@ -51,9 +52,9 @@ def main() -> None:
         for _ in range(args.calls + 1):
             for form, kernels in FORMS.items():
                 began = time.perf_counter()
-                stores[form], drawn = programs.decode_rows(
+                stores[form], drawn = decode_rows(
                     params, None, stores[form], packed, config=model, kernels=kernels,
-                    size=programs.DecodeSize(view, settings.max_steps),
+                    size=DecodeSize(view, settings.max_steps),
                     forbidden=(model.image_token_id, model.video_token_id),
                 )  # fmt: skip
                 tokens[form] = jax.device_get(drawn.tokens_KR)

@@ -31,7 +31,8 @@ from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import Policy, load_policy, runner
 from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
@@ -47,7 +48,7 @@ def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dic
     seconds: dict[int, list[float]] = {drafts: [] for drafts in DRAFTS}
     for _ in range(calls + 1):
         for drafts in DRAFTS:
-            packed = programs.PackedDecodeRows.padding(rows, STEPS)
+            packed = PackedDecodeRows.padding(rows, STEPS)
             packed.ints_RI[:, 0] = np.arange(rows)  # slots
             packed.ints_RI[:, 1] = 300  # any token
             packed.ints_RI[:, 2:4] = VIEW - 1  # where it goes, and its position
@@ -56,9 +57,9 @@ def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dic
             if drafts:
                 packed = packed._replace(known_RN=np.full((rows, 4096 + VIEW), -1, np.int32))
             began = time.perf_counter()
-            stores[drafts], drawn = programs.decode_rows(
+            stores[drafts], drawn = decode_rows(
                 params, None, stores[drafts], packed, config=config, kernels=kernels,
-                size=programs.DecodeSize(VIEW, STEPS, drafts),
+                size=DecodeSize(VIEW, STEPS, drafts),
             )  # fmt: skip
             steps = int(jax.device_get(drawn.steps_R).max())
             seconds[drafts].append((time.perf_counter() - began) / steps)

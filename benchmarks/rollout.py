@@ -67,9 +67,10 @@ from hypereyes_jax.rollout import (
     GeneratorSession,
     Timeline,
     Trajectory,
-    programs,
+    device,
     run_episodes,
 )
+from hypereyes_jax.rollout.decode import Decoded, DecodeSize, PackedDecodeRows
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.types import SchedulerCounts
 from hypereyes_jax.runs.memory import keep_freed
@@ -213,12 +214,12 @@ def decode_host_ms(engine: Engine, calls: int = 500) -> float:
         keep_unused=True,
     )
     def nothing(
-        params: Any, lora: Any, store: Any, packed: programs.PackedDecodeRows, *, size: programs.DecodeSize, **_: Any
-    ) -> tuple[Any, programs.Decoded]:
+        params: Any, lora: Any, store: Any, packed: PackedDecodeRows, *, size: DecodeSize, **_: Any
+    ) -> tuple[Any, Decoded]:
         rows = packed.ints_RI.shape[0]
         token_R = jnp.zeros((size.max_steps, rows), jnp.int32)
         logp, ones_R = jnp.zeros((2, size.max_steps, rows), jnp.float32), jnp.ones(rows, jnp.int32)
-        return store, programs.Decoded(token_R, logp, ones_R, ones_R, jnp.zeros(rows, bool))
+        return store, Decoded(token_R, logp, ones_R, ones_R, jnp.zeros(rows, bool))
 
     sequences = [engine.new_sequence(seed) for seed in range(engine.settings.slots)]
     for sequence in sequences:
@@ -228,7 +229,7 @@ def decode_host_ms(engine: Engine, calls: int = 500) -> float:
         engine.extend(unread)
     requests = [DecodeRequest(sequence, SAMPLING, (1, 2), 16) for sequence in sequences]
     seconds = []
-    with mock.patch.object(programs, "decode_rows", nothing):
+    with mock.patch.object(device, "decode_rows", nothing):
         for _ in range(calls):
             started = time.perf_counter()
             engine.decode(requests)

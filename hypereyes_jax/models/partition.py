@@ -109,6 +109,11 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec("activation", dividing(x.shape, axes), mesh))
 
 
+def everywhere(tree: Any) -> Any:
+    """Gives every device of a mesh all of it, so that each process of a replica can read it."""
+    return jax.tree.map(lambda leaf: constrain(leaf, *[None] * leaf.ndim), tree)
+
+
 def local(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
     """`function` on each device's own part (`jax.shard_map`), or as it is without a mesh.
 

@@ -25,9 +25,11 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings, sampler_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
 from hypereyes_jax.rollout.drafts import RecentTokens
+from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 
@@ -191,9 +193,9 @@ def weight_bytes(recipe: Recipe, model: Qwen3VLConfig, kind: WeightsKind) -> int
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sampler_params(recipe, model, kind)))
 
 
-def slot_bytes(kind: KVKind, model: Qwen3VLConfig, length: int) -> int:
+def slot_bytes(kind: KVKind, model: Qwen3VLConfig, context: int) -> int:
     """Keys and values of one slot."""
-    return kv.bytes_per_token(model, kind) * length
+    return kv.bytes_per_token(model, kind) * context
 
 
 def extended_rows(settings: EngineConfig, parts: int) -> int:
@@ -213,7 +215,7 @@ def engine_programs(
       mesh: `rollout.replicas.layout.replica_mesh`.
       settings: of the run's engine, `train.sizes.TrainingSizes.engine`.
     """
-    slots, length = settings.slots, settings.context
+    slots, context = settings.slots, settings.context
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     given = sampler_params(recipe, model, "given")
@@ -234,7 +236,7 @@ def engine_programs(
     if kernels.slots == "in_place":  # as `rollout.device.Device` keeps them
         params = _layer_by_layer(params, mesh)
     layout = slot_layout(settings, mesh)
-    store = jax.eval_shape(lambda: kv.init_store(model, layout.stored, length, settings.kv))
+    store = jax.eval_shape(lambda: kv.init_store(model, layout.stored, context, settings.kv))
     store = put(store, jax.tree.map(lambda _: store_sharding(mesh), store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
     pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
@@ -242,7 +244,7 @@ def engine_programs(
     vision = _abstract_images(model, host, 1, image_tokens * model.vision.merge_unit)
     chunk = settings.extend_tokens[-1]
     count = extended_rows(settings, layout.parts)
-    rows = programs.ExtendRows(
+    rows = ExtendRows(
         tokens_RT=host(count, chunk),
         positions_3RT=host(3, count, chunk),
         visual_index_RT=host(count, chunk),
@@ -251,10 +253,10 @@ def engine_programs(
         length_R=host(count),
     )
     packed = jax.tree.map(
-        lambda x: host(*np.shape(x), dtype=x.dtype), programs.PackedDecodeRows.padding(slots, settings.max_steps)
+        lambda x: host(*np.shape(x), dtype=x.dtype), PackedDecodeRows.padding(slots, settings.max_steps)
     )
     if settings.draft_tokens:
-        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, length + 1).shape))
+        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, context + 1).shape))
     steps = f"steps of {settings.draft_tokens} drafts" if settings.draft_tokens else "tokens"
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 
@@ -267,17 +269,17 @@ def engine_programs(
 
     yield EngineProgram(
         f"encode an image of {image_tokens} tokens",
-        traced(programs.encode_into, params, lora, pool, vision, host(image_tokens)),
+        traced(encode_into, params, lora, pool, vision, host(image_tokens)),
     )
     yield EngineProgram(
         f"extend {count} x {chunk} tokens",
-        traced(programs.extend_rows, params, lora, store, pool, rows, view_length=length),
+        traced(extend_rows, params, lora, store, pool, rows, view_length=context),
     )
     yield EngineProgram(
         f"decode {settings.max_steps} {steps} in {slots} slots",
         traced(
-            programs.decode_rows, params, lora, store, packed,
-            size=programs.DecodeSize(length, settings.max_steps, settings.draft_tokens),
+            decode_rows, params, lora, store, packed,
+            size=DecodeSize(context, settings.max_steps, settings.draft_tokens),
             forbidden=(model.image_token_id, model.video_token_id),
         ),
     )  # fmt: skip

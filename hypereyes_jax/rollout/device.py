@@ -23,7 +23,9 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv, slot_copies
+from hypereyes_jax.rollout.decode import Decoded, DecodeSize, PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
@@ -46,9 +48,9 @@ class DeviceCalls(Protocol):
 
     def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None: ...
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None: ...
+    def extend(self, batch: ExtendRows, view_length: int) -> np.ndarray | None: ...
 
-    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded: ...
+    def decode(self, batch: PackedDecodeRows, view_length: int) -> Decoded: ...
 
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None: ...
 
@@ -100,16 +102,16 @@ class Device:
         return self.mesh is not None and self.mesh.is_multi_process
 
     def encode(self, vision: VisionInputs, rows_M: np.ndarray) -> None:
-        """Encodes images into rows of the pool: `programs.encode_into`."""
+        """Encodes images into rows of the pool: `encode_into`."""
         with self._on_mesh():
-            self.pool = programs.encode_into(
+            self.pool = encode_into(
                 self.params, self.lora, self.pool, vision, rows_M, config=self.config, kernels=self.kernels
             )
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None:
-        """Reads given tokens into slots: `programs.extend_rows`. With `record_routes`, waits for the experts taken."""
+    def extend(self, batch: ExtendRows, view_length: int) -> np.ndarray | None:
+        """Reads given tokens into slots: `extend_rows`. With `record_routes`, waits for the experts taken."""
         with self._on_mesh():
-            self.store, experts = programs.extend_rows(
+            self.store, experts = extend_rows(
                 self.params,
                 self.lora,
                 self.store,
@@ -121,17 +123,17 @@ class Device:
             )
         return None if experts is None else np.asarray(experts)
 
-    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
-        """Samples: `programs.decode_rows`. Waits for the device; the result is numpy."""
+    def decode(self, batch: PackedDecodeRows, view_length: int) -> Decoded:
+        """Samples: `decode_rows`. Waits for the device; the result is numpy."""
         with self._on_mesh():
-            self.store, decoded = programs.decode_rows(
+            self.store, decoded = decode_rows(
                 self.params,
                 self.lora,
                 self.store,
                 batch,
                 config=self.config,
                 kernels=self.kernels,
-                size=programs.DecodeSize(view_length, self.settings.max_steps, self.settings.draft_tokens),
+                size=DecodeSize(view_length, self.settings.max_steps, self.settings.draft_tokens),
                 forbidden=self.forbidden,
             )
         return jax.device_get(decoded)
@@ -139,7 +141,7 @@ class Device:
     def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
         """Copies a slot's first positions to the first `rows` of other slots, here and below by `layout.place`."""
         with self._on_mesh():
-            self.store = programs.copy_slot(self.store, np.int32(source), targets_R, np.int32(rows), length=length)
+            self.store = slot_copies.copy_slot(self.store, np.int32(source), targets_R, np.int32(rows), length=length)
 
     def read(self, slot: int, length: int) -> Kept:
         """A copy on the host of a slot's first `length` positions, for `write`. Waits for the device.
@@ -147,7 +149,7 @@ class Device:
         On a mesh each process keeps the pieces that its own devices hold: nothing is gathered.
         """
         with self._on_mesh():
-            store = programs.read_slot(self.store, np.int32(slot), length=length)
+            store = slot_copies.read_slot(self.store, np.int32(slot), length=length)
         return jax.device_get(store) if self.mesh is None else jax.tree.map(_Pieces, store)
 
     def write(self, kept: Kept, slot: int) -> None:
@@ -156,7 +158,7 @@ class Device:
             place = NamedSharding(self.mesh, spec("a slot", kv.KEPT_AXES, self.mesh))
             kept = jax.tree.map(lambda pieces: pieces.placed(place), kept)
         with self._on_mesh():
-            self.store = programs.write_slot(self.store, kept, np.int32(slot))
+            self.store = slot_copies.write_slot(self.store, kept, np.int32(slot))
 
     def set_weights(self, params: Any, lora: Any) -> None:
         """Swaps the weights, and allocates slots and images if they were given back.

@@ -19,9 +19,11 @@ from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout import kv, programs
+from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.decode import MAX_STOP_IDS, PackedDecodeRows
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.drafts import RecentTokens
+from hypereyes_jax.rollout.extend import ExtendRows
 from hypereyes_jax.rollout.image_pool import ImagePool
 from hypereyes_jax.rollout.preparation import Preparation
 from hypereyes_jax.rollout.routes import RouteRecord
@@ -206,7 +208,7 @@ class Engine:
         first = self._layout.together([sequence.held_slot for sequence in alike], self.settings.extend_rows[-1])
         batch = self.images.load([alike[index] for index in first], width)
         rows, places = self._layout.rows([sequence.held_slot for sequence in batch], self.settings.extend_rows)
-        arrays = programs.ExtendRows(
+        arrays = ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
             positions_3RT=np.zeros((3, rows, width), np.int32),
             visual_index_RT=np.full((rows, width), -1, np.int32),
@@ -246,7 +248,7 @@ class Engine:
         settings = self.settings
         rows, places = self._layout.rows([each.sequence.held_slot for each in requests], settings.decode_row_buckets)
         steps = min(steps or settings.max_steps, settings.max_steps)
-        batch = programs.PackedDecodeRows.padding(rows, steps)
+        batch = PackedDecodeRows.padding(rows, steps)
         longest = 0
         for row, request in zip(places, requests, strict=True):
             self._check_ready(request)
@@ -382,8 +384,8 @@ class Engine:
             raise ValueError("decode() needs sequences with a slot and nothing unread")
         if not 0 < request.budget <= sequence.room:
             raise ValueError(f"budget={request.budget} must be within 1 .. {sequence.room}, the room in the slot")
-        if len(request.stop_ids) > programs.MAX_STOP_IDS:
-            raise ValueError(f"{len(request.stop_ids)} stop ids, at most {programs.MAX_STOP_IDS} are possible")
+        if len(request.stop_ids) > MAX_STOP_IDS:
+            raise ValueError(f"{len(request.stop_ids)} stop ids, at most {MAX_STOP_IDS} are possible")
 
     def _width(self, sequence: Sequence) -> int:
         widths = self.settings.extend_tokens

@@ -18,7 +18,7 @@ from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import MAX_DRAFT_TOKENS, KVKind
-from hypereyes_jax.models.partition import cutting, local
+from hypereyes_jax.models.partition import constrain, cutting, local
 
 # Logical axes. On a mesh each device keeps some slots, and whole KV heads of them; the rows of a call lie where their
 # slots do (`slot_layout`), so that all but copies between slots is done by each device for itself.
@@ -54,17 +54,22 @@ class Columns(struct.PyTreeNode):
     v: jax.Array
 
 
-def init_store(config: Qwen3VLConfig, slots: int, length: int, kind: KVKind) -> SlotStore:
+def init_store(config: Qwen3VLConfig, slots: int, context: int, kind: KVKind) -> SlotStore:
     """Empty slots. Raises ValueError for an unknown kind."""
     if kind not in ("float32", "bfloat16", "int8"):
         raise ValueError(f"kv={kind!r} is not one of float32, bfloat16, int8")
     text = config.text
-    shape = (text.num_hidden_layers, slots, text.num_key_value_heads, length, text.head_dim)
+    shape = (text.num_hidden_layers, slots, text.num_key_value_heads, context, text.head_dim)
     # four calls: a donated store may not hold the same buffer twice
     values = (jnp.zeros(shape, kind), jnp.zeros(shape, kind))
     if kind != "int8":
         return SlotStore(*values, None, None)
     return SlotStore(*values, jnp.zeros((*shape[:-1], 1), jnp.float32), jnp.zeros((*shape[:-1], 1), jnp.float32))
+
+
+def in_place(store: SlotStore) -> SlotStore:
+    """Keeps slots, on a mesh, where they were allocated, whatever the compiler would choose."""
+    return jax.tree.map(lambda leaf: constrain(leaf, *STORE_AXES), store)
 
 
 def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:

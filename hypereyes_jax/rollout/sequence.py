@@ -88,7 +88,7 @@ def _image_digest(image: Image.Image) -> bytes:
 class Sequence:
     """All tokens of a rollout so far, given and sampled, and how much of them a slot's cache holds.
 
-    The last token is never in the cache (see `programs`): a sequence is ready to decode when filled == length - 1.
+    The last token is never in the cache (see `decode`): a sequence is ready to decode when filled == length - 1.
     """
 
     capacity: int

@@ -25,8 +25,9 @@ import numpy as np
 from hypereyes_jax.launch.links.messages import Message, receive
 from hypereyes_jax.launch.links.peers import Peer
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout import programs
+from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
+from hypereyes_jax.rollout.extend import ExtendRows
 
 Lost = Callable[[str], None]  # is told why another process of the replica group can't be waited for any more
 
@@ -136,9 +137,9 @@ class GroupWorker:
             case "encode":
                 device.encode(VisionInputs(*arrays[:-1]), arrays[-1])
             case "extend":
-                device.extend(programs.ExtendRows(*arrays), *numbers)
+                device.extend(ExtendRows(*arrays), *numbers)
             case "decode":
-                device.decode(programs.PackedDecodeRows(*arrays), *numbers)
+                device.decode(PackedDecodeRows(*arrays), *numbers)
             case "copy":
                 source, rows, length = numbers
                 device.copy(source, arrays[0], rows, length)
@@ -173,11 +174,11 @@ class _DriverCalls:
         self._driver.broadcast(Message("encode", [], [*vision, rows_M]))
         self._device.encode(vision, rows_M)
 
-    def extend(self, batch: programs.ExtendRows, view_length: int) -> np.ndarray | None:
+    def extend(self, batch: ExtendRows, view_length: int) -> np.ndarray | None:
         self._driver.broadcast(Message("extend", [view_length], batch))
         return self._device.extend(batch, view_length)
 
-    def decode(self, batch: programs.PackedDecodeRows, view_length: int) -> programs.Decoded:
+    def decode(self, batch: PackedDecodeRows, view_length: int) -> Decoded:
         self._driver.broadcast(Message("decode", [view_length], [each for each in batch if each is not None]))
         return self._device.decode(batch, view_length)
 

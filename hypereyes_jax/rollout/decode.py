@@ -1,8 +1,7 @@
-"""The device programs of the engine. Host numpy goes in with each call; the only state on the device is donated.
+"""The device program that samples.
 
-A sequence's last token is never in its cache: `decode` feeds it, writes its key and value, and samples the next. So
-`extend` needs no logits, a prompt's cache can be shared by samples that differ from their first token on, and an
-observation is extended together with the stop token before it.
+Host numpy goes in with each call; the only state on the device is donated. A sequence's last token is never in its
+cache: a step is fed it, writes its key and value, and samples the next.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import numpy as np
 from flax import struct
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.partition import constrain
-from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images, lm_head
+from hypereyes_jax.models.partition import everywhere
+from hypereyes_jax.models.qwen3_vl import Kernels, lm_head
 from hypereyes_jax.models.qwen3_vl.moe import Routed, Routing
 from hypereyes_jax.models.qwen3_vl.text import (
-    Attend,
     DecoderInputs,
     ForwardOptions,
     decode_layers,
@@ -29,28 +27,13 @@ from hypereyes_jax.models.qwen3_vl.text import (
     layers_apart,
 )
 from hypereyes_jax.models.trip_counts import expected_trips
-from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.drafts import accepted, propose
 from hypereyes_jax.rollout.sampling import sample, uniforms
-from hypereyes_jax.rollout.slot_access import attend_in_place, heads_first, slot_access, stacked
+from hypereyes_jax.rollout.slot_access import slot_access
 
 MAX_STOP_IDS = 4
 HostArray = Any  # numpy where a call is made, a tracer in the program
-
-
-class ExtendRows(NamedTuple):
-    """Numpy arguments of `extend_rows`. Padding rows have length 0.
-
-    A tuple, because the driver of a replica sends it to its workers as a list of arrays; so are `PackedDecodeRows`.
-    """
-
-    tokens_RT: HostArray  # int32
-    positions_3RT: HostArray  # int32
-    visual_index_RT: HostArray  # int32, row of the visual pool; -1 = text
-    slots_R: HostArray  # int32
-    offset_R: HostArray  # int32, positions already in the cache
-    length_R: HostArray  # int32, tokens of this row; 0 on padding
 
 
 class DecodeRows(NamedTuple):
@@ -127,85 +110,6 @@ class Decoded(struct.PyTreeNode):
     steps_R: HostArray  # int32, in how many steps they were sampled
     stopped_R: HostArray  # bool, the last one is a stop id
     experts_KLRC: HostArray = None  # uint8, the C experts that each layer sent the token before it to; None: not asked
-
-
-@partial(jax.jit, static_argnames=("config", "kernels"), donate_argnames=("pool",))
-def encode_into(
-    params: Any,
-    lora: Any,
-    pool: VisualFeatures,
-    vision: VisionInputs,
-    rows_M: np.ndarray,
-    *,
-    config: Qwen3VLConfig,
-    kernels: Kernels,
-) -> VisualFeatures:
-    """Encodes images; visual token j goes to row rows_M[j] of the pool, or nowhere if that is past its end.
-
-    The pool holds one row a visual token, [rows, D] and [DeepStack layers, rows, D], for `extend_rows` to pick from.
-    """
-    features = encode_images(params, config, vision, lora, kernels=kernels)
-    return _everywhere(
-        VisualFeatures(
-            pool.embeds.at[rows_M].set(features.embeds.astype(pool.embeds.dtype), mode="drop"),
-            pool.deepstack.at[:, rows_M].set(features.deepstack.astype(pool.deepstack.dtype), mode="drop"),
-        )
-    )
-
-
-@partial(jax.jit, static_argnames=("config", "kernels", "view_length"), donate_argnames=("store",))
-def extend_rows(
-    params: Any,
-    lora: Any,
-    store: kv.SlotStore,
-    pool: VisualFeatures,
-    batch: ExtendRows,
-    *,
-    config: Qwen3VLConfig,
-    kernels: Kernels,
-    view_length: int,
-) -> tuple[kv.SlotStore, jax.Array | None]:
-    """Writes the keys and values of given tokens (text or visual) at each row's own offset.
-
-    Unrolled, the last layer computes nothing but those.
-
-    Returns (store, where `kernels` says so the experts that layers sent the tokens to: uint8 [layers, R, T, experts]).
-    """
-    length = batch.tokens_RT.shape[1]
-    in_place = kernels.slots == "in_place" and store.k_scale is None
-    view: Any  # what each layer attends to
-    if in_place:
-        slots_R, offset_R, length_R = (jnp.asarray(x) for x in (batch.slots_R, batch.offset_R, batch.length_R))
-        attend, view = attend_in_place(store, slots_R, offset_R, length_R), list(range(store.k.shape[0]))
-    else:
-        take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
-        view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
-        attend = _attend_to_view(store, batch.offset_R)
-    visual_index_RT = jnp.asarray(batch.visual_index_RT)
-    x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
-    valid_RT = jnp.arange(length) < jnp.asarray(batch.length_R)[:, None]
-    _, new, routed = decode_layers(
-        params,
-        config,
-        DecoderInputs(x, jnp.asarray(batch.positions_3RT), visual_index_RT, pool, valid_RT),
-        attend,
-        view,
-        ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
-    )
-    experts = _everywhere(routed.experts) if kernels.record_experts and routed is not None else None
-    if in_place:
-        return _in_place(new[-1]), experts
-    return _in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R)), experts
-
-
-def _attend_to_view(store: kv.SlotStore, offset_R: Any) -> Attend:
-    first_R = jnp.zeros(jnp.shape(offset_R), jnp.int32)
-
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:
-        new = heads_first(k, v, store)
-        return kv.attend(q, old, offset_R, new, first_R), new
-
-    return attend
 
 
 class _Decoding(NamedTuple):
@@ -326,7 +230,7 @@ def decode_rows(
     else:
         with expected_trips(max_steps):
             end = jax.lax.while_loop(goes_on, one_step, start)
-    return _in_place(access.finished(end.slots, end.count_R)), _everywhere(
+    return kv.in_place(access.finished(end.slots, end.count_R)), everywhere(
         Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.steps_R, end.stopped_R, end.experts_KLRC)
     )
 
@@ -406,33 +310,3 @@ def _with_experts(
 def _no_experts(config: Qwen3VLConfig, steps: int, rows: int) -> jax.Array:
     text = config.text
     return jnp.zeros((steps, text.num_hidden_layers, rows, text.num_experts_per_tok), jnp.uint8)
-
-
-def _in_place(store: kv.SlotStore) -> kv.SlotStore:
-    """Keeps slots, on a mesh, where they were allocated, whatever the compiler would choose."""
-    return jax.tree.map(lambda leaf: constrain(leaf, *kv.STORE_AXES), store)
-
-
-def _everywhere(tree: Any) -> Any:
-    """Gives every device of a mesh all of it, so that each process of a replica can read it."""
-    return jax.tree.map(lambda leaf: constrain(leaf, *[None] * leaf.ndim), tree)
-
-
-@partial(jax.jit, static_argnames=("length",), donate_argnames=("store",))
-def copy_slot(
-    store: kv.SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, *, length: int
-) -> kv.SlotStore:
-    """`kv.copy_slot` in place."""
-    return _in_place(kv.copy_slot(store, source, targets_R, rows, length))
-
-
-@partial(jax.jit, static_argnames=("length",))
-def read_slot(store: kv.SlotStore, slot: np.ndarray, *, length: int) -> kv.SlotStore:
-    """`kv.read_slot`; the store stays valid."""
-    return jax.tree.map(lambda leaf: constrain(leaf, *kv.KEPT_AXES), kv.read_slot(store, slot, length))
-
-
-@partial(jax.jit, donate_argnames=("store",))
-def write_slot(store: kv.SlotStore, columns: kv.SlotStore, slot: np.ndarray) -> kv.SlotStore:
-    """`kv.write_slot` in place."""
-    return _in_place(kv.write_slot(store, columns, slot))
