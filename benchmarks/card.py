@@ -133,13 +133,13 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
     }
 
 
-def training(config: Qwen3VLConfig, row_tokens: int, rows: int, calls: int) -> dict[str, float]:
+def training(config: Qwen3VLConfig, row_length: int, rows: int, calls: int) -> dict[str, float]:
     """A step of full supervised training of the language model in bfloat16, on text, one row a micro-batch."""
     learn = LearnerConfig(train="language", remat="attention", compute_dtype="bfloat16")
     learner = make_learner(config, learn, kernels=Kernels.for_platform(jax.default_backend()))
     state = [learner.init(jax.random.key(0), init_params(jax.random.key(0), config))]
     rng = np.random.default_rng(0)
-    zeros = np.zeros(row_tokens - 64, np.float32)
+    zeros = np.zeros(row_length - 64, np.float32)
     samples = [
         sft_sample(
             (
@@ -149,7 +149,7 @@ def training(config: Qwen3VLConfig, row_tokens: int, rows: int, calls: int) -> d
         )
         for _ in range(rows)
     ]
-    batch: Any = jax.device_put(pack(config, samples, PackConfig(row_tokens=(row_tokens,), rows=1)))
+    batch: Any = jax.device_put(pack(config, samples, PackConfig(row_lengths=(row_length,), rows=1)))
     step: Any = learner.sft_step
     compiled = step.lower(state[0], batch).compile()
 
@@ -159,12 +159,12 @@ def training(config: Qwen3VLConfig, row_tokens: int, rows: int, calls: int) -> d
 
     seconds = median_seconds(call, calls)
     peak = peak_tflops()
-    useful = useful_flops(config, rows * row_tokens, row_tokens, 0, "language")
+    useful = useful_flops(config, rows * row_length, row_length, 0, "language")
     return {
         "rows": rows,
-        "row_tokens": row_tokens,
+        "row_length": row_length,
         "seconds": seconds,
-        "tokens_per_second": rows * row_tokens / seconds,
+        "tokens_per_second": rows * row_length / seconds,
         "useful_tflops_per_second": useful / seconds / 1e12,
         **({"mfu": useful / seconds / 1e12 / peak} if peak else {}),
         "kernels_planned": count_launches(compiled.as_text()).kernels,
@@ -225,7 +225,7 @@ def table(paths: list[Path]) -> str:
         rows += [(f"transformers' generate, {each['slots']} rows", each) for each in found["transformers"]]
         train = found["training"]
         mfu = f", MFU {100 * train['mfu']:.1f} %" if "mfu" in train else ""
-        rows.append((f"training step, {train['rows']} x {train['row_tokens']:,}: {train['seconds']:.2f} s{mfu}", train))
+        rows.append((f"training step, {train['rows']} x {train['row_length']:,}: {train['seconds']:.2f} s{mfu}", train))
         for what, each in rows:
             kernels = (
                 f"{each['kernels_planned']:,.0f} / {each['kernels_profiled']:,.0f}" if "kernels_planned" in each else ""
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--size", default="2b", help="tiny, or a preset of configs.model")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 16, 64], help="rollouts that decode at a time")
     parser.add_argument("--context", type=int, default=2048, help="positions that each slot holds before")
-    parser.add_argument("--row-tokens", type=int, default=8192, help="tokens of a training row")
+    parser.add_argument("--row-length", type=int, default=8192, help="tokens of a training row")
     parser.add_argument("--rows", type=int, default=8, help="rows of a training step")
     parser.add_argument("--calls", type=int, default=5, help="timed calls of each program")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
@@ -260,7 +260,7 @@ def main() -> None:
         "settings": {name: value for name, value in vars(args).items() if name not in ("out", "table")},
         "decode": [decode(config, slots, args.context, args.calls) for slots in args.slots],
     }
-    found["training"] = training(config, args.row_tokens, args.rows, args.calls)
+    found["training"] = training(config, args.row_length, args.rows, args.calls)
     found["transformers"] = [each for slots in args.slots if (each := transformers_decode(config, slots, args.context))]
     print(json.dumps(found, indent=1))
     if args.out:

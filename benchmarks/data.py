@@ -125,7 +125,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     names["vision_start_token_id"] = "<|vision_start|>"
     ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}
     model = replace(PRESETS[options.model], **ids)
-    limits = RowLimits(options.row_tokens)
+    limits = RowLimits(options.row_length)
     examples = open_examples(path, check=False, bad_rows="skip")
     opened_at = time.perf_counter()
     share = range(0, len(examples), options.processes)
@@ -144,7 +144,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     trajectories = Counted(examples, chat, patchify=patched)
     local = options.batch // options.processes
-    packing = PackConfig(row_tokens=(options.row_tokens,), rows=1, patch_dtype="uint8")
+    packing = PackConfig(row_lengths=(options.row_length,), rows=1, patch_dtype="uint8")
     config = PipelineConfig(options.batch, epochs=None, prefetch=options.prefetch, workers=options.workers)
 
     def prepare(group: list[Any]) -> Any:
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--prefetch", type=int, default=1, help="batches packed ahead")
     parser.add_argument("--step", type=float, default=0.5, help="seconds a step takes")
     parser.add_argument("--model", default="30b-a3b")
-    parser.add_argument("--row-tokens", type=int, default=16_384)
+    parser.add_argument("--row-length", type=int, default=16_384)
     parser.add_argument("--parts", nargs="+", default=["by_path", "inline", "questions"])
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -79,7 +79,7 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
     mesh = make_mesh(MeshConfig("benchmark", "cpu", fsdp=devices)) if devices > 1 else None
     learner = make_learner(config, LearnerConfig(), mesh)
     state = learner.init(jax.random.key(0), init_params(jax.random.key(0), config))
-    settings = PackConfig(row_tokens=(TOKENS,), rows=ROWS, shards=devices, min_pixels=IMAGE**2, max_pixels=IMAGE**2)
+    settings = PackConfig(row_lengths=(TOKENS,), rows=ROWS, shards=devices, min_pixels=IMAGE**2, max_pixels=IMAGE**2)
     batch: Any = pack(config, [sft_sample(chunks) for chunks in trajectories()], settings)
     if mesh is None:
         batch = jax.device_put(batch)
@@ -115,7 +115,7 @@ def overhead(devices: int) -> dict[str, float]:
     mesh = make_mesh(MeshConfig("benchmark", "cpu", fsdp=devices)) if devices > 1 else None
     learner = make_learner(CONFIG, LearnerConfig(), mesh)
     state = learner.init(jax.random.key(0), init_params(jax.random.key(0), CONFIG))
-    settings = PackConfig(row_tokens=(64,), rows=devices, shards=devices, min_pixels=64, max_pixels=64 * 64)
+    settings = PackConfig(row_lengths=(64,), rows=devices, shards=devices, min_pixels=64, max_pixels=64 * 64)
     packed: Any = pack(CONFIG, [sft_sample(trajectory(number)) for number in range(devices)], settings)
     where = None
     if mesh is not None:

@@ -25,7 +25,7 @@ from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.learner.balance import Balance, balance, moves, stay
 from hypereyes_jax.train.sizes import sizes_of
 
-LONGEST, *SHORTER = sizes_of(RECIPES["hypereyes_30b_rl"]).row_tokens
+LONGEST, *SHORTER = sizes_of(RECIPES["hypereyes_30b_rl"]).row_lengths
 LENGTHS = {
     "one": (LONGEST,),
     "shorter": (LONGEST, *SHORTER),

@@ -41,7 +41,7 @@ ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
 PIXELS = {"min_pixels": miniature.MIN_PIXELS, "max_pixels": miniature.MAX_PIXELS}
 TEMPERATURE = 0.8  # of rollouts, of the loss and of the teacher: log-probs compare at one temperature only
 SAMPLING = SamplingConfig(TEMPERATURE, top_p=0.95, max_new_tokens=256)
-PACKING = PackConfig(row_tokens=(miniature.CONTEXT,), rows=4, **PIXELS)
+PACKING = PackConfig(row_lengths=(miniature.CONTEXT,), rows=4, **PIXELS)
 LEARN = LearnerConfig(
     # The vision tower stays as it is. The paper's learning rate is 1e-6; a model this small takes larger steps.
     OptimizerConfig(learning_rate=3e-4, schedule="constant", b2=0.98),

@@ -43,7 +43,7 @@ case "${1:-}" in
         ;;
     try)
         [ $# = 2 ] || usage
-        check "${PYTHON:-python3}" "$2" cpu --size tiny --slots 2 4 --context 64 --row-tokens 256 --rows 2 --calls 1
+        check "${PYTHON:-python3}" "$2" cpu --size tiny --slots 2 4 --context 64 --row-length 256 --rows 2 --calls 1
         ;;
     *) usage ;;
 esac

@@ -119,11 +119,11 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Shapes. Each distinct (row tokens, micro-batches, vision) triple compiles one program."""
+    """Shapes. Each distinct (row length, micro-batches, vision) triple compiles one program."""
 
-    # Of those that hold the longest sample, the one with which a step computes the fewest positions is used. The first
-    # is the longest that a sample may be.
-    row_tokens: tuple[int, ...] = (1024,)
+    # Tokens of a row. Of those lengths that hold the longest sample, the one with which a step computes the fewest
+    # positions is used. The first is the longest that a sample may be.
+    row_lengths: tuple[int, ...] = (1024,)
     row_length: int | None = None  # the one of them that is taken; None = chosen for each batch
     rows: int = 2  # B: rows a micro-batch, over all devices
     micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
@@ -133,7 +133,7 @@ class PackConfig:
     at_least: tuple[int, int, int] = (1, 0, 0)
     shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
     # Over the whole step, all micro-batches and processes: each sample weighs alike, however many tokens it trains on,
-    # or each trained token does; "constant-length": a token weighs 1 / (first of `row_tokens`), summed over a sample
+    # or each trained token does; "constant-length": a token weighs 1 / (first of `row_lengths`), summed over a sample
     # and averaged over samples.
     weighting: Weighting = "sequence-mean"
     min_pixels: int = MIN_PIXELS

@@ -47,7 +47,7 @@ def pack_for_all(
     if processes.mesh is None:
         return pack(model, samples, config, left_out)
     lengths = processes.gather([int(sample_tokens(model, sample, config)) for sample in samples])
-    plan = (stay if exchange is None else balance)(lengths, config.row_tokens, config.rows)
+    plan = (stay if exchange is None else balance)(lengths, config.row_lengths, config.rows)
     if exchange is not None:
         samples = exchange(samples, plan.owners)
     config = replace(config, row_length=plan.row_length)

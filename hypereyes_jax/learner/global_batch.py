@@ -53,7 +53,7 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Pac
 
     Raises ValueError if a capacity is not fixed.
     """
-    one_length = pack_config.row_length is not None or len(pack_config.row_tokens) == 1
+    one_length = pack_config.row_length is not None or len(pack_config.row_lengths) == 1
     if pack_config.micro_batches is None or pack_config.vision is None or not one_length:
         raise ValueError("several processes need fixed shapes: set PackConfig.micro_batches, .vision and .row_length")
     first, count = local_shards(mesh)

@@ -194,14 +194,14 @@ def pack(
     sample_rows = [_lay_out(config, sample.chunks, patched) for sample in samples]
     lengths = [len(row.tokens) for row in sample_rows]
     longest = max(lengths)
-    if longest > max(pack_config.row_tokens):
+    if longest > max(pack_config.row_lengths):
         raise ValueError(
-            f"sample {lengths.index(longest)} has {longest} tokens, but the longest row of PackConfig.row_tokens="
-            f"{pack_config.row_tokens} is {max(pack_config.row_tokens)}: add a longer row or drop the sample"
+            f"sample {lengths.index(longest)} has {longest} tokens, but the longest row of PackConfig.row_lengths="
+            f"{pack_config.row_lengths} is {max(pack_config.row_lengths)}: add a longer row or drop the sample"
         )
     length = pack_config.row_length
     if length is None:
-        length = fewest_positions([micro_batches(lengths, pack_config.row_tokens, pack_config.rows)])
+        length = fewest_positions([micro_batches(lengths, pack_config.row_lengths, pack_config.rows)])
     rows = first_fit_decreasing(lengths, length)
     patch_counts = [sum(len(image.patches) for image in row.images) for row in sample_rows]
     if pack_config.rows % pack_config.shards:
@@ -254,7 +254,7 @@ def pack(
 
 def _token_share(pack_config: PackConfig) -> float | None:
     """What a token of a sample weighs; None = 1 / the sample's trained tokens."""
-    shares = {"token-mean": 1.0, "constant-length": 1.0 / pack_config.row_tokens[0]}
+    shares = {"token-mean": 1.0, "constant-length": 1.0 / pack_config.row_lengths[0]}
     return shares.get(pack_config.weighting)
 
 

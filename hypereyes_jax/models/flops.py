@@ -16,7 +16,7 @@ def active_parameters(text: TextConfig) -> int:
     return text.num_hidden_layers * (attention + feed_forward)
 
 
-def useful_flops(config: Qwen3VLConfig, tokens: int, row_tokens: int, patches: int, train: str) -> float:
+def useful_flops(config: Qwen3VLConfig, tokens: int, row_length: int, patches: int, train: str) -> float:
     """FLOPs of one training pass over `tokens`: 2 a weight and token forward, as much again for each gradient.
 
     Adapters need no weight gradients of the base: 4 a weight instead of 6. Attention counts half the score matrix. A
@@ -24,7 +24,7 @@ def useful_flops(config: Qwen3VLConfig, tokens: int, row_tokens: int, patches: i
     """
     text, vision = config.text, config.vision
     weights = active_parameters(text) + text.hidden_size * text.vocab_size
-    attention = text.num_hidden_layers * text.num_attention_heads * text.head_dim * row_tokens  # 2 * 2 / 2 a token
+    attention = text.num_hidden_layers * text.num_attention_heads * text.head_dim * row_length  # 2 * 2 / 2 a token
     tower = vision.depth * (4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size)
     forward_vision = 2 * tower * patches
     decoder = (2 if train == "lora" else 3) * 2 * weights + 3 * 2 * attention

@@ -216,7 +216,7 @@ def _train_plan(
 ) -> TrainPlan:
     """The plan of a step with the longest of the rows that it may have."""
     micro_batches = math.ceil(recipe.batch / (rows * sizes.row_samples))
-    tokens = max(sizes.row_tokens)
+    tokens = max(sizes.row_lengths)
     batch = abstract_batch(recipe, model, micro_batches, rows, tokens)
     program = compile_program("training step", lambda: step.trace(batch), mesh, default_figures_folder())
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
@@ -230,7 +230,7 @@ def _train_plan(
         program=program,
         remat=recipe.learner.remat,
         rows=rows,
-        row_tokens=tokens,
+        row_length=tokens,
         context=sizes.context,
         micro_batches=micro_batches,
         weights_gib=step.weights / GIB,
@@ -261,7 +261,7 @@ def _teacher_plan(
 ) -> TeacherPlan:
     """Scoring a step's failed rollouts, about half of them; the engines have left but for what they keep."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
-    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_tokens)
+    batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_length)
     program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
     return TeacherPlan(

@@ -17,7 +17,7 @@ class TrainPlan:
     program: ProgramPlan
     remat: str  # what the backward pass keeps: `LearnerConfig.remat`
     rows: int  # of a micro-batch, over all devices
-    row_tokens: int  # of the longest rows that a step may have; a trajectory has `context` at most
+    row_length: int  # of the longest rows that a step may have; a trajectory has `context` at most
     context: int
     micro_batches: int  # a step, if every trajectory fills its row
     weights_gib: float
@@ -113,7 +113,7 @@ def render(plan: Plan) -> str:
     lines = [
         f"{plan.recipe} on {plan.mesh}: {_count(plan.devices, 'device')}{limit}",
         f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
-        f"{train.row_tokens:,} tokens",
+        f"{train.row_length:,} tokens",
         "  GiB a device: "
         + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
         + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),

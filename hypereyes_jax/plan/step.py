@@ -151,7 +151,7 @@ def packed(batch: int, mesh: MeshConfig, workload: Workload, train: TrainPlan, s
         drawn = log_normal_lengths(batch, workload.tokens, workload.spread, seed)
         lengths = [max(1, min(round(n), train.context)) for n in drawn]
         parts = [lengths[process::processes] for process in range(processes)]
-        plan = (balance if sizes.balance else stay)(parts, sizes.row_tokens, rows)
+        plan = (balance if sizes.balance else stay)(parts, sizes.row_lengths, rows)
         positions.append(plan.micro_batches * train.rows * plan.row_length)
     return Packed(sum(positions) / len(positions), sum(lengths), sum(n * n for n in lengths) / sum(lengths))
 
@@ -161,7 +161,7 @@ def _share_of_planned(model: Qwen3VLConfig, train: TrainPlan, step: Packed, mode
 
     Attention meets the tokens of a trajectory alone, whatever else is in its row, and no padding.
     """
-    planned = train.micro_batches * train.rows * train.row_tokens
+    planned = train.micro_batches * train.rows * train.row_length
     if train.bound != "compute":
         return step.positions / planned
 
@@ -169,7 +169,7 @@ def _share_of_planned(model: Qwen3VLConfig, train: TrainPlan, step: Packed, mode
         return useful_flops(model, round(tokens), round(length), 0, mode)
 
     attention = flops(step.tokens, step.length) - flops(step.tokens, 0)
-    return (flops(step.positions, 0) + attention) / flops(planned, train.row_tokens)
+    return (flops(step.positions, 0) + attention) / flops(planned, train.row_length)
 
 
 def _rollouts(recipe: Recipe, mesh: MeshConfig, workload: Workload, pace: EnginePace) -> _Rollouts:

@@ -152,7 +152,7 @@ def _batches(model: Qwen3VLConfig, samples: Iterator[tuple[Chunk, ...]], picture
         crowded = vision is not None and sum(each[1] for each in pool) > 0.9 * vision[0] * vision[1]
         if crowded or len(first_fit_decreasing([each[0] for each in pool], row)) > here:
             settings = PackConfig(
-                row_tokens=(row,), rows=here, micro_batches=1, weighting="token-mean", vision=vision,
+                row_lengths=(row,), rows=here, micro_batches=1, weighting="token-mean", vision=vision,
                 min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS,
             )  # fmt: skip
             yield pack(model, [sample for _, _, sample in pools[row]], settings)

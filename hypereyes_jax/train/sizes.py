@@ -111,7 +111,7 @@ class TrainingSizes:
         )
 
     @property
-    def row_tokens(self) -> tuple[int, ...]:
+    def row_lengths(self) -> tuple[int, ...]:
         """Lengths that a training row may have; the first is that of the longest trajectory."""
         choices = self.row_choices
         if choices is None:
@@ -125,7 +125,7 @@ class TrainingSizes:
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
         room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
         return PackConfig(
-            row_tokens=self.row_tokens,
+            row_lengths=self.row_lengths,
             rows=rows,
             shards=shards,
             min_pixels=self.min_pixels,
@@ -196,7 +196,7 @@ def with_longer_rows(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSi
     """These sizes with the longer rows that are known to fit on a mesh, unless other lengths were chosen."""
     if (recipe, mesh) not in LONGER_ROWS or sizes.row_choices is not None or sizes.context != RECIPES[recipe].context:
         return sizes
-    return replace(sizes, row_choices=(*sizes.row_tokens[1:], *LONGER_ROWS[recipe, mesh]))
+    return replace(sizes, row_choices=(*sizes.row_lengths[1:], *LONGER_ROWS[recipe, mesh]))
 
 
 def known_recipe(name: str, stage: str) -> Recipe:

@@ -23,7 +23,7 @@ from tests.learner.sharded_steps import PLAIN, LearnerConfig
 from tests.learner.small import CONFIG, samples
 from tests.random_weights import random_params
 
-PACK = PackConfig(row_tokens=(64,), rows=2, shards=2, min_pixels=64, max_pixels=64 * 64)
+PACK = PackConfig(row_lengths=(64,), rows=2, shards=2, min_pixels=64, max_pixels=64 * 64)
 
 
 def main(coordinator: str, process: int, out: str) -> None:

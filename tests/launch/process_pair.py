@@ -29,7 +29,7 @@ SAMPLES = 12
 
 def settings(shards: int) -> PackConfig:
     return PackConfig(
-        row_tokens=(64,), rows=2 * shards, micro_batches=4, vision=(6 * shards, 144), shards=shards,
+        row_lengths=(64,), rows=2 * shards, micro_batches=4, vision=(6 * shards, 144), shards=shards,
         min_pixels=64, max_pixels=64 * 64,
     )  # fmt: skip
 

@@ -57,7 +57,7 @@ def setup(model, train):
 
 
 def packed(config, shards, rows):
-    settings = PackConfig(row_tokens=(64,), rows=rows, shards=shards, min_pixels=64, max_pixels=64 * 64)
+    settings = PackConfig(row_lengths=(64,), rows=rows, shards=shards, min_pixels=64, max_pixels=64 * 64)
     return pack(config, samples(10), settings)
 
 

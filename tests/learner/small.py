@@ -34,7 +34,7 @@ CONFIG = Qwen3VLConfig(
     ),
     **small_models.IDS,
 )
-PACK = PackConfig(row_tokens=(64,), rows=2, min_pixels=64, max_pixels=64 * 64)
+PACK = PackConfig(row_lengths=(64,), rows=2, min_pixels=64, max_pixels=64 * 64)
 
 
 def image(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -119,11 +119,11 @@ def test_rl_gradient_is_that_of_the_policy_loss_composed_by_hand(params, learner
 @pytest.mark.parametrize(
     "layout",
     [
-        pytest.param(dict(rows=8, row_tokens=(64,)), marks=pytest.mark.slow),  # one micro-batch
-        dict(rows=1, row_tokens=(192,), micro_batches=12),  # one longer row each, with room left over
-        pytest.param(dict(rows=8, row_tokens=(48,)), marks=pytest.mark.slow),  # one sample a row: padded, not packed
+        pytest.param(dict(rows=8, row_lengths=(64,)), marks=pytest.mark.slow),  # one micro-batch
+        dict(rows=1, row_lengths=(192,), micro_batches=12),  # one longer row each, with room left over
+        pytest.param(dict(rows=8, row_lengths=(48,)), marks=pytest.mark.slow),  # one sample a row: padded, not packed
         pytest.param(
-            dict(rows=4, row_tokens=(64,), at_least=(5, 9, 160)), marks=pytest.mark.slow
+            dict(rows=4, row_lengths=(64,), at_least=(5, 9, 160)), marks=pytest.mark.slow
         ),  # room for more micro-batches and images
     ],
     ids=["1x8", "long-rows-padded", "one-a-row", "roomy"],
@@ -154,9 +154,9 @@ def test_router_balance_of_the_step_does_not_depend_on_packing_or_micro_batches(
         return step(learner, "sft_step", weights, batch, lora=copy(adapters))
 
     # one micro-batch, which is the step
-    whole, wanted = taken("micro-batch", rows=8, row_tokens=(64,))
+    whole, wanted = taken("micro-batch", rows=8, row_lengths=(64,))
     assert wanted["router_balance"] > 0
-    split = dict(rows=1, row_tokens=(64,), micro_batches=12)
+    split = dict(rows=1, row_lengths=(64,), micro_batches=12)
     state, metrics = taken("step", **split)
     assert_close(gradient(state), gradient(whole))
     for name in wanted:
@@ -328,7 +328,7 @@ def test_remat_and_a_frozen_vision_tower_change_no_other_gradient(remat, params,
 
 def test_tokens_of_different_samples_in_a_row_do_not_see_each_other(params):
     """The check that the layout tests above can fail: without segments they would."""
-    batch = pack(CONFIG, samples(4), dataclasses.replace(ANY_SHAPE, row_tokens=(128,)))
+    batch = pack(CONFIG, samples(4), dataclasses.replace(ANY_SHAPE, row_lengths=(128,)))
     inputs = jax.tree.map(lambda x: x[0], batch.inputs)
     hidden = jax.jit(hidden_states, static_argnums=1)
     apart = hidden(params, CONFIG, inputs)

@@ -44,7 +44,7 @@ def test_gspo_a_kl_penalty_and_constant_lengths_are_composed_as_by_hand(params):
         advantages = jnp.full(logp.shape, advantage)
         loss_BT, _ = gspo_loss(logp, case[3], advantages, mask, *learn.gspo_clip)
         loss_BT += learn.kl_coef * kl_penalty(logp, 0.5 * case[3], mask, "k2")
-        return jnp.sum(loss_BT) / max(PACK.row_tokens)
+        return jnp.sum(loss_BT) / max(PACK.row_lengths)
 
     value, wanted = mean_gradient(loss, params, cases, [sample.advantage for sample in group])
     batch = pack(CONFIG, group, dataclasses.replace(PACK, weighting=learn.reduction))

@@ -145,7 +145,7 @@ def test_rollouts_that_share_an_image_object_share_its_encoding():
     prompt = context(rng, 4, images=1)
     group = [TrainingSample((prompt, sampled(rng, 4))) for _ in range(4)]
     one = pack(CONFIG, group[:1], PACK)
-    four = pack(CONFIG, group, dataclasses.replace(PACK, rows=4, row_tokens=(32,)))
+    four = pack(CONFIG, group, dataclasses.replace(PACK, rows=4, row_lengths=(32,)))
     assert int(four.count) == 1
     assert (four.inputs.vision.segment_RL > 0).sum() == (one.inputs.vision.segment_RL > 0).sum()
 
@@ -190,13 +190,13 @@ def test_missing_teacher_scores_are_nan_and_wrong_counts_are_refused():
 
 
 def test_the_smallest_row_that_holds_the_longest_sample_is_used():
-    batch = pack(CONFIG, samples(3), dataclasses.replace(PACK, row_tokens=(512, 64, 128)))
+    batch = pack(CONFIG, samples(3), dataclasses.replace(PACK, row_lengths=(512, 64, 128)))
     assert batch.targets_MBT.shape[-1] == 64
 
 
 def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(ValueError, match=r"sample \d has \d+ tokens, but the longest row"):
-        pack(CONFIG, samples(3), dataclasses.replace(PACK, row_tokens=(8,)))
+        pack(CONFIG, samples(3), dataclasses.replace(PACK, row_lengths=(8,)))
     with pytest.raises(ValueError, match=r"need \d micro-batches, but PackConfig.micro_batches is 1"):
         pack(CONFIG, samples(9), dataclasses.replace(PACK, micro_batches=1))
     with pytest.raises(ValueError, match="no samples"):
@@ -258,9 +258,9 @@ def test_processes_take_the_length_that_suits_the_one_that_needs_most():
 
 def test_by_constant_length_a_token_weighs_alike_and_the_denominator_counts_samples():
     # whatever longer rows there are beside those of the longest trajectory
-    layout = dataclasses.replace(PACK, weighting="constant-length", row_tokens=(*PACK.row_tokens, 96))
+    layout = dataclasses.replace(PACK, weighting="constant-length", row_lengths=(*PACK.row_lengths, 96))
     drawn_samples = samples(5)
     batch = pack(CONFIG, drawn_samples[:3], layout, left_out=drawn_samples[3:])
     trained = batch.weight_MBT > 0
-    np.testing.assert_allclose(batch.weight_MBT[trained], 1 / PACK.row_tokens[0])
+    np.testing.assert_allclose(batch.weight_MBT[trained], 1 / PACK.row_lengths[0])
     assert batch.weight_MBT.sum() + batch.left_out == pytest.approx(5)

@@ -144,7 +144,7 @@ def test_every_step_and_every_micro_batch_has_dropout_of_its_own(monkeypatch):
 
     monkeypatch.setattr("hypereyes_jax.learner.learner.Forward", DroppingForward)
     optimizer = OptimizerConfig(learning_rate=0.0, schedule="constant")
-    batch = pack(CONFIG, SAMPLES * 4, dataclasses.replace(PACK, rows=1, row_tokens=(32,)))
+    batch = pack(CONFIG, SAMPLES * 4, dataclasses.replace(PACK, rows=1, row_lengths=(32,)))
     assert batch.count > 1
     twins = batch.replace(**{  # the same micro-batch twice
         name: jax.tree.map(lambda x: np.stack([x[0], x[0]]), getattr(batch, name))

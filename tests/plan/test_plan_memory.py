@@ -73,7 +73,7 @@ def test_memory_is_that_of_the_longest_rows_and_slots_are_those_of_a_trajectory(
     found = planned("--teacher", "base", "--sizes.row-choices", "512", "1536")
     shapes = {batch.targets_MBT.shape for batch in compiler.batches}
     assert shapes == {(8, 8, 1536), (4, 8, 1536)}  # the learner's and the teacher's
-    assert (found.train.row_tokens, found.train.context, found.engine.context) == (1536, 1024, 1024)
+    assert (found.train.row_length, found.train.context, found.engine.context) == (1536, 1024, 1024)
 
 
 def test_drafts_are_part_of_the_decode_program(compiler):

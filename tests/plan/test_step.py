@@ -28,9 +28,9 @@ from hypereyes_jax.train.sizes import sizes_of
 
 MESH, RECIPE = MESHES["h20_8x8"], RECIPES["hypereyes_30b_rl"]
 SIZES, MODEL = sizes_of(RECIPE), PRESETS[RECIPE.model]
-ROWS, ROW_TOKENS, MICRO_BATCHES = 64, 38_912, 4
+ROWS, CONTEXT, MICRO_BATCHES = 64, 38_912, 4
 TRAIN = TrainPlan(
-    ProgramPlan("training step", launches=Launches(1000, 3, 2)), "full", ROWS, ROW_TOKENS, ROW_TOKENS, MICRO_BATCHES,
+    ProgramPlan("training step", launches=Launches(1000, 3, 2)), "full", ROWS, CONTEXT, CONTEXT, MICRO_BATCHES,
     *[1.0] * 7, {}, "compute", 80.0, 0.7, 0.6, fits=True,
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ def engine(decode_seconds=0.01, slots=16):
         ProgramPlan("extend 4 x 256 tokens", tflops=148 * 0.05),
         ProgramPlan("decode 16 tokens in 16 slots", launches=Launches(16_000, 32, 0)),
     ]
-    return EnginePlan(16, 4, slots, ROW_TOKENS, (1, 4), 50e9 / 2**30, 1.0, programs, decode_seconds, 16, fits=True)
+    return EnginePlan(16, 4, slots, CONTEXT, (1, 4), 50e9 / 2**30, 1.0, programs, decode_seconds, 16, fits=True)
 
 
 def test_lengths_are_log_normal_with_the_mean_asked_for():
@@ -74,7 +74,7 @@ def test_a_step_of_equal_rollouts_is_the_sum_of_its_parts():
     text = MODEL.text
     weights = active_parameters(text) + text.hidden_size * text.vocab_size
     attention = 6 * text.num_hidden_layers * text.num_attention_heads * text.head_dim
-    planned = ROWS * ROW_TOKENS * MICRO_BATCHES * (6 * weights + attention * ROW_TOKENS)
+    planned = ROWS * CONTEXT * MICRO_BATCHES * (6 * weights + attention * CONTEXT)
     real = computed * 6 * weights + 256 * 8_000 * attention * 8_000
     assert found.seconds["training"] == pytest.approx(80 * real / planned)
     assert found.seconds["sync"] == pytest.approx(1.0)  # 50 GB over 50 GB/s
@@ -116,7 +116,7 @@ def test_a_step_that_is_not_bound_by_compute_takes_its_share_of_positions():
     train = replace(TRAIN, bound="memory")
     found = plan_step(RECIPE, MODEL, MESH, Workload(), train, None, None, SIZES)
     computed = packed(256, MESH, Workload(), train, SIZES).positions
-    assert found.seconds["training"] == pytest.approx(80 * computed / (ROWS * ROW_TOKENS * MICRO_BATCHES))
+    assert found.seconds["training"] == pytest.approx(80 * computed / (ROWS * CONTEXT * MICRO_BATCHES))
 
 
 def _positions(*arguments):
@@ -126,8 +126,8 @@ def _positions(*arguments):
 def test_positions_are_those_of_rows_that_the_trajectories_are_packed_into():
     equal = Workload(1_000, 2_000, 5_000, spread=1e-9)
     one = replace(SIZES, row_choices=())
-    assert _positions(256, MESH, equal, TRAIN, one) == 64 * ROW_TOKENS  # four in a row, one row a shard
-    assert _positions(257 * 8, MESH, equal, TRAIN, one) == 9 * 64 * ROW_TOKENS  # each of eight hosts has 257
+    assert _positions(256, MESH, equal, TRAIN, one) == 64 * CONTEXT  # four in a row, one row a shard
+    assert _positions(257 * 8, MESH, equal, TRAIN, one) == 9 * 64 * CONTEXT  # each of eight hosts has 257
     longer = replace(SIZES, row_choices=(24_576, 32_768, 45_056, 57_344))
     # Log-normal lengths of 10,000 tokens on average: two rows a shard, or one that is longer than a trajectory may be.
     workload = Workload(2_000, 1_800, 6_200)

@@ -59,20 +59,20 @@ def test_sft_runs_the_papers_recipe():
 
 def test_a_step_is_packed_as_it_is_planned():
     pack = RlConfig.of("hypereyes_30b_rl").sizes.pack(256 // 8, shards=8)  # one of 8 processes
-    assert (pack.rows, pack.shards, pack.row_tokens) == (8, 8, (38_912, 24_576, 32_768))
+    assert (pack.rows, pack.shards, pack.row_lengths) == (8, 8, (38_912, 24_576, 32_768))
     assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "uint8")
 
 
 def test_rows_have_further_lengths_where_they_are_long_or_where_they_are_asked_for(monkeypatch):
     paper = sizes_of(RECIPES["hypereyes_30b_rl"])
-    assert paper.row_tokens == (38_912, 24_576, 32_768)
-    assert replace(paper, context=16_384).row_tokens == (16_384, 10_240, 14_336)
-    assert replace(paper, context=4_096).row_tokens == (4_096,)
-    assert replace(paper, row_choices=()).row_tokens == (38_912,)
-    assert replace(paper, row_choices=(50_000,)).row_tokens == (38_912, 50_000)
-    assert MINIATURE_RL.row_tokens == (1_024,)
+    assert paper.row_lengths == (38_912, 24_576, 32_768)
+    assert replace(paper, context=16_384).row_lengths == (16_384, 10_240, 14_336)
+    assert replace(paper, context=4_096).row_lengths == (4_096,)
+    assert replace(paper, row_choices=()).row_lengths == (38_912,)
+    assert replace(paper, row_choices=(50_000,)).row_lengths == (38_912, 50_000)
+    assert MINIATURE_RL.row_lengths == (1_024,)
     monkeypatch.setitem(LONGER_ROWS, ("hypereyes_30b_rl", "v5e_8"), (57_344,))
-    assert sized_for(paper, "hypereyes_30b_rl", "v5e_8").row_tokens == (38_912, 24_576, 32_768, 57_344)
+    assert sized_for(paper, "hypereyes_30b_rl", "v5e_8").row_lengths == (38_912, 24_576, 32_768, 57_344)
     for other in (replace(paper, row_choices=()), replace(paper, context=40_000)):  # chosen otherwise, or not planned
         assert sized_for(other, "hypereyes_30b_rl", "v5e_8").row_choices == other.row_choices
 

@@ -45,7 +45,7 @@ def test_useful_work_counts_tokens_and_no_padding():
     )  # fmt: skip
     model = Qwen3VLConfig(text, VisionConfig(depth=1, out_hidden_size=8, deepstack_visual_indexes=()))
     chunks = [SampledChunk(np.arange(1, n), *np.zeros((2, n - 1), np.float32), np.zeros(n - 1, int)) for n in (11, 31)]
-    batch = pack(model, [sft_sample([chunk]) for chunk in chunks], PackConfig(row_tokens=(64,), rows=4))
+    batch = pack(model, [sft_sample([chunk]) for chunk in chunks], PackConfig(row_lengths=(64,), rows=4))
     found = StepMonitor(model, "language").figures(batch, seconds=2.0)
     # by hand: q, k, v, o of 8 x (8 + 4 + 4 + 8), three of 8 x 16, in two layers, and a head of 8 x 50; 6 a weight and
     # token; attention 6 a head dim and position looked at, which are half of the mean 20, times 2 for scores and values
