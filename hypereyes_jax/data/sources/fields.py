@@ -56,6 +56,9 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is
     "searches": ("parallel", "searches", "ref_invocations"),
 }
 _TAKEN = frozenset(name for field, names in NAMES.items() if field != "kind" for name in names)
+_SHORT = ("text", "answers", "id", "kind")  # fields of the commonest rows, which have a short way to be read
+_SHAPED = frozenset(("level1_qa", "level2_qa", "reward_model", "extra_info"))  # columns that tell a shape of rows
+_OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
 _MOST_LEVELS = 100  # of lists and objects in a row
 _KNOWN_LAYOUTS = 1024  # of rows whose columns differ, kept
 _NUMBERED = re.compile(r"(?:img|image)_(\d+)")
@@ -93,6 +96,8 @@ class Layout:
     fields: those that the columns may give a value, with those that were named.
     numbered: columns of pictures that are counted (img_1, image_2, ...), in that order.
     rest: columns that no field takes, but those of pictures.
+    ours: whether the columns are those of this project's own rows.
+    short: columns of text, answers, id and kind, each one or None, where the rows have no other field; else None.
     """
 
     def __init__(self, columns: Sequence[str], named: Mapping[str, str]):
@@ -103,6 +108,15 @@ class Layout:
         self.numbered = tuple(name for match, name in sorted(matches, key=lambda pair: int(pair[0][1])))
         used = _TAKEN | columns_of(named)
         self.rest = tuple(name for name in columns if name not in used and not name.startswith(("img_", "image_")))
+        self.ours = not named and set(columns) >= _OURS
+        self.short: tuple[str | None, ...] | None = None
+        if (
+            not (named or self.numbered or self.ours)
+            and {"text", "answers"} <= self.fields <= frozenset(_SHORT)
+            and _SHAPED.isdisjoint(columns)
+            and all(len(self._columns[field]) <= 1 for field in _SHORT)
+        ):
+            self.short = tuple(next(iter(self._columns[field]), None) for field in _SHORT)
 
     def get(self, row: Row, name: str) -> Any:
         """The value of a field; None where the row has none. A column that was named must be there (BadRow)."""

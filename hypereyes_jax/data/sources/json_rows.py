@@ -154,7 +154,8 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
         raise not_utf8(path, error) from None
     try:
         row = _parsed(text)
-        if "\\ud" in text or "\\uD" in text:  # half of a surrogate pair is JSON, but no text that can be encoded again
+        # Half of a surrogate pair is JSON, but no text that can be encoded again.
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadRow("no JSON", _why_not_json(text, error)) from None
