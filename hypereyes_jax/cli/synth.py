@@ -7,17 +7,19 @@ kept, unless it would teach a bad habit. Training data are about seen countries 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.recipes import MINIATURE
 from hypereyes_jax.env.config import Paradigm
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import read_json, write_json
+from hypereyes_jax.files import read_json_object, write_json
+from hypereyes_jax.runs.content import content_digest
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 DEMONSTRATIONS, CANDIDATES = "demonstrations.jsonl", "rl_candidates.jsonl"
 HELD_OUT, SEEN = "heldout.jsonl", "seen.jsonl"
-SUMMARY = "synth.json"  # written last: its presence says that the others are whole
+SUMMARY = "synth.json"  # written last: its presence says that the others are whole, and what they hold
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,20 @@ def run(config: SynthConfig) -> None:
     directory = RunDirectory.open(config.out, "synth", config, may_differ=frozenset({"out"}))
     with Stages() as stages:
         make_data(directory, config, stages)
-    print(f"{config.out}: {read_json(directory.file(SUMMARY))}")
+    summary = read_json_object(directory.file(SUMMARY))
+    print(f"{config.out}: { {name: value for name, value in summary.items() if name != 'files'} }")
 
 
 def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
-    """Writes the files; does nothing if they are there."""
+    """Writes the files; does nothing if they are there.
+
+    One that is missing is made again, with the others. Raises UserError for one that is not what was written.
+    """
     from hypereyes_jax.data.files import write_examples, write_questions
     from hypereyes_jax.data.questions import synthesize
     from hypereyes_jax.env.world import World
 
-    if directory.file(SUMMARY).exists():
+    if _is_whole(directory):
         return
     if config.domain == "nature":
         _make_nature(directory, config, stages)
@@ -115,7 +121,7 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
         "rounds": {str(n): rounds[n] for n in sorted(rounds)},
         **{name: len(questions) for name, questions in others.items()},
     }
-    write_json(directory.file(SUMMARY), summary)
+    _write_summary(directory, summary, [DEMONSTRATIONS, *plan])
 
 
 def _make_nature(directory: RunDirectory, config: SynthConfig, stages: Stages) -> None:
@@ -139,7 +145,34 @@ def _make_nature(directory: RunDirectory, config: SynthConfig, stages: Stages) -
             )
             write_questions(directory.file(file), questions)
             stage.advance()
-    write_json(directory.file(SUMMARY), {file: count for file, (_, count, _) in plan.items()})
+    _write_summary(directory, {file: count for file, (_, count, _) in plan.items()}, list(plan))
+
+
+def _write_summary(directory: RunDirectory, summary: dict[str, Any], files: list[str]) -> None:
+    digests = {name: content_digest(directory.file(name)) for name in files}
+    write_json(directory.file(SUMMARY), summary | {"files": digests})
+
+
+def _is_whole(directory: RunDirectory) -> bool:
+    """Whether all files are there that the summary tells of. Raises UserError for one that holds something else."""
+    path = directory.file(SUMMARY)
+    if not os.path.lexists(path):
+        return False
+    summary = read_json_object(path)
+    if "files" not in summary and HELD_OUT in summary:  # of a version that wrote no digests
+        files = (CANDIDATES, HELD_OUT, SEEN, *([DEMONSTRATIONS] if "demonstrations" in summary else []))
+        return all(directory.file(name).exists() for name in files)
+    digests = summary.get("files")
+    if not isinstance(digests, dict) or not {DEMONSTRATIONS, CANDIDATES, HELD_OUT, SEEN}.issuperset(digests):
+        raise UserError(f"{path} is damaged ('files' must hold digests by name). Remove it, and all is made again.")
+    there = [name for name in digests if os.path.lexists(directory.file(name))]
+    for name in there:
+        if content_digest(directory.file(name)) != digests[name]:
+            raise UserError(
+                f"{directory.file(name)} is not what {path} says was written. Remove both, and they are made again, or "
+                "choose another directory."
+            )
+    return len(there) == len(digests) > 0
 
 
 def _rules(config: SynthConfig) -> SynthesisConfig:

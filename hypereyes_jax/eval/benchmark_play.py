@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from hypereyes_jax.eval.served import ServedPolicy, served_runner
 from hypereyes_jax.files import read_json, write_atomic, write_json
 from hypereyes_jax.processing.lengths import visual_tokens
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
 IMEB_MINI = "imeb-mini"  # made here, from the offline world
 SUMMARIES = "benchmarks.json"
@@ -206,6 +207,7 @@ async def play_benchmark(
             visual_tokens=visual_tokens,
             spent=lambda: float(backend.metrics.summary()["cost"] or 0.0),
             on_judged=keep,
+            run_id=directory.run,
         )
     _file_summary(directory, name, summary)
     for level in level_summaries(benchmark, read_results(results), summary.published_score):
@@ -228,25 +230,23 @@ def write_tables(directory: RunDirectory) -> list[Path]:
 def read_summaries(directory: RunDirectory) -> dict[str, list[BenchmarkSummary]]:
     """What `play_benchmark` filed, by model. Raises UserError for a damaged file."""
     path = directory.file(SUMMARIES)
-    summaries: Any = read_json(path) if path.exists() else {}
-    needed = {field.name for field in fields(BenchmarkSummary) if field.default is MISSING}
     names = {field.name for field in fields(BenchmarkSummary)}
     try:
+        summaries = from_json(dict[str, dict[str, dict[str, Any]]], read_json(path) if os.path.lexists(path) else {})
         return {
             model: [
-                BenchmarkSummary(**{key: row[key] for key in names if key in needed or key in row})
-                for row in rows.values()
+                from_json(BenchmarkSummary, {key: row[key] for key in names & set(row)}, f"{model}.{benchmark}")
+                for benchmark, row in rows.items()
             ]
             for model, rows in summaries.items()
         }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}). Remove it and run the same command again.") from None
+    except ShapeError as error:
+        raise UserError(f"{path} is damaged ({error}). Remove it and run the same command again.") from None
 
 
 def _file_summary(directory: RunDirectory, name: str, summary: BenchmarkSummary) -> None:
     path = directory.file(SUMMARIES)
-    summaries: Any = read_json(path) if path.exists() else {}
-    if not isinstance(summaries, Mapping):
-        raise UserError(f"{path} is damaged: it must be an object. Remove it and run the same command again.")
+    read_summaries(directory)  # a damaged one must not be added to
+    summaries: Any = read_json(path) if os.path.lexists(path) else {}
     mine = {**summaries.get(name, {}), summary.benchmark: asdict(summary)}
     write_json(path, {**summaries, name: mine})

@@ -46,6 +46,7 @@ class QuestionResult:
     judge: str
     kind: str = ""
     own: dict[str, float] = field(default_factory=dict)  # a user's metrics
+    run: str = ""  # id of the run that asked
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ async def evaluate_benchmark(
     spent: Callable[[], float] = lambda: 0.0,
     part: int = PART,
     on_judged: Callable[[Judged], None] = lambda judged: None,
+    run_id: str = "",
 ) -> BenchmarkSummary:
     """Asks what `results` does not hold yet, and sums all of it up.
 
@@ -191,10 +193,11 @@ async def evaluate_benchmark(
       judge: where it asks a chat model, the benchmark's own score does, too.
       spent: dollars that searches have cost so far.
       on_judged: called with each trajectory once it is judged.
+      run_id: of the run that asks; `results` of another are refused.
 
     Raises:
-      UserError: `results` are of another judge, or damaged; the benchmark's own grader gives no grade; nothing could
-        be scored, or nothing any more.
+      UserError: `results` are of another judge or run, or damaged; the benchmark's own grader gives no grade; nothing
+        could be scored, or nothing any more.
     """
     client = judge.client if isinstance(judge, LlmJudge) else None
     score_name, score = published_score(benchmark.spec, client, benchmark.choices)
@@ -203,6 +206,11 @@ async def evaluate_benchmark(
     if other:
         raise UserError(
             f"{results} was judged by {min(other)}, now it is {judge.name}. Choose another --out or --name."
+        )
+    if run_id and any(row.run not in ("", run_id) for row in results_by_id.values()):
+        raise UserError(
+            f"{results} was written by another run. Remove it, and its questions are asked again, or choose another "
+            "--out."
         )
     open_places = [place for place, name in enumerate(benchmark.ids) if name not in results_by_id]
     mend_last_line(results)  # of a kill
@@ -221,7 +229,7 @@ async def evaluate_benchmark(
             return
         row = await _result(judged, score, judge.name, benchmark.metrics)
         now = spent()
-        row, paid = replace(row, cost=now - paid), now
+        row, paid = replace(row, cost=now - paid, run=run_id), now
         _append(results, row)
         results_by_id[row.id] = row
         in_a_row = 0
@@ -323,11 +331,11 @@ def _read(value: Any) -> QuestionResult:
     if not isinstance(value, Mapping):
         raise TypeError("it must be an object")
     names = {each.name for each in fields(QuestionResult)}
-    row = QuestionResult(**{name: value[name] for name in names})
+    row = QuestionResult(**{name: value[name] for name in names if name in value or name != "run"})
     numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost, row.published or 0)
     if not isinstance(row.kind, str) or not isinstance(row.answer, str | None):
         raise TypeError("kind must be a text, and answer a text or null")
-    if not isinstance(row.id, str) or not isinstance(row.correct, bool) or not isinstance(row.judge, str):
+    if not all(isinstance(text, str) for text in (row.id, row.judge, row.run)) or not isinstance(row.correct, bool):
         raise TypeError("id, verdict and judge must be there")
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf") for x in numbers):
         raise TypeError("its numbers must be finite and not negative")

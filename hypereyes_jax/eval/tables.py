@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,8 @@ def save_evaluation(
     document: dict[str, Any] = read_json_object(metrics) if metrics.exists() else {}
     if document:
         read_stages(metrics)  # a damaged one must not be added to
+        run.refuse_other_run(metrics, document.get("run", ""))
+    document["run"] = run.run
     document.setdefault("stages", {}).setdefault(stage, {})[split] = {
         **evaluation.summary.to_json(),
         **(own or {}),
@@ -68,9 +71,15 @@ def save_evaluation(
 
 
 def evaluated(run: RunDirectory, stage: str, split: str) -> bool:
-    """Whether `save_evaluation` was done for it: a run that continues need not do it again."""
+    """Whether `save_evaluation` was done for it: a run that continues need not do it again.
+
+    Raises UserError for a `metrics.json` that is damaged, or another run's.
+    """
     metrics = run.file(METRICS)
-    return metrics.exists() and split in read_stages(metrics).get(stage, {})
+    if not os.path.lexists(metrics):
+        return False
+    run.refuse_other_run(metrics, read_json_object(metrics).get("run", ""))
+    return split in read_stages(metrics).get(stage, {})
 
 
 def results_table(stages: Mapping[str, Mapping[str, Mapping[str, Any]]], smoke: bool = False) -> Table:

@@ -62,7 +62,7 @@ def open_run(
     `inputs` as `RunDirectory.open`. UserError in all if one can't, or a number of the settings
     is one that none can have.
     """
-    problem, directory = None, None
+    problem, directory, run = None, None, ""
     if processes.first:
         try:
             check_numbers(config)
@@ -77,14 +77,15 @@ def open_run(
                 tracking=tracking,
                 stop=stop,
             )
+            run = directory.run
             print(settings_text(config))
             print(settings_text(directory.start))
         except UserError as error:
             problem = str(error)
-    problem = processes.gather(problem)[0]
+    problem, run = processes.gather([problem, run])[0]
     if problem is not None:
         raise UserError(problem)
-    return directory or RunDirectory(out, tracking, stop=stop)
+    return directory or RunDirectory(out, tracking, stop=stop, run=run)
 
 
 def open_stages(processes: Processes) -> Stages:

@@ -107,14 +107,16 @@ def weights_digest(params: Any) -> str:
 class Checkpoints:
     """The checkpoints of one run. Close it (or use `with`) so that the last one is finished."""
 
-    def __init__(self, directory: Path | str, keep: KeepPolicy = KeepPolicy()):
+    def __init__(self, directory: Path | str, keep: KeepPolicy = KeepPolicy(), run: str = ""):
         """
         Args:
           directory: a path, or as text a URL of gs:// (which needs gcsfs). Several processes share it.
+          run: id of the run that they are of. One that carries another is refused; without an id, none is.
 
         Raises UserError if it can't be made or read, as CheckpointDamaged if its checkpoints can't be listed.
         """
         self.directory = directory if isinstance(directory, str) else directory.resolve()
+        self._run = run
         self._gone_back_to: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep.latest,
@@ -146,7 +148,7 @@ class Checkpoints:
         """
         arrays = _without_frozen(state)
         sums = {"saved": _named_checksums(arrays), "frozen": _named_checksums(state.frozen)}
-        meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to}
+        meta = {"cursor": cursor, "checksums": sums, "gone_back_to": self._gone_back_to, "run": self._run}
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), cursor=ocp.args.JsonSave(meta | {"digest": json_digest(meta)})
         )
@@ -163,7 +165,8 @@ class Checkpoints:
 
         Raises:
           CheckpointDamaged: it is incomplete or differs from what was written. Nothing older is used unless asked for.
-          UserError: no checkpoint of that step, another model, other frozen weights, or a storage that can't be read.
+          UserError: no checkpoint of that step, one of another run, another model, other frozen weights, or a storage
+            that can't be read.
         """
         if step is None and not self.steps:
             return None
@@ -171,6 +174,11 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_frozen(like))
         meta = self._meta(number)
         sums, cursor = meta["checksums"], meta["cursor"]
+        if self._run and meta.get("run", "") not in ("", self._run):
+            raise UserError(
+                f"{self.directory}/{number} was written by another run. Put this run's own checkpoints back, or choose "
+                "another directory."
+            )
         if _named_checksums(like.frozen) != sums["frozen"]:
             raise UserError(
                 f"{self.directory}/{number} was trained on other frozen weights than those loaded now. "

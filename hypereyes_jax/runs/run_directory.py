@@ -1,7 +1,7 @@
 """A run's directory: its configuration, its metrics, and files that are either whole or absent.
 
     run/
-      config.json       the command, every setting, digests of its inputs, versions and git revision
+      config.json       the command, every setting, digests of its inputs, versions, git revision, and the run's id
       objects.json      a user's own parts of it, with the hashes of their source
       starts.jsonl      a line each time it was started or continued: versions, git revision, settings that now differ
       metrics.json      the results (`StageSummary` rows and what a command adds)
@@ -10,8 +10,11 @@
       .lock             which process works in it (`runs.lock`)
       .checkpoints-url  where its checkpoints lie, if not here: in a bucket that several processes write to
 
-One process works in it at a time. A directory in which work was done with other settings is refused, not mixed; one in
-which a command failed before it did any takes the corrected command.
+One process works in it at a time. A directory in which work was done with other settings is refused, not mixed, and so
+is one whose config.json is lost; one in which a command failed before it did any takes the corrected command.
+
+What later work builds on (checkpoints, the selection, results of evaluations) carries the run's id, so that a file that
+was copied from another run is refused, too.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ import platform
 import subprocess
 import textwrap
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import mend_last_line, read_json_object, remove_dead_drafts, write_json, writing
+from hypereyes_jax.files import mend_last_line, read_file, read_json_object, remove_dead_drafts, write_json, writing
 from hypereyes_jax.logins import without_login
 from hypereyes_jax.runs.content import input_digests
 from hypereyes_jax.runs.lock import LOCK, DirectoryLock
@@ -56,6 +60,8 @@ _PACKAGES = (
 CONFIG, STARTS, OBJECTS = "config.json", "starts.jsonl", "objects.json"
 CHECKPOINTS_URL = ".checkpoints-url"
 MIRROR_INDEX = ".mirror.json"  # in a bucket, what it holds, written last; beside the local files, what was copied last
+# What only a run leaves. A directory that holds one of these and no config.json has lost it.
+_OF_A_RUN = ("metrics.json", "metrics.jsonl", "*-checkpoints")
 # what a directory holds in which nothing has been done yet
 _NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
 
@@ -70,8 +76,10 @@ class RunDirectory:
         start: Mapping[str, Any] | None = None,
         lock: DirectoryLock | None = None,
         stop: StopRequest | None = None,
+        run: str = "",
     ):
         self.path = path
+        self.run = run  # the id that its config.json gives it, and that its results carry
         self.stop = stop or StopRequest()  # whether the run was asked to end before its last step
         self.tracking = tracking  # who else keeps the scalars
         self.start = start or {}  # versions and git revision, as this start's line of `starts.jsonl`
@@ -115,11 +123,11 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
         lock = DirectoryLock.acquire(path, command)
         try:
-            start = cls._start(path, command, settings, digests, may_differ, devices)
+            run, start = cls._start(path, command, settings, digests, may_differ, devices)
         except BaseException:
             lock.release()
             raise
-        return cls(path, tracking, start, lock, stop)
+        return cls(path, tracking, start, lock, stop, run)
 
     @staticmethod
     def _start(
@@ -129,28 +137,56 @@ class RunDirectory:
         digests: dict[str, str],
         may_differ: frozenset[str],
         devices: str | None,
-    ) -> dict[str, Any]:
-        """Note a start in a directory that is locked; returns its provenance."""
+    ) -> tuple[str, dict[str, Any]]:
+        """Note a start in a directory that is locked; returns the run's id and the provenance of the start."""
         config_file = path / CONFIG
         start = provenance() | ({"devices": devices} if devices else {})
         different: dict[str, Any] = {}
-        if config_file.exists() and work_was_done(path):
-            different = _differences(config_file, read_json_object(config_file), command, settings, digests, may_differ)
+        run = uuid.uuid4().hex
+        worked = work_was_done(path)
+        if worked and os.path.lexists(config_file):
+            before = read_json_object(config_file)
+            different = _differences(config_file, before, command, settings, digests, may_differ)
+            run = _id_of(config_file, before)
+        elif worked and any(any(path.glob(name)) for name in _OF_A_RUN):
+            raise UserError(
+                f"{path} holds a run whose {CONFIG} is missing, so nobody can tell with which settings its work was "
+                f"done. Put {CONFIG} back, or choose another directory."
+            )
         else:
-            write_json(config_file, {"command": command, "config": settings, "inputs": digests, **start})
+            write_json(config_file, {"command": command, "run": run, "config": settings, "inputs": digests, **start})
         remove_dead_drafts(path)
         mend_last_line(path / STARTS)
         with writing(path / STARTS), open(path / STARTS, "a", encoding="utf-8") as file:
             file.write(json.dumps({**start, "different": different}) + "\n")
-        return start
+        return run, start
 
     def file(self, name: str) -> Path:
         return self.path / name
 
     def checkpoints(self, name: str) -> Path | str:
-        """Where checkpoints of that name belong: a directory here, or the URL of one in a bucket."""
+        """Where checkpoints of that name belong: a directory here, or the URL of one in a bucket.
+
+        Raises UserError if the file that has the URL holds something else.
+        """
         elsewhere = self.path / CHECKPOINTS_URL
-        return f"{elsewhere.read_text(encoding='utf-8')}/{name}" if elsewhere.exists() else self.path / name
+        if not os.path.lexists(elsewhere):
+            return self.path / name
+        url = read_file(elsewhere).decode(errors="replace")
+        if not url.startswith("gs://"):
+            raise UserError(f"{elsewhere} is damaged: it must hold the gs:// address of the checkpoints. Put it back.")
+        return f"{url}/{name}"
+
+    def refuse_other_run(self, path: Path | str, run: object) -> None:
+        """Raises UserError for a file or folder of the directory that carries another run's id.
+
+        One that carries none was put there by hand.
+        """
+        if self.run and run not in ("", self.run):
+            raise UserError(
+                f"{path} was written by another run than the one that {self.file(CONFIG)} describes. Put this run's "
+                "own back, or choose another directory."
+            )
 
     def close(self) -> None:
         """Let another process work in the directory."""
@@ -241,6 +277,13 @@ def work_was_done(path: Path) -> bool:
     with writing(path):
         names = set(os.listdir(path))
     return any(name not in _NO_WORK and not name.endswith(".part") for name in names)
+
+
+def _id_of(path: Path, before: Mapping[str, Any]) -> str:
+    run = before.get("run", "")  # of runs that were begun before runs had one
+    if not isinstance(run, str):
+        raise UserError(f"{path} is damaged ('run' must be a text). Choose another directory.")
+    return run
 
 
 def _differences(

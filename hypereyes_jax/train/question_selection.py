@@ -8,6 +8,7 @@ whose tries can't be made is undecided, never left out for good.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.runs.memory import give_back
 from hypereyes_jax.runs.progress import Stages
-from hypereyes_jax.runs.run_directory import to_jsonable
+from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
 from hypereyes_jax.runs.stop import RunStopped, StopRequest
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.try_log import TryLog
@@ -82,8 +83,7 @@ async def select(
       UserError: more than a twentieth of the candidates is undecided; the same command tries those again.
     """
     directory, stages, processes = run.directory, run.stages, run.processes
-    path = directory.file(SELECTION)
-    counts_by_key = processes.gather(read_selection(path) if processes.first and path.exists() else None)[0]
+    counts_by_key = _stored_counts(directory, processes)
     if counts_by_key is not None:
         return Selection({key: (counts[0], counts[1]) for key, counts in counts_by_key.items()})
     stated = stated_references(candidates)
@@ -139,11 +139,26 @@ async def select(
     if reason:
         raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command goes on.")
     mine_by_id = dict(zip(ids, keys, strict=True))
-    return _agree(path, stated, mine_by_id, log, processes, stages, first_reference)
+    return _agree(directory, stated, mine_by_id, log, processes, stages, first_reference)
+
+
+def _stored_counts(directory: RunDirectory, processes: Processes) -> dict[str, list[int]] | None:
+    """What the run's selection came to, if it was made. Raises UserError in all processes if it can't be used."""
+    path, counts_by_key, problem = directory.file(SELECTION), None, None
+    if processes.first and os.path.lexists(path):
+        try:
+            directory.refuse_other_run(path, read_json_object(path).get("run", ""))
+            counts_by_key = read_selection(path)
+        except UserError as error:
+            problem = str(error)
+    counts_by_key, problem = processes.gather([counts_by_key, problem])[0]
+    if problem is not None:
+        raise UserError(problem)
+    return counts_by_key
 
 
 def _agree(
-    path: Path,
+    directory: RunDirectory,
     stated: dict[str, tuple[int, int]],
     keys: dict[str, str],
     log: TryLog,
@@ -183,9 +198,9 @@ def _agree(
             "See to the services, then run the same command again: it makes only the tries that are missing."
         )
     if processes.first:
-        write_json(
-            path, {"references": {key: list(counts) for key, counts in references.items()}, "left_out": left_out}
-        )
+        counts_by_key = {key: list(counts) for key, counts in references.items()}
+        selected = {"run": directory.run, "references": counts_by_key, "left_out": left_out}
+        write_json(directory.file(SELECTION), selected)
     return selection
 
 

@@ -118,7 +118,7 @@ class RlLoop:
         keep = KeepPolicy(latest=self._rollouts.sizes.keep_checkpoints)
         wanted = self._rollouts.sizes.balance
         with (
-            Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep) as checkpoints,
+            Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep, self._directory.run) as checkpoints,
             open_exchange(self._processes, wanted) as self._exchange,
         ):
             restored = checkpoints.restore(self._state, self._run.resume_step)

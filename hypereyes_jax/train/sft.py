@@ -96,10 +96,11 @@ def train(
         return pack(model, samples, packing) if processes.mesh is None else samples
 
     batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
+    keep = KeepPolicy(latest=sizes.keep_checkpoints)
     with (
         contextlib.closing(trajectories),
         contextlib.closing(batches),
-        Checkpoints(directory.checkpoints("sft-checkpoints"), KeepPolicy(latest=sizes.keep_checkpoints)) as checkpoints,
+        Checkpoints(directory.checkpoints("sft-checkpoints"), keep, directory.run) as checkpoints,
         open_exchange(processes, sizes.balance) as exchange,
     ):
         restored = checkpoints.restore(state, run.resume_step)

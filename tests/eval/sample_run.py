@@ -168,7 +168,7 @@ def write_run(path: Path, questions: int = 12, steps: int = 120) -> Path:
             "heldout_serial": summary(0.77, 5.4, 5.4, 2.6),
         },
     }
-    write_json(run.file("metrics.json"), {"stages": stages})
+    write_json(run.file("metrics.json"), {"run": run.run, "stages": stages})
     with MetricsWriter(run, "sft") as metrics:
         for step in range(steps):
             metrics.log(step, {"loss": 2.2 * math.exp(-step / 25) + 0.2 + rng.gauss(0, 0.03), "learning_rate": 1e-3})

@@ -10,9 +10,10 @@ from hypereyes_jax.env.manner import in_manner
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_play import prepare_benchmark
+from hypereyes_jax.eval.benchmark_play import prepare_benchmark, read_summaries
 from hypereyes_jax.eval.benchmark_run import OpenBenchmark, QuestionResult, level_summaries
 from hypereyes_jax.eval.benchmark_table import own_row, to_latex
+from hypereyes_jax.runs.run_directory import RunDirectory
 from tests.eval.trajectories import mosaic, question
 
 CALL = '{"name": "image_search", "arguments": {"area": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]}}'
@@ -85,3 +86,13 @@ def test_each_level_of_livevqa_is_summed_up_by_itself():
     assert "LiveVQA level 2" in to_latex([own_row("m", [one, two])])
     other = OpenBenchmark("fvqa", BENCHMARKS["fvqa"], ids, (), False)
     assert level_summaries(other, rows, "") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", '{"model": []}', '{"model": {"x": 7}}', '{"model": {"x": {}}}', '{"model": {"x": {"n": "a"}}}', "{"],
+)
+def test_a_damaged_file_of_summaries_is_named(tmp_path, text):
+    (tmp_path / "benchmarks.json").write_text(text)
+    with pytest.raises(UserError, match=r"benchmarks\.json is damaged"):
+        read_summaries(RunDirectory(tmp_path))

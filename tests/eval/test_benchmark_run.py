@@ -58,7 +58,7 @@ class Model:
         return played
 
 
-async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch"):
+async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch", run_id=""):
     return await evaluate_benchmark(
         model,
         OpenBenchmark(spec, BENCHMARKS[spec], tuple(ids), [question(name) for name in ids], False),
@@ -67,6 +67,7 @@ async def run(model, results, ids="abcde", judge=None, part=2, spec="mmsearch"):
         visual_tokens=lambda image: 1,
         spent=lambda: model.spent,
         part=part,
+        run_id=run_id,
     )
 
 
@@ -176,6 +177,13 @@ async def test_another_judge_needs_another_place(tmp_path):
 
     with pytest.raises(UserError, match="judged by exact"):
         await run(Model(), tmp_path / "r.jsonl", ids="a", judge=Other())
+
+
+async def test_results_of_another_run_are_refused(tmp_path):
+    await run(Model(), tmp_path / "r.jsonl", run_id="a")
+    await run(Model(), tmp_path / "r.jsonl", run_id="a")
+    with pytest.raises(UserError, match=r"r\.jsonl was written by another run"):
+        await run(Model(), tmp_path / "r.jsonl", run_id="b")
 
 
 @pytest.mark.parametrize(

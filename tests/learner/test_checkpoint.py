@@ -169,6 +169,17 @@ def test_other_frozen_weights_or_another_model_are_refused(tmp_path):
             checkpoints.restore(state(), step=9)
 
 
+def test_a_checkpoint_of_another_run_is_refused_and_left(tmp_path):
+    with Checkpoints(tmp_path, run="a") as checkpoints:
+        checkpoints.save(state(1), {})
+    with Checkpoints(tmp_path, run="b") as checkpoints:
+        with pytest.raises(UserError, match="1 was written by another run"):
+            checkpoints.restore(state(0))
+        assert checkpoints.steps == [1]
+    with Checkpoints(tmp_path, run="a") as checkpoints:
+        assert checkpoints.restore(state(0)) is not None
+
+
 def test_checksums_see_any_bit_and_any_swap():
     x = jnp.arange(24.0).reshape(4, 6)
     base = int(checksums(x))

@@ -70,11 +70,11 @@ def test_the_same_settings_continue_and_others_are_refused(tmp_path):
 
 
 def test_every_start_is_noted_with_its_revision_and_what_differs(tmp_path, monkeypatch):
-    (tmp_path / "metrics.jsonl").touch()  # work was done
     for revision, out in (("first", "x"), ("second", "y")):
         monkeypatch.setattr(run_dir, "git_revision", lambda revision=revision: revision)
         config = Config(out=Path(out))
         RunDirectory.open(tmp_path, "sft", config, may_differ=frozenset({"out"}), devices="8 x TPU v5")
+        (tmp_path / "metrics.jsonl").touch()  # work was done
     starts = [json.loads(line) for line in (tmp_path / "starts.jsonl").read_text().splitlines()]
     assert [(start["git"], start["different"]) for start in starts] == [("first", {}), ("second", {"out": "y"})]
     assert all(start["versions"]["tensorstore"] and start["devices"] == "8 x TPU v5" for start in starts)
@@ -116,6 +116,39 @@ def test_a_damaged_configuration_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"command": ')
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         RunDirectory.open(tmp_path, "sft", Config())
+
+
+def test_a_run_whose_configuration_is_lost_is_refused_and_a_folder_of_other_files_is_not(tmp_path):
+    run = begun(tmp_path / "run")
+    run.file("config.json").unlink()
+    run.close()
+    with pytest.raises(UserError, match=r"config\.json is missing.*Put config\.json back, or choose another"):
+        RunDirectory.open(tmp_path / "run", "sft", Config(steps=9))
+    (tmp_path / "run" / "config.json").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"config\.json"):
+        RunDirectory.open(tmp_path / "run", "sft", Config(steps=9))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").touch()
+    RunDirectory.open(tmp_path / "notes", "sft", Config()).close()
+
+
+def test_a_damaged_address_of_checkpoints_is_named(tmp_path):
+    run = begun(tmp_path)
+    assert run.checkpoints("rl-checkpoints") == tmp_path / "rl-checkpoints"
+    run.file(".checkpoints-url").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"\.checkpoints-url is damaged"):
+        run.checkpoints("rl-checkpoints")
+
+
+def test_a_run_keeps_its_id_and_refuses_what_carries_anothers(tmp_path):
+    run, other = begun(tmp_path / "a"), begun(tmp_path / "b")
+    run.close()
+    again = RunDirectory.open(tmp_path / "a", "sft", Config())
+    assert again.run == run.run != other.run
+    again.refuse_other_run(again.file("x"), run.run)
+    again.refuse_other_run(again.file("x"), "")
+    with pytest.raises(UserError, match=r"x was written by another run than the one that .*a/config\.json describes"):
+        again.refuse_other_run(again.file("x"), other.run)
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
