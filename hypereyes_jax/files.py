@@ -37,6 +37,8 @@ CURES = {  # of an errno, for a person
     errno.EEXIST: "a file of this name is in the way. Choose another directory",
     errno.EMFILE: "too many files are open. Allow more (ulimit -n 4096)",
     errno.ENFILE: "this machine has too many files open. Close some programs",
+    errno.ELOOP: "a link in this path leads back to itself. Remove the link, or choose another directory",
+    errno.ENXIO: "something that is no file is in the way. Remove it, or choose another directory",
     errno.EISDIR: "a directory of this name is in the way. Choose another name",
 }
 

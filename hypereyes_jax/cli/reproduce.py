@@ -25,28 +25,35 @@ class ReproduceConfig:
     """Number of minutes after which --small begins no further command."""
 
 
+@dataclass(frozen=True)
+class _Ports:
+    """Ports of the services on loopback; 0 = any free one."""
+
+    models: int = 0
+    search: int = 0
+
+
 def run(config: ReproduceConfig) -> int:
     if not config.small:
         _tell(config.search_price)
         return 0
     from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
     from hypereyes_jax.env.world import World, WorldBackend
-    from hypereyes_jax.files import read_json_object, write_json
+    from hypereyes_jax.files import read_file, write_json, writing
     from hypereyes_jax.reproduce.commands import small_steps
     from hypereyes_jax.reproduce.offline_services import offline_services
     from hypereyes_jax.reproduce.small_inputs import write_inputs
     from hypereyes_jax.study.execution import execute
 
-    config.out.mkdir(parents=True, exist_ok=True)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
     ports_file = config.out / "services.json"  # a command that goes on must find its services where they were
-    ports = read_json_object(ports_file) if ports_file.exists() else {"models": 0, "search": 0}
+    ports = _read_ports(ports_file)
     world = World.load()
     world.prepare()
     with contextlib.ExitStack() as stack:
-        models = stack.enter_context(offline_services(int(ports["models"])))
-        server = stack.enter_context(
-            serving_in_thread(WorldBackend(world), SearchServerConfig(port=int(ports["search"])))
-        )
+        models = stack.enter_context(offline_services(ports.models))
+        server = stack.enter_context(serving_in_thread(WorldBackend(world), SearchServerConfig(port=ports.search)))
         write_json(ports_file, {"models": _port(models), "search": _port(server.url)})
         write_inputs(config.out / "inputs", models)
         steps = small_steps(config.out, models, server.url)
@@ -54,9 +61,28 @@ def run(config: ReproduceConfig) -> int:
     if not complete:
         print("the same command goes on")
         return 0
-    print((config.out / "table2" / "benchmarks.csv").read_text(encoding="utf-8"))
+    print(read_file(config.out / "table2" / "benchmarks.csv").decode(errors="replace"))
     print(f"all ten commands ran; the table beside the paper's rows: {config.out / 'table2' / 'benchmarks.html'}")
     return 0
+
+
+def _read_ports(path: Path) -> _Ports:
+    """Where an earlier call had its services. Raises UserError for a file that says something else."""
+    import os
+
+    from hypereyes_jax.errors import UserError
+    from hypereyes_jax.files import read_json
+    from hypereyes_jax.runs.typed_json import ShapeError, from_json
+
+    if not os.path.lexists(path):
+        return _Ports()
+    try:
+        ports = from_json(_Ports, read_json(path))
+        if not (0 <= ports.models < 65536 and 0 <= ports.search < 65536):
+            raise ShapeError("a port is a number from 0 to 65535")
+    except ShapeError as error:
+        raise UserError(f"{path} is damaged ({error}). Remove it, and run the same command again.") from None
+    return ports
 
 
 def _port(url: str) -> int:

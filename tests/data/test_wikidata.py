@@ -433,3 +433,21 @@ async def test_a_question_whose_rival_a_search_confirms_is_left_out(graph):
     assert not any(asked.meta["open_rivals"] for asked in made)
     assert why["a rival fits by search"] >= len(open_ones)
     assert Search.asked >= why["a rival fits by search"]
+
+
+def test_damage_that_shows_while_a_graph_is_used_is_named(tmp_path, rows):
+    path = tmp_path / "g.sqlite"
+    write_dump(tmp_path / "dump.json", rows)
+    with Graph(path) as graph:
+        read_dump(tmp_path / "dump.json", graph)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : -100] = b"\x07" * (len(data) - len(data) // 3 - 100)
+    path.write_bytes(data)
+
+    def read_all():
+        with Graph(path) as graph:
+            for table in ("entity", "label", "edge", "number"):
+                list(graph._db.execute(f"SELECT * FROM {table}"))
+
+    with pytest.raises(UserError, match=r"g\.sqlite can't be used as a graph .*Remove it, and the same command"):
+        read_all()

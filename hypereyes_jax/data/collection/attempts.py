@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,7 +15,8 @@ from hypereyes_jax.data.collection.types import Attempt, CollectionStage
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import example_json, json_line
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import mend_last_line, read_json_lines
+from hypereyes_jax.files import mend_last_line, open_regular, parse_file_json, read_json_lines, writing
+from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
 ATTEMPTS, CONVERSATIONS = "attempts.jsonl", "conversations.jsonl"
 
@@ -27,7 +30,8 @@ class AttemptLog:
     """
 
     def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._files: tuple[BinaryIO, BinaryIO] | None = None  # the attempts and the conversations, once there are some
         self._made: dict[str, dict[CollectionStage, dict[int, Attempt]]] = {}
@@ -35,9 +39,8 @@ class AttemptLog:
         self._conversations = folder / CONVERSATIONS
         attempts = folder / ATTEMPTS
         for path in (attempts, self._conversations):
-            if path.exists():
-                mend_last_line(path)
-        if attempts.exists():
+            mend_last_line(path)
+        if os.path.lexists(attempts):
             for number, row in read_json_lines(attempts):
                 self._note(_attempt(row, f"{attempts}, line {number}"))
         self._index()
@@ -52,8 +55,13 @@ class AttemptLog:
             file.close()
 
     def made(self, key: str, stage: CollectionStage, number: int) -> Attempt | None:
-        """What an attempt told, if it was made."""
-        return self._made.get(key, {}).get(stage, {}).get(number)
+        """What an attempt told, if it was made.
+
+        A success of the sampling whose conversation is lost tells nothing: it has to be made again.
+        """
+        attempt = self._made.get(key, {}).get(stage, {}).get(number)
+        lost = stage is CollectionStage.SAMPLING and (key, number) not in self._places
+        return None if attempt is not None and attempt.correct and lost else attempt
 
     def of(self, key: str, stage: CollectionStage) -> list[Attempt]:
         """Attempts of a stage in the order of their numbers."""
@@ -68,25 +76,37 @@ class AttemptLog:
     def add(self, attempt: Attempt, conversation: Example | None = None) -> None:
         """Writes an attempt; its conversation first, so that a success is never without one."""
         if self._files is None:
-            log = (self._folder / ATTEMPTS).open("ab", buffering=0)
-            self._files = log, self._conversations.open("ab", buffering=0)
+            with writing(self._folder):
+                log = (self._folder / ATTEMPTS).open("ab", buffering=0)
+                self._files = log, self._conversations.open("ab", buffering=0)
         attempts, conversations = self._files
         if conversation is not None:
             row = {"number": attempt.number, "key": attempt.question, **example_json(conversation)}
             line = json_line(self._conversations, len(self._places) + 1, row).encode()
             self._places[attempt.question, attempt.number] = (conversations.seek(0, 2), len(line))
+            attempt = replace(attempt, conversation=hashlib.sha256(line).hexdigest())
             _whole(conversations, line)
         _whole(attempts, (json.dumps(asdict(attempt)) + "\n").encode())
         self._note(attempt)
 
     def conversation(self, key: str, number: int) -> dict[str, Any] | None:
-        """The conversation of a success of the sampling, as `data.files` writes it; None if there is none."""
+        """The conversation of a success of the sampling, as `data.files` writes it; None if there is none.
+
+        Raises UserError for one that is not what was written with the attempt.
+        """
         place = self._places.get((key, number))
-        if place is None:
+        attempt = self.made(key, CollectionStage.SAMPLING, number)
+        if place is None or attempt is None:
             return None
-        with self._conversations.open("rb") as file:
+        with open_regular(self._conversations) as file:
             file.seek(place[0])
-            row: dict[str, Any] = json.loads(file.read(place[1]))
+            line = file.read(place[1])
+        if attempt.conversation not in ("", hashlib.sha256(line).hexdigest()):
+            raise UserError(
+                f"{self._conversations}: the conversation of attempt {number} at question {key} is not the one that "
+                "was made here. Put the file back, or remove it, and its attempts are made again."
+            )
+        row: dict[str, Any] = json.loads(line)
         del row["key"], row["number"]
         return row
 
@@ -95,13 +115,13 @@ class AttemptLog:
         stages.setdefault(attempt.stage, {})[attempt.number] = attempt
 
     def _index(self) -> None:
-        if not self._conversations.exists():
+        if not os.path.lexists(self._conversations):
             return
         offset = 0
-        with self._conversations.open("rb") as file:
+        with open_regular(self._conversations) as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    row = json.loads(line)
+                    row = parse_file_json(line)
                     self._places[str(row["key"]), int(row["number"])] = (offset, len(line))
                 except (ValueError, KeyError, TypeError):
                     raise UserError(
@@ -112,13 +132,16 @@ class AttemptLog:
 
 
 def _attempt(row: Any, where: str) -> Attempt:
-    names = {field.name for field in fields(Attempt)}
     try:
-        if not isinstance(row, dict) or set(row) != names:
-            raise ValueError("its fields are not those of an attempt")
-        return Attempt(**{**row, "stage": CollectionStage(row["stage"]), "number": int(row["number"])})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: not an attempt that `hypereyes collect` wrote ({error})") from None
+        attempt = from_json(Attempt, row)
+        if min(attempt.number, attempt.rounds, attempt.invocations, attempt.read, attempt.written, attempt.seconds) < 0:
+            raise ShapeError("its numbers must not be negative")
+    except ShapeError as error:
+        raise UserError(
+            f"{where}: not an attempt that `hypereyes collect` wrote ({error}). Remove that line, and the attempt is "
+            "made again."
+        ) from None
+    return attempt
 
 
 def _whole(file: BinaryIO, line: bytes) -> None:

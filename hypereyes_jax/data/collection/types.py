@@ -114,6 +114,7 @@ class Attempt:
     read: int = 0
     written: int = 0
     seconds: float = 0.0
+    conversation: str = ""  # sha256 of its line in conversations.jsonl; of successes of the sampling only
 
 
 class CapturedEpisode(Episode):

@@ -67,7 +67,7 @@ def read_dump(
     made_of = json.dumps([path.name, _size(path), sorted(class_numbers), *settings])
     before = graph.progress()
     if before.get("dump", made_of) != made_of:
-        raise UserError(f"{graph.path} was made of {before['dump']}, now it is {made_of}. Give another --graph.")
+        raise UserError(f"{graph.path} was made of {before['dump']}, now it is {made_of}. Choose another directory.")
     if before.get("statements") != "done":
         _read_statements(path, graph, config, class_numbers, made_of, int(before.get("statements", 0)), advance)
     if graph.progress().get("labels") != "done":

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, Self
 
 from hypereyes_jax.data.wikidata.statements import TYPE, WikidataEntity
@@ -28,6 +29,7 @@ CREATE INDEX IF NOT EXISTS number_by_value ON number (property, value, subject);
 """
 _HAS_TYPE = f"SELECT 1 FROM edge WHERE subject = ? AND property = {TYPE} AND object = ?"
 _FORM = 0x48594752  # application id: "HYGR"
+_CURE = "Remove it, and the same command reads the dump again; or choose another directory."
 _CACHE_KIB = 65_536  # of SQLite's pages in memory
 
 
@@ -62,19 +64,24 @@ class Graph:
             form = self._db.execute("PRAGMA application_id").fetchone()[0]
             schema = _schema_of(self._db)
             if schema and (form != _FORM or not schema <= _own_schema()):  # a trigger or view of a stranger's would run
-                raise UserError(f"{path} is a database of something else, or was changed. Give another --graph.")
+                raise UserError(f"{path} is a database of something else, or was changed. {_CURE}")
             self._db.executescript(
                 f"PRAGMA trusted_schema=OFF; PRAGMA application_id={_FORM}; PRAGMA journal_mode=WAL; "
                 f"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIB}; {_SCHEMA}"
             )
         except sqlite3.Error as error:
-            raise UserError(f"{path} can't be used as a graph ({error}). Remove it, or give another --graph.") from None
+            raise UserError(f"{path} can't be used as a graph ({error}). {_CURE}") from None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes it. Raises UserError for what SQLite found damaged while it was used."""
         self.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise UserError(f"{self.path} can't be used as a graph ({error}). {_CURE}") from error
 
     def close(self) -> None:
         self._db.close()

@@ -237,6 +237,33 @@ def test_a_damaged_log_is_named(tmp_path, file, line):
         AttemptLog(tmp_path)
 
 
+@pytest.mark.parametrize("way", ["removed", "emptied"])
+def test_a_success_whose_conversation_is_lost_is_made_again(tmp_path, way):
+    funnel, _, _ = collect(tmp_path, [question()], Scripted({"one": [[LOOK, READ, RIGHT]]}), budgets=(2,))
+    before, conversations = (tmp_path / DEMONSTRATIONS).read_bytes(), tmp_path / CONVERSATIONS
+    conversations.write_bytes(b"") if way == "emptied" else conversations.unlink()
+    again = collect(tmp_path, [question()], Scripted({"one": [[LOOK, READ, RIGHT]]}), budgets=(2,))[0]
+    assert again == funnel
+    assert (tmp_path / DEMONSTRATIONS).read_bytes() == before
+
+
+def test_a_conversation_of_another_collection_is_named(tmp_path):
+    for name, first in (("a", LOOK), ("b", LOOK + "\n")):
+        collect(tmp_path / name, [question()], Scripted({"one": [[first, READ, RIGHT]]}), budgets=(2,))
+    (tmp_path / "a" / CONVERSATIONS).write_bytes((tmp_path / "b" / CONVERSATIONS).read_bytes())
+    with pytest.raises(UserError, match=r"conversations\.jsonl: the conversation .* is not the one that was made here"):
+        collect(tmp_path / "a", [question()], Scripted({}), budgets=(2,))
+
+
+@pytest.mark.parametrize("file", [ATTEMPTS, CONVERSATIONS])
+@pytest.mark.parametrize("way", ["folder", "loop", "dead link"])
+def test_what_stands_in_place_of_a_log_is_named(tmp_path, file, way):
+    path = tmp_path / file
+    path.mkdir() if way == "folder" else path.symlink_to(path if way == "loop" else tmp_path / "nothing")
+    with pytest.raises(UserError, match=file):
+        AttemptLog(tmp_path)
+
+
 def test_a_changed_question_is_another_one():
     assert attempt_key(question()) == attempt_key(question("other name"))
     assert attempt_key(question()) != attempt_key(question(text="What?"))
