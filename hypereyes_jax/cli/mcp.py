@@ -52,6 +52,7 @@ def run(config: McpConfig) -> None:
 
 
 async def _serve(config: McpConfig) -> None:
+    from hypereyes_jax.env.adapters.mcp_pipes import serve_pipes
     from hypereyes_jax.env.adapters.mcp_server import mcp_server
     from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image
     from hypereyes_jax.env.search.services import check_search, connected
@@ -68,7 +69,7 @@ async def _serve(config: McpConfig) -> None:
     async with connected(config.search, keys) as (backend, _):
         server = mcp_server(backend, images, config.episode)
         if config.transport == "stdio":
-            await server.run_stdio_async()
+            await serve_pipes(server)
         else:
             await _serve_http(server, config)
 

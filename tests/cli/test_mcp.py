@@ -1,5 +1,6 @@
 """`hypereyes mcp`, started by a real MCP client as its own process."""
 
+import json
 import re
 import signal
 import socket
@@ -30,6 +31,22 @@ async def test_a_client_starts_it_and_searches_over_its_pipes(tmp_path):
         assert "Djamena" in found.content[-1].text
         seen = await session.call_tool("image_search", {"image": "img_0", "area": [[0, 0, 0.5, 1]]})
         assert [part.type for part in seen.content] == ["image", "text"]
+
+
+def test_what_is_no_message_is_answered_as_json_rpc_says():
+    pytest.importorskip("mcp")
+    asked = [
+        ("{", None, -32700), ("[]", None, -32600), ('{"id": 7}', 7, -32600),
+        ('{"id": 8, "method": "\\ud800"}', 8, -32600),
+        ('{"jsonrpc": "2.0", "id": "a", "method": "tools/list", "params": []}', "a", -32600),
+        ('[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]', None, -32600),
+    ]  # fmt: skip
+    words = [sys.executable, "-c", PROGRAM, "mcp"]
+    lines = "".join(f"{line}\n" for line, _, _ in asked)
+    done = subprocess.run(words, input=lines, capture_output=True, text=True, timeout=300, check=False)
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(reply["id"], reply["error"]["code"]) for reply in replies] == [(number, code) for _, number, code in asked]
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from hypereyes_jax.errors import UserError
 _MOST_CHARACTERS = 20_000  # of what a tool says; what the model is shown of it is bounded again
 _MOST_IMAGES = 8
 _MOST_PAGES, _MOST_TOOLS = 50, 2000  # of a list of tools, which a server may not end
+_MOST_REPLY_BYTES = 64 << 20  # over HTTP; the package reads JSON without a bound, and events of a megabyte at most
+_CONNECT_SECONDS, _SILENT_SECONDS = 30.0, 300.0  # over HTTP, as the package has them
 _INVALID_PARAMS = -32602  # JSON-RPC's code
 
 
@@ -49,6 +52,15 @@ class McpTool:
             raise ToolError(one_line(" ".join(texts), 300) or "the tool failed")
         return ToolReply((*images, *texts))
 
+    async def is_connected(self) -> bool:
+        """Whether the server still knows this connection, asked by what each server of tools has to answer."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self.session.list_tools(cache_mode="bypass")
+        except Exception:
+            return False
+        return True
+
 
 @contextlib.asynccontextmanager
 async def mcp_tools(
@@ -71,11 +83,14 @@ async def mcp_tools(
     except ImportError as error:
         raise UserError("tools of an MCP server need: pip install 'hypereyes-jax[mcp]'") from error
 
+    logging.getLogger("mcp.client").setLevel(logging.CRITICAL)  # what it logs with a traceback is raised here, too
     connected = False
     of_block: BaseException | None = None
     try:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(seconds):
+                if isinstance(server, str):
+                    server = await _over_http(stack, server)
                 session = await stack.enter_async_context(Client(server))
                 offered = await _offered(session)
             connected = True
@@ -110,6 +125,42 @@ async def mcp_tools(
         if first is failure:
             raise
         raise first from None
+
+
+async def _over_http(stack: contextlib.AsyncExitStack, url: str) -> Any:
+    """The transport of a URL, whose replies are bounded in bytes."""
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    class Bounded(httpx2.AsyncByteStream):
+        """A reply that ends with an error where it is too long."""
+
+        def __init__(self, stream: Any):
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self._stream:
+                size += len(piece)
+                if size > _MOST_REPLY_BYTES:
+                    raise httpx2.StreamError(f"the reply has more than {_MOST_REPLY_BYTES:,} bytes")
+                yield piece
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    async def bound(response: Any) -> None:
+        response.headers.pop("content-encoding", None)  # none was asked for; unpacked, a reply may have any size
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            response.stream = Bounded(response.stream)
+
+    http = httpx2.AsyncClient(
+        timeout=httpx2.Timeout(_CONNECT_SECONDS, read=_SILENT_SECONDS),
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [bound]},
+    )
+    http = await stack.enter_async_context(http)
+    return streamable_http_client(url, http_client=http, max_sse_event_size=_MOST_REPLY_BYTES)
 
 
 def _cause(failure: BaseException, of_block: BaseException | None) -> BaseException:

@@ -1,7 +1,7 @@
 """Tools of an MCP server by a setting: `mcp:ADDRESS#NAME,NAME=search`. Only the tools that are named may be called.
 
 A connection belongs to the task and the event loop that opened it, and a run has several loops one after another: so it
-lives in a thread with a loop of its own, from the first use to the end of the process.
+lives in a thread with a loop of its own, from the first use to the end of the process. Lost, it is replaced.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import atexit
 import contextlib
 import shlex
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from hypereyes_jax.env.tools.mcp_client import McpTool, mcp_tools
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolReply
+from hypereyes_jax.env.types import SearchError
 from hypereyes_jax.errors import UserError
 
 MCP = "mcp:"
 _CLOSING_SECONDS = 5.0
-T = TypeVar("T")
+_INVALID_REQUEST = -32600  # JSON-RPC's code, which the package gives a call of a session that the server forgot
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ConnectedTool:
         return self.tool.price
 
     async def call(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
-        return await self.connection.run(self.tool.call(arguments, episode))
+        return await self.connection.call(self.tool.name, arguments, episode)
 
 
 def mcp_setting(setting: str, seconds: float = 60.0) -> list[ConnectedTool]:
@@ -92,22 +93,23 @@ def _server(address: str) -> Any:
 
 
 class _Connection:
-    """An open connection to a server, in a thread of its own. `tools` are those that are allowed."""
+    """An open connection to a server, in a thread of its own. `tools` are those that are allowed.
+
+    A connection that the server has forgotten (it was started anew, or ended the session) or that broke is replaced.
+    """
 
     def __init__(self, server: Any, allow: list[str], searches: list[str], seconds: float):
         """Raises UserError as `mcp_tools`."""
         self.tools: list[McpTool] = []
-        self._loop, self._ended, opened = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+        self._connect = lambda: mcp_tools(server, allow, searches=searches, seconds=seconds)
+        self._loop, opened = asyncio.new_event_loop(), threading.Event()
+        self._ended = self._lost = self._is_open = False
+        self._changed, self._renewal = asyncio.Event(), asyncio.Lock()
+        self._renewed: asyncio.Event | None = None  # asked for; set when it was done, or could not be
+        self._renewals, self._why = 0, ""  # made or tried so far, and why the last one could not be made
         self._thread = threading.Thread(target=self._loop.run_forever, name="mcp-tools", daemon=True)
         self._thread.start()
-
-        async def hold() -> None:
-            async with mcp_tools(server, allow, searches=searches, seconds=seconds) as tools:
-                self.tools = list(tools)
-                opened.set()
-                await self._ended.wait()
-
-        self._connection = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        self._connection = asyncio.run_coroutine_threadsafe(self._hold(opened.set), self._loop)
         self._connection.add_done_callback(lambda _: opened.set())
         opened.wait()
         if self._connection.done():
@@ -115,13 +117,87 @@ class _Connection:
             self._connection.result()
         atexit.register(self.close)
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine beside the connection, for any event loop. Cancelled with whoever waits for it."""
+    async def _hold(self, opened: Callable[[], None]) -> None:
+        """Keeps a connection open until the end, a new one after one that is lost.
+
+        All of it is done by one task: a connection must be closed by the task that opened it.
+        """
+        await self._keep(opened)
+        while not self._ended:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._ended or self._renewed is None:
+                continue
+            renewed, self._renewed = self._renewed, None
+            try:
+                await self._keep(renewed.set)
+            except UserError as error:
+                self._why = str(error)
+                renewed.set()
+
+    async def _keep(self, opened: Callable[[], None]) -> None:
+        """Holds one connection until it is lost or the end. Raises UserError if it can't be made."""
+        self._lost = self._is_open = was_open = False
+        try:
+            async with self._connect() as tools:
+                self.tools = list(tools)
+                self._is_open = was_open = True
+                opened()
+                while not (self._ended or self._lost):
+                    await self._changed.wait()
+                    self._changed.clear()
+        except UserError:  # of one that is lost, closing tells nothing new
+            if not was_open:
+                raise
+        finally:
+            self._is_open = False
+        if self._lost:
+            self._changed.set()  # for `_hold`, which makes the next one
+
+    async def call(self, name: str, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
+        """Calls a tool, for any event loop. Cancelled with whoever waits for it."""
+        work = self._call(name, arguments, episode)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _call(self, name: str, arguments: Mapping[str, Any], episode: SearchingEpisode) -> ToolReply:
+        tool = self._tool(name)
+        if not self._is_open:
+            await self._renew(tool)
+            tool = self._tool(name)
+        try:
+            return await tool.call(arguments, episode)
+        except SearchError as failure:
+            if failure.kind != "mcp" or await tool.is_connected():
+                raise
+            await self._renew(tool)
+            if getattr(failure.__cause__, "code", None) != _INVALID_REQUEST:
+                raise  # the server may have done it
+        return await self._tool(name).call(arguments, episode)
+
+    async def _renew(self, tool: McpTool) -> None:
+        """Replaces the connection of a tool, unless that was done. Raises SearchError if it can't be."""
+        before = self._renewals
+        async with self._renewal:
+            if self._renewals == before and self._tool(tool.name).session is tool.session:
+                self._renewals += 1
+                self._why, self._lost = "", True
+                renewed = self._renewed = asyncio.Event()
+                self._changed.set()
+                await renewed.wait()
+            if self._why:
+                raise SearchError(self._why, transient=True, kind="mcp")
+
+    def _tool(self, name: str) -> McpTool:
+        return next(tool for tool in self.tools if tool.name == name)
 
     def close(self) -> None:
         """Ends the connection and, of a server that was started here, its process."""
-        self._loop.call_soon_threadsafe(self._ended.set)
+
+        def end() -> None:
+            self._ended = True
+            self._changed.set()
+
+        self._loop.call_soon_threadsafe(end)
         with contextlib.suppress(TimeoutError):
             self._connection.result(_CLOSING_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
