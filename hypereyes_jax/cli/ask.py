@@ -27,7 +27,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import refuse_irregular, write_atomic, writing
+from hypereyes_jax.files import write_atomic, writing
 from hypereyes_jax.runs.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def run(config: AskConfig) -> None:
 
 async def _ask(config: AskConfig, console: Terminal) -> None:
     from hypereyes_jax.env.conversation import follow_up
-    from hypereyes_jax.env.media.images import ImageError
     from hypereyes_jax.env.search.services import check_search, connected
-    from hypereyes_jax.env.web.urls import UrlError
+    from hypereyes_jax.env.web.open_image import open_image
 
     check_search(config.search, SearchConfig())
     *sources, text = config.images_and_question or ("",)
@@ -108,12 +107,7 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     check_outputs([config.out, *paths], [Path(path) for path in inputs])
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-    images = []
-    for source in sources:
-        try:
-            images.append(await _open(source))
-        except (ImageError, UrlError, OSError) as error:
-            raise UserError(f"can't open {source}: {error}") from error
+    images = [await open_image(source) for source in sources]
     keys = SearchKeys.of(os.environ)
     earlier: list[tuple[str, str]] = []
     async with connected(config.search, keys) as (backend, metrics), _player(config, backend, console) as play:
@@ -183,16 +177,6 @@ def _tell(
     console.print(f"{boxes}trajectory: {config.out} (hypereyes report {config.out})")
 
 
-async def _open(source: str) -> Image.Image:
-    from hypereyes_jax.env.media.images import ImageLimits, decode_image
-    from hypereyes_jax.env.web.urls import UrlGuard
-
-    if source.startswith(("http://", "https://")):
-        return decode_image(await UrlGuard().fetch(source))
-    refuse_irregular(Path(source))
-    return decode_image(await asyncio.to_thread(Path(source).read_bytes), ImageLimits(trailing_data=True))
-
-
 @contextlib.asynccontextmanager
 async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
     """What plays a question: the model of an endpoint, or a checkpoint that is loaded once."""
@@ -232,30 +216,22 @@ def _rules(config: AskConfig) -> EpisodeConfig:
 @contextlib.asynccontextmanager
 async def _checkpoint_player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
     from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
-    from hypereyes_jax.env.episode import Episode
-    from hypereyes_jax.eval.policy import load_policy
-    from hypereyes_jax.rollout import run_episodes
+    from hypereyes_jax.eval.question_player import checkpoint_player
     from hypereyes_jax.train.sizes import MINIATURE_RL
-
-    class Shown(Episode):
-        async def step(self, text: str, truncated: bool = False) -> tuple[Part, ...] | None:
-            console.print(text, style="cyan", soft_wrap=True)
-            parts = await super().step(text, truncated)
-            if parts is not None:
-                _show(console, parts)
-            return parts
 
     assert config.checkpoint is not None
     # One sequence decodes at a time, so each step reads all weights for it: the case that drafts are for.
     small = replace(MINIATURE_RL, slots=1, draft_tokens=4).engine()
     engine = small if config.miniature else EngineConfig(slots=1, context=config.context, draft_tokens=4)
-    policy = load_policy(config.checkpoint, engine)
-    rules = _rules(config)
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(config.max_new_tokens, engine.context))
-    async with policy.engines.running() as generator:
+    async with checkpoint_player(
+        config.checkpoint, engine, sampling, backend, _rules(config),
+        on_text=lambda text: console.print(text, style="cyan", soft_wrap=True),
+        on_observation=lambda parts: _show(console, parts),
+    ) as play:  # fmt: skip
 
         async def ask(question: Question) -> QuestionOutcome:
-            (trajectory,) = await run_episodes(generator, [Shown(question, backend, rules)], policy.chat, sampling, [0])
+            trajectory = await play(question)
             return QuestionOutcome(trajectory.result, trajectory.context_tokens, trajectory.sampled_tokens)
 
         yield ask

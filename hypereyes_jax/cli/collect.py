@@ -18,7 +18,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -220,37 +220,17 @@ def _tell(config: CollectSettings, questions: Sequence[Question], log: AttemptLo
 
 
 async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> None:
-    """Right answers of recorded trajectories, through the filters. Those that nobody judged yet are judged here."""
-    from collections import Counter
-
+    """Right answers of recorded trajectories, through the filters."""
     from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, FUNNEL
-    from hypereyes_jax.data.collection.recorded import OriginalQuestions, RecordedAnswers
-    from hypereyes_jax.data.files import example_json, json_line
+    from hypereyes_jax.data.collection.recorded import RecordedAnswers
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.eval.records import episode_result, read_records
-    from hypereyes_jax.files import write_json, writing_atomic
+    from hypereyes_jax.eval.recorded_collection import collect_recorded
+    from hypereyes_jax.files import write_json
 
-    dropped: Counter[str] = Counter()
-    kept = 0
     path = config.out / DEMONSTRATIONS
     async with judging(config.judge) as judge:
-        originals = OriginalQuestions(questions)
         answers = RecordedAnswers(judge, config.settings, _grounding(config, judge))
-        with writing_atomic(path) as file:
-            for source in config.trajectories:
-                for record in read_records(source):
-                    question = originals.find(record.question, record.question_id)
-                    if isinstance(question, str):
-                        dropped[question] += 1
-                        continue
-                    verdict = False if record.masked else record.correct
-                    example = await answers.demonstration(question, episode_result(record), verdict)
-                    if isinstance(example, str):
-                        dropped[example] += 1
-                        continue
-                    kept += 1
-                    row: dict[str, Any] = example_json(example)
-                    file.write(json_line(path, kept, row).encode())
+        kept, dropped = await collect_recorded(config.trajectories, questions, answers, path)
     write_json(config.out / FUNNEL, {"demonstrations": kept, "dropped": dict(dropped)})
     print(f"{kept} demonstrations: {path}")
     for why, count in sorted(dropped.items()):
