@@ -66,8 +66,8 @@ def open_attempts(
             f"{made} holds attempts, but no {CONFIG} beside it says who made them. Choose another directory."
         )
     with (
-        RunDirectory.open(folder, command, settings, may_differ=may_differ, inputs=inputs),
-        AttemptLog(folder) as log,
+        RunDirectory.open(folder, command, settings, may_differ=may_differ, inputs=inputs) as directory,
+        AttemptLog(folder, directory.run) as log,
     ):
         keep_own_objects(folder, objects)
         yield log

@@ -26,10 +26,12 @@ class AttemptLog:
 
     Only what an attempt told is in memory; conversations, with their pictures, stay in their file.
 
-    Raises UserError for a file that is not a log of attempts, naming it and the line.
+    Raises UserError for a file that is not a log of attempts, or that is another run's, naming it and the line.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, run: str = ""):
+        """`run` is the id that attempts get; those that carry another are refused."""
+        self._run = run
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -42,7 +44,13 @@ class AttemptLog:
             mend_last_line(path)
         if os.path.lexists(attempts):
             for number, row in read_json_lines(attempts):
-                self._note(_attempt(row, f"{attempts}, line {number}"))
+                attempt = _attempt(row, f"{attempts}, line {number}")
+                if run and attempt.run not in ("", run):
+                    raise UserError(
+                        f"{attempts}, line {number}: another run made this attempt. Put this run's own file back, or "
+                        "choose another directory."
+                    )
+                self._note(attempt)
         self._index()
 
     def __enter__(self) -> AttemptLog:
@@ -80,6 +88,7 @@ class AttemptLog:
                 log = (self._folder / ATTEMPTS).open("ab", buffering=0)
                 self._files = log, self._conversations.open("ab", buffering=0)
         attempts, conversations = self._files
+        attempt = replace(attempt, run=self._run)
         if conversation is not None:
             row = {"number": attempt.number, "key": attempt.question, **example_json(conversation)}
             line = json_line(self._conversations, len(self._places) + 1, row).encode()

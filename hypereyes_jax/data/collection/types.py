@@ -115,6 +115,7 @@ class Attempt:
     written: int = 0
     seconds: float = 0.0
     conversation: str = ""  # sha256 of its line in conversations.jsonl; of successes of the sampling only
+    run: str = ""  # id of the run that made it
 
 
 class CapturedEpisode(Episode):

@@ -10,7 +10,14 @@ from hypereyes_jax.data.collection.attempts import ATTEMPTS, CONVERSATIONS, Atte
 from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, RL_QUESTIONS, fate, write_outcome
 from hypereyes_jax.data.collection.pipeline import Collection
 from hypereyes_jax.data.collection.recorded import example_of
-from hypereyes_jax.data.collection.types import CollectConfig, CollectionStage, DirectAnswer, PlayerError, Spent
+from hypereyes_jax.data.collection.types import (
+    Attempt,
+    CollectConfig,
+    CollectionStage,
+    DirectAnswer,
+    PlayerError,
+    Spent,
+)
 from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.sources.question_rows import REFERENCE
@@ -245,6 +252,16 @@ def test_a_success_whose_conversation_is_lost_is_made_again(tmp_path, way):
     again = collect(tmp_path, [question()], Scripted({"one": [[LOOK, READ, RIGHT]]}), budgets=(2,))[0]
     assert again == funnel
     assert (tmp_path / DEMONSTRATIONS).read_bytes() == before
+
+
+def test_attempts_of_another_run_are_named(tmp_path):
+    attempt = Attempt("k", CollectionStage.NECESSITY, 0, False)
+    with AttemptLog(tmp_path, "a") as log:
+        log.add(attempt)
+    with AttemptLog(tmp_path, "a") as log:
+        assert log.made("k", CollectionStage.NECESSITY, 0) is not None
+    with pytest.raises(UserError, match=r"attempts\.jsonl, line 1: another run made this attempt"):
+        AttemptLog(tmp_path, "b")
 
 
 def test_a_conversation_of_another_collection_is_named(tmp_path):
