@@ -9,15 +9,13 @@ from pathlib import Path
 
 import jax
 
-from hypereyes_jax.configs.mesh import DEVICES, DeviceKind
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import PackedBatch
-from hypereyes_jax.models.flops import useful_flops
 from hypereyes_jax.runs.memory import host_peak_gib
+from hypereyes_jax.train.mfu import published, step_flops, utilisation
 
 _LOG = logging.getLogger(__name__)
-_TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
 
 
 class StepMonitor:
@@ -74,25 +72,13 @@ class StepMonitor:
         packed_share: tokens among the positions that are computed. host_peak_gib and, where the platform tells it,
         device_peak_gib: most memory used so far.
         """
-        segments, vision = batch.inputs.segment_BT, batch.inputs.vision
-        tokens, samples = int((segments > 0).sum()), int(segments.max(-1).sum())
-        patches = int((vision.segment_RL > 0).sum()) if vision is not None else 0
-        flops = useful_flops(self._model, tokens, tokens // max(1, samples), patches, self._train)
-        tflops = flops / seconds / self._count / 1e12
-        packed = tokens / (int(batch.count) * segments.shape[1] * segments.shape[2])
-        out = {"useful_tflops": tflops, "packed_share": packed, "host_peak_gib": host_peak_gib()}
-        if self._peak is not None:
-            out["mfu"] = tflops / self._peak.bf16_tflops
+        segments = batch.inputs.segment_BT
+        packed = int((segments > 0).sum()) / (int(batch.count) * segments.shape[1] * segments.shape[2])
+        rate = utilisation(step_flops(self._model, batch, self._train), seconds, self._count, self._peak)
+        out = {**rate, "packed_share": packed, "host_peak_gib": host_peak_gib()}
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]
         device_peaks = [peak for peak in peaks if peak is not None]
         return out | ({"device_peak_gib": max(device_peaks) / 2**30} if device_peaks else {})
-
-
-def published(device_kind: str) -> DeviceKind | None:
-    """Figures of a device by the name that jax gives its kind; None if they are not known."""
-    words = device_kind.lower().replace("-", " ").split()
-    names = [_TPUS[device_kind]] if device_kind in _TPUS else [word for word in words if word in DEVICES]
-    return DEVICES[names[0]] if names else None
 
 
 @contextlib.contextmanager

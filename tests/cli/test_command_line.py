@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from importlib import resources
+from importlib.metadata import version
 
 import pytest
 
@@ -203,4 +204,6 @@ def test_usage_names_what_a_command_takes(capsys):
         with contextlib.suppress(SystemExit):
             cli.main([command, "--help"])
         usage = capsys.readouterr().out.split("\n\n")[0]
+        if words[0] == "[" and [*map(int, version("tyro").split("."))] < [1, 0, 16]:  # which left out what is optional
+            continue
         assert words in usage, usage

@@ -15,7 +15,8 @@ from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.processing.types import SampledChunk
-from hypereyes_jax.train.step_monitor import StepMonitor, profiled, published
+from hypereyes_jax.train.mfu import published, utilisation
+from hypereyes_jax.train.step_monitor import StepMonitor, profiled
 from tests.learner.small import CONFIG, PACK, samples
 
 KINDS = {
@@ -55,6 +56,12 @@ def test_useful_work_counts_tokens_and_no_padding():
     assert found["packed_share"] == 40 / (4 * 64)
     assert found["host_peak_gib"] > 0.1
     assert "mfu" not in found  # nobody publishes a peak of this machine
+
+
+def test_the_utilisation_is_the_share_of_the_published_peak():
+    h20 = DEVICES["h20"]
+    found = utilisation(4 * 10 * h20.bf16_tflops * 1e12 / 5, seconds=10.0, devices=4, peak=h20)
+    assert found == {"useful_tflops": pytest.approx(h20.bf16_tflops / 5), "mfu": pytest.approx(0.2)}
 
 
 @pytest.mark.parametrize(("platform", "level"), [("cpu", logging.INFO), ("tpu", logging.WARNING)])
