@@ -37,7 +37,7 @@ from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.eval.tables import costs_table, results_table
 from hypereyes_jax.files import write_json
 from hypereyes_jax.models.pretrained import load_model
-from hypereyes_jax.rl.references import ReferenceStore
+from hypereyes_jax.rl.references import ReferenceFileError, ReferenceStore
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.train.question_selection import SELECTION, TRIES, read_selection
 from hypereyes_jax.train.try_log import TryLog
@@ -183,7 +183,7 @@ def try_one(draw: random.Random, source: Path, folder: Path) -> tuple[str, str]:
         subject.read(folder)
     except Hang:
         return "hang", what
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, ReferenceFileError, FileNotFoundError) as error:
         if isinstance(error, FileNotFoundError) and subject.name != "references.json":
             return f"traceback: {type(error).__name__}: {error}", what
         named = target.name in str(error) or target.parent.name in str(error)

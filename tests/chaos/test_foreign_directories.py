@@ -467,7 +467,7 @@ def run(count: int, seed: int = 0, names: tuple[str, ...] = CHEAP) -> tuple[Coun
 
 
 def test_a_few_damaged_directories_end_as_undisturbed_or_with_a_sentence():
-    _, faults = run(24, 5, ("collect", "benchmark", "report"))
+    _, faults = run(6, 5, ("collect",))
     assert faults == []
 
 
