@@ -22,7 +22,7 @@ class PipelineConfig:
     batch: int = 64  # trajectories a step, over all processes
     epochs: int | None = 1  # None = for ever
     seed: int = 42  # the paper's
-    prefetch: int = 2  # batches packed ahead
+    prefetch: int = 1  # batches packed ahead of the one in use, beside the one that is being packed
     workers: int = 1  # threads that read the trajectories of a batch
 
 
