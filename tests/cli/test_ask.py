@@ -16,6 +16,7 @@ from hypereyes_jax.env.actions import ImageSearch
 from hypereyes_jax.env.types import Invocation, SearchHit, TurnRecord
 from hypereyes_jax.eval.drawing import draw_boxes
 from hypereyes_jax.eval.records import read_records
+from tests.launch.small_model import small_model
 from tests.serving import served
 
 TURNS = (
@@ -142,17 +143,7 @@ def test_boxes_are_drawn_where_they_were_cut():
 
 @pytest.mark.slow
 def test_a_question_to_a_checkpoint_run_here(flags, tmp_path, capsys):
-    import jax
-    from transformers import AutoTokenizer
-
-    from hypereyes_jax import miniature
-    from hypereyes_jax.models.qwen3_vl import init_params, save_hf
-    from hypereyes_jax.processing.tokenizer import train_tokenizer
-
-    train_tokenizer(["<reason>Look at the flags, then answer.</reason> Norway Oslo 12"], 300, tmp_path / "model")
-    size = miniature.Size(hidden=32, layers=1, heads=1, kv_heads=1, vision_hidden=32, vision_depth=1)
-    model = miniature.model_config(size, AutoTokenizer.from_pretrained(tmp_path / "model"))
-    save_hf(tmp_path / "model", model, init_params(jax.random.key(0), model))
+    small_model(tmp_path / "model")
     out = tmp_path / "asked.jsonl"
     words = ["ask", str(flags), "?", "--checkpoint", str(tmp_path / "model"), "--miniature", "--out", str(out)]
     assert cli.main([*words, "--max-new-tokens", "4"]) == 0
