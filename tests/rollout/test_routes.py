@@ -10,7 +10,7 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import Kernels, encode_images, init_params
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.moe import Routing
-from hypereyes_jax.models.qwen3_vl.text import decode_layers, embed_tokens
+from hypereyes_jax.models.qwen3_vl.text import DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.routes import RouteRecord
@@ -33,12 +33,15 @@ def experts_of(config, params, tokens, images):
 
     def whole(params):
         visual = encode_images(params, config, inputs.vision, kernels=kernels) if images else None
-        x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), jnp.asarray(inputs.visual_index_BT), visual)
-        return decode_layers(
-            params, config, x, jnp.asarray(inputs.positions_3BT), jnp.asarray(inputs.visual_index_BT), visual,
-            segment > 0, lambda q, k, v, _: (attend(q, k, v, segment, causal=True), None), None,
-            kernels=kernels, routing=Routing(record=True),
-        )[2].experts  # fmt: skip
+        index = jnp.asarray(inputs.visual_index_BT)
+        x = embed_tokens(params, jnp.asarray(inputs.tokens_BT), index, visual)
+        decoder_inputs = DecoderInputs(x, jnp.asarray(inputs.positions_3BT), index, visual, segment > 0)
+        options = ForwardOptions(kernels, routing=Routing(record=True))
+
+        def within(q, k, v, _):
+            return attend(q, k, v, segment, causal=True), None
+
+        return decode_layers(params, config, decoder_inputs, within, None, options)[2].experts
 
     return np.asarray(jax.jit(whole)(params))[:, 0].swapaxes(0, 1)
 
