@@ -88,8 +88,9 @@ def _put(
         row, head = pl.program_id(0), pl.program_id(1)
         step = jnp.arange(padded)
         ours = (step < count[row])[:, None]
+        first = 0 * row  # jax 0.12 refuses a slice from a known start that ends past the array, masked or not
         for new, out in ((new_k, out_k), (new_v, out_v)):
-            values = triton.load(new.at[row, pl.ds(0, padded), head, :], mask=ours, other=0.0)
+            values = triton.load(new.at[row, pl.ds(first, padded), head, :], mask=ours, other=0.0)
             place = out.at[jnp.int32(layer), slots[row], head, pl.ds(offset[row], padded), :]
             triton.store(place, values.astype(out.dtype), mask=ours)
 
