@@ -43,8 +43,11 @@ def run(config: CompletionConfig) -> None:
 def command_words(name: str) -> CommandWords:
     """The second words and the long options of a command, read off its help."""
     output = _help(name)
-    usage = " ".join(output.partition("\n\n")[0].split())
-    choice = re.search(r"\{([\w,-]+)\}", usage)
+    usage = output.partition("\n\n")[0]
+    # tyro before 1.0.16 names what stands beside the options in their box alone
+    box = re.search(r"╭─ positional arguments .*?╰", output, re.DOTALL)
+    places = re.sub(r"[\s│]+", "", usage + (box[0] if box else ""))
+    choice = re.search(r"\{(\w[\w-]*(?:,[\w-]+)+)\}", places)
     parts = choice[1].split(",") if choice else []
     return CommandWords(_options(output), {part: _options(_help(name, part)) for part in parts})
 

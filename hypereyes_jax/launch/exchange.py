@@ -67,7 +67,7 @@ class SampleExchange:
                 received = list(pool.map(_receive, self._listener.answer(senders, _STEP_PATIENCE)))
                 for each in sending:
                     each.result()
-        except (OSError, ValueError) as error:  # gone, or it sends what is not a message
+        except OSError as error:
             raise UserError(f"another process, with which this one exchanges samples, is gone: {error}") from error
         return [*kept, *(sample for part in received for sample in part)]
 
@@ -104,4 +104,8 @@ def open_exchange(processes: Processes, wanted: bool) -> contextlib.AbstractCont
 
 def _receive(peer: Peer) -> list[TrainingSample]:
     with peer.connection as connection:
-        return from_message(receive(connection))
+        try:
+            message = receive(connection)
+        except ValueError as error:
+            raise ConnectionError(f"process {peer.number} sends what is not a message: {error}") from error
+    return from_message(message)

@@ -11,10 +11,6 @@ import hypereyes_jax
 from hypereyes_jax.cli import main as cli
 from hypereyes_jax.cli.completion import CommandWords, command_words, script
 
-# Before, tyro's usage said [OPTIONS] and nothing of what a command takes beside them, which completion reads there.
-NAMES_IN_USAGE = pytest.mark.skipif(
-    [*map(int, version("tyro").split("."))] < [1, 0, 16], reason="tyro before 1.0.16 names no arguments in its usage"
-)
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 
 
@@ -106,7 +102,7 @@ def test_fish_is_told_each_option_after_its_command():
         ("search-store", "prune", "--older-than-days"),
         ("launch", "slurm", "--nodes"),
         ("launch", "restart", "--restarts"),
-        pytest.param("study", "ablations", "--seeds", marks=NAMES_IN_USAGE),
+        ("study", "ablations", "--seeds"),
         ("completion", "zsh", "--help"),
     ],
 )
@@ -194,7 +190,9 @@ def test_help_breaks_lines_where_the_terminal_ends_and_not_where_the_source_does
     assert "  with its file, number and cure). (default: skip)" in capsys.readouterr().out  # two lines of the source
 
 
-@NAMES_IN_USAGE
+@pytest.mark.skipif(
+    [*map(int, version("tyro").split("."))] < [1, 0, 16], reason="tyro before 1.0.16 names no arguments in its usage"
+)
 def test_usage_names_what_a_command_takes(capsys):
     for command, words in (
         ("push", "RUN REPOSITORY"),

@@ -19,6 +19,7 @@ from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.models.sharding import make_mesh
+from tests.launch.placed import placed
 from tests.learner.sharded_steps import PLAIN, LearnerConfig
 from tests.learner.small import CONFIG, samples
 from tests.random_weights import random_params
@@ -41,9 +42,7 @@ def main(coordinator: str, process: int, out: str) -> None:
         results["positions"][number] = int(batch.count) * rows * length
         state = learner.init(jax.random.key(0), random_params(CONFIG))
         where = learner.shardings(state)
-        state = jax.tree.map(
-            lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index, x=x: np.asarray(x)[index]), state, where
-        )
+        state = placed(state, where)
         state, metrics = learner.rl_step(state, batch)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.trainable):
             whole = leaf if leaf.is_fully_addressable else process_allgather(leaf, tiled=True)

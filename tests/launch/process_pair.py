@@ -20,6 +20,7 @@ from hypereyes_jax.learner.global_batch import data_shards, global_batch, local_
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch, pack
 from hypereyes_jax.models.sharding import make_mesh
+from tests.launch.placed import placed
 from tests.learner.sharded_steps import MODELS, PLAIN, LearnerConfig
 from tests.learner.small import samples
 from tests.random_weights import random_params
@@ -76,9 +77,7 @@ def main(coordinator: str, process: int, out: str) -> None:
     for kind in ("sft_step", "rl_step"):
         state = learner.init(jax.random.key(0), random_params(config))
         where = learner.shardings(state)
-        state = jax.tree.map(
-            lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index, x=x: np.asarray(x)[index]), state, where
-        )
+        state = placed(state, where)
         state, metrics = getattr(learner, kind)(state, batch)
         adam = state.opt_state[1]
         trees = {"weights": state.trainable, "first": adam.mu, "second": adam.nu}

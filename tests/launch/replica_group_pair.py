@@ -30,6 +30,7 @@ from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from hypereyes_jax.train.samplers import RolloutEngines
 from hypereyes_jax.train.sizes import MINIATURE_RL
 from tests import small_models
+from tests.launch.placed import placed
 from tests.random_weights import random_params
 
 DEVICES = 4
@@ -131,10 +132,7 @@ async def main(coordinator: str, process: int, name: str, fate: str) -> dict[str
     where = param_shardings(config, mesh)
     params = [random_params(config, seed) for seed in range(2)]
 
-    def placed(x, sharding):
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: np.asarray(x)[index])
-
-    learned = [jax.tree.map(placed, each, where) for each in params]
+    learned = [placed(each, where) for each in params]
     copies = ReplicaWeights(config, mesh, "float32", DEVICES)
     processes = Processes(jax.process_index(), jax.process_count(), mesh).sharing_replicas(replica_groups(copies.grid))
     assert processes.replicas.drivers == [0]

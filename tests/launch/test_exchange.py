@@ -1,6 +1,7 @@
 """Samples that processes send each other: each gets its own and the others' in order, or all end with a message."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from PIL import Image
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch import exchange as module
 from hypereyes_jax.launch.exchange import SampleExchange, open_exchange
+from hypereyes_jax.launch.links.peers import Peer
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.processing import ContextChunk, SampledChunk
@@ -115,6 +117,14 @@ def test_a_process_that_goes_in_the_middle_ends_the_others_with_a_message(monkey
             exchange([sample(0, 0), sample(0, 1)], [[0, 1], [0, 1]])
 
     in_all(step, 2)
+
+
+def test_what_is_no_message_is_the_fault_of_the_process_that_sent_it():
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    theirs.close()
+    with pytest.raises(ConnectionError, match="process 3 sends what is not a message"):
+        module._receive(Peer(3, ours))
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class McpTool:
         try:
             async with asyncio.timeout(self.timeout):
                 await self.session.list_tools(cache_mode="bypass")
-        except Exception:
+        except Exception:  # of whatever type: `call` raises its own, and a new connection tells what is wrong for good
             return False
         return True
 
