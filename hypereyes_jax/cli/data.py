@@ -25,6 +25,7 @@ from hypereyes_jax.logins import without_login
 
 if TYPE_CHECKING:
     from hypereyes_jax.data.inspection import SourceSummary
+    from hypereyes_jax.data.sources.types import SourceReport
     from hypereyes_jax.runs.terminal import Terminal
 
 _BAR = 40  # characters of the longest bar of a histogram
@@ -135,6 +136,16 @@ def _check(action: Check, console: Terminal) -> None:
     _print(summary, action, console)
 
 
+def columns_in_words(report: SourceReport) -> list[str]:
+    """What columns were taken for, and which were not; nothing of rows that this project wrote."""
+    read = {name: columns for name, columns in report.columns.items() if columns}
+    parts = [f"{name} from {', else '.join(columns)}" for name, columns in read.items()]
+    sentences = [f"columns: {'; '.join(parts)}"] if parts else []
+    if report.other_columns:
+        sentences.append(f"  of no field: {', '.join(report.other_columns)}")
+    return sentences
+
+
 def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
     def say(text: str = "") -> None:
         console.print(text, soft_wrap=True)
@@ -148,6 +159,8 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
         others = ", ".join(report.other_splits)
         say(f"  split: {report.split}{f' (not read: {others})' if others else ''}")
     say(f"  rows: {shapes or 'none that can be used'}")
+    for sentence in columns_in_words(report):
+        say(f"  {sentence}")
     if summary.looked_at:
         tokenizer = "" if action.checkpoint else " (by the miniature's tokenizer; --checkpoint names another)"
         say(f"\nOf {summary.looked_at} rows{tokenizer}:")
@@ -170,6 +183,8 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
         say(f"\nThe first prompt as the model is given it:\n{summary.prompt[:_PROMPT]}{ellipsis}")
     if summary.answers:
         say(f"Its accepted answers: {' | '.join(summary.answers)}")
+    for name in report.pictures_unread:
+        say(f"\nThe column {name!r} seems to hold images, and is not read: --columns images={name} reads it.")
     say(f"\nWhat is wrong: {report.bad.total() or 'nothing'}" + (" rows" if report.bad else ""))
     for kind, count in report.bad.most_common():
         say(f"  {count:>7} x {kind}; the first: {report.first_bad[kind].place}: {report.first_bad[kind].why}")

@@ -101,8 +101,8 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
             report.add_bad(error)
             continue
         numbers.append(number)
-    if report.bad:
-        print(report.bad_in_words())
+    for sentence in report.left_out():
+        print(sentence)
     if not numbers:
         questions.close()
         raise UserError(f"no question of {source} can be asked. {next(iter(report.first_bad.values()))}")

@@ -59,8 +59,21 @@ def test_check_tells_what_a_source_of_questions_is_and_what_is_wrong(questions, 
     assert "Which  is number 0?" in said
     assert "accepted answers: red | Red" in said
     assert "What is wrong: 2 rows" in said
-    assert re.search(r"1 x no answer; the first: .*q.jsonl, line 31: it needs 'answers'", said)
+    assert re.search(
+        r"1 x no answer; the first: .*q.jsonl, line 31: it has no answer; .*--columns answers=COLUMN", said
+    )
+    assert "columns: text from question; answers from answers, else answer; images from image; id from id\n" in said
+    assert "of no field" not in said
     assert re.search(r"1 x broken image; the first: .*q.jsonl, line 32: an image can't be read", said)
+
+
+def test_check_tells_what_columns_are_taken_for_and_which_are_not(tmp_path, capsys):
+    row = {"Question": "Which?", "Ground Truth": "", "answer": "red", "scan": "red.jpg", "Type": "colour", "n": 1}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    said = check(capsys, tmp_path / "q.jsonl")
+    assert "columns: text from Question; answers from answer, else Ground Truth; kind from Type\n" in said
+    assert "of no field: scan, n\n" in said
+    assert "The column 'scan' seems to hold images, and is not read: --columns images=scan reads it." in said
 
 
 def test_check_of_demonstrations_tells_what_was_mapped(talks, capsys):

@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from hypereyes_jax.data.benchmarks.types import ReadOptions
-from hypereyes_jax.data.sources.fields import Fields, answers_of, id_of, pictures_in, text_of
+from hypereyes_jax.data.sources.columns import Fields
+from hypereyes_jax.data.sources.fields import answers_of, id_of, pictures_in, text_of
 from hypereyes_jax.data.sources.media import picture
 from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import BadRow, Row

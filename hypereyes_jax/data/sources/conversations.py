@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypereyes_jax.data.sources.fields import Layout, clips_of, pictures_of
+from hypereyes_jax.data.sources.columns import Layout
+from hypereyes_jax.data.sources.fields import clips_of, pictures_of
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json

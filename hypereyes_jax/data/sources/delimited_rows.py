@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from hypereyes_jax.data.sources.fields import NAMES, columns_of
+from hypereyes_jax.data.sources.columns import columns_of, field_of, plain_name
 from hypereyes_jax.data.sources.json_rows import StableFile, not_utf8
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.errors import UserError
@@ -16,8 +17,6 @@ from hypereyes_jax.errors import UserError
 DELIMITERS = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "CSV with bars"}
 _BOM = "\ufeff"
 _BLOCK = 1 << 20  # bytes read at a time
-_KNOWN = frozenset(column for names in NAMES.values() for column in names)
-_NEEDED = frozenset((*NAMES["text"], *NAMES["answers"]))
 
 
 class DelimitedRows:
@@ -42,8 +41,11 @@ class DelimitedRows:
                 continue
             if isinstance(record, BadRow):
                 raise UserError(f"{path}, line {line}: {record.why}. It must name the columns.")
-            self._names = column_names(record, columns)
-        twice = next((name for name in self._names if name and self._names.count(name) > 1), None)
+            self._names = [cell.strip() for cell in record]
+        asked_for = columns_of(columns)
+        # Two spellings of a known name are two columns of it, unless they were asked for as they are.
+        known = [plain_name(name) if name not in asked_for and field_of(name) else name for name in self._names]
+        twice = next((name for name in known if name and known.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them in its first line.")
         self._file.check()
@@ -81,7 +83,7 @@ class DelimitedRows:
         if any(cell.strip() for cell in record[len(self._names) :]):
             why = f"it has {len(record)} cells, where the first line names {len(self._names)} columns"
             raise BadRow("cells that no column takes", f"{why}: a cell that holds the delimiter needs quotes")
-        pairs = zip(self._names, record, strict=False)
+        pairs = zip_longest(self._names, record[: len(self._names)], fillvalue="")
         return {name: cell if cell.strip() else None for name, cell in pairs if name}
 
     def _records(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, int, list[str] | BadRow]]:
@@ -155,22 +157,15 @@ class _Lines:
             self._used = 0
 
 
-def column_names(cells: list[str], columns: Mapping[str, str]) -> list[str]:
-    """The names in a first line. Of those that are known, and that nobody asked for as they are, case is no matter."""
-    asked_for = columns_of(columns)
-    names = [cell.strip() for cell in cells]
-    return [name.lower() if name not in asked_for and name.lower() in _KNOWN else name for name in names]
-
-
 def delimiter_of(line: str, columns: Mapping[str, str]) -> str | None:
     """What delimits the columns that a first line names; None where it names none that a question could stand in."""
-    needed = _NEEDED | columns_of(columns)
+    asked_for = columns_of(columns)
     best, most = None, 1  # a table of one column has no answers
     for delimiter in DELIMITERS:
         try:
-            names = column_names(next(csv.reader([line], delimiter=delimiter), []), columns)
+            names = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
         except csv.Error:
             continue
-        if len(names) > most and not needed.isdisjoint(names):
+        if len(names) > most and any(name in asked_for or field_of(name) in ("text", "answers") for name in names):
             best, most = delimiter, len(names)
     return best

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.native_format import native_system, native_turn
+from hypereyes_jax.data.sources.columns import Fields
 from hypereyes_jax.data.sources.conversations import Conversation, SourceMessage, conversation
-from hypereyes_jax.data.sources.fields import Fields, id_of
+from hypereyes_jax.data.sources.fields import id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
 from hypereyes_jax.data.sources.tool_calls import ToolCalls
 from hypereyes_jax.data.sources.types import BadRow, Row, SourceOptions, SourceReport

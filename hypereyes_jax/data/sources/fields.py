@@ -1,151 +1,28 @@
-"""Finding what a row means: the names that data sets use for the same thing."""
+"""What the values of a row mean: texts, ids, answers and pictures, in the forms that data sets have them in."""
 
 from __future__ import annotations
 
 import ast
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
-from hypereyes_jax.data.sources.media import Clip, Picture, picture
+from hypereyes_jax.data.sources.columns import Layout
+from hypereyes_jax.data.sources.media import UNREAD, Clip, Picture, is_picture_file, names_picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
 
-NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that is there counts
-    "id": ("id", "data_id", "sample_id", "question_id", "qid", "uid", "uuid", "index", "idx"),
-    "text": ("text", "question", "query", "prompt", "problem", "instruction", "user_prompt"),
-    "answers": (
-        "answers",
-        "golden_answers",
-        "answer",
-        "gt_answer",
-        "ground_truth",
-        "gt",
-        "solution",
-        "label",
-        "target",
-        "response",
-        "output",
-    ),
-    "more_answers": ("alternative_gt_answers", "candidate_answers", "answer_aliases", "aliases"),
-    "images": (
-        "images",
-        "image",
-        "query_image",
-        "image_path",
-        "image_paths",
-        "img_path",
-        "file_name",
-        "file_path",
-        "image_file",
-        "image_url",
-        "image_urls",
-        "img_url",
-        "img",
-        "pics",
-    ),
-    "videos": ("videos", "video", "video_path"),
-    "kind": ("kind", "category", "domain", "question_type", "task_type", "type", "area"),
-    "system": ("system", "system_prompt"),
-    "messages": ("messages", "conversations", "conversation", "dialog"),
-    "tools": ("tools",),
-    "tool_calls": ("tool_call", "tool_calls", "ref_rounds"),
-    "searches": ("parallel", "searches", "ref_invocations"),
-}
-_TAKEN = frozenset(name for field, names in NAMES.items() if field != "kind" for name in names)
-_SHORT = ("text", "answers", "id", "kind")  # fields of the commonest rows, which have a short way to be read
-_SHAPED = frozenset(("level1_qa", "level2_qa", "reward_model", "extra_info"))  # columns that tell a shape of rows
-_OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
 _MOST_LEVELS = 100  # of lists and objects in a row
-_KNOWN_LAYOUTS = 1024  # of rows whose columns differ, kept
-_NUMBERED = re.compile(r"(?:img|image)_(\d+)")
 _TEXT = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:\s*,\s*{_TEXT})*\s*,?\s*\]")  # as pandas writes a list to CSV
+# As pandas writes a list of texts to CSV, and an array of them, which has no commas.
+_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:(?:\s*,\s*|\s+){_TEXT})*\s*,?\s*\]")
+_ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
+# VQA have them, and SQuAD
+_NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
 _IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
-
-
-class Fields:
-    """Columns by meaning, as `--columns` names them or as data sets are wont to."""
-
-    def __init__(self, columns: Mapping[str, str]):
-        """Raises ValueError for a field that there is none of."""
-        unknown = sorted(set(columns) - set(NAMES))
-        if unknown:
-            raise ValueError(f"there is no field {', '.join(unknown)}; there are {', '.join(NAMES)}")
-        self.columns = dict(columns)
-        self._layouts: dict[tuple[str, ...], Layout] = {}
-
-    def layout(self, row: Row) -> Layout:
-        """What the columns of a row mean, which is found once for all rows that have the same ones."""
-        columns = tuple(row)
-        layout = self._layouts.get(columns)
-        if layout is None:
-            if len(self._layouts) >= _KNOWN_LAYOUTS:
-                self._layouts.clear()
-            layout = self._layouts[columns] = Layout(columns, self.columns)
-        return layout
-
-
-class Layout:
-    """What columns mean, of rows that have the same columns.
-
-    named: our field -> column, as `--columns` has it.
-    fields: those that the columns may give a value, with those that were named.
-    numbered: columns of pictures that are counted (img_1, image_2, ...), in that order.
-    rest: columns that no field takes, but those of pictures.
-    ours: whether the columns are those of this project's own rows.
-    short: columns of text, answers, id and kind, each one or None, where the rows have no other field; else None.
-    """
-
-    def __init__(self, columns: Sequence[str], named: Mapping[str, str]):
-        self.named = named
-        self._columns = {field: tuple(name for name in names if name in columns) for field, names in NAMES.items()}
-        self.fields = frozenset(named) | {field for field, names in self._columns.items() if names}
-        matches = [(match, name) for name in columns if (match := _NUMBERED.fullmatch(name))]
-        self.numbered = tuple(name for match, name in sorted(matches, key=lambda pair: int(pair[0][1])))
-        used = _TAKEN | columns_of(named)
-        self.rest = tuple(name for name in columns if name not in used and not name.startswith(("img_", "image_")))
-        self.ours = not named and set(columns) >= _OURS
-        self.short: tuple[str | None, ...] | None = None
-        if (
-            not (named or self.numbered or self.ours)
-            and {"text", "answers"} <= self.fields <= frozenset(_SHORT)
-            and _SHAPED.isdisjoint(columns)
-            and all(len(self._columns[field]) <= 1 for field in _SHORT)
-        ):
-            self.short = tuple(next(iter(self._columns[field]), None) for field in _SHORT)
-
-    def get(self, row: Row, name: str) -> Any:
-        """The value of a field; None where the row has none. A column that was named must be there (BadRow)."""
-        if name in self.named:
-            return self._named(row, name)
-        for column in self._columns[name]:
-            value = row.get(column)
-            if value is not None:
-                return value
-        return None
-
-    def _named(self, row: Row, name: str) -> Any:
-        if self.named[name] in row:  # a column may have a dot in its name
-            return row[self.named[name]]
-        value: Any = row
-        for part in self.named[name].split("."):  # "extra_info.question"
-            if not isinstance(value, Mapping) or part not in value:
-                raise BadRow(
-                    f"no column {self.named[name]}",
-                    f"it has no column {self.named[name]!r}, which {name} was said to be in; it has "
-                    f"{', '.join(map(repr, row))[:300]}",
-                )
-            value = value[part]
-        return value
-
-
-def columns_of(named: Mapping[str, str]) -> set[str]:
-    """Columns that `--columns` may mean: "a.b" is the part b of a, or a column of that name."""
-    return {part for name in named.values() for part in (name, name.partition(".")[0])}
 
 
 def text_of(value: Any, what: str) -> str:
@@ -176,16 +53,17 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     """Accepted answers, the reference first, each once. Numbers are written out; literal <answer> tags are dropped.
 
     Args:
-      value: a text, a number, or a list of these, which a text may hold as JSON, or Search-R1's {"target": ...} of it.
+      value: a text, a number, or a list of these, which a text may hold as JSON or as Python writes it, or an object of
+        which one part is the answer, as {"value": ..., "aliases": [...]}, or a list of such objects.
       more: accepted besides: a list, or one in JSON in a text.
       exact: take texts as they are, which are ours.
 
     Raises BadRow.
     """
     answers: list[str] = []
-    if isinstance(value, Mapping) and tuple(value) == ("target",):
-        value = value["target"]
-    listed = _listed(_texts(value))
+    listed = _listed(_texts(value, exact))
+    if not exact and any(isinstance(part, Mapping) for part in listed):
+        listed = [answer for part in listed for answer in _answers_in(part)]
     for answer in listed if more is None else [*listed, *_listed(_more(more))]:
         if isinstance(answer, str):
             text = answer
@@ -202,6 +80,14 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     return tuple(answers)
 
 
+def _answers_in(part: Any) -> list[Any]:
+    """The answers that an object holds; of anything else, or where several of its parts may be meant, that itself."""
+    names = [name for name in _ANSWER_PARTS if name in part] if isinstance(part, Mapping) else []
+    if len(names) != 1:
+        return [part]
+    return [*_listed(part[names[0]]), *_listed(part.get("aliases"))]
+
+
 def _written_out(answer: Any) -> str:
     """An answer that is not text. Raises BadRow for what can't be one."""
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal | date | time):
@@ -212,20 +98,30 @@ def _written_out(answer: Any) -> str:
 
 def pictures_of(row: Row, layout: Layout) -> tuple[Picture, ...]:
     """All of a row's pictures, in order. Raises BadRow."""
-    value = layout.get(row, "images")
-    if value is None and "images" not in layout.named:
-        value = [row[name] for name in layout.numbered if not _is_blank(row[name])]
-        return tuple(map(picture, value)) if value else ()
-    return pictures_in(value)
+    for value in layout.values(row, "images"):
+        if pictures := pictures_in(value):
+            return pictures
+    if "images" in layout.named:
+        return ()
+    return tuple(picture(row[name]) for name in layout.numbered if not _is_blank(row[name]))
 
 
 def pictures_in(value: Any) -> tuple[Picture, ...]:
-    """The pictures that a column of them holds: one, a list, or a list in JSON in a text. Raises BadRow."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = unpacked(value)
-    if isinstance(value, str) and _PYTHON_LIST.fullmatch(value.strip()):
-        value = ast.literal_eval(value.strip())
-    return tuple(picture(part) for part in _listed(value) if not _is_blank(part))
+    """The pictures that a column of them holds: one, a list, or a list in a text. Raises BadRow."""
+    parts = _listed(listed_in(value))
+    flat = [inner for part in parts for inner in (part if isinstance(part, list | tuple) else (part,))]
+    return tuple(picture(part) for part in flat if not _is_blank(part))
+
+
+def looks_like_picture(value: Any) -> bool:
+    """Whether a value is a picture, or names one, told without opening anything."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(looks_like_picture, value[:8]))
+    if isinstance(value, Mapping):
+        return "bytes" in value and any(looks_like_picture(value.get(name)) for name in ("bytes", "path"))
+    if isinstance(value, bytes):
+        return is_picture_file(value)
+    return value is UNREAD or (isinstance(value, str) and names_picture(value))
 
 
 def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
@@ -287,6 +183,22 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def listed_in(value: Any) -> Any:
+    """What a list in a text holds, in JSON or as Python writes texts; other values as they are."""
+    value = unpacked(value)
+    return _texts_in(value) or value
+
+
+def _texts_in(value: Any) -> list[str] | None:
+    """The texts of a list that a text holds as Python or NumPy writes it; None for anything else."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[") and _PYTHON_LIST.fullmatch(value.strip())):
+        return None
+    try:
+        return [ast.literal_eval(match[0]) for match in re.finditer(_TEXT, value)]
+    except (ValueError, SyntaxError):  # as of a broken escape
+        return None
+
+
 def unpacked(value: Any) -> Any:
     """What JSON in a text holds, where a text holds a list; other values as they are."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -308,11 +220,11 @@ def _more(value: Any) -> Any:
     return value
 
 
-def _texts(value: Any) -> Any:
-    """The texts that JSON in a text lists, as a cell of a table holds them; other values as they are."""
+def _texts(value: Any, only_json: bool) -> Any:
+    """The texts that a list in a text holds, as a cell of a table has it; other values as they are."""
     if not isinstance(value, str):
         return value
-    listed = unpacked(value)
+    listed = unpacked(value) if only_json else listed_in(value)
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
 
 
@@ -320,7 +232,9 @@ def _is_blank(value: Any) -> bool:
     """Whether a cell holds no picture: nothing, a blank text, or, as some write it, {"bytes": null, "path": null}."""
     if isinstance(value, Mapping):
         return not any(value.values())
-    return value is None or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value.strip() or (len(value) < 8 and value.strip().lower() in _NOTHING)
+    return value is None or _is_gap(value)
 
 
 def _is_gap(value: Any) -> bool:

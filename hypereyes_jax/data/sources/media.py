@@ -7,10 +7,10 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -74,6 +74,19 @@ class Clip:
     file: Picture
 
 
+def is_picture_file(data: bytes) -> bool:
+    """Whether bytes begin as those of a picture's file."""
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
+def names_picture(text: str) -> bool:
+    """Whether a text is a picture as base64 or a data URI, or a path or URL that ends as those of pictures do."""
+    text = text.strip()
+    if text[:11].lower() == "data:image/" or (len(text) > 256 and text.startswith(_STARTS)):
+        return True
+    return len(text) < 4096 and "\n" not in text and Path(text.partition("?")[0]).suffix.lower() in _SUFFIXES
+
+
 UNREAD = Picture(b"")  # bytes that a scan of texts left on the disk
 
 
@@ -87,11 +100,20 @@ def picture(value: Any) -> Picture:
         return Picture(value)
     if isinstance(value, str) and value.strip():
         return Picture(value.strip() if len(value) < 4096 else value)
-    if isinstance(value, dict):
-        for key in ("bytes", "image", "image_url", "url", "path", "data", "base64"):
+    if isinstance(value, Mapping):
+        for key in ("bytes", "image", "image_url", "url", "path", "data", "base64", "source"):
             if value.get(key):
                 return picture(value[key])
-    raise BadRow("image of no known form", "an image must be bytes, base64, a data URI, a path or a URL")
+    raise BadRow("image of no known form", f"an image must be bytes, base64, a data URI, a path or a URL{_not(value)}")
+
+
+def _not(value: Any) -> str:
+    """What was found in place of a picture, and the cure where it may be its pixels."""
+    if isinstance(value, list | tuple | int | float) and not isinstance(value, bool):
+        return ", not numbers: if they are its pixels or bytes, save it as PNG or JPEG"
+    if isinstance(value, Mapping):
+        return f", or an object of one of these under a usual name, not one of {', '.join(map(repr, value))[:100]}"
+    return ""
 
 
 class Media:
@@ -208,8 +230,8 @@ class Media:
 
     def _path(self, text: str) -> Path:
         """The file of a path as written: below the root, or below a folder of it, as archives are unpacked."""
-        if text[:7].lower() == "file://":
-            text = unquote(text[7:].removeprefix("localhost"))
+        if text[:6].lower() == "file:/":
+            text = unquote(text[5:].removeprefix("//").removeprefix("localhost"))
         elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{1,11}://", text):
             why = f"images are fetched from http:// and https:// only, not from {text[:200]}"
             raise BadRow("image URL refused", why)
@@ -217,6 +239,8 @@ class Media:
             raise BadRow("image path without a folder", f"there is no folder for the image path {text[:200]}")
         if len(text) > 4096 or "\0" in text:
             raise BadRow("image of no known form", "an image is neither base64 nor a path that could exist")
+        if "\\" in text and not (self._fetch is None and self._is_file(self._root / text)):
+            text = _from_windows(text)
         relative = Path(text)
         if self._fetch is not None:
             try:
@@ -234,7 +258,8 @@ class Media:
             if not relative.is_absolute() and self._is_file(folder / relative):
                 return self._inside(folder / relative, text)
         self._inside(candidates[0], text)
-        raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}")
+        cure = "; paths are relative to the folder of their file, or to image_root (--image-root)"
+        raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}{cure}")
 
     @staticmethod
     def _beside(text: str) -> str:
@@ -293,6 +318,17 @@ class Media:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache_file, data)
         return data
+
+
+def _from_windows(path: str) -> str:
+    """A path as Windows writes it with the separators of this system. Raises BadRow for one with a drive."""
+    if PureWindowsPath(path).drive:
+        raise BadRow(
+            "image path of Windows",
+            f"the image path {path[:200]} is one of another machine: write it relative to the file's folder, or to "
+            "image_root (--image-root)",
+        )
+    return path.replace("\\", "/")
 
 
 def _from_base64(text: str) -> bytes:

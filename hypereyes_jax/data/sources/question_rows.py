@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hypereyes_jax.data.sources import conversations
+from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
 from hypereyes_jax.data.sources.fields import (
-    Fields,
-    Layout,
     answers_of,
     clips_of,
     first,
@@ -83,10 +82,7 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
     if isinstance(messages, list) and text is None:
         return [_conversation(row, layout, default_id)]
     if text is None:
-        listed = ", ".join(map(repr, row))[:300]
-        raise BadRow(
-            "no question", f"it has no question; its columns are {listed}: name the right one by --columns text=COLUMN"
-        )
+        raise no_column(row, "text", "question")
     return [_plain(row, layout, text, default_id)]
 
 
@@ -158,7 +154,10 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
         meta[REFERENCE] = list(reference)
     text = text_of(without_image_tags(text), "question") if "<" in text_of(text, "question") else text.strip()
     more = layout.get(row, "more_answers") if "more_answers" in there else None
-    text, answers = with_options(row, text, answers_of(layout.get(row, "answers"), more))
+    if "answers" not in there and more is None:
+        raise no_column(row, "answers", "answer")
+    value = layout.get(row, "answers")
+    text, answers = with_options(row, text, answers_of(value, more), value)
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
         text,

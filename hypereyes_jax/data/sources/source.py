@@ -14,8 +14,9 @@ from typing import Any, Generic, Self, TypeVar, overload
 import numpy as np
 
 from hypereyes_jax.data.demonstration import Example
+from hypereyes_jax.data.sources.columns import SHAPED, Fields, Layout
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
-from hypereyes_jax.data.sources.fields import Fields, nested_too_deep
+from hypereyes_jax.data.sources.fields import looks_like_picture, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.locate import is_object, locate
 from hypereyes_jax.data.sources.media import Media
@@ -27,6 +28,7 @@ from hypereyes_jax.errors import UserError
 
 Item = TypeVar("Item", Question, Example)
 ItemRow = TypeVar("ItemRow", QuestionRow, ExampleRow)
+_NOTED_ROWS = 100  # of each file, whose columns the report tells of
 
 
 class _File:
@@ -143,6 +145,13 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         except RecursionError:
             raise nested_too_deep() from None
 
+    _read_fields: tuple[str, ...]  # that columns of any name may hold
+
+    @staticmethod
+    def _in_our_columns(layout: Layout, row: Row) -> bool:
+        """Whether it is a row as this project writes them, whose columns have one meaning."""
+        return layout.ours or "turns" in row or "observations" in row
+
     def _default_id(self, file: _File, index: int) -> str:
         return f"{file.stem}-{file.rows.number(index)}"
 
@@ -163,6 +172,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                 try:
                     if type(row) is BadRow:
                         raise row
+                    if index < _NOTED_ROWS:
+                        self._note_columns(row)  # type: ignore[arg-type]
                     items = items_of(row, file, index, report)  # type: ignore[arg-type]
                     for item in items:
                         item.check(media)
@@ -175,6 +186,23 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                 if items:
                     kinds[items[0].shape] += len(items)
                 yield number, index, items
+
+    def _note_columns(self, row: Row) -> None:
+        """Counts what the row's columns are taken for, and those of pictures that are not."""
+        report = self.report
+        layout: Layout = self._fields.layout(row)
+        if self._in_our_columns(layout, row):
+            return
+        for name in self._read_fields:
+            noted, columns = report.columns.setdefault(name, []), layout.columns(name)
+            if columns is layout.numbered and columns:  # which are read together
+                columns = (", ".join(columns),)
+            noted += [column for column in columns if column not in noted]
+        others = [name for name in (*layout.rest, *layout.unread) if name not in SHAPED]
+        report.other_columns |= dict.fromkeys(name for name in others if name not in report.columns.get("kind", ()))
+        of_pictures = (*layout.columns("images"), *layout.columns("videos"))
+        if "images" not in layout.named and not any(row.get(column) for column in of_pictures):
+            report.pictures_unread |= {name: None for name in others if looks_like_picture(row[name])}
 
     def _refuse(self, bad: BadRow, place: Place) -> None:
         if self.options.bad_rows == "refuse":
@@ -197,6 +225,7 @@ class Questions(Source[Question, QuestionRow]):
 
     ids: tuple[str, ...]  # in the order of the questions
     references: dict[str, tuple[int, int]]  # id -> (rounds, searches), where the data state them
+    _read_fields = ("text", "messages", "answers", "more_answers", "images", "videos", "id", "kind", "searches")
 
     def check(self, allow_empty: bool = False) -> None:
         """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.
@@ -241,6 +270,8 @@ class Questions(Source[Question, QuestionRow]):
 
 class Examples(Source[Example, ExampleRow]):
     """A sequence of demonstrations."""
+
+    _read_fields = ("messages", "system", "images", "videos", "id")
 
     def check(self, allow_empty: bool = False) -> None:
         """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.

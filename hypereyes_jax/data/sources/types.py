@@ -114,6 +114,9 @@ class SourceReport:
     kinds: Counter[str] = field(default_factory=Counter)  # rows by the shape they have ("verl", "ShareGPT", ...)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (theirs, ours) of tool calls and tags
     unmapped: Counter[str] = field(default_factory=Counter)  # what of foreign tool calls has no counterpart
+    columns: dict[str, list[str]] = field(default_factory=dict)  # our field -> the source's columns it is read from
+    other_columns: dict[str, None] = field(default_factory=dict)  # that no field is read from, in order
+    pictures_unread: dict[str, None] = field(default_factory=dict)  # of these, those that seem to hold pictures
     bad: Counter[str] = field(default_factory=Counter)  # rows left out, by kind
     first_bad: dict[str, RowError] = field(default_factory=dict)  # of each kind
 
@@ -125,8 +128,13 @@ class SourceReport:
         self.first_bad.setdefault(error.kind, error)
 
     def left_out(self) -> list[str]:
-        """A sentence on files of other splits, and one on rows that can't be used; none where all was read."""
+        """A sentence on files of other splits, and those on rows that can't be used and on pictures that no column
+        was known to hold; none where all was read."""
         sentences = [self.bad_in_words()] if self.bad else []
+        sentences += [
+            f"the column {name!r} seems to hold images, and is not read: --columns images={name} reads it"
+            for name in self.pictures_unread
+        ]
         if self.other_splits:
             more = ", ..." if len(self.other_splits) > 5 else ""
             others = ", ".join(self.other_splits[:5]) + more

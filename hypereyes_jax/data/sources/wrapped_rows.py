@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from hypereyes_jax.data.sources.fields import NAMES
+from hypereyes_jax.data.sources.columns import field_of
 from hypereyes_jax.data.sources.json_rows import Span, StableFile, marks
 
 # Names under which exports keep their rows. A list under another name may be part of one row.
@@ -14,7 +14,6 @@ WRAPPERS = frozenset(
     "annotations data dataset demonstrations entries examples instances items questions records rows samples train "
     "training trajectories validation valid val dev test eval".split()
 )
-_OF_A_ROW = frozenset((*NAMES["text"], *NAMES["messages"], "turns", "observations"))
 _BACKSLASH, _QUOTE = 92, 34
 
 
@@ -32,9 +31,13 @@ class TopLevel:
         Args:
           columns: names that a row's own fields were said to have.
         """
-        if not self.alone or any(name in _OF_A_ROW or name in columns for name in self.names):
+        if not self.alone or any(_is_of_a_row(name) or name in columns for name in self.names):
             return False
         return any(name in WRAPPERS for name in self.lists)
+
+
+def _is_of_a_row(name: str) -> bool:
+    return field_of(name) in ("text", "messages") or name in ("turns", "observations")
 
 
 def top_level(file: StableFile, start: int) -> TopLevel | None:

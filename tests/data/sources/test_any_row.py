@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hypereyes_jax.data import open_examples, open_questions
-from hypereyes_jax.data.sources.fields import NAMES
+from hypereyes_jax.data.sources.columns import NAMES
 from hypereyes_jax.errors import UserError
 
 OTHERS = (

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from hypereyes_jax.data import open_questions
-from hypereyes_jax.data.sources import fields
-from hypereyes_jax.data.sources.fields import Fields
+from hypereyes_jax.data.sources import columns
+from hypereyes_jax.data.sources.columns import Fields
 from hypereyes_jax.errors import UserError
 
 ROWS = [
@@ -31,7 +31,7 @@ def contents(question):
 
 @pytest.mark.parametrize("known", [1, 3, 1024])
 def test_a_row_is_read_beside_others_as_it_is_alone(lines, monkeypatch, known):
-    monkeypatch.setattr(fields, "_KNOWN_LAYOUTS", known)
+    monkeypatch.setattr(columns, "_KNOWN_LAYOUTS", known)
     alone = [contents(open_questions(lines(row))[0]) for row in ROWS]
     assert [text.removesuffix("?") for text, *_ in alone][:3] == ["one", "two", "three"]
     order = [number for number in range(len(ROWS)) for _ in range(3)]
@@ -42,10 +42,10 @@ def test_a_row_is_read_beside_others_as_it_is_alone(lines, monkeypatch, known):
 
 
 def test_layouts_that_are_kept_are_few():
-    columns = Fields({})
+    fields = Fields({})
     for number in range(3000):
-        columns.layout({"question": "?", f"extra_{number}": 1})
-    assert len(columns._layouts) <= fields._KNOWN_LAYOUTS
+        fields.layout({"question": "?", f"extra_{number}": 1})
+    assert len(fields._layouts) <= columns._KNOWN_LAYOUTS
 
 
 def test_numbered_pictures_are_shown_by_number_and_those_that_are_null_left_out(lines, pictures):

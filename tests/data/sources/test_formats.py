@@ -212,7 +212,7 @@ def test_bad_rows_are_refused_by_place_or_counted_by_kind(lines, pictures):
         {"question": "four?"},
         ["no object"],
     )
-    with pytest.raises(UserError, match=r'rows.jsonl, line 2: it needs \'answers\'.*Mend or remove.*bad_rows="skip"'):
+    with pytest.raises(UserError, match=r'rows.jsonl, line 2: it has no answer; .*Mend or remove.*bad_rows="skip"'):
         open_questions(path)
     questions = open_questions(path, bad_rows="skip")
     assert [q.text for q in questions] == ["one?"]

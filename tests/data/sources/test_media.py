@@ -188,3 +188,43 @@ def test_file_urls_are_paths_and_other_schemes_are_named(lines, tmp_path):
     assert len(open_questions(lines(row | {"image": url}))[0].images) == 1
     with pytest.raises(UserError, match=r"images are fetched from http:// and https:// only, not from s3://bucket/a"):
         open_questions(lines(row | {"image": "s3://bucket/a.png"}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["pics\\0.png", ".\\pics\\0.png", "file:{}/pics/0.png", [["pics/0.png"]], ["nan", "pics/0.png"], "['pics/0.png']"],
+)
+def test_paths_are_found_in_the_forms_that_other_systems_and_tables_write(lines, pictures, value):
+    value = value.format(pictures) if isinstance(value, str) else value
+    (question,) = open_questions(lines(row(value)))
+    assert [color(image) for image in question.images] == [(255, 0, 0)]
+
+
+def test_a_backslash_of_a_name_is_one(lines, pictures):
+    (pictures / "pics\\1.png").write_bytes((pictures / "pics/0.png").read_bytes())
+    (question,) = open_questions(lines(row("pics\\1.png")))
+    assert color(question.images[0]) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), "nan", "None", "null", " " * 20, [None], {"bytes": None, "path": None}]
+)
+def test_what_tables_hold_where_there_is_no_picture_is_none(lines, value):
+    assert open_questions(lines(row(value)))[0].images == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("C:\\data\\0.png", r"of another machine: write it relative to .*--image-root"),
+        ("\\\\host\\share\\0.png", r"of another machine: write it relative to .*--image-root"),
+        ("..\\..\\0.png", "outside_images"),
+        ("pics/9.png", r"no image pics/9.png below .*; paths are relative to .*--image-root"),
+        ([[[0, 0, 0], [255, 0, 0]]], "not numbers: if they are its pixels or bytes, save it as PNG"),
+        ([137, 80, 78, 71], "not numbers: if they are its pixels or bytes, save it as PNG"),
+        ({"blob": "x"}, "not one of 'blob'"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_the_cure(lines, pictures, value, why):
+    with pytest.raises(UserError, match=why):
+        open_questions(lines(row(value)))

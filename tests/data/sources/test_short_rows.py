@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hypereyes_jax.data.sources.fields import Fields
+from hypereyes_jax.data.sources.columns import Fields
 from hypereyes_jax.data.sources.question_rows import question_rows
 from hypereyes_jax.data.sources.types import BadRow
 

@@ -25,7 +25,12 @@ NAN = float("nan")
         ([NAN, "Chad"], ("Chad",)),
         ('["Chad", "Tchad"]', ("Chad", "Tchad")),
         ("[1, 2]", ("[1, 2]",)),  # a list of numbers is what an answer may be
-        ("['Chad']", ("['Chad']",)),
+        ("['Chad', \"N'Djamena\"]", ("Chad", "N'Djamena")),  # as pandas writes a list to CSV
+        ("['Chad' 'Tchad']", ("Chad", "Tchad")),  # and an array
+        ("[Chad]", ("[Chad]",)),
+        ({"value": "Chad", "aliases": ["Tchad"], "type": "x"}, ("Chad", "Tchad")),  # TriviaQA's
+        ({"text": ["Chad", "Chad"], "answer_start": [1, 9]}, ("Chad",)),  # SQuAD's
+        ([{"answer": "Chad", "answer_id": 1}, {"answer": "Tchad", "answer_id": 2}], ("Chad", "Tchad")),  # VQA's
         (" <answer>Chad</answer> ", ("Chad",)),
         ([1, 2.5, "x", "x"], ("1", "2.5", "x")),
     ],
@@ -51,7 +56,11 @@ def test_answers_as_search_r1_and_flashrag_list_them_are_accepted():
         ([None], "it needs 'answers'"),
         (True, "must be texts, not a bool"),
         ([["Chad"]], "must be texts, not a list"),
-        ({"value": "Chad"}, r"must be texts, not a dict; a part of it is named by --columns answers=COLUMN\.PART"),
+        ({"name": "Chad"}, r"must be texts, not a dict; a part of it is named by --columns answers=COLUMN\.PART"),
+        (
+            {"text": "Chad", "value": 7},
+            r"must be texts, not a dict; a part of it is named by --columns answers=COLUMN\.",
+        ),
     ],
 )
 def test_answers_that_are_none_are_refused(lines, answer, why):
