@@ -32,7 +32,7 @@ from hypereyes_jax.cli.collection import (
     print_spending,
     print_stages,
 )
-from hypereyes_jax.cli.source_settings import SourceSettings
+from hypereyes_jax.cli.source_settings import SourceSettings, refuse_settings_of_demonstrations
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.search.config import SearchConfig
@@ -104,7 +104,9 @@ class CollectSettings:
 
 def run(config: CollectSettings) -> None:
     from hypereyes_jax.data.sources import open_questions
+    from hypereyes_jax.data.sources.openable import openable
 
+    refuse_settings_of_demonstrations(config.source, "collect")
     ways = [bool(config.model_url), config.checkpoint is not None, bool(config.trajectories)]
     if sum(ways) != 1:
         raise UserError("give one of --model-url (with --model), --checkpoint and --trajectories.")
@@ -117,7 +119,12 @@ def run(config: CollectSettings) -> None:
 
         episode = config.settings.episode.over(miniature.EPISODE)
         config = replace(config, settings=replace(config.settings, episode=episode))
-    with open_questions(config.questions, options=config.source.options()) as questions:
+    options = config.source.options()
+    with open_questions(config.questions, options=options) as source:
+        # Pictures are opened before anything is paid for.
+        questions = source.select(openable(source, source.report, options.bad_rows))
+        for sentence in source.report.left_out():
+            print(sentence)
         if config.trajectories:
             # All is made anew each time, whatever is given now, but not over what a sampled collection holds.
             anything = frozenset(each.name for each in fields(config))

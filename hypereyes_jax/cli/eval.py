@@ -22,7 +22,12 @@ import tyro
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.collection import SERVICES_MAY_DIFFER
 from hypereyes_jax.cli.inputs import refuse_missing_inputs
-from hypereyes_jax.cli.source_settings import SourceSettings, pairs
+from hypereyes_jax.cli.source_settings import (
+    SourceSettings,
+    pairs,
+    refuse_settings_of_demonstrations,
+    refuse_settings_of_sources,
+)
 from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.env.config import EpisodeConfig, Manner
 from hypereyes_jax.env.judging.config import JudgeConfig
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hypereyes_jax.eval.benchmark_run import BenchmarkSummary, OpenBenchmark
+    from hypereyes_jax.eval.conditions import EvaluationConditions
     from hypereyes_jax.eval.own_metrics import OwnMetrics
     from hypereyes_jax.eval.policy import Policy
     from hypereyes_jax.eval.served import ServedPolicy
@@ -45,6 +51,7 @@ PAPER_RECIPE = "hypereyes_30b_rl"
 # Where it runs and how much at a time changes no answer that is there.
 _MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"}) | SERVICES_MAY_DIFFER
 _SEARCH = replace(miniature.SEARCH, latency=0.0)  # nobody trains meanwhile, so nothing would hide the wait
+_ANY_COLUMNS = ("imeb", "imeb-mini")  # benchmarks whose columns may be given
 Split = Literal["heldout", "seen", "heldout_serial"]
 
 
@@ -115,7 +122,7 @@ class EvalConfig:
     choices: bool = False
     """Show a benchmark's options in the question, where it has some."""
     rows: Annotated[SourceSettings, tyro.conf.arg(name="")] = field(default_factory=SourceSettings)
-    """How questions are read; the benchmark imeb uses the columns only."""
+    """How questions are read. Columns are for sources, the benchmark imeb and benchmarks of your own."""
     search: Annotated[SearchConfig, tyro.conf.EnumChoicesFromValues] = _SEARCH
     """What is searched, and how; keys come from the environment, as for `ask`. With any service but the offline ones
     (world and nature), the paper's episode rules and image sizes hold."""
@@ -211,6 +218,7 @@ def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
         for name in ("samples", "manner", "budget", "distractors"):
             if getattr(config, name) != getattr(EvalConfig, name):
                 raise UserError(f"--{name} needs a source of questions or a benchmark: give --questions or --benchmark")
+    _refuse_reading(config, has_questions)
     for budget in (*config.budgets, config.budget):
         benchmark_rules(sizes.episode, config.manner, budget, config.distractors)
     if config.distractors and config.search.service != "world":
@@ -233,6 +241,25 @@ def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
     refuse_missing_inputs(config)
 
 
+def _refuse_reading(config: EvalConfig, has_questions: bool) -> None:
+    """Raises UserError for a setting of what is read that nothing would heed."""
+    refuse_settings_of_demonstrations(config.rows, "eval")
+    if not has_questions:
+        refuse_settings_of_sources(config.rows, "these questions are made here: give --questions or --benchmark")
+    for name in ("data", "subset", "choices"):
+        if not config.benchmark and getattr(config, name) != getattr(EvalConfig, name):
+            raise UserError(f"--{name} is for benchmarks: give --benchmark, or leave it out.")
+    if (
+        config.rows.columns
+        and config.benchmark
+        and not any(name in _ANY_COLUMNS or ":" in name for name in config.benchmark)
+    ):
+        raise UserError(
+            f"--columns would be ignored: the columns of {', '.join(config.benchmark)} are those that were published. "
+            "Give the file by --questions to read other ones."
+        )
+
+
 def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     from hypereyes_jax.data.benchmarks import ReadOptions
     from hypereyes_jax.eval.benchmark_play import prepare_benchmark, prepare_questions
@@ -240,7 +267,8 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     if isinstance(config.questions, str):
         return [prepare_questions(config.questions, config.rows.options())]
     options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
-    return [prepare_benchmark(name, config.data, config.subset, options) for name in config.benchmark]
+    reading = config.rows.options()
+    return [prepare_benchmark(name, config.data, config.subset, options, reading) for name in config.benchmark]
 
 
 def _policy(config: EvalConfig, sizes: TrainingSizes) -> Policy | ServedPolicy:
@@ -260,19 +288,10 @@ def _policy(config: EvalConfig, sizes: TrainingSizes) -> Policy | ServedPolicy:
     )
 
 
-def _ask_benchmarks(
-    config: EvalConfig,
-    directory: RunDirectory,
-    policy: Policy | ServedPolicy,
-    opened: Sequence[OpenBenchmark],
-    sizes: TrainingSizes,
-) -> None:
-    """Under each forced budget, and last as the policy stops by itself."""
-    from hypereyes_jax.eval.benchmark_play import BenchmarkConditions, play_benchmarks
-    from hypereyes_jax.eval.policy import EvaluationRun
-    from hypereyes_jax.study.budget_curve import budget_name, write_budget_curves
+def _conditions(config: EvalConfig, sizes: TrainingSizes) -> EvaluationConditions:
+    from hypereyes_jax.eval.conditions import EvaluationConditions
 
-    conditions = BenchmarkConditions(
+    return EvaluationConditions(
         config.search,
         config.judge,
         sizes.episode,
@@ -282,6 +301,21 @@ def _ask_benchmarks(
         config.distractors,
         config.seed,
     )
+
+
+def _ask_benchmarks(
+    config: EvalConfig,
+    directory: RunDirectory,
+    policy: Policy | ServedPolicy,
+    opened: Sequence[OpenBenchmark],
+    sizes: TrainingSizes,
+) -> None:
+    """Under each forced budget, and last as the policy stops by itself."""
+    from hypereyes_jax.eval.benchmark_play import play_benchmarks
+    from hypereyes_jax.eval.policy import EvaluationRun
+    from hypereyes_jax.study.budget_curve import budget_name, write_budget_curves
+
+    conditions = _conditions(config, sizes)
     forced = [(budget_name(config.name, budget), budget) for budget in config.budgets]
     for name, budget in [*forced, (config.name, config.budget)]:
         rules = benchmark_rules(sizes.episode, config.manner, budget, config.distractors)
@@ -333,10 +367,7 @@ def _ask_splits(
                     policy,
                     split,
                     questions,
-                    sampling=replace(sizes.sampling(), temperature=config.temperature, top_p=config.top_p),
-                    search=config.search,
-                    seed=config.seed if config.sampling_seed is None else config.sampling_seed,
-                    judge=config.judge,
+                    _conditions(config, sizes),
                     metrics=own,
                 )
             )

@@ -166,6 +166,8 @@ def _evaluate(
     """Held-out questions; after RL also seen ones, to show what training knows by heart, and held-out ones with one
     search a turn, to show what parallel search buys."""
     from hypereyes_jax.data.files import read_questions
+    from hypereyes_jax.env.judging.config import JudgeConfig
+    from hypereyes_jax.eval.conditions import EvaluationConditions
     from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.eval.split import SERIAL, evaluate_split
     from hypereyes_jax.eval.tables import evaluated
@@ -184,8 +186,13 @@ def _evaluate(
                 policy,
                 split,
                 read_questions(directory.file(file)),
-                sampling=_sizes(config).sampling(evaluation=True),
-                search=config.search,
-                seed=1000,
+                EvaluationConditions(
+                    config.search,
+                    JudgeConfig(),
+                    miniature.EPISODE,
+                    _sizes(config).sampling(evaluation=True),
+                    miniature.PIXELS,
+                    seed=1000,
+                ),
             )
         )

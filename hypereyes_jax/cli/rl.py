@@ -21,7 +21,7 @@ import tyro
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.inputs import refuse_missing_inputs
-from hypereyes_jax.cli.source_settings import SourceSettings
+from hypereyes_jax.cli.source_settings import SourceSettings, refuse_settings_of_demonstrations
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh_text import refuse_unknown_mesh
 from hypereyes_jax.configs.recipes import AdapterConfig
@@ -222,6 +222,7 @@ def _check_settings(config: RlConfig) -> None:
         needs_teacher = config.settings.opd_coef != 0 and not has_teacher
         refuse_miniature_services(config.recipe, config.search, config.judge, needs_teacher)
     check_search(config.search, default.search)
+    refuse_settings_of_demonstrations(config.data, "rl")
     refuse_unknown_mesh(config.mesh)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")

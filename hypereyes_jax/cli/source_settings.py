@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,6 +59,33 @@ class SourceSettings:
             "turn_format": self.turn_format,
         }
         return SourceOptions(**(values | changed))
+
+
+_OF_DEMONSTRATIONS = ("box_units", "tools", "data_system", "turn_format")
+
+
+def refuse_settings_of_demonstrations(settings: SourceSettings, command: str) -> None:
+    """Raises UserError for a setting that nothing would heed in a command that reads questions only."""
+    for name in changed_settings(settings):
+        if name in _OF_DEMONSTRATIONS:
+            raise UserError(f"{_option(name)} says how demonstrations are read, and {command} reads questions only.")
+
+
+def refuse_settings_of_sources(settings: SourceSettings, without: str) -> None:
+    """Raises UserError for any setting, where there is no source; `without` is what the command has instead."""
+    for name in changed_settings(settings):
+        raise UserError(f"{_option(name)} says how a source is read, and {without}.")
+
+
+def changed_settings(settings: SourceSettings) -> list[str]:
+    """Names of the settings that are not the defaults."""
+    default = SourceSettings()
+    names = [each.name for each in fields(SourceSettings)]
+    return [name for name in names if getattr(settings, name) != getattr(default, name)]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:

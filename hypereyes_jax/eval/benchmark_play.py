@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.benchmarks import (
     BENCHMARKS,
+    Benchmark,
     BenchmarkSpec,
     ReadOptions,
     any_row,
@@ -21,12 +23,13 @@ from hypereyes_jax.data.benchmarks import (
     read_subset,
 )
 from hypereyes_jax.data.benchmarks.imeb_mini import imeb_mini
-from hypereyes_jax.data.sources import RowError, SourceOptions, open_questions
+from hypereyes_jax.data.sources import Questions, SourceOptions, open_questions
+from hypereyes_jax.data.sources.openable import openable
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.service import judging
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.config import SearchKeys
 from hypereyes_jax.env.search.distractors import DistractedBackend, world_distractors
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.services import connected
@@ -41,6 +44,7 @@ from hypereyes_jax.eval.benchmark_run import (
     read_results,
 )
 from hypereyes_jax.eval.benchmark_table import own_row, paper_rows, to_csv, to_html, to_latex
+from hypereyes_jax.eval.conditions import EvaluationConditions
 from hypereyes_jax.eval.metrics import Judged, VisualTokens
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.records import append_record, record_judged
@@ -59,10 +63,19 @@ _RECORDS = 200  # trajectories kept of a benchmark
 
 
 def prepare_benchmark(
-    name: str, data: Path | None, subset: Path | None = None, options: ReadOptions | None = None
+    name: str,
+    data: Path | None,
+    subset: Path | None = None,
+    options: ReadOptions | None = None,
+    reading: SourceOptions | None = None,
 ) -> OpenBenchmark:
-    """The questions to ask. Raises UserError for a benchmark, folder or subset that there is none of."""
-    options = options or ReadOptions()
+    """The questions to ask; those that can't be read are told and left out, or refused, as `reading` says.
+
+    Pictures are opened once to see whether they can be, so that a run of hours doesn't end at one that can't.
+
+    Raises UserError for a benchmark, folder or subset that there is none of, and for bad rows that are not left out.
+    """
+    options, reading = options or ReadOptions(), reading or SourceOptions()
     if name == IMEB_MINI and data is None:
         questions = [synth.question for synth in imeb_mini()]
         ids = None if subset is None else set(read_subset(subset))
@@ -75,7 +88,9 @@ def prepare_benchmark(
     source = "imeb" if name == IMEB_MINI else name
     called = known_benchmark(source).name if ":" in source else name
     own = data / called  # a folder with a folder for each benchmark
-    benchmark = open_benchmark(source, own if own.is_dir() else data, subset=subset, options=options)
+    folder = own if own.is_dir() else data
+    benchmark = open_benchmark(source, folder, subset=subset, options=options, reading=reading)
+    benchmark = benchmark.select(_openable(benchmark, reading, f"no question of {name}"))
     return OpenBenchmark(called, benchmark.spec, benchmark.ids, benchmark, options.choices)
 
 
@@ -88,44 +103,30 @@ def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
     row if the options refuse such rows.
     """
     questions = open_questions(source, options=options)
-    report = questions.report
-    report.refuse_default_split(source)
-    numbers = []
-    for number in range(len(questions)):
-        try:
-            questions[number]
-        except RowError as error:
-            if options.bad_rows == "refuse":
-                questions.close()
-                raise
-            report.add_bad(error)
-            continue
-        numbers.append(number)
-    for sentence in report.left_out():
-        print(sentence)
-    if not numbers:
-        questions.close()
-        raise UserError(f"no question of {source} can be asked. {next(iter(report.first_bad.values()))}")
-    usable = questions.select(numbers)
+    questions.report.refuse_default_split(source)
+    usable = questions.select(_openable(questions, options, f"no question of {source}"))
     return OpenBenchmark("questions", _QUESTIONS, usable.ids, usable, False)
 
 
-@dataclass(frozen=True)
-class BenchmarkConditions:
-    """What is the same for all benchmarks that a policy is asked."""
+def _openable(questions: Questions | Benchmark, options: SourceOptions, none: str) -> list[int]:
+    """Numbers of the questions whose pictures can be opened; says what is left out, and why.
 
-    search: SearchConfig
-    judge: JudgeConfig  # each benchmark has a rule of its own for judges; one that is not the default holds for all
-    episode: EpisodeConfig
-    sampling: SamplingConfig
-    pixels: tuple[int, int]  # the smallest and the largest area of an image
-    seed: int  # of the sampling
-    distractors: int = 0  # results of other searches that are mixed into each search of the miniature's world
-    distractor_seed: int = 0
+    Raises UserError, and closes the questions, for one that can't if such rows are refused, and if none can.
+    """
+    report = questions.report
+    with contextlib.ExitStack() as stack:
+        stack.callback(questions.close)
+        numbers = openable(questions, report, options.bad_rows)
+        for sentence in report.left_out():
+            print(sentence)
+        if not numbers:
+            raise UserError(f"{none} can be asked. {next(iter(report.first_bad.values()))}")
+        stack.pop_all()
+    return numbers
 
 
 async def play_benchmarks(
-    run: EvaluationRun, policy: Policy | ServedPolicy, opened: Sequence[OpenBenchmark], conditions: BenchmarkConditions
+    run: EvaluationRun, policy: Policy | ServedPolicy, opened: Sequence[OpenBenchmark], conditions: EvaluationConditions
 ) -> list[BenchmarkSummary]:
     """Asks each benchmark as `play_benchmark` does, and returns the summaries, those of levels last."""
     summaries = []
@@ -154,7 +155,7 @@ async def play_benchmarks(
     return [*summaries, *(summary for summary in filed if summary.benchmark.startswith(levels))]
 
 
-def _distracted(conditions: BenchmarkConditions, backend: RecordedBackend) -> RecordedBackend | DistractedBackend:
+def _distracted(conditions: EvaluationConditions, backend: RecordedBackend) -> RecordedBackend | DistractedBackend:
     """The backend that episodes search: with distractors if some were asked for."""
     if not conditions.distractors:
         return backend

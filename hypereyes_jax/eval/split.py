@@ -8,15 +8,14 @@ from dataclasses import replace
 from functools import partial
 
 from hypereyes_jax import miniature
-from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.questions import SynthesisConfig, synthesize
-from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.service import judging
-from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
+from hypereyes_jax.env.search.config import SearchKeys
 from hypereyes_jax.env.search.services import connected
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.benchmark import evaluate
+from hypereyes_jax.eval.conditions import EvaluationConditions
 from hypereyes_jax.eval.own_metrics import OwnMetrics
 from hypereyes_jax.eval.policy import EvaluationRun, Policy, runner
 from hypereyes_jax.eval.tables import save_evaluation
@@ -32,11 +31,7 @@ async def evaluate_split(
     policy: Policy,
     split: str,
     questions: Sequence[Question],
-    *,
-    sampling: SamplingConfig,
-    search: SearchConfig,
-    seed: int,
-    judge: JudgeConfig = JudgeConfig(),  # noqa: B008 - frozen
+    conditions: EvaluationConditions,
     metrics: OwnMetrics = OwnMetrics(),  # noqa: B008 - frozen
 ) -> None:
     """Files the results under the run's name and `split`, with how the searches went and how engine time was used.
@@ -44,18 +39,26 @@ async def evaluate_split(
     What each slot did and when goes to `timeline-NAME-SPLIT.json`.
 
     Args:
-      seed: of the sampling; each question adds its number.
-      judge: by default answers are compared exactly.
+      conditions: a split of serial questions is played with one search a turn whatever they say; to the seed each
+        question adds its number.
       metrics: a user's, whose means over the scored episodes are filed, too.
     """
-    episode = replace(miniature.EPISODE, serial=split.endswith(SERIAL))
+    search, pixels = conditions.search, conditions.pixels
+    rules = conditions.episode
+    episode = replace(rules, serial=rules.serial or split.endswith(SERIAL))
     timeline = Timeline()
-    async with judging(judge) as verdicts, connected(search, SearchKeys.of(os.environ)) as (backend, _):
+    async with judging(conditions.judge) as verdicts, connected(search, SearchKeys.of(os.environ)) as (backend, _):
         with run.stages.stage(f"evaluation of {run.name}, {split}", len(questions)) as stage:
             play = runner(
-                policy, backend, episode, sampling, seed=seed, on_end=lambda *_: stage.advance(), timeline=timeline
+                policy,
+                backend,
+                episode,
+                conditions.sampling,
+                seed=conditions.seed,
+                on_end=lambda *_: stage.advance(),
+                timeline=timeline,
             )
-            visual = partial(visual_tokens, min_pixels=miniature.MIN_PIXELS, max_pixels=miniature.MAX_PIXELS)
+            visual = partial(visual_tokens, min_pixels=pixels[0], max_pixels=pixels[1])
             evaluation = await evaluate(play, questions, verdicts, visual_tokens=visual)
     timeline.write(run.directory.file(f"timeline-{run.name}-{split}.json"))
     costs = {"search": backend.metrics.summary(), "engine": timeline.utilisation()}

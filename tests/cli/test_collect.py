@@ -14,6 +14,7 @@ from aiohttp import web
 from PIL import Image
 
 from hypereyes_jax.cli.collect import CollectSettings, run
+from hypereyes_jax.cli.source_settings import SourceSettings
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
@@ -117,6 +118,26 @@ def test_a_key_that_is_refused_ends_the_run(tmp_path):
 
     with served("/v1/chat/completions", reply) as url, pytest.raises(UserError, match="can't be asked"):
         run(settings(tmp_path, f"{url}/v1"))
+
+
+@pytest.mark.parametrize("bad_rows", ["skip", "refuse"])
+def test_a_question_whose_picture_is_broken_is_told_before_anything_is_asked(tmp_path, capsys, bad_rows):
+    endpoint = Endpoint()
+    parquet(tmp_path / "questions.parquet", 3)
+    rows = pyarrow.parquet.read_table(tmp_path / "questions.parquet").to_pylist()
+    rows[1]["image"]["bytes"] = flag()[:200]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "questions.parquet")
+    source = SourceSettings(bad_rows=bad_rows)
+    with served("/v1/chat/completions", endpoint.reply) as url:
+        if bad_rows == "refuse":
+            with pytest.raises(UserError, match="row 2: an image can't be read"):
+                run(settings(tmp_path, f"{url}/v1", source=source))
+            assert endpoint.asked == 0
+            return
+        for _ in range(4):  # until no attempt is left
+            run(settings(tmp_path, f"{url}/v1", source=source))
+    assert "1 rows are left out: 1 x broken image" in capsys.readouterr().out
+    assert len(list(read_examples(tmp_path / "out" / "demonstrations.jsonl"))) == 2
 
 
 @pytest.mark.parametrize("changes", [{"model": ""}, {"model_url": "", "model": ""}, {"filter_model_url": "http://x"}])

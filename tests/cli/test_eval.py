@@ -65,6 +65,16 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     assert cli.main(words(checkpoint, tmp_path, "--temperature", "0")) == 2  # other settings do not mix
 
 
+def test_splits_are_played_by_the_rules_that_are_given(checkpoint, tmp_path):
+    tokens = []
+    for name, system in (("short", "Answer."), ("long", "Answer. " * 40)):
+        rules = ("--episode.max-turns", "1", "--episode.system", system, "--splits", "heldout")
+        assert cli.main(words(checkpoint, tmp_path / name, *rules)) == 0
+        (first, *_) = read_records(tmp_path / name / "trajectories-model-heldout.jsonl")
+        tokens.append(first.tokens)
+    assert tokens[1] >= tokens[0] + 39
+
+
 def test_mosaics_are_crowded_as_in_the_quickstart_unless_told():
     from hypereyes_jax.cli.eval import EvalConfig
     from hypereyes_jax.cli.synth import SynthConfig

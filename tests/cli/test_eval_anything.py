@@ -98,6 +98,16 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
         ("here --recipe hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl' for rl"),
         ("here --dtype float16", "must be float32 or bfloat16"),
         ("here --slots 0", "--slots must be at least 1"),
+        ("here --bad-rows refuse", "--bad-rows says how a source is read, and these questions are made here"),
+        ("here --questions f --box-units pixel", "--box-units says how demonstrations are read, and eval reads"),
+        ("here --questions f --turn-format native", "--turn-format says how demonstrations are read"),
+        ("here --questions f --choices", "--choices is for benchmarks"),
+        ("here --questions f --subset g", "--subset is for benchmarks"),
+        ("here --data g", "--data is for benchmarks"),
+        (
+            "here --benchmark fvqa --search.service retriever --columns text=q",
+            "--columns would be ignored: the columns",
+        ),
     ],
 )
 def test_what_would_be_ignored_is_refused(words, message, capsys):

@@ -143,6 +143,7 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         ("--reward.trace.efficient-high 0", "a set's high is at least its low"),
         ("--reward.trace.format-failure -1", "no readable answer counts -0.5"),
         ("--sizes.learner.opd reverse-kl", "give --teacher DIR"),
+        ("--turn-format native", "--turn-format says how demonstrations are read, and rl reads questions only"),
         (
             "--sizes.learner.opd reverse-kl --teacher-server.url http://h:1 --teacher-server.temperature 0.8",
             "and no --teacher-server.url",

@@ -1,8 +1,12 @@
 """The manners of an evaluation, and what may be asked."""
 
+import json
+
 import pytest
+from PIL import Image
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS
+from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
@@ -96,3 +100,19 @@ def test_a_damaged_file_of_summaries_is_named(tmp_path, text):
     (tmp_path / "benchmarks.json").write_text(text)
     with pytest.raises(UserError, match=r"benchmarks\.json is damaged"):
         read_summaries(RunDirectory(tmp_path))
+
+
+def test_a_benchmark_s_questions_without_their_pictures_are_told_and_left_out(tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "1.png")
+    row = {"question": "?", "image_path": "1.png", "answers": ["x"], "domain": "Art"}
+    rows = [row, row | {"image_path": "2.png"}, row | {"answers": None}]
+    (tmp_path / "bc_vl_level1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="line 3 is not a question of BrowseComp-VL"):
+        prepare_benchmark("browsecomp-vl", tmp_path)
+    opened = prepare_benchmark("browsecomp-vl", tmp_path, reading=SourceOptions(bad_rows="skip"))
+    assert opened.ids == ("bc_vl_level1-1",)
+    assert len(opened.questions[0].images) == 1
+    assert "2 rows are left out: 1 x no answer (first: " in capsys.readouterr().out
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UserError, match=r"no question of browsecomp-vl can be asked\. .*line 3"):
+        prepare_benchmark("browsecomp-vl", tmp_path, reading=SourceOptions(bad_rows="skip"))

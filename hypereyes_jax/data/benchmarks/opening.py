@@ -20,7 +20,7 @@ from hypereyes_jax.data.benchmarks.types import (
     default_id,
 )
 from hypereyes_jax.data.sources.formats import open_rows
-from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions
+from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions, SourceReport
 from hypereyes_jax.env.judging.llm_judge import RULES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import parse_file_json, refuse_irregular
@@ -126,7 +126,7 @@ def open_benchmark(
     *,
     subset: Path | None = None,
     options: ReadOptions | None = None,
-    private_urls: bool = False,
+    reading: SourceOptions | None = None,
 ) -> Benchmark:
     """A benchmark's questions from the files its authors published, in the folders or archives they come in.
 
@@ -134,20 +134,26 @@ def open_benchmark(
       name: one of BENCHMARKS, or a user's own by `module:object`.
       data: its folder, or one file of it.
       subset: see `read_subset`; the questions then are those, in that order.
-      private_urls: allow images from loopback and private networks.
+      reading: where pictures may come from, and whether rows that can't be used are left out, which the benchmark's
+        `report` then counts.
 
     Raises:
-      UserError: there is no such benchmark or file, a row is none of the benchmark, an id stands twice or is unknown.
+      UserError: there is no such benchmark or file, or no usable row in it; a row is none of the benchmark or has the
+        id of another, unless such rows are left out; the subset names an unknown id.
     """
-    options = options or ReadOptions()
+    options, reading = options or ReadOptions(), reading or SourceOptions()
     spec = known_benchmark(name)
     paths = _files(spec, data)
-    files = [
-        File(path, open_rows(path, str(path), SourceOptions()), BenchmarkMedia(path.parent, private_urls=private_urls))
-        for path in paths
-    ]
+    files = [File(path, open_rows(path, str(path), reading), _media(path, reading)) for path in paths]
     entries: list[BenchmarkEntry] = []
     places: dict[str, Place] = {}
+    report = SourceReport()
+
+    def refuse(place: Place, bad: BadRow, cure: str) -> None:
+        if reading.bad_rows == "refuse":
+            raise UserError(f"{place} is not a question of {spec.title}: {bad.why}. {cure}") from None
+        report.add_bad(bad.at(place))
+
     for number, file in enumerate(files):
         for index, row in file.rows.scan():
             place = Place(str(file.path), file.rows.number(index), file.rows.unit)
@@ -156,19 +162,20 @@ def open_benchmark(
                     raise row
                 questions = spec.convert(row, default_id(file, index), options)
             except BadRow as error:
-                raise UserError(
-                    f"{place} is not a question of {spec.title}: {error.why}. Give the published file."
-                ) from None
+                refuse(place, error, "Give the published file.")
+                continue
             for part, question in enumerate(questions):
                 if question.id in places:
-                    raise UserError(
-                        f"{place}: the id {question.id!r} stands at {places[question.id]}, too. Remove one of them."
-                    )
+                    why = f"the id {question.id!r} stands at {places[question.id]}, too"
+                    refuse(place, BadRow("id used twice", why), "Remove one of them.")
+                    continue
                 places[question.id] = place
                 entries.append(BenchmarkEntry(question.id, question.kind, number, index, part))
     if not entries:
-        raise UserError(f"{data} holds no question of {spec.title}. Give the folder of its published files.")
-    benchmark = Benchmark(spec, files, entries, options)
+        first = next(iter(report.first_bad.values()), None)
+        why = f": {first.place}: {first.why}" if first else ""
+        raise UserError(f"{data} holds no question of {spec.title}{why}. Give the folder of its published files.")
+    benchmark = Benchmark(spec, files, entries, options, report)
     return benchmark if subset is None else _selected(benchmark, read_subset(subset), subset)
 
 
@@ -197,7 +204,7 @@ def read_subset(path: Path) -> tuple[str, ...]:
 
 
 def _selected(benchmark: Benchmark, ids: Sequence[str], path: Path) -> Benchmark:
-    by_id = {entry.id: entry for entry in benchmark.entries}
+    by_id = {entry.id: number for number, entry in enumerate(benchmark.entries)}
     unknown = [name for name in ids if name not in by_id]
     if unknown:
         few = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
@@ -205,7 +212,16 @@ def _selected(benchmark: Benchmark, ids: Sequence[str], path: Path) -> Benchmark
             f"{path} names {len(unknown)} ids that {benchmark.spec.title} does not have here ({few}). "
             f"Its ids look like {benchmark.ids[0]!r}."
         )
-    return Benchmark(benchmark.spec, benchmark._files, [by_id[name] for name in ids], benchmark._options)
+    return benchmark.select([by_id[name] for name in ids])
+
+
+def _media(path: Path, reading: SourceOptions) -> BenchmarkMedia:
+    return BenchmarkMedia(
+        reading.image_root or path.parent,
+        outside=reading.outside_images,
+        private_urls=reading.private_urls,
+        cache=reading.cache,
+    )
 
 
 def _files(spec: BenchmarkSpec, data: Path) -> list[Path]:

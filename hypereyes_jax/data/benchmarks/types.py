@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, overload
 
 from hypereyes_jax.data.benchmarks.archives import BenchmarkMedia
 from hypereyes_jax.data.sources.question_rows import QuestionRow
-from hypereyes_jax.data.sources.types import BadRow, Place, Row, Rows
+from hypereyes_jax.data.sources.types import BadRow, Place, Row, Rows, SourceReport
 from hypereyes_jax.env.types import Question
 
 Published = Literal["f1", "exact", "letter", "grade", "json", "judge"]
@@ -71,9 +71,15 @@ class Benchmark(Sequence[Question]):
     """A benchmark's questions in their order; each is read, and its pictures opened, when it is indexed."""
 
     def __init__(
-        self, spec: BenchmarkSpec, files: Sequence[File], entries: Sequence[BenchmarkEntry], options: ReadOptions
+        self,
+        spec: BenchmarkSpec,
+        files: Sequence[File],
+        entries: Sequence[BenchmarkEntry],
+        options: ReadOptions,
+        report: SourceReport,
     ):
         self.spec, self._files, self.entries, self._options = spec, list(files), tuple(entries), options
+        self.report = report  # of the rows that were left out
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -89,7 +95,7 @@ class Benchmark(Sequence[Question]):
     def __getitem__(self, index: int | slice) -> Question | Benchmark:
         """Raises RowError, which names file and row, for a row or a picture that cannot be read."""
         if isinstance(index, slice):
-            return Benchmark(self.spec, self._files, self.entries[index], self._options)
+            return self.select(range(*index.indices(len(self))))
         entry = self.entries[index]
         file = self._files[entry.file]
         try:
@@ -99,6 +105,11 @@ class Benchmark(Sequence[Question]):
         except BadRow as error:
             place = Place(str(file.path), file.rows.number(entry.row), file.rows.unit)
             raise error.at(place) from None
+
+    def select(self, indices: Sequence[int]) -> Benchmark:
+        """The same benchmark with these questions only, in this order."""
+        entries = [self.entries[index] for index in indices]
+        return Benchmark(self.spec, self._files, entries, self._options, self.report)
 
     def close(self) -> None:
         for file in self._files:

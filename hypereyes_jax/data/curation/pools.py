@@ -11,6 +11,7 @@ import numpy as np
 
 from hypereyes_jax.data.curation.types import Pool
 from hypereyes_jax.data.sources import Questions, SourceOptions, open_questions
+from hypereyes_jax.data.sources.openable import openable
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 
@@ -57,12 +58,13 @@ def open_pools(pools: Sequence[Pool]) -> Iterator[PooledQuestions]:
         for pool in pools:
             options = SourceOptions(columns=dict(pool.columns), bad_rows="skip")
             questions = stack.enter_context(open_questions(pool.source, options=options))
-            for sentence in questions.report.left_out():
-                print(f"{pool.name}: {sentence}")
             if pool.most is not None:
                 if pool.most < 1:
                     raise UserError(f"the pool {pool.name} takes {pool.most} questions; it must take at least 1.")
                 count = min(pool.most, len(questions))
                 questions = questions.select(np.linspace(0, len(questions) - 1, count).astype(int))
+            questions = questions.select(openable(questions, questions.report, options.bad_rows))
+            for sentence in questions.report.left_out():
+                print(f"{pool.name}: {sentence}")
             pools_by_name.append((pool.name, questions))
         yield PooledQuestions(pools_by_name)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS, ReadOptions, open_benchmark, read_subset
 from hypereyes_jax.data.benchmarks.formats import decrypt
+from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.env.judging.llm_judge import RULES
 from hypereyes_jax.env.judging.published import LetterMatch
 from hypereyes_jax.errors import UserError
@@ -121,7 +122,7 @@ async def test_an_image_by_url(tmp_path, aiohttp_pages):
     lines(tmp_path / "mmsearch.jsonl", [row])
     with pytest.raises(UserError, match="not fetched"):
         open_benchmark("mmsearch", tmp_path)[0]
-    read = open_benchmark("mmsearch", tmp_path, private_urls=True)
+    read = open_benchmark("mmsearch", tmp_path, reading=SourceOptions(private_urls=True))
     import asyncio
 
     question = await asyncio.to_thread(lambda: read[0])
@@ -423,3 +424,31 @@ def test_read_subset_is_public(tmp_path):
     assert read_subset(tmp_path / "ids") == ("7", "8")
     (tmp_path / "ids").write_bytes(b"\xef\xbb\xbf7\r\n8\r\n")  # as Windows saves it
     assert read_subset(tmp_path / "ids") == ("7", "8")
+
+
+def test_bad_rows_of_a_benchmark_are_refused_or_left_out_and_counted(tmp_path):
+    good = {"question": "?", "image_path": "1.png", "answers": ["x"], "domain": "Art"}
+    (tmp_path / "1.png").write_bytes(png(3))
+    lines(tmp_path / "bc_vl_level1.jsonl", [good, good | {"answers": []}, good | {"question": ""}, good])
+    with pytest.raises(UserError, match=r"line 2 is not a question of BrowseComp-VL: it needs 'answers'"):
+        open_benchmark("browsecomp-vl", tmp_path)
+    read = open_benchmark("browsecomp-vl", tmp_path, reading=SourceOptions(bad_rows="skip"))
+    assert read.ids == ("bc_vl_level1-1", "bc_vl_level1-4")
+    assert read.report.bad == {"no answer": 1, "no question": 1}
+    assert read.report.first_bad["no question"].place.number == 3
+
+
+def test_a_benchmark_of_bad_rows_alone_names_the_first(tmp_path):
+    lines(tmp_path / "bc_vl_level1.jsonl", [{"question": "?", "answers": ["x"]}])
+    with pytest.raises(UserError, match=r"no question of BrowseComp-VL: .*line 1: it needs 'image_path'"):
+        open_benchmark("browsecomp-vl", tmp_path, reading=SourceOptions(bad_rows="skip"))
+
+
+def test_pictures_of_a_benchmark_may_lie_in_a_folder_of_their_own(tmp_path):
+    row = {"question": "?", "image_path": "1.png", "answers": ["x"], "domain": "Art"}
+    lines(tmp_path / "rows" / "bc_vl_level1.jsonl", [row])
+    (tmp_path / "1.png").write_bytes(png(3))
+    with pytest.raises(UserError, match="there is no image"):
+        open_benchmark("browsecomp-vl", tmp_path / "rows")[0]
+    read = open_benchmark("browsecomp-vl", tmp_path / "rows", reading=SourceOptions(image_root=tmp_path))
+    assert colour(read[0].images[0]) == 3
