@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hypereyes_jax.data.sources.columns import Layout
-from hypereyes_jax.data.sources.fields import clips_of, pictures_of
+from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, unpacked
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -35,7 +35,14 @@ _ROLES: dict[str, Role] = {
 }
 _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
 _WEIGHTS = ("loss", "weight", "train")  # of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it
-_TAG = re.compile(r"<(image|video)>\n?")
+# A place of a picture, as the frameworks and Qwen's own template write it, or Qwen-VL's, which holds the path.
+_TAG = re.compile(
+    r"(?:<(?P<kind>image|video)>|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>"
+    r"|<img>(?P<path>[^<>\n]+)</img>)\n?"
+)
+_PICTURE_KEYS = ("image", "image_url", "input_image", "url", "path", "bytes", "base64", "data", "source")
+_PAIRS = (("instruction", "output"), ("query", "response"), ("prompt", "completion"), ("prompt", "response"))
+_SHAPES = {"instruction": "Alpaca", "query": "ms-swift", "prompt": "prompt and reply"}
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -59,9 +66,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where the next of the row's pictures goes, or of its videos."""
+    """Where the next of the row's pictures goes, or of its videos; or the one of a number."""
 
     kind: str = "image"
+    number: int | None = None
 
 
 _Part = str | Picture | Clip | _Slot
@@ -82,15 +90,47 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     return Conversation(tuple(messages_with_media), bool(row.get("tools")), shape)
 
 
-def last_user_text(messages: Any) -> str:
-    """Text of the last message of the user; what veRL's `prompt` asks. Raises BadRow."""
+@dataclass(frozen=True)
+class Prompt:
+    """What the messages of a question ask."""
+
+    text: str
+    pictures: tuple[Picture, ...] = ()  # those that stand in the message itself
+    clips: tuple[Clip, ...] = ()
+    alone: bool = True  # no turn of a model comes before it
+
+    def question(self) -> str:
+        """The text, where it can be asked without what came before. Raises BadRow."""
+        if not self.alone:
+            why = "its 'prompt' is a conversation, and its last question can't be asked without the turns before it"
+            raise BadRow("turns before the question", why)
+        return self.text
+
+
+def prompt_of(messages: Any) -> Prompt:
+    """The message of the user in a list of them; what veRL's `prompt` asks. Raises BadRow."""
     if not isinstance(messages, list):
         raise BadRow("no question", "'prompt' must be a text or a list of messages")
-    for number, message in reversed(list(enumerate(messages, start=1))):
-        role, parts, _ = _read(message, number)
-        if role == "user":
-            return "".join(part for part in parts if isinstance(part, str)).strip()
-    raise BadRow("no question", "its 'prompt' has no message of the user")
+    asks = [_read(message, number) for number, message in enumerate(messages, start=1)]
+    roles = [role for role, *_ in asks]
+    if "user" not in roles:
+        raise BadRow("no question", "its 'prompt' has no message of the user")
+    last = len(roles) - 1 - roles[::-1].index("user")
+    _, parts, _ = asks[last]
+    return Prompt(
+        "".join(part for part in parts if isinstance(part, str)).strip(),
+        tuple(part for part in parts if isinstance(part, Picture)),
+        tuple(part for part in parts if isinstance(part, Clip)),
+        "assistant" not in roles[:last],
+    )
+
+
+def prompt_in(text: Any) -> Prompt | None:
+    """The question of messages, of those in JSON in a text, or of a text that holds paths in <img>; None for others."""
+    value = unpacked(text)
+    if isinstance(value, list) and (value is text or (value and all(isinstance(part, Mapping) for part in value))):
+        return prompt_of(value)
+    return prompt_of([{"role": "user", "content": text}]) if isinstance(text, str) and "</img>" in text else None
 
 
 def final_answer(messages: Sequence[SourceMessage]) -> str | None:
@@ -113,9 +153,12 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
         if any(isinstance(m, Mapping) and m.get("role") in ("tool_call", "tool_response") for m in value):
             return value, "ms-swift"
         return value, "messages"
-    if isinstance(row.get("prompt"), list) and isinstance(row.get("response"), str):
-        return [*row["prompt"], {"role": "assistant", "content": row["response"]}], "veRL"
-    for question, reply in (("instruction", "output"), ("query", "response")):
+    for reply, shape in (("response", "veRL"), ("completion", "TRL")):
+        said = row.get(reply)
+        if isinstance(row.get("prompt"), list) and isinstance(said, str | list):
+            said = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
+            return [*row["prompt"], *said], shape
+    for question, reply in _PAIRS:
         if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
             text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)
             talk: list[Any] = []
@@ -130,7 +173,7 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
                 *talk,
                 {"role": "user", "content": text},
                 {"role": "assistant", "content": row[reply]},
-            ], "Alpaca" if question == "instruction" else "ms-swift"
+            ], _SHAPES[question]
     raise BadRow(
         "no conversation",
         "it has no conversation to learn from ('messages', or 'observations' and 'turns'); its columns are "
@@ -141,12 +184,15 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
 def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]]:
     if not isinstance(message, Mapping):
         raise BadRow("no message", f"message {number} must be an object with a role and a content")
-    name = message.get("role", message.get("from"))
+    name = first((message.get("role"), message.get("from")))
     name = name.lower() if isinstance(name, str) else name
     role = _ROLES.get(name) if isinstance(name, str) else None
+    if name is None:
+        listed = ", ".join(map(repr, message))[:200]
+        raise BadRow("no role", f"message {number} needs 'role' and 'content', or 'from' and 'value', and has {listed}")
     if role is None:
         raise BadRow("unknown role", f"message {number} has the role {str(name)[:40]!r}; known are {', '.join(_ROLES)}")
-    content = message.get("content", message.get("value"))
+    content = first((message.get("content"), message.get("value")))
     if name in _CALLS:
         value = _json(content, f"the tool call of message {number}") if isinstance(content, str) else content
         return role, [], tuple(value) if isinstance(value, list) else (value,)
@@ -199,11 +245,8 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
                 raise BadRow("no message", f"a text part of message {number} has no text")
             out += _split(text) if slots else [text]
         elif kind in ("image", "image_url", "input_image"):
-            values = {
-                key: value for key, value in part.items() if key != "type" and value is not None and key != "text"
-            }
-            values.pop("detail", None)
-            out.append(picture(values) if values else _Slot())
+            values = {key: part[key] for key in _PICTURE_KEYS if part.get(key)}
+            out.append(picture(values) if values else _Slot(number=_number(part, number)))
         elif kind in ("video", "video_url"):
             values = {key: part[key] for key in ("video", "video_url", "url", "path") if part.get(key)}
             out.append(Clip(picture(next(iter(values.values())))) if values else _Slot("video"))
@@ -212,14 +255,25 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
     return out
 
 
+def _number(part: Mapping[str, Any], message: int) -> int | None:
+    """Which of the row's pictures a part stands for, where it says so, as TRL's data sets do. Raises BadRow."""
+    number = part.get("index")
+    if number is None:
+        return None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise BadRow("no message", f"the index of an image in message {message} must be a number, from 0")
+    return number
+
+
 def _split(text: str) -> list[_Part]:
     out: list[_Part] = []
-    for number, piece in enumerate(_TAG.split(text)):
-        if number % 2:  # what the tag names
-            out.append(_Slot(piece))
-        elif piece:
-            out.append(piece)
-    return out
+    at = 0
+    for tag in _TAG.finditer(text):
+        if tag.start() > at:
+            out.append(text[at : tag.start()])
+        out.append(picture(tag["path"]) if tag["path"] else _Slot(tag["kind"] or tag["pad"]))
+        at = tag.end()
+    return [*out, text[at:]] if text[at:] else out
 
 
 def _place(
@@ -234,21 +288,32 @@ def _place(
     media: dict[str, list[Picture | Clip]] = {"image": list(pictures), "video": list(clips)}
     lead: list[Picture | Clip] = []
     for kind, rest in media.items():
-        slots = sum(isinstance(part, _Slot) and part.kind == kind for _, parts, _ in messages for part in parts)
+        all_slots = [part for _, parts, _ in messages for part in parts if isinstance(part, _Slot)]
+        slots = sum(slot.kind == kind and slot.number is None for slot in all_slots)
+        numbers = [slot.number for slot in all_slots if slot.kind == kind and slot.number is not None]
+        if numbers and (slots or max(numbers) >= len(rest)):
+            raise BadRow(
+                f"{kind}s and places differ",
+                f"its parts name the {kind}s {numbers[:10]}, and it has {len(rest)}, each of which must be named",
+            )
         there = Picture if kind == "image" else Clip
         inside = any(isinstance(part, there) for _, parts, _ in messages for part in parts)
         if slots and slots != len(rest):
             raise BadRow(f"{kind}s and tags differ", f"it has {slots} <{kind}> tags and {len(rest)} {kind}s")
-        lead += [] if slots or inside else rest
+        lead += [] if slots or numbers or inside else rest
     out = []
     for role, parts, calls in messages:
-        filled = [media[part.kind].pop(0) if isinstance(part, _Slot) else part for part in parts]
+        filled = [_filled(part, media) if isinstance(part, _Slot) else part for part in parts]
         if role in ("system", "assistant") and any(isinstance(part, Picture | Clip) for part in filled):
             raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
         if role == "user" and lead:
             filled, lead = [*lead, *filled], []
         out.append(SourceMessage(role, tuple(filled), calls))
     return out
+
+
+def _filled(slot: _Slot, media: Mapping[str, list[Picture | Clip]]) -> Picture | Clip:
+    return media[slot.kind].pop(0) if slot.number is None else media[slot.kind][slot.number]
 
 
 def _json(text: str, what: str) -> Any:

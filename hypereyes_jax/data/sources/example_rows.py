@@ -132,7 +132,7 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
 
     mapped: Counter[tuple[str, str]] = Counter()
     calls = ToolCalls(options.box_units, options.tools, len(pictures), size_of, mapped, report.unmapped)
-    texts = ["".join(part for m in turn for part in m.parts if isinstance(part, str)) for turn in turns]
+    texts = ["\n".join(filter(None, map(_text, turn))) for turn in turns]
     texts_of_turns = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
     report.mapped.update(mapped)
     if options.system is not None:
@@ -176,8 +176,12 @@ def _grouped(
 
 
 def _says(message: SourceMessage) -> bool:
-    text = "".join(part for part in message.parts if isinstance(part, str)).strip()
+    text = _text(message).strip()
     return bool(text) and not text.startswith("<tool_call>")
+
+
+def _text(message: SourceMessage) -> str:
+    return "".join(part for part in message.parts if isinstance(part, str))
 
 
 def _calls(message: SourceMessage) -> bool:
@@ -188,7 +192,7 @@ def _shown(message: SourceMessage) -> list[str | Picture | Clip]:
     """A message's parts; the text of a tool's result stands in <tool_response>, after the pictures it came with."""
     if message.role != "tool":
         return list(message.parts)
-    text = "".join(part for part in message.parts if isinstance(part, str)).strip()
+    text = _text(message).strip()
     if "<tool_response>" not in text:
         text = f"<tool_response>\n{text}\n</tool_response>"
     return [*(part for part in message.parts if not isinstance(part, str)), text]

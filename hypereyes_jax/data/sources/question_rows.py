@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
@@ -31,6 +31,7 @@ PLAIN = "question, answer, image"  # the shape of rows whose columns are named s
 _LONGEST_META = 2_000  # characters of a text that is kept in `meta`
 _VERL = ("prompt", "reward_model", "extra_info", "data_source", "images")
 _AS_NAMED = Fields({})
+Shown = TypeVar("Shown", Picture, Clip)
 
 
 class QuestionRow(NamedTuple):  # made a million times in a scan, where a frozen dataclass costs several times as much
@@ -93,7 +94,7 @@ def _short(row: Row, layout: Layout, columns: tuple[str | None, ...], default_id
     """
     of_text, of_answers, of_id, of_kind = columns
     text, value = row[of_text], row[of_answers]  # type: ignore[index]
-    if type(text) is not str or "<" in text or not (text := text.strip()):
+    if type(text) is not str or "<" in text or not (text := text.strip()) or text[0] == "[":
         return None
     answers: list[str] = []
     for answer in value if type(value) is list else (value,):
@@ -146,7 +147,8 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if isinstance(text, list) and any(isinstance(part, str) for part in text):
         what = f"a list of {len(text)} texts (is a whole column in one row?)"
         raise BadRow("no question", f"it needs 'question', a text or messages, not {what}")
-    text = conversations.last_user_text(text) if isinstance(text, list) else text
+    prompt = conversations.prompt_in(text)
+    text = text if prompt is None else prompt.question()
     meta = _rest(row, layout)
     there = layout.fields  # asked first, since most rows have few fields and looking for one in vain costs as much
     reference = reference_of(row, layout) if "searches" in there or "tool_calls" in there else None
@@ -161,13 +163,22 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
         text,
-        pictures_of(row, layout) if "images" in there or layout.numbered else (),
+        _with_own(
+            pictures_of(row, layout) if "images" in there or layout.numbered else (), prompt.pictures if prompt else ()
+        ),
         answers,
         _kind(row, layout) if "kind" in there else "",
         meta,
         PLAIN,
-        clips_of(row, layout) if "videos" in there else (),
+        _with_own(clips_of(row, layout) if "videos" in there else (), prompt.clips if prompt else ()),
     )
+
+
+def _with_own(of_columns: tuple[Shown, ...], of_prompt: tuple[Shown, ...]) -> tuple[Shown, ...]:
+    """The pictures, or videos, of a question, which stand in columns or in its message. Raises BadRow for both."""
+    if of_columns and of_prompt:
+        raise BadRow("images in two places", "its prompt holds images, and so does another column: keep one of them")
+    return of_columns or of_prompt
 
 
 def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
@@ -180,9 +191,9 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     if "answers" in layout.named or truth is None:
         truth = layout.get(row, "answers")
     text = layout.get(row, "text") if "text" in layout.named else extra.get("question")
+    prompt = conversations.prompt_in(row.get("prompt"))
     if not isinstance(text, str) or not text.strip():
-        text = row.get("prompt")
-        text = conversations.last_user_text(text) if isinstance(text, list) else first((text, layout.get(row, "text")))
+        text = first((row.get("prompt"), layout.get(row, "text"))) if prompt is None else prompt.question()
     # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
     index = first((layout.get(columns, "id"), extra.get("index")))
@@ -194,12 +205,12 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     return QuestionRow(
         id_of(index, default_id),
         text_of(without_image_tags(text_of(text, "prompt")), "prompt"),
-        pictures_of(row, layout),
+        _with_own(pictures_of(row, layout), prompt.pictures if prompt else ()),
         answers_of(truth, more),
         _kind(row, layout) or str(row.get("data_source") or ""),
         {name: value for name, value in meta.items() if value is not None},
         "veRL",
-        clips_of(row, layout),
+        _with_own(clips_of(row, layout), prompt.clips if prompt else ()),
     )
 
 

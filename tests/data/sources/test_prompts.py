@@ -1,0 +1,112 @@
+"""Pictures in messages are shown where they stand: by index, in parts, by the tags of Qwen and of frameworks."""
+
+import json
+
+import pytest
+
+from hypereyes_jax.data import open_examples, open_questions
+from hypereyes_jax.errors import UserError
+
+RED, LIME = (255, 0, 0), (0, 255, 0)
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def reply(content):
+    return {"role": "assistant", "content": content}
+
+
+def shown(parts):
+    return [part if isinstance(part, str) else part.getpixel((0, 0)) for part in parts]
+
+
+def test_parts_name_pictures_by_their_index(lines, pictures):
+    parts = [
+        {"type": "text", "text": "Which of ", "index": None},
+        {"type": "image", "text": None, "index": 1},
+        {"type": "text", "text": " and ", "index": None},
+        {"type": "image", "text": None, "index": 0},
+    ]
+    row = {"messages": [user(parts), reply("Red")], "images": ["pics/0.png", "pics/1.png"]}
+    (example,) = open_examples(lines(row))
+    assert shown(example.observations[0]) == ["Which of ", LIME, " and ", RED]
+
+
+@pytest.mark.parametrize("index", [[2], [0, None], [-1], ["0"], [True]])
+def test_an_index_of_no_picture_is_refused(lines, pictures, index):
+    parts = [{"type": "image", "index": number} for number in index]
+    row = {"messages": [user([*parts, "?"]), reply("Red")], "images": ["pics/0.png", "pics/1.png"]}
+    with pytest.raises(UserError, match=r"its parts name the images|must be a number, from 0"):
+        open_examples(lines(row))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<image>\nWhat?", "<|vision_start|><|image_pad|><|vision_end|>What?", "<img>pics/0.png</img>\nWhat?"],
+)
+def test_places_of_pictures_are_known_by_the_tags_of_qwen_and_of_frameworks(lines, pictures, text):
+    row = {"messages": [user(text), reply("Red")]} | ({} if "<img>" in text else {"images": ["pics/0.png"]})
+    (example,) = open_examples(lines(row))
+    assert shown(example.observations[0]) == [RED, "What?"]
+    (question,) = open_questions(lines({"question": text, "answer": "Red", **({"images": row.get("images")})}))
+    assert (question.text, shown(question.images)) == ("What?", [RED])
+
+
+def test_a_picture_in_the_form_of_anthropic_is_shown(lines, pictures, red):
+    import base64
+
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(red).decode()}
+    (example,) = open_examples(lines({"messages": [user([{"type": "image", "source": source}, "?"]), reply("Red")]}))
+    assert shown(example.observations[0]) == [RED, "?"]
+
+
+@pytest.mark.parametrize("reward", [{"answer": "Red"}, {"reward_model": {"ground_truth": "Red"}}])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_pictures_inside_a_prompt_are_shown(lines, pictures, reward, as_text):
+    prompt = [{"role": "system", "content": "Be short."}, user([{"type": "image_url", "image_url": "pics/0.png"}, "?"])]
+    row = {"prompt": json.dumps(prompt) if as_text else prompt, **reward}
+    (question,) = open_questions(lines(row))
+    assert (question.text, question.answers, shown(question.images)) == ("?", ("Red",), [RED])
+    with pytest.raises(UserError, match="its prompt holds images, and so does another column"):
+        open_questions(lines(row | {"images": ["pics/1.png"]}))
+
+
+def test_a_question_that_needs_the_turns_before_it_is_refused(lines):
+    talk = [user("Where is it?"), reply("Oslo"), user("And its river?")]
+    with pytest.raises(UserError, match="can't be asked without the turns before it"):
+        open_questions(lines({"prompt": talk, "answer": "Akerselva"}))
+    extra = {"extra_info": {"question": "Which river?"}, "reward_model": {"ground_truth": "Akerselva"}}
+    assert open_questions(lines({"prompt": talk, **extra}))[0].text == "Which river?"
+    assert open_questions(lines({"prompt": [talk[0], reply("<think>")], "answer": "Oslo"}))[0].text == "Where is it?"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "What?", "completion": "Red"},
+        {"prompt": "What?", "response": "Red"},
+        {"prompt": [user("What?")], "completion": [reply("Red")]},
+        {"prompt": [user("What?")], "completion": "Red"},
+    ],
+)
+def test_a_prompt_and_its_completion_are_a_demonstration(lines, row):
+    (example,) = open_examples(lines(row))
+    assert (example.observations, example.turns) == ((("What?",),), ("<answer>Red</answer>",))
+
+
+def test_messages_of_the_model_in_a_row_are_parted(lines):
+    row = {"messages": [user("What?"), reply("I see it."), reply("It is red.")]}
+    (example,) = open_examples(lines(row))
+    assert example.turns == ("<answer>I see it.\nIt is red.</answer>",)
+
+
+def test_a_message_without_a_role_names_what_it_has(lines):
+    with pytest.raises(
+        UserError, match="message 1 needs 'role' and 'content', or 'from' and 'value', and has 'speaker'"
+    ):
+        open_examples(lines({"messages": [{"speaker": "user", "text": "What?"}, reply("Red")]}))
+    both = {"role": None, "content": None, "from": "human", "value": "What?"}
+    (example,) = open_examples(lines({"messages": [both, reply("Red")]}))
+    assert example.observations == (("What?",),)
