@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from hypereyes_jax.configs.hf_fields import GENERATION_IDS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, refuse_irregular, writing
@@ -30,6 +31,7 @@ from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
 from hypereyes_jax.models.sharding import param_shardings
 from hypereyes_jax.models.storage import Directory, LocalDirectory, open_directory
+from hypereyes_jax.models.tensor_files import CheckpointError, refuse_lfs_pointer
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import load_tokenizer
 
@@ -49,6 +51,11 @@ def load_model(
     """
     path = locate(path)
     directory = open_directory(path)
+    if directory.exists("adapter_config.json") and not directory.exists("config.json"):
+        raise UserError(
+            f"{path} holds an adapter and no model. Merge it into its base by `hypereyes export --checkpoint BASE "
+            f"--adapter {path} --out DIR`, and give DIR."
+        )
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
@@ -73,12 +80,13 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                 if (path / name).exists():
                     refuse_irregular(path / name)
                     text = (path / name).read_text(encoding="utf-8")
+                    refuse_lfs_pointer(text.encode(), f"{directory}/{name}")
                     if name.endswith(".json") and not isinstance(json.loads(text), dict):
                         raise TypeError("it is not a JSON object")
             name = "tokenizer.json"
             tokenizer = load_tokenizer(path)
             tokenizer.encode("Which?", add_special_tokens=False)
-        except ImportError:
+        except (ImportError, CheckpointError):
             raise
         except Exception as error:  # what is wrong with a tokenizer's content, its libraries say with any exception
             why = f"{type(error).__name__}: {error}".rstrip(".")
@@ -129,6 +137,14 @@ def with_tokenizer(config: Qwen3VLConfig, chat: ChatFormat, directory: Directory
             f"{directory}/tokenizer.json has a token of id {max(ids)}, but config.json has vocab_size="
             f"{config.text.vocab_size}. The two belong to different models: fetch or make that checkpoint anew."
         )
+    for name in GENERATION_IDS:
+        value = getattr(config, name)
+        far = [each for each in (value if isinstance(value, tuple) else (value,)) if each is not None]
+        if far and max(far) >= config.text.vocab_size:
+            raise UserError(
+                f"{directory}/config.json has {name}={max(far)}, and no token of that id: vocab_size is "
+                f"{config.text.vocab_size}. Correct it, or remove it and the tokenizer's is taken."
+            )
     return replace(
         config,
         unused_token_ids=tuple(sorted(set(range(config.text.vocab_size)) - ids)),

@@ -83,6 +83,10 @@ class LocalDirectory:
     def exists(self, name: str) -> bool:
         return (self.path / name).exists()
 
+    def names(self) -> list[str]:
+        """Names of what lies in it, sorted."""
+        return sorted(os.listdir(self.path))
+
     def read_bytes(self, name: str) -> bytes:
         refuse_irregular(self.path / name)
         return (self.path / name).read_bytes()

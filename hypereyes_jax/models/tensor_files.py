@@ -27,6 +27,8 @@ DTYPES = {
     "BF16": np.dtype(jnp.bfloat16),
     "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
 }
+_OTHER_DTYPES = frozenset("BOOL U8 I8 F8_E5M2 F8_E8M0 F4 I16 U16 I32 U32 F64 I64 U64".split())  # of the format
+LFS_POINTER = b"version https://git-lfs"  # how a file begins that `git clone` left in place of a large one
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _MOST_AXES = 32
@@ -35,6 +37,16 @@ _LISTED = 12  # kinds of fault that a message names; the rest are counted
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint that does not hold exactly the tensors its config asks for, or that can't be read."""
+
+
+class _UnknownDtype(ValueError):
+    """A tensor of a type that the format has, and this project does not read."""
+
+
+def refuse_lfs_pointer(head: bytes, where: str) -> None:
+    """Raises CheckpointError for a file that stands for the one that it names, which was never fetched."""
+    if head.startswith(LFS_POINTER):
+        raise CheckpointError(f"{where} is a pointer of Git LFS, not the file itself. Fetch the file: git lfs pull.")
 
 
 class Tensor(Protocol):
@@ -133,6 +145,7 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
 
     Raises CheckpointError if the file is not a safetensors file, is cut off, or describes tensors that it can't hold.
     """
+    refuse_lfs_pointer(file.read(0, len(LFS_POINTER)), f"{where}/{file.name}")
     prefix = file.read(0, 8)
     length = int.from_bytes(prefix, "little")
     raw = file.read(8, 8 + length) if len(prefix) == 8 and length <= _MAX_HEADER_BYTES else b""
@@ -150,6 +163,11 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
             if start != position:
                 raise ValueError(f"{name:.200} begins at byte {start} of the data, expected {position}")
             position = stop
+    except _UnknownDtype as error:
+        raise CheckpointError(
+            f"{where}/{file.name}: {error}. Give the checkpoint as it was before it was quantised or converted, or "
+            "save it in one of these."
+        ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{where}/{file.name} is not a readable safetensors file: {error}. Fetch or make it anew."
@@ -179,6 +197,8 @@ def _entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, 
         raise ValueError(f"{name} is described by {repr(entry)[:200]}, not by an object")
     dtype = DTYPES.get(kind) if isinstance(kind := entry.get("dtype"), str) else None
     if dtype is None:
+        if isinstance(kind, str) and kind in _OTHER_DTYPES:
+            raise _UnknownDtype(f"{name} is stored as {kind}, and weights are read as {', '.join(DTYPES)}")
         raise ValueError(f"{name} has dtype {repr(kind)[:200]}, expected one of {', '.join(DTYPES)}")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")

@@ -178,7 +178,6 @@ NORM = "model.language_model.norm.weight"
         {"shape": [1 << 40, 1 << 40]},
         {"shape": None},
         {"dtype": ["F32"]},
-        {"dtype": "I64"},
         {"shape": [1] * 40 + [32]},
         {"shape": [0, 10**3000], "data_offsets": [0, 0]},
         {"shape": [2**61 - 1] * 2000},
@@ -427,3 +426,29 @@ def test_a_remote_place_that_is_not_there_has_one_sentence():
     with pytest.raises(ValueError, match="nosuch") as caught:
         load_hf("nosuch://bucket/model")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.float64, np.bool_])
+def test_weights_of_another_type_are_refused_by_it(tmp_path, dtype):
+    written(tmp_path)
+    name = "model.language_model.norm.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
+    with pytest.raises(CheckpointError, match=r"norm\.weight is stored as \w+, and weights are read as F32, F16"):
+        load_hf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("pytorch_model.bin", "save it again by save_pretrained, which writes safetensors"),
+        ("model-00001-of-00002.safetensors", r"without model\.safetensors\.index\.json: fetch that, too"),
+        ("model.fp16.safetensors", r"It holds model\.fp16\.safetensors: give the checkpoint in Hugging Face layout"),
+        ("model.gguf", r"It holds model\.gguf: give"),
+        ("notes", "Fetch the checkpoint anew"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_with_the_cure_for_what_is(tmp_path, name, cure):
+    written(tmp_path)
+    (tmp_path / SINGLE).rename(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"lacks model\.safetensors .*{cure}"):
+        load_hf(tmp_path)

@@ -136,6 +136,9 @@ def test_ids_that_no_token_has_are_never_sampled(tmp_path):
     [
         ({"image_token_id": 7}, r"image_token_id=7, but its tokenizer has 1018 for <\|image_pad\|>"),
         ({"video_token_id": 7}, "video_token_id=7"),
+        ({"eos_token_id": 1024}, r"eos_token_id=1024, and no token of that id: vocab_size is 1024\. Correct it"),
+        ({"eos_token_id": [1012, 5000]}, "eos_token_id=5000, and no token of that id"),
+        ({"pad_token_id": 9999}, "pad_token_id=9999, and no token of that id"),
     ],
 )
 def test_a_config_of_another_model_than_the_tokenizer_is_refused(tmp_path, change, message):
@@ -153,3 +156,17 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(tmp
     save_hf(tmp_path / "base", dataclasses.replace(config, text=text), {**params, "embed": params["embed"][:1019]})
     with pytest.raises(UserError, match=r"a token of id 1019, but config\.json has vocab_size=1019"):
         load_model(tmp_path / "base")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_told_with_its_cure(tmp_path, name):
+    shutil.copytree(BASE, tmp_path / "base")
+    (tmp_path / "base" / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=rf"{name} is a pointer of Git LFS, not the file itself.*git lfs pull"):
+        load_model(tmp_path / "base")
+
+
+def test_an_adapter_in_place_of_a_model_is_told_with_its_cure(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds an adapter and no model\. Merge it into its base by `hypereyes export"):
+        load_model(tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights
-from hypereyes_jax.models.storage import Directory, RangeFile
+from hypereyes_jax.models.storage import Directory, LocalDirectory, RangeFile
 from hypereyes_jax.models.tensor_files import (
     BlockScaledTensor,
     CheckpointError,
@@ -136,8 +136,25 @@ def _files(directory: Directory) -> list[RangeFile]:
         return [directory.file(SINGLE)]
     names = shards or [SINGLE]
     if absent := [name for name in names if name not in present]:
-        raise CheckpointError(f"{directory} lacks {', '.join(absent)} (only safetensors files are read, never pickles)")
+        raise CheckpointError(
+            f"{directory} lacks {', '.join(absent)} (only safetensors files are read, never pickles). "
+            f"{_cure_of_absence(directory, shards)}"
+        )
     return [directory.file(name) for name in names]
+
+
+def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
+    """What to do about weights that are not there, by what there is instead."""
+    if shards:
+        return "Fetch the checkpoint anew."
+    if directory.exists("pytorch_model.bin") or directory.exists("pytorch_model.bin.index.json"):
+        return "Load it in transformers and save it again by save_pretrained, which writes safetensors."
+    others = directory.names() if isinstance(directory, LocalDirectory) else []
+    if any(re.fullmatch(r"model-\d+-of-\d+\.safetensors", name) for name in others):
+        return f"Its shards lie there without {INDEX}: fetch that, too."
+    if weights := [name for name in others if name.endswith((".safetensors", ".gguf", ".pt", ".pth"))]:
+        return f"It holds {', '.join(weights[:3])}: give the checkpoint in Hugging Face layout."
+    return "Fetch the checkpoint anew."
 
 
 def _indexed(directory: Directory) -> list[str]:
