@@ -219,6 +219,13 @@ def test_half_an_adapter_is_refused_by_the_missing_half(adapter, tmp_path):
         load_peft(tmp_path, CONFIGS["dense"])
 
 
+def test_an_adapter_in_a_pickle_is_told_with_its_cure(adapter, tmp_path):
+    edited(adapter, tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"adapter_model\.bin is a pickle, which is never read: load it in PEFT"):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
 def test_a_damaged_adapter_is_named(adapter, tmp_path):
     edited(adapter, tmp_path)
     file = tmp_path / "adapter_model.safetensors"

@@ -211,6 +211,10 @@ def no_column(row: Row, field: str, what: str) -> BadRow:
     inside = (f"{name}.{part}" for name, value in row.items() for part in _parts(value) if field_of(part) == field)
     listed = ", ".join(map(repr, row))[:300]
     cure = f"name the right one by --columns {field}={next(inside, 'COLUMN')}"
+    if len(row) > 1 and all(isinstance(value, Mapping) for value in row.values()):
+        cure = (
+            "if these are ids of rows, make each a line: jq -c 'to_entries[] | {id: .key} + .value' FILE > FILE.jsonl"
+        )
     return BadRow(f"no {what}", f"it has no {what}; its columns are {listed or 'none'}: {cure}")
 
 

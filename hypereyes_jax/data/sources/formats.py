@@ -20,7 +20,8 @@ from hypereyes_jax.files import open_regular
 
 File = TypeVar("File")
 # In this order: of a folder with several kinds, which are mostly the same rows twice, the first is taken.
-DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
 _IMAGE = ("an image", "Give the file with the rows, which names the images")
 _VIDEO = ("a video", "Give the file with the rows, which names the videos")
 _WORKBOOK = ("an Excel workbook", "Save its sheet as CSV, with the columns' names in the first line")

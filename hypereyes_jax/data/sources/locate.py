@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.sources import remote
-from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
+from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
@@ -137,18 +137,24 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
     def inside_name(path: Path) -> str:
         return path.relative_to(folder).as_posix()
 
-    inside = [path for path in sorted(folder.rglob("*")) if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
+    everything = sorted(folder.rglob("*"))
+    inside = [path for path in everything if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
     files = SplitFiles(inside)
     if split is not None:
         files = SplitFiles(of_split(inside, split, inside_name), split)
     elif inside:
         files = default_split(inside, inside_name, str(folder))
+    compressed = [path for path in everything if _is_compressed(path.relative_to(folder))]
     if not files.files:
         of = f" for the split {split!r}" if split else ""
-        raise UserError(
-            f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). Give a folder or file with rows."
-        )
-    return replace(files, files=of_one_kind(files.files, str))
+        cure = "Give a folder or file with rows"
+        if compressed:
+            cure = f"Unpack what it holds first, such as {inside_name(compressed[0])}"
+        raise UserError(f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). {cure}.")
+    chosen = of_one_kind(files.files, str)
+    unread = [path for path in files.files if path not in chosen]
+    unread += [path for path in compressed if _is_data(path.with_suffix(""))]  # and not the pictures in an archive
+    return replace(files, files=chosen, unread=tuple(map(inside_name, unread)))
 
 
 def _is_name(value: Any) -> bool:
@@ -156,9 +162,17 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and Path(value).name == value and value not in ("", "..")
 
 
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSED and not any(part.startswith(".") for part in path.parts)
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix.lower() in DATA_SUFFIXES
+
+
 def _may_hold_rows(path: Path) -> bool:
     """Whether a name is one of data, and not of what programs leave beside them: hidden files, a Mac's folder."""
-    if path.suffix.lower() not in DATA_SUFFIXES or path.name in _META:
+    if not _is_data(path) or path.name in _META:
         return False
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
 
@@ -169,7 +183,7 @@ def _remote(files: SplitFiles[remote.RemoteFile]) -> SplitFiles[DataFile]:
 
 
 def _all_local(files: SplitFiles[Path]) -> SplitFiles[DataFile]:
-    return SplitFiles([_local(path) for path in files.files], files.split, files.others)
+    return SplitFiles([_local(path) for path in files.files], files.split, files.others, files.unread)
 
 
 def _local(path: Path) -> DataFile:

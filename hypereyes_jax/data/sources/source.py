@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
+import posixpath
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -398,10 +400,24 @@ def _files(source: str | Path | Sequence[Any], options: SourceOptions, report: S
         yield _File(rows, name, "row", _media(options.image_root, options))
         return
     location = locate(str(source), options)
-    report.split, report.other_splits = location.split, location.others
-    for file in location.files:
+    report.split, report.other_splits, report.unread_files = location.split, location.others, location.unread
+    for file, stem in zip(location.files, _stems([file.name for file in location.files]), strict=True):
         media = _media(options.image_root or file.root, options, None if options.image_root else file.fetch)
-        yield _File(open_rows(file.path, file.name, options), file.name, Path(file.name).stem, media)
+        yield _File(open_rows(file.path, file.name, options), file.name, stem, media)
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """How the ids of rows without one begin: a file's name, with its folders where several files have this name."""
+    stems = [Path(name).stem for name in names]
+    counts = Counter(stems)
+    if len(counts) == len(stems):
+        return stems
+    above = posixpath.commonpath([posixpath.dirname(name) for name in names])
+
+    def with_folders(name: str) -> str:
+        return posixpath.splitext(posixpath.relpath(name, above or "."))[0].replace("/", "-")
+
+    return [stem if counts[stem] == 1 else with_folders(name) for name, stem in zip(names, stems, strict=True)]
 
 
 def _media(root: Path | None, options: SourceOptions, fetch: Callable[[str], Path] | None = None) -> Media:

@@ -16,7 +16,7 @@ _WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-_EDGE = r"[/._\- 0-9]"
+_EDGE = r"[/._\-= 0-9]"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class SplitFiles(Generic[File]):
     files: Sequence[File]
     split: str = ""  # "" where the names tell of none
     others: tuple[str, ...] = ()  # files that are not read, since they are of other splits
+    unread: tuple[str, ...] = ()  # data files that are not read, since they are of another format, or compressed
 
 
 def of_split(files: Sequence[File], split: str, name: Callable[[File], str]) -> list[File]:

@@ -123,21 +123,24 @@ class SourceReport:
     split: str = ""  # that the rows are of, where the names of files tell
     other_splits: tuple[str, ...] = ()  # files or splits that are not read, since none was named and these are not it
 
+    unread_files: tuple[str, ...] = ()  # of other formats, or compressed, beside those that are read
+
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
         self.first_bad.setdefault(error.kind, error)
 
     def left_out(self) -> list[str]:
-        """A sentence on files of other splits, and those on rows that can't be used and on pictures that no column
-        was known to hold; none where all was read."""
+        """Sentences on files that are not read, on rows that can't be used, and on pictures in columns of no known
+        name; none where all was read."""
         sentences = [self.bad_in_words()] if self.bad else []
         sentences += [
             f"the column {name!r} seems to hold images, and is not read: --columns images={name} reads it"
             for name in self.pictures_unread
         ]
+        if self.unread_files:
+            sentences.insert(0, f"not read, as they have another format or are compressed: {_few(self.unread_files)}")
         if self.other_splits:
-            more = ", ..." if len(self.other_splits) > 5 else ""
-            others = ", ".join(self.other_splits[:5]) + more
+            others = _few(self.other_splits)
             sentences.insert(0, f"the split {self.split} is read, and not {others}: SOURCE:SPLIT names another one")
         return sentences
 
@@ -153,3 +156,7 @@ class SourceReport:
         """A sentence that counts the rows left out by kind and names the first of each; "" if there is none."""
         parts = [f"{count} x {kind} (first: {self.first_bad[kind].place})" for kind, count in self.bad.most_common()]
         return f"{self.bad.total()} rows are left out: {'; '.join(parts)}" if parts else ""
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

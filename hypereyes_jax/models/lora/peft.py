@@ -75,7 +75,10 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
     directory = open_directory(locate(path))
     for name in (_CONFIG, _WEIGHTS):
         if not directory.exists(name):
-            raise AdapterError(f"{directory} holds no {name}. Give the directory of an adapter that PEFT wrote.")
+            cure = "Give the directory of an adapter that PEFT wrote"
+            if directory.exists("adapter_model.bin"):
+                cure = "Its adapter_model.bin is a pickle, which is never read: load it in PEFT and save it again"
+            raise AdapterError(f"{directory} holds no {name}. {cure}.")
     try:
         adapter_config = read_adapter_config(directory.read_bytes(_CONFIG))
     except AdapterError as error:

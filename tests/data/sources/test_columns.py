@@ -102,3 +102,9 @@ def test_a_row_without_a_known_column_names_the_option_that_gives_it(lines):
         open_questions(lines({"question": "?", "key": "a"}))
     with pytest.raises(UserError, match=r"no question; .*name the right one by --columns text=row\.Question"):
         open_questions(lines({"row_idx": 0, "row": {"Question": "?", "answer": "a"}}))
+
+
+def test_rows_by_their_ids_in_one_object_have_the_cure(lines):
+    rows = {"q1": {"question": "?", "answer": "a"}, "q2": {"question": "??", "answer": "b"}}
+    with pytest.raises(UserError, match=r"columns are 'q1', 'q2': if these are ids of rows, make each a line: jq -c"):
+        open_questions(lines(rows))

@@ -1,5 +1,7 @@
 """A folder or data set with several splits is read as the one for training, or it must be said which is meant."""
 
+import json
+
 import fsspec
 import pytest
 
@@ -103,3 +105,52 @@ def test_a_remote_folder_is_read_alike(tmp_path):
         fs.pipe(f"/splits/{split}.jsonl", f'{{"id": "{number}", "question": "q?", "answer": "a"}}\n'.encode())
     assert list(open_questions("memory://splits", cache=tmp_path).ids) == ["0"]
     assert list(open_questions("memory://splits/test.jsonl", cache=tmp_path).ids) == ["1"]
+
+
+def test_a_split_is_told_by_the_folder_of_a_partition():
+    chosen = files("split=train/0.parquet", "split=test/0.parquet")
+    assert (chosen.files, chosen.others) == (["split=train/0.parquet"], ("split=test/0.parquet",))
+
+
+def write(path, rows=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(ROW | {"n": number}) + "\n" for number in range(rows)))
+
+
+def test_files_of_one_name_in_several_folders_have_rows_of_different_ids(tmp_path):
+    for name in ("level1/q.jsonl", "level2/q.jsonl", "level2/more/q.jsonl", "other.jsonl"):
+        write(tmp_path / "set" / name, rows=2)
+    with open_questions(tmp_path / "set") as questions:
+        assert len(questions) == 8
+        assert {name.rpartition("-")[0] for name in questions.ids} == {"level1-q", "level2-q", "level2-more-q", "other"}
+
+
+def test_data_files_that_are_not_read_are_told(tmp_path, capsys):
+    write(tmp_path / "a.jsonl")
+    (tmp_path / "b.csv").write_text("question,answer\n?,a\n")
+    (tmp_path / "c.jsonl.gz").write_bytes(b"\x1f\x8b")
+    for name in ("images.zip", "README.md", "._d.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    with open_questions(tmp_path) as questions:
+        assert questions.report.unread_files == ("b.csv", "c.jsonl.gz")
+        assert questions.report.left_out() == [
+            "not read, as they have another format or are compressed: b.csv, c.jsonl.gz"
+        ]
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "not read, as they have another format or are compressed: b.csv, c.jsonl.gz" in capsys.readouterr().out
+
+
+def test_a_folder_of_compressed_files_has_the_cure(tmp_path):
+    (tmp_path / "train-0.jsonl.zst").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"holds no data file .*Unpack what it holds first, such as train-0\.jsonl\.zst"
+    ):
+        open_questions(tmp_path)
+
+
+def test_a_folder_of_feather_files_is_read(tmp_path):
+    import pyarrow
+    from pyarrow import feather
+
+    feather.write_feather(pyarrow.Table.from_pylist([ROW]), tmp_path / "q.feather")
+    assert open_questions(tmp_path)[0].answers == ("a",)
