@@ -18,6 +18,7 @@ from hypereyes_jax.data.benchmarks import (
     BenchmarkSpec,
     ReadOptions,
     any_row,
+    holds_benchmark,
     known_benchmark,
     open_benchmark,
     read_subset,
@@ -87,8 +88,8 @@ def prepare_benchmark(
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
     source = "imeb" if name == IMEB_MINI else name
     called = known_benchmark(source).name if ":" in source else name
-    own = data / called  # a folder with a folder for each benchmark
-    folder = own if own.is_dir() else data
+    own = data / called  # a folder with a folder for each benchmark, or one of its pictures beside its rows
+    folder = own if holds_benchmark(source, own) else data
     benchmark = open_benchmark(source, folder, subset=subset, options=options, reading=reading)
     benchmark = benchmark.select(_openable(benchmark, reading, f"no question of {name}"))
     return OpenBenchmark(called, benchmark.spec, benchmark.ids, benchmark, options.choices)

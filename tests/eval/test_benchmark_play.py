@@ -116,3 +116,12 @@ def test_a_benchmark_s_questions_without_their_pictures_are_told_and_left_out(tm
     (tmp_path / "1.png").unlink()
     with pytest.raises(UserError, match=r"no question of browsecomp-vl can be asked\. .*line 3"):
         prepare_benchmark("browsecomp-vl", tmp_path, reading=SourceOptions(bad_rows="skip"))
+
+
+@pytest.mark.parametrize("rows_in", [".", "browsecomp-vl"])
+def test_a_folder_of_a_benchmark_s_name_may_hold_its_pictures_alone(tmp_path, rows_in):
+    (tmp_path / "browsecomp-vl" / "images").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "browsecomp-vl" / "images" / "1.png")
+    row = {"question": "?", "image_path": "browsecomp-vl/images/1.png", "answers": ["x"]}
+    (tmp_path / rows_in / "bc_vl_level1.jsonl").write_text(json.dumps(row))
+    assert len(prepare_benchmark("browsecomp-vl", tmp_path).questions[0].images) == 1

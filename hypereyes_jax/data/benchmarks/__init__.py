@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from hypereyes_jax.data.benchmarks.formats import any_row
-from hypereyes_jax.data.benchmarks.opening import BENCHMARKS, known_benchmark, open_benchmark, read_subset
+from hypereyes_jax.data.benchmarks.opening import (
+    BENCHMARKS,
+    holds_benchmark,
+    known_benchmark,
+    open_benchmark,
+    read_subset,
+)
 from hypereyes_jax.data.benchmarks.types import Benchmark, BenchmarkSpec, ReadOptions
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "BenchmarkSpec",
     "ReadOptions",
     "any_row",
+    "holds_benchmark",
     "known_benchmark",
     "open_benchmark",
     "read_subset",

@@ -120,6 +120,12 @@ def known_benchmark(name: str) -> BenchmarkSpec:
     return spec
 
 
+def holds_benchmark(name: str, folder: Path) -> bool:
+    """Whether a folder holds files of a benchmark. Raises UserError if there is none of this name."""
+    patterns = (one for pattern in known_benchmark(name).files for one in pattern.split("|"))
+    return folder.is_dir() and any(path.is_file() for one in patterns for path in folder.glob(one))
+
+
 def open_benchmark(
     name: str,
     data: Path,
