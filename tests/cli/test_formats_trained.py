@@ -73,6 +73,21 @@ def swift_pair(n):
     return {"query": f"<image>Which flag is number {n}?", "response": FINAL, "images": [f"pics/{n}.png"]}
 
 
+def trl(n):
+    text = {"type": "text", "text": f"Which flag is number {n}?", "index": None}
+    return {
+        "Messages": [
+            {"role": "user", "content": [{"type": "image", "text": None, "index": 0}, text]},
+            {"role": "assistant", "content": [{"type": "text", "text": FINAL, "index": None}]},
+        ],
+        "Images": [f"pics/{n}.png"],
+    }
+
+
+def qwen_vl(n):
+    return {"prompt": f"Picture 1: <img>pics/{n}.png</img>\nWhich flag is number {n}?", "completion": FINAL}
+
+
 def verl(n):
     return {
         "prompt": [{"role": "user", "content": f"<image>Which flag is number {n}?"}],
@@ -124,6 +139,8 @@ FORMATS = {
     "ShareGPT, datasets folder": (hugging_face, sharegpt),
     "ShareGPT, arrow file": (arrow, sharegpt),
     "LLaMA-Factory alpaca, JSON array": (json_array, alpaca),
+    "TRL's parts, parquet": (parquet, trl),
+    "Qwen-VL's prompts and completions": (json_lines, qwen_vl),
     "verl, parquet": (parquet, verl),
 }
 

@@ -148,6 +148,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             raise nested_too_deep() from None
 
     _read_fields: tuple[str, ...]  # that columns of any name may hold
+    _shaped_columns: frozenset[str]  # that are read under these names alone
 
     @staticmethod
     def _in_our_columns(layout: Layout, row: Row) -> bool:
@@ -200,7 +201,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             if columns is layout.numbered and columns:  # which are read together
                 columns = (", ".join(columns),)
             noted += [column for column in columns if column not in noted]
-        others = [name for name in (*layout.rest, *layout.unread) if name not in SHAPED]
+        others = [name for name in (*layout.rest, *layout.unread) if name not in self._shaped_columns]
         report.other_columns |= dict.fromkeys(name for name in others if name not in report.columns.get("kind", ()))
         of_pictures = (*layout.columns("images"), *layout.columns("videos"))
         if "images" not in layout.named and not any(row.get(column) for column in of_pictures):
@@ -228,6 +229,7 @@ class Questions(Source[Question, QuestionRow]):
     ids: tuple[str, ...]  # in the order of the questions
     references: dict[str, tuple[int, int]]  # id -> (rounds, searches), where the data state them
     _read_fields = ("text", "messages", "answers", "more_answers", "images", "videos", "id", "kind", "searches")
+    _shaped_columns = SHAPED
 
     def check(self, allow_empty: bool = False) -> None:
         """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.
@@ -274,6 +276,7 @@ class Examples(Source[Example, ExampleRow]):
     """A sequence of demonstrations."""
 
     _read_fields = ("messages", "system", "images", "videos", "id")
+    _shaped_columns = frozenset(("input", "completion", "history"))
 
     def check(self, allow_empty: bool = False) -> None:
         """Looks through all rows but their pictures. Raises RowError, or counts, as the options say.

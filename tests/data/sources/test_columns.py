@@ -108,3 +108,8 @@ def test_rows_by_their_ids_in_one_object_have_the_cure(lines):
     rows = {"q1": {"question": "?", "answer": "a"}, "q2": {"question": "??", "answer": "b"}}
     with pytest.raises(UserError, match=r"columns are 'q1', 'q2': if these are ids of rows, make each a line: jq -c"):
         open_questions(lines(rows))
+
+
+def test_columns_of_a_demonstrations_shape_are_not_called_unread(lines):
+    with open_examples(lines({"instruction": "What?", "input": "", "output": "A flag", "source": "x"})) as examples:
+        assert list(examples.report.other_columns) == ["source"]
