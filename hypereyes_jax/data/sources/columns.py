@@ -219,7 +219,7 @@ def no_column(row: Row, field: str, what: str) -> BadRow:
 
 
 def _is_empty(value: Any) -> bool:
-    return not value and isinstance(value, str | list | tuple | Mapping)
+    return isinstance(value, str | list | tuple | Mapping) and not value  # arrays are neither true nor false
 
 
 def _parts(value: Any) -> Collection[str]:

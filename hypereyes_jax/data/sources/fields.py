@@ -103,14 +103,14 @@ def pictures_of(row: Row, layout: Layout) -> tuple[Picture, ...]:
             return pictures
     if "images" in layout.named:
         return ()
-    return tuple(picture(row[name]) for name in layout.numbered if not _is_blank(row[name]))
+    return tuple(picture(row[name]) for name in layout.numbered if not is_blank(row[name]))
 
 
 def pictures_in(value: Any) -> tuple[Picture, ...]:
     """The pictures that a column of them holds: one, a list, or a list in a text. Raises BadRow."""
     parts = _listed(listed_in(value))
     flat = [inner for part in parts for inner in (part if isinstance(part, list | tuple) else (part,))]
-    return tuple(picture(part) for part in flat if not _is_blank(part))
+    return tuple(picture(part) for part in flat if not is_blank(part))
 
 
 def looks_like_picture(value: Any) -> bool:
@@ -129,7 +129,7 @@ def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
     value = layout.get(row, "videos")
     if value is None:
         return ()
-    return tuple(Clip(picture(part)) for part in _listed(unpacked(value)) if not _is_blank(part))
+    return tuple(Clip(picture(part)) for part in _listed(unpacked(value)) if not is_blank(part))
 
 
 def without_image_tags(text: str) -> str:
@@ -228,10 +228,12 @@ def _texts(value: Any, only_json: bool) -> Any:
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
 
 
-def _is_blank(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
     """Whether a cell holds no picture: nothing, a blank text, or, as some write it, {"bytes": null, "path": null}."""
-    if isinstance(value, Mapping):
-        return not any(value.values())
+    if isinstance(value, Mapping | list):
+        return all(map(is_blank, value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, str | bytes) and not value:
+        return True
     if isinstance(value, str):
         return not value.strip() or (len(value) < 8 and value.strip().lower() in _NOTHING)
     return value is None or _is_gap(value)

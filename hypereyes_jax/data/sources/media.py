@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import re
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+import numpy as np
 from PIL import Image
 
 from hypereyes_jax.data.sources.cache import cache_folder
@@ -98,6 +100,12 @@ def picture(value: Any) -> Picture:
         return Picture(bytes(value))
     if isinstance(value, Image.Image):
         return Picture(value)
+    if isinstance(value, np.ndarray):
+        return Picture(_of_pixels(value))
+    if isinstance(value, io.BytesIO):
+        return Picture(value.getvalue())
+    if isinstance(value, Path):
+        return Picture(str(value))
     if isinstance(value, str) and value.strip():
         return Picture(value.strip() if len(value) < 4096 else value)
     if isinstance(value, Mapping):
@@ -107,13 +115,23 @@ def picture(value: Any) -> Picture:
     raise BadRow("image of no known form", f"an image must be bytes, base64, a data URI, a path or a URL{_not(value)}")
 
 
+def _of_pixels(pixels: np.ndarray) -> Image.Image:
+    """The picture of an array [height, width] or [height, width, 1, 3 or 4 channels] of bytes. Raises BadRow."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or not pixels.size or not (pixels.ndim == 2 or pixels.shape[2:] in ((3,), (4,))):
+        why = f"not one of {pixels.dtype} of shape {pixels.shape}"
+        raise BadRow("image of no known form", f"an array of an image must be uint8 [height, width, channels], {why}")
+    return Image.fromarray(pixels)
+
+
 def _not(value: Any) -> str:
     """What was found in place of a picture, and the cure where it may be its pixels."""
     if isinstance(value, list | tuple | int | float) and not isinstance(value, bool):
         return ", not numbers: if they are its pixels or bytes, save it as PNG or JPEG"
     if isinstance(value, Mapping):
         return f", or an object of one of these under a usual name, not one of {', '.join(map(repr, value))[:100]}"
-    return ""
+    return "" if value is None or isinstance(value, str | bool) else f", not a {type(value).__name__}"
 
 
 class Media:
@@ -236,7 +254,10 @@ class Media:
             why = f"images are fetched from http:// and https:// only, not from {text[:200]}"
             raise BadRow("image URL refused", why)
         if self._root is None:
-            raise BadRow("image path without a folder", f"there is no folder for the image path {text[:200]}")
+            raise BadRow(
+                "image path without a folder",
+                f"there is no folder for the image path {text[:200]}: say which by image_root (--image-root)",
+            )
         if len(text) > 4096 or "\0" in text:
             raise BadRow("image of no known form", "an image is neither base64 nor a path that could exist")
         if "\\" in text and not (self._fetch is None and self._is_file(self._root / text)):

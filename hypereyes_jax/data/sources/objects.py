@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,8 +21,10 @@ class ObjectRows:
 
     format, unit = "Python object", "row"
 
-    def __init__(self, rows: Sequence[Any]):
-        self._rows = rows
+    def __init__(self, rows: Any, name: str = ""):
+        """`name` is what messages call the rows. Raises UserError for what is no sequence of rows."""
+        self._name = name or f"the {type(rows).__name__}"
+        self._rows: Sequence[Any] = _as_sequence(rows, self._name)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -31,7 +33,13 @@ class ObjectRows:
         return index + 1
 
     def read(self, index: int) -> Row:
-        row = self._rows[index]
+        try:
+            row = self._rows[index]
+        except UserError:
+            raise
+        except Exception as error:  # the user's own code
+            why = f"it could not make row {index + 1}: {in_words(error)}"
+            raise UserError(f"{self._name} has {len(self)} rows, and {why}. Mend that code.") from error
         if isinstance(row, Question):
             return {
                 "id": row.id,
@@ -96,9 +104,42 @@ def object_rows(source: str) -> ObjectRows:
             raise
         except Exception as error:
             raise UserError(f"{source} could not make its rows: {in_words(error)}") from error
-    if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
-        raise UserError(f"{source} is a {type(value).__name__}, where a sequence of rows is needed (len and [index]).")
-    return ObjectRows(value)
+    return ObjectRows(value, source)
+
+
+class _TableRows(Sequence[Any]):
+    """Rows of a pandas or pyarrow table in memory, as mappings."""
+
+    def __init__(self, table: Any):
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if hasattr(self._table, "iloc"):
+            return self._table.iloc[index].to_dict()
+        return self._table.slice(index, 1).to_pylist()[0]
+
+
+def _as_sequence(value: Any, name: str) -> Sequence[Any]:
+    """The rows of a table or a sequence. Raises UserError for anything else."""
+    if hasattr(value, "iloc") or (hasattr(value, "to_pylist") and hasattr(value, "schema")):
+        return _TableRows(value)
+    if isinstance(value, str | bytes | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        splits = ""
+        if isinstance(value, Mapping):
+            splits = f" If these are splits, give one of them: {', '.join(map(repr, value))[:200]}."
+        raise UserError(
+            f"{name} is a {type(value).__name__}, where a sequence of rows is needed (len and [index]).{splits}"
+        )
+    return value  # type: ignore[no-any-return]
 
 
 def source_objects(source: str) -> list[tuple[str, NamedObject]]:

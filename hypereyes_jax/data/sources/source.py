@@ -18,7 +18,7 @@ import numpy as np
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.columns import SHAPED, Fields, Layout
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
-from hypereyes_jax.data.sources.fields import looks_like_picture, nested_too_deep
+from hypereyes_jax.data.sources.fields import is_blank, looks_like_picture, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.locate import is_object, locate
 from hypereyes_jax.data.sources.media import Media
@@ -204,7 +204,7 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         others = [name for name in (*layout.rest, *layout.unread) if name not in self._shaped_columns]
         report.other_columns |= dict.fromkeys(name for name in others if name not in report.columns.get("kind", ()))
         of_pictures = (*layout.columns("images"), *layout.columns("videos"))
-        if "images" not in layout.named and not any(row.get(column) for column in of_pictures):
+        if "images" not in layout.named and all(is_blank(row.get(column)) for column in of_pictures):
             report.pictures_unread |= {name: None for name in others if looks_like_picture(row[name])}
 
     def _refuse(self, bad: BadRow, place: Place) -> None:

@@ -323,3 +323,59 @@ def test_what_datasets_notes_of_files_is_checked(tmp_path, lines, value):
     (tmp_path / "saved" / "state.json").write_text(value)
     with pytest.raises(UserError, match=r"state\.json (is damaged|lists no files)"):
         open_questions(tmp_path / "saved")
+
+
+class Rows:
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise RuntimeError("gone")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rows: pytest.importorskip("pandas").DataFrame(rows, index=["x", "y"]),
+        pa.Table.from_pylist,
+        lambda rows: pytest.importorskip("datasets").Dataset.from_list(rows),
+        tuple,
+    ],
+)
+def test_a_table_in_memory_is_a_sequence_of_its_rows(make):
+    rows = [{"Question": "?", "answer": "a", "n": 1}, {"Question": "??", "answer": "b", "n": 2}]
+    with open_questions(make(rows)) as questions:
+        assert [(question.text, question.answers) for question in questions] == [("?", ("a",)), ("??", ("b",))]
+        assert questions[1].meta == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ({"train": [1], "test": [2]}, "is a dict, where a sequence of rows .* give one of them: 'train', 'test'"),
+        ((row for row in ()), "is a generator, where a sequence of rows is needed"),
+        ({1, 2}, "is a set, where a sequence"),
+        (b"[]", "is a bytes, where a sequence"),
+        (
+            Rows(),
+            r"the Rows has 2 rows, and it could not make row 1: RuntimeError: gone \(.*test_values\.py, line \d+\)",
+        ),
+    ],
+)
+def test_what_is_no_sequence_of_rows_is_refused_in_one_sentence(rows, why):
+    with pytest.raises(UserError, match=why):
+        open_questions(rows)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 3), (4, 5), (4, 5, 1), (4, 5, 4)])
+def test_an_array_of_bytes_is_a_picture(shape):
+    pixels = np.full(shape, 255, np.uint8)
+    with open_questions([{"question": "?", "answer": "a", "image": pixels, "images": []}]) as questions:
+        (image,) = questions[0].images
+        assert (image.size, image.getpixel((4, 3))) == ((5, 4), (255, 255, 255))
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 5, 3)), np.zeros((3, 4, 5), np.uint8), np.zeros((0, 5, 3), np.uint8)])
+def test_another_array_is_no_picture(pixels):
+    with pytest.raises(UserError, match=r"an array of an image must be uint8 \[height, width, channels\], not one of"):
+        open_questions([{"question": "?", "answer": "a", "image": pixels}])
