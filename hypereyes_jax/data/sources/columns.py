@@ -75,6 +75,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
     "tool_calls": ("tool_call", "tool_calls", "ref_rounds"),
     "searches": ("parallel", "searches", "ref_invocations"),
 }
+OPTIONS = ("options", "choices")  # columns of a multiple choice, where its options have none of their own
 _SHORT = ("text", "answers", "id", "kind")  # fields of the commonest rows, which have a short way to be read
 SHAPED = frozenset(("level1_qa", "level2_qa", "reward_model", "extra_info"))  # columns that tell a shape of rows
 _OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
@@ -129,6 +130,7 @@ class Layout:
     rest: columns that no field takes, but those of pictures.
     unread: columns of pictures that nothing takes, by their names.
     ours: whether the columns are those of this project's own rows.
+    options: whether there may be options of a multiple choice.
     short: columns of text, answers, id and kind, each one or None, where the rows have no other field; else None.
     """
 
@@ -142,12 +144,15 @@ class Layout:
         used |= columns_of(named) | set(self.numbered)
         self.rest = tuple(name for name in columns if name not in used and not _OF_PICTURES.match(name))
         self.unread = tuple(name for name in columns if name not in used and _OF_PICTURES.match(name))
-        self.ours = not named and set(columns) >= _OURS
+        # Of rows with a question the text is another one, such as a passage.
+        self.ours = not named and set(columns) >= _OURS and self._columns["text"][0] == "text"
+        self.options = {"A", "B"} <= set(columns) or any(plain_name(name) in OPTIONS for name in columns)
         self.short: tuple[str | None, ...] | None = None
         if (
             not (named or self.numbered or self.ours)
             and {"text", "answers"} <= self.fields <= frozenset(_SHORT)
             and SHAPED.isdisjoint(columns)
+            and not self.options
             and all(len(self._columns[field]) <= 1 for field in _SHORT)
         ):
             self.short = tuple(next(iter(self._columns[field]), None) for field in _SHORT)

@@ -97,6 +97,7 @@ class Prompt:
     text: str
     pictures: tuple[Picture, ...] = ()  # those that stand in the message itself
     clips: tuple[Clip, ...] = ()
+    places: int = 0  # of pictures that stand elsewhere
     alone: bool = True  # no turn of a model comes before it
 
     def question(self) -> str:
@@ -121,6 +122,7 @@ def prompt_of(messages: Any) -> Prompt:
         "".join(part for part in parts if isinstance(part, str)).strip(),
         tuple(part for part in parts if isinstance(part, Picture)),
         tuple(part for part in parts if isinstance(part, Clip)),
+        sum(isinstance(part, _Slot) and part.kind == "image" for part in parts),
         "assistant" not in roles[:last],
     )
 

@@ -22,6 +22,7 @@ _PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:(?:\s*,\s*|\s+){_TEXT})*\s*,?\s*\]")
 _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
 # VQA have them, and SQuAD
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
+_IMAGE_PLACE = re.compile(r"<image>|<\|image_pad\|>")
 _IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
 
 
@@ -130,6 +131,11 @@ def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
     if value is None:
         return ()
     return tuple(Clip(picture(part)) for part in _listed(unpacked(value)) if not is_blank(part))
+
+
+def image_places(text: str) -> int:
+    """How many places of pictures a text has."""
+    return len(_IMAGE_PLACE.findall(text)) if "<" in text else 0
 
 
 def without_image_tags(text: str) -> str:

@@ -13,6 +13,7 @@ from hypereyes_jax.data.sources.fields import (
     clips_of,
     first,
     id_of,
+    image_places,
     pictures_in,
     pictures_of,
     plain_value,
@@ -149,6 +150,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
         raise BadRow("no question", f"it needs 'question', a text or messages, not {what}")
     prompt = conversations.prompt_in(text)
     text = text if prompt is None else prompt.question()
+    places = image_places(text) if prompt is None and isinstance(text, str) else prompt.places if prompt else 0
     meta = _rest(row, layout)
     there = layout.fields  # asked first, since most rows have few fields and looking for one in vain costs as much
     reference = reference_of(row, layout) if "searches" in there or "tool_calls" in there else None
@@ -159,13 +161,14 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if "answers" not in there and more is None:
         raise no_column(row, "answers", "answer")
     value = layout.get(row, "answers")
-    text, answers = with_options(row, text, answers_of(value, more), value)
+    answers = answers_of(value, more)
+    if layout.options:
+        text, answers = with_options(row, text, answers, value)
+    pictures = pictures_of(row, layout) if "images" in there or layout.numbered else ()
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
         text,
-        _with_own(
-            pictures_of(row, layout) if "images" in there or layout.numbered else (), prompt.pictures if prompt else ()
-        ),
+        _in_places(places, _with_own(pictures, prompt.pictures if prompt else ())),
         answers,
         _kind(row, layout) if "kind" in there else "",
         meta,
@@ -181,6 +184,14 @@ def _with_own(of_columns: tuple[Shown, ...], of_prompt: tuple[Shown, ...]) -> tu
     return of_columns or of_prompt
 
 
+def _in_places(places: int, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+    """The pictures of a question whose text has so many places of them. Raises BadRow where one is missing."""
+    if places > len(pictures):
+        why = f"its text has {places} <image> tags, and it has {len(pictures)} images"
+        raise BadRow("fewer images than tags", f"{why}: name their column by --columns images=COLUMN")
+    return pictures
+
+
 def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     extra = row.get("extra_info")
     extra = extra if isinstance(extra, Mapping) else {}
@@ -194,6 +205,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     prompt = conversations.prompt_in(row.get("prompt"))
     if not isinstance(text, str) or not text.strip():
         text = first((row.get("prompt"), layout.get(row, "text"))) if prompt is None else prompt.question()
+    places = prompt.places if prompt else image_places(text_of(text, "prompt"))
     # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
     index = first((layout.get(columns, "id"), extra.get("index")))
@@ -205,7 +217,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     return QuestionRow(
         id_of(index, default_id),
         text_of(without_image_tags(text_of(text, "prompt")), "prompt"),
-        _with_own(pictures_of(row, layout), prompt.pictures if prompt else ()),
+        _in_places(places, _with_own(pictures_of(row, layout), prompt.pictures if prompt else ())),
         answers_of(truth, more),
         _kind(row, layout) or str(row.get("data_source") or ""),
         {name: value for name, value in meta.items() if value is not None},

@@ -17,6 +17,9 @@ SHOWN = "Which?\nA. red\nB. blue"
         {"options": '["red", "blue"]'},
         {"options": "['red', 'blue']"},  # MMMU's
         {"Choices": ["red", "blue"]},
+        {"options": "A. red\nB. blue\n"},
+        {"options": [{"label": "A", "text": "red"}, {"label": "B", "text": "blue"}]},
+        {"options": [{"key": "A", "value": "red"}, {"key": "B", "value": "blue"}]},
         {"options": {"A": "red", "B": "blue"}},
         {"choices": {"label": ["A", "B"], "text": ["red", "blue"]}},  # ARC's
         {"A": "red", "B": "blue", "C": None, "D": ""},
@@ -26,6 +29,20 @@ def test_options_are_shown_and_the_right_one_is_an_answer(columns):
     with open_questions([{"question": "Which?", "answer": "B", **columns}]) as (question,):
         assert question.text == SHOWN
         assert question.answers == ("blue", "B")
+
+
+@pytest.mark.parametrize("answer", ["(B)", "B.", "B)", "b", "B. blue", "(B) blue"])
+def test_a_letter_is_known_however_it_is_written(answer):
+    with open_questions([{"question": "Which?", "answer": answer, "options": ["red", "blue"]}]) as (question,):
+        assert (question.text, question.answers) == (SHOWN, ("blue", "B"))
+
+
+@pytest.mark.parametrize("answer", ["AB", "A, B", "B; A", ["A", "B"]])
+def test_several_options_at_once_are_refused(answer):
+    with pytest.raises(
+        UserError, match="is several options at once, of which each would be taken for right: write one"
+    ):
+        open_questions([{"question": "Which?", "answer": answer, "options": ["red", "blue", "lime"]}])
 
 
 @pytest.mark.parametrize("options", [["red", "blue"], ["0", "7"], ["7", "1"]])
@@ -59,6 +76,9 @@ def test_a_number_that_may_be_two_options_is_refused():
         ({"question": "Which?", "answer": "red", "options": ["red", "blue"]}, "Which?", ("red",)),
         ({"question": "Which vitamin?", "answer": "C"}, "Which vitamin?", ("C",)),
         ({"question": "Which?", "answer": "E", "options": ["red", "blue"]}, "Which?", ("E",)),
+        ({"question": "Which?", "answer": "AC", "options": ["AC", "DC", "none"]}, "Which?", ("AC",)),
+        ({"question": "Which?", "answer": "AC", "options": None}, "Which?", ("AC",)),
+        ({"question": "Which?", "answer": "BBC", "options": ["x", "y", "z"]}, "Which?", ("BBC",)),
     ],
 )
 def test_other_questions_stay_as_they_are(row, text, answers):

@@ -110,3 +110,25 @@ def test_a_message_without_a_role_names_what_it_has(lines):
     both = {"role": None, "content": None, "from": "human", "value": "What?"}
     (example,) = open_examples(lines({"messages": [both, reply("Red")]}))
     assert example.observations == (("What?",),)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "<image>What?", "answer": "Red"},
+        {"question": "<image>Which of <image>?", "answer": "Red", "images": ["pics/0.png"]},
+        {"prompt": [user("<image>What?")], "answer": "Red", "images": []},
+        {"prompt": [user("<image>What?")], "reward_model": {"ground_truth": "Red"}},
+        {"prompt": [user([{"type": "image"}, "What?"])], "reward_model": {"ground_truth": "Red"}, "images": None},
+    ],
+)
+def test_a_question_with_fewer_pictures_than_tags_is_refused(lines, pictures, row):
+    with pytest.raises(
+        UserError, match=r"its text has \d <image> tags, and it has \d images: .*--columns images=COLUMN"
+    ):
+        open_questions(lines(row))
+
+
+def test_a_passage_beside_a_question_is_not_asked(lines):
+    row = {"id": 1, "text": "A passage.", "question": "What?", "answers": ["Red"]}
+    assert open_questions(lines(row))[0].text == "What?"
