@@ -40,8 +40,9 @@ class Check:
     """The data to look at, as described above."""
     hold: Literal["auto", "questions", "demonstrations"] = "auto"
     """What the rows are read as; auto takes demonstrations if they have turns of a model."""
-    checkpoint: Path | None = None
-    """Model whose tokenizer counts; without one the miniature's does, which needs more tokens for a text."""
+    checkpoint: str | None = None
+    """Model whose tokenizer counts: a directory, a hub id (org/name[@revision]) or a URL; without one the miniature's
+    does, which needs more tokens for a text."""
     rows: int = 1000
     """Number of rows, spread evenly, whose images are opened and whose lengths are counted; 0 takes all."""
     min_pixels: int = MIN_PIXELS
@@ -121,14 +122,11 @@ def run(config: DataConfig) -> None:
 def _check(action: Check, console: Terminal) -> None:
     from importlib import resources
 
-    from transformers import AutoTokenizer
-
     from hypereyes_jax.data.inspection import inspect_source
     from hypereyes_jax.data.trajectories import RowLimits
-    from hypereyes_jax.processing import ChatFormat
+    from hypereyes_jax.models.pretrained import load_chat_format_of
 
-    folder = action.checkpoint or resources.files("hypereyes_jax.assets") / "base"
-    chat = ChatFormat(AutoTokenizer.from_pretrained(str(folder)))
+    chat = load_chat_format_of(action.checkpoint or str(resources.files("hypereyes_jax.assets") / "base"))
     limits = RowLimits(0, action.min_pixels, action.max_pixels)
     options = action.reading.options(bad_rows="skip")  # all that is wrong is to be told
     kind = None if action.hold == "auto" else action.hold

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,12 +61,15 @@ def _downloaded(wanted: HubId) -> Path:
     return download(wanted)
 
 
-def download(wanted: HubId, *, endpoint: str | None = None, cache: Path | None = None) -> Path:
+def download(
+    wanted: HubId, *, files: Sequence[str] = _WANTED, endpoint: str | None = None, cache: Path | None = None
+) -> Path:
     """The directory in the cache that holds a model's files, fetched if they are not there.
 
     Of several processes on a host one downloads, and the others wait for it.
 
     Args:
+      files: names or patterns of those that are fetched.
       endpoint, cache: default to what `huggingface_hub` is set to (HF_ENDPOINT, HF_HOME).
 
     Raises HubError.
@@ -78,7 +81,7 @@ def download(wanted: HubId, *, endpoint: str | None = None, cache: Path | None =
             snapshot_download(
                 wanted.repository,
                 revision=wanted.revision,
-                allow_patterns=list(_WANTED),
+                allow_patterns=list(files),
                 endpoint=endpoint,
                 cache_dir=cache,
             )

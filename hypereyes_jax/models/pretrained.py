@@ -26,11 +26,11 @@ from hypereyes_jax.models.companions import (
     processor_template,
     write_companions,
 )
-from hypereyes_jax.models.hub import locate
+from hypereyes_jax.models.hub import download, hub_id, locate
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
 from hypereyes_jax.models.sharding import param_shardings
-from hypereyes_jax.models.storage import Directory, LocalDirectory, open_directory
+from hypereyes_jax.models.storage import Directory, LocalDirectory, is_url, open_directory
 from hypereyes_jax.models.tensor_files import CheckpointError, refuse_lfs_pointer
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import load_tokenizer
@@ -107,6 +107,19 @@ def load_chat_format(directory: Directory) -> ChatFormat:
                 f"{chat.opening!r} by its tokenizer's chat template. Remove the one that is out of date."
             )
     return chat
+
+
+def load_chat_format_of(checkpoint: str) -> ChatFormat:
+    """`load_chat_format` of a directory, hub id or URL, of which nothing but the tokenizer is fetched.
+
+    Raises UserError as that does, and for a checkpoint that is not there.
+    """
+    hub = None if is_url(checkpoint) or Path(checkpoint).exists() else hub_id(checkpoint)
+    place = checkpoint if hub is None else str(download(hub, files=TOKENIZER_FILES))
+    directory = open_directory(place if is_url(place) else Path(place))
+    if not directory.exists("tokenizer.json"):
+        raise UserError(f"{checkpoint} holds no tokenizer.json. Give a checkpoint in Hugging Face layout, or a hub id.")
+    return load_chat_format(directory)
 
 
 def _with_template(tokenizer: Any, template: Any, where: str) -> ChatFormat:

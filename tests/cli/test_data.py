@@ -150,3 +150,19 @@ def test_show_writes_a_page_of_rows(questions, talks, tmp_path, capsys):
     assert main(["data", "show", str(questions), "--out", str(out)]) == 0
     assert "Which  is number 0?" in out.read_text()
     assert "1 x broken image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("gone", "gone holds no tokenizer.json. Give a checkpoint in Hugging Face layout, or a hub id."),
+        ("damaged", "tokenizer.json is damaged, or no tokenizer of Qwen3-VL"),
+    ],
+)
+def test_check_by_a_checkpoint_without_a_tokenizer_is_refused_in_one_sentence(questions, capsys, name, why):
+    folder = questions.parent / name
+    if name == "damaged":
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text("{}")
+    assert main(["data", "check", str(questions), "--checkpoint", str(folder)]) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
