@@ -70,7 +70,6 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
     from hypereyes_jax.configs.mesh import MeshConfig
     from hypereyes_jax.configs.training import LearnerConfig, PackConfig
     from hypereyes_jax.learner.learner import make_learner
-    from hypereyes_jax.learner.on_mesh import batch_shardings
     from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
@@ -80,12 +79,10 @@ def ours(size: str, steps: int, devices: int) -> dict[str, float]:
     learner = make_learner(config, LearnerConfig(), mesh)
     state = learner.init(jax.random.key(0), init_params(jax.random.key(0), config))
     settings = PackConfig(row_lengths=(TOKENS,), rows=ROWS, shards=devices, min_pixels=IMAGE**2, max_pixels=IMAGE**2)
-    batch: Any = pack(config, [sft_sample(chunks) for chunks in trajectories()], settings)
-    if mesh is None:
-        batch = jax.device_put(batch)
-    else:
+    batch = pack(config, [sft_sample(chunks) for chunks in trajectories()], settings)
+    if mesh is not None:
+        assert learner.shardings is not None
         state = jax.device_put(state, learner.shardings(state))
-        batch = jax.device_put(batch, batch_shardings(batch, mesh))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
     took = []
     for _ in range(steps + 1):
@@ -106,7 +103,6 @@ def overhead(devices: int) -> dict[str, float]:
     from hypereyes_jax.configs.mesh import MeshConfig
     from hypereyes_jax.configs.training import LearnerConfig, PackConfig
     from hypereyes_jax.learner.learner import make_learner
-    from hypereyes_jax.learner.on_mesh import batch_shardings
     from hypereyes_jax.learner.packing import pack, sft_sample
     from hypereyes_jax.models.qwen3_vl import init_params
     from hypereyes_jax.models.sharding import make_mesh
@@ -116,15 +112,14 @@ def overhead(devices: int) -> dict[str, float]:
     learner = make_learner(CONFIG, LearnerConfig(), mesh)
     state = learner.init(jax.random.key(0), init_params(jax.random.key(0), CONFIG))
     settings = PackConfig(row_lengths=(64,), rows=devices, shards=devices, min_pixels=64, max_pixels=64 * 64)
-    packed: Any = pack(CONFIG, [sft_sample(trajectory(number)) for number in range(devices)], settings)
-    where = None
+    packed = pack(CONFIG, [sft_sample(trajectory(number)) for number in range(devices)], settings)
     if mesh is not None:
         assert learner.shardings is not None
-        state, where = jax.device_put(state, learner.shardings(state)), batch_shardings(packed, mesh)
+        state = jax.device_put(state, learner.shardings(state))
     took = []
     for _ in range(51):
         started = time.perf_counter()
-        state, _ = learner.sft_step(state, jax.device_put(packed, where))
+        state, _ = learner.sft_step(state, packed)
         jax.block_until_ready(state)
         took.append(time.perf_counter() - started)
     return {"milliseconds": 1000 * median(took[1:])}

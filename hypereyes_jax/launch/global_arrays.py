@@ -18,13 +18,9 @@ from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.balance import balance, stay
 from hypereyes_jax.learner.global_batch import global_batch
 from hypereyes_jax.learner.learner import Learner
-from hypereyes_jax.learner.packing import (
-    PackedBatch,
-    TrainingSample,
-    pack,
-    sample_tokens,
-)
+from hypereyes_jax.learner.packing import TrainingSample, pack, sample_tokens
 from hypereyes_jax.learner.state import TrainState
+from hypereyes_jax.learner.step_batch import StepBatch, step_batch
 from hypereyes_jax.models.qwen3_vl import Params
 
 
@@ -35,8 +31,8 @@ def pack_for_all(
     config: PackConfig,
     left_out: Sequence[TrainingSample] = (),
     exchange: SampleExchange | None = None,
-) -> PackedBatch:
-    """One step's data: this process's samples, packed for its shards, as its part of all devices' batch.
+) -> StepBatch:
+    """One step's data: this process's samples, packed for its shards, as its part of all processes' step.
 
     Every process must call it.
 
@@ -45,7 +41,7 @@ def pack_for_all(
         each process packs its own.
     """
     if processes.mesh is None:
-        return pack(model, samples, config, left_out)
+        return step_batch(pack(model, samples, config, left_out))
     lengths = processes.gather([int(sample_tokens(model, sample, config)) for sample in samples])
     plan = (stay if exchange is None else balance)(lengths, config.row_lengths, config.rows)
     if exchange is not None:

@@ -1,8 +1,6 @@
-"""Batches of several processes: each packs its own samples, and together they are one global batch on the mesh."""
+"""Steps of several processes: each packs its own samples, and together their batches are one step on the mesh."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +8,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.training import PackConfig
-from hypereyes_jax.learner.on_mesh import batch_shardings
 from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.learner.step_batch import StepBatch, measures
 from hypereyes_jax.models.partition import DATA
 
 
@@ -45,8 +43,8 @@ def local_shards(mesh: Mesh) -> tuple[int, int]:
     return mine[0], len(mine)
 
 
-def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> PackedBatch:
-    """Join the processes' batches; every process must call it, with the same `PackConfig`.
+def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> StepBatch:
+    """The step that the processes' batches are together; every process must call it, with the same `PackConfig`.
 
     `pack_config` is that of one process: `shards` = its number of local shards, `rows` = its rows of a micro-batch,
     `micro_batches`, `vision` and the row length fixed, so that all have the same shapes.
@@ -59,16 +57,20 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Pac
     first, count = local_shards(mesh)
     if pack_config.shards != count:
         raise ValueError(f"this process feeds {count} data shards, but PackConfig.shards is {pack_config.shards}")
-    # A process with fewer micro-batches computes padding while the others work: the count must be the same for all.
-    most = int(np.max(multihost_utils.process_allgather(np.asarray(batch.count))))
-    left_out = np.float32(np.sum(multihost_utils.process_allgather(np.asarray(batch.left_out))))
+    weight, *measured = measures(batch)
+    own = np.array([int(batch.count), *measured, batch.targets_MBT.shape[1]], np.int32)
+    used, tokens, samples, patches, rows = multihost_utils.process_allgather(own).reshape(-1, len(own)).T.tolist()
+    weights = np.asarray(multihost_utils.process_allgather(np.float32(weight)), np.float64)
     before = np.int32(first * batch.inputs.vision.token_place_M.shape[1] // count)
     visual = batch.inputs.visual_index_BT
     vision = batch.inputs.vision._replace(token_place_M=batch.inputs.vision.token_place_M + before)
     inputs = batch.inputs._replace(visual_index_BT=np.where(visual >= 0, visual + before, -1), vision=vision)
-    local = batch.replace(inputs=inputs, count=np.int32(most), left_out=left_out)
-
-    def join(own: Any, sharding: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(sharding, np.asarray(own))
-
-    return jax.tree.map(join, local, batch_shardings(local, mesh))
+    return StepBatch(
+        # A process with fewer micro-batches computes padding while the others work: the count must be the same for all.
+        local=batch.replace(inputs=inputs, count=np.int32(max(used))),
+        weight=np.float32(weights.sum()),
+        rows=sum(rows),
+        tokens=sum(tokens),
+        samples=sum(samples),
+        patches=sum(patches),
+    )

@@ -1,7 +1,9 @@
 """The learner: SFT and RL optimiser steps, and log-prob scoring, as jitted functions of (state, packed batch).
 
-Gradients accumulate over the micro-batches of a `PackedBatch` inside one program, in float32. Weights are normalised by
-their sum over the whole step, so the result is that of one large batch, however the samples were packed or split. There
+Gradients accumulate over the micro-batches of a `PackedBatch`, in float32. Each is sent to the devices when it is its
+turn: a step's images stay in the host's memory, and steps of any number of micro-batches run the same programs. Weights
+are normalised by their sum over the whole step, so the result is that of one large batch, however the samples were
+packed or split. There
 is one exception: SFT of a mixture of experts adds a loss on how evenly the router spreads tokens, which is not a sum
 over tokens; `LearnerConfig.router_balance` says over what it is taken. The losses are in `sft_loss` and `rl_loss`.
 """
@@ -22,35 +24,32 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.forward import Forward, cast
-from hypereyes_jax.learner.metrics import Mean, Metrics
-from hypereyes_jax.learner.on_mesh import ScoreOnMesh, StepOnMesh, batch_shardings, counted
+from hypereyes_jax.learner.metrics import Metrics
 from hypereyes_jax.learner.optimizer import make_optimizer
 from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.learner.programs import Figures, Program, Scoring, Step, micro_shardings, put_on
 from hypereyes_jax.learner.rl_loss import TeacherWeights, rl_loss
 from hypereyes_jax.learner.sft_loss import sft_loss
 from hypereyes_jax.learner.state import Params, TrainState, join, split
 from hypereyes_jax.learner.token_loss import TokenLoss, chosen_loss
+from hypereyes_jax.models.partition import DATA
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import RouterLoad
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
-from hypereyes_jax.models.trip_counts import expected_trips
-
-Figures = dict[str, jax.Array]  # float32 scalars
-# (trainable weights, micro-batch, its number, weight of the whole step) -> (loss, figures)
-MicroLoss = Callable[[Params, PackedBatch, Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
 class Learner(NamedTuple):
-    """Jitted functions of one configuration. The `state` given to a step is donated: use the one it returns.
+    """Functions of one configuration. The `state` given to a step is donated: use the one it returns.
 
-    A step whose loss or gradient is not finite leaves weights and moments as they were, and says so in its figures:
+    Batches are of a process that trains alone (`packing.pack`), or this process's part (`global_batch.global_batch`). A
+    step whose loss or gradient is not finite leaves weights and moments as they were, and says so in its figures:
     `refused` is 1.
     """
 
     init: Callable[..., TrainState]  # (key, params, lora=None)
-    sft_step: Callable[[TrainState, PackedBatch], tuple[TrainState, Figures]]
-    rl_step: Callable[..., tuple[TrainState, Figures]]  # (state, batch, teacher=None)
-    score_logprobs: Callable[..., jax.Array]  # (params, batch, lora=None, temperature=1.0) -> float32 [M, B, T]
+    sft_step: Step  # (state, batch) -> (state, figures)
+    rl_step: Step  # (state, batch, teacher's weights, which reverse KL needs) -> (state, figures)
+    score_logprobs: Scoring  # (params, batch, lora=None, temperature=1.0) -> float32 [M, B, T] of this process's rows
     shardings: Callable[[TrainState], TrainState] | None  # of a state (or its shapes) on the mesh; None without a mesh
 
 
@@ -69,63 +68,51 @@ class _Steps:
         trainable, frozen = split(params, self.learn.train, lora)
         return TrainState(jnp.int32(0), trainable, frozen, self.optimizer.init(trainable), jax.random.key_data(key))
 
-    def sft_step(self, state: TrainState, batch: PackedBatch) -> tuple[TrainState, Figures]:
-        several = batch.targets_MBT.shape[0] > 1  # one micro-batch is the step
-        by_step = self.learn.router_balance == "step" and self.forward.config.text.num_experts > 0
-        step_load = self._step_load(state, batch) if by_step and several else None
+    def sft_gradients(
+        self, sums: Params | None, state: TrainState, micro: PackedBatch, m: Any, weight: Any, load: RouterLoad | None
+    ) -> tuple[Params, Metrics]:
+        """Micro-batch m's part of the step's gradient, added to `sums`. The state is without its moments here."""
 
-        def loss(trainable: Params, micro: PackedBatch, m: Any, weight: jax.Array) -> tuple[jax.Array, Metrics]:
+        def loss(trainable: Params) -> tuple[jax.Array, Metrics]:
             params, lora = join(trainable, state.frozen, self.learn.train)
-            return sft_loss(params, lora, micro, weight, self.forward, self._dropout_key(state, m), step_load)
+            return sft_loss(params, lora, micro, _positive(weight), self.forward, self._dropout_key(state, m), load)
 
-        return self._update(loss, state, batch)
+        return _added(sums, loss, state.trainable)
 
-    def rl_step(
-        self, state: TrainState, batch: PackedBatch, teacher: Params | None = None
-    ) -> tuple[TrainState, Figures]:
+    def rl_gradients(
+        self,
+        sums: Params | None,
+        state: TrainState,
+        micro: PackedBatch,
+        m: Any,
+        weight: Any,
+        load: None,
+        teacher: Params | None = None,
+    ) -> tuple[Params, Metrics]:
+        """The same of RL, without dropout and balance of experts: the policy sampled without them."""
         scorer = None if teacher is None else TeacherWeights(teacher, self.teacher)
 
-        def loss(trainable: Params, micro: PackedBatch, m: Any, weight: jax.Array) -> tuple[jax.Array, Metrics]:
+        def loss(trainable: Params) -> tuple[jax.Array, Metrics]:
             params, lora = join(trainable, state.frozen, self.learn.train)
-            return rl_loss(params, lora, micro, weight, self.forward, self.learn, self.token_loss, scorer)
+            return rl_loss(params, lora, micro, _positive(weight), self.forward, self.learn, self.token_loss, scorer)
 
-        return self._update(loss, state, batch)
+        return _added(sums, loss, state.trainable)
 
-    def score_logprobs(
-        self, params: Params, batch: PackedBatch, lora: Params | None = None, temperature: float | jax.Array = 1.0
-    ) -> jax.Array:
+    def router_load(self, state: TrainState, micro: PackedBatch, m: Any) -> RouterLoad | None:
+        """The router's load of micro-batch m, with the dropout that the gradient's pass will have."""
+        params, lora = join(state.trainable, state.frozen, self.learn.train)
+        return self.forward.hidden(params, lora, micro.inputs, self._dropout_key(state, m))[1]
+
+    def logprobs(self, params: Params, lora: Params | None, micro: PackedBatch, temperature: Any) -> jax.Array:
+        """Log-probs [B, T] of a micro-batch's targets."""
         # nothing is derived, so nothing need be computed twice
         forward = replace(self.forward, remat="none")
         params = cast(params, forward.compute_dtype)
-        head = forward.head(params)
+        hidden_BTD, _ = forward.hidden(params, lora, micro.inputs)
+        return forward.logprobs(hidden_BTD, forward.head(params), micro.targets_MBT, temperature)[0]
 
-        def one(m: jax.Array, out: jax.Array) -> jax.Array:
-            micro = _micro(batch, m)
-            hidden_BTD, _ = forward.hidden(params, lora, micro.inputs)
-            logp, _ = forward.logprobs(hidden_BTD, head, micro.targets_MBT, temperature)
-            return out.at[m].set(logp)
-
-        with expected_trips(batch.targets_MBT.shape[0]):
-            return jax.lax.fori_loop(0, batch.count, one, jnp.zeros(batch.targets_MBT.shape, jnp.float32))
-
-    def _dropout_key(self, state: TrainState, m: Any) -> jax.Array | None:
-        if self.learn.train != "lora":
-            return None
-        return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), m)
-
-    def _step_load(self, state: TrainState, batch: PackedBatch) -> RouterLoad:
-        """The router's load over all micro-batches, with the dropout that the gradient's pass will have."""
-        params, lora = join(state.trainable, state.frozen, self.learn.train)
-
-        def one(m: jax.Array | int) -> RouterLoad | None:
-            return self.forward.hidden(params, lora, _micro(batch, m).inputs, self._dropout_key(state, m))[1]
-
-        return jax.lax.stop_gradient(_summed(one, batch))
-
-    def _update(self, loss: MicroLoss, state: TrainState, batch: PackedBatch) -> tuple[TrainState, Figures]:
-        # all masked: the gradient is 0, not NaN
-        weight = jnp.maximum(jnp.sum(batch.weight_MBT) + batch.left_out, 1e-9)
-        grads, metrics = _accumulate(lambda w, micro, m: loss(w, micro, m, weight), state.trainable, batch)
+    def update(self, state: TrainState, grads: Params, metrics: Metrics) -> tuple[TrainState, Figures]:
+        """The optimiser's step along the whole gradient, and the step's figures."""
         figures = {name: mean.value for name, mean in metrics.items()} | {"grad_norm": optax.tree.norm(grads)}
         finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["grad_norm"])
         on_host = self.learn.optimizer.moments_on_host
@@ -137,6 +124,16 @@ class _Steps:
         trainable = keep(optax.apply_updates(state.trainable, updates), state.trainable)
         figures["refused"] = 1.0 - finite.astype(jnp.float32)
         return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), figures
+
+    def _dropout_key(self, state: TrainState, m: Any) -> jax.Array | None:
+        if self.learn.train != "lora":
+            return None
+        return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), m)
+
+    @property
+    def balances_steps(self) -> bool:
+        """Whether SFT balances experts over a whole step."""
+        return self.learn.router_balance == "step" and self.forward.config.text.num_experts > 0
 
 
 def make_learner(
@@ -154,7 +151,7 @@ def make_learner(
     (`token_loss.load_loss`); None = the one that `learn.loss` names.
 
     On a mesh, states and batches live as `models.partition` says: put a state there with `jax.device_put(state,
-    learner.shardings(state))`; a host's numpy batch may be given as it is (several processes: see `global_batch`). The
+    learner.shardings(state))`; batches stay in the host's memory (several processes: see `global_batch`). The
     batch must be packed with `PackConfig.shards` = the product of the mesh's data axes. `kernels` default to the best
     known for the mesh's platform; without a mesh, to those that run anywhere.
 
@@ -170,60 +167,92 @@ def make_learner(
     forward = Forward(config, trained, learn.compute_dtype, learn.remat, vocab_shards)
     teacher = Forward(teacher_config or config, kernels, learn.compute_dtype, vocab_shards=vocab_shards)
     steps = _Steps(forward, teacher, learn, make_optimizer(learn.optimizer), token_loss or chosen_loss(learn))
-    if mesh is None:
-        return Learner(
-            init=steps.init,
-            sft_step=jax.jit(steps.sft_step, donate_argnums=0),
-            rl_step=jax.jit(steps.rl_step, donate_argnums=0),
-            score_logprobs=jax.jit(steps.score_logprobs),
-            shardings=None,
-        )
-    by_weight, by_teachers_weight = param_shardings(config, mesh), param_shardings(teacher.config, mesh)
-    shardings = partial(_state_shardings, steps, mesh, by_weight)
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    places = _Places(steps, mesh)
+    put = put_on(mesh)
 
-    def on_mesh(function: Callable[..., Any]) -> StepOnMesh:
-        def build(arguments: tuple[Any, ...], count: int | None) -> Any:
-            state, batch, *weights = arguments
-            where = (shardings(state), batch_shardings(batch, mesh), *[by_teachers_weight for _ in weights])
-            program = function if count is None else counted(function, count)
-            return jax.jit(program, in_shardings=where, out_shardings=(where[0], everywhere), donate_argnums=0)
+    def step(gradients: Callable[..., Any], load: Program | None) -> Step:
+        zeros = Program(mesh, _zeros, places.of_zeros)
+        summed = Program(mesh, gradients, places.of_gradients, donate=(0,))
+        return Step(put, zeros, summed, Program(mesh, steps.update, places.of_update, donate=(0,)), load)
 
-        return StepOnMesh(mesh, build, {}, kernels.known_trips)
-
-    def scored(params: Params, batch: PackedBatch, lora: Any, temperature: Any, count: int | None) -> jax.Array:
-        whole_batch = batch if count is None else batch.replace(count=count)
-        return steps.score_logprobs(params, whole_batch, lora, temperature)
-
+    load = Program(mesh, steps.router_load, places.of_load) if steps.balances_steps else None
     return Learner(
         init=steps.init,
-        sft_step=on_mesh(steps.sft_step),
-        rl_step=on_mesh(steps.rl_step),
-        score_logprobs=ScoreOnMesh(mesh, by_weight, jax.jit(scored, static_argnums=4), kernels.known_trips),
-        shardings=shardings,
+        sft_step=step(steps.sft_gradients, load),
+        rl_step=step(steps.rl_gradients, None),
+        score_logprobs=Scoring(put, Program(mesh, steps.logprobs, places.of_scoring)),
+        shardings=None if mesh is None else places.of_state,
     )
 
 
-def _state_shardings(steps: _Steps, mesh: Mesh, by_weight: Params, state: TrainState) -> TrainState:
-    """Where the leaves of a state (or its shapes) lie: a state whose leaves are shardings."""
-    learn, everywhere = steps.learn, NamedSharding(mesh, PartitionSpec())
-    lora = lora_shardings(steps.forward.config, state.trainable, mesh) if learn.train == "lora" else None
-    trainable, frozen = split(by_weight, learn.train, lora)
-    on_host = learn.optimizer.moments_on_host
+class _Places:
+    """Where the arguments and results of the learner's programs lie on a mesh."""
 
-    def place(moment: Any, where: NamedSharding) -> NamedSharding:
-        # some optimisers factor their moments: what has another rank than its weight has no axis to cut
-        where = where if len(where.spec) <= moment.ndim else everywhere
-        return where.with_memory_kind("pinned_host") if on_host else where
+    def __init__(self, steps: _Steps, mesh: Mesh | None):
+        self._steps, self._mesh = steps, mesh
+        if mesh is not None:
+            self._everywhere = NamedSharding(mesh, PartitionSpec())
+            self._rows = NamedSharding(mesh, PartitionSpec(DATA))
+            self._by_weight = param_shardings(steps.forward.config, mesh)
+            self._by_teachers_weight = param_shardings(steps.teacher.config, mesh)
 
-    moments = optax.tree.map_params(
-        steps.optimizer,
-        place,
-        state.opt_state,
-        trainable,
-        transform_non_params=lambda _: everywhere,
-    )
-    return TrainState(everywhere, trainable, frozen, moments, everywhere)  # type: ignore[arg-type]
+    def of_state(self, state: TrainState) -> TrainState:
+        """The places of the leaves of a state, or of its shapes."""
+        learn = self._steps.learn
+        lora = self._of_lora(state.trainable) if learn.train == "lora" else None
+        trainable, frozen = split(self._by_weight, learn.train, lora)
+        moments = None if state.opt_state is None else self._of_moments(state.opt_state, trainable)
+        return TrainState(self._everywhere, trainable, frozen, moments, self._everywhere)  # type: ignore[arg-type]
+
+    def _of_lora(self, lora: Params) -> Params:
+        assert self._mesh is not None
+        return lora_shardings(self._steps.forward.config, lora, self._mesh)
+
+    def _of_moments(self, opt_state: Any, trainable: Params) -> Any:
+        on_host = self._steps.learn.optimizer.moments_on_host
+
+        def place(moment: Any, where: NamedSharding) -> NamedSharding:
+            # some optimisers factor their moments: what has another rank than its weight has no axis to cut
+            where = where if len(where.spec) <= moment.ndim else self._everywhere
+            return where.with_memory_kind("pinned_host") if on_host else where
+
+        return optax.tree.map_params(
+            self._steps.optimizer, place, opt_state, trainable, transform_non_params=lambda _: self._everywhere
+        )
+
+    def of_zeros(self, trainable: Params) -> tuple[Any, Any]:
+        """Each of these: arguments -> (shardings of the arguments, of the results), as `Program` asks."""
+        where = self.of_state(TrainState(None, trainable, None, None, None)).trainable  # type: ignore[arg-type]
+        return (where,), where
+
+    def of_gradients(
+        self, sums: Any, state: TrainState, micro: PackedBatch, m: Any, weight: Any, load: Any, *teacher: Any
+    ) -> tuple[Any, Any]:
+        assert self._mesh is not None
+        everywhere, where = self._everywhere, self.of_state(state)
+        taken = (
+            None if sums is None else where.trainable,
+            where,
+            micro_shardings(micro, self._mesh),
+            everywhere,
+            everywhere,
+            everywhere,
+            *[None if weights is None else self._by_teachers_weight for weights in teacher],
+        )
+        return taken, (where.trainable, everywhere)
+
+    def of_update(self, state: TrainState, grads: Params, metrics: Metrics) -> tuple[Any, Any]:
+        where = self.of_state(state)
+        return (where, where.trainable, self._everywhere), (where, self._everywhere)
+
+    def of_load(self, state: TrainState, micro: PackedBatch, m: Any) -> tuple[Any, Any]:
+        assert self._mesh is not None
+        return (self.of_state(state), micro_shardings(micro, self._mesh), self._everywhere), self._everywhere
+
+    def of_scoring(self, params: Params, lora: Any, micro: PackedBatch, temperature: Any) -> tuple[Any, Any]:
+        assert self._mesh is not None
+        of_lora = None if lora is None else self._of_lora(lora)
+        return (self._by_weight, of_lora, micro_shardings(micro, self._mesh), self._everywhere), self._rows
 
 
 def _moved(moments: Any, space: Any) -> Any:
@@ -231,31 +260,19 @@ def _moved(moments: Any, space: Any) -> Any:
     return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, moments)
 
 
-def _micro(batch: PackedBatch, m: jax.Array | int) -> PackedBatch:
-    """Micro-batch m: the same fields without their leading axis."""
-    none = jnp.zeros(batch.targets_MBT.shape[0])
-    arrays = batch.replace(count=none, left_out=none)
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, m, keepdims=False), arrays)
+def _positive(weight: Any) -> jax.Array:
+    """A step's weight as a divisor: if all is masked, the gradient is 0, not NaN."""
+    return jnp.maximum(weight, 1e-9)
 
 
-def _accumulate(
-    loss: Callable[[Params, PackedBatch, Any], tuple[jax.Array, Metrics]], trainable: Params, batch: PackedBatch
-) -> tuple[Params, dict[str, Mean]]:
-    """Sums of gradients (float32) and metrics over the micro-batches in use."""
-
-    def one(m: jax.Array | int) -> tuple[Params, Metrics]:
-        grads, metrics = jax.grad(loss, has_aux=True)(trainable, _micro(batch, m), m)
-        return cast(grads, "float32"), cast(metrics, "float32")
-
-    return _summed(one, batch)
+def _zeros(trainable: Params) -> Params:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trainable)
 
 
-def _summed(one: Callable[[jax.Array | int], Any], batch: PackedBatch) -> Any:
-    """The sum of `one(m)` over the micro-batches in use."""
-    if batch.targets_MBT.shape[0] == 1:
-        return one(0)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
-    # The trip count is an array, where a device ends its loops itself: any number of micro-batches runs in one program,
-    # and padding is never computed.
-    with expected_trips(batch.targets_MBT.shape[0]):
-        return jax.lax.fori_loop(0, batch.count, lambda m, sums: jax.tree.map(jnp.add, sums, one(m)), zeros)
+def _added(
+    sums: Params | None, loss: Callable[[Params], tuple[jax.Array, Metrics]], trainable: Params
+) -> tuple[Params, Metrics]:
+    """(the loss's gradient in float32, added to the sums of others; metrics)."""
+    grads, metrics = jax.grad(loss, has_aux=True)(trainable)
+    grads = cast(grads, "float32")
+    return grads if sums is None else jax.tree.map(jnp.add, sums, grads), cast(metrics, "float32")

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
-from hypereyes_jax.learner.global_batch import data_shards, local_shards
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch, TrainingSample, pack, unpack
+from hypereyes_jax.learner.step_batch import StepBatch, step_batch
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 
 
@@ -67,7 +66,7 @@ class LocalTeacher:
         packing: PackConfig,
         temperature: float,
         mesh: Mesh | None = None,
-        batch: Callable[[Qwen3VLConfig, Sequence[TrainingSample], PackConfig], PackedBatch] = pack,
+        batch: Callable[[Qwen3VLConfig, Sequence[TrainingSample], PackConfig], PackedBatch | StepBatch] = pack,
         compute_dtype: str = "float32",
     ):
         self.unscored = Unscored()
@@ -84,23 +83,9 @@ class LocalTeacher:
         if self._mesh is None and not samples:
             return []
         # a process without samples takes its part in the others' program with one that nobody reads
-        batch = self._batch(self.model, samples or [_nothing()], self._packing)
-        logp_MBT = self._learner.score_logprobs(self.params, batch, temperature=self._temperature)
-        logps = unpack(self._own(batch), self._here(logp_MBT))
+        batch = step_batch(self._batch(self.model, samples or [_nothing()], self._packing))
+        logps = unpack(batch.local, self._learner.score_logprobs(self.params, batch, temperature=self._temperature))
         return [logps.get(number) for number in range(len(samples))]
-
-    def _own(self, batch: PackedBatch) -> PackedBatch:
-        """What `unpack` reads of a batch, for this process's samples."""
-        return batch.replace(weight_MBT=self._here(batch.weight_MBT), sample_MBT=self._here(batch.sample_MBT))
-
-    def _here(self, x_MBT: Any) -> np.ndarray:
-        """The rows of this process's samples."""
-        if self._mesh is None:
-            return np.asarray(x_MBT)
-        whole = np.asarray(x_MBT if x_MBT.is_fully_addressable else process_allgather(x_MBT, tiled=True))
-        first, count = local_shards(self._mesh)
-        rows = whole.shape[1] // data_shards(self._mesh)
-        return whole[:, first * rows : (first + count) * rows]
 
 
 def _nothing() -> TrainingSample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,35 @@ class ProgramPlan:
     @property
     def peak_gib(self) -> float:
         return self.arguments_gib + self.outputs_gib + self.temporaries_gib
+
+
+def in_turn(name: str, parts: Sequence[tuple[ProgramPlan, int, float]]) -> ProgramPlan:
+    """Programs that run one after the other, as one: what they do adds up, and they need the memory of the largest.
+
+    Args:
+      parts: of each, its plan, how often it runs, and the GiB that lie on the device beside its own.
+    """
+    largest, _, beside = max(parts, key=lambda part: part[0].peak_gib + part[2])
+    sent: dict[str, dict[str, float]] = {}
+    for plan, times, _ in parts:
+        for axes, kinds in plan.sent_gib.items():
+            for kind, size in kinds.items():
+                sent.setdefault(axes, {}).setdefault(kind, 0.0)
+                sent[axes][kind] += times * size
+    return ProgramPlan(
+        name,
+        compile_seconds=sum(plan.compile_seconds for plan, _, _ in parts),
+        arguments_gib=largest.arguments_gib + beside,
+        outputs_gib=largest.outputs_gib,
+        temporaries_gib=largest.temporaries_gib,
+        tflops=sum(times * plan.tflops for plan, times, _ in parts),
+        float8_tflops=sum(times * plan.float8_tflops for plan, times, _ in parts),
+        int8_tflops=sum(times * plan.int8_tflops for plan, times, _ in parts),
+        traffic_gib=sum(times * plan.traffic_gib for plan, times, _ in parts),
+        sent_gib=sent,
+        launches=sum((plan.launches * times for plan, times, _ in parts), Launches()),
+        error=next((plan.error for plan, _, _ in parts if plan.error), ""),
+    )
 
 
 def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folder: Path | None = None) -> ProgramPlan:

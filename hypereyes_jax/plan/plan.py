@@ -19,7 +19,7 @@ from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
-from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
+from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program, in_turn
 from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.loader import plan_loader
 from hypereyes_jax.plan.programs import (
@@ -218,16 +218,29 @@ def _train_plan(
     micro_batches = math.ceil(recipe.batch / (rows * sizes.row_samples))
     tokens = max(sizes.row_lengths)
     batch = abstract_batch(recipe, model, micro_batches, rows, tokens)
-    program = compile_program("training step", lambda: step.trace(batch), mesh, default_figures_folder())
+    # While a micro-batch is computed, the next one is on its way.
+    micro_gib, moments_gib = step.micro_batch(batch) / GIB, step.optimizer / GIB
+    several = micro_batches > 1
+    programs = [
+        (
+            compile_program(part.name, part.trace, mesh, default_figures_folder()),
+            part.times,
+            0.0 if part.name == "update" else moments_gib + (micro_gib if several else 0.0),
+        )
+        for part in step.parts(batch)
+    ]
+    program = in_turn("training step", programs)
     patches = rows * recipe.row_images * recipe.image_tokens * model.vision.merge_unit
     useful = useful_flops(model, rows * tokens, tokens, patches, recipe.learner.train)
     useful *= micro_batches / mesh.size
     seconds = roofline_seconds(mesh, program)
     bound = max(seconds, key=lambda name: seconds[name])
     peak = DEVICES[mesh.device].bf16_tflops if mesh.device else math.inf
-    resident = (step.weights + step.optimizer) / GIB
+    batch_gib = micro_gib * (2 if several else 1)
+    kept = (step.weights + step.optimizer + step.gradients) / GIB + batch_gib
     return TrainPlan(
         program=program,
+        programs=[plan for plan, _, _ in programs],
         remat=recipe.learner.remat,
         rows=rows,
         row_length=tokens,
@@ -236,8 +249,8 @@ def _train_plan(
         weights_gib=step.weights / GIB,
         optimizer_gib=step.optimizer / GIB,
         gradients_gib=step.gradients / GIB,
-        batch_gib=max(program.arguments_gib - resident, 0.0),
-        activations_gib=max(program.temporaries_gib - step.gradients / GIB, 0.0),
+        batch_gib=batch_gib,
+        activations_gib=max(program.peak_gib - kept, 0.0),
         host_gib=step.host / GIB,
         useful_tflops=useful / 1e12,
         roofline_seconds=seconds,
@@ -262,7 +275,11 @@ def _teacher_plan(
     """Scoring a step's failed rollouts, about half of them; the engines have left but for what they keep."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
     batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_length)
-    program = compile_program("teacher's scoring", lambda: scoring.trace(batch), mesh, default_figures_folder())
+    scored = compile_program(
+        "teacher's scoring of a micro-batch", lambda: scoring.trace(batch), mesh, default_figures_folder()
+    )
+    beside = scoring.micro_batch(batch) / GIB if micro_batches > 1 else 0.0
+    program = in_turn("teacher's scoring", [(scored, micro_batches, beside)])
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
     return TeacherPlan(
         model=name,

@@ -20,6 +20,8 @@ from hypereyes_jax.configs.rollout import EngineConfig, KVKind, WeightsKind
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.learner.programs import StepPart, micro_shardings
+from hypereyes_jax.learner.step_batch import abstract_micro
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
@@ -36,7 +38,8 @@ from hypereyes_jax.rollout.slot_layout import SlotLayout
 class TrainStep(NamedTuple):
     """The training step of a plan, and the bytes that it keeps on a device."""
 
-    trace: Callable[[PackedBatch], Any]  # of a batch as shapes; `.jaxpr`, `.lower()`
+    parts: Callable[[PackedBatch], tuple[StepPart, ...]]  # of a batch as shapes
+    micro_batch: Callable[[PackedBatch], float]  # bytes a device of one micro-batch of it
     weights: float  # bytes a device
     optimizer: float
     gradients: float  # their sums over micro-batches, float32
@@ -58,11 +61,12 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
     state = jax.eval_shape(make, jax.random.key(0))
     assert learner.shardings is not None
     where = learner.shardings(state)
-    step: Any = learner.sft_step if recipe.stage == "sft" else learner.rl_step
+    step = learner.sft_step if recipe.stage == "sft" else learner.rl_step
 
     on_host, moments = recipe.learner.optimizer.moments_on_host, _bytes(state.opt_state, where.opt_state)
     return TrainStep(
-        trace=lambda batch: step.trace(state, batch),
+        parts=lambda batch: step.parts(state, batch),
+        micro_batch=lambda batch: _micro_bytes(batch, mesh),
         weights=_bytes((state.trainable, state.frozen), (where.trainable, where.frozen)),
         optimizer=0.0 if on_host else moments,
         host=moments if on_host else 0.0,
@@ -73,7 +77,8 @@ def train_step(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh) -> TrainStep:
 class Scoring(NamedTuple):
     """The scoring of a teacher, and the bytes of its weights."""
 
-    trace: Callable[[PackedBatch], Any]  # of a batch as shapes
+    trace: Callable[[PackedBatch], Any]  # of a micro-batch of a batch as shapes
+    micro_batch: Callable[[PackedBatch], float]  # as `TrainStep.micro_batch`
     weights: float  # bytes a device
 
 
@@ -82,12 +87,18 @@ def teacher_scoring(model: Qwen3VLConfig, compute_dtype: str, mesh: Mesh) -> Sco
 
     Raises ShardingError if the mesh does not divide the model.
     """
-    learner: Any = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
+    learner = make_learner(model, LearnerConfig(compute_dtype=compute_dtype), mesh)
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, compute_dtype))
     return Scoring(
         trace=lambda batch: learner.score_logprobs.trace(params, batch),
+        micro_batch=lambda batch: _micro_bytes(batch, mesh),
         weights=_bytes(params, param_shardings(model, mesh)),
     )
+
+
+def _micro_bytes(batch: PackedBatch, mesh: Mesh) -> float:
+    micro = abstract_micro(batch)
+    return _bytes(micro, micro_shardings(micro, mesh))
 
 
 def _bytes(tree: Any, places: Any, itemsize: int | None = None) -> float:
@@ -125,8 +136,8 @@ def abstract_batch(recipe: Recipe, model: Qwen3VLConfig, micro_batches: int, row
     integers, floats = shape(rows, context), shape(rows, context, dtype=np.float32)
     inputs = ModelInputs(integers, shape(3, rows, context), integers, integers, vision)
     return PackedBatch(
-        inputs, integers, floats, floats, floats, floats, floats, integers, jax.ShapeDtypeStruct((), np.int32),
-        teacher_logp_MBT=floats if recipe.distill else None, left_out=jax.ShapeDtypeStruct((), np.float32),
+        inputs, integers, floats, floats, floats, floats, floats, integers, np.int32(micro_batches),
+        teacher_logp_MBT=floats if recipe.distill else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hypereyes_jax.plan.loader import LoaderPlan, loader_line
 class TrainPlan:
     """The training step of one device."""
 
-    program: ProgramPlan
+    program: ProgramPlan  # all that a step runs, as one
     remat: str  # what the backward pass keeps: `LearnerConfig.remat`
     rows: int  # of a micro-batch, over all devices
     row_length: int  # of the longest rows that a step may have; a trajectory has `context` at most
@@ -34,6 +34,7 @@ class TrainPlan:
     peak_share: float  # useful FLOPs of the device's peak, at the roofline
     fits: bool  # beside the teacher's weights, if it has one on its mesh, and what engines keep
     beside_gib: float = 0.0  # that engines keep meanwhile: the base of adapters, or all where rollouts run ahead
+    programs: list[ProgramPlan] = field(default_factory=list)  # what a step runs: a micro-batch's gradients, the update
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def render(plan: Plan) -> str:
         + ", ".join(f"{name} {_short(size)}" for name, size in parts.items())
         + (f"; on the host {_short(train.host_gib)}" if train.host_gib else ""),
         _program_line(train.program),
+        *(_program_line(each) for each in train.programs),
         f"  TFLOPs a device: {_short(train.program.tflops)}, of which useful {100 * train.useful_share:.0f} %",
     ]
     if train.beside_gib:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import Learner
-from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.learner.step_batch import StepBatch
 from hypereyes_jax.models.qwen3_vl import Params
 
 
@@ -34,7 +33,6 @@ class KlReference:
             return None
         return cls(learner, jax.tree.map(jnp.copy, params), learn.temperature)
 
-    def score(self, batch: PackedBatch) -> PackedBatch:
+    def score(self, batch: StepBatch) -> StepBatch:
         """The batch with the reference's log-probs."""
-        logp: Any = self.learner.score_logprobs(self.params, batch, temperature=self.temperature)
-        return batch.replace(reference_logp_MBT=logp)
+        return batch.with_reference(self.learner.score_logprobs(self.params, batch, temperature=self.temperature))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from hypereyes_jax.configs.mesh import DEVICES, DeviceKind
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.learner.packing import PackedBatch
+from hypereyes_jax.learner.step_batch import StepBatch
 from hypereyes_jax.models.flops import useful_flops
 
 _TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}  # as jax names them
 
 
-def step_flops(model: Qwen3VLConfig, batch: PackedBatch, train: str) -> float:
-    """FLOPs that the method asks for in an optimiser step: of tokens and patches, not of padding.
+def step_flops(model: Qwen3VLConfig, batch: StepBatch, train: str) -> float:
+    """FLOPs that the method asks for in an optimiser step, of all processes: of tokens and patches, not of padding.
 
-    Args:
-      batch: over all processes.
-      train: what trains, as in `LearnerConfig.train`.
+    `train`: what trains, as in `LearnerConfig.train`.
     """
-    segments, vision = batch.inputs.segment_BT, batch.inputs.vision
-    tokens, samples = int((segments > 0).sum()), int(segments.max(-1).sum())
-    patches = int((vision.segment_RL > 0).sum()) if vision is not None else 0
-    return useful_flops(model, tokens, tokens // max(1, samples), patches, train)
+    return useful_flops(model, batch.tokens, batch.tokens // max(1, batch.samples), batch.patches, train)
 
 
 def utilisation(flops: float, seconds: float, devices: int, peak: DeviceKind | None) -> dict[str, float]:

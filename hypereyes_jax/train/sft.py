@@ -25,6 +25,7 @@ from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.optax_pieces import own_pieces
 from hypereyes_jax.learner.packing import pack, sft_sample
 from hypereyes_jax.learner.state import weights
+from hypereyes_jax.learner.step_batch import step_batch
 from hypereyes_jax.models.lora import Lora, init_lora
 from hypereyes_jax.models.qwen3_vl import Params
 from hypereyes_jax.processing.chat import ChatFormat
@@ -93,7 +94,7 @@ def train(
     def prepare(group: list[Sequence[Chunk]]) -> Any:
         samples = [sft_sample(chunks) for chunks in group]
         # ahead of time in a thread; several processes must first agree on shapes
-        return pack(model, samples, packing) if processes.mesh is None else samples
+        return step_batch(pack(model, samples, packing)) if processes.mesh is None else samples
 
     batches = Batches(trajectories, prepare, pipeline, processes.index, processes.count)
     keep = KeepPolicy(latest=sizes.keep_checkpoints)

@@ -14,6 +14,7 @@ from hypereyes_jax.configs.mesh import DEVICES
 from hypereyes_jax.configs.model import Qwen3VLConfig, TextConfig, VisionConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import pack, sft_sample
+from hypereyes_jax.learner.step_batch import step_batch
 from hypereyes_jax.processing.types import SampledChunk
 from hypereyes_jax.train.mfu import published, utilisation
 from hypereyes_jax.train.step_monitor import StepMonitor, profiled
@@ -46,7 +47,7 @@ def test_useful_work_counts_tokens_and_no_padding():
     )  # fmt: skip
     model = Qwen3VLConfig(text, VisionConfig(depth=1, out_hidden_size=8, deepstack_visual_indexes=()))
     chunks = [SampledChunk(np.arange(1, n), *np.zeros((2, n - 1), np.float32), np.zeros(n - 1, int)) for n in (11, 31)]
-    batch = pack(model, [sft_sample([chunk]) for chunk in chunks], PackConfig(row_lengths=(64,), rows=4))
+    batch = step_batch(pack(model, [sft_sample([chunk]) for chunk in chunks], PackConfig(row_lengths=(64,), rows=4)))
     found = StepMonitor(model, "language").figures(batch, seconds=2.0)
     # by hand: q, k, v, o of 8 x (8 + 4 + 4 + 8), three of 8 x 16, in two layers, and a head of 8 x 50; 6 a weight and
     # token; attention 6 a head dim and position looked at, which are half of the mean 20, times 2 for scores and values
@@ -65,22 +66,22 @@ def test_the_utilisation_is_the_share_of_the_published_peak():
 
 
 @pytest.mark.parametrize(("platform", "level"), [("cpu", logging.INFO), ("tpu", logging.WARNING)])
-def test_a_step_larger_than_planned_is_told_of_once_a_shape(caplog, monkeypatch, platform, level):
+def test_micro_batches_larger_than_planned_are_told_of_once_a_shape(caplog, monkeypatch, platform, level):
     caplog.set_level(logging.INFO)
     usual = dataclasses.replace(PACK, at_least=(2, 4, 256))
     monitor = StepMonitor(CONFIG, "language")
     monkeypatch.setattr(monitor, "_devices", [SimpleNamespace(platform=platform)])
-    monitor.check(pack(CONFIG, samples(2), usual), usual)
-    assert not caplog.records
-    larger = pack(CONFIG, samples(2), dataclasses.replace(usual, vision=(6, 256)))
+    monitor.check(step_batch(pack(CONFIG, samples(2), usual)), usual)
+    more = dataclasses.replace(usual, micro_batches=3)
+    monitor.check(step_batch(pack(CONFIG, samples(2), more)), usual)
+    assert not caplog.records  # more of them run the same programs
+    larger = step_batch(pack(CONFIG, samples(2), dataclasses.replace(usual, vision=(6, 256))))
     monitor.check(larger, usual)
     monitor.check(larger, usual)
     (record,) = caplog.records
     assert record.levelno == level
-    assert "2 micro-batches of 2 rows with 6 rows of 256 patches, planned 2 micro-batches" in record.message
-    assert "with 4 rows of 256 patches. Plan it with `hypereyes plan --sizes.row-images 3`" in record.message
-    monitor.check(pack(CONFIG, samples(2), dataclasses.replace(usual, micro_batches=3)), usual)
-    assert len(caplog.records) == 2
+    assert "2 rows with 6 rows of 256 patches, planned 2 rows with 4 rows of 256 patches." in record.message
+    assert "Plan them with `hypereyes plan --sizes.row-images 3`" in record.message
 
 
 def test_a_profile_is_written_only_when_wanted(tmp_path):
