@@ -119,17 +119,17 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Shapes. Each distinct (row length, micro-batches, vision) triple compiles one program."""
+    """Shapes. Each distinct (row length, vision) pair compiles one program, and a single micro-batch another one."""
 
     # Tokens of a row. Of those lengths that hold the longest sample, the one with which a step computes the fewest
     # positions is used. The first is the longest that a sample may be.
     row_lengths: tuple[int, ...] = (1024,)
     row_length: int | None = None  # the one of them that is taken; None = chosen for each batch
     rows: int = 2  # B: rows a micro-batch, over all devices
-    micro_batches: int | None = None  # M: capacity; None = what is needed, rounded up to a bucket
+    micro_batches: int | None = None  # M: capacity; None = what is needed
     vision: tuple[int, int] | None = None  # (rows, patches a row) of a micro-batch; None = buckets
-    # (micro-batches, rows, patches a row): no bucket is smaller, so that batches of about a size share one program.
-    # Micro-batches that are not in use cost memory only.
+    # (micro-batches, rows, patches a row): no capacity is smaller, so that batches of about a size share one program.
+    # Of micro-batches two are enough for that. Those that are not in use take a little of the host's memory.
     at_least: tuple[int, int, int] = (1, 0, 0)
     shards: int = 1  # parts of a micro-batch that devices take: the images of a part's rows are in the same part
     # Over the whole step, all micro-batches and processes: each sample weighs alike, however many tokens it trains on,

@@ -17,7 +17,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.batch_images import patches_by_image, stack_images
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
-from hypereyes_jax.processing import PatchedImage, bucket, expand
+from hypereyes_jax.processing import PatchedImage, expand
 from hypereyes_jax.processing.lengths import visual_tokens
 from hypereyes_jax.processing.types import Chunk, ContextChunk, ModelInputs, SampledChunk
 
@@ -209,7 +209,7 @@ def pack(
     # A part is what one data shard of devices takes of a micro-batch: some rows, and their images.
     parts = _spread(rows, patch_counts, pack_config.rows // pack_config.shards)
     needed = -(-len(parts) // pack_config.shards)
-    count = pack_config.micro_batches or max(bucket(needed), pack_config.at_least[0])
+    count = pack_config.micro_batches or max(needed, pack_config.at_least[0])
     if needed > count:
         raise ValueError(f"these samples need {needed} micro-batches, but PackConfig.micro_batches is {count}")
 

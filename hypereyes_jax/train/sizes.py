@@ -123,7 +123,8 @@ class TrainingSizes:
         """Rows for about so many samples of a process that feeds so many data shards: most steps have one shape."""
         rows = self.shard_rows * shards
         patches = 4 * self.max_pixels // PIXELS_A_TOKEN
-        room = (max(1, samples // (rows * self.row_samples)), rows * self.row_images, patches)
+        several = samples // (rows * self.row_samples) > 1
+        room = (2 if several else 1, rows * self.row_images, patches)
         return PackConfig(
             row_lengths=self.row_lengths,
             rows=rows,

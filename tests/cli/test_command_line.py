@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 from importlib import resources
 from importlib.metadata import version
 
@@ -17,6 +18,15 @@ BASE = str(resources.files("hypereyes_jax.assets") / "base")
 def test_version_is_the_packages(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == hypereyes_jax.__version__
+
+
+def test_the_package_run_as_a_module_is_the_command():
+    def run(*words):
+        whole = [sys.executable, "-m", "hypereyes_jax", *words]
+        return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+
+    assert run("--version").stdout.strip() == hypereyes_jax.__version__
+    assert run("no-command").returncode == 2
 
 
 @pytest.mark.parametrize(

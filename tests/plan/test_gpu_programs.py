@@ -28,7 +28,7 @@ mesh = MeshConfig("one host", "gpu", fsdp=2, expert=2, device=device, topology="
 prepare(mesh)
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
-from hypereyes_jax.plan.compile import compile_program
+from hypereyes_jax.plan.compile import compile_program, in_turn
 from hypereyes_jax.plan.programs import abstract_batch, engine_programs, train_step
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh
 from hypereyes_jax.train.sizes import sizes_of
@@ -39,7 +39,9 @@ devices = topology.devices(mesh)
 if what in ("train", "sft"):
     step = train_step(recipe, model, make_mesh(mesh, devices))
     batch = abstract_batch(recipe, model, 2, 4, recipe.context)
-    program = compile_program(what, lambda: step.trace(batch), mesh)
+    program = in_turn(
+        what, [(compile_program(part.name, part.trace, mesh), part.times, 0.0) for part in step.parts(batch)]
+    )
 else:
     replica = mesh.sampler_replica(1, 4)
     grid = replica_mesh(replica_grid(model.text, devices, 4))

@@ -60,7 +60,7 @@ def test_sft_runs_the_papers_recipe():
 def test_a_step_is_packed_as_it_is_planned():
     pack = RlConfig.of("hypereyes_30b_rl").sizes.pack(256 // 8, shards=8)  # one of 8 processes
     assert (pack.rows, pack.shards, pack.row_lengths) == (8, 8, (38_912, 24_576, 32_768))
-    assert (pack.at_least, pack.patch_dtype) == ((4, 8 * 12, 4 * 1_200), "uint8")
+    assert (pack.at_least, pack.patch_dtype) == ((2, 8 * 12, 4 * 1_200), "uint8")
 
 
 def test_rows_have_further_lengths_where_they_are_long_or_where_they_are_asked_for(monkeypatch):
