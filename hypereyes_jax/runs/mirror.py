@@ -24,7 +24,7 @@ import tensorstore
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object, write_atomic, write_json
 from hypereyes_jax.runs.lock import LOCK
-from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX
+from hypereyes_jax.runs.run_directory import CHECKPOINTS_URL, MIRROR_INDEX, when_opened
 from hypereyes_jax.runs.run_directory import CONFIG as RUN_CONFIG
 from hypereyes_jax.runs.terminal import visible
 
@@ -258,7 +258,8 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS, process: int = 0,
     thread = threading.Thread(target=copying, daemon=True, name="mirror")
     thread.start()
     try:
-        yield mirror.local
+        with when_opened(mirror.local, mirror.push):
+            yield mirror.local
     finally:
         ended.set()
         thread.join()

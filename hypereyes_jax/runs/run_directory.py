@@ -11,7 +11,8 @@
       .checkpoints-url  where its checkpoints lie, if not here: in a bucket that several processes write to
 
 One process works in it at a time. A directory in which work was done with other settings is refused, not mixed, and so
-is one whose config.json is lost; one in which a command failed before it did any takes the corrected command.
+is one whose config.json is lost; one in which a command failed before it did any takes the corrected command, except
+where several processes write to a bucket: the run that opened it first has it.
 
 What later work builds on (checkpoints, the selection, results of evaluations) carries the run's id, so that a file that
 was copied from another run is refused, too.
@@ -29,7 +30,7 @@ import subprocess
 import textwrap
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,26 @@ MIRROR_INDEX = ".mirror.json"  # in a bucket, what it holds, written last; besid
 _OF_A_RUN = ("metrics.json", "metrics.jsonl", "*-checkpoints")
 # what a directory holds in which nothing has been done yet
 _NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
+
+
+_WHEN_OPENED: dict[Path, Callable[[], object]] = {}
+
+
+@contextlib.contextmanager
+def when_opened(path: Path, call: Callable[[], object]) -> Iterator[None]:
+    """Calls `call`, within the block, as soon as a run directory is opened at that path and holds its settings.
+
+    A bucket must have the settings before a checkpoint that is written there directly: without them nobody can go on.
+    """
+    _WHEN_OPENED[path] = call
+    try:
+        yield
+    finally:
+        del _WHEN_OPENED[path]
+
+
+def _nothing() -> None:
+    pass
 
 
 class RunDirectory:
@@ -127,7 +148,13 @@ class RunDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(path, tracking, start, lock, stop, run)
+        opened = cls(path, tracking, start, lock, stop, run)
+        try:
+            _WHEN_OPENED.get(path, _nothing)()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @staticmethod
     def _start(
@@ -143,7 +170,8 @@ class RunDirectory:
         start = provenance() | ({"devices": devices} if devices else {})
         different: dict[str, Any] = {}
         run = uuid.uuid4().hex
-        worked = work_was_done(path)
+        # Checkpoints that several processes write to a bucket are not seen here. Their run's settings are.
+        worked = work_was_done(path) or (os.path.lexists(path / CHECKPOINTS_URL) and os.path.lexists(config_file))
         if worked and os.path.lexists(config_file):
             before = read_json_object(config_file)
             different = _differences(config_file, before, command, settings, digests, may_differ)

@@ -3,11 +3,18 @@
 import json
 import os
 import time
+from dataclasses import dataclass
 
 import pytest
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.mirror import RunMirror, mirrored
+from hypereyes_jax.runs.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    steps: int = 4
 
 
 @pytest.fixture
@@ -130,3 +137,22 @@ def test_the_copy_is_made_on_the_way_and_at_the_end_however_it_comes(tmp_path, u
     assert contents(tmp_path / "bucket/run") == {"config": "1", "last": "2"}
     assert set(json.loads((tmp_path / "bucket/run/.mirror.json").read_text())["files"]) == {"config", "last"}
     assert f"the run is in {url}" in capsys.readouterr().err
+
+
+def test_the_settings_of_a_run_are_in_the_bucket_before_it_does_anything(tmp_path, url):
+    with mirrored(url, tmp_path / "here", seconds=600) as folder, RunDirectory.open(folder, "sft", RunSettings()):
+        (config,) = (tmp_path / "bucket").rglob("config.json")
+        assert json.loads(config.read_text()) == json.loads((folder / "config.json").read_text())
+
+
+def test_a_run_whose_checkpoints_lie_in_the_bucket_alone_stays_the_same_run(tmp_path):
+    """Killed before anything else was copied, it goes on elsewhere, with the settings it was begun with."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    with RunDirectory.open(here, "sft", RunSettings()) as first:
+        there.mkdir()
+        (there / "config.json").write_bytes((here / "config.json").read_bytes())
+    (there / ".checkpoints-url").write_text("gs://bucket/run")
+    with RunDirectory.open(there, "sft", RunSettings()) as second:
+        assert second.run == first.run
+    with pytest.raises(UserError, match="steps"):
+        RunDirectory.open(there, "sft", RunSettings(steps=9))
