@@ -11,7 +11,8 @@ import hypereyes_jax
 PACKAGE = Path(hypereyes_jax.__file__).parent
 # From the top down; a room imports itself and what stands after it.
 ROOMS = (
-    "__main__", "cli", "reproduce", "study", "plan", "train", "launch", "eval", "learner", "rollout", "rl", "miniature", "data",
+    "__main__",
+    "cli", "reproduce", "study", "plan", "train", "launch", "eval", "learner", "rollout", "rl", "miniature", "data",
     "models", "processing", "runs", "env", "configs", "files", "errors", "logins", "apart", "assets",
 )  # fmt: skip
 KERNEL_LANGUAGE = "jax.experimental.pallas"  # half a second to import, and only some accelerators' programs need it
