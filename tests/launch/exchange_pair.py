@@ -38,8 +38,7 @@ def main(coordinator: str, process: int, out: str) -> None:
     for number, name in enumerate(("stayed", "moved")):
         with open_exchange(processes, name == "moved") as exchange:
             batch = pack_for_all(processes, CONFIG, own, PACK, exchange=exchange)
-        _, rows, length = batch.targets_MBT.shape
-        results["positions"][number] = int(batch.count) * rows * length
+        results["positions"][number] = batch.positions
         state = learner.init(jax.random.key(0), random_params(CONFIG))
         where = learner.shardings(state)
         state = placed(state, where)
