@@ -66,7 +66,6 @@ _OF_A_RUN = ("metrics.json", "metrics.jsonl", "*-checkpoints")
 # what a directory holds in which nothing has been done yet
 _NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
 
-
 _WHEN_OPENED: dict[Path, Callable[[], object]] = {}
 
 
@@ -81,10 +80,6 @@ def when_opened(path: Path, call: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         del _WHEN_OPENED[path]
-
-
-def _nothing() -> None:
-    pass
 
 
 class RunDirectory:
@@ -145,16 +140,12 @@ class RunDirectory:
         lock = DirectoryLock.acquire(path, command)
         try:
             run, start = cls._start(path, command, settings, digests, may_differ, devices)
+            if path in _WHEN_OPENED:
+                _WHEN_OPENED[path]()
         except BaseException:
             lock.release()
             raise
-        opened = cls(path, tracking, start, lock, stop, run)
-        try:
-            _WHEN_OPENED.get(path, _nothing)()
-        except BaseException:
-            opened.close()
-            raise
-        return opened
+        return cls(path, tracking, start, lock, stop, run)
 
     @staticmethod
     def _start(
