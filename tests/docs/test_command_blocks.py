@@ -189,3 +189,10 @@ def test_a_yaml_block_is_read_by_what_reads_such_files(page, settings, monkeypat
 def test_the_blocks_are_there():
     assert len(OURS) > 40
     assert len(PROGRAMS) > 15
+
+
+def test_the_readme_sets_up_and_runs_the_tests_in_one_command_as_it_does_the_quickstart():
+    blocks_of_readme = [text.strip() for text in blocks(PAGES[0], SHELLS)]
+    assert "pip install -e . && hypereyes quickstart" in blocks_of_readme
+    assert "pip install -e '.[test]' && pytest" in blocks_of_readme
+    assert "\ntests() {\n  pytest\n}\n" in (ROOT / ".ci/run").read_text()  # CI runs what the README promises
