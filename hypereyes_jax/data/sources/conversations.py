@@ -144,11 +144,21 @@ def final_answer(messages: Sequence[SourceMessage]) -> str | None:
     return None
 
 
-def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
-    value = layout.get(row, "messages")
+def messages_in(value: Any) -> list[Any] | None:
+    """The messages that a column holds: a list, one in JSON in a text, or a list for each of their fields, as
+    `datasets` saves a `Sequence` of objects; None for anything else. Raises BadRow for a text that is not JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _json(value, "its conversation")
-    if isinstance(value, list):
+    if isinstance(value, Mapping) and ("role" in value or "from" in value):
+        columns = [part for part in value.values() if isinstance(part, list)]
+        if len(columns) == len(value) and len({len(column) for column in columns}) == 1:
+            return [dict(zip(value, parts, strict=True)) for parts in zip(*columns, strict=True)]
+    return value if isinstance(value, list) else None
+
+
+def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
+    value = messages_in(layout.get(row, "messages"))
+    if value is not None:
         keys = value[0] if value and isinstance(value[0], Mapping) else {}
         if "from" in keys:
             return value, "ShareGPT"

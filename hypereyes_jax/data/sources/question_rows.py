@@ -80,10 +80,10 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
         row = _in_objects(row)
         if isinstance(row.get("prompt"), list) or isinstance(row.get("reward_model"), Mapping):
             return [_verl(row, layout, default_id)]
-    messages, text = layout.get(row, "messages"), layout.get(row, "text")
-    if isinstance(messages, list) and text is None:
-        return [_conversation(row, layout, default_id)]
+    text = layout.get(row, "text")
     if text is None:
+        if conversations.messages_in(layout.get(row, "messages")) is not None:
+            return [_conversation(row, layout, default_id)]
         raise no_column(row, "text", "question")
     return [_plain(row, layout, text, default_id)]
 

@@ -132,3 +132,18 @@ def test_a_question_with_fewer_pictures_than_tags_is_refused(lines, pictures, ro
 def test_a_passage_beside_a_question_is_not_asked(lines):
     row = {"id": 1, "text": "A passage.", "question": "What?", "answers": ["Red"]}
     assert open_questions(lines(row))[0].text == "What?"
+
+
+@pytest.mark.parametrize("form", ["list", "text", "columns"])
+def test_messages_are_read_as_a_list_as_json_in_a_text_and_by_their_fields(lines, pictures, form):
+    messages = [user("<image>What?"), reply("<answer>Red</answer>")]
+    written = {
+        "list": messages,
+        "text": json.dumps(messages),
+        "columns": {name: [message[name] for message in messages] for name in ("role", "content")},
+    }[form]
+    path = lines({"messages": written, "images": ["pics/0.png"]})
+    (example,) = open_examples(path)
+    assert (shown(example.observations[0]), example.turns) == ([RED, "What?"], ("<answer>Red</answer>",))
+    (question,) = open_questions(path)
+    assert (question.text, question.answers, shown(question.images)) == ("What?", ("Red",), [RED])
