@@ -24,19 +24,28 @@ def restart(command: Sequence[str], restarts: int, pause: float = _PAUSE_SECONDS
     """
     asked_to_end = False
     process: subprocess.Popen[bytes] | None = None
+    to_pass_on: list[int] = []  # signals that the command has not been sent
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked_to_end
         asked_to_end = True
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
+        to_pass_on.append(number)
+        pass_on()
 
-    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    def pass_on() -> None:
+        while process is not None and to_pass_on:
+            number = to_pass_on.pop(0)
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         crashes = 0
         while True:
             # In a process group of its own: a terminal's Ctrl-C would reach it twice.
+            process = None
             process = subprocess.Popen(command, process_group=0)
+            pass_on()  # what came while it was being started
             code = process.wait()
             code = 128 - code if code < 0 else code  # as a shell says it
             crashes += code not in (0, STOPPED, _USERS_MISTAKE)

@@ -54,6 +54,23 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path):
         assert process.wait(timeout=60) == 75
 
 
+def test_a_signal_that_comes_while_the_command_is_being_started_is_passed_on(monkeypatch):
+    inner = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); "
+        "print('ready', flush=True); time.sleep(5); sys.exit(3)"
+    )
+    start = subprocess.Popen
+
+    def started_and_signalled(command, **options):
+        process = start(command, stdout=subprocess.PIPE, **options)
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(os.getpid(), signal.SIGTERM)  # before the caller knows the process
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started_and_signalled)
+    assert restart([sys.executable, "-c", inner], 5) == 75
+
+
 def test_a_signal_in_the_pause_ends_it(tmp_path):
     with subprocess.Popen([sys.executable, "-c", RESTART, "5", "false"], stderr=subprocess.PIPE, text=True) as process:
         assert "starting it again" in process.stderr.readline()
