@@ -40,6 +40,11 @@ CURES = {  # of an errno, for a person
     errno.ELOOP: "a link in this path leads back to itself. Remove the link, or choose another directory",
     errno.ENXIO: "something that is no file is in the way. Remove it, or choose another directory",
     errno.EISDIR: "a directory of this name is in the way. Choose another name",
+    errno.ENOTEMPTY: "another process has written a directory of this name. Choose another name",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows. Choose a shorter one",
+    errno.EBUSY: "something else is using it, such as a mount. Choose another name",
+    errno.EIO: "the disk reports an error. Choose a directory on another disk",
+    errno.ESTALE: "its file system was mounted anew or is gone. Choose another directory",
 }
 
 
@@ -80,6 +85,30 @@ def writing_atomic(path: Path) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_directory(path: Path) -> Iterator[Path]:
+    """A directory to write into, which gets its name at the end, in place of what had it: it is whole or as before.
+
+    Raises:
+      UserError: the disk is full, or the place can't be written.
+    """
+    draft = draft_of(path)
+    former = draft.with_name(f".former-{draft.name[1:]}")
+    with writing(path):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            if path.is_dir() and not path.is_symlink():
+                os.replace(path, former)
+            os.replace(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # of a failure; a full disk gets its room back
+            if former.exists() and not path.exists():
+                os.replace(former, path)
+            shutil.rmtree(former, ignore_errors=True)
 
 
 def draft_of(path: Path) -> Path:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hypereyes_jax.cli.collection import (
+    COLLECTED,
     SERVICES_MAY_DIFFER,
     STAGES_MAY_DIFFER,
     dollars_of,
@@ -128,7 +129,7 @@ def run(config: CollectSettings) -> None:
         if config.trajectories:
             # All is made anew each time, whatever is given now, but not over what a sampled collection holds.
             anything = frozenset(each.name for each in fields(config))
-            with RunDirectory.open(config.out, "collect --trajectories", config, may_differ=anything):
+            with RunDirectory.open(config.out, "collect --trajectories", config, may_differ=anything, writes=COLLECTED):
                 asyncio.run(_recorded(config, questions))
         else:
             asyncio.run(_collect(config, questions))

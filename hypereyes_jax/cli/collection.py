@@ -27,6 +27,7 @@ SERVICES_MAY_DIFFER = frozenset(
     [*(f"search.{name}" for name in SEARCH_ACCESS), *(f"judge.{name}" for name in JUDGE_ACCESS)]
 )
 STAGES_MAY_DIFFER = frozenset("necessity difficulty selection in_flight most_dollars failures".split())
+COLLECTED = ("demonstrations.jsonl", "rl_questions.jsonl", "funnel.json")  # what is made of the attempts
 
 
 def own_objects(
@@ -66,7 +67,9 @@ def open_attempts(
             f"{made} holds attempts, but no {CONFIG} beside it says who made them. Choose another directory."
         )
     with (
-        RunDirectory.open(folder, command, settings, may_differ=may_differ, inputs=inputs) as directory,
+        RunDirectory.open(
+            folder, command, settings, may_differ=may_differ, inputs=inputs, writes=COLLECTED
+        ) as directory,
         AttemptLog(folder, directory.run) as log,
     ):
         keep_own_objects(folder, objects)

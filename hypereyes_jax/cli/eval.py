@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 PAPER_RECIPE = "hypereyes_30b_rl"
 # Where it runs and how much at a time changes no answer that is there.
 _MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"}) | SERVICES_MAY_DIFFER
+_WRITES = ("trajectories-*.jsonl", "timeline-*.json", "benchmark-*.jsonl", "benchmarks.*", "budgets-*.svg")
 _SEARCH = replace(miniature.SEARCH, latency=0.0)  # nobody trains meanwhile, so nothing would hide the wait
 _ANY_COLUMNS = ("imeb", "imeb-mini")  # benchmarks whose columns may be given
 Split = Literal["heldout", "seen", "heldout_serial"]
@@ -150,7 +151,9 @@ def run(config: EvalConfig) -> None:
 
     opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
     may_differ = _MAY_DIFFER | ({"checkpoint"} if config.model else set())
-    directory = RunDirectory.open(config.out, "eval", config, may_differ=may_differ, inputs=_inputs(config))
+    directory = RunDirectory.open(
+        config.out, "eval", config, may_differ=may_differ, inputs=_inputs(config), writes=_WRITES
+    )
     # What is wrong with a user's own tools or prompt is told before a model is loaded.
     own = load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics).metrics
     sources = [config.questions] if isinstance(config.questions, str) else []

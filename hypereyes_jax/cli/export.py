@@ -15,13 +15,14 @@ from typing import Literal
 
 from hypereyes_jax.cli.inputs import refuse_missing_inputs
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import remove_dead_drafts
 from hypereyes_jax.runs.outputs import check_outputs, check_replaced_directories
 
 
 @dataclass(frozen=True)
 class ExportConfig:
     out: Path
-    """The directory to write."""
+    """The directory to write. An earlier export in it is replaced; one that holds anything else is refused."""
     checkpoint: str | None = None
     """Base model: a directory in Hugging Face layout, a hub id (org/name[@revision]) or a URL."""
     run: Path | None = None
@@ -41,9 +42,11 @@ def run(config: ExportConfig) -> None:
 
     from hypereyes_jax.cli.bucket import local_run
     from hypereyes_jax.learner.run_weights import run_weights
-    from hypereyes_jax.models.export import cooled, export_merged
+    from hypereyes_jax.models.export import cooled, export_merged, refuse_other_files
     from hypereyes_jax.models.pretrained import save_model
 
+    refuse_other_files(config.out)
+    remove_dead_drafts(config.out.parent)
     if config.run is not None:
         with local_run(config.run, config.step) as folder:
             state = run_weights(folder, config.step)

@@ -60,7 +60,8 @@ def run(config: MakeTeacherConfig) -> None:
     from hypereyes_jax.train.samplers import RolloutEngines
     from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
-    directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}))
+    writes = ("base-model", "model", *synth.FILES)
+    directory = RunDirectory.open(config.out, "make-teacher", config, may_differ=frozenset({"out"}), writes=writes)
     base = Path(str(resources.files(ASSETS) / "base"))
     model, params, chat = load_model(base)
     model, params = widen(model, params, config.widening, config.seed)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ASSETS = "hypereyes_jax.assets"
 # Each view, and each number of rows read at once, compiles programs of its own, which saves time in long runs only.
 _SMOKE_SIZES = replace(MINIATURE_RL, view_lengths=(512,), extend_rows=(4,))
+_WRITES = (*synth.FILES, "sft-model", "rl-model", "trajectories-*.jsonl", "report.html")
 S = TypeVar("S", "QuickstartConfig", SftSettings, RlSettings)
 
 
@@ -69,7 +70,9 @@ def _run(config: QuickstartConfig, stop: StopRequest) -> None:
 
     started = time.time()
     settings = _smoke(config) if config.smoke else config
-    directory = RunDirectory.open(config.out, "quickstart", settings, may_differ=frozenset({"out"}), stop=stop)
+    directory = RunDirectory.open(
+        config.out, "quickstart", settings, may_differ=frozenset({"out"}), stop=stop, writes=_WRITES
+    )
     try:
         with Stages() as stages:
             _run_stages(directory, settings, stages)

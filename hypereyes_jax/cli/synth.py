@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEMONSTRATIONS, CANDIDATES = "demonstrations.jsonl", "rl_candidates.jsonl"
 HELD_OUT, SEEN = "heldout.jsonl", "seen.jsonl"
 SUMMARY = "synth.json"  # written last: its presence says that the others are whole, and what they hold
+FILES = (DEMONSTRATIONS, CANDIDATES, HELD_OUT, SEEN, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class SynthConfig:
 
 def run(config: SynthConfig) -> None:
     _rules(config)  # refuses what contradicts itself, before anything is written
-    directory = RunDirectory.open(config.out, "synth", config, may_differ=frozenset({"out"}))
+    directory = RunDirectory.open(config.out, "synth", config, may_differ=frozenset({"out"}), writes=FILES)
     with Stages() as stages:
         make_data(directory, config, stages)
     summary = read_json_object(directory.file(SUMMARY))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.runs.progress import Stages
 
 _PART = 50  # questions a file of the folder `parts`
+_WRITES = ("questions.jsonl", "synth_photos.json", "parts", "knowledge")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def run(config: SynthPhotosConfig) -> None:
     photos = open_photos(config.photos, config.root)
     inputs = {"facts": config.facts}
     may_differ = frozenset({"out", "root", "count", "llm.url"}) | SERVICES_MAY_DIFFER
-    directory = RunDirectory.open(config.out, "synth-photos", config, may_differ=may_differ, inputs=inputs)
+    directory = RunDirectory.open(
+        config.out, "synth-photos", config, may_differ=may_differ, inputs=inputs, writes=_WRITES
+    )
     try:
         with directory, Stages() as stages:
             summary = asyncio.run(_make(config, photos, stages))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hypereyes_jax.env.types import Question
 
 _PART = 50  # questions a file of the folder `parts`
+_WRITES = ("questions.jsonl", "synth_wikidata.json", "parts", "graph.sqlite")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def run(config: SynthWikidataConfig) -> None:
         if not path.is_file():
             raise UserError(f"there is no file {path}. Give a dump, or results of a query with --sparql.")
     may_differ = frozenset({"out", "dump", "count", "llm.url"}) | SERVICES_MAY_DIFFER
-    directory = RunDirectory.open(config.out, "synth-wikidata", config, may_differ=may_differ)
+    directory = RunDirectory.open(config.out, "synth-wikidata", config, may_differ=may_differ, writes=_WRITES)
     with Graph(directory.file("graph.sqlite")) as graph, Stages() as stages:
         lines = 0
 

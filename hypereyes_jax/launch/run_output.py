@@ -31,6 +31,11 @@ _MAY_DIFFER = frozenset(
     "settings.save_every settings.gap_warning".split()
 ) | {f"search.{name}" for name in SEARCH_ACCESS}
 
+_WRITES = (
+    "model", "adapter", "models", "best-model", "best-model.json", "tensorboard", "rollouts", "references.jsonl",
+    "trajectories-validation*.jsonl",
+)  # fmt: skip
+
 
 class NoMetrics:
     """What a process that writes no metrics has in place of a `MetricsWriter`."""
@@ -76,6 +81,7 @@ def open_run(
                 devices=_devices(processes.count),
                 tracking=tracking,
                 stop=stop,
+                writes=_WRITES,
             )
             run = directory.run
             print(settings_text(config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 from hypereyes_jax.configs.hf_fields import GENERATION_IDS
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import draft_of, refuse_irregular, writing
+from hypereyes_jax.files import refuse_irregular, writing_directory
 from hypereyes_jax.models.companions import (
     TOKENIZER_FILES,
     Pixels,
@@ -200,14 +199,6 @@ def save_model(
     if not write:
         save_hf(path, config, params, write=False)
         return
-    draft = draft_of(path)
-    with writing(path):
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        try:
-            save_hf(draft, config, params)
-            write_companions(open_directory(locate(base)), draft, config, pixels)
-            shutil.rmtree(path, ignore_errors=True)
-            draft.rename(path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)  # of a failure; a full disk gets its room back
+    with writing_directory(path) as draft:
+        save_hf(draft, config, params)
+        write_companions(open_directory(locate(base)), draft, config, pixels)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import platform
+import stat
 import sys
 import time
 import uuid
@@ -44,13 +45,20 @@ class DirectoryLock:
         On a file system without locks (Lustre mounted without `flock`) it warns and goes on.
 
         Raises:
-          UserError: another process holds it, or the directory can't be written.
+          UserError: another process holds it, the directory can't be written, or something that is no file has the
+            lock's name.
         """
         path = directory / LOCK
+        if path.is_symlink():  # what it leads to would be emptied
+            raise UserError(f"{path} is a link, where a run keeps its lock. Remove the link.")
         with writing(path):
             # Not inherited by children, which would hold the lock after the end of this process.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o666)
         file = os.fdopen(descriptor, "r+b", buffering=0)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            file.close()
+            raise UserError(f"{path} is not a regular file, where a run keeps its lock. Remove it.")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

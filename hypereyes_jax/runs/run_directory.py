@@ -11,8 +11,9 @@
       .checkpoints-url  where its checkpoints lie, if not here: in a bucket that several processes write to
 
 One process works in it at a time. A directory in which work was done with other settings is refused, not mixed, and so
-is one whose config.json is lost; one in which a command failed before it did any takes the corrected command, except
-where several processes write to a bucket: the run that opened it first has it.
+is one whose config.json is lost, or that holds somebody else's files of the names that the command writes; one in which
+a command failed before it did any work takes the corrected command, except where several processes write to a bucket:
+the run that opened it first has it.
 
 What later work builds on (checkpoints, the selection, results of evaluations) carries the run's id, so that a file that
 was copied from another run is refused, too.
@@ -30,7 +31,7 @@ import subprocess
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class RunDirectory:
         devices: str | None = None,
         tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen
         stop: StopRequest | None = None,
+        writes: Sequence[str] = (),
     ) -> RunDirectory:
         """Create the directory, or continue in it if its work was done by the same command with the same settings.
 
@@ -128,9 +130,12 @@ class RunDirectory:
           devices: what it runs on, to be saved.
           tracking: who else keeps the scalars.
           stop: how it is asked to end; None = it is not.
+          writes: names (patterns) of what the command makes beside metrics and checkpoints. Where no run was begun,
+            files of these names are somebody else's, and would be replaced or taken for its own.
 
         Raises:
-          UserError: another process works in it, it holds another run, an input can't be read, or it can't be written.
+          UserError: another process works in it, it holds another run or files that `writes` names, an input can't be
+            read, or it can't be written.
         """
         settings = to_jsonable(config)
         input_paths: dict[str, Path] = {name: where for name, where in (inputs or {}).items() if where is not None}
@@ -139,7 +144,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
         lock = DirectoryLock.acquire(path, command)
         try:
-            run, start = cls._start(path, command, settings, digests, may_differ, devices)
+            run, start = cls._start(path, command, settings, digests, may_differ, devices, writes)
             if path in _WHEN_OPENED:
                 _WHEN_OPENED[path]()
         except BaseException:
@@ -155,6 +160,7 @@ class RunDirectory:
         digests: dict[str, str],
         may_differ: frozenset[str],
         devices: str | None,
+        writes: Sequence[str],
     ) -> tuple[str, dict[str, Any]]:
         """Note a start in a directory that is locked; returns the run's id and the provenance of the start."""
         config_file = path / CONFIG
@@ -167,12 +173,8 @@ class RunDirectory:
             before = read_json_object(config_file)
             different = _differences(config_file, before, command, settings, digests, may_differ)
             run = _id_of(config_file, before)
-        elif worked and any(any(path.glob(name)) for name in _OF_A_RUN):
-            raise UserError(
-                f"{path} holds a run whose {CONFIG} is missing, so nobody can tell with which settings its work was "
-                f"done. Put {CONFIG} back, or choose another directory."
-            )
         else:
+            _refuse_others(path, command, writes)
             write_json(config_file, {"command": command, "run": run, "config": settings, "inputs": digests, **start})
         remove_dead_drafts(path)
         mend_last_line(path / STARTS)
@@ -298,6 +300,23 @@ def work_was_done(path: Path) -> bool:
     return any(name not in _NO_WORK and not name.endswith(".part") for name in names)
 
 
+def _refuse_others(path: Path, command: str, writes: Sequence[str]) -> None:
+    """Raises UserError if a directory in which no work was done holds what a run would replace or go on with."""
+    others = [each for name in (*_OF_A_RUN, *writes) for each in path.glob(name)]
+    if others:
+        raise UserError(
+            f"{path} holds {others[0].name}, which `hypereyes {command}` would replace, and its {CONFIG} is missing, "
+            f"so nobody can tell how that was made. Put {CONFIG} back, or choose another directory."
+        )
+    if os.path.lexists(path / CONFIG):
+        _refuse_others_config(path / CONFIG, read_json_object(path / CONFIG))
+
+
+def _refuse_others_config(path: Path, content: Mapping[str, Any]) -> None:
+    if not isinstance(content.get("command"), str):
+        raise UserError(f"{path} is not that of a run, such as a model's. Choose another directory.")
+
+
 def _id_of(path: Path, before: Mapping[str, Any]) -> str:
     run = before.get("run", "")  # of runs that were begun before runs had one
     if not isinstance(run, str):
@@ -314,6 +333,7 @@ def _differences(
     may_differ: frozenset[str],
 ) -> dict[str, Any]:
     """What differs from the settings a run was started with, of what may. Raises UserError if anything else does."""
+    _refuse_others_config(path, before)
     if before.get("command") != command:
         raise UserError(
             f"{path.parent} holds a run of `{before.get('command')}`. Choose another directory, or remove it."

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.export import export_merged
 from hypereyes_jax.models.lora import merge, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, load_hf, save_hf
@@ -41,6 +42,27 @@ def test_the_base_model_is_never_overwritten(trained):
     path, _, lora = trained
     with pytest.raises(ValueError, match="the base model itself"):
         export_merged(path / "base", path / "x" / ".." / "base", lora)
+
+
+def test_an_export_replaces_an_earlier_one_whole(trained):
+    path, _, _ = trained
+    export_merged(path / "base", path / "out")
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "merges.txt"):
+        (path / "out" / name).write_text("an older model's")
+    export_merged(path / "base", path / "out")
+    assert "an older model's" not in [file.read_text("latin-1") for file in (path / "out").iterdir()]
+    assert sorted(each.name for each in path.iterdir()) == ["base", "out"]
+
+
+@pytest.mark.parametrize("other", ["thesis.tex", ".git", "model.safetensors/x"])
+def test_a_directory_of_other_things_is_no_place_for_an_export(trained, other):
+    path, _, _ = trained
+    file = path / "out" / other
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match=r"no file of an exported model, and would be replaced whole"):
+        export_merged(path / "base", path / "out")
+    assert file.exists()
 
 
 def test_a_temperature_divides_all_logits(trained):

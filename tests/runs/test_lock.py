@@ -60,6 +60,22 @@ def test_a_damaged_note_still_says_that_it_is_in_use(tmp_path, holder):
         DirectoryLock.acquire(tmp_path, "rl")
 
 
+def test_a_link_in_the_place_of_the_lock_is_refused_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(tmp_path / "letter")
+    with pytest.raises(UserError, match=r"\.lock is a link, where a run keeps its lock\. Remove the link"):
+        DirectoryLock.acquire(tmp_path / "run", "rl")
+    assert (tmp_path / "letter").read_text() == "dear"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_the_lock_is_named(tmp_path, make):
+    make(tmp_path / LOCK)
+    with pytest.raises(UserError, match=r"\.lock"):
+        DirectoryLock.acquire(tmp_path, "rl")
+
+
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
     def none(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -132,6 +132,31 @@ def test_a_run_whose_configuration_is_lost_is_refused_and_a_folder_of_other_file
     RunDirectory.open(tmp_path / "notes", "sft", Config()).close()
 
 
+def test_what_a_new_run_would_replace_is_refused_and_stays(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("years of work")
+    with pytest.raises(
+        UserError, match=r"holds model, which `hypereyes sft` would replace, and its config\.json is missing"
+    ):
+        RunDirectory.open(tmp_path, "sft", Config(), writes=("adapter", "mod*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model"]
+    run = RunDirectory.open(tmp_path, "sft", Config(), writes=("adapter",))
+    run.close()
+    run.file("adapter").mkdir()  # the run's own: the same command goes on with it
+    RunDirectory.open(tmp_path, "sft", Config(), writes=("adapter", "model")).close()
+
+
+@pytest.mark.parametrize("beside", ["nothing", "model.safetensors"])
+def test_a_config_that_is_no_runs_stays_as_it_is(tmp_path, beside):
+    text = '{"model_type": "qwen3_vl"}'
+    (tmp_path / "config.json").write_text(text)
+    if beside != "nothing":
+        (tmp_path / beside).touch()
+    with pytest.raises(UserError, match=r"config\.json is not that of a run, such as a model's\. Choose another"):
+        RunDirectory.open(tmp_path, "sft", Config())
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def test_a_damaged_address_of_checkpoints_is_named(tmp_path):
     run = begun(tmp_path)
     assert run.checkpoints("rl-checkpoints") == tmp_path / "rl-checkpoints"
