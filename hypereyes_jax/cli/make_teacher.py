@@ -22,6 +22,7 @@ from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.runs.written_models import model_is_written, note_model
 from hypereyes_jax.train.settings import RlSettings, SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
@@ -66,11 +67,12 @@ def run(config: MakeTeacherConfig) -> None:
     model, params, chat = load_model(base)
     model, params = widen(model, params, config.widening, config.seed)
     folder = directory.file("base-model")
-    if not folder.exists():
+    if not model_is_written(directory, folder.name):
         with _timing(directory):
             more = pretraining.Lesson(config.base_steps, ("wasteful",))
             params = pretraining.train(model, params, chat, (more,), config.seed, learning_rate=5e-4, report_every=50)
         save_model(folder, model, params, base, pixels=miniature.PIXELS)
+        note_model(directory, folder.name)
     params = load_model(folder)[1]
     data = data_config(config)
     with Stages() as stages:

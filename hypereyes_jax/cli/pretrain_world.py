@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hypereyes_jax import miniature
 from hypereyes_jax.files import read_json, write_json
 from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.runs.written_models import model_is_written, note_model
 
 if TYPE_CHECKING:
     from hypereyes_jax.data.demonstration import Demonstration
@@ -83,7 +84,7 @@ def run(config: PretrainConfig) -> None:
     minutes = 0.0
     for number, (lessons, rate) in enumerate(_rounds(config)):
         folder = directory.file(str(number))
-        if not folder.exists():
+        if not model_is_written(directory, folder.name):
             started = time.perf_counter()
             params = train(
                 model,
@@ -99,6 +100,7 @@ def run(config: PretrainConfig) -> None:
             spent = round((time.perf_counter() - started) / 60, 1)
             write_json(directory.file(f"{number}.json"), {"minutes": spent})
             save_model(folder, model, params, config.out, dtype="bfloat16", pixels=miniature.PIXELS)
+            note_model(directory, folder.name)
         params = load_model(folder)[1]
         minutes += read_json(directory.file(f"{number}.json"))["minutes"]
     save_hf(config.out, model, jax.tree.map(lambda x: x.astype("bfloat16"), params))

@@ -8,6 +8,7 @@ The token comes from HF_TOKEN or from `hf auth login`.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Annotated
 import tyro
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import refuse_irregular
+
+_CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ def run(config: PushConfig) -> None:
         raise UserError(f"{config.repository} is not a repository of the hub: give org/name or org/name@branch.")
     card = model_card(config.run, config.step)
     name = config.run.resolve().name
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=config.run) as draft:
+    # beside the run, whose disk has room for a model; elsewhere if nobody may write there
+    place = config.run if os.access(config.run, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=place) as draft:
         folder = Path(draft) / "model"
         if config.step is not None:
             state = run_weights(config.run, config.step)
@@ -53,8 +59,10 @@ def run(config: PushConfig) -> None:
         else:
             folder.mkdir()
             for file in (config.run / "model").iterdir():  # beside the card, without a second copy of the weights
-                (folder / file.name).symlink_to(file.resolve())
-        (folder / "README.md").write_text(card, encoding="utf-8")
+                refuse_irregular(file)
+                if file.name != _CARD:  # which would be written through the link
+                    (folder / file.name).symlink_to(file.resolve())
+        (folder / _CARD).write_text(card, encoding="utf-8")
         at = "" if config.step is None else f" at step {config.step}"
         url = upload(folder, target, config.message or f"{name}{at}", private=config.private)
     print(f"pushed {url}")

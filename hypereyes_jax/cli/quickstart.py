@@ -23,6 +23,7 @@ from hypereyes_jax.runs.memory import host_peak_gib
 from hypereyes_jax.runs.progress import Stages, duration
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.stop import RunStopped, StopRequest
+from hypereyes_jax.runs.written_models import model_is_written, note_model
 from hypereyes_jax.train.settings import RlSettings, SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 
@@ -143,22 +144,24 @@ def _run_stages(directory: RunDirectory, config: QuickstartConfig, stages: Stage
     _evaluate(directory, policy, "base", config, stages)
 
     tuned = directory.file("sft-model")
-    if not tuned.exists():
+    if not model_is_written(directory, tuned.name):
         demonstrations = directory.file(synth.DEMONSTRATIONS)
         seeded = replace(config.sft, seed=config.sft.seed + config.seed)
         params = merge(*sft.train(run, model, params, chat, demonstrations, seeded))
         save_model(tuned, model, params, base, pixels=miniature.PIXELS)
+        note_model(directory, tuned.name)
     policy.engines.set_weights(load_model(tuned)[1], None, 1)
     _evaluate(directory, policy, "sft", config, stages)
 
     folder = directory.file("rl-model")
-    if not folder.exists():
+    if not model_is_written(directory, folder.name):
         questions = RlQuestions(read_questions(directory.file(synth.CANDIDATES)))
         seeded_rl = replace(config.rl, seed=config.rl.seed + config.seed)
         rollouts = RolloutEngines(policy.engines, chat, sizes)
         services = RlServices(config.search, teacher=teacher)
         params, _ = rl_run.train(run, rollouts, model, policy.engines.params, questions, seeded_rl, services)
         save_model(folder, model, params, base, pixels=miniature.PIXELS)
+        note_model(directory, folder.name)
     policy.engines.set_weights(load_model(folder)[1], None, 2)
     _evaluate(directory, policy, "rl", config, stages)
 

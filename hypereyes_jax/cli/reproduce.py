@@ -12,6 +12,10 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+_WRITES = (
+    "services.json", "inputs", "photos", "wikidata", "curation", "teacher*", "student*", "table2",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ReproduceConfig:
@@ -39,19 +43,21 @@ def run(config: ReproduceConfig) -> int:
         return 0
     from hypereyes_jax.env.search.serve import SearchServerConfig, serving_in_thread
     from hypereyes_jax.env.world import World, WorldBackend
-    from hypereyes_jax.files import read_file, write_json, writing
+    from hypereyes_jax.files import read_file, write_json
     from hypereyes_jax.reproduce.commands import small_steps
     from hypereyes_jax.reproduce.offline_services import offline_services
     from hypereyes_jax.reproduce.small_inputs import write_inputs
+    from hypereyes_jax.runs.run_directory import RunDirectory
     from hypereyes_jax.study.execution import execute
 
-    with writing(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    may_differ = frozenset({"out", "search_price", "minutes"})
+    directory = RunDirectory.open(config.out, "reproduce", config, may_differ=may_differ, writes=_WRITES)
     ports_file = config.out / "services.json"  # a command that goes on must find its services where they were
     ports = _read_ports(ports_file)
     world = World.load()
     world.prepare()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(directory)
         models = stack.enter_context(offline_services(ports.models))
         server = stack.enter_context(serving_in_thread(WorldBackend(world), SearchServerConfig(port=ports.search)))
         write_json(ports_file, {"models": _port(models), "search": _port(server.url)})

@@ -33,11 +33,11 @@ from hypereyes_jax.eval.run_files import (
     read_stages,
 )
 from hypereyes_jax.eval.timeline import read_timeline
-from hypereyes_jax.files import write_atomic
+from hypereyes_jax.files import read_json_object, write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.runs.outputs import check_outputs, refuse_missing_run
 from hypereyes_jax.runs.own_objects import read_objects
-from hypereyes_jax.runs.run_directory import OBJECTS
+from hypereyes_jax.runs.run_directory import OBJECTS, refuse_other_run
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STAGE_NAMES = {"base": "Base", "sft": "SFT", "rl": "RL", TRAINING: "rollout"}
@@ -104,9 +104,11 @@ def collect(source: Path, questions: int = 40) -> Report:
         report.smoke = report.run.config.get("smoke") is True
     if (source / BEST_RECORD).exists():
         report.best = read_best(source / BEST_RECORD)
+    run = report.run.run if report.run is not None else ""
     if (source / METRICS).exists():
+        refuse_other_run(source / METRICS, read_json_object(source / METRICS).get("run", ""), run, source / CONFIG)
         _add_stages(report, read_stages(source / METRICS))
-    steps = read_metrics(source / "metrics.jsonl")
+    steps = read_metrics(source / "metrics.jsonl", run)
     report.panels, report.further = charts(steps)
     report.objects = read_objects(source / OBJECTS)
     _add_costs(report, steps)

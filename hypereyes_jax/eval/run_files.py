@@ -60,6 +60,7 @@ class RunConfig:
     """What `config.json` says of a run."""
 
     command: str = ""
+    run: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     started: str = ""

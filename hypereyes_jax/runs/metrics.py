@@ -20,7 +20,7 @@ class MetricsWriter:
 
     def __init__(self, run: RunDirectory, phase: str, first_step: int = 0):
         self._path, self._phase = run.path, phase
-        self._trackers = open_trackers(run.tracking, run.path, phase, first_step)
+        self._trackers = open_trackers(run.tracking, run.path, phase, first_step, run.run)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep one step. Keys get the phase as prefix: `accuracy` of phase `rl` is kept as `rl/accuracy`."""

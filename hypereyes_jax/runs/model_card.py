@@ -10,7 +10,7 @@ from typing import Any
 
 from hypereyes_jax.files import read_json_object
 from hypereyes_jax.runs.metrics_file import METRICS, read_metrics
-from hypereyes_jax.runs.run_directory import CONFIG
+from hypereyes_jax.runs.run_directory import CONFIG, refuse_other_run, refuse_others_config
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SHOWN = ("sft/loss", "rl/accuracy", "rl/tool_reward", "rl/rounds", "rl/invocations", "rl/loss")
@@ -23,16 +23,18 @@ def model_card(run: Path, step: int | None = None) -> str:
     Args:
       step: of the checkpoint that the weights are of; None = the end of the run.
 
-    Raises UserError if `run` holds no run.
+    Raises UserError if `run` holds no run, or metrics of another.
     """
     record = read_json_object(run / CONFIG)
+    refuse_others_config(run / CONFIG, record)
     settings = _object(record, "config")
     base = str(settings.get("checkpoint", ""))
     repository = base.split("@")[0]
     sections = [_front_matter(repository if _HUB_ID.fullmatch(repository) else None)]
     sections.append(f"# {run.resolve().name}\n\n{_origin(record, base, step)}")
-    sections.append(_results(run))
-    sections.append(_last_step(run, step))
+    name = str(record.get("run", ""))
+    sections.append(_results(run, name))
+    sections.append(_last_step(run, name, step))
     sections.append(f"## Settings\n\n```json\n{json.dumps(settings, indent=2, ensure_ascii=False)}\n```")
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -62,11 +64,14 @@ def _object(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _results(run: Path) -> str:
-    """The rows of `metrics.json`, where the run was evaluated."""
-    if not (run / "metrics.json").exists():
+def _results(run: Path, name: str) -> str:
+    """The rows of `metrics.json`, where the run of that id was evaluated."""
+    path = run / "metrics.json"
+    if not path.exists():
         return ""
-    stages = _object(read_json_object(run / "metrics.json"), "stages")
+    document = read_json_object(path)
+    refuse_other_run(path, document.get("run", ""), name, run / CONFIG)
+    stages = _object(document, "stages")
     rows = [
         (stage, split, row)
         for stage, splits in stages.items()
@@ -89,9 +94,9 @@ def _results(run: Path) -> str:
     return "\n".join(lines)
 
 
-def _last_step(run: Path, step: int | None) -> str:
-    """Means over the last steps of training that lie before the weights."""
-    steps = [line for line in read_metrics(run / METRICS) if step is None or line.get("step", 0) <= step]
+def _last_step(run: Path, name: str, step: int | None) -> str:
+    """Means over the last steps of training, of the run of that id, that lie before the weights."""
+    steps = [line for line in read_metrics(run / METRICS, name) if step is None or line.get("step", 0) <= step]
     if not steps:
         return ""
     last = steps[-10:]

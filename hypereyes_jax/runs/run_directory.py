@@ -5,7 +5,7 @@
       objects.json      a user's own parts of it, with the hashes of their source
       starts.jsonl      a line each time it was started or continued: versions, git revision, settings that now differ
       metrics.json      the results (`StageSummary` rows and what a command adds)
-      metrics.jsonl     one line a step: {"step": 3, "time": ..., "rl/accuracy": 0.5, ...}
+      metrics.jsonl     one line a step: {"step": 3, "time": ..., "run": ..., "rl/accuracy": 0.5, ...}
       tensorboard/      the same series
       .lock             which process works in it (`runs.lock`)
       .checkpoints-url  where its checkpoints lie, if not here: in a bucket that several processes write to
@@ -15,8 +15,8 @@ is one whose config.json is lost, or that holds somebody else's files of the nam
 a command failed before it did any work takes the corrected command, except where several processes write to a bucket:
 the run that opened it first has it.
 
-What later work builds on (checkpoints, the selection, results of evaluations) carries the run's id, so that a file that
-was copied from another run is refused, too.
+What later work builds on (checkpoints, the selection, metrics, results of evaluations) carries the run's id, so that a
+file that was copied from another run is refused, too. Models carry none: `runs.written_models` knows them by content.
 """
 
 from __future__ import annotations
@@ -203,11 +203,7 @@ class RunDirectory:
 
         One that carries none was put there by hand.
         """
-        if self.run and run not in ("", self.run):
-            raise UserError(
-                f"{path} was written by another run than the one that {self.file(CONFIG)} describes. Put this run's "
-                "own back, or choose another directory."
-            )
+        refuse_other_run(path, run, self.run, self.file(CONFIG))
 
     def close(self) -> None:
         """Let another process work in the directory."""
@@ -219,6 +215,18 @@ class RunDirectory:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def refuse_other_run(path: Path | str, run: object, expected: str, config_file: Path) -> None:
+    """Raises UserError for a file (or a line of one) that carries the id of another run than `config_file` describes.
+
+    Where either has no id, nothing can be told.
+    """
+    if expected and run not in ("", expected):
+        raise UserError(
+            f"{path} was written by another run than the one that {config_file} describes. Put this run's own back, or "
+            "choose another directory."
+        )
 
 
 def to_jsonable(value: Any) -> Any:
@@ -309,10 +317,11 @@ def _refuse_others(path: Path, command: str, writes: Sequence[str]) -> None:
             f"so nobody can tell how that was made. Put {CONFIG} back, or choose another directory."
         )
     if os.path.lexists(path / CONFIG):
-        _refuse_others_config(path / CONFIG, read_json_object(path / CONFIG))
+        refuse_others_config(path / CONFIG, read_json_object(path / CONFIG))
 
 
-def _refuse_others_config(path: Path, content: Mapping[str, Any]) -> None:
+def refuse_others_config(path: Path, content: Mapping[str, Any]) -> None:
+    """Raises UserError for a config.json that no run has written, such as a model's."""
     if not isinstance(content.get("command"), str):
         raise UserError(f"{path} is not that of a run, such as a model's. Choose another directory.")
 
@@ -333,7 +342,7 @@ def _differences(
     may_differ: frozenset[str],
 ) -> dict[str, Any]:
     """What differs from the settings a run was started with, of what may. Raises UserError if anything else does."""
-    _refuse_others_config(path, before)
+    refuse_others_config(path, before)
     if before.get("command") != command:
         raise UserError(
             f"{path.parent} holds a run of `{before.get('command')}`. Choose another directory, or remove it."

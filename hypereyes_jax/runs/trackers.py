@@ -31,13 +31,16 @@ def check_trackers(config: TrackingConfig) -> None:
             _package(name)
 
 
-def open_trackers(config: TrackingConfig, directory: Path, phase: str, first_step: int) -> list[Tracker]:
+def open_trackers(config: TrackingConfig, directory: Path, phase: str, first_step: int, run: str = "") -> list[Tracker]:
     """The trackers of one phase of the run in `directory`, the metrics file first. Services continue the run they have.
 
+    Args:
+      run: its id.
+
     Raises:
-      UserError: the package of a chosen tracker is not installed, or its files can't be written.
+      UserError: the package of a chosen tracker is not installed, or its files can't be written, or are another run's.
     """
-    trackers: list[Tracker] = [MetricsFile(directory / METRICS, phase, first_step)]
+    trackers: list[Tracker] = [MetricsFile(directory / METRICS, phase, first_step, run)]
     if config.tensorboard:
         trackers.append(TensorBoardTracker(directory / "tensorboard" / phase, first_step))
     if config.wandb or config.trackio or config.mlflow:

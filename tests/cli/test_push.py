@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import tempfile
 
 import pytest
 
@@ -9,6 +11,8 @@ from hypereyes_jax.cli import main as cli
 from hypereyes_jax.models import hub as hub_module
 from hypereyes_jax.models.hub import upload
 from tests.models.hub_server import Hub, serving
+
+real = tempfile.TemporaryDirectory
 
 
 @pytest.fixture
@@ -31,6 +35,37 @@ def test_a_finished_model_is_pushed_with_its_card(run, monkeypatch, capsys):
     assert b"base_model: org/base" in hub.committed["README.md"]
     assert hub.summary == "rl"
     assert {path.name for path in run.iterdir()} == {"config.json", "model"}, "a draft was left"
+
+
+def test_a_models_own_readme_stays_and_the_card_takes_its_place_on_the_hub(run, monkeypatch):
+    (run / "model" / "README.md").write_text("mine")
+    with serving(Hub()) as hub:
+        monkeypatch.setattr(hub_module, "upload", functools.partial(upload, endpoint=hub.endpoint))
+        assert cli.main(["push", str(run), "org/name"]) == 0
+    assert (run / "model" / "README.md").read_text() == "mine"
+    assert b"base_model: org/base" in hub.committed["README.md"]
+
+
+def test_a_run_that_nobody_may_write_to_is_pushed(run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write where the mode forbids it
+    written = set()
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **kw: written.add(kw["dir"]) or real(**kw))
+    with serving(Hub()) as hub:
+        monkeypatch.setattr(hub_module, "upload", functools.partial(upload, endpoint=hub.endpoint))
+        assert cli.main(["push", str(run), "org/name"]) == 0
+    assert written == {None}
+
+
+def test_a_models_directory_is_no_run_to_be_pushed(run, capsys):
+    (run / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    assert cli.main(["push", str(run), "org/name"]) == 2
+    assert "config.json is not that of a run" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_is_no_file_in_a_model_is_named(run, capsys):
+    os.mkfifo(run / "model" / "notes")
+    assert cli.main(["push", str(run), "org/name"]) == 2
+    assert "notes is not a regular file" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

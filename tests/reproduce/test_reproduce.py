@@ -50,6 +50,14 @@ def test_the_list_is_printed_with_the_dollars_of_search(capsys):
     assert float(total) == pytest.approx(0.01 * sum(step.searches for step in PAPER_STEPS), abs=1)
 
 
+def test_a_directory_of_other_things_is_no_place_for_it(tmp_path, capsys):
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "curation.yaml").write_text("mine")
+    assert cli.main(["reproduce", "--small", "--out", str(tmp_path)]) == 2
+    assert "holds inputs, which `hypereyes reproduce` would replace" in capsys.readouterr().err
+    assert (tmp_path / "inputs" / "curation.yaml").read_text() == "mine"
+
+
 def test_every_benchmark_is_read_from_the_small_files(tmp_path):
     rules = SynthesisConfig(textual_share=0.0)
     asked = [synth.question for synth in synthesize(World.load(), 24, 0, rules)]

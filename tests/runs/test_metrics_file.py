@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import pytest
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.report import write_report
 from hypereyes_jax.runs.metrics import MetricsWriter
 from hypereyes_jax.runs.metrics_file import read_metrics
+from hypereyes_jax.runs.model_card import model_card
 from hypereyes_jax.runs.run_directory import RunDirectory
 from hypereyes_jax.runs.trackers import open_trackers
 from hypereyes_jax.runs.tracking import Sample, TrackingConfig
@@ -42,6 +44,31 @@ def test_a_continued_run_logs_each_step_once(tmp_path):
     rows = read_metrics(run.file("metrics.jsonl"))
     assert [(r["phase"], r["step"]) for r in rows] == [("sft", 7), ("rl", 0), ("rl", 1), ("rl", 2), ("rl", 3)]
     assert rows[-1]["rl/accuracy"] == 0.9
+
+
+def test_metrics_of_another_run_are_refused_and_stay(tmp_path):
+    for name in ("mine", "other"):
+        with MetricsWriter(RunDirectory.open(tmp_path / name, "rl", Config()), "rl") as metrics:
+            metrics.log(0, {"accuracy": 0.5})
+    mine, other = (tmp_path / name / "metrics.jsonl" for name in ("mine", "other"))
+    text = mine.read_text() + other.read_text()
+    mine.write_text(text)
+    run = RunDirectory.open(tmp_path / "mine", "rl", Config())
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 was written by another run.*mine/config\.json"):
+        MetricsWriter(run, "rl", first_step=1)
+    assert mine.read_text() == text
+    with pytest.raises(UserError, match="line 2 was written by another run"):
+        write_report(tmp_path / "mine")
+    with pytest.raises(UserError, match="line 2 was written by another run"):
+        model_card(tmp_path / "mine")
+
+
+def test_lines_without_a_run_are_anybodys(tmp_path):
+    run = RunDirectory.open(tmp_path, "rl", Config())
+    run.file("metrics.jsonl").write_text('{"phase": "rl", "step": 0, "rl/accuracy": 0.5}\n')  # of an older version
+    with MetricsWriter(run, "rl", first_step=1) as metrics:
+        metrics.log(1, {"accuracy": 0.5})
+    assert [row["step"] for row in read_metrics(run.file("metrics.jsonl"), run.run)] == [0, 1]
 
 
 def test_a_full_disk_under_the_metrics_names_the_file(tmp_path):
