@@ -91,24 +91,44 @@ def writing_atomic(path: Path) -> Iterator[BinaryIO]:
 def writing_directory(path: Path) -> Iterator[Path]:
     """A directory to write into, which gets its name at the end, in place of what had it: it is whole or as before.
 
+    What can't change its name (a mount, the working directory, what a link leads to) keeps it, and gets the files: a
+    kill while they are moved leaves it without some of them. Hidden files in it stay.
+
     Raises:
       UserError: the disk is full, or the place can't be written.
     """
-    draft = draft_of(path)
-    former = draft.with_name(f".former-{draft.name[1:]}")
     with writing(path):
+        keeps_name = path.is_dir() and (path.is_symlink() or os.path.ismount(path) or path.samefile(Path.cwd()))
+        draft = draft_of(path / "new" if keeps_name else path)
+        former = draft.with_name(f".former-{draft.name[1:]}")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
             yield draft
-            if path.is_dir() and not path.is_symlink():
-                os.replace(path, former)
-            os.replace(draft, path)
+            if keeps_name:
+                _replace_files(path, draft)
+            else:
+                if path.is_dir():
+                    os.replace(path, former)
+                os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # of a failure; a full disk gets its room back
             if former.exists() and not path.exists():
                 os.replace(former, path)
             shutil.rmtree(former, ignore_errors=True)
+
+
+def _replace_files(path: Path, draft: Path) -> None:
+    """Moves all files of a draft, which lies in the directory, into that, in place of all that are not hidden."""
+    for old in list(path.iterdir()):
+        if old.name.startswith("."):
+            continue
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    for new in list(draft.iterdir()):
+        os.replace(new, path / new.name)
 
 
 def draft_of(path: Path) -> Path:

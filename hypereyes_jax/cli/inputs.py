@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -13,6 +14,22 @@ from hypereyes_jax.errors import UserError
 CHECKPOINTS = ("checkpoint", "teacher")
 SOURCES = ("questions", "eval_questions", "demonstrations")
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
+
+
+def refuse_empty_paths(config: Any, words: Sequence[str]) -> None:
+    """Raises UserError for a path that was typed as "", which would be the present directory: `--out "$UNSET"`."""
+    if any(not word or (word.startswith("-") and word.endswith("=")) for word in words) and _has_present(config):
+        raise UserError(
+            "a path is empty. Is a variable of the shell not set? Give . if the present directory is meant."
+        )
+
+
+def _has_present(settings: Any) -> bool:
+    if is_dataclass(settings):
+        return any(_has_present(getattr(settings, field.name)) for field in fields(settings))
+    if isinstance(settings, tuple):
+        return any(map(_has_present, settings))
+    return isinstance(settings, Path) and settings == Path()
 
 
 def typed_names(config: Any, prefix: str = "--") -> dict[str, str]:

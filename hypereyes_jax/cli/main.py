@@ -23,6 +23,7 @@ from hypereyes_jax.cli.bucket import local_out, refuse_urls
 from hypereyes_jax.cli.config_file import config_text, defaults, printable, take_option
 from hypereyes_jax.cli.dry_run import dry_run
 from hypereyes_jax.cli.help_text import join_help_lines
+from hypereyes_jax.cli.inputs import refuse_empty_paths
 from hypereyes_jax.cli.streams import prepare_streams, printing_failure
 from hypereyes_jax.configs.numbers import check_numbers
 from hypereyes_jax.errors import UserError
@@ -198,6 +199,7 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         print(config_text(name, config), end="")
         return 0
     refuse_urls(config, name)
+    refuse_empty_paths(config, words)
     check_numbers(config, options=True)
     if is_dry_run:
         with escaping_stdout():

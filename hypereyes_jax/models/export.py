@@ -46,9 +46,9 @@ def export_merged(
     than a model; what `load_hf` raises.
     """
     base, out = locate(base), Path(out)
-    if isinstance(base, Path) and out.resolve() == base.resolve():
-        raise ValueError(f"{out} is the base model itself; choose another directory")
     refuse_other_files(out)
+    if isinstance(base, Path) and os.path.realpath(out) == os.path.realpath(base):
+        raise ValueError(f"{out} is the base model itself; choose another directory")
     config, params = load_hf(base, dtype)
     if lora is not None:
         params = merge(params, lora if isinstance(lora, Lora) else load_peft(lora, config))
@@ -60,9 +60,11 @@ def export_merged(
 
 
 def refuse_other_files(out: Path) -> None:
-    """Raises UserError for a directory that a model would take the place of and that holds anything but a model."""
-    if not out.is_dir():
+    """Raises UserError if a model would take the place of anything but a directory that holds a model, or nothing."""
+    if not os.path.lexists(out):
         return
+    if not out.is_dir():
+        raise UserError(f"{out} is there, and no directory. Choose a new name for the model's.")
     with writing(out):
         others = [path for path in sorted(out.iterdir()) if path.is_dir() or not _MODEL_FILE.fullmatch(path.name)]
     if others:

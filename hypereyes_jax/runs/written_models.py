@@ -28,8 +28,8 @@ def model_is_written(directory: RunDirectory, name: str) -> bool:
         return False
     if content_digest(folder) != digest:
         raise UserError(
-            f"{folder} is not the model that {directory.file(MODELS)} says was written. Remove it, and the same command "
-            "makes it again, or choose another directory."
+            f"{folder} is not the model that {directory.file(MODELS)} says was written. Remove it, and the same "
+            "command makes it again, or choose another directory."
         )
     return True
 

@@ -5,6 +5,7 @@ from importlib import resources
 import pytest
 
 from hypereyes_jax.cli.inputs import refuse_missing_checkpoint
+from hypereyes_jax.cli.main import main
 from hypereyes_jax.data.sources.locate import refuse_missing
 from hypereyes_jax.errors import UserError
 from tests.forked import run_forked
@@ -89,3 +90,15 @@ def test_sources_that_are_no_files_here_are_left_to_what_opens_them(tmp_path):
     for source in ("gone.jsonl", "./org/questions", str(tmp_path / "gone"), "~nobody-of-this-name/x", "org/gone.jsonl"):
         with pytest.raises(UserError, match="there is no"):
             refuse_missing(source)
+
+
+@pytest.mark.parametrize("words", [["synth", "--out", ""], ["synth", "--out="], ["report", ""]])
+def test_a_path_of_an_unset_variable_is_not_the_present_directory(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "a path is empty. Is a variable of the shell not set?" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_text_that_is_no_path_is_taken(tmp_path, capsys):
+    assert main(["eval", BASE, "--judge.url", "", "--out", str(tmp_path), "--dry-run"]) == 0

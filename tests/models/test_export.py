@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -52,6 +54,31 @@ def test_an_export_replaces_an_earlier_one_whole(trained):
     export_merged(path / "base", path / "out")
     assert "an older model's" not in [file.read_text("latin-1") for file in (path / "out").iterdir()]
     assert sorted(each.name for each in path.iterdir()) == ["base", "out"]
+
+
+def test_a_place_that_keeps_its_name_gets_the_files(trained, monkeypatch):
+    path, merged, lora = trained
+    (path / "volume").mkdir()
+    (path / "volume" / "vocab.json").write_text("an older model's")
+    (path / "out").symlink_to(path / "volume")
+    export_merged(path / "base", path / "out", lora)
+    names = {"config.json", "model.safetensors", "tokenizer.json"}
+    assert names <= {each.name for each in (path / "volume").iterdir()}
+    assert not {each.name for each in (path / "volume").iterdir()} & {"vocab.json", ".former"}
+    assert (path / "out").is_symlink()
+    (path / "here").mkdir()
+    monkeypatch.chdir(path / "here")
+    export_merged(path / "base", "", lora)
+    assert {each.name for each in Path.cwd().iterdir()} == {each.name for each in (path / "volume").iterdir()}
+    jax.tree.map(np.testing.assert_array_equal, load_hf(path / "here")[1], merged)
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda place: place.symlink_to(place)])
+def test_what_is_no_directory_is_no_place_for_an_export(trained, make):
+    path, _, _ = trained
+    make(path / "out")
+    with pytest.raises(UserError, match=r"out is there, and no directory"):
+        export_merged(path / "base", path / "out")
 
 
 @pytest.mark.parametrize("other", ["thesis.tex", ".git", "model.safetensors/x"])
