@@ -156,9 +156,12 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     resident = [memory("VmRSS")]
     packed = sum(leaf.nbytes for leaf in batch.inputs.vision) / 2**20
     for _ in range(options.batches - 1):
+        batch = None  # as training gives it up before it waits
         batch = next(batches)
         resident.append(memory("VmRSS"))
+    del batch
     seconds = (time.perf_counter() - first) / max(1, options.batches - 1)
+    most = memory("VmHWM")
     cores = min(os.cpu_count() or 1, options.workers + 1)
     # One trajectory on one core, without whatever else the machine does: what the workers divide among them.
     before = time.thread_time()
@@ -180,7 +183,7 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         "resident_mib_last": resident[-1],
         "resident_mib_median_first_half": float(np.median(resident[: len(resident) // 2 or 1])),
         "resident_mib_median_second_half": float(np.median(resident[len(resident) // 2 :])),
-        "resident_mib_most": memory("VmHWM"),
+        "resident_mib_most": most,
         "rows_opened": len(opened),
         "rows_of_batches_and_those_ahead": local * (options.batches + options.prefetch + 1),
         "seconds_a_batch": round(seconds, 3),

@@ -49,8 +49,8 @@ def stack_images(
     stacked: list[np.ndarray] = []
     kinds = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "uint8": np.uint8}
     patch_dtype = kinds[pack_config.patch_dtype]
-    # Patches are the bulk of a batch: they are written where they stay.
-    patches = np.empty((parts, rows * length, config.vision.patch_values), patch_dtype)
+    # Patches are the bulk of a batch: they are written where they stay. Zeros that are not written to take no memory.
+    patches = np.zeros((parts, rows * length, config.vision.patch_values), patch_dtype)
     for number, part in enumerate([*images, *[none] * (parts - len(images))]):
         inputs = vision_inputs(config.vision, part, (rows, length), patches[number])
         inputs = inputs._replace(token_place_M=inputs.token_place_M + np.int32(number % shards * tokens))

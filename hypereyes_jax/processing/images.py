@@ -22,7 +22,8 @@ class PatchedImage(NamedTuple):
     """One image, or one temporal patch of a video (two frames seen as one)."""
 
     # [n, P], merge-block order; values flattened as (channel, temporal, row, column). float32 in [-1, 1]; or uint8 as
-    # in the image, a quarter of the memory, which `normalised` or the model's vision tower maps to that
+    # in the image, a quarter of the memory, which `normalised` or the model's vision tower maps to that. Or the one
+    # frame of a still image, [n, P / temporal_patch_size], which stands for all frames of its patches.
     patches: np.ndarray
     grid_thw: tuple[int, int, int]  # in patches; the temporal side is always 1
 
@@ -54,30 +55,34 @@ def smart_resize(height: int, width: int, multiple: int, min_pixels: int, max_pi
 def patchify(
     image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> PatchedImage:
-    """Resize (bicubic), normalise and cut one image: `patchify_bytes` and `normalised`.
+    """Resize (bicubic), normalise and cut one image.
 
     A still image fills all `temporal_patch_size` frames of its patches with itself.
 
     Raises ValueError for an empty image, a non-finite pixel, or a size that cannot be made to fit.
     """
-    patched = patchify_bytes(image, config, min_pixels, max_pixels)
+    pixels = _resized(image, config, min_pixels, max_pixels)
+    patched = _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
     return patched._replace(patches=normalised(patched.patches))
 
 
 def patchify_bytes(
     image: Image.Image, config: VisionConfig, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> PatchedImage:
-    """What `patchify` gives, with the resized image's own values: uint8."""
-    width, height = image.size
-    if not width or not height:
-        raise ValueError(f"image of {width}x{height} pixels is empty")
-    pixels = _resample(image, smart_resize(height, width, config.pixel_multiple, min_pixels, max_pixels))
-    return _cut(np.broadcast_to(pixels, (config.temporal_patch_size, *pixels.shape)), config)
+    """What `patchify` gives, with the resized image's own values (uint8) of one frame: an eighth of the memory."""
+    return _cut(_resized(image, config, min_pixels, max_pixels)[None], config)
 
 
 def normalised(patches: np.ndarray) -> np.ndarray:
     """uint8 values as float32 in [-1, 1], as the model was trained to see them."""
     return (patches.astype(np.float32) / np.float32(255) - _MEAN) / _STD
+
+
+def _resized(image: Image.Image, config: VisionConfig, min_pixels: int, max_pixels: int) -> np.ndarray:
+    width, height = image.size
+    if not width or not height:
+        raise ValueError(f"image of {width}x{height} pixels is empty")
+    return _resample(image, smart_resize(height, width, config.pixel_multiple, min_pixels, max_pixels))
 
 
 def _resample(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -47,8 +47,9 @@ def vision_inputs(
       images: in the order of their image tokens; visual token j counts through them in this order.
       pad_to: (rows, patches a row) of the result; default: the smallest bucket that holds them. With no images and no
         `pad_to` the arrays have no rows, and the model skips its vision tower.
-      patches: array [rows * patches a row, P] to write the patches to, with `pad_to`: they are the bulk of a batch, and
-        a copy of them would double it. Of any float type; or uint8, for images that are.
+      patches: zeros [rows * patches a row, P] to write the patches to, with `pad_to`: they are the bulk of a batch, and
+        a copy of them would double it. Of any float type; or uint8, for images that are. What is padding is not
+        touched, so that it takes no memory in an array that the system gave as zeros.
 
     Raises ValueError if the images do not fit `pad_to`, hold a NaN, or are not uint8 where `patches` is.
     """
@@ -72,8 +73,6 @@ def vision_inputs(
     shape = (rows, row_length)
     if patches is None:
         patches = np.zeros((rows * row_length, config.patch_values), np.float32)
-    else:
-        patches[...] = 0
     here_NP = patches.reshape(*shape, config.patch_values)
     pos_index, pos_weight = np.zeros((*shape, 4), np.int32), np.zeros((*shape, 4), np.float32)
     row_of, col_of, segment = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -82,7 +81,7 @@ def vision_inputs(
     for number, (image, (row, start)) in enumerate(zip(images, places, strict=True)):
         _, grid_rows, grid_cols = image.grid_thw
         here = (row, slice(start, start + len(image.patches)))
-        here_NP[here] = _values(image.patches, patches.dtype)
+        _write_patches(here_NP[here], _values(image.patches, patches.dtype), config)
         row_of[here], col_of[here] = _merge_order(grid_rows, grid_cols, config.spatial_merge_size)
         pos_index[here], pos_weight[here] = _interpolation(row_of[here], col_of[here], grid_rows, grid_cols, config)
         segment[here] = number + 1
@@ -100,6 +99,16 @@ def vision_inputs(
         segment_RL=segment,
         token_place_M=token_place,
     )
+
+
+def _write_patches(here_nP: np.ndarray, values: np.ndarray, config: VisionConfig) -> None:
+    """Writes patches of all their frames, or those of one frame to each."""
+    if values.shape[1] == config.patch_values:
+        here_nP[...] = values
+        return
+    channels = config.patch_values // (config.temporal_patch_size * config.patch_size**2)
+    frames = here_nP.reshape(len(values), channels, config.temporal_patch_size, -1)
+    frames[...] = values.reshape(len(values), channels, 1, -1)
 
 
 def _values(patches: np.ndarray, dtype: np.dtype) -> np.ndarray:

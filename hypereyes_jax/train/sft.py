@@ -13,7 +13,7 @@ from typing import Any
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.numbers import check_numbers
-from hypereyes_jax.configs.training import Weighting
+from hypereyes_jax.configs.training import OptimizerConfig, Weighting
 from hypereyes_jax.data.pipeline import Batches, PipelineConfig
 from hypereyes_jax.data.sources import SourceOptions, source_objects
 from hypereyes_jax.errors import UserError
@@ -69,13 +69,7 @@ def train(
             f"{len(trajectories)} demonstrations x {settings.epochs} epochs make no batch of {settings.batch}: give "
             "more of them, or a lower --settings.batch"
         )
-    optimizer = replace(
-        sizes.learner.optimizer,
-        learning_rate=settings.learning_rate,
-        final_learning_rate=settings.learning_rate / 10,
-        warmup_steps=max(1, steps // 20),
-        total_steps=steps,
-    )
+    optimizer = _optimizer(sizes, settings, steps)
     if processes.first:
         own = [*source_objects(str(demonstrations)), *own_pieces(optimizer)]
         keep_own_objects(directory.path, [{"role": role, **each.record()} for role, each in own])
@@ -129,6 +123,7 @@ def train(
                     values = {name: float(value) for name, value in metrics.items()}
                 seconds = time.perf_counter() - began
                 log.log(step, {**values, "seconds": seconds, **monitor.figures(batch, seconds)})
+                del batch  # most of a process's memory, and the next may have to be waited for
                 stage.advance(loss=values["loss"])
                 finite.check(step, values)
                 if snapshots is not None:
@@ -142,3 +137,13 @@ def train(
                 if reason and step + 1 < steps:
                     raise RunStopped(f"stopped after step {step + 1} of {steps} ({reason}); it is saved.")
     return weights(state, mode)
+
+
+def _optimizer(sizes: TrainingSizes, settings: SftSettings, steps: int) -> OptimizerConfig:
+    return replace(
+        sizes.learner.optimizer,
+        learning_rate=settings.learning_rate,
+        final_learning_rate=settings.learning_rate / 10,
+        warmup_steps=max(1, steps // 20),
+        total_steps=steps,
+    )

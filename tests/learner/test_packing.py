@@ -17,7 +17,7 @@ from hypereyes_jax.learner.packing import (
     unpack,
 )
 from hypereyes_jax.models.qwen3_vl.vision import _normalised
-from hypereyes_jax.processing import expand, patchify, vision_inputs
+from hypereyes_jax.processing import expand, patchify, patchify_bytes, vision_inputs
 from hypereyes_jax.processing.images import normalised
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from tests.learner.small import CONFIG, PACK, context, sampled, samples, trajectory
@@ -48,6 +48,23 @@ def test_patches_kept_as_bytes_are_those_of_the_image_until_they_are_normalised(
     cut = patchify(samples(1)[0].chunks[0].images[0], CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
     with pytest.raises(ValueError, match="normalised already"):
         vision_inputs(CONFIG.vision, [cut], (1, 64), np.zeros((64, CONFIG.vision.patch_values), np.uint8))
+
+
+def test_a_still_image_waits_as_one_frame_of_bytes_and_fills_all_frames_of_its_patches():
+    image = samples(1)[0].chunks[0].images[0]
+    whole = patchify(image, CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
+    one = patchify_bytes(image, CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
+    assert one.patches.nbytes * 4 * CONFIG.vision.temporal_patch_size == whole.patches.nbytes
+    for patches in (np.zeros((64, CONFIG.vision.patch_values), np.float32), None):
+        laid_out = [vision_inputs(CONFIG.vision, [each], (1, 64), patches).patches_NP.copy() for each in (one, whole)]
+        np.testing.assert_array_equal(*laid_out)
+
+
+def test_padding_of_an_array_of_patches_is_not_written_to():
+    image = patchify_bytes(samples(1)[0].chunks[0].images[0], CONFIG.vision, PACK.min_pixels, PACK.max_pixels)
+    patches = np.full((1024, CONFIG.vision.patch_values), 7, np.uint8)  # zeros that are not written to take no memory
+    vision_inputs(CONFIG.vision, [image], (1, 1024), patches)
+    assert np.all(patches[len(image.patches) :] == 7)
 
 
 def test_the_tower_maps_every_byte_as_the_host_does():
