@@ -173,8 +173,9 @@ def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: Collec
         config.out / "sft" / "demonstrations.jsonl",
         config.out / f"{config.name}_questions.jsonl",
     )
-    with contextlib.suppress(UserError), open_examples(demonstrations) as examples:  # an empty set has no source
-        write_sft_files(folder, examples)
+    if demonstrations.exists() and demonstrations.stat().st_size:
+        with open_examples(demonstrations, bad_rows="skip", allow_empty=True) as examples:
+            write_sft_files(folder, examples)
     if selected.exists() and selected.stat().st_size:
         with open_questions(selected) as chosen:
             write_rl_parquet(folder / f"{config.name}.parquet", chosen, chosen.references, system)

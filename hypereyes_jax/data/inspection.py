@@ -12,6 +12,7 @@ from hypereyes_jax.data.sources import Examples, Questions, SourceOptions, open_
 from hypereyes_jax.data.sources.example_rows import ExampleRow
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.question_rows import QuestionRow
+from hypereyes_jax.data.sources.turn_checks import OF_TURNS, UNKNOWN_TOOL
 from hypereyes_jax.data.sources.types import BadRow, RowError, SourceReport
 from hypereyes_jax.data.trajectories import RowLimits, clip_tokens, picture_tokens, text_tokens
 from hypereyes_jax.env.config import EpisodeConfig
@@ -47,14 +48,15 @@ class SourceSummary:
 
 
 def kind_of(source: str, options: SourceOptions) -> Kind:
-    """Demonstrations, if one of the first rows has turns of a model that can be learnt from; else questions."""
+    """Demonstrations, if one of the first rows has turns of a model, which may be faulty; else questions."""
     examples = open_examples(source, check=False, options=options)
     with examples:
         for index in range(min(20, len(examples))):
             try:
                 examples.row(index)
-            except RowError:
-                continue
+            except RowError as error:
+                if error.kind not in OF_TURNS and not error.kind.startswith(UNKNOWN_TOOL):
+                    continue
             return "demonstrations"
     return "questions"
 

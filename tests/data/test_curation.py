@@ -162,7 +162,7 @@ def test_files_give_back_what_was_written(tmp_path, questions):
     for ours, theirs in zip(asked, back, strict=True):
         assert [np.asarray(i).tolist() for i in ours.images] == [np.asarray(i).tolist() for i in theirs.images]
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8))
-    example = Example("e", "be wide", (("look", image), ("found",)), ("<reason>", "<answer>"))
+    example = Example("e", "be wide", (("look", image), ("found",)), ("<reason>look</reason>", "<answer>x</answer>"))
     write_examples(tmp_path / "e.jsonl", [example])
     (again,) = read_examples(tmp_path / "e.jsonl")
     assert (again.id, again.system, again.turns) == (example.id, example.system, example.turns)
@@ -171,7 +171,7 @@ def test_files_give_back_what_was_written(tmp_path, questions):
 
 
 GOOD = {"id": "a", "text": "?", "answers": ["x"]}
-SHOWN = {"id": "a", "system": "", "observations": [["look"]], "turns": ["<answer>"]}
+SHOWN = {"id": "a", "system": "", "observations": [["look"]], "turns": ["<answer>x</answer>"]}
 
 
 def png(**damage: bytes) -> str:
@@ -297,7 +297,7 @@ def test_any_text_comes_back_as_it_was_written(tmp_path, text, kind, answers):
     asked = [Question(f"{text}{i}", text, (), tuple(answers), kind, {kind: text}) for i in range(2)]
     write_questions(tmp_path / "q.jsonl", asked)
     assert read_questions(tmp_path / "q.jsonl") == asked
-    shown = [Example(text, kind, ((text,),), (text,))]
+    shown = [Example(text, kind, ((text,),), (f"<reason>{text}</reason><answer>x</answer>",))]
     write_examples(tmp_path / "e.jsonl", shown)
     assert read_examples(tmp_path / "e.jsonl") == shown
 

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from PIL import Image
 
 from hypereyes_jax.data.native_format import native_system, native_turn
 from hypereyes_jax.data.sources import SourceOptions, open_examples
 from hypereyes_jax.env import Episode, EpisodeConfig, Question, StopReason, parse_turn, tool_call
 from hypereyes_jax.env.actions import ImageSearch, TextSearch
+from hypereyes_jax.env.media.images import embedded, png_bytes
 
 
 class Nothing:
@@ -49,7 +51,8 @@ def test_a_call_of_another_tool_stays_as_it_was_written():
 
 async def test_a_demonstration_file_is_read_in_either_format_and_played_natively(tmp_path):
     path = tmp_path / "demonstrations.jsonl"
-    row = {"id": "d", "system": "Search.", "observations": [["Which?"], ["found"]], "turns": [CALLS, ANSWER]}
+    image = {"image": embedded(png_bytes(Image.new("RGB", (8, 8))), "PNG")}
+    row = {"id": "d", "system": "Search.", "observations": [[image, "Which?"], ["found"]], "turns": [CALLS, ANSWER]}
     path.write_text(json.dumps(row) + "\n")
     with open_examples(path) as tags:
         assert tags[0].turns == (CALLS, ANSWER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -11,11 +12,15 @@ from hypereyes_jax.data.sources.columns import Fields
 from hypereyes_jax.data.sources.conversations import Conversation, SourceMessage, conversation
 from hypereyes_jax.data.sources.fields import id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
-from hypereyes_jax.data.sources.tool_calls import ToolCalls
+from hypereyes_jax.data.sources.tool_calls import ShownImages, ToolCalls
+from hypereyes_jax.data.sources.turn_checks import check_text, check_turns
 from hypereyes_jax.data.sources.types import BadRow, Row, SourceOptions, SourceReport
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.prompts import system_prompt
 from hypereyes_jax.env.types import Part
+
+OURS = "ours"  # the shape of rows as this project writes them
+_MANY = 1_000_000  # images of a video, whose frames are not counted
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,14 @@ def example_row(
     """The demonstration of a row; tool calls are mapped, and counted in `report`. Raises BadRow."""
     if "turns" in row or "observations" in row:
         result = _ours(row)
+        for number, turn in enumerate(result.turns, start=1):
+            check_text(turn, last=number == len(result.turns))
     else:
         layout = fields.layout(row)
         talk = conversation(row, layout)
         result = _foreign(talk, id_of(layout.get(row, "id"), default_id), media, options, report)
+    units = options.box_units if result.shape == OURS else "unit"
+    check_turns(result.observations, result.turns, media, units)
     if options.turn_format == "tags":
         return result
     system = native_system() if options.system is None else options.system
@@ -98,7 +107,7 @@ def _ours(row: Row) -> ExampleRow:
     name = row.get("id")
     if name is None:
         raise BadRow("no id", "it needs 'id', a text")
-    return ExampleRow(id_of(name, ""), system, content, tuple(turns), "ours")
+    return ExampleRow(id_of(name, ""), system, content, tuple(turns), OURS)
 
 
 def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
@@ -131,7 +140,8 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
         return media.size(pictures[number])
 
     mapped: Counter[tuple[str, str]] = Counter()
-    calls = ToolCalls(options.box_units, options.tools, len(pictures), size_of, mapped, report.unmapped)
+    shown = _shown_images(observations)
+    calls = ToolCalls(options.box_units, options.tools, shown, size_of, mapped, report.unmapped)
     texts = ["\n".join(filter(None, map(_text, turn))) for turn in turns]
     texts_of_turns = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
     report.mapped.update(mapped)
@@ -144,6 +154,17 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
             report.mapped["their system prompt", "our system prompt"] += 1
         system = system_prompt(config.prompt_style, "unit", config.max_rounds)
     return ExampleRow(name, system, tuple(map(tuple, observations)), texts_of_turns, talk.shape)
+
+
+def _shown_images(observations: list[list[str | Picture | Clip]]) -> ShownImages:
+    counts = list(itertools.accumulate(sum(map(_images_in, parts)) for parts in observations))
+    pictures = [part for parts in observations for part in parts if isinstance(part, Picture)]
+    paths = [str(part.value) if part.form in ("path", "url") else "" for part in pictures]
+    return ShownImages(tuple(counts), tuple(paths))
+
+
+def _images_in(part: str | Picture | Clip) -> int:
+    return 0 if isinstance(part, str) else _MANY if isinstance(part, Clip) else 1
 
 
 def _grouped(

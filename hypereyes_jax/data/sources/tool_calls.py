@@ -8,6 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hypereyes_jax.data.sources.call_notations import read_notation
+from hypereyes_jax.data.sources.turn_checks import (
+    EMPTY_TURN,
+    NO_ANSWER,
+    NO_CALL,
+    NO_QUERY,
+    NO_SUCH_IMAGE,
+    REASONS,
+    UNKNOWN_TOOL,
+    check_text,
+)
 from hypereyes_jax.data.sources.types import BadRow
 from hypereyes_jax.env.actions import (
     IMAGE_SEARCH,
@@ -46,27 +57,48 @@ QUERIES = (
     "text",
     "search_terms",
 )
-IMAGES = (
-    "image_id",
-    "img_id",
-    "image",
-    "img",
-    "image_index",
-    "image_idx",
-    "img_idx",
-    "index",
-    "target_image",
-    "source",
+IMAGES = tuple(
+    "image_id image_ids img_id img_ids image images img imgs image_index image_idx img_idx index target_image source "
+    "image_path image_paths img_path image_url image_urls img_url".split()
 )
 BOXES = tuple("area areas bbox_2d bbox bboxes box boxes regions region crop coordinates".split())
 _IGNORED = frozenset(("label", "goal", "reason", "k", "top_k", "topk", "num_results", "n", "lang", "language"))
 _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
-_THOUGHTS = ("think", "thinking", "reasoning", "thought")
+_THOUGHTS = REASONS[1:]
 _CALL = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
 _TAGS = re.compile(r"<(text_search|search)>(.*?)</\1>", re.DOTALL)  # MMSearch-R1 and Search-R1 write searches so
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
+_OURS = re.compile(r"img_\d{1,6}")
+_NUMBERED = re.compile(r"\W*(?:(?:img|image|picture|pic|photo|frame)[\s_#-]*)?(\d{1,6})\W*", re.IGNORECASE)
+_UNNUMBERED = re.compile(  # the image of a question that has one
+    r"\W*(?:the[\s_-]+)?(?:(?:original|input|user|query|question|source|whole|full|given|uploaded)[\s_-]*)?"
+    r"(?:img|image|picture|pic|photo)\W*",
+    re.IGNORECASE,
+)
+_PATH = re.compile(r"[/\\]|\.\w{3,4}$")
+
 SizeOf = Callable[[int], tuple[int, int]]  # number of a conversation's image -> (width, height); raises BadRow
+
+
+@dataclass(frozen=True)
+class ShownImages:
+    """The images of a conversation.
+
+    counts: how many have been shown before each turn.
+    paths: the path or URL of each, "" where it has none.
+    """
+
+    counts: tuple[int, ...]
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image as a call names it: by a number, which counts from 0 unless the conversation's do from 1."""
+
+    number: int
+    counted: bool = False  # by the author of the call
 
 
 @dataclass(frozen=True)
@@ -76,7 +108,7 @@ class _Call:
     name: str  # theirs
     tool: str  # ours
     queries: tuple[str, ...]
-    image: Any
+    images: tuple[_Image, ...]
     boxes: tuple[Box, ...]
     arguments: tuple[tuple[str, str], ...]  # (theirs, ours)
     value: Any
@@ -88,7 +120,7 @@ class ToolCalls:
     Args:
       units: of its boxes; "auto" = told by the largest coordinate of the conversation.
       tools: further names of tools.
-      images: how many images the conversation shows.
+      shown: the images of the conversation.
       size_of: their sizes, asked for only where boxes are in pixels or may be.
       mapped, unmapped: counted in, see `SourceReport`.
     """
@@ -97,13 +129,14 @@ class ToolCalls:
         self,
         units: BoxUnits,
         tools: Mapping[str, str],
-        images: int,
+        shown: ShownImages,
         size_of: SizeOf,
         mapped: Counter[tuple[str, str]],
         unmapped: Counter[str],
     ):
         self._units, self._tools = units, {**TOOLS, **tools}
-        self._images, self._size_of = images, size_of
+        self._shown, self._size_of = shown, size_of
+        self._first = 0  # the number of the first image
         self._mapped, self._unmapped = mapped, unmapped
 
     def turns(self, texts: Sequence[str], calls: Sequence[Sequence[Any]]) -> tuple[str, ...]:
@@ -113,15 +146,26 @@ class ToolCalls:
           texts: of each turn, with whatever tags it holds.
           calls: beside each text, as JSON values.
         """
-        calls_of_turns = [self._read_all(text, beside) for text, beside in zip(texts, calls, strict=True)]
+        read = [self._notation(text, beside) for text, beside in zip(texts, calls, strict=True)]
+        for number, (text, _) in enumerate(read, start=1):
+            check_text(text, last=number == len(read))
+        calls_of_turns = [self._read_all(text, beside) for text, beside in read]
         units = self._infer_units(
             [box for inline, beside in calls_of_turns for call in (*inline, *beside) for box in call.boxes]
         )
+        self._first = self._infer_first([[*inline, *beside] for inline, beside in calls_of_turns])
         out = []
-        for number, (text, (inline, beside)) in enumerate(zip(texts, calls_of_turns, strict=True)):
-            last = number == len(texts) - 1
-            out.append(self._turn(text, inline, beside, units, last))
+        for number, ((text, _), (inline, beside)) in enumerate(zip(read, calls_of_turns, strict=True), start=1):
+            out.append(self._turn(text, inline, beside, units, number == len(read)))
         return tuple(out)
+
+    def _notation(self, text: str, beside: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+        """A turn's text and calls, where it may have been written in another notation."""
+        notation = None if beside or "<tool_call>" in text else read_notation(text)
+        if notation is None:
+            return text, beside
+        self._mapped[notation.name, "<tool_call>" if notation.calls else "<answer>"] += 1
+        return notation.text, notation.calls
 
     def _read_all(self, text: str, beside: Sequence[Any]) -> tuple[list[_Call], list[_Call]]:
         inline = []
@@ -133,13 +177,13 @@ class ToolCalls:
 
     def _read(self, value: Any) -> _Call:
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise BadRow("no tool call", "a tool call in it has no name, or is not JSON")
+            raise BadRow(NO_CALL, "a tool call in it has no name, or is not JSON")
         name = value["name"]
         tool = self._tools.get(name) or self._tools.get(name.rpartition(".")[2])
         if tool is None:
             self._unmapped[f"tool {name[:60]}"] += 1
             raise BadRow(
-                f"unknown tool {name[:40]}",
+                f"{UNKNOWN_TOOL} {name[:40]}",
                 f"it calls the tool {name[:60]!r}, which has no counterpart here; say which with tools (--tools "
                 f"{name[:60]}={IMAGE_SEARCH} or ={TEXT_SEARCH}), or leave such rows out",
             )
@@ -147,13 +191,16 @@ class ToolCalls:
         if isinstance(arguments, str):
             arguments = json_or_none(arguments)
         if not isinstance(arguments, Mapping):
-            raise BadRow("no tool call", f"the arguments of its call of {name[:60]!r} are not an object")
+            raise BadRow(NO_CALL, f"the arguments of its call of {name[:60]!r} are not an object")
         return self._arguments(name, tool, arguments, value)
 
     def _arguments(self, name: str, tool: str, arguments: Mapping[str, Any], value: Any) -> _Call:
         queries: tuple[str, ...] = ()
-        image, renamed = None, []
+        image: Any = None
+        renamed: list[tuple[str, str]] = []
         boxes: tuple[Box, ...] = ()
+        if set(arguments) == {""}:  # without names, as ReAct may have it
+            arguments = {QUERIES[0] if tool == TEXT_SEARCH else IMAGES[0]: arguments[""]}
         for theirs, content in arguments.items():
             if tool == TEXT_SEARCH and theirs in QUERIES and not queries:
                 queries = _texts(content)
@@ -167,8 +214,9 @@ class ToolCalls:
             elif theirs not in _IGNORED or tool != IMAGE_SEARCH:
                 self._unmapped[f"argument {theirs[:60]} of {name[:60]}"] += 1
         if tool == TEXT_SEARCH and not queries:
-            raise BadRow("no query", f"its call of {name[:60]!r} has no query")
-        return _Call(name, tool, queries, image, boxes, tuple(renamed), value)
+            raise BadRow(NO_QUERY, f"its call of {name[:60]!r} has no query")
+        images = tuple(map(self._image, _references(image))) if tool == IMAGE_SEARCH else ()
+        return _Call(name, tool, queries, images, boxes, tuple(renamed), value)
 
     def _infer_units(self, boxes: Sequence[Box]) -> BoxUnits:
         if self._units != "auto" or not boxes:
@@ -189,9 +237,7 @@ class ToolCalls:
             text += self._written(call, units, "")
         text = self._reasoned(text.strip())
         if not text:
-            raise BadRow("empty turn", "a turn of the model in it is empty: it says nothing and calls nothing")
-        if text.rfind("<tool_call>") > max(text.rfind("</tool_call>"), text.rfind("</reason>")):
-            raise BadRow("no tool call", "a <tool_call> in it is not closed by </tool_call>")
+            raise BadRow(EMPTY_TURN, "a turn of the model in it is empty: it says nothing and calls nothing")
         return text if inline or beside or not last else self._answered(text)
 
     def _thoughts(self, text: str) -> str:
@@ -221,13 +267,15 @@ class ToolCalls:
         boxed = _BOXED.findall(tail)
         answer = (boxed[-1] if boxed else tail).strip()
         if not answer:
-            raise BadRow("no answer", "its last turn neither calls a tool nor answers")
+            raise BadRow(NO_ANSWER, "its last turn neither calls a tool nor answers")
         self._mapped["\\boxed" if boxed else "words of the last turn", "<answer>"] += 1
         return f"{head}{closed}{chr(10) if closed else ''}<answer>{answer}</answer>"
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:
         ours = read_call(call.value)
         as_it_is = as_found.startswith("<tool_call>") and not isinstance(ours, Malformed)
+        if isinstance(ours, ImageSearch) and not all(map(_OURS.fullmatch, ours.image_ids)):
+            as_it_is = False
         if as_it_is and (not call.boxes or units == "unit"):
             return as_found  # already ours: kept to the letter
         self._mapped[f"{call.name}", call.tool] += 1
@@ -236,19 +284,56 @@ class ToolCalls:
                 self._mapped[f"{call.name}({theirs})", f"{call.tool}({name})"] += 1
         if call.tool == TEXT_SEARCH:
             return tool_call(TextSearch(call.queries))
-        number = self._number(call.image)
         if call.boxes and units != "unit":
             self._mapped[f"boxes in {'thousandths' if units == 'permille' else 'pixels'}", "boxes in fractions"] += 1
-        return tool_call(ImageSearch(f"img_{number}", tuple(self._fractions(box, units, number) for box in call.boxes)))
+        numbers = [image.number - (self._first if image.counted else 0) for image in call.images]
+        # Images of several sizes have boxes of their own, where those are in pixels.
+        groups = [[number] for number in numbers] if call.boxes and units == "pixel" else [numbers]
+        return "\n".join(
+            tool_call(
+                ImageSearch(
+                    "|".join(f"img_{number}" for number in group),
+                    tuple(self._fractions(box, units, group[0]) for box in call.boxes),
+                )
+            )
+            for group in groups
+        )
 
-    def _number(self, image: Any) -> int:
-        """Which of the conversation's images is meant by "img_2", "image_2", 2; a path or nothing is the first."""
-        text = str(image) if isinstance(image, int | str) and not isinstance(image, bool) else ""
-        digits = re.search(r"(\d+)\D*$", text)
-        if digits is None or re.search(r"[/\\]|\.\w{3,4}$", text):
-            return 0
-        number = int(digits[1][-6:])
-        return number - 1 if number == self._images and number > 0 else number
+    def _image(self, reference: int | str) -> _Image:
+        """The image that is meant by 2, "img_2", "image 2", a path, or "the original image". Raises BadRow."""
+        if isinstance(reference, int):
+            number: int | None = reference
+        else:
+            numbered = _NUMBERED.fullmatch(reference)
+            number = int(numbered[1]) if numbered else None
+        if number is not None:
+            return _Image(number, counted=True)
+        text = str(reference)
+        if text and text in self._shown.paths:
+            return _Image(self._shown.paths.index(text))
+        names = [re.split(r"[/\\]", path)[-1] for path in self._shown.paths]
+        name = re.split(r"[/\\]", text)[-1]
+        if name and names.count(name) == 1:
+            return _Image(names.index(name))
+        if text and not _UNNUMBERED.fullmatch(text) and not _PATH.search(text):
+            raise BadRow(NO_SUCH_IMAGE, f"it searches the image {text[:60]!r}, which is none of those that are shown")
+        if self._shown.counts[0] != 1:
+            what = f"the image {text[:60]!r}" if text else "an image without saying which"
+            many = f"{self._shown.counts[0]} images" if self._shown.counts[0] else "no image"
+            raise BadRow(NO_SUCH_IMAGE, f"it searches {what}, and its question shows {many}")
+        return _Image(0)
+
+    def _infer_first(self, turns: Sequence[Sequence[_Call]]) -> int:
+        """Whether the calls of a conversation count its images from 0 or from 1: the latter if none is 0, and one of
+        them would not be there yet."""
+        counted, beyond, cut = set[int](), False, 0
+        for calls, shown in zip(turns, self._shown.counts, strict=True):
+            cut = max(cut, shown)
+            numbers = {image.number for call in calls for image in call.images if image.counted}
+            counted |= numbers
+            beyond |= any(number >= cut for number in numbers)
+            cut += sum(len(call.boxes) * len(call.images) for call in calls)
+        return int(beyond and 0 not in counted)
 
     def _fractions(self, box: Box, units: BoxUnits, number: int) -> Box:
         if units == "unit":
@@ -262,6 +347,20 @@ def _tag_value(tag: str, body: str) -> dict[str, Any]:
     if re.fullmatch(r"\s*<img>.*", body, re.DOTALL) or body.strip() in ("img", "image"):
         return {"name": IMAGE_SEARCH, "arguments": {}}
     return {"name": "text_search" if tag == "text_search" else "search", "arguments": {"query": body.strip()}}
+
+
+def _references(value: Any) -> list[int | str]:
+    """The images that the argument of a call names, "" for none. Raises BadRow."""
+    parts = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    references: list[int | str] = []
+    for part in parts or [""]:
+        if part is None or isinstance(part, str):
+            references.append((part or "").strip())
+        elif isinstance(part, int | float) and not isinstance(part, bool) and part == part // 1:
+            references.append(int(part))
+        else:
+            raise BadRow(NO_SUCH_IMAGE, f"a tool call in it names its image by {str(part)[:60]}, which is no name")
+    return references
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -165,12 +165,12 @@ def test_alpaca_swift_pairs_and_verl_responses(tmp_path, lines, pictures):
     assert actions(open_examples(tmp_path / "sft.parquet")[0]) == [Answer("A")]
 
 
-def test_what_is_ours_is_kept_to_the_letter_with_its_system_prompt(lines):
+def test_what_is_ours_is_kept_to_the_letter_with_its_system_prompt(lines, pictures):
     written = '{"name":"image_search","arguments":{"img_id":"img_0","area":[[0.1,0.2,0.3,0.4]]}}'
     turn = f"<reason>r</reason>\n<tool_call>{written}</tool_call> "
     messages = [
         {"role": "system", "content": "Theirs."},
-        {"role": "user", "content": "Q"},
+        {"role": "user", "content": [{"type": "image", "image": "pics/0.png"}, {"type": "text", "text": "Q"}]},
         {"role": "assistant", "content": turn.strip()},
         {"role": "user", "content": RESULT},
         {"role": "assistant", "content": "<reason>r</reason><answer>A</answer>"},
@@ -221,16 +221,16 @@ def test_pixels_are_told_by_a_conversations_largest_coordinate_for_all_its_boxes
     assert search.boxes == ((0.1, 0.1, 0.2, 0.5), (0.0, 0.0, 0.8, 1.0))
 
 
-def test_tags_of_mmsearch_r1_and_search_r1(lines):
+def test_tags_of_mmsearch_r1_and_search_r1(lines, pictures):
     messages = [
-        {"role": "user", "content": "Q"},
+        {"role": "user", "content": "<image>Q"},
         {"role": "assistant", "content": "<reason>a</reason><search><img></search>"},
         {"role": "user", "content": "r"},
         {"role": "assistant", "content": "<reason>b</reason><text_search>who is it</text_search>"},
         {"role": "user", "content": "r"},
         {"role": "assistant", "content": "c</think><answer>A</answer>"},
     ]
-    (example,) = open_examples(lines({"messages": messages}))
+    (example,) = open_examples(lines({"messages": messages, "images": ["pics/0.png"]}))
     assert actions(example) == [ImageSearch("img_0"), TextSearch(("who is it",)), Answer("A")]
     assert parse_turn(example.turns[2]).reason == "c"
 
@@ -321,7 +321,7 @@ def test_conversations_that_cannot_be_used_are_refused_by_name(lines, row, why):
 def test_box_in_pixels_of_an_image_that_is_not_there(lines):
     messages = [
         {"role": "user", "content": "Q"},
-        {"role": "assistant", "tool_calls": [{"function": call("image_search", bbox=[0, 0, 5000, 5000])}]},
+        {"role": "assistant", "tool_calls": [{"function": call("image_search", image=0, bbox=[0, 0, 5000, 5000])}]},
         {"role": "tool", "content": "r"},
         {"role": "assistant", "content": "A"},
     ]
