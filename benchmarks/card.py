@@ -40,7 +40,7 @@ from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.plan.launches import count_launches
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_rows
 
 GIB = 2**30
 STEPS = 16  # tokens of a decode call
@@ -101,22 +101,22 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
     params = jax.jit(lambda: init_params(jax.random.key(0), config, jnp.bfloat16))()
     if kernels.slots == "in_place":
         params = jax.jit(unstacked, donate_argnums=0)(params)
-    store = [kv.init_store(config, slots, settings.context, settings.kv)]
-    packed = PackedDecodeRows.padding(slots, STEPS)
-    packed.ints_RI[:, 0] = np.arange(slots)
-    packed.ints_RI[:, 1] = 300  # any token
-    packed.ints_RI[:, 4] = STEPS + 1  # of budget, so that none ends
+    pages = settings.slot_pages
+    store = [kv.init_store(config, slots * pages, settings.page_tokens, settings.kv)]
+    packed = PackedDecodeRows.padding(slots, STEPS, pages)
     packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
     options: dict[str, Any] = {
         "config": config,
         "kernels": kernels,
-        "view_length": settings.context,
-        "max_steps": STEPS,
+        "size": DecodeSize(settings.view_buckets[-1], STEPS),
     }
     done = [0]
 
     def call() -> Any:
-        packed.ints_RI[:, 2:4] = context + STEPS * done[0]
+        place = context + STEPS * done[0]
+        for row in range(slots):
+            own = range(row * pages, (row + 1) * pages)
+            packed.put(row, (300, place, place, STEPS + 1, 0, 0), np.zeros(2, np.uint32), (), own)  # none ends
         done[0] += 1
         store[0], drawn = decode_rows(params, None, store[0], packed, **options)
         return drawn

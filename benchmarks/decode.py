@@ -40,13 +40,14 @@ def main() -> None:
     settings = replace(MINIATURE_RL, slots=args.rows).engine()
     out: dict[str, dict[str, float]] = {}
     for view in settings.view_buckets:
-        packed = PackedDecodeRows.padding(args.rows, settings.max_steps)
-        packed.ints_RI[:, 0] = np.arange(args.rows)  # slots
-        packed.ints_RI[:, 1] = 300  # any token
-        packed.ints_RI[:, 2:4] = view - settings.max_steps - 1  # where it goes, and its position
-        packed.ints_RI[:, 4] = settings.max_steps  # budgets
+        pages = settings.slot_pages
+        packed = PackedDecodeRows.padding(args.rows, settings.max_steps, pages)
+        for row in range(args.rows):
+            place = view - settings.max_steps - 1
+            own = range(row * pages, (row + 1) * pages)
+            packed.put(row, (300, place, place, settings.max_steps, 0, 0), np.zeros(2, np.uint32), (), own)
         packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
-        stores = {form: kv.init_store(model, args.rows, settings.context, settings.kv) for form in FORMS}
+        stores = {form: kv.init_store(model, args.rows * pages, settings.page_tokens, settings.kv) for form in FORMS}
         seconds: dict[str, list[float]] = {form: [] for form in FORMS}
         tokens = {}
         for _ in range(args.calls + 1):

@@ -37,22 +37,22 @@ from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 DRAFTS = (0, 2, 4, 7)
-VIEW, STEPS = 512, 8
+VIEW, STEPS, PAGE = 512, 8, 64
 
 
 def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dict[str, float]:
     """Milliseconds of a decode step behind `VIEW` positions, by drafts, all of them wrong."""
     kernels = Kernels.for_sampling("cpu", config.text.num_hidden_layers)
     context = VIEW + STEPS * (DRAFTS[-1] + 1)
-    stores = {drafts: kv.init_store(config, rows, context, "float32") for drafts in DRAFTS}
+    pages = -(-context // PAGE)
+    stores = {drafts: kv.init_store(config, rows * pages, PAGE, "float32") for drafts in DRAFTS}
     seconds: dict[int, list[float]] = {drafts: [] for drafts in DRAFTS}
     for _ in range(calls + 1):
         for drafts in DRAFTS:
-            packed = PackedDecodeRows.padding(rows, STEPS)
-            packed.ints_RI[:, 0] = np.arange(rows)  # slots
-            packed.ints_RI[:, 1] = 300  # any token
-            packed.ints_RI[:, 2:4] = VIEW - 1  # where it goes, and its position
-            packed.ints_RI[:, 4] = context - VIEW  # budgets
+            packed = PackedDecodeRows.padding(rows, STEPS, pages)
+            for row in range(rows):
+                own = range(row * pages, (row + 1) * pages)
+                packed.put(row, (300, VIEW - 1, VIEW - 1, context - VIEW, 0, 0), np.zeros(2, np.uint32), (), own)
             packed.floats_RF[:] = (0.8, 0.95, 0.0)  # temperature, top-p, min-p
             if drafts:
                 packed = packed._replace(known_RN=np.full((rows, 4096 + VIEW), -1, np.int32))

@@ -69,7 +69,7 @@ def measure(workers: int, slots: int, calls: int) -> dict[str, float]:
     driver = GroupDriver(peers, gone)
     here = Clock()
     device = driver.shared_calls(here)  # type: ignore[arg-type]
-    batch = PackedDecodeRows.padding(slots, 16)
+    batch = PackedDecodeRows.padding(slots, 16, pages=38_912 // 64)
     image = VisionInputs(
         np.zeros((_PATCHES, _VALUES), np.float32),
         np.zeros((_PATCHES, 4), np.int32), np.zeros((_PATCHES, 4), np.float32),

@@ -32,8 +32,12 @@ class SamplingConfig:
 class EngineConfig:
     """Sizes of an engine. Each combination of bucket sizes that is met compiles one program, when it is first met."""
 
-    slots: int = 32
-    context: int = 1024  # tokens a slot holds, visual tokens counted one by one
+    slots: int = 32  # sequences that are worked on at once
+    context: int = 1024  # tokens of the longest sequence, visual tokens counted one by one
+    # Tokens that the caches of all sequences hold together; 0 = as many as all slots can have. With fewer, more slots
+    # fit a device, and a sequence for which there is no room waits, in host memory or to be read again.
+    cache_tokens: int = 0
+    page_tokens: int = 64  # of a page, the unit in which sequences take cache: a power of two, at least 16
     kv: KVKind = "float32"  # how keys and values are kept
     weights: WeightsKind = "given"  # how the decoder's linear maps are kept
     max_steps: int = 16  # of a decode call; each samples a token in each row, or with drafts a few
@@ -59,6 +63,8 @@ class EngineConfig:
         check_numbers(self)
         if self.draft_tokens > MAX_DRAFT_TOKENS:
             raise SettingError(f"draft_tokens={self.draft_tokens} is more than {MAX_DRAFT_TOKENS}")
+        if self.page_tokens < 16 or self.page_tokens & (self.page_tokens - 1):
+            raise SettingError(f"page_tokens={self.page_tokens} is not a power of two of at least 16")
         if any(rows > self.slots for rows in self.decode_rows) or any(n > self.context for n in self.view_lengths):
             raise SettingError(
                 f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}"
@@ -88,8 +94,20 @@ class EngineConfig:
         return tuple(sorted({*(self.decode_rows or (-(-self.slots // 4),)), self.slots}))
 
     @property
+    def tokens_a_call(self) -> int:
+        """Tokens that a decode call may add to a sequence."""
+        return self.max_steps * (self.draft_tokens + 1)
+
+    @property
+    def slot_pages(self) -> int:
+        """Pages of the longest sequence."""
+        return -(-self.context // self.page_tokens)
+
+    @property
     def view_buckets(self) -> tuple[int, ...]:
-        return tuple(sorted({*(self.view_lengths or (self.context // 4, self.context // 2)), self.context} - {0}))
+        """Positions that a call may attend to, in whole pages."""
+        lengths = {*(self.view_lengths or (self.context // 4, self.context // 2)), self.context} - {0}
+        return tuple(sorted({-(-length // self.page_tokens) * self.page_tokens for length in lengths}))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_ro
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
 from hypereyes_jax.rollout.drafts import RecentTokens
 from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
+from hypereyes_jax.rollout.pages import pages_of_part
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 
@@ -226,7 +227,7 @@ def engine_programs(
       mesh: `rollout.replicas.layout.replica_mesh`.
       settings: of the run's engine, `train.sizes.TrainingSizes.engine`.
     """
-    slots, context = settings.slots, settings.context
+    slots, view = settings.slots, settings.view_buckets[-1]
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
     given = sampler_params(recipe, model, "given")
@@ -247,7 +248,8 @@ def engine_programs(
     if kernels.slots == "in_place":  # as `rollout.device.Device` keeps them
         params = _layer_by_layer(params, mesh)
     layout = slot_layout(settings, mesh)
-    store = jax.eval_shape(lambda: kv.init_store(model, layout.stored, context, settings.kv))
+    pages = layout.parts * pages_of_part(settings, layout.parts)
+    store = jax.eval_shape(lambda: kv.init_store(model, pages, settings.page_tokens, settings.kv))
     store = put(store, jax.tree.map(lambda _: store_sharding(mesh), store))
     width, taps = model.text.hidden_size, len(model.vision.deepstack_visual_indexes)
     pool = VisualFeatures(host(settings.visual_tokens, width, dtype=dtype), host(taps, settings.visual_tokens, width,
@@ -259,15 +261,16 @@ def engine_programs(
         tokens_RT=host(count, chunk),
         positions_3RT=host(3, count, chunk),
         visual_index_RT=host(count, chunk),
-        slots_R=host(count),
+        pages_RP=host(count, settings.slot_pages),
         offset_R=host(count),
         length_R=host(count),
     )
     packed = jax.tree.map(
-        lambda x: host(*np.shape(x), dtype=x.dtype), PackedDecodeRows.padding(slots, settings.max_steps)
+        lambda x: host(*np.shape(x), dtype=x.dtype),
+        PackedDecodeRows.padding(slots, settings.max_steps, settings.slot_pages),
     )
     if settings.draft_tokens:
-        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, context + 1).shape))
+        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, view + 1).shape))
     steps = f"steps of {settings.draft_tokens} drafts" if settings.draft_tokens else "tokens"
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 
@@ -284,13 +287,13 @@ def engine_programs(
     )
     yield EngineProgram(
         f"extend {count} x {chunk} tokens",
-        traced(extend_rows, params, lora, store, pool, rows, view_length=context),
+        traced(extend_rows, params, lora, store, pool, rows, view_length=view),
     )
     yield EngineProgram(
         f"decode {settings.max_steps} {steps} in {slots} slots",
         traced(
             decode_rows, params, lora, store, packed,
-            size=DecodeSize(context, settings.max_steps, settings.draft_tokens),
+            size=DecodeSize(view, settings.max_steps, settings.draft_tokens),
             forbidden=(model.image_token_id, model.video_token_id),
         ),
     )  # fmt: skip

@@ -7,6 +7,7 @@ cache: a step is fed it, writes its key and value, and samples the next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Items
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,18 +29,20 @@ from hypereyes_jax.models.qwen3_vl.text import (
 )
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.cache_access import cache_access
 from hypereyes_jax.rollout.drafts import accepted, propose
 from hypereyes_jax.rollout.sampling import sample, uniforms
-from hypereyes_jax.rollout.slot_access import slot_access
 
 MAX_STOP_IDS = 4
+_KEY = slice(6, 8)  # of the columns of `PackedDecodeRows.ints_RI`
+_STOP_IDS = slice(8, 8 + MAX_STOP_IDS)
 HostArray = Any  # numpy where a call is made, a tracer in the program
 
 
 class DecodeRows(NamedTuple):
     """Arguments of `decode_rows`. Padding rows have budget 0."""
 
-    slots_R: HostArray  # int32
+    pages_RP: HostArray  # int32, the pages of each row's sequence, in order; any page where it has none yet
     token_R: HostArray  # int32, the last token, not yet in the cache
     offset_R: HostArray  # int32, where it goes
     position_R: HostArray  # int32, its M-RoPE position (a text token's three are equal)
@@ -60,31 +63,44 @@ class PackedDecodeRows(NamedTuple):
     With drafts, `known_RN` tells from what they may be copied; its rows end with a row's last token.
     """
 
-    ints_RI: HostArray  # int32: slot, token, offset, position, budget, sampled, top_k, the key's two words, stop ids
+    # int32: token, offset, position, budget, sampled, top_k, the key's two words, stop ids, pages
+    ints_RI: HostArray
     floats_RF: HostArray  # float32: temperature, top_p, min_p
     steps: HostArray
     known_RN: HostArray | None = None  # int32, -1 where there is no token
 
     @classmethod
-    def padding(cls, rows: int, steps: int) -> PackedDecodeRows:
-        """Numpy arrays to be filled in."""
-        ints_RI = np.zeros((rows, 9 + MAX_STOP_IDS), np.int32)
-        ints_RI[:, 9:] = -1
+    def padding(cls, rows: int, steps: int, pages: int) -> PackedDecodeRows:
+        """Numpy arrays to be filled in with `put`.
+
+        Args:
+          pages: of a sequence that is as long as it may be.
+        """
+        ints_RI = np.zeros((rows, _STOP_IDS.stop + pages), np.int32)
+        ints_RI[:, _STOP_IDS] = -1
         return cls(ints_RI, np.ones((rows, 3), np.float32), np.int32(steps))
+
+    def put(self, row: int, numbers: Items[int], key_2: np.ndarray, stop_ids: Items[int], pages: Items[int]) -> None:
+        """Fills in a row. Numbers are token, offset, position, budget, sampled, top_k."""
+        ints = self.ints_RI[row]
+        ints[: _KEY.start] = numbers
+        ints[_KEY] = key_2.view(np.int32)
+        ints[_STOP_IDS.start : _STOP_IDS.start + len(stop_ids)] = stop_ids
+        ints[_STOP_IDS.stop : _STOP_IDS.stop + len(pages)] = pages
 
     def unpacked(self) -> DecodeRows:
         ints, floats = jnp.asarray(self.ints_RI), jnp.asarray(self.floats_RF)
-        slots, token, offset, position, budget, sampled, top_k = ints[:, :7].T
+        token, offset, position, budget, sampled, top_k = ints[:, : _KEY.start].T
         temperature, top_p, min_p = floats.T
         return DecodeRows(
-            slots_R=slots,
+            pages_RP=ints[:, _STOP_IDS.stop :],
             token_R=token,
             offset_R=offset,
             position_R=position,
             budget_R=budget,
             sampled_R=sampled,
-            keys_R2=jax.lax.bitcast_convert_type(ints[:, 7:9], jnp.uint32),
-            stop_RS=ints[:, 9:],
+            keys_R2=jax.lax.bitcast_convert_type(ints[:, _KEY], jnp.uint32),
+            stop_RS=ints[:, _STOP_IDS],
             temperature_R=temperature,
             top_p_R=top_p,
             top_k_R=top_k,
@@ -116,7 +132,7 @@ class _Decoding(NamedTuple):
     """What the steps of a decode call hand on."""
 
     step: jax.Array
-    slots: Any  # of `slot_access`
+    cache: Any  # of `cache_access`
     token_R: jax.Array  # the last one, not yet in the cache
     alive_R: jax.Array
     stopped_R: jax.Array
@@ -136,14 +152,14 @@ class _Decoding(NamedTuple):
 def decode_rows(
     params: Any,
     lora: Any,
-    store: kv.SlotStore,
+    store: kv.PageStore,
     packed: PackedDecodeRows,
     *,
     config: Qwen3VLConfig,
     kernels: Kernels,
     size: DecodeSize,
     forbidden: tuple[int, ...] = (),
-) -> tuple[kv.SlotStore, Decoded]:
+) -> tuple[kv.PageStore, Decoded]:
     """Samples in every row, for up to `steps` steps; where `kernels` says so, it tells the experts of mixtures, too.
 
     A step samples a token, or with drafts up to `draft_tokens` more: it is fed that many guesses behind the last token.
@@ -154,11 +170,11 @@ def decode_rows(
     view_length, max_steps, draft_tokens = size
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
-    rows, width = batch.slots_R.shape[0], draft_tokens + 1
+    rows, width = batch.offset_R.shape[0], draft_tokens + 1
     most, known = max_steps * width, 0 if packed.known_RN is None else packed.known_RN.shape[1]
     text_RT, place_T = jnp.full((rows, width), -1, jnp.int32), jnp.arange(width)
-    access = slot_access(
-        store, jnp.asarray(batch.slots_R), jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
+    access = cache_access(
+        store, batch.pages_RP, jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
         view_length=view_length, new_tokens=most, dtype=head_DV.dtype,
     )  # fmt: skip
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
@@ -173,8 +189,8 @@ def decode_rows(
         fed_R = jnp.where(alive_R, jnp.minimum(batch.budget_R - count_R, width), 0)
         # Without drafts all rows that are alive are at one place, which costs less to write to.
         place = carry.step if drafts_RJ is None else count_R
-        attend, attend_xs = access.step(carry.slots, place, fed_R)
-        hidden_RTD, layer_slots, routed = decode_layers(
+        attend, attend_xs = access.step(carry.cache, place, fed_R)
+        hidden_RTD, of_layers, routed = decode_layers(
             params,
             config,
             DecoderInputs(
@@ -200,7 +216,7 @@ def decode_rows(
         note = partial(_noted, place=place, kept_R=kept_R)
         return _Decoding(
             step=carry.step + 1,
-            slots=access.after(carry.slots, layer_slots, place),
+            cache=access.after(carry.cache, of_layers, place),
             token_R=jnp.where(alive_R, jnp.take_along_axis(draw.tokens_RT, last_R1, axis=1)[:, 0], carry.token_R),
             alive_R=going_R,
             stopped_R=carry.stopped_R | stops_R,
@@ -214,7 +230,7 @@ def decode_rows(
 
     start = _Decoding(
         step=jnp.int32(0),
-        slots=access.start,
+        cache=access.start,
         token_R=batch.token_R,
         alive_R=batch.budget_R > 0,
         stopped_R=jnp.zeros(rows, bool),
@@ -230,7 +246,7 @@ def decode_rows(
     else:
         with expected_trips(max_steps):
             end = jax.lax.while_loop(goes_on, one_step, start)
-    return kv.in_place(access.finished(end.slots, end.count_R)), everywhere(
+    return kv.in_place(access.finished(end.cache, end.count_R)), everywhere(
         Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.steps_R, end.stopped_R, end.experts_KLRC)
     )
 

@@ -1,4 +1,4 @@
-"""What an engine keeps on its replica's devices, and the few calls that work on it. Knows slots, no sequences.
+"""What an engine keeps on its replica's devices, and the few calls that work on it. Knows pages, no sequences.
 
 Every call is one device program on host arrays. Where a replica's devices lie in several processes, each of them has a
 `Device` with its part of the same arrays, and makes the same calls in the same order: see `launch.replica_group`.
@@ -23,9 +23,10 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout import kv, slot_copies
+from hypereyes_jax.rollout import kv, page_copies
 from hypereyes_jax.rollout.decode import Decoded, DecodeSize, PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
+from hypereyes_jax.rollout.pages import pages_of_part
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
@@ -39,8 +40,8 @@ def slot_layout(settings: EngineConfig, mesh: Mesh | None) -> SlotLayout:
 
 
 def store_sharding(mesh: Mesh) -> NamedSharding:
-    """The place of all slots on a mesh."""
-    return NamedSharding(mesh, spec("slots", kv.STORE_AXES, mesh))
+    """The place of all pages on a mesh."""
+    return NamedSharding(mesh, spec("pages", kv.STORE_AXES, mesh))
 
 
 class DeviceCalls(Protocol):
@@ -52,15 +53,15 @@ class DeviceCalls(Protocol):
 
     def decode(self, batch: PackedDecodeRows, view_length: int) -> Decoded: ...
 
-    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None: ...
+    def copy(self, source_part: int, sources_N: np.ndarray, target_part: int, targets_N: np.ndarray) -> None: ...
 
-    def read(self, slot: int, length: int) -> Kept: ...
+    def read(self, part: int, pages_P: np.ndarray) -> Kept: ...
 
-    def write(self, kept: Kept, slot: int) -> None: ...
+    def write(self, kept: Kept, part: int, pages_P: np.ndarray) -> None: ...
 
 
 class Device:
-    """Weights, slots and encoded images on one replica, or on this process's part of it.
+    """Weights, pages of keys and values, and encoded images on one replica, or on this process's part of it.
 
     Args:
       config: the model.
@@ -109,7 +110,7 @@ class Device:
             )
 
     def extend(self, batch: ExtendRows, view_length: int) -> np.ndarray | None:
-        """Reads given tokens into slots: `extend_rows`. With `record_routes`, waits for the experts taken."""
+        """Reads given tokens into pages: `extend_rows`. With `record_routes`, waits for the experts taken."""
         with self._on_mesh():
             self.store, experts = extend_rows(
                 self.params,
@@ -138,30 +139,31 @@ class Device:
             )
         return jax.device_get(decoded)
 
-    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
-        """Copies a slot's first positions to the first `rows` of other slots, here and below by `layout.place`."""
+    def copy(self, source_part: int, sources_N: np.ndarray, target_part: int, targets_N: np.ndarray) -> None:
+        """Copies pages of a part to pages of a part. A target may occur twice, with the same source."""
+        places = (np.int32(source_part), sources_N, np.int32(target_part), targets_N)
         with self._on_mesh():
-            self.store = slot_copies.copy_slot(self.store, np.int32(source), targets_R, np.int32(rows), length=length)
+            self.store = page_copies.copy_pages(self.store, *places)
 
-    def read(self, slot: int, length: int) -> Kept:
-        """A copy on the host of a slot's first `length` positions, for `write`. Waits for the device.
+    def read(self, part: int, pages_P: np.ndarray) -> Kept:
+        """A copy on the host of pages of a part, for `write`. Waits for the device.
 
         On a mesh each process keeps the pieces that its own devices hold: nothing is gathered.
         """
         with self._on_mesh():
-            store = slot_copies.read_slot(self.store, np.int32(slot), length=length)
-        return jax.device_get(store) if self.mesh is None else jax.tree.map(_Pieces, store)
+            pages = page_copies.read_pages(self.store, np.int32(part), pages_P)
+        return jax.device_get(pages) if self.mesh is None else jax.tree.map(_Pieces, pages)
 
-    def write(self, kept: Kept, slot: int) -> None:
-        """Puts back what `read` gave, into any slot."""
+    def write(self, kept: Kept, part: int, pages_P: np.ndarray) -> None:
+        """Puts back what `read` gave, into any pages."""
         if self.mesh is not None:
-            place = NamedSharding(self.mesh, spec("a slot", kv.KEPT_AXES, self.mesh))
+            place = NamedSharding(self.mesh, spec("kept pages", kv.KEPT_AXES, self.mesh))
             kept = jax.tree.map(lambda pieces: pieces.placed(place), kept)
         with self._on_mesh():
-            self.store = slot_copies.write_slot(self.store, kept, np.int32(slot))
+            self.store = page_copies.write_pages(self.store, kept, np.int32(part), pages_P)
 
     def set_weights(self, params: Any, lora: Any) -> None:
-        """Swaps the weights, and allocates slots and images if they were given back.
+        """Swaps the weights, and allocates pages and images if they were given back.
 
         Raises ValueError if the new weights differ in structure, shape or dtype (they would compile new programs).
         """
@@ -173,7 +175,7 @@ class Device:
             self._allocate()
 
     def set_adapters(self, lora: Any) -> None:
-        """Swaps the adapters beside weights that stay, and allocates slots and images if they were given back.
+        """Swaps the adapters beside weights that stay, and allocates pages and images if they were given back.
 
         Raises ValueError if the weights were given back, or the new adapters differ in structure, shape or dtype.
         """
@@ -186,7 +188,7 @@ class Device:
             self._allocate()
 
     def suspend(self, weights: bool = True) -> None:
-        """Gives back the memory of slots, encoded images and adapters, and of the weights unless told not to.
+        """Gives back the memory of pages, encoded images and adapters, and of the weights unless told not to.
 
         `set_weights` takes it again; `set_adapters` does where the weights stayed.
         """
@@ -202,17 +204,18 @@ class Device:
         settings, width = self.settings, self.config.text.hidden_size
         taps, rows = len(self.config.vision.deepstack_visual_indexes), settings.visual_tokens
 
-        def slots() -> kv.SlotStore:
-            return kv.init_store(self.config, self.layout.stored, settings.context, settings.kv)
+        def pages() -> kv.PageStore:
+            count = self.layout.parts * pages_of_part(settings, self.layout.parts)
+            return kv.init_store(self.config, count, settings.page_tokens, settings.kv)
 
         def images() -> VisualFeatures:
             return VisualFeatures(jnp.zeros((rows, width), self._dtype), jnp.zeros((taps, rows, width), self._dtype))
 
         if self.mesh is None:
-            self.store, self.pool = slots(), images()
+            self.store, self.pool = pages(), images()
             return
-        # made in their places: no device has room for all slots
-        self.store = jax.jit(slots, out_shardings=store_sharding(self.mesh))()
+        # made in their places: no device has room for all pages
+        self.store = jax.jit(pages, out_shardings=store_sharding(self.mesh))()
         self.pool = jax.jit(images, out_shardings=NamedSharding(self.mesh, PartitionSpec()))()
 
     def _placed(self, params: Any) -> Any:

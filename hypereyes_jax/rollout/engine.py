@@ -1,4 +1,4 @@
-"""A model with fixed slots: device programs, and the bookkeeping that feeds them. Knows token ids only.
+"""A model with slots and a cache in pages: device programs, and the bookkeeping that feeds them. Knows token ids only.
 
 An engine is used by one thread at a time (`prepare` excepted). Which sequence gets a slot, what is extended and when to
 decode is the scheduler's business; here a call does what it is told, or raises.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,9 +25,12 @@ from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
 from hypereyes_jax.rollout.drafts import RecentTokens
 from hypereyes_jax.rollout.extend import ExtendRows
 from hypereyes_jax.rollout.image_pool import ImagePool
+from hypereyes_jax.rollout.pages import CachedPositions, PageTable, pages_of_part
 from hypereyes_jax.rollout.preparation import Preparation
 from hypereyes_jax.rollout.routes import RouteRecord
 from hypereyes_jax.rollout.sequence import Prepared, Sequence, seed_key
+
+_COPIES = 8  # pages that a call copies
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,20 @@ class Sampled:
 class SavedCache:
     """An evicted sequence's cache, in host memory."""
 
-    kept: Kept  # numpy, [layers, 1, kv heads, a bucket that holds `filled`, ...]; on a mesh in pieces
+    kept: Kept  # numpy, [layers, pages, kv heads, tokens of a page, ...]; on a mesh in pieces
     filled: int
+
+
+class KeptPrefix(NamedTuple):
+    """The beginning of a sequence, whose pages are held until `Engine.drop`."""
+
+    cached: CachedPositions
+    routes: RouteRecord  # of its tokens
+
+    @property
+    def part(self) -> int:
+        """The part of the replica's devices that holds it."""
+        return self.cached.part
 
 
 @dataclass
@@ -68,7 +83,7 @@ class EngineCounts:
     decode_calls: int = 0
     decode_tokens: int = 0
     decode_row_steps: int = 0  # in which rows sampled them: with drafts, fewer than tokens
-    shared_tokens: int = 0  # given by a copy of another slot
+    shared_tokens: int = 0  # taken from what another sequence read
 
 
 class Engine:
@@ -116,7 +131,7 @@ class Engine:
         self.images = ImagePool(config, settings, self._calls)
         self._free = dict.fromkeys(range(settings.slots))  # in the order they became free
         self._recent = RecentTokens() if settings.draft_tokens else None
-        self._left_routes: dict[int, RouteRecord] = {}  # of each free slot's last owner
+        self._pages = PageTable(self._layout, pages_of_part(settings, self._layout.parts), settings.page_tokens)
         self._prepare = Preparation(config, settings)
 
     @property
@@ -151,47 +166,87 @@ class Engine:
         images = len(sequence.images) + len(prepared.images)
         return tokens < sequence.room and images <= self.settings.max_images
 
-    def acquire(self, sequence: Sequence, slot: int | None = None) -> bool:
-        """Gives a sequence a slot, empty as far as it is concerned; False if none is free.
+    def best_part(self, preferred: int | None = None) -> int | None:
+        """The part of the replica's devices for the next slot: this one if it has a free one, else the one with most.
+
+        None if no slot is free.
+        """
+        if not self._free:
+            return None
+        if preferred is not None and any(self._layout.part(slot) == preferred for slot in self._free):
+            return preferred
+        return self._layout.part(self._layout.oldest(self._free))
+
+    def acquire(self, sequence: Sequence, part: int | None = None) -> bool:
+        """Gives a sequence a slot without pages; False if none is free.
 
         Args:
-          slot: this one, which must be free; None = the one that has been free for longest, on the replica's devices
-            with most free ones.
+          part: of the replica's devices; None = `best_part`.
         """
         if sequence.slot is not None:
             raise ValueError("the sequence has a slot already")
-        if not self._free:
-            return False
+        part = self.best_part() if part is None else part
+        slot = next((slot for slot in self._free if self._layout.part(slot) == part), None)
         if slot is None:
-            slot = self._layout.oldest(self._free)
-        if slot not in self._free:
-            raise ValueError(f"slot {slot} is not free")
+            return False
         del self._free[slot]
         sequence.slot, sequence.filled = slot, 0
         return True
 
-    def adopt(self, sequence: Sequence, count: int) -> None:
-        """Takes the first `count` positions that its slot's last owner left as the sequence's own.
+    def part(self, sequence: Sequence) -> int:
+        """The part of the replica's devices that holds a sequence's slot."""
+        return self._layout.part(sequence.held_slot)
+
+    def free_pages(self, part: int) -> int:
+        """Pages of a part that nobody holds."""
+        return self._pages.free(part)
+
+    def lacking_pages(self, sequence: Sequence, positions: int, kept: int = 0) -> int:
+        """Pages that a sequence must be given before its cache can hold so many positions.
+
+        Args:
+          kept: positions of a beginning in the same part that it will `adopt`.
+        """
+        own = kept // self.settings.page_tokens if sequence.slot is None else len(self._pages.of(sequence.slot))
+        return max(0, self._pages.count(positions) - own)
+
+    def keep(self, sequence: Sequence, count: int) -> KeptPrefix:
+        """Holds the first `count` positions of a sequence for others, until `drop`, whatever becomes of it."""
+        cached = self._pages.first(sequence.held_slot, count)
+        self._pages.hold(cached)
+        return KeptPrefix(cached, sequence.routes.beginning(count))
+
+    def keep_too(self, prefix: KeptPrefix) -> KeptPrefix:
+        """Holds what is kept once more, until one `drop` more."""
+        self._pages.hold(prefix.cached)
+        return prefix
+
+    def drop(self, prefix: KeptPrefix) -> None:
+        """Ends a `keep`."""
+        self._pages.drop(prefix.cached)
+
+    def adopt(self, sequence: Sequence, prefix: KeptPrefix, count: int) -> None:
+        """Lets a sequence begin with the first `count` positions of what was kept, instead of what it has.
 
         The caller vouches that their records begin alike. Raises ValueError if the sequence has no slot, or too short a
         record.
         """
         if sequence.slot is None or sequence.length - 1 < count:
             raise ValueError(f"adopt() needs a slot, and a record of more than {count} tokens")
-        sequence.filled = count
-        record = self._left_routes.get(sequence.slot)
-        if record is not None and sequence.routes.length < count:
-            sequence.routes = record.beginning(count)
-        if not sequence.unread:
-            sequence.patches.clear()
-        self.counts.shared_tokens += count
+        self._copy(prefix.part, {sequence.slot: self._pages.begin_with(sequence.slot, prefix.cached, count)})
+        self._begun_with(sequence, prefix.routes, count)
+
+    def forget(self, sequence: Sequence) -> None:
+        """Empties a sequence's cache; its slot and its record stay."""
+        if sequence.slot is not None:
+            self._pages.release(sequence.slot)
+        sequence.filled = 0
 
     def release(self, sequence: Sequence) -> None:
-        """Takes the slot back. What was in it can be made again from the record."""
+        """Takes slot and pages back. What was in them can be made again from the record."""
+        self._pages.release(sequence.held_slot)
         if sequence.held_slot < self.settings.slots:
             self._free[sequence.held_slot] = None
-            if self.settings.record_routes:
-                self._left_routes[sequence.held_slot] = sequence.routes
         sequence.slot, sequence.filled = None, 0
 
     def extend(self, sequences: Items[Sequence]) -> list[Sequence]:
@@ -203,16 +258,16 @@ class Engine:
         for sequence in sequences:
             if sequence.slot is None or sequence.unread <= 0:
                 raise ValueError("extend() needs sequences with a slot and unread tokens")
-        width = self._width(sequences[0])
+        settings, width = self.settings, self._width(sequences[0])
         alike = [sequence for sequence in sequences if self._width(sequence) == width]
-        first = self._layout.together([sequence.held_slot for sequence in alike], self.settings.extend_rows[-1])
+        first = self._layout.together([sequence.held_slot for sequence in alike], settings.extend_rows[-1])
         batch = self.images.load([alike[index] for index in first], width)
-        rows, places = self._layout.rows([sequence.held_slot for sequence in batch], self.settings.extend_rows)
+        rows, places = self._layout.rows([sequence.held_slot for sequence in batch], settings.extend_rows)
         arrays = ExtendRows(
             tokens_RT=np.zeros((rows, width), np.int32),
             positions_3RT=np.zeros((3, rows, width), np.int32),
             visual_index_RT=np.full((rows, width), -1, np.int32),
-            slots_R=np.zeros(rows, np.int32),
+            pages_RP=np.zeros((rows, settings.slot_pages), np.int32),
             offset_R=np.zeros(rows, np.int32),
             length_R=np.zeros(rows, np.int32),
         )
@@ -222,10 +277,11 @@ class Engine:
             arrays.tokens_RT[row, :count] = sequence.tokens[here]
             arrays.positions_3RT[:, row, :count] = sequence.positions_3[:, here]
             arrays.visual_index_RT[row, :count] = self.images.rows(sequence, here)
-            arrays.slots_R[row] = self._layout.place(sequence.held_slot)
+            pages = self._grown(sequence, sequence.filled + count)
+            arrays.pages_RP[row, : len(pages)] = pages
             arrays.offset_R[row] = sequence.filled
             arrays.length_R[row] = count
-        view = _bucket(self.settings.view_buckets, max(sequence.filled for sequence in batch))
+        view = _bucket(settings.view_buckets, max(sequence.filled for sequence in batch))
         experts_LRTC = self._calls.extend(arrays, view)
         for row, sequence in zip(places, batch, strict=True):
             count = arrays.length_R[row]
@@ -248,25 +304,28 @@ class Engine:
         settings = self.settings
         rows, places = self._layout.rows([each.sequence.held_slot for each in requests], settings.decode_row_buckets)
         steps = min(steps or settings.max_steps, settings.max_steps)
-        batch = PackedDecodeRows.padding(rows, steps)
+        batch = PackedDecodeRows.padding(rows, steps, settings.slot_pages)
         longest = 0
         for row, request in zip(places, requests, strict=True):
             self._check_ready(request)
-            ints, floats = batch.ints_RI[row], batch.floats_RF[row]
             sequence, sampling = request.sequence, request.sampling
             last = sequence.length - 1
-            ints[:7] = (
-                self._layout.place(sequence.held_slot),
-                sequence.tokens[last],
-                sequence.filled,
-                sequence.positions_3[0, last],
-                request.budget,
-                sequence.sampled,
-                sampling.top_k,
+            pages = self._grown(sequence, sequence.filled + min(request.budget, settings.tokens_a_call))
+            batch.put(
+                row,
+                (
+                    sequence.tokens[last],
+                    sequence.filled,
+                    sequence.positions_3[0, last],
+                    request.budget,
+                    sequence.sampled,
+                    sampling.top_k,
+                ),
+                sequence.seed_key,
+                request.stop_ids,
+                pages,
             )
-            ints[7:9] = sequence.seed_key.view(np.int32)
-            ints[9 : 9 + len(request.stop_ids)] = request.stop_ids
-            floats[:] = sampling.temperature, sampling.top_p, sampling.min_p
+            batch.floats_RF[row] = sampling.temperature, sampling.top_p, sampling.min_p
             longest = max(longest, sequence.filled)
         view = _bucket(settings.view_buckets, longest)
         if self._recent is not None:
@@ -297,25 +356,38 @@ class Engine:
         """
         if source.slot is None or source.filled < count or any(target.slot is None for target in targets):
             raise ValueError(f"share() needs slots, and {count} positions in the source's cache")
-        for start in range(0, len(targets), self.settings.extend_rows[-1]):
-            some = targets[start : start + self.settings.extend_rows[-1]]
-            slots = np.zeros(self.settings.extend_rows[-1], np.int32)
-            slots[: len(some)] = [self._layout.place(target.held_slot) for target in some]
-            self._calls.copy(
-                self._layout.place(source.held_slot), slots, len(some), _bucket(self.settings.view_buckets, count)
-            )
+        cached = self._pages.first(source.slot, count)
+        copies = {target.held_slot: self._pages.begin_with(target.held_slot, cached, count) for target in targets}
+        self._copy(cached.part, copies)
         for target in targets:
-            target.filled = count
-            if target.routes.length < count:
-                target.routes = source.routes.beginning(count)
-            if not target.unread:
-                target.patches.clear()
-            self.counts.shared_tokens += count
+            self._begun_with(target, source.routes, count)
 
-    def save(self, slot: int, filled: int) -> SavedCache:
-        """A copy on the host of a slot's first `filled` positions, exactly as they are stored. Waits for the device."""
-        length = _bucket(self.settings.view_buckets, filled)
-        return SavedCache(self._calls.read(self._layout.place(slot), length), filled)
+    def _begun_with(self, sequence: Sequence, routes: RouteRecord, count: int) -> None:
+        sequence.filled = count
+        if sequence.routes.length < count:
+            sequence.routes = routes.beginning(count)
+        if not sequence.unread:
+            sequence.patches.clear()
+        self.counts.shared_tokens += count
+
+    def _copy(self, part: int, copies_of: dict[int, list[tuple[int, int]]]) -> None:
+        """Copies pages of a part to pages of slots, in calls of one size for each part that they are in."""
+        by_part: dict[int, list[tuple[int, int]]] = {}
+        for slot, copies in copies_of.items():
+            by_part.setdefault(self._layout.part(slot), []).extend(copies)
+        for target_part, copies in by_part.items():
+            for start in range(0, len(copies), _COPIES):
+                some = copies[start : start + _COPIES]
+                pairs_2N = np.array(some + some[-1:] * (_COPIES - len(some)), np.int32).T
+                self._calls.copy(part, pairs_2N[0], target_part, pairs_2N[1])
+
+    def cached(self, sequence: Sequence) -> CachedPositions:
+        """Where a sequence's cache is, for a `save` before anything else is written."""
+        return self._pages.first(sequence.held_slot, sequence.filled)
+
+    def save(self, cached: CachedPositions) -> SavedCache:
+        """A copy on the host of what pages hold, exactly as it is stored. Waits for the device."""
+        return SavedCache(self._calls.read(cached.part, self._padded(cached.pages)), cached.positions)
 
     def saved_bytes(self, filled: int) -> int:
         """Size of what `save` returns."""
@@ -323,8 +395,21 @@ class Engine:
 
     def restore(self, sequence: Sequence, saved: SavedCache) -> None:
         """Puts back what `save` gave, into whichever slot the sequence has now."""
-        self._calls.write(saved.kept, self._layout.place(sequence.held_slot))
+        pages = self._grown(sequence, saved.filled)
+        self._calls.write(saved.kept, self.part(sequence), self._padded(tuple(pages)))
         sequence.filled = saved.filled
+
+    def _padded(self, pages: tuple[int, ...]) -> np.ndarray:
+        """Pages as a call takes them, for which there are programs of a few sizes: the last one is repeated."""
+        page_tokens = self.settings.page_tokens
+        size = _bucket(self.settings.view_buckets, len(pages) * page_tokens) // page_tokens
+        return np.array(pages + pages[-1:] * (size - len(pages)), np.int32)
+
+    def _grown(self, sequence: Sequence, positions: int) -> list[int]:
+        """The pages of a sequence, which have room for so many positions now."""
+        slot = sequence.held_slot
+        self._pages.grow(slot, positions)
+        return self._pages.of(slot)
 
     def set_weights(self, params: Any, lora: Any, version: int) -> None:
         """Swaps the weights between calls. Encoded images are forgotten; slots keep what the old weights wrote.
@@ -372,6 +457,7 @@ class Engine:
             sampling = SamplingConfig(temperature=0, top_p=1)
             parts += self.decode([DecodeRequest(sequence, sampling, (), steps)])
             steps -= len(parts[-1].tokens)
+        self.forget(sequence)
         return join(parts)
 
     def block_until_ready(self) -> None:

@@ -37,7 +37,7 @@ class Engines:
     def on_one_device(
         cls, config: Qwen3VLConfig, params: Any, settings: EngineConfig, count: int = 0, lora: Any = None
     ) -> Engines:
-        """Engines that divide `settings.slots` among them, and share the device and the arrays of the weights.
+        """Engines that divide slots and cache among them, and share the device and the arrays of the weights.
 
         On a CPU a decode step of a small model is hundreds of operations too short to be worth dividing among cores:
         two engines whose calls overlap keep two cores busy, where one keeps one and a half. An accelerator works on
@@ -121,4 +121,5 @@ class RunningEngines(Replicas):
 def _with_slots(settings: EngineConfig, slots: int) -> EngineConfig:
     # Capped, not left out: without any, an engine would choose its own, and an exact one would have several shapes.
     rows = sorted({min(rows, slots) for rows in settings.decode_rows})
-    return replace(settings, slots=slots, decode_rows=tuple(rows))
+    cache = settings.cache_tokens * slots // settings.slots
+    return replace(settings, slots=slots, cache_tokens=cache, decode_rows=tuple(rows))

@@ -1,4 +1,4 @@
-"""The device programs that read: images into the pool of visual tokens, given tokens into slots.
+"""The device programs that read: images into the pool of visual tokens, given tokens into pages.
 
 Host numpy goes in with each call; the only state on the device is donated. A sequence's last token is never in its
 cache (see `decode`), so `extend_rows` needs no logits, a prompt's cache can be shared by samples that differ from their
@@ -21,7 +21,7 @@ from hypereyes_jax.models.qwen3_vl.moe import Routing
 from hypereyes_jax.models.qwen3_vl.text import Attend, DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.slot_access import attend_in_place, heads_first, stacked
+from hypereyes_jax.rollout.cache_access import attend_in_place, heads_first, stacked
 
 HostArray = Any  # numpy where a call is made, a tracer in the program
 
@@ -36,7 +36,7 @@ class ExtendRows(NamedTuple):
     tokens_RT: HostArray  # int32
     positions_3RT: HostArray  # int32
     visual_index_RT: HostArray  # int32, row of the visual pool; -1 = text
-    slots_R: HostArray  # int32
+    pages_RP: HostArray  # int32, the pages of each row's sequence, in order; any page where it has none yet
     offset_R: HostArray  # int32, positions already in the cache
     length_R: HostArray  # int32, tokens of this row; 0 on padding
 
@@ -69,14 +69,14 @@ def encode_into(
 def extend_rows(
     params: Any,
     lora: Any,
-    store: kv.SlotStore,
+    store: kv.PageStore,
     pool: VisualFeatures,
     batch: ExtendRows,
     *,
     config: Qwen3VLConfig,
     kernels: Kernels,
     view_length: int,
-) -> tuple[kv.SlotStore, jax.Array | None]:
+) -> tuple[kv.PageStore, jax.Array | None]:
     """Writes the keys and values of given tokens (text or visual) at each row's own offset.
 
     Unrolled, the last layer computes nothing but those.
@@ -87,11 +87,11 @@ def extend_rows(
     in_place = kernels.slots == "in_place" and store.k_scale is None
     view: Any  # what each layer attends to
     if in_place:
-        slots_R, offset_R, length_R = (jnp.asarray(x) for x in (batch.slots_R, batch.offset_R, batch.length_R))
-        attend, view = attend_in_place(store, slots_R, offset_R, length_R), list(range(store.k.shape[0]))
+        pages_RP, offset_R, length_R = (jnp.asarray(x) for x in (batch.pages_RP, batch.offset_R, batch.length_R))
+        attend, view = attend_in_place(store, pages_RP, offset_R, length_R), list(range(store.k.shape[0]))
     else:
         take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
-        view = take(store, batch.slots_R, view_length, pool.embeds.dtype)
+        view = take(store, batch.pages_RP[:, : view_length // store.k.shape[3]], pool.embeds.dtype)
         attend = _attend_to_view(store, batch.offset_R)
     visual_index_RT = jnp.asarray(batch.visual_index_RT)
     x = embed_tokens(params, jnp.asarray(batch.tokens_RT), visual_index_RT, pool)
@@ -107,10 +107,10 @@ def extend_rows(
     experts = everywhere(routed.experts) if kernels.record_experts and routed is not None else None
     if in_place:
         return kv.in_place(new[-1]), experts
-    return kv.in_place(kv.put_columns(store, stacked(new), batch.slots_R, batch.offset_R, batch.length_R)), experts
+    return kv.in_place(kv.put_columns(store, stacked(new), batch.pages_RP, batch.offset_R, batch.length_R)), experts
 
 
-def _attend_to_view(store: kv.SlotStore, offset_R: Any) -> Attend:
+def _attend_to_view(store: kv.PageStore, offset_R: Any) -> Attend:
     first_R = jnp.zeros(jnp.shape(offset_R), jnp.int32)
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, old: kv.View) -> tuple[jax.Array, kv.Columns]:

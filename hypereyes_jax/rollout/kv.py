@@ -1,10 +1,11 @@
-"""The slots' keys and values at rest, views of them, and attention over a view and the tokens that are just coming in.
+"""The pages of keys and values at rest, views of them, and attention over a view and the tokens that are coming in.
 
-At rest they are one donated buffer of [layers, slots, kv heads, length, head dim], as float32, bfloat16, or int8 with
-a scale for each vector. A call gathers the rows it needs, only as long as its longest sequence, and never changes that
-view: new keys and values go to a small buffer beside it, which is written back once. So attention costs what the
-sequences are long, not what the slots could hold, and no step copies a cache. Heads come before positions because a
-CPU's batched matmul would otherwise transpose the whole view at each step.
+At rest they are one donated buffer of [layers, pages, kv heads, tokens of a page, head dim], as float32, bfloat16, or
+int8 with a scale for each vector. Which pages a sequence has is a row of a table that the host keeps (`pages`), so that
+memory is taken by tokens, and prompts that begin alike hold the same pages. A call gathers the pages that it needs into
+a view, only as long as its longest sequence, and never changes it: new keys and values go to a small buffer beside it,
+which is written back once. So attention costs what the sequences are long, and no step copies a cache. Heads come
+before positions because a CPU's batched matmul would otherwise transpose the whole view at each step.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import MAX_DRAFT_TOKENS, KVKind
 from hypereyes_jax.models.partition import constrain, cutting, local
 
-# Logical axes. On a mesh each device keeps some slots, and whole KV heads of them; the rows of a call lie where their
-# slots do (`slot_layout`), so that all but copies between slots is done by each device for itself.
+# Logical axes. On a mesh each device keeps some pages, and whole KV heads of them; the rows of a call lie where their
+# pages do (`slot_layout`), so that all but copies between parts is done by each device for itself. The numbers of pages
+# in a table are those of the part.
 STORE_AXES = (None, "batch", "kv_heads", None, None)
-KEPT_AXES = (None, None, "kv_heads", None, None)  # of one slot that was read
+KEPT_AXES = (None, None, "kv_heads", None, None)  # of pages that were read
 _ROW = ("batch",)
+_TABLE = ("batch", None)
 
 _INT8_LIMIT = 127.0
 _FEW_QUERIES = MAX_DRAFT_TOKENS + 1  # of a row: as many as a decode step may have
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
 
 
-class SlotStore(struct.PyTreeNode):
-    """All slots. Every leaf is [layers, slots, kv heads, length, ...]."""
+class PageStore(struct.PyTreeNode):
+    """All pages. Every leaf is [layers, pages, kv heads, tokens of a page, ...]."""
 
     k: jax.Array  # rotated keys
     v: jax.Array
@@ -41,7 +44,7 @@ class SlotStore(struct.PyTreeNode):
 
 
 class View(struct.PyTreeNode):
-    """Some slots' first positions, each array as one side of a matmul that a CPU need not turn over (see `attend`)."""
+    """Some sequences' first positions, each array as one side of a matmul that a CPU need not turn (see `attend`)."""
 
     k: jax.Array  # [layers, rows, kv heads, head dim, positions]
     v: jax.Array  # [layers, rows, kv heads, positions, head dim]
@@ -54,65 +57,55 @@ class Columns(struct.PyTreeNode):
     v: jax.Array
 
 
-def init_store(config: Qwen3VLConfig, slots: int, context: int, kind: KVKind) -> SlotStore:
-    """Empty slots. Raises ValueError for an unknown kind."""
+def init_store(config: Qwen3VLConfig, pages: int, page_tokens: int, kind: KVKind) -> PageStore:
+    """Empty pages. Raises ValueError for an unknown kind."""
     if kind not in ("float32", "bfloat16", "int8"):
         raise ValueError(f"kv={kind!r} is not one of float32, bfloat16, int8")
     text = config.text
-    shape = (text.num_hidden_layers, slots, text.num_key_value_heads, context, text.head_dim)
+    shape = (text.num_hidden_layers, pages, text.num_key_value_heads, page_tokens, text.head_dim)
     # four calls: a donated store may not hold the same buffer twice
     values = (jnp.zeros(shape, kind), jnp.zeros(shape, kind))
     if kind != "int8":
-        return SlotStore(*values, None, None)
-    return SlotStore(*values, jnp.zeros((*shape[:-1], 1), jnp.float32), jnp.zeros((*shape[:-1], 1), jnp.float32))
+        return PageStore(*values, None, None)
+    return PageStore(*values, jnp.zeros((*shape[:-1], 1), jnp.float32), jnp.zeros((*shape[:-1], 1), jnp.float32))
 
 
-def in_place(store: SlotStore) -> SlotStore:
-    """Keeps slots, on a mesh, where they were allocated, whatever the compiler would choose."""
+def in_place(store: PageStore) -> PageStore:
+    """Keeps pages, on a mesh, where they were allocated, whatever the compiler would choose."""
     return jax.tree.map(lambda leaf: constrain(leaf, *STORE_AXES), store)
 
 
 def bytes_per_token(config: Qwen3VLConfig, kind: KVKind) -> int:
-    """Bytes of one position of one slot at rest."""
+    """Bytes of one position of one sequence at rest."""
     text = config.text
     vectors = 2 * text.num_hidden_layers * text.num_key_value_heads
     scale = 4 if kind == "int8" else 0
     return vectors * (text.head_dim * jnp.dtype(kind).itemsize + scale)
 
 
-def take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> View:
-    """The first `length` positions of some slots. int8 is widened to `dtype`; other kinds stay as they are."""
-    return _take_rows(store, slots_R, length, dtype, 0, store.k.shape[0])
+def take_rows(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype) -> View:
+    """All positions of some pages, row by row. int8 is widened to `dtype`; other kinds stay as they are."""
+    return _take_rows(store, pages_RP, dtype, None)
 
 
-def take_layers(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype) -> list[View]:
+def take_layers(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype) -> list[View]:
     """What `take_rows` gives, as a view without a layer axis for each layer. Taken from one of all layers, it would
     be copied."""
-    views = [_take_rows(store, slots_R, length, dtype, layer, 1) for layer in range(store.k.shape[0])]
+    views = [_take_rows(store, pages_RP, dtype, layer) for layer in range(store.k.shape[0])]
     return [View(view.k[0], view.v[0]) for view in views]
 
 
-def _take_rows(store: SlotStore, slots_R: jax.Array, length: int, dtype: jnp.dtype, first: int, layers: int) -> View:
-    take = partial(_take_own_rows, length=length, dtype=dtype, first=first, layers=layers)
-    return local(take, (STORE_AXES, _ROW), STORE_AXES)(store, jnp.asarray(slots_R))
+def _take_rows(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype, layer: int | None) -> View:
+    take = partial(_take_own_rows, dtype=dtype, layer=layer)
+    return local(take, (STORE_AXES, _TABLE), STORE_AXES)(store, jnp.asarray(pages_RP))
 
 
-def _take_own_rows(
-    store: SlotStore, slots_R: jax.Array, *, length: int, dtype: jnp.dtype, first: int, layers: int
-) -> View:
-    slots_R = slots_R % store.k.shape[1]
-
+def _take_own_rows(store: PageStore, pages_RP: jax.Array, *, dtype: jnp.dtype, layer: int | None) -> View:
     def take(leaf: jax.Array, turned: bool) -> jax.Array:
-        heads, size = leaf.shape[2], leaf.shape[4]
-        shape = (size, length) if turned else (length, size)
-
-        # Row by row: XLA's gather on a CPU computes an index for each element, this copies memory.
-        def body(i: jax.Array, view: jax.Array) -> jax.Array:
-            row = jax.lax.dynamic_slice(leaf, (first, slots_R[i], 0, 0, 0), (layers, 1, heads, length, size))
-            return jax.lax.dynamic_update_slice(view, row.swapaxes(3, 4) if turned else row, (0, i, 0, 0, 0))
-
-        rows = slots_R.shape[0]
-        return jax.lax.fori_loop(0, rows, body, jnp.zeros((layers, rows, heads, *shape), leaf.dtype))
+        return jax.lax.platform_dependent(
+            leaf, pages_RP, cpu=partial(_at_once, layer=layer, turned=turned),
+            default=partial(_row_by_row, layer=layer, turned=turned),
+        )  # fmt: skip
 
     k, v = take(store.k, True), take(store.v, False)
     if store.k_scale is None or store.v_scale is None:
@@ -120,7 +113,28 @@ def _take_own_rows(
     return View(_widen(k, take(store.k_scale, True), dtype), _widen(v, take(store.v_scale, False), dtype))
 
 
-def as_stored(x: jax.Array, store: SlotStore) -> jax.Array:
+def _at_once(leaf: jax.Array, pages_RP: jax.Array, *, layer: int | None, turned: bool) -> jax.Array:
+    """[layers, R, kv heads, P * tokens of a page, ...] of some pages, or with the last two axes changed over."""
+    gathered = leaf[:, pages_RP] if layer is None else leaf[layer, pages_RP][None]
+    layers, rows, pages, heads, page, size = gathered.shape
+    if turned:
+        return gathered.transpose(0, 1, 3, 5, 2, 4).reshape(layers, rows, heads, size, pages * page)
+    return gathered.transpose(0, 1, 3, 2, 4, 5).reshape(layers, rows, heads, pages * page, size)
+
+
+def _row_by_row(leaf: jax.Array, pages_RP: jax.Array, *, layer: int | None, turned: bool) -> jax.Array:
+    """What `_at_once` gives, with room for one row more instead of for all of them twice."""
+    one = partial(_at_once, leaf, layer=layer, turned=turned)
+    shape = jax.eval_shape(one, pages_RP).shape
+
+    def body(i: jax.Array, view: jax.Array) -> jax.Array:
+        row = one(jax.lax.dynamic_slice_in_dim(pages_RP, i, 1))
+        return jax.lax.dynamic_update_slice_in_dim(view, row, i, axis=1)
+
+    return jax.lax.fori_loop(0, shape[1], body, jnp.zeros(shape, leaf.dtype))
+
+
+def as_stored(x: jax.Array, store: PageStore) -> jax.Array:
     """Keys or values as a later call will see them, so that it doesn't matter where one call ends."""
     if store.k_scale is None:
         return x.astype(store.k.dtype).astype(x.dtype)
@@ -129,44 +143,50 @@ def as_stored(x: jax.Array, store: SlotStore) -> jax.Array:
 
 
 def put_columns(
-    store: SlotStore, new: Columns, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array
-) -> SlotStore:
-    """Writes the first `count` new positions of each row to its slot, from `start` on; nothing else changes.
+    store: PageStore, new: Columns, pages_RP: jax.Array, start_R: jax.Array, count_R: jax.Array
+) -> PageStore:
+    """Writes the first `count` new positions of each row to its pages, from `start` on; nothing else changes.
 
     Args:
       new: [layers, rows, kv heads, at least max(count), head dim].
     """
-    rows = (jnp.asarray(x) for x in (slots_R, start_R, count_R))
-    return local(_put_own_columns, (STORE_AXES, STORE_AXES, _ROW, _ROW, _ROW), STORE_AXES)(store, new, *rows)
+    rows = (jnp.asarray(x) for x in (pages_RP, start_R, count_R))
+    return local(_put_own_columns, (STORE_AXES, STORE_AXES, _TABLE, _ROW, _ROW), STORE_AXES)(store, new, *rows)
 
 
 def _put_own_columns(
-    store: SlotStore, new: Columns, slots_R: jax.Array, start_R: jax.Array, count_R: jax.Array
-) -> SlotStore:
-    slots_R = slots_R % store.k.shape[1]
-    width = min(new.k.shape[3], store.k.shape[3])
-    last = store.k.shape[3] - width  # the window is moved back to stay inside the slot
+    store: PageStore, new: Columns, pages_RP: jax.Array, start_R: jax.Array, count_R: jax.Array
+) -> PageStore:
+    width, page = new.k.shape[3], store.k.shape[3]
+    window = min(width, page)  # of a page, which is read and written back
+    touched = -(-(width - 1) // page) + 1  # pages that so many positions may lie in
 
-    def body(i: jax.Array, store: SlotStore) -> SlotStore:
-        slot, begin = slots_R[i], jnp.minimum(start_R[i], last)
-        shift = start_R[i] - begin
-        place = jnp.arange(width)
-        ours = ((place >= shift) & (place < shift + count_R[i]))[:, None]
+    def body(number: jax.Array, store: PageStore) -> PageStore:
+        i, nth = number // touched, number % touched
+        start, page_number = start_R[i], start_R[i] // page + nth
+        # where the window begins in its page: never past its end
+        begin = jnp.where(nth == 0, jnp.minimum(start % page, page - window), 0)
+        column = page_number * page + begin - start + jnp.arange(window)
+        ours = ((column >= 0) & (column < count_R[i]))[:, None]
+        # A page past the table's end is one in which nothing is ours.
+        target = pages_RP[i, jnp.minimum(page_number, pages_RP.shape[1] - 1)]
 
         def put(leaf: jax.Array, fresh: jax.Array) -> jax.Array:
             layers, _, heads, _, size = leaf.shape
-            old = jax.lax.dynamic_slice(leaf, (0, slot, 0, begin, 0), (layers, 1, heads, width, size))
-            moved = jnp.roll(fresh[:, :, :, :width], shift, axis=3).astype(leaf.dtype)
-            return jax.lax.dynamic_update_slice(leaf, jnp.where(ours, moved, old), (0, slot, 0, begin, 0))
+            place = (0, target, 0, begin, 0)
+            old = jax.lax.dynamic_slice(leaf, place, (layers, 1, heads, window, size))
+            around = jnp.pad(fresh, ((0, 0), (0, 0), (0, 0), (window, window), (0, 0)))
+            moved = jax.lax.dynamic_slice_in_dim(around, column[0] + window, window, axis=3).astype(leaf.dtype)
+            return jax.lax.dynamic_update_slice(leaf, jnp.where(ours, moved, old), place)
 
         k = jax.lax.dynamic_slice_in_dim(new.k, i, 1, axis=1)
         v = jax.lax.dynamic_slice_in_dim(new.v, i, 1, axis=1)
         if store.k_scale is None or store.v_scale is None:
-            return SlotStore(put(store.k, k), put(store.v, v), None, None)
+            return PageStore(put(store.k, k), put(store.v, v), None, None)
         (k, k_scale), (v, v_scale) = _quantise(k), _quantise(v)
-        return SlotStore(put(store.k, k), put(store.v, v), put(store.k_scale, k_scale), put(store.v_scale, v_scale))
+        return PageStore(put(store.k, k), put(store.v, v), put(store.k_scale, k_scale), put(store.v_scale, v_scale))
 
-    return jax.lax.fori_loop(0, slots_R.shape[0], body, store)
+    return jax.lax.fori_loop(0, pages_RP.shape[0] * touched, body, store)
 
 
 def attend(
@@ -244,67 +264,56 @@ def _attend_rows(q_RTHD: jax.Array, old: View, offset_R: jax.Array, new: Columns
     return out.reshape(rows, steps, heads * size)
 
 
-def copy_slot(store: SlotStore, source: np.ndarray, targets_R: np.ndarray, rows: np.ndarray, length: int) -> SlotStore:
-    """Copies the first `length` positions of one slot to the first `rows` of the target slots."""
+def copy_pages(
+    store: PageStore, source_part: np.ndarray, sources_N: np.ndarray, target_part: np.ndarray, targets_N: np.ndarray
+) -> PageStore:
+    """Copies pages of one part to pages of one part. Where targets occur twice, so must their sources."""
 
-    def run(store: SlotStore, source: jax.Array, targets_R: jax.Array, rows: jax.Array) -> SlotStore:
-        columns = _read(store, source, length)
+    def run(store: PageStore, *places: jax.Array) -> PageStore:
+        source_part, sources_N, target_part, targets_N = places
+        return _write(store, _read(store, source_part, sources_N), target_part, targets_N)
 
-        def body(i: jax.Array, store: SlotStore) -> SlotStore:
-            return _write(store, columns, targets_R[i])
-
-        return jax.lax.fori_loop(0, rows, body, store)
-
-    return local(run, (STORE_AXES, (), (None,), ()), STORE_AXES)(store, *map(jnp.asarray, (source, targets_R, rows)))
-
-
-def read_slot(store: SlotStore, slot: np.ndarray, length: int) -> SlotStore:
-    """The first `length` positions of one slot as they are stored: [layers, 1, kv heads, length, ...]."""
-    read = partial(_read, length=length)
-    return local(read, (STORE_AXES, ()), KEPT_AXES)(store, jnp.asarray(slot))
+    places = map(jnp.asarray, (source_part, sources_N, target_part, targets_N))
+    return local(run, (STORE_AXES, (), (None,), (), (None,)), STORE_AXES)(store, *places)
 
 
-def write_slot(store: SlotStore, columns: SlotStore, slot: np.ndarray) -> SlotStore:
-    """Puts what `read_slot` gave into a slot."""
-    return local(_write, (STORE_AXES, KEPT_AXES, ()), STORE_AXES)(store, columns, jnp.asarray(slot))
+def read_pages(store: PageStore, part: np.ndarray, pages_P: np.ndarray) -> PageStore:
+    """Some pages of a part as they are stored: [layers, P, kv heads, tokens of a page, ...]."""
+    places = map(jnp.asarray, (part, pages_P))
+    return local(_read, (STORE_AXES, (), (None,)), KEPT_AXES)(store, *places)
 
 
-def _read(store: SlotStore, slot: jax.Array, length: int) -> SlotStore:
-    """What the slot holds, on each device, be the slot its own or another's."""
-    axes, own, is_own = _owner(store, slot)
+def write_pages(store: PageStore, kept: PageStore, part: np.ndarray, pages_P: np.ndarray) -> PageStore:
+    """Puts what `read_pages` gave into pages of a part."""
+    places = map(jnp.asarray, (part, pages_P))
+    return local(_write, (STORE_AXES, KEPT_AXES, (), (None,)), STORE_AXES)(store, kept, *places)
+
+
+def _read(store: PageStore, part: jax.Array, pages_P: jax.Array) -> PageStore:
+    """What the pages hold, on each device, be they its own or another's."""
+    axes = cutting("batch", jax.sharding.get_abstract_mesh())
 
     def read(leaf: jax.Array) -> jax.Array:
-        layers, _, heads, _, size = leaf.shape
-        columns = jax.lax.dynamic_slice(leaf, (0, own, 0, 0, 0), (layers, 1, heads, length, size))
+        pages = leaf[:, pages_P]
         if not axes:
-            return columns
+            return pages
         # What is added to -0 keeps all its bits, those of -0 too.
         nothing = jnp.asarray(0 if jnp.issubdtype(leaf.dtype, jnp.integer) else -0.0, leaf.dtype)
-        return jax.lax.psum(jnp.where(is_own, columns, nothing), axes)
+        return jax.lax.psum(jnp.where(part == jax.lax.axis_index(axes), pages, nothing), axes)
 
     return jax.tree.map(read, store)
 
 
-def _write(store: SlotStore, columns: SlotStore, slot: jax.Array) -> SlotStore:
-    """Writes on the devices that hold the slot; the others stay as they are."""
-    axes, own, is_own = _owner(store, slot)
+def _write(store: PageStore, kept: PageStore, part: jax.Array, pages_P: jax.Array) -> PageStore:
+    """Writes on the devices that hold the part; the others stay as they are."""
+    axes = cutting("batch", jax.sharding.get_abstract_mesh())
 
     def write(leaf: jax.Array, new: jax.Array) -> jax.Array:
-        begin = (0, own, 0, 0, 0)
-        if axes:
-            new = jnp.where(is_own, new, jax.lax.dynamic_slice(leaf, begin, new.shape))
-        return jax.lax.dynamic_update_slice(leaf, new, begin)
+        # no page at all is written elsewhere
+        place_P = jnp.where(part == jax.lax.axis_index(axes), pages_P, leaf.shape[1]) if axes else pages_P
+        return leaf.at[:, place_P].set(new, mode="drop")
 
-    return jax.tree.map(write, store, columns)
-
-
-def _owner(store: SlotStore, slot: jax.Array) -> tuple[tuple[str, ...], jax.Array, jax.Array | bool]:
-    """(mesh axes that share out slots, the slot's number among its device's, whether this device holds it)."""
-    axes = cutting("batch", jax.sharding.get_abstract_mesh())
-    if not axes:
-        return (), slot, True
-    here = store.k.shape[1]
-    return axes, slot % here, slot // here == jax.lax.axis_index(axes)
+    return jax.tree.map(write, store, kept)
 
 
 def _quantise(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Prompts that slots given back still hold: the next rollout of a prompt that begins alike need not read it again.
+"""Prompts that are in the cache already: the next rollout of a prompt that begins alike need not read it again.
 
 Without this, whether the samples of a prompt share its prefill would depend on whether one of them happens to be under
 way when the next begins; and every rollout would read the system prompt that all of them have.
@@ -8,41 +8,61 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hypereyes_jax.rollout.engine import KeptPrefix
 from hypereyes_jax.rollout.sequence import Prompt
 
 
-class CachedPrefix(NamedTuple):
-    """The prompt that a free slot still holds."""
+class Beginning(NamedTuple):
+    """How much of a prompt is in the cache."""
 
-    prompt: Prompt
-    epoch: int  # of the weights that wrote it
+    kept: KeptPrefix
+    positions: int
 
 
 class PrefixCache:
-    """What each free slot still holds. Host bookkeeping only."""
+    """The prompts in the cache, written by the weights in use. Host bookkeeping only.
 
-    def __init__(self) -> None:
-        self._of: dict[int, CachedPrefix] = {}
+    Args:
+      limit: prompts that are kept at most.
+    """
 
-    def note(self, slot: int, prefix: CachedPrefix) -> None:
-        """The slot was given back with this prompt in it."""
-        self._of[slot] = prefix
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._of: dict[tuple[int, bytes], tuple[Prompt, KeptPrefix]] = {}  # the one used last is the last
 
-    def find(self, prompt: Prompt, epoch: int, whole: bool = False) -> tuple[int, int] | None:
-        """(slot, positions): where most of the prompt is, written by the weights in use; None if none of it is.
+    def holds(self, part: int, prompt: Prompt) -> bool:
+        """Whether a part of the replica's devices has all of a prompt."""
+        return (part, prompt.key) in self._of
+
+    def note(self, prompt: Prompt, kept: KeptPrefix) -> list[KeptPrefix]:
+        """A prompt is kept. Returns those that are kept no more."""
+        self._of[kept.part, prompt.key] = prompt, kept
+        return [self._of.pop(next(iter(self._of)))[1] for _ in range(len(self._of) - self._limit)]
+
+    def find(self, prompt: Prompt, whole: bool = False) -> Beginning | None:
+        """The longest beginning of a prompt; None if there is none.
 
         Args:
           whole: only where all of it is.
         """
-        best: tuple[int, int] | None = None
-        for slot, prefix in self._of.items():
-            count = prompt.shared(prefix.prompt) if prefix.epoch == epoch else 0
-            if whole and count < prompt.positions:
-                continue
-            if count > (0 if best is None else best[1]):
-                best = slot, count
-        return best
+        counts = {key: prompt.shared(other) for key, (other, _) in self._of.items()}
+        best = max(counts, key=counts.__getitem__, default=None)
+        if best is None or counts[best] < max(1, prompt.positions if whole else 1):
+            return None
+        self._of[best] = self._of.pop(best)
+        return Beginning(self._of[best][1], counts[best])
 
-    def forget(self, slot: int) -> None:
-        """The slot has a new owner."""
-        self._of.pop(slot, None)
+    def drop_oldest(self, part: int, but: KeptPrefix | None = None) -> KeptPrefix | None:
+        """The prompt of a part that was used longest ago, kept no more; None if there is none.
+
+        Args:
+          but: not this one.
+        """
+        key = next((key for key, (_, kept) in self._of.items() if key[0] == part and kept is not but), None)
+        return None if key is None else self._of.pop(key)[1]
+
+    def clear(self) -> list[KeptPrefix]:
+        """All prompts, kept no more."""
+        kept = [kept for _, kept in self._of.values()]
+        self._of.clear()
+        return kept

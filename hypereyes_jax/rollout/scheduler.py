@@ -2,13 +2,15 @@
 
 The device works in a thread of its own, one step at a time: copies for groups, a few extends, one decode call. While
 it does, the event loop parses what the last step sampled, searches, and prepares images. A session that searches keeps
-its slot until somebody else needs it; then the one parked longest is evicted and comes back from its record.
+its slot and its pages until others need them; then the one parked longest is evicted and comes back from its record.
+Where pages still lack for all that run, the session opened last waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
@@ -21,7 +23,7 @@ import numpy as np
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
-from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
+from hypereyes_jax.rollout.prefix_cache import Beginning, PrefixCache
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import DeviceStep, Swap, plan_reads
@@ -46,7 +48,8 @@ class Scheduler:
         self._running: list[Session] = []
         self._parked: OrderedDict[Session, None] = OrderedDict()  # with a slot, longest parked first
         self._retired: list[Session] = []
-        self._prefixes = PrefixCache()
+        self._prefixes = PrefixCache(limit=2 * engine.settings.slots)
+        self._opened = itertools.count()
         self._offloaded = 0  # bytes
         self._epoch = 0
         self._swap: Swap | None = None
@@ -73,6 +76,7 @@ class Scheduler:
         await asyncio.wait([self._loop_task])
         self._device.shutdown()
         self._host.shutdown(cancel_futures=True)
+        self._forget_prefixes()
         for session in self._sessions:
             if session.sequence.slot is not None:
                 self.engine.release(session.sequence)
@@ -84,6 +88,7 @@ class Scheduler:
         while self._swap is not None and self._swap.mode == "finish":
             await asyncio.wait([self._swap.done])
         session = Session(self, self.engine.new_sequence(seed), sampling, stop_ids)
+        session.number = next(self._opened)
         self._sessions.add(session)
         return session
 
@@ -182,7 +187,7 @@ class Scheduler:
             self._parked.pop(session, None)
             self._forget_saved(session)
             if session.sequence.slot is not None:
-                self._release(session)
+                self.engine.release(session.sequence)
             self._sessions.discard(session)
         self._retired.clear()
         for session in [*self._waiting, *self._running]:
@@ -220,6 +225,7 @@ class Scheduler:
             swap.done.set_exception(error)
             return
         self._epoch += 1
+        self._forget_prefixes()
         if swap.mode == "abort":
             for session in self._sessions:
                 self._start_over(session)
@@ -231,9 +237,9 @@ class Scheduler:
     def _start_over(self, session: Session) -> None:
         """Drops a session's cache and what its running turn has sampled."""
         self._forget_saved(session)
-        session.sequence.filled = 0
+        self.engine.forget(session.sequence)
         session.epoch = self._epoch
-        if session.state is SessionState.RUNNING and session.parts:
+        if session.parts:
             count = sum(len(part.tokens) for part in session.parts)
             session.sequence.drop_sampled(count)
             session.budget += count
@@ -253,6 +259,7 @@ class Scheduler:
     def _plan(self) -> DeviceStep | None:
         step = DeviceStep()
         self._admit(step)
+        self._make_room(step)
         if not self._running:
             return None
         plan_reads(step, self._running, self._parked, self._epoch, self.settings.share_prompts)
@@ -263,7 +270,7 @@ class Scheduler:
         blocked: deque[Session] = deque()
         while self._waiting:
             session = self._waiting.popleft()
-            if session.sequence.slot is None and not self._assign_slot(session, step):
+            if session.sequence.slot is None and (blocked or not self._assign_slot(session, step)):
                 blocked.append(session)
                 continue
             if session in self._parked:
@@ -273,67 +280,152 @@ class Scheduler:
         self._waiting = blocked
 
     def _assign_slot(self, session: Session, step: DeviceStep) -> bool:
-        if not self.engine.free_slots:
-            longest = next(iter(self._parked), None)
-            if longest is None:
+        prefix = self._kept_beginning(session)
+        while (part := self._part_with_room(session, prefix, step)) is None:
+            full = self.engine.best_part()  # it lacks pages; None: there is no slot
+            longest = next((each for each in self._parked if full in (None, self.engine.part(each.sequence))), None)
+            if longest is not None:
+                if self._running and time.perf_counter() - longest.used < self.settings.evict_after:
+                    return False
+                self._evict(longest, step)
+            elif prefix is not None and not self._running:  # what it would begin with is in its way
+                self._forget_prefixes()
+                prefix = None
+            else:
                 return False
-            if self._running and time.perf_counter() - longest.used < self.settings.evict_after:
-                return False
-            self._evict(longest, step)
-        prefix = self._left_for(session)
-        self.engine.acquire(session.sequence, None if prefix is None else prefix[0])
-        self._prefixes.forget(session.sequence.held_slot)
-        session.adopts = 0 if prefix is None else prefix[1]
+        self.engine.acquire(session.sequence, part)
         if session.saved is not None:
             step.restores[session] = session.saved
             self._forget_saved(session)
             self.counts.restored += 1
         else:
             session.epoch = self._epoch
-            self.counts.reread_tokens += max(0, session.was_read - session.adopts)
+            if prefix is not None:
+                step.adoptions[session] = self.engine.keep_too(prefix.kept), prefix.positions
+            self.counts.reread_tokens += max(0, session.was_read - (prefix.positions if prefix else 0))
         session.was_read = 0
         return True
 
-    def _left_for(self, session: Session) -> tuple[int, int] | None:
-        """(slot, positions) of a free slot that still holds the beginning of what this session has to read."""
+    def _kept_beginning(self, session: Session) -> Beginning | None:
+        """What the cache holds of the beginning that this session has to read."""
         if not self.settings.share_prompts or session.saved is not None:
             return None
         if session.prompt is None:
             assert session.context is not None
             session.prompt = session.context.as_prompt()
-        return self._prefixes.find(session.prompt, self._epoch, whole=self.engine.settings.whole_prompts)
+        return self._prefixes.find(session.prompt, whole=self.engine.settings.whole_prompts)
 
-    def _release(self, session: Session) -> None:
-        sequence = session.sequence
-        if session.holds_prompt and session.prompt is not None:
-            self._prefixes.note(sequence.held_slot, CachedPrefix(session.prompt, session.epoch))
-        self.engine.release(sequence)
+    def _part_with_room(self, session: Session, prefix: Beginning | None, step: DeviceStep) -> int | None:
+        """A part with a slot, and with pages beside those that its running sessions take in this step."""
+        preferred = None if prefix is None else prefix.kept.part
+        for part in dict.fromkeys((self.engine.best_part(preferred), self.engine.best_part())):
+            if part is None:
+                continue
+            kept = prefix.positions if prefix is not None and part == preferred else 0
+            lacking = self._lacking(session, kept) + self._lacking_of_running(part, step)
+            while self.engine.free_pages(part) < lacking and self._drop_prefix(part, but=prefix):
+                pass
+            if self.engine.free_pages(part) >= lacking:
+                return part
+        return None
+
+    def _lacking(self, session: Session, kept: int = 0) -> int:
+        """Pages that a session has to be given before this step has read and sampled for it.
+
+        Args:
+          kept: positions of its beginning that it will adopt.
+        """
+        sequence, settings = session.sequence, self.engine.settings
+        length, budget = sequence.length, session.budget
+        if session.context is not None:  # it has not begun to read
+            length += len(session.context.expanded.tokens_T)
+            budget = session.sampling.max_new_tokens
+        positions = min(length - 1 + min(budget, settings.tokens_a_call), settings.context)
+        return self.engine.lacking_pages(sequence, positions, kept)
+
+    def _lacking_of_running(self, part: int, step: DeviceStep) -> int:
+        lacking = 0
+        for session in self._running:
+            if self.engine.part(session.sequence) == part:
+                prefix, count = step.adoptions.get(session, (None, 0))
+                lacking += self._lacking(session, count if prefix is not None and prefix.part == part else 0)
+        return lacking
+
+    def _make_room(self, step: DeviceStep) -> None:
+        """Sees to it that all that run can be given their pages: prompts kept for later go, then those who search, then
+        those who were opened last. What is left of them waits; the one opened first always has room."""
+        for part in {self.engine.part(session.sequence) for session in self._running}:
+            while self.engine.free_pages(part) < self._lacking_of_running(part, step):
+                if self._drop_prefix(part):
+                    continue
+                parked = next((each for each in self._parked if self.engine.part(each.sequence) == part), None)
+                if parked is not None:
+                    self._evict(parked, step)
+                    continue
+                running = [each for each in self._running if self.engine.part(each.sequence) == part]
+                if len(running) == 1:
+                    break
+                self._preempt(max(running, key=lambda each: each.number), step)
+
+    def _drop_prefix(self, part: int, but: Beginning | None = None) -> bool:
+        """Keeps the prompt of a part that was used longest ago no more; whether there was one."""
+        dropped = self._prefixes.drop_oldest(part, None if but is None else but.kept)
+        if dropped is not None:
+            self.engine.drop(dropped)
+        return dropped is not None
+
+    def _forget_prefixes(self) -> None:
+        for kept in self._prefixes.clear():
+            self.engine.drop(kept)
+
+    def _keep_prompt(self, session: Session) -> None:
+        """Keeps the prompt of a session that has read for others that begin alike."""
+        prompt, part = session.prompt, self.engine.part(session.sequence)
+        if prompt is None or not session.holds_prompt or session.epoch != self._epoch:
+            return
+        if self.settings.share_prompts and not self._prefixes.holds(part, prompt):
+            for dropped in self._prefixes.note(prompt, self.engine.keep(session.sequence, prompt.positions)):
+                self.engine.drop(dropped)
 
     def _evict(self, session: Session, step: DeviceStep) -> None:
         del self._parked[session]
         self._record_parked(session, evicted=True)
+        self._give_back(session, step)
+        self.counts.evictions += 1
+
+    def _preempt(self, session: Session, step: DeviceStep) -> None:
+        """Lets a running session wait, with what it has sampled of its turn."""
+        self._running.remove(session)
+        if session in step.restores:
+            session.saved = step.restores.pop(session)
+            self._offloaded += self.engine.saved_bytes(session.saved.filled)
+        if session in step.adoptions:
+            self.engine.drop(step.adoptions.pop(session)[0])
+        self._give_back(session, step)
+        session.state = SessionState.WAITING
+        self._waiting.appendleft(session)
+        self.counts.preemptions += 1
+
+    def _give_back(self, session: Session, step: DeviceStep) -> None:
+        """Takes slot and pages. What they hold is read by this step before anything else is written to them."""
         sequence = session.sequence
         size = self.engine.saved_bytes(sequence.filled)
-        if self._offloaded + size <= self.settings.offload_bytes:
+        if sequence.filled and self._offloaded + size <= self.settings.offload_bytes:
             self._offloaded += size
-            step.saves.append((session, sequence.held_slot, sequence.filled))
+            step.saves.append((session, self.engine.cached(sequence)))
         session.was_read = sequence.filled
-        self._release(session)
-        self.counts.evictions += 1
+        self.engine.release(sequence)
 
     def _begin(self, session: Session) -> None:
         prepared, sequence = session.context, session.sequence
-        assert prepared is not None
-        if sequence.length == 0:
-            session.prompt = prepared.as_prompt()
-        sequence.append_context(prepared)
-        if session.adopts:
-            self.engine.adopt(sequence, session.adopts)
-            session.adopts = 0
-        session.context = None
-        session.parts, session.versions = [], []
-        session.budget = min(session.sampling.max_new_tokens, sequence.room)
-        session.full = sequence.room < session.sampling.max_new_tokens
+        if prepared is not None:  # else it goes on with a turn that had to wait
+            if sequence.length == 0:
+                session.prompt = prepared.as_prompt()
+            sequence.append_context(prepared)
+            session.context = None
+            session.parts, session.versions = [], []
+            session.budget = min(session.sampling.max_new_tokens, sequence.room)
+            session.full = sequence.room < session.sampling.max_new_tokens
         session.state = SessionState.RUNNING
         self._running.append(session)
 
@@ -341,10 +433,13 @@ class Scheduler:
 
     def _work(self, step: DeviceStep) -> None:
         started = time.perf_counter()
-        for session, slot, filled in step.saves:  # before anything else: their slots have new owners
-            session.saved = self.engine.save(slot, filled)
+        for session, cached in step.saves:  # before anything else: their pages have new owners
+            session.saved = self.engine.save(cached)
         for session, cache in step.restores.items():
             self.engine.restore(session.sequence, cache)
+        for session, (prefix, count) in step.adoptions.items():
+            self.engine.adopt(session.sequence, prefix, count)
+            self.engine.drop(prefix)
         for reader, group in step.shares:
             assert reader.prompt is not None
             self.engine.share(reader.sequence, [s.sequence for s in group], reader.prompt.positions)
@@ -371,6 +466,8 @@ class Scheduler:
         version = self.engine.version
         if self.timeline is not None:
             step.record(self.timeline)
+        for session in dict.fromkeys(step.extended):
+            self._keep_prompt(session)
         for session, sampled in zip(step.decoded, step.sampled, strict=True):
             session.parts.append(sampled)
             if session.on_sampled is not None:

@@ -30,7 +30,7 @@ class SessionState(Enum):
     """Whether a session has a request, and a slot."""
 
     PARKED = "parked"  # no request; may have a slot
-    WAITING = "waiting"  # a request, no slot
+    WAITING = "waiting"  # a request, and not yet its turn; may have a slot
     RUNNING = "running"  # a request and a slot
 
 
@@ -44,6 +44,7 @@ class Session:
         self.sequence = sequence
         self.sampling = sampling
         self.stop_ids = stop_ids
+        self.number = 0  # in the order of opening
         self.state = SessionState.PARKED
         self.used = 0.0  # when it last ran
         self.context: Prepared | None = None  # what the running turn is to read, before it is appended
@@ -55,7 +56,6 @@ class Session:
         self.future: asyncio.Future[Turn] | None = None
         self.on_sampled: Callable[[Sampled], None] | None = None
         self.prompt: Prompt | None = None
-        self.adopts = 0  # positions that the last owner of its new slot left and that it needs
         self.epoch = 0  # of the weights that wrote its cache
         self.saved: SavedCache | None = None
         self.was_read = 0  # tokens that had been in a cache before an eviction

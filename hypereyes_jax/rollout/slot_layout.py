@@ -1,4 +1,4 @@
-"""Where an engine's slots lie on a replica whose devices share them out, and which row of a call each slot takes.
+"""Which part of a replica's devices each of an engine's slots belongs to, and which row of a call it takes.
 
 A replica that cuts its experts into parts cuts its slots and the rows of its calls likewise: every part attends to its
 own rows, and only the experts see all of them (data-parallel attention). So keys and values are held once, however many
@@ -21,7 +21,7 @@ from hypereyes_jax.errors import UserError
 class SlotLayout:
     """Slots 0, 1, 2, ... go to the parts in turn, so that an engine with few rollouts keeps all of them busy.
 
-    Each part has one slot more than is given out; slot number `slots`, the first part's, is for the echo check.
+    Slot number `slots`, which is never given out, is for the echo check; it is the first part's.
     """
 
     slots: int  # that are given out
@@ -34,18 +34,9 @@ class SlotLayout:
                 f"experts into: choose --sizes.slots as a multiple of {self.parts}, or fewer --sizes.replica-devices"
             )
 
-    @property
-    def stored(self) -> int:
-        """Slots that all devices hold together."""
-        return self.slots + self.parts
-
     def part(self, slot: int) -> int:
         """The part that holds a slot."""
         return slot % self.parts
-
-    def place(self, slot: int) -> int:
-        """A slot's index in the store, where the slots of a part lie together."""
-        return self.part(slot) * (self.slots // self.parts + 1) + slot // self.parts
 
     def oldest(self, free: Collection[int]) -> int:
         """The slot to give out: the first of the free ones in a part that has most of them left."""

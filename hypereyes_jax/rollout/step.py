@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypereyes_jax.rollout.engine import Sampled, SavedCache
+from hypereyes_jax.rollout.engine import KeptPrefix, Sampled, SavedCache
+from hypereyes_jax.rollout.pages import CachedPositions
 from hypereyes_jax.rollout.session import Session
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SwapMode
@@ -17,8 +18,10 @@ from hypereyes_jax.rollout.types import SwapMode
 class DeviceStep:
     """One visit to the device, and what came of it."""
 
-    saves: list[tuple[Session, int, int]] = field(default_factory=list)  # evicted sessions, their slots and lengths
+    saves: list[tuple[Session, CachedPositions]] = field(default_factory=list)  # sessions that lost slot and pages
     restores: dict[Session, SavedCache] = field(default_factory=dict)
+    # Who begins with how many positions of a prompt that is kept. Held once more until the step is done.
+    adoptions: dict[Session, tuple[KeptPrefix, int]] = field(default_factory=dict)
     shares: list[tuple[Session, list[Session]]] = field(default_factory=list)  # a prompt's first reader, and the others
     extends: list[Session] = field(default_factory=list)
     extended: list[Session] = field(default_factory=list)
@@ -44,7 +47,7 @@ def plan_reads(
 ) -> None:
     """Notes in the step who reads what it has not read, and who is given a prompt that another one has read.
 
-    Of running sessions with one prompt the first reads it; the others wait until it has, and get a copy.
+    Of running sessions with one prompt the first reads it; the others wait until it has, and begin with its pages.
 
     Args:
       epoch: of the weights in use; what others wrote is not shared.
@@ -58,7 +61,9 @@ def plan_reads(
             continue
         assert session.prompt is not None
         key = session.prompt.key
-        fresh = session.sequence.filled < session.prompt.positions and session not in step.restores
+        _, adopted = step.adoptions.get(session, (None, 0))
+        begun = max(session.sequence.filled, adopted)
+        fresh = begun < session.prompt.positions and session not in step.restores
         reader = readers.get(key) if fresh and share_prompts else None
         if reader is None:
             step.extends.append(session)

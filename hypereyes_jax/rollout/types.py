@@ -22,6 +22,7 @@ class SchedulerCounts:
     starved_seconds: float = 0.0  # the device stood still although a session was ready, or one became so
     waiting_seconds: float = 0.0  # the device stood still because every session was searching
     evictions: int = 0
+    preemptions: int = 0  # turns that had to wait in their midst, since pages lacked
     restored: int = 0  # evicted sequences that came back from host memory
     reread_tokens: int = 0  # tokens read again after an eviction
     stale: int = 0

@@ -45,7 +45,7 @@ class TrainingSizes:
     max_pixels: int
     """Largest area that an image is resized to."""
     slots: int
-    """Number of slots in one rollout engine."""
+    """Number of slots in one rollout engine: rollouts that it works on at once."""
     prompt_tokens: int
     """Number of tokens of the longest prompt; questions with longer ones are left out."""
     turn_tokens: int
@@ -61,6 +61,10 @@ class TrainingSizes:
     balance: bool = True
     """Whether processes pack each other's samples where that makes a step shorter. They send these to each other over
     TCP, at ports of the system's choice."""
+    cache_tokens: int = 0
+    """Number of tokens that the caches of an engine's rollouts hold together; 0 lets each slot grow to the longest
+    trajectory. With fewer, more slots fit a device, since few rollouts are that long; one for which there is no room
+    waits until others end, and goes on where it was."""
     view_lengths: tuple[int, ...] = ()
     """Lengths of the cache views that a decode call may attend to; without any, a quarter of a slot, a half, and all of
     it."""
@@ -87,6 +91,7 @@ class TrainingSizes:
         return EngineConfig(
             slots=self.slots,
             context=self.context,
+            cache_tokens=self.cache_tokens,
             kv=self._kept_as(),
             weights="int8" if self.sampler_weights == "int8" else "given",
             draft_tokens=self.draft_tokens,

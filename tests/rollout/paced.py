@@ -16,6 +16,7 @@ from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
 SETTINGS = EngineConfig(
     slots=4,
     context=192,
+    page_tokens=16,
     max_steps=4,
     decode_rows=(1,),
     extend_rows=(2,),

@@ -33,9 +33,13 @@ settings = EngineConfig(slots=8, context=64, kv=sys.argv[1], weights=sys.argv[2]
                         draft_tokens=int(sys.argv[3]))
 
 def held(engine, sequence):
-    place = engine.device.layout.place(sequence.slot)
-    store = jax.tree.map(lambda leaf: np.asarray(leaf[:, place, :, :sequence.filled]), engine.device.store)
-    return jax.tree.leaves(store)
+    cached, parts = engine.cached(sequence), engine.device.layout.parts
+
+    def positions(leaf):
+        pages = np.asarray(leaf)[:, [cached.part * (leaf.shape[1] // parts) + page for page in cached.pages]]
+        return pages.transpose(0, 1, 3, 2, 4).reshape(len(leaf), -1, *pages.shape[2::2])[:, :cached.positions]
+
+    return jax.tree.leaves(jax.tree.map(positions, engine.device.store))
 
 def play(mesh, company):
     placed = params if mesh is None else jax.device_put(params, param_shardings(config, mesh))
@@ -61,9 +65,9 @@ def play(mesh, company):
     # evicted, and back in a slot of another part
     moved = sequences[1]
     before, was = held(engine, moved), moved.slot
-    saved = engine.save(moved.slot, moved.filled)
+    saved = engine.save(engine.cached(moved))
     engine.release(moved)
-    assert engine.acquire(moved, slot=7)
+    assert engine.acquire(moved, part=0 if mesh is None else 3)
     engine.restore(moved, saved)
     assert mesh is None or layout.part(was) != layout.part(moved.slot)
     for a, b in zip(before, held(engine, moved), strict=True):

@@ -136,7 +136,7 @@ def test_a_copied_a_restored_and_a_reread_cache_continue_alike(config, make_engi
     assert engine.counts.shared_tokens == first.length - 1 - 6
     assert engine.images.encoded == 1
 
-    saved = engine.save(first.held_slot, first.filled)
+    saved = engine.save(engine.cached(first))
     assert sum(x.nbytes for x in jax.tree.leaves(saved.kept)) == engine.saved_bytes(first.filled)
     for sequence in (first, second):
         engine.release(sequence)

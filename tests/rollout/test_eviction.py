@@ -9,7 +9,10 @@ import pytest
 
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.rollout import Scheduler, TurnEnd
-from hypereyes_jax.rollout.prefix_cache import CachedPrefix, PrefixCache
+from hypereyes_jax.rollout.engine import KeptPrefix
+from hypereyes_jax.rollout.pages import CachedPositions
+from hypereyes_jax.rollout.prefix_cache import PrefixCache
+from hypereyes_jax.rollout.routes import RouteRecord
 from hypereyes_jax.rollout.sequence import Prompt
 from tests.rollout.paced import SAMPLING
 
@@ -84,19 +87,36 @@ async def test_a_rollout_is_stale_beyond_the_lag_of_its_first_sampled_token(make
         assert scheduler.counts.stale == (ends is TurnEnd.STALE)
 
 
-def test_a_slot_given_back_is_of_use_as_far_as_its_prompt_is_the_same():
-    left = PrefixCache()
-    left.note(0, CachedPrefix(prompt_of(b"x", 1, 2, 3, 4, 5), epoch=1))
-    left.note(1, CachedPrefix(prompt_of(b"y", 1, 2, 3, 9, 9), epoch=1))
-    left.note(2, CachedPrefix(prompt_of(b"z", 1, 2, 3, 4, 5, 6, 7), epoch=0))  # other weights wrote it
+def kept_in(part):
+    return KeptPrefix(CachedPositions(part, (), 0), RouteRecord())
+
+
+def test_a_prompt_in_the_cache_is_of_use_as_far_as_it_is_the_same():
+    cache = PrefixCache(limit=2)
+    first, second = kept_in(0), kept_in(1)
+    assert cache.note(prompt_of(b"x", 1, 2, 3, 4, 5), first) == []
+    assert cache.note(prompt_of(b"y", 1, 2, 3, 9, 9), second) == []
     asked = prompt_of(b"w", 1, 2, 3, 4, 8, 8)
-    assert left.find(asked, 1) == (0, 4)  # most of it is in slot 0
-    assert left.find(asked, 1, whole=True) is None
-    assert left.find(prompt_of(b"x", 1, 2, 3, 4, 5), 1, whole=True) == (0, 4)
-    assert left.find(prompt_of(b"v", 7, 7), 1) is None
-    left.forget(0)
-    assert left.find(asked, 1) == (1, 3)
-    assert left.find(asked, 2) is None
+    assert cache.find(asked) == (first, 4)
+    assert cache.find(asked, whole=True) is None
+    assert cache.find(prompt_of(b"x", 1, 2, 3, 4, 5), whole=True) == (first, 4)
+    assert cache.find(prompt_of(b"v", 7, 7)) is None
+    assert cache.holds(0, prompt_of(b"x", 1, 2, 3, 4, 5))
+    assert not cache.holds(1, prompt_of(b"x", 1, 2, 3, 4, 5))  # another part of the devices has it
+
+
+def test_the_prompt_used_longest_ago_makes_room():
+    cache = PrefixCache(limit=2)
+    kept = [kept_in(0), kept_in(0), kept_in(1)]
+    cache.note(prompt_of(b"x", 1, 2), kept[0])
+    cache.note(prompt_of(b"y", 3, 4), kept[1])
+    cache.find(prompt_of(b"x", 1, 2))  # used: the other one goes
+    assert cache.note(prompt_of(b"z", 5, 6), kept[2])[0] is kept[1]
+    assert cache.drop_oldest(1, but=kept[2]) is None
+    assert cache.drop_oldest(0) is kept[0]
+    assert cache.drop_oldest(0) is None
+    assert [each is kept[2] for each in cache.clear()] == [True]
+    assert cache.find(prompt_of(b"z", 5, 6)) is None
 
 
 def test_a_prompt_shares_no_position_that_it_does_not_keep():

@@ -6,33 +6,36 @@ import time
 
 import numpy as np
 
-from hypereyes_jax.rollout import Engine, Sampled, Scheduler, run_episodes
+from hypereyes_jax.rollout import Engine, Scheduler, run_episodes
+from hypereyes_jax.rollout.decode import Decoded
 from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
 
 EXTEND_SECONDS, DECODE_SECONDS = 0.02, 0.08  # a call
 TURNS, SEARCH_SECONDS = 3, 0.8
 
 
-class SleepingEngine(Engine):
-    """Samples tokens 30, 31, ... in no time but that of its naps."""
+class SleepingCalls:
+    """A device that samples token 30 in no time but that of its naps."""
 
-    def extend(self, sequences):
+    def extend(self, batch, view_length):
         time.sleep(EXTEND_SECONDS)
-        batch = list(sequences)[: self.settings.extend_rows[-1]]
-        for sequence in batch:
-            sequence.filled = sequence.length - 1
-        return batch
 
-    def decode(self, requests, steps=None):
+    def decode(self, batch, view_length):
         time.sleep(DECODE_SECONDS)
-        results = []
-        for request in requests:
-            tokens = np.arange(30, 30 + min(self.settings.max_steps, request.budget), dtype=np.int32)
-            request.sequence.append_sampled(tokens)
-            logp = np.zeros(len(tokens), np.float32)
-            results.append(Sampled(tokens, logp, logp, False))
-        self.counts.decode_tokens += sum(len(result.tokens) for result in results)
-        return results
+        rows = batch.unpacked()
+        count_R = np.minimum(np.asarray(rows.budget_R), int(rows.steps))
+        most = (int(rows.steps), len(count_R))
+        logp_2KR = np.zeros((2, *most), np.float32)
+        return Decoded(np.full(most, 30, np.int32), logp_2KR, count_R, count_R, np.zeros(len(count_R), bool))
+
+    def copy(self, source_part, sources_N, target_part, targets_N):
+        pass
+
+    def read(self, part, pages_P):
+        pass
+
+    def write(self, kept, part, pages_P):
+        pass
 
 
 async def seconds(engine, chat, latency):
@@ -44,7 +47,7 @@ async def seconds(engine, chat, latency):
 
 
 async def test_searches_cost_little_with_three_times_as_many_episodes_as_slots(config, params, chat, make_engine):
-    engine = SleepingEngine(config, params, make_engine(slots=8).settings)
+    engine = Engine(config, params, make_engine(slots=8).settings, shared_calls=lambda device: SleepingCalls())
     instant, _ = await seconds(engine, chat, 0.0)
     searching, counts = await seconds(engine, chat, SEARCH_SECONDS)
     # the searches of the last episodes have nothing left to overlap with, and a busy machine adds to both

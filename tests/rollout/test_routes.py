@@ -62,12 +62,13 @@ def test_recorded_experts_are_those_of_the_whole_pass_also_behind_shared_adopted
     read(engine, [reader, sharer])
     second_turns = decode(engine, [reader, sharer], 4)
 
-    slot, prompt = reader.held_slot, reader.length - 10 - len(second.tokens) - 1
+    prompt = reader.length - 10 - len(second.tokens) - 1
+    kept = engine.keep(reader, prompt)
     engine.release(reader)
     heir = engine.new_sequence(9)
     heir.append_context(engine.prepare(chunk))
-    engine.acquire(heir, slot)
-    engine.adopt(heir, prompt)
+    engine.acquire(heir)
+    engine.adopt(heir, kept, prompt)
     (own,) = decode(engine, [heir], 3)
 
     records = [

@@ -11,20 +11,17 @@ from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 def test_one_part_is_slots_as_they_are():
     layout = SlotLayout(6)
-    assert layout.stored == 7
-    assert [layout.place(slot) for slot in range(7)] == list(range(7))
+    assert [layout.part(slot) for slot in range(7)] == [0] * 7
     rows, places = layout.rows([4, 2, 5], (2, 6))
     assert (rows, places.tolist()) == (6, [0, 1, 2])
     assert layout.together([4, 2, 5], 2) == [0, 1]
     assert layout.oldest([3, 0, 5]) == 3
 
 
-def test_slots_go_to_the_parts_in_turn_and_lie_together_in_the_store():
+def test_slots_go_to_the_parts_in_turn():
     layout = SlotLayout(6, 3)
-    assert layout.stored == 9  # each part has two, and one for checks
     assert [layout.part(slot) for slot in range(6)] == [0, 1, 2, 0, 1, 2]
-    assert [layout.place(slot) for slot in range(6)] == [0, 3, 6, 1, 4, 7]
-    assert layout.place(6) == 2  # the spare one is the first part's
+    assert layout.part(6) == 0  # the spare one is the first part's
 
 
 def test_every_row_lies_in_the_run_of_the_part_that_holds_its_slot():
@@ -33,8 +30,7 @@ def test_every_row_lies_in_the_run_of_the_part_that_holds_its_slot():
     rows, places = layout.rows(slots, (2, 8))
     assert (rows, places.tolist()) == (8, [4, 2, 5, 3])
     for slot, place in zip(slots, places, strict=True):
-        stored_by = layout.place(slot) // (layout.stored // layout.parts)
-        assert place // (rows // layout.parts) == stored_by == layout.part(slot)
+        assert place // (rows // layout.parts) == layout.part(slot)
     assert layout.rows([0, 1, 2, 3], (2, 8))[0] == 4  # two rows, rounded up to one for each part
     with pytest.raises(ValueError, match="12 rows exceed the largest call"):
         layout.rows([0, 4, 0], (8,))

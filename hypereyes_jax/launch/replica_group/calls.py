@@ -141,22 +141,22 @@ class GroupWorker:
             case "decode":
                 device.decode(PackedDecodeRows(*arrays), *numbers)
             case "copy":
-                source, rows, length = numbers
-                device.copy(source, arrays[0], rows, length)
+                source_part, target_part = numbers
+                device.copy(source_part, arrays[0], target_part, arrays[1])
             case "read":
-                key, slot, length, dropped = numbers
+                key, part, dropped = numbers
                 for old in dropped:
                     del self._kept[old]
-                self._kept[key] = device.read(slot, length)
+                self._kept[key] = device.read(part, arrays[0])
             case "write":
-                key, slot = numbers
-                device.write(self._kept[key], slot)
+                key, part = numbers
+                device.write(self._kept[key], part, arrays[0])
             case name:
                 raise ValueError(f"the driver asks for {name!r}, which this version does not know")
 
 
 class _KeptByAll:
-    """What a slot held, in pieces: the driver's here, each worker's with itself under the same key."""
+    """What pages held, in pieces: the driver's here, each worker's with itself under the same key."""
 
     def __init__(self, key: int, own: Kept):
         self.key, self.own = key, own
@@ -182,21 +182,21 @@ class _DriverCalls:
         self._driver.broadcast(Message("decode", [view_length], [each for each in batch if each is not None]))
         return self._device.decode(batch, view_length)
 
-    def copy(self, source: int, targets_R: np.ndarray, rows: int, length: int) -> None:
-        self._driver.broadcast(Message("copy", [source, rows, length], [targets_R]))
-        self._device.copy(source, targets_R, rows, length)
+    def copy(self, source_part: int, sources_N: np.ndarray, target_part: int, targets_N: np.ndarray) -> None:
+        self._driver.broadcast(Message("copy", [source_part, target_part], [sources_N, targets_N]))
+        self._device.copy(source_part, sources_N, target_part, targets_N)
 
-    def read(self, slot: int, length: int) -> Kept:
+    def read(self, part: int, pages_P: np.ndarray) -> Kept:
         key, dropped = next(self._keys), self._dropped
         self._dropped = []
-        self._driver.broadcast(Message("read", [key, slot, length, dropped]))
-        kept = _KeptByAll(key, self._device.read(slot, length))
+        self._driver.broadcast(Message("read", [key, part, dropped], [pages_P]))
+        kept = _KeptByAll(key, self._device.read(part, pages_P))
         weakref.finalize(kept, self._drop, key)
         return kept
 
-    def write(self, kept: Kept, slot: int) -> None:
-        self._driver.broadcast(Message("write", [kept.key, slot]))
-        self._device.write(kept.own, slot)
+    def write(self, kept: Kept, part: int, pages_P: np.ndarray) -> None:
+        self._driver.broadcast(Message("write", [kept.key, part], [pages_P]))
+        self._device.write(kept.own, part, pages_P)
 
     def _drop(self, key: int) -> None:
         self._dropped.append(key)

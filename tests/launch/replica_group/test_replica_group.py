@@ -80,12 +80,12 @@ class Calls:
     def extend(self, batch, view_length):
         self.made.append(("extend", [array.tolist() for array in batch], view_length))
 
-    def read(self, slot, length):
-        self.made.append(("read", slot, length))
-        return (slot, length)
+    def read(self, part, pages_P):
+        self.made.append(("read", part, pages_P.tolist()))
+        return (part, len(pages_P))
 
-    def write(self, kept, slot):
-        self.made.append(("write", kept, slot))
+    def write(self, kept, part, pages_P):
+        self.made.append(("write", kept, part, pages_P.tolist()))
 
 
 def connected(lost):
@@ -103,11 +103,12 @@ def test_workers_make_the_drivers_calls_in_its_order_and_forget_what_it_drops():
     here, there = Calls(), Calls()
     calls = driver.shared_calls(here)
     calls.extend(rows(), 64)
-    first, second = calls.read(3, 32), calls.read(1, 64)
-    calls.write(first, 2)
+    some, others = np.array([3, 1], np.int32), np.array([7], np.int32)
+    first, second = calls.read(0, some), calls.read(1, others)
+    calls.write(first, 1, some)
     del first
-    third = calls.read(0, 32)
-    calls.write(second, 5)
+    third = calls.read(0, others)
+    calls.write(second, 0, others)
     driver.release()
     worker.serve(there)
     assert there.made == here.made

@@ -1,4 +1,4 @@
-"""How a decode program reaches its slots: through a view with new columns beside it, or in place.
+"""How a decode program reaches its pages: through a view with new columns beside it, or in place.
 
 Each way is what the token loop carries, what one step's layers attend to, and what remains to be written at the end.
 A step feeds each row one token, or with drafts a few, of which those that turn out wrong are written over by the next
@@ -17,11 +17,11 @@ from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.text import Attend
 from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.slot_attention import put_and_attend
+from hypereyes_jax.rollout.page_attention import put_and_attend
 
 
-class SlotAccess(Protocol):
-    """How a decode loop reads and writes the engine's slots."""
+class CacheAccess(Protocol):
+    """How a decode loop reads and writes the engine's pages."""
 
     start: Any  # what the loop over tokens carries
 
@@ -33,16 +33,16 @@ class SlotAccess(Protocol):
           fed_R: int32, how many of a row's tokens count.
         """
 
-    def after(self, state: Any, layer_slots: Any, place: jax.Array) -> Any:
-        """The state behind a step whose layers gave `layer_slots`."""
+    def after(self, state: Any, of_layers: Any, place: jax.Array) -> Any:
+        """The state behind a step whose layers gave `of_layers`."""
 
-    def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
-        """The slots with `count_R` new positions a row."""
+    def finished(self, state: Any, count_R: jax.Array) -> kv.PageStore:
+        """The pages with `count_R` new positions a row."""
 
 
-def slot_access(
-    store: kv.SlotStore,
-    slots_R: jax.Array,
+def cache_access(
+    store: kv.PageStore,
+    pages_RP: jax.Array,
     offset_R: jax.Array,
     *,
     text: TextConfig,
@@ -50,41 +50,42 @@ def slot_access(
     view_length: int,
     new_tokens: int,
     dtype: jnp.dtype,
-) -> SlotAccess:
-    """The way that `kernels` names. int8 slots are always viewed: the kernels read numbers as they are.
+) -> CacheAccess:
+    """The way that `kernels` names. int8 pages are always viewed: the kernels read numbers as they are.
 
     Args:
+      view_length: positions of a row that are viewed, whole pages.
       new_tokens: that a call may add to a row.
     """
     if kernels.slots == "in_place" and store.k_scale is None:
-        return _InPlace(store, slots_R, offset_R)
-    return _View(store, slots_R, offset_R, text, kernels.unrolled_decode, view_length, new_tokens, dtype)
+        return _InPlace(store, pages_RP, offset_R)
+    return _View(store, pages_RP, offset_R, text, kernels.unrolled_decode, view_length, new_tokens, dtype)
 
 
 class _InPlace:
-    def __init__(self, store: kv.SlotStore, slots_R: jax.Array, offset_R: jax.Array):
+    def __init__(self, store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Array):
         self.start = store
-        self._slots_R, self._offset_R = slots_R, offset_R
+        self._pages_RP, self._offset_R = pages_RP, offset_R
 
-    def step(self, state: kv.SlotStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
-        attend = attend_in_place(state, self._slots_R, self._offset_R + place, fed_R)
+    def step(self, state: kv.PageStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
+        attend = attend_in_place(state, self._pages_RP, self._offset_R + place, fed_R)
         return attend, list(range(state.k.shape[0]))
 
-    def after(self, state: kv.SlotStore, layer_slots: list[kv.SlotStore], place: jax.Array) -> kv.SlotStore:
-        return layer_slots[-1]
+    def after(self, state: kv.PageStore, of_layers: list[kv.PageStore], place: jax.Array) -> kv.PageStore:
+        return of_layers[-1]
 
-    def finished(self, state: kv.SlotStore, count_R: jax.Array) -> kv.SlotStore:
+    def finished(self, state: kv.PageStore, count_R: jax.Array) -> kv.PageStore:
         return state
 
 
-def attend_in_place(store: kv.SlotStore, slots_R: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
-    """`attend` of unrolled layers, whose `own` is the layer's number: each gives the slots as it leaves them."""
+def attend_in_place(store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
+    """`attend` of unrolled layers, whose `own` is the layer's number: each gives the pages as it leaves them."""
     latest = store
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> tuple[jax.Array, kv.SlotStore]:
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> tuple[jax.Array, kv.PageStore]:
         nonlocal latest
-        out, slots_k, slots_v = put_and_attend(q, k, v, latest.k, latest.v, layer, slots_R, offset_R, count_R)
-        latest = kv.SlotStore(slots_k, slots_v, None, None)
+        out, store_k, store_v = put_and_attend(q, k, v, latest.k, latest.v, layer, pages_RP, offset_R, count_R)
+        latest = kv.PageStore(store_k, store_v, None, None)
         return out, latest
 
     return attend
@@ -93,8 +94,8 @@ def attend_in_place(store: kv.SlotStore, slots_R: jax.Array, offset_R: jax.Array
 class _View:
     def __init__(
         self,
-        store: kv.SlotStore,
-        slots_R: jax.Array,
+        store: kv.PageStore,
+        pages_RP: jax.Array,
         offset_R: jax.Array,
         text: TextConfig,
         unrolled: bool,
@@ -102,16 +103,16 @@ class _View:
         new_tokens: int,
         dtype: jnp.dtype,
     ):
-        self._store, self._slots_R, self._offset_R, self._unrolled = store, slots_R, offset_R, unrolled
+        self._store, self._pages_RP, self._offset_R, self._unrolled = store, pages_RP, offset_R, unrolled
         take = kv.take_layers if unrolled else kv.take_rows
-        self._view: Any = take(store, slots_R, view_length, dtype)
-        beside = (text.num_hidden_layers, slots_R.shape[0], text.num_key_value_heads, new_tokens, text.head_dim)
+        self._view: Any = take(store, pages_RP[:, : view_length // store.k.shape[3]], dtype)
+        beside = (text.num_hidden_layers, pages_RP.shape[0], text.num_key_value_heads, new_tokens, text.head_dim)
         new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.STORE_AXES) for _ in range(2)))
         # Keys and values of this call, or a pair for each layer.
         self.start = [kv.Columns(k, v) for k, v in zip(new.k, new.v, strict=True)] if unrolled else new
 
     def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
-        place_R = jnp.broadcast_to(place, self._slots_R.shape)
+        place_R = jnp.broadcast_to(place, self._offset_R.shape)
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
             old, new = own
@@ -122,11 +123,11 @@ class _View:
 
         return attend, list(zip(self._view, state, strict=True)) if self._unrolled else (self._view, state)
 
-    def after(self, state: Any, layer_slots: Any, place: jax.Array) -> Any:
-        return layer_slots if self._unrolled else _updated(state, layer_slots, place)
+    def after(self, state: Any, of_layers: Any, place: jax.Array) -> Any:
+        return of_layers if self._unrolled else _updated(state, of_layers, place)
 
-    def finished(self, state: Any, count_R: jax.Array) -> kv.SlotStore:
-        return kv.put_columns(self._store, stacked(state), self._slots_R, self._offset_R, count_R)
+    def finished(self, state: Any, count_R: jax.Array) -> kv.PageStore:
+        return kv.put_columns(self._store, stacked(state), self._pages_RP, self._offset_R, count_R)
 
 
 def _updated(columns: kv.Columns, fresh: kv.Columns, place: jax.Array) -> kv.Columns:
@@ -143,6 +144,6 @@ def stacked(new: Any) -> kv.Columns:
     return jax.tree.map(lambda *layers: jnp.stack(layers), *new) if isinstance(new, list) else new
 
 
-def heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.SlotStore) -> kv.Columns:
+def heads_first(k_RTKD: jax.Array, v_RTKD: jax.Array, store: kv.PageStore) -> kv.Columns:
     """New keys and values as a store holds them: [R, kv heads, T, head dim]."""
     return kv.Columns(*(kv.as_stored(x.swapaxes(1, 2), store) for x in (k_RTKD, v_RTKD)))

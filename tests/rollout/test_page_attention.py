@@ -1,4 +1,4 @@
-"""The Triton kernels over the slots, interpreted: against numpy, and an engine on them against one on views."""
+"""The Triton kernels over the pages, interpreted: against numpy, and an engine on them against one on views."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
-from hypereyes_jax.rollout.slot_attention import put_and_attend
+from hypereyes_jax.rollout.page_attention import put_and_attend
 from tests.rollout.paced import SETTINGS
 
 pytestmark = pytest.mark.gpu
 
-LAYERS, SLOTS, KV_HEADS, LENGTH, SIZE, HEADS = 2, 5, 2, 300, 16, 8
+LAYERS, PAGES, KV_HEADS, PAGE, SIZE, HEADS = 2, 12, 2, 64, 16, 8
+TABLE = np.array([[7, 2, 9], [4, 11, 3], [7, 5, 0]])  # the first and the last row begin with one page
+LENGTH = TABLE.shape[1] * PAGE
+
+
+def of_row(whole, row):
+    """[kv heads, positions, head dim] of a row, of what one layer's pages hold."""
+    return np.concatenate([whole[page] for page in TABLE[row]], axis=1)
 
 
 def reference(q, keys, values, positions):
-    """[H * D] of one query over the first `positions` of a slot."""
+    """[H * D] of one query over the first `positions` of a row."""
     out = []
     for head in range(HEADS):
         own = head // (HEADS // KV_HEADS)
@@ -31,35 +38,36 @@ def reference(q, keys, values, positions):
     return np.concatenate(out)
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, 5, 70])
 def test_new_tokens_are_written_and_attend_to_themselves_and_all_before(steps):
     rng = np.random.default_rng(0)
-    rows = 3
-    store = [rng.normal(size=(LAYERS, SLOTS, KV_HEADS, LENGTH, SIZE)).astype(np.float32) for _ in range(2)]
+    rows = len(TABLE)
+    store = [rng.normal(size=(LAYERS, PAGES, KV_HEADS, PAGE, SIZE)).astype(np.float32) for _ in range(2)]
     q = rng.normal(size=(rows, steps, HEADS, SIZE)).astype(np.float32)
     new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
-    # the end of a slot, which is no whole block; a row of fewer tokens than others; one of none
-    slots, offset, count = np.array([3, 1, 0]), np.array([LENGTH - steps, 130, 7]), np.array([steps, min(steps, 3), 0])
-    out, *written = jax.jit(put_and_attend, static_argnums=5)(q, *new, *store, 1, slots, offset, count)
+    # up to the end of the last page; fewer tokens than others, over a page's end; none at all
+    offset, count = np.array([LENGTH - steps, PAGE - 1, 7]), np.array([steps, min(steps, 3), 0])
+    out, *written = jax.jit(put_and_attend, static_argnums=5)(q, *new, *store, 1, TABLE, offset, count)
 
     for whole, fresh in zip(store, new, strict=True):
         for row in range(rows):
             for step in range(count[row]):
-                whole[1, slots[row], :, offset[row] + step] = fresh[row, step]
+                page, place = divmod(offset[row] + step, PAGE)
+                whole[1, TABLE[row, page], :, place] = fresh[row, step]
     for ours, theirs in zip(written, store, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for row in range(rows):
         for step in range(count[row]):
-            wanted = reference(q[row, step], *(s[1, slots[row]] for s in store), offset[row] + step + 1)
-            np.testing.assert_allclose(out[row, step], wanted, atol=1e-5)  # float32 sums of up to 300 terms
+            wanted = reference(q[row, step], *(of_row(s[1], row) for s in store), offset[row] + step + 1)
+            np.testing.assert_allclose(out[row, step], wanted, atol=1e-5)  # float32 sums of up to 200 terms
     np.testing.assert_array_equal(out[2], 0)
 
 
-def test_what_other_slots_and_later_positions_hold_is_not_read():
-    store = np.full((1, SLOTS, KV_HEADS, LENGTH, SIZE), np.nan, np.float32)
-    store[0, 2, :, :10] = 1.0
+def test_what_other_pages_and_later_positions_hold_is_not_read():
+    store = np.full((1, PAGES, KV_HEADS, PAGE, SIZE), np.nan, np.float32)
+    store[0, 4, :, :10] = 1.0
     ones = jnp.ones((1, 1, KV_HEADS, SIZE))
-    arguments = (ones, ones, store, store, 0, np.array([2]), np.array([10]), np.array([1]))
+    arguments = (ones, ones, store, store, 0, TABLE[1:2], np.array([10]), np.array([1]))
     out, _, _ = jax.jit(put_and_attend, static_argnums=5)(jnp.ones((1, 1, HEADS, SIZE)), *arguments)
     np.testing.assert_allclose(out, 1.0, atol=1e-6)
 

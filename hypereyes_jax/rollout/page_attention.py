@@ -1,9 +1,10 @@
-"""Attention over the slots where they lie, and the writing of new keys and values into them: Triton kernels for GPUs.
+"""Attention over the pages where they lie, and the writing of new keys and values into them: Triton kernels for GPUs.
 
 A view (`kv.take_rows`) is a second copy of what it shows, and XLA's matmuls over it read all of its positions for every
-row. Here each row's program reads its own slot, up to its own last position, and nothing is copied. Long rows of few
+row. Here each row's program reads its own pages, up to its own last position, and nothing is copied. Long rows of few
 queries are cut into splits that run side by side and are joined afterwards (Flash-Decoding). Axis letters: L layers,
-S slots, P positions of a slot, R rows of a call, T new tokens of a row, H query heads, K key heads, D values a head.
+N pages of the store, S tokens of a page, R rows of a call, P pages of a row, T new tokens of a row, H query heads,
+K key heads, D values a head.
 """
 
 from __future__ import annotations
@@ -33,74 +34,80 @@ def put_and_attend(
     q_RTHD: jax.Array,
     k_RTKD: jax.Array,
     v_RTKD: jax.Array,
-    slots_k: jax.Array,
-    slots_v: jax.Array,
+    store_k: jax.Array,
+    store_v: jax.Array,
     layer: int,
-    slots_R: jax.Array,
+    pages_RP: jax.Array,
     offset_R: jax.Array,
     count_R: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """([R, T, H * D], all slots' keys, values): writes the new ones of a layer, and attends to them and all before.
+    """([R, T, H * D], all pages' keys, values): writes the new ones of a layer, and attends to them and all before.
 
-    Row r's first `count_R[r]` tokens go to positions `offset_R[r]` ... of its slot. Its query t sees positions up to
+    Row r's first `count_R[r]` tokens go to positions `offset_R[r]` ... of its pages. Its query t sees positions up to
     its own. A row of count 0 writes nothing, and its result is zero.
 
     Args:
-      slots_k, slots_v: [L, S, K, P, D], float32 or bfloat16; updated in place where they are donated.
+      store_k, store_v: [L, N, K, S, D], float32 or bfloat16, S a power of two from 16 on; updated in place where they
+        are donated.
     """
     heads = ("heads", "kv_heads")
     q_axes, new_axes = (("batch", None, axis, None) for axis in heads)
     store_axes, row = STORE_AXES, ("batch",)
     run = local(
         partial(_put_and_attend, layer),
-        (q_axes, new_axes, new_axes, store_axes, store_axes, row, row, row),
+        (q_axes, new_axes, new_axes, store_axes, store_axes, ("batch", None), row, row),
         (("batch", None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), store_axes, store_axes),
     )
-    return run(q_RTHD, k_RTKD, v_RTKD, slots_k, slots_v, slots_R, offset_R, count_R)
+    return run(q_RTHD, k_RTKD, v_RTKD, store_k, store_v, pages_RP, offset_R, count_R)
 
 
-def _put_and_attend(layer: int, q: Any, k: Any, v: Any, slots_k: Any, slots_v: Any, *rows: Any) -> Any:
+def _put_and_attend(layer: int, q: Any, k: Any, v: Any, store_k: Any, store_v: Any, *rows: Any) -> Any:
     def run(*arrays: Any, interpret: bool) -> Any:
-        q, k, v, slots_k, slots_v, slots_R, *rows = arrays
-        rows = [slots_R % slots_k.shape[1], *rows]  # a device's rows are of its own slots
-        slots_k, slots_v = _put(layer, k, v, slots_k, slots_v, *rows, interpret=interpret)
-        return _attend(layer, q, slots_k, slots_v, *rows, interpret=interpret), slots_k, slots_v
+        q, k, v, store_k, store_v, *rows = arrays
+        store_k, store_v = _put(layer, k, v, store_k, store_v, *rows, interpret=interpret)
+        return _attend(layer, q, store_k, store_v, *rows, interpret=interpret), store_k, store_v
 
-    return on_platform(run, q, k, v, slots_k, slots_v, *rows)
+    return on_platform(run, q, k, v, store_k, store_v, *rows)
 
 
 def _put(
     layer: int,
     k: Any,
     v: Any,
-    slots_k: Any,
-    slots_v: Any,
-    slots_R: Any,
+    store_k: Any,
+    store_v: Any,
+    pages_RP: Any,
     offset_R: Any,
     count_R: Any,
     *,
     interpret: bool,
 ) -> Any:
-    rows, steps, kv_heads = k.shape[:3]
-    padded = pl.next_power_of_2(steps)
+    rows, steps, kv_heads, size = k.shape
+    page = store_k.shape[3]
+    # A program writes what lies in one page: the first of a row may begin in the middle.
+    touched = (steps - 1 + page - 1) // page + 1
 
-    def kernel(slots, offset, count, new_k, new_v, _old_k, _old_v, out_k, out_v):
-        row, head = pl.program_id(0), pl.program_id(1)
-        step = jnp.arange(padded)
-        ours = (step < count[row])[:, None]
-        first = 0 * row  # jax 0.12 refuses a slice from a known start that ends past the array, masked or not
+    def kernel(pages, offset, count, new_k, new_v, _old_k, _old_v, out_k, out_v):
+        row, head, nth = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+        number = offset[row] // page + nth
+        step = number * page - offset[row] + jnp.arange(page)
+        ours = (step >= 0) & (step < count[row])
+        # past the table's end nothing is ours
+        target = pages[row, jnp.minimum(number, pages.shape[1] - 1)]
+        source, column = jnp.where(ours, step, 0)[:, None], jnp.arange(size)[None]
         for new, out in ((new_k, out_k), (new_v, out_v)):
-            values = triton.load(new.at[row, pl.ds(first, padded), head, :], mask=ours, other=0.0)
-            place = out.at[jnp.int32(layer), slots[row], head, pl.ds(offset[row], padded), :]
-            triton.store(place, values.astype(out.dtype), mask=ours)
+            fresh = new.at[row, source, head, column]
+            values = triton.load(fresh, mask=ours[:, None], other=0.0)
+            place = out.at[jnp.int32(layer), target, head, :, :]
+            triton.store(place, values.astype(out.dtype), mask=ours[:, None])
 
-    with expected_bytes(4 * k.size * slots_k.dtype.itemsize):
+    with expected_bytes(4 * k.size * store_k.dtype.itemsize):
         return launch(
             kernel,
-            (rows, kv_heads),
-            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (slots_k, slots_v)],
-            slots_R, offset_R, count_R, k, v, slots_k, slots_v,
-            interpret=interpret, name="put_into_slots", aliases={5: 0, 6: 1},
+            (rows, kv_heads, touched),
+            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (store_k, store_v)],
+            pages_RP, offset_R, count_R, k, v, store_k, store_v,
+            interpret=interpret, name="put_into_pages", aliases={5: 0, 6: 1},
         )  # fmt: skip
 
 
@@ -111,26 +118,29 @@ class _Form(NamedTuple):
     group: int  # query heads of a key head
     queries: int  # of a row and a key head
     block: int  # queries of a program
+    keys: int  # of a block, which lies in one page
     split_blocks: int  # blocks of keys of a split
 
 
 def _attend(
-    layer: int, q: Any, slots_k: Any, slots_v: Any, slots_R: Any, offset_R: Any, count_R: Any, *, interpret: bool
+    layer: int, q: Any, store_k: Any, store_v: Any, pages_RP: Any, offset_R: Any, count_R: Any, *, interpret: bool
 ) -> jax.Array:
     rows, steps, heads, size = q.shape
-    kv_heads, length = slots_k.shape[2:4]
+    kv_heads, page = store_k.shape[2:4]
+    length = pages_RP.shape[1] * page
     group = heads // kv_heads
     # The queries of one key head are the rows of one matmul, token by token.
     q = q.reshape(rows, steps, kv_heads, group, size).transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, size)
     count = steps * group
     block = min(_BLOCK_QUERIES, max(LEAST, pl.next_power_of_2(count)))
     blocks = pl.cdiv(count, block)
-    splits = max(1, min(_PROGRAMS // (rows * kv_heads * blocks), pl.cdiv(length, 4 * _BLOCK_KEYS)))
-    split_blocks = pl.cdiv(pl.cdiv(length, _BLOCK_KEYS), splits)
-    # At most: each row reads its slot up to its own last position, once for every block of queries.
-    reads = 2 * rows * blocks * kv_heads * length * size * slots_k.dtype.itemsize
-    kernel = partial(_attend_kernel, _Form(layer, group, count, block, split_blocks))
-    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * pl.cdiv(length, _BLOCK_KEYS)):
+    keys = min(_BLOCK_KEYS, page)
+    splits = max(1, min(_PROGRAMS // (rows * kv_heads * blocks), pl.cdiv(length, 4 * keys)))
+    split_blocks = pl.cdiv(pl.cdiv(length, keys), splits)
+    # At most: each row reads its pages up to its own last position, once for every block of queries.
+    reads = 2 * rows * blocks * kv_heads * length * size * store_k.dtype.itemsize
+    kernel = partial(_attend_kernel, _Form(layer, group, count, block, keys, split_blocks))
+    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * pl.cdiv(length, keys)):
         out, normaliser = launch(
             kernel,
             (rows, kv_heads * blocks, splits),
@@ -138,8 +148,8 @@ def _attend(
                 jax.ShapeDtypeStruct((splits, *q.shape), q.dtype if splits == 1 else jnp.float32),
                 jax.ShapeDtypeStruct((splits, *q.shape[:-1]), jnp.float32),
             ],
-            slots_R, offset_R, count_R, q, slots_k, slots_v,
-            interpret=interpret, name="attend_to_slots",
+            pages_RP, offset_R, count_R, q, store_k, store_v,
+            interpret=interpret, name="attend_to_pages",
         )  # fmt: skip
     if splits > 1:
         share = jax.nn.softmax(normaliser, axis=0)
@@ -148,13 +158,13 @@ def _attend(
     return out.reshape(rows, steps, heads * size)
 
 
-def _attend_kernel(form, slots, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref):
-    layer, group, queries, block, split_blocks = form
+def _attend_kernel(form, pages, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref):
+    layer, group, queries, block, key_block, split_blocks = form
     row, split = pl.program_id(0), pl.program_id(2)
     blocks = pl.cdiv(queries, block)
     head, begin = pl.program_id(1) // blocks, pl.program_id(1) % blocks * block
-    slot, first, new = slots[row], offset[row], count[row]
-    size = q_ref.shape[-1]
+    first, new = offset[row], count[row]
+    page, size = k_ref.shape[-2:]
     query = begin + jnp.arange(block)
     own = (query < queries)[:, None]
     q = triton.load(q_ref.at[row, head, pl.ds(begin, block), :], mask=own, other=0.0)
@@ -164,9 +174,10 @@ def _attend_kernel(form, slots, offset, count, q_ref, k_ref, v_ref, out_ref, nor
 
     def keys(number, carry):
         peak, mass, total = carry
-        place = number * _BLOCK_KEYS + jnp.arange(_BLOCK_KEYS)
+        first_key = number * key_block
+        place = first_key + jnp.arange(key_block)
         here = (place < end)[:, None]
-        where = (jnp.int32(layer), slot, head, pl.ds(number * _BLOCK_KEYS, _BLOCK_KEYS), slice(None))
+        where = (jnp.int32(layer), pages[row, first_key // page], head, pl.ds(first_key % page, key_block), slice(None))
         k = triton.load(k_ref.at[where], mask=here, other=0.0).astype(q.dtype)
         score = dot(q, k.T) * (size**-0.5 * _LOG2_E)
         visible = (place[None] <= first + step[:, None]) & (place < end)[None]
@@ -179,7 +190,7 @@ def _attend_kernel(form, slots, offset, count, q_ref, k_ref, v_ref, out_ref, nor
         return new_peak, mass * shrink + jnp.sum(weight, axis=-1), total
 
     start = (jnp.full(block, _MASKED), jnp.zeros(block), jnp.zeros((block, size)))
-    stop = jnp.minimum((split + 1) * split_blocks, pl.cdiv(end, _BLOCK_KEYS))
+    stop = jnp.minimum((split + 1) * split_blocks, pl.cdiv(end, key_block))
     peak, mass, total = jax.lax.fori_loop(split * split_blocks, stop, keys, start)
     some = mass > 0
     out = total / jnp.where(some, mass, 1.0)[:, None]
