@@ -16,19 +16,15 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.learner.global_batch import shards_by_process
 from hypereyes_jax.models.flops import useful_flops
 from hypereyes_jax.models.partition import ShardingError
-from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.sharding import make_mesh
 from hypereyes_jax.plan import topology
-from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program, in_turn
+from hypereyes_jax.plan.compile import GIB, compile_program, in_turn
+from hypereyes_jax.plan.engine import plan_engine
 from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.loader import plan_loader
 from hypereyes_jax.plan.programs import (
     abstract_batch,
-    engine_programs,
     extended_rows,
-    replica_config,
-    replica_weight_bytes,
-    slot_bytes,
     teacher_scoring,
     train_step,
 )
@@ -36,7 +32,7 @@ from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
-from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
+from hypereyes_jax.rollout.replicas.layout import replica_size
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, with_longer_rows
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
@@ -87,7 +83,7 @@ def plan(config: PlanConfig) -> Plan:
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
             return None
-        result = _engine_plan(recipe, model, mesh_config, sizes, room, train)
+        result = plan_engine(recipe, model, mesh_config, sizes, config.workload, room, train)
         result = replace(result, decode_seconds=result.decode_seconds / config.workload.tokens_a_step)
         if config.ahead and recipe.lora is None:  # new weights come before the old ones go
             swapping = 2 * result.weights_gib + result.kv_gib + train.weights_gib + train.optimizer_gib
@@ -290,91 +286,14 @@ def _teacher_plan(
     )
 
 
-def _engine_plan(
-    recipe: Recipe, model: Qwen3VLConfig, mesh: MeshConfig, sizes: TrainingSizes, room: float, train: TrainPlan
-) -> EnginePlan:
-    """The plan of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
-
-    Args:
-      room: GiB of a device, for the engine and the learner's weights and moments.
-    """
-    default = default_sizes(RECIPES[recipe.name])
-    given = any(getattr(sizes, name) != getattr(default, name) for name in ("replica_devices", "slots", "extend_rows"))
-    resident = train.weights_gib + train.optimizer_gib
-    room = room - resident if mesh.device else 2.0**20
-    if given:
-        try:
-            shape = replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, sizes.replica_devices)
-            replica: MeshConfig | None = mesh.sampler_replica(*shape)
-        except ValueError as error:
-            raise UserError(f"no rollout engine of these sizes on mesh {mesh.name}: {error}") from error
-    else:
-        replica = replica_config(mesh, recipe, model, room * GIB, sizes.engine().weights)
-    if replica is None:
-        return EnginePlan(0, 0, 0, train.context, (), 0.0, 0.0, [], 0.0, 1, fits=False)
-    replicas = mesh.size // replica.size
-    grid = replica_mesh(replica_grid(model.text, topology.devices(replica)[: replica.size], replica.size))
-    weights = replica_weight_bytes(recipe, model, grid, sizes.engine().weights) / GIB
-    # Slots of a device: those that its part of the replica's rows take, with its own KV heads.
-    parts = replica.expert
-    slot = slot_bytes(sizes.engine().kv, model, train.context) / replica.tensor / GIB
-    needed = min(sizes.slots, math.ceil(recipe.batch / replicas))
-    # A slot is held once at rest and, except by kernels that read it there, once in the view that a call attends to.
-    kernels = Kernels.for_sampling(mesh.platform, model.text.num_hidden_layers)
-    copies = 1 if kernels.slots == "in_place" and sizes.kv != "int8" else 2
-    if not given:
-        needed = parts * max(1, min(math.ceil(needed / parts), int((room - weights - slot) / (copies * slot))))
-    sizes = replace(sizes, context=train.context)
-
-    plans_by_name: dict[str, ProgramPlan] = {}
-
-    def compiled(slots: int, rows: tuple[int, ...]) -> EnginePlan:
-        settings = replace(sizes, slots=slots, extend_rows=rows).engine()
-        programs = []
-        for each in engine_programs(recipe, model, grid, settings):
-            if each.name not in plans_by_name:
-                plans_by_name[each.name] = compile_program(each.name, each.trace, replica, default_figures_folder())
-            programs.append(plans_by_name[each.name])
-        return EnginePlan(
-            replicas=replicas,
-            devices=replica.size,
-            slots=slots,
-            context=train.context,
-            extend_rows=rows,
-            weights_gib=weights,
-            kv_gib=slot * (slots // parts + 1),
-            programs=programs,
-            decode_seconds=max(roofline_seconds(replica, programs[-1]).values()) / settings.max_steps,
-            decode_steps=settings.max_steps,
-            fits=all(not each.error and each.peak_gib <= room for each in programs),
-        )
-
-    def with_most_slots(rows: tuple[int, ...], more_than: int) -> EnginePlan:
-        engine = compiled(needed, rows)
-        while not engine.fits and not given:
-            # What is too much tells how many slots too many there are; a program that was refused does not.
-            over = max(each.peak_gib for each in engine.programs) - room
-            fewer = math.ceil(over / (copies * slot)) if over > 0 else engine.slots // parts // 2
-            slots = engine.slots - parts * max(1, fewer)
-            if slots <= more_than:
-                break
-            engine = compiled(slots, rows)
-        return engine
-
-    best = with_most_slots(sizes.extend_rows, more_than=0)
-    if given or (best.fits and best.slots == needed):
-        return best
-    # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
-    other = with_most_slots(sizes.extend_rows[:1], more_than=best.slots if best.fits else 0)
-    return other if other.fits else best
-
-
 def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, sizes: TrainingSizes) -> EnginePace | None:
     """The pace of an engine whose programs were all compiled."""
     if engine is None or not engine.fits:
         return None
     replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))
-    settings = replace(sizes, slots=engine.slots, extend_rows=engine.extend_rows).engine()
+    settings = replace(
+        sizes, slots=engine.slots, cache_tokens=engine.cache_tokens, extend_rows=engine.extend_rows
+    ).engine()
     return EnginePace(engine, replica, extended_rows(settings, replica.expert) * settings.extend_tokens[-1])
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import Recipe
-from hypereyes_jax.configs.rollout import EngineConfig, KVKind, WeightsKind
+from hypereyes_jax.configs.rollout import EngineConfig, WeightsKind
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import PackedBatch
@@ -203,11 +203,6 @@ def replica_weight_bytes(recipe: Recipe, model: Qwen3VLConfig, mesh: Mesh, kind:
 def weight_bytes(recipe: Recipe, model: Qwen3VLConfig, kind: WeightsKind) -> int:
     """Bytes of the sampler's copy of the weights."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sampler_params(recipe, model, kind)))
-
-
-def slot_bytes(kind: KVKind, model: Qwen3VLConfig, context: int) -> int:
-    """Keys and values of one slot."""
-    return kv.bytes_per_token(model, kind) * context
 
 
 def extended_rows(settings: EngineConfig, parts: int) -> int:

@@ -56,6 +56,7 @@ class EnginePlan:
     devices: int  # a replica
     slots: int  # a replica
     context: int
+    cache_tokens: int  # of all slots of a replica together; 0: each has room for the longest trajectory
     extend_rows: tuple[int, ...]  # slots that a call may read given tokens into
     weights_gib: float  # the sampler's copy
     kv_gib: float
@@ -152,14 +153,20 @@ def render(plan: Plan) -> str:
         at_once = engine.replicas * engine.slots
         lines += [
             f"rollout: {_count(engine.replicas, 'replica')} of {_count(engine.devices, 'device')}, "
-            f"{_count(engine.slots, 'slot')} of {engine.context:,} tokens each",
+            + f"{_count(engine.slots, 'slot')} of "
+            + (
+                f"{engine.cache_tokens:,} tokens together, at most {engine.context:,} each"
+                if engine.cache_tokens
+                else f"{engine.context:,} tokens each"
+            ),
             f"  GiB a device: weights {_short(engine.weights_gib)}, keys and values {_short(engine.kv_gib)}",
             *(_program_line(each) for each in engine.programs),
         ]
         rows = " ".join(map(str, engine.extend_rows))
         lines.append(
             f"  as settings of `hypereyes rl`: --sizes.replica-devices {engine.devices} --sizes.slots {engine.slots} "
-            f"--sizes.extend-rows {rows}"
+            + (f"--sizes.cache-tokens {engine.cache_tokens} " if engine.cache_tokens else "")
+            + f"--sizes.extend-rows {rows}"
         )
         if engine.decode_seconds:
             lines.append(

@@ -15,6 +15,9 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, sizes_of
 
+# Sizes of the rollout engine that a plan looks for, unless one of them is given.
+ENGINE_SIZES = ("replica_devices", "slots", "cache_tokens", "extend_rows")
+
 
 @dataclass(frozen=True)
 class PlanConfig:
@@ -28,8 +31,8 @@ class PlanConfig:
     model: str = ""
     """Model in place of the recipe's: a preset like 8b, or a directory with a config.json."""
     sizes: TrainingSizes = MINIATURE_RL
-    """Sizes as the training command takes them. The plan looks for the engine's sizes (replica devices, slots, extend
-    rows) unless one of them is given."""
+    """Sizes as the training command takes them. The plan looks for the engine's sizes (replica devices, slots, cache
+    tokens, extend rows) unless one of them is given."""
     teacher: str = ""
     """Frozen teacher of RL on the same mesh, as in `hypereyes rl --teacher`: a preset like 235b-a22b, or a directory
     with a config.json. Without one there is no teacher, or one behind a server."""

@@ -266,7 +266,7 @@ def test_a_mesh_whose_data_shards_lie_across_hosts_is_refused():
 
 
 def test_the_settings_that_a_plan_names_give_the_engine_it_compiled():
-    engine = EnginePlan(4, 64, 2, 38_912, (1,), 1.7, 0.5, [], 0.005, 16, fits=True)
+    engine = EnginePlan(4, 64, 2, 38_912, 80_000, (1,), 1.7, 0.5, [], 0.005, 16, fits=True)
     program = ProgramPlan("training step")
     train = TrainPlan(program, "attention", 256, 38_912, 38_912, 1, *[1.0] * 7, {}, "compute", 0.0, 0.5, 0.5, fits=True)
     found = Plan("hypereyes_235b_rl", "v6e_256", 256, 30.0, True, train, engine)
@@ -274,7 +274,7 @@ def test_the_settings_that_a_plan_names_give_the_engine_it_compiled():
     words = line.partition(": ")[2].split()
     default = RlConfig.of("hypereyes_235b_rl")
     sizes = tyro.cli(RlConfig, args=["--checkpoint", "c", "--questions", "q", *words], default=default).sizes
-    assert (sizes.replica_devices, sizes.slots, sizes.extend_rows) == (64, 2, (1,))
+    assert (sizes.replica_devices, sizes.slots, sizes.cache_tokens, sizes.extend_rows) == (64, 2, 80_000, (1,))
     assert sizes.engine().extend_rows == (1,)
     refused = render(replace(found, fits=False, refused="too many"))
     assert refused.splitlines()[-2:] == ["`hypereyes rl` refuses it: too many", "REFUSED"]

@@ -41,7 +41,7 @@ def engine(decode_seconds=0.01, slots=16):
         ProgramPlan("extend 4 x 256 tokens", tflops=148 * 0.05),
         ProgramPlan("decode 16 tokens in 16 slots", launches=Launches(16_000, 32, 0)),
     ]
-    return EnginePlan(16, 4, slots, CONTEXT, (1, 4), 50e9 / 2**30, 1.0, programs, decode_seconds, 16, fits=True)
+    return EnginePlan(16, 4, slots, CONTEXT, 0, (1, 4), 50e9 / 2**30, 1.0, programs, decode_seconds, 16, fits=True)
 
 
 def test_lengths_are_log_normal_with_the_mean_asked_for():
