@@ -1,11 +1,15 @@
 """What is planned for the sizes, the teacher and the rollouts that were asked for; nothing is compiled."""
 
+import math
 from dataclasses import replace
 
+import jax
 import pytest
 import tyro
 
 from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.plan import engine as engine_module
 from hypereyes_jax.plan import plan as plan_module
 from hypereyes_jax.plan import programs as plan_programs
 from hypereyes_jax.plan.compile import GIB, ProgramPlan
@@ -32,7 +36,8 @@ class Compiler:
             return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0), tflops=1.0)
 
         monkeypatch.setattr(plan_module, "abstract_batch", batch)
-        monkeypatch.setattr(plan_module, "compile_program", compiled)
+        for module in (plan_module, engine_module):
+            monkeypatch.setattr(module, "compile_program", compiled)
         # one device with a card's memory, on this CPU
         monkeypatch.setitem(MESHES, "one", MeshConfig("one", "cpu", device="h20"))
         self._monkeypatch = monkeypatch
@@ -163,8 +168,33 @@ def test_new_weights_lie_beside_the_old_ones_while_they_are_swapped(compiler):
     assert planned(*words[1:]).fits
 
 
+def test_where_whole_slots_do_not_fit_caches_share_what_room_there_is(compiler, monkeypatch):
+    """Programs take the memory of their arguments here."""
+
+    def compiled(name, trace, *_):
+        size = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in jax.tree.leaves(trace().in_avals))
+        return ProgramPlan(name, arguments_gib=size / 2**30, tflops=1.0)
+
+    monkeypatch.setattr(engine_module, "compile_program", compiled)
+    monkeypatch.setattr(engine_module.Kernels, "for_sampling", lambda *_: Kernels(slots="in_place"))  # without views
+    whole = planned()
+    assert (whole.engine.slots, whole.engine.cache_tokens) == (64, 0)
+    resident = whole.train.weights_gib + whole.train.optimizer_gib
+    others = max(each.peak_gib for each in whole.engine.programs) - whole.engine.kv_gib
+    for share, slots in ((0.7, 64), (0.25, 32), (0.12, 15)):
+        compiler.card(resident + others + share * whole.engine.kv_gib)
+        engine = planned().engine
+        assert engine.fits
+        assert abs(engine.slots - slots) <= 1
+        assert engine.cache_tokens == engine.slots * 512  # half of the longest trajectory is the workload's mean here
+        assert engine.kv_gib == pytest.approx(whole.engine.kv_gib * engine.cache_tokens / (65 * 1024))
+        assert f"--sizes.slots {engine.slots} --sizes.cache-tokens {engine.cache_tokens} " in render(planned())
+    compiler.card(resident + others + 0.001 * whole.engine.kv_gib)
+    assert not planned().engine.fits  # not even one of the longest
+
+
 def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
-    real = plan_module._engine_plan
+    real = plan_module.plan_engine
 
     def train_plan(*arguments):
         found = real_train(*arguments)
@@ -172,7 +202,7 @@ def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
 
     real_train = plan_module._train_plan
     monkeypatch.setattr(plan_module, "_train_plan", train_plan)
-    monkeypatch.setattr(plan_module, "_engine_plan", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
+    monkeypatch.setattr(plan_module, "plan_engine", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
     found = planned("--largest")
     assert found.largest == {"context": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
     assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
