@@ -230,6 +230,7 @@ class EngineSizes:
     replica_devices: int
     slots: int
     extend_rows: tuple[int, ...] = (1, 4)
+    cache_tokens: int = 0
 
 
 # By recipe and mesh: see docs/plan.md. A replica shares out its slots over the parts that its experts are cut into: the

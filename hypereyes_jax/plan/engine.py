@@ -18,7 +18,7 @@ from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.programs import engine_programs, replica_config, replica_weight_bytes
 from hypereyes_jax.plan.report import EnginePlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import ENGINE_SIZES, default_sizes
+from hypereyes_jax.plan.settings import ENGINE_FIELDS, default_sizes
 from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.pages import pages_of_part
@@ -44,7 +44,7 @@ def plan_engine(
       room: GiB of a device, for the engine and the learner's weights and moments.
     """
     default = default_sizes(RECIPES[recipe.name])
-    given = any(getattr(sizes, name) != getattr(default, name) for name in ENGINE_SIZES)
+    given = any(getattr(sizes, name) != getattr(default, name) for name in ENGINE_FIELDS)
     room = room - train.weights_gib - train.optimizer_gib if mesh.device else 2.0**20
     replica = _replica(recipe, model, mesh, sizes, room, given)
     if replica is None:

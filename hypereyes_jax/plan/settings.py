@@ -16,7 +16,7 @@ from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, sizes_of
 
 # Sizes of the rollout engine that a plan looks for, unless one of them is given.
-ENGINE_SIZES = ("replica_devices", "slots", "cache_tokens", "extend_rows")
+ENGINE_FIELDS = ("replica_devices", "slots", "cache_tokens", "extend_rows")
 
 
 @dataclass(frozen=True)
