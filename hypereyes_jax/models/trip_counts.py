@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import jax
 
@@ -11,6 +14,7 @@ _MARK = "expected_trips_"
 _COUNT = re.compile(_MARK + r"([\d.]+)")
 _BYTES_MARK = "expected_bytes_"
 _BYTES = re.compile(_BYTES_MARK + r"(\d+)")
+_POSITIONS: ContextVar[float] = ContextVar("usual positions", default=math.inf)
 ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
 
 
@@ -22,6 +26,21 @@ def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:
 def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
     """Around a kernel that takes references to arrays of which it reads and writes a part: that part, in bytes."""
     return jax.named_scope(f"{_BYTES_MARK}{count:.0f}")
+
+
+@contextlib.contextmanager
+def usual_positions(count: float) -> Iterator[None]:
+    """Within the block, kernels that read as far as a sequence goes are counted for sequences of this length."""
+    token = _POSITIONS.set(count)
+    try:
+        yield
+    finally:
+        _POSITIONS.reset(token)
+
+
+def expected_positions(most: int) -> float:
+    """How many positions of a sequence a kernel usually reads, of those that it may have."""
+    return min(most, _POSITIONS.get())
 
 
 def read_bytes(name: str) -> float | None:

@@ -12,6 +12,7 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.models.trip_counts import usual_positions
 from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
 from hypereyes_jax.plan.figures import default_figures_folder
@@ -50,8 +51,7 @@ def plan_engine(
     if replica is None:
         return EnginePlan(0, 0, 0, train.context, 0, (), 0.0, 0.0, [], 0.0, 1, fits=False)
     sizes = replace(sizes, context=train.context)
-    mean = min(workload.within(train.context).tokens, train.context)
-    engines = _Engines(recipe, model, replica, mesh.size // replica.size, sizes, room, mean)
+    engines = _Engines(recipe, model, replica, mesh.size // replica.size, sizes, room, workload.within(train.context))
     if given:
         return engines.compiled(sizes.slots, sizes.cache_tokens, sizes.extend_rows)
     parts = replica.expert
@@ -92,7 +92,6 @@ class _Engines:
     Args:
       replicas: that share the mesh.
       room: GiB of a device for an engine.
-      mean: tokens of a trajectory.
     """
 
     recipe: Recipe
@@ -101,7 +100,7 @@ class _Engines:
     replicas: int
     sizes: TrainingSizes
     room: float
-    mean: float
+    workload: Workload
     weights_gib: float = field(init=False)
     _grid: Mesh = field(init=False)
     _token_gib: float = field(init=False)  # of a position in the cache, on the devices that hold it
@@ -117,6 +116,10 @@ class _Engines:
         kernels = Kernels.for_sampling(replica.platform, text.num_hidden_layers)
         self._viewed = 0 if kernels.slots == "in_place" and engine.kv != "int8" else self.sizes.context
 
+    @property
+    def _mean(self) -> float:
+        return min(self.workload.tokens, self.sizes.context)
+
     def slot_gib(self, tokens: float) -> float:
         """What a slot takes on its devices, if its cache holds so many tokens."""
         return self._token_gib * (tokens + self._viewed)
@@ -128,7 +131,8 @@ class _Engines:
         for each in engine_programs(self.recipe, self.model, self._grid, settings):
             key = each.name, cache_tokens
             if key not in self._programs:
-                self._programs[key] = compile_program(each.name, each.trace, self.replica, default_figures_folder())
+                with usual_positions(self.workload.cached_tokens):
+                    self._programs[key] = compile_program(each.name, each.trace, self.replica, default_figures_folder())
             programs.append(self._programs[key])
         cached = pages_of_part(settings, self.replica.expert) * settings.page_tokens
         return EnginePlan(
@@ -148,7 +152,7 @@ class _Engines:
 
     def with_most_slots(self, needed: int, rows: tuple[int, ...], more_than: int) -> EnginePlan:
         """An engine of at most `needed` slots whose caches have room for trajectories of the mean length."""
-        parts, size = self.replica.expert, self.slot_gib(self.mean)
+        parts, size = self.replica.expert, self.slot_gib(self._mean)
         slots = parts * max(1, min(needed // parts, int((self.room - self.weights_gib) / size)))
         engine = self.compiled(slots, self._cache(slots), rows)
         while not engine.fits:
@@ -164,4 +168,4 @@ class _Engines:
     def _cache(self, slots: int) -> int:
         """Tokens of the mean length for each slot, and of the longest trajectory in each part, in whole pages."""
         parts, page = self.replica.expert, self.sizes.engine().page_tokens
-        return parts * page * math.ceil(max(self.sizes.context, slots / parts * self.mean) / page)
+        return parts * page * math.ceil(max(self.sizes.context, slots / parts * self._mean) / page)

@@ -61,7 +61,9 @@ class EnginePlan:
     weights_gib: float  # the sampler's copy
     kv_gib: float
     programs: list[ProgramPlan]
-    decode_seconds: float  # of one token in every slot, at the roofline; with drafts by the workload's tokens a step
+    # Of one token in every slot, at the roofline; with drafts by the workload's tokens a step. Kernels that read pages
+    # where they lie read those of the workload's rollouts half-way; a view is as long as the longest trajectory.
+    decode_seconds: float
     decode_steps: int  # of a decode call
     fits: bool  # beside the learner's weights and moments and the teacher's weights, which stay
 

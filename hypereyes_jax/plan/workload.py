@@ -36,6 +36,11 @@ class Workload:
         """Tokens of a trajectory, on average."""
         return self.prompt_tokens + self.sampled_tokens + self.observation_tokens
 
+    @property
+    def cached_tokens(self) -> float:
+        """Tokens that a rollout has in the cache while it samples, on average: half of what follows its prompt."""
+        return self.prompt_tokens + (self.sampled_tokens + self.observation_tokens) / 2
+
     def within(self, context: int) -> Workload:
         """The same with lengths in proportion, if half of a row does not hold an average trajectory."""
         share = min(1.0, context / 2 / self.tokens)

@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.partition import dividing, local
-from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
+from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions, expected_trips
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
 from hypereyes_jax.rollout.kv import STORE_AXES
 
@@ -137,10 +137,11 @@ def _attend(
     keys = min(_BLOCK_KEYS, page)
     splits = max(1, min(_PROGRAMS // (rows * kv_heads * blocks), pl.cdiv(length, 4 * keys)))
     split_blocks = pl.cdiv(pl.cdiv(length, keys), splits)
-    # At most: each row reads its pages up to its own last position, once for every block of queries.
-    reads = 2 * rows * blocks * kv_heads * length * size * store_k.dtype.itemsize
+    # Each row reads its pages up to its own last position, once for every block of queries.
+    usual = expected_positions(length)
+    reads = 2 * rows * blocks * kv_heads * usual * size * store_k.dtype.itemsize
     kernel = partial(_attend_kernel, _Form(layer, group, count, block, keys, split_blocks))
-    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * pl.cdiv(length, keys)):
+    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * max(1.0, usual / keys)):
         out, normaliser = launch(
             kernel,
             (rows, kv_heads * blocks, splits),

@@ -8,8 +8,9 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypereyes_jax.models.qwen3_vl.attention import _key_block, splash_attention
 from hypereyes_jax.models.qwen3_vl.layers import rematerialised
-from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips
+from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips, usual_positions
 from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.rollout.page_attention import put_and_attend
 
 A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
 ONE = 2 * 8 * 16 * 4
@@ -156,3 +157,22 @@ def test_the_splash_kernel_counts_the_blocks_that_a_causal_row_meets():
     assert work(loss, *shapes, segment).flops == 2 * met
     # the forward's 2, then 5: scores, their gradient, and those of queries, keys and values
     assert work(jax.grad(loss, (0, 1, 2)), *shapes, segment).flops == pytest.approx(7 * met, rel=0.01)
+
+
+def test_pages_read_in_place_are_counted_as_far_as_sequences_usually_go():
+    rows, page, pages, heads, size = 3, 64, 10, 2, 16
+    store = jnp.zeros((1, rows * pages, heads, page, size))
+    new, count_R = jnp.zeros((rows, 1, heads, size)), jnp.ones(rows, jnp.int32)
+
+    def read(usual):
+        # a function of its own each time, since a trace is kept
+        def attend(q, k, v, store_k, store_v):
+            table_RP = jnp.arange(rows * pages).reshape(rows, pages)
+            return put_and_attend(q, k, v, store_k, store_v, 0, table_RP, count_R, count_R)[0]
+
+        with usual_positions(usual):
+            return work(attend, new, new, new, store, store).traffic
+
+    position = 2 * rows * heads * size * 4
+    assert read(128) - read(64) == 64 * position
+    assert read(10_000) - read(64) == (pages - 1) * page * position  # no more than there are
