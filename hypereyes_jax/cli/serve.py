@@ -46,6 +46,9 @@ class ServeConfig:
     """Origins whose pages may call the server from a browser, such as http://localhost:3000; by default none may."""
     slots: int = 16
     """Number of sequences that are in the cache at a time; more requests wait for a slot."""
+    cache_tokens: int = 0
+    """Number of tokens that the caches of all sequences hold together; 0 lets each one grow to --context. With fewer,
+    more slots fit a device: a sequence for which there is no room waits."""
     draft_tokens: int = 0
     """Number of guesses (up to 7) that a decode step verifies behind each sequence's last token, copied from what was
     written before. Replies stay the same; they come sooner where few sequences decode at a time."""
@@ -93,9 +96,11 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
-    engine = EngineConfig(slots=config.slots, context=config.context, kv=config.dtype, draft_tokens=config.draft_tokens)
+    sizes = {name: getattr(config, name) for name in ("slots", "cache_tokens", "draft_tokens")}
     if config.miniature:
-        engine = replace(MINIATURE_RL, slots=config.slots, draft_tokens=config.draft_tokens).engine()
+        engine = replace(MINIATURE_RL, **sizes).engine()
+    else:
+        engine = EngineConfig(context=config.context, kv=config.dtype, **sizes)
     policy = load_policy(config.checkpoint, engine, dtype=config.dtype)
     settings = ServerConfig(
         model=config.name or PurePath(config.checkpoint).name or "model",

@@ -65,6 +65,11 @@ class EngineConfig:
             raise SettingError(f"draft_tokens={self.draft_tokens} is more than {MAX_DRAFT_TOKENS}")
         if self.page_tokens < 16 or self.page_tokens & (self.page_tokens - 1):
             raise SettingError(f"page_tokens={self.page_tokens} is not a power of two of at least 16")
+        if 0 < self.cache_tokens < (least := self.slot_pages * self.page_tokens):
+            raise SettingError(
+                f"cache_tokens={self.cache_tokens} does not hold one sequence of context={self.context}: choose "
+                f"{least} or more, or 0"
+            )
         if any(rows > self.slots for rows in self.decode_rows) or any(n > self.context for n in self.view_lengths):
             raise SettingError(
                 f"decode_rows may not exceed slots={self.slots}, nor view_lengths context={self.context}"

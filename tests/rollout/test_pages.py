@@ -90,6 +90,8 @@ def test_the_cache_has_room_for_all_slots_unless_told_otherwise():
     assert pages_of_part(replace(plain, cache_tokens=240), 2) == 7
     with pytest.raises(SettingError, match=r"6 pages of 16 tokens.*may take 7: choose --sizes.cache-tokens 224"):
         pages_of_part(replace(plain, cache_tokens=223), 2)
+    with pytest.raises(SettingError, match="cache_tokens=111 does not hold one sequence of context=100: choose 112"):
+        replace(plain, cache_tokens=111)
     with pytest.raises(SettingError, match="page_tokens=48 is not a power of two"):
         EngineConfig(page_tokens=48)
 
