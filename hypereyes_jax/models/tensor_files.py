@@ -137,6 +137,55 @@ class BlockScaledTensor:
         return values
 
 
+@dataclass(frozen=True)
+class FiniteTensor:
+    """A tensor whose numbers are looked at as they are read: what is not finite, or would not be, is noted.
+
+    faults: tensor -> what is wrong with it, added to.
+    target: the type that its numbers are to have.
+    """
+
+    tensor: Tensor
+    name: str
+    faults: dict[str, str]
+    target: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensor.dtype
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        values = self.tensor.rows(first, last)
+        if not all_finite(values):
+            self.faults[self.name] = "holds NaN or infinity"
+        elif self.target == np.float16 and not all_finite(_as_float16(values)):
+            self.faults.setdefault(self.name, "holds numbers that float16 has not")
+        return values
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite, of any of `DTYPES`.
+
+    These have the largest bit patterns of either sign, so that the maximum of the bits tells: no second array.
+    """
+    if not values.size:
+        return True
+    bits = values.dtype.itemsize * 8
+    limit = np.dtype(values.dtype).type(np.inf)  # NaN in a type that has no infinity
+    least = int(np.array(limit).view(f"u{values.dtype.itemsize}")) & ~(1 << bits - 1)
+    signed, unsigned = values.view(f"i{values.dtype.itemsize}"), values.view(f"u{values.dtype.itemsize}")
+    return int(signed.max()) < least and int(unsigned.max()) < least | 1 << bits - 1
+
+
+def _as_float16(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)
+
+
 def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor]]:
     """(name, tensor) of each tensor in a safetensors file.
 

@@ -17,7 +17,7 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl import forward, load_hf, save_hf
-from hypereyes_jax.models.tensor_files import CheckpointError
+from hypereyes_jax.models.tensor_files import DTYPES, CheckpointError, all_finite
 from hypereyes_jax.processing import pack_inputs
 from tests.models.torch_reference import CONFIGS, words
 from tests.random_weights import random_params
@@ -452,3 +452,44 @@ def test_weights_that_are_not_there_are_told_with_the_cure_for_what_is(tmp_path,
     (tmp_path / SINGLE).rename(tmp_path / name)
     with pytest.raises(CheckpointError, match=rf"lacks model\.safetensors .*{cure}"):
         load_hf(tmp_path)
+
+
+@pytest.mark.parametrize("piece", [64 << 20, 512])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, monkeypatch, piece, dtype, value):
+    monkeypatch.setattr("hypereyes_jax.models.qwen3_vl.checkpoint._PIECE_BYTES", piece)
+    written(tmp_path, dtype=dtype)
+    names = [f"model.language_model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 2)]
+
+    def spoil(tensors):
+        for name in (*names, "model.language_model.norm.weight"):
+            tensors[name] = tensors[name].copy()
+            tensors[name].flat[-1] = value
+
+    rewrite(tmp_path, spoil)
+    with pytest.raises(CheckpointError, match="no model can compute with") as error:
+        load_hf(tmp_path, jnp.float32)
+    message = str(error.value)
+    assert f"layers.*.mlp.down_proj.weight: holds NaN or infinity (2 tensors, first {names[0]})" in message
+    assert "model.language_model.norm.weight: holds NaN or infinity" in message
+    assert message.count("\n") == 2
+
+
+def test_weights_beyond_float16_are_refused_where_it_is_asked_for(tmp_path):
+    written(tmp_path)
+    name = "model.language_model.norm.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({name: np.full_like(tensors[name], 1e5)}))
+    load_hf(tmp_path, jnp.bfloat16)
+    with pytest.raises(CheckpointError, match=f"{name}: holds numbers that float16 has not"):
+        load_hf(tmp_path, jnp.float16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_every_number_of_a_type_is_told_from_those_that_are_not_finite(dtype):
+    kind = np.dtype(f"u{dtype.itemsize}")
+    every = np.arange(1 << 8 * min(2, dtype.itemsize), dtype=np.uint32) << 16 * (dtype.itemsize == 4)
+    values = every.astype(kind).view(dtype)
+    wanted = np.isfinite(values.astype(np.float32))
+    assert [all_finite(values[number : number + 1]) for number in range(len(values))] == wanted.tolist()
+    assert all_finite(values[wanted])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, load_peft, merge, save_peft
+from hypereyes_jax.models.lora import AdapterError, LoraConfig, LoraRule, load_peft, merge, save_peft
 from hypereyes_jax.models.qwen3_vl import forward, load_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs
@@ -253,3 +253,15 @@ def test_the_mergers_are_adapted_with_a_dropout_mask_of_each_tap():
         assert np.abs(features.embeds - plain.embeds).max() > 1e-3
         assert np.abs(features.deepstack - plain.deepstack).max(axis=(1, 2)).min() > 1e-3
     assert np.abs(one.deepstack - two.deepstack).max(axis=(1, 2)).min() > 1e-4
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_an_adapter_that_is_not_finite_is_refused_by_name(tmp_path, value):
+    config = CONFIGS["dense"]
+    save_peft(tmp_path, config, random_lora(config))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(name for name in tensors if name.endswith("layers.1.mlp.up_proj.lora_B.weight"))
+    tensors[name][0, 0] = value
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=f"{name} holds NaN or infinity"):
+        load_peft(tmp_path, config)

@@ -28,7 +28,7 @@ from hypereyes_jax.models.lora.peft_config import AdapterError, PeftConfig, read
 from hypereyes_jax.models.lora.weights import adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 from hypereyes_jax.models.storage import open_directory
-from hypereyes_jax.models.tensor_files import StoredTensor, by_kind, read_header
+from hypereyes_jax.models.tensor_files import StoredTensor, all_finite, by_kind, read_header
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -160,7 +160,14 @@ def _factors(
             f"{where}: {prefix} has factors of shapes {a.shape} and {b.shape}, expected {(count * rank, fan_in)} and "
             f"{(fan_out, count * rank)} for the rank {rank} that {why} gives it."
         )
-    a_full, b_full = (tensor.rows(0, tensor.shape[0]).astype(np.float32) for tensor in (a, b))
+    values = [tensor.rows(0, tensor.shape[0]) for tensor in (a, b)]
+    for stored, each in zip(names, values, strict=True):
+        if not all_finite(each):
+            raise AdapterError(
+                f"{where}: {stored} holds NaN or infinity. The file is damaged, or the run that wrote it diverged: "
+                "give another adapter, or an earlier step."
+            )
+    a_full, b_full = (each.astype(np.float32) for each in values)
     a_full = _swap(a_full.reshape(count, rank, fan_in))
     b_full = b_full.reshape(fan_out, rank, count).transpose(2, 1, 0)
     if not experts:

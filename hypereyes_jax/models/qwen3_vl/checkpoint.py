@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.qwen3_vl.checkpoint_match import match
 from hypereyes_jax.models.qwen3_vl.weights import Params, Weight, map_weights, weights
 from hypereyes_jax.models.storage import Directory, open_directory
-from hypereyes_jax.models.tensor_files import BlockScaledTensor, Tensor
+from hypereyes_jax.models.tensor_files import BlockScaledTensor, CheckpointError, FiniteTensor, Tensor, by_kind
 
 # Leaves above this are moved to the device in pieces of this size, so that the host never holds a whole one.
 _PIECE_BYTES = 64 << 20
@@ -44,7 +44,8 @@ def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = Non
         the one that most numbers have.
       sharding: a tree of shardings shaped like the parameters, or one sharding for all; default: the default device.
 
-    Raises CheckpointError naming missing, surplus, misshapen and truncated tensors, ConfigError for a config it can't
+    Raises CheckpointError naming missing, surplus, misshapen and truncated tensors, and those that hold NaN or
+    infinity (of what this process reads), ConfigError for a config it can't
     use, FileNotFoundError without one, StorageError for a remote file that can't be read,
     HubError for a hub id that can't be had.
     """
@@ -52,11 +53,12 @@ def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = Non
     raw, config = read_model_config(directory)
     tensors = match(directory, config, fp8_block(raw.get("quantization_config")))
     kind = np.dtype(dtype) if dtype is not None else _one_dtype(raw, tensors.values())
+    faults: dict[str, str] = {}
     table = weights(config)
     shardings = sharding if isinstance(sharding, dict) else map_weights(lambda *_: sharding, table)
 
     def leaf(_: str, weight: Weight, sharding: Any) -> jax.Array:
-        parts = [tensors[name] for name in weight.hf_names()]
+        parts = [FiniteTensor(tensors[name], name, faults, kind) for name in weight.hf_names()]
         if math.prod(weight.shape) * kind.itemsize <= _PIECE_BYTES:
             whole = np.empty(weight.shape, kind)
             for i, tensor in enumerate(parts):
@@ -64,7 +66,14 @@ def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = Non
             return jax.device_put(whole, sharding)
         return _stream(weight, parts, kind, sharding)
 
-    return config, map_weights(leaf, table, shardings)
+    params = map_weights(leaf, table, shardings)
+    if faults:
+        listed = "\n  ".join(by_kind(faults.items()))
+        raise CheckpointError(
+            f"{directory} holds weights that no model can compute with. The file is damaged, or the run that wrote it "
+            f"diverged: give another checkpoint, or an earlier step.\n  {listed}"
+        )
+    return config, params
 
 
 def read_model_config(directory: Directory) -> tuple[dict[str, Any], Qwen3VLConfig]:
@@ -95,7 +104,7 @@ def _one_dtype(raw: Mapping[str, Any], tensors: Iterable[Tensor]) -> np.dtype[An
     return numbers.most_common(1)[0][0]
 
 
-def _stream(weight: Weight, tensors: list[Tensor], dtype: np.dtype, sharding: Any) -> jax.Array:
+def _stream(weight: Weight, tensors: Sequence[Tensor], dtype: np.dtype, sharding: Any) -> jax.Array:
     """Fill an array on the device, in place, with pieces of its tensors.
 
     On a mesh each device is handed its share of a piece's rows, and the devices exchange them: a process reads what its
