@@ -15,7 +15,7 @@ from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import json_line
 from hypereyes_jax.env.media.images import png_bytes
 from hypereyes_jax.env.types import Part, Question
-from hypereyes_jax.files import draft_of, writing, writing_atomic
+from hypereyes_jax.files import draft_of, write_atomic, writing, writing_atomic
 
 _GROUP_ROWS = 64  # of a row group: a row is read with its group
 
@@ -121,7 +121,7 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
         if isinstance(part, str):
             return part.replace("<image>", "< image>")
         name = f"images/{number:06d}-{len(images)}.png"
-        (folder / name).write_bytes(png_bytes(part))
+        write_atomic(folder / name, png_bytes(part))
         images.append(name)
         return "<image>"
 

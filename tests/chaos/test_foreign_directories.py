@@ -267,7 +267,9 @@ def results(command: Command, out: Path) -> dict[str, str]:
         data = path.read_bytes()
         if path.suffix in (".json", ".jsonl"):
             with contextlib.suppress(ValueError):
-                data = json.dumps([plain(json.loads(line)) for line in _texts(path)]).encode()
+                rows = [json.dumps(plain(json.loads(line))) for line in _texts(path)]
+                # a benchmark's rows are in the order in which episodes ended
+                data = "\n".join(sorted(rows) if command.name == "benchmark" else rows).encode()
         elif path.suffix in (".html", ".csv", ".tex"):  # they hold times and the name of the directory
             text = re.sub(rb"\d+(\.\d+)?", b"0", data.replace(str(out).encode(), b""))
             data = text if command.name != "report" else b""
@@ -356,6 +358,29 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def disturb_place(draw: random.Random, out: Path) -> tuple[str, str]:
+    """Changes what a directory is, and nothing that lies in it but its lock. Returns what was changed, and how."""
+    how = draw.choice(
+        ["a link to it", "a dead process's lock", "read-only", "a link for a lock", "a file in its place"]
+    )
+    moved = out.with_name(f"{out.name}-moved")
+    _remove(moved)
+    if how == "a link to it":
+        out.rename(moved)
+        out.symlink_to(moved)
+    elif how == "a dead process's lock":
+        (out / ".lock").write_text('{"process": 4194303, "host": "gone", "command": "rl", "token": "x"}')
+    elif how == "read-only":
+        out.chmod(0o555)
+    elif how == "a link for a lock":
+        _remove(out / ".lock")
+        (out / ".lock").symlink_to(moved)
+    else:
+        shutil.rmtree(out)
+        out.write_text("x\n")
+    return out.name, how
+
+
 def disturb(draw: random.Random, stage: Stage, command: Command, out: Path) -> tuple[str, str]:
     """Damages a directory in one way. Returns what was damaged, and how."""
     how = draw.random()
@@ -390,6 +415,8 @@ def disturb(draw: random.Random, stage: Stage, command: Command, out: Path) -> t
             value["command"] = "another"
         (out / "config.json").write_text(json.dumps(value))
         return "config.json", act
+    if how < 0.3:
+        return disturb_place(draw, out)
     path = draw_part(draw, out)
     name = path.relative_to(out)
     beside = [each for each in out.iterdir() if each != path and each.is_file() and each.name != ".lock"]
@@ -399,8 +426,7 @@ def disturb(draw: random.Random, stage: Stage, command: Command, out: Path) -> t
 def try_one(draw: random.Random, stage: Stage, command: Command, out: Path) -> tuple[str, str]:
     """What became of one directory (a kind, with a colon and words if it is a fault), and what was done to it."""
     whole = stage.whole(command)
-    if out.exists():
-        shutil.rmtree(out)
+    _remove(out)
     # It stands where it was made: results name their directory.
     shutil.copytree(whole, out, symlinks=True)
     half = draw.random() < 0.5
@@ -409,18 +435,16 @@ def try_one(draw: random.Random, stage: Stage, command: Command, out: Path) -> t
     name, how = disturb(draw, stage, command, out)
     what = f"{command.name}, {'half' if half else 'finished'}: {name}: {how}"
     before = {path for path in out.rglob("*") if path.is_file()}
-    ended = stage.forked.call(stage.words(command, out), SECONDS, without_rights=how == "unreadable")
+    ended = stage.forked.call(stage.words(command, out), SECONDS, without_rights=how in ("unreadable", "read-only"))
     said = ended.said
     if ended.code is None:
         return "hang: " + said[-300:], what
     if "Traceback" in said or "Exception ignored" in said:
         return "traceback: " + said[-700:], what
     gone = [path for path in before if not os.path.lexists(path)]
-    if any(
-        path.relative_to(out).name != name
-        for path in gone
-        if ".part" not in path.name and "-checkpoints" not in str(path)
-    ):
+    # checkpoints make room for others, and a model takes the place of the one before whole
+    kept = [path for path in gone if not re.search(r"\.part|-checkpoints|/(model|adapter)/", str(path))]
+    if any(path.relative_to(out).name != name for path in kept):
         return f"deleted: {gone[:3]}", what
     if ended.code == 0:
         same = results(command, out) == results(command, whole)

@@ -105,7 +105,7 @@ def test_what_falls_out_where_from_pools_to_both_sets(pools, capsys):
     assert "<script" not in page
 
 
-def test_both_sets_stand_in_the_authors_layouts_and_are_read_back(pools):
+def test_both_sets_stand_in_the_authors_layouts_and_are_read_back(pools, capsys):
     models, out = Models(), pools / "out"
     with served("/v1/chat/completions", models.reply) as url:
         file = plan(pools, url)
@@ -117,6 +117,18 @@ def test_both_sets_stand_in_the_authors_layouts_and_are_read_back(pools):
         images = [p for o in theirs[0].observations for p in o if isinstance(p, Image.Image)]
         own = [p for o in ours[0].observations for p in o if isinstance(p, Image.Image)]
         assert [i.convert("RGB").tobytes() for i in images] == [i.convert("RGB").tobytes() for i in own]
+    picture = next((out / "authors" / "images").iterdir())
+    picture.unlink()
+    (pools / "letter").write_text("dear")
+    picture.symlink_to(pools / "letter")
+    with served("/v1/chat/completions", models.reply) as url:
+        assert cli.main(["curate", str(plan(pools, url)), "--out", str(out)]) == 0
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert (pools / "letter").read_text() == "dear"
+        picture.unlink()
+        picture.mkdir()
+        assert cli.main(["curate", str(plan(pools, url)), "--out", str(out)]) == 2
+    assert picture.name in capsys.readouterr().err.replace("\n", "")
     import pyarrow.parquet
 
     (row,) = pyarrow.parquet.read_table(out / "authors" / "rl.parquet").to_pylist()
