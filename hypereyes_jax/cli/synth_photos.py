@@ -99,20 +99,19 @@ def run(config: SynthPhotosConfig) -> None:
     )
     try:
         with directory, Stages() as stages:
-            summary = asyncio.run(_make(config, photos, stages))
+            summary = asyncio.run(_make(config, directory, photos, stages))
     except ChatError as error:
         raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
     print(f"{config.out}: {summary}")
 
 
-async def _make(config: SynthPhotosConfig, photos: PhotoSet, stages: Stages) -> dict[str, object]:
+async def _make(
+    config: SynthPhotosConfig, directory: RunDirectory, photos: PhotoSet, stages: Stages
+) -> dict[str, object]:
     from hypereyes_jax.data.files import read_questions, write_questions
     from hypereyes_jax.data.knowledge import fields_of
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
-    from hypereyes_jax.files import writing
 
-    with writing(config.out):
-        await asyncio.to_thread((config.out / "parts").mkdir, exist_ok=True)
     names: dict[str, tuple[str, str]] = {name: (name, kind) for name, kind in config.fields.items()}
     fields = names or fields_of(photos.name)
     client = None
@@ -124,7 +123,7 @@ async def _make(config: SynthPhotosConfig, photos: PhotoSet, stages: Stages) -> 
         questions: list[Question] = []
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
-                part = config.out / "parts" / f"{config.seed}-{start:06d}.jsonl"
+                part = directory.part(start)
                 size = min(_PART, config.count - start)
                 batch = read_questions(part) if part.exists() else []
                 if len(batch) != size:

@@ -136,7 +136,6 @@ async def _make(
     check_search(config.search, SearchConfig())
     questions: list[Question] = []
     dropped: Counter[str] = Counter()
-    directory.file("parts").mkdir(exist_ok=True)
     async with contextlib.AsyncExitStack() as open_clients:
         client: ChatClient | None = None
         rivals: RivalSearch | None = None
@@ -148,7 +147,7 @@ async def _make(
             rivals = RivalSearch(service.backend, config.ask_rivals)
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
-                part = directory.file("parts") / f"{start:06d}.jsonl"
+                part = directory.part(start)
                 size = min(_PART, config.count - start)
                 batch = read_questions(part) if part.exists() else []
                 if len(batch) != size:

@@ -185,6 +185,16 @@ class RunDirectory:
     def file(self, name: str) -> Path:
         return self.path / name
 
+    def part(self, start: int) -> Path:
+        """Where a part of the results belongs, from the item of that number on, in a folder that is made.
+
+        Its name holds the run's id: a part that was copied from another run is nobody's.
+        """
+        folder = self.path / "parts"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder / f"{self.run[:12]}-{start:06d}.jsonl"
+
     def checkpoints(self, name: str) -> Path | str:
         """Where checkpoints of that name belong: a directory here, or the URL of one in a bucket.
 

@@ -176,6 +176,17 @@ def test_a_run_keeps_its_id_and_refuses_what_carries_anothers(tmp_path):
         again.refuse_other_run(again.file("x"), other.run)
 
 
+def test_a_part_that_was_copied_from_another_run_is_not_found(tmp_path):
+    run, other = begun(tmp_path / "a"), begun(tmp_path / "b")
+    other.part(50).write_text("another seed's")
+    (run.path / "parts").mkdir()
+    (run.path / "parts" / other.part(50).name).write_text("another seed's")
+    assert not run.part(50).exists()
+    run.part(50).write_text("ours")
+    run.close()
+    assert RunDirectory.open(tmp_path / "a", "sft", Config()).part(50).read_text() == "ours"
+
+
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     files.write_json(path, {"old": 1})

@@ -15,6 +15,7 @@ from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
 _TRIED_LINES = 64  # of an event, after each of which it may be whole; a longer one is read at its empty line
+_MOST_TOKENS = 2**48  # of a reply: whatever counts more counts something else
 _REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is not a model
 # Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
 _BROKEN = re.compile(
@@ -222,10 +223,10 @@ def text_of(content: Any) -> str | None:
 
 
 def usage_of(usage: Any) -> tuple[int, int]:
-    """(prompt tokens, completion tokens), 0 where they are not told."""
+    """(prompt tokens, completion tokens), 0 where they are not told, or are no number that a reply can have."""
     usage = usage if isinstance(usage, dict) else {}
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    prompt, completion = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
+    prompt, completion = (count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in counts)
     return prompt, completion
 
 

@@ -496,6 +496,13 @@ def test_all_that_a_stream_makes_us_keep_is_bounded(delta, monkeypatch):
     assert "more than 10,000 characters" in ended or len(reader.calls()) < 2_000
 
 
+@pytest.mark.parametrize("count", [10**400, -(10**400), 2**60, -1, True, 1.5, "7", None, [7]])
+def test_a_count_of_tokens_that_no_reply_can_have_is_none(count):
+    usage = {"prompt_tokens": count, "completion_tokens": 7}
+    reply = read_reply({"choices": [{"message": {"content": "x"}}], "usage": usage}, "host")
+    assert (reply.prompt_tokens * 0.1, reply.completion_tokens) == (0.0, 7)
+
+
 @pytest.mark.parametrize("depth", range(900, 1000, 3))
 def test_calls_that_nest_deep_are_calls_that_the_parser_finds_wrong(depth):
     deep = "[" * depth + "]" * depth
