@@ -289,13 +289,15 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
             else:
                 calls.append(Malformed("what follows the JSON of a tool call was not read", is_call=True))
             break
-        for each in value[:MOST_TAGS] if isinstance(value, list) and value else (value,):
-            calls.append(read_call(each, tools))
-        if len(calls) >= MOST_TAGS:
-            break
+        listed = value if isinstance(value, list) and value else [value]
+        calls += [read_call(each, tools) for each in listed[:MOST_TAGS]]
         at = _skip_space(window, at)
         if window[at : at + 1] == ",":
-            at += 1
+            at = _skip_space(window, at + 1)
+        if len(calls) >= MOST_TAGS:
+            if len(listed) > MOST_TAGS or (at < len(window) and window[at] != "<"):
+                calls.append(Malformed(f"only the first {len(calls)} calls of a <tool_call> are read", is_call=True))
+            break
     end, again = turn.find(_CALL_END, start + at), turn.find(_CALL, start + at)
     if end is not None and (again is None or end < again):
         return calls, end + len(_CALL_END)  # what a closed call encloses is not an answer

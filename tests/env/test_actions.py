@@ -386,3 +386,15 @@ def test_time_grows_no_faster_than_the_text(function, piece):
     small, large = (piece * (size // len(piece)) for size in (125_000, 1_000_000))
     function(small)
     assert seconds(function, large) < max(0.1, 24 * min(seconds(function, small) for _ in range(3)))
+
+
+@pytest.mark.parametrize("between", [", ", " "])
+@pytest.mark.parametrize("count", [256, 257, 300])
+def test_calls_beyond_what_is_read_are_told_and_not_dropped_without_a_word(between, count):
+    call = '{"name": "text_search", "arguments": {"input": ["x"]}}'
+    written = between.join([call] * count)
+    for body in (written, f"[{', '.join([call] * count)}]"):
+        calls = parse_turn(f"<tool_call>{body}</tool_call>").calls
+        assert sum(isinstance(each, TextSearch) for each in calls) == 256
+        why = [each.why for each in calls if isinstance(each, Malformed)]
+        assert why == ([] if count == 256 else ["only the first 256 calls of a <tool_call> are read"])

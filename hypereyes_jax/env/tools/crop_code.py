@@ -62,7 +62,9 @@ class CropCode:
             raise ToolError("the code nests too deeply") from None
         if not program.shown:
             raise ToolError("the code showed no region: call show(region) for each")
-        return ToolReply(tuple(program.shown[: episode.config.width]))
+        width, count = episode.config.width, len(program.shown)
+        left_out = () if count <= width else (f"the first {width} of {count} regions; a turn shows no more",)
+        return ToolReply((*program.shown[:width], *left_out))
 
 
 @dataclass
@@ -73,6 +75,7 @@ class _Program:
     names: dict[str, Any] = field(default_factory=dict)
     shown: list[Image.Image] = field(default_factory=list)
     steps: int = 0
+    cuts: int = 0
 
     def run(self, body: list[ast.stmt]) -> None:
         for statement in body:
@@ -167,6 +170,10 @@ class _Program:
 
     def _cut(self, image: Image.Image, edges: tuple[Any, ...], node: ast.AST, units: Any) -> Image.Image:
         x1, y1, x2, y2 = (float(_number(edge, node)) for edge in edges)
+        self.cuts += 1
+        most = self.episode.config.width_cap  # as many as a search of regions may cut; each costs what its pixels do
+        if self.cuts > most:
+            raise ToolError(f"line {_line(node)}: the code cuts more than {most} regions")
         box = to_fractions((x1, y1, x2, y2), image.size, units)
         region = None if box is None else crop(image, box, self.episode.config.crop_max_side)
         if region is None:

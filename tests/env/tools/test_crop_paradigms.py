@@ -67,6 +67,7 @@ async def test_boxes_are_refused_where_crops_are_apart_and_the_prompt_says_so(li
         ("x = 9 * 9 * 9 * 9 * 9 * 9 * 9 * 9", "too large"),
         ("x = 1 / 0", "division by zero"),
         ("for i in range(1000000):\n  x = 1", "runs too long"),
+        ("for i in range(40):\n  x = crop(img_0, 0, 0, 1, 1)", "cuts more than 32 regions"),
         ("a, b = (1, 2, 3)", "3 values for 2 names"),
         ("x = 1", "showed no region"),
         ("show(", "no Python"),
@@ -78,3 +79,10 @@ async def test_code_that_does_more_than_crop_is_refused_with_its_line(library, c
     episode = Episode(ASKED, library, EpisodeConfig(paradigm="code-crop"))
     (text,) = await episode.step(python(code))
     assert why in text
+
+
+async def test_regions_that_a_turn_does_not_show_are_told(library):
+    episode = Episode(ASKED, library, EpisodeConfig(paradigm="code-crop"))
+    *crops, text = await episode.step(python("for i in range(40): show(img_0)"))
+    assert len(crops) == 32
+    assert "the first 32 of 40 regions" in text
