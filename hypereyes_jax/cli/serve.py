@@ -93,6 +93,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
 
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.rollout import EngineConfig, SamplingConfig
+    from hypereyes_jax.rollout.openai_api.requests import RequestLimits
     from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
@@ -110,6 +111,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
         cors_origins=config.cors_origins,
         in_flight=config.in_flight,
         fetch_images=config.fetch_images,
+        limits=RequestLimits(characters=16 * engine.context),
         sampling=SamplingConfig(config.temperature, config.top_p, max_new_tokens=config.max_new_tokens),
     )
     ended = asyncio.Event()

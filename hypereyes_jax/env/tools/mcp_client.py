@@ -6,20 +6,21 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.env.media.images import ImageError, read_base64_image
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, read_base64_image
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
 from hypereyes_jax.env.types import SearchError
 from hypereyes_jax.env.web.untrusted import encodable, one_line
 from hypereyes_jax.errors import UserError
 
 _MOST_CHARACTERS = 20_000  # of what a tool says; what the model is shown of it is bounded again
-_MOST_IMAGES = 8
+_MOST_IMAGES, _MOST_PIXELS = 8, 50_000_000  # of a reply; decoded, these take 150 MB
 _MOST_PAGES, _MOST_TOOLS = 50, 2000  # of a list of tools, which a server may not end
 _MOST_REPLY_BYTES = 64 << 20  # over HTTP; the package reads JSON without a bound, and events of a megabyte at most
 _CONNECT_SECONDS, _SILENT_SECONDS = 30.0, 300.0  # over HTTP, as the package has them
@@ -215,12 +216,13 @@ def _schema(schema: Any) -> dict[str, Any]:
 
 
 def _read(content: Sequence[Any]) -> tuple[list[str], list[Image.Image]]:
-    texts, images, room = list[str](), list[Image.Image](), _MOST_CHARACTERS
+    texts, images, room, pixels = list[str](), list[Image.Image](), _MOST_CHARACTERS, _MOST_PIXELS
     for part in content:
         if part.type == "text":
             texts.append(encodable(part.text[:room]))
             room -= len(texts[-1])
         elif part.type == "image" and len(images) < _MOST_IMAGES:
             with contextlib.suppress(ImageError):  # what can't be shown is left out; the texts stand
-                images.append(read_base64_image(part.data))
+                images.append(read_base64_image(part.data, ImageLimits(max_pixels=pixels)))
+                pixels -= math.prod(images[-1].size)
     return texts, images

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.media.images import ImageError, decode_image, read_base64_image
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, decode_image, read_base64_image
 from hypereyes_jax.env.types import Part
 from hypereyes_jax.env.web.urls import UrlError, UrlGuard
 
@@ -50,6 +50,8 @@ class RequestLimits:
     choices: int = 16  # `n`
     messages: int = 512
     images: int = 50  # the paper's limit for an episode
+    pixels: int = 150_000_000  # of all images; decoded, they take 450 MB
+    characters: int = 16 * 16_384  # of all texts and tools; no text has tokens of 16 characters on average
     tools: int = 128
     new_tokens: int = 8192  # `max_tokens`; more are asked for in vain, since a slot ends
 
@@ -115,6 +117,9 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
         raise BadRequest("`response_format` must be text: replies are not constrained to JSON", "response_format")
     tools = _tools(body, limits)
     messages = _messages(body.get("messages"), limits)
+    size = sum(map(_characters, messages)) + sum(len(json.dumps(tool)) for tool in tools)
+    if size > limits.characters:  # before the tokenizer, which would take minutes for megabytes
+        raise BadRequest(f"{size:,} characters exceed the {limits.characters:,} that fit this server", "messages")
     stream_options = body.get("stream_options") or {}
     return ChatRequest(
         messages=messages,
@@ -130,15 +135,16 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
     )
 
 
-async def with_images(request: ChatRequest, guard: UrlGuard | None) -> ChatRequest:
+async def with_images(request: ChatRequest, guard: UrlGuard | None, limits: RequestLimits | None = None) -> ChatRequest:
     """The request with its images read: data URIs decoded, URLs fetched.
 
     Args:
       guard: fetches http(s) URLs, from the public internet only; None = such URLs are refused.
 
     Raises:
-      BadRequest: an image can't be read.
+      BadRequest: an image can't be read, or all together have too many pixels.
     """
+    room = (limits or RequestLimits()).pixels
     images: dict[str, Image.Image] = {}
     messages = []
     for message in request.messages:
@@ -146,22 +152,26 @@ async def with_images(request: ChatRequest, guard: UrlGuard | None) -> ChatReque
         for part in message.parts:
             if isinstance(part, ImageUrl):
                 if part.url not in images:
-                    images[part.url] = await _image(part.url, guard)
+                    images[part.url] = await _image(part.url, guard, room)
+                    room -= math.prod(images[part.url].size)
                 part = images[part.url]
             parts.append(part)
         messages.append(replace(message, parts=tuple(parts)))
     return replace(request, messages=tuple(messages))
 
 
-async def _image(url: str, guard: UrlGuard | None) -> Image.Image:
+async def _image(url: str, guard: UrlGuard | None, room: int) -> Image.Image:
+    """An image of at most `room` pixels."""
+    limits = ImageLimits(max_pixels=min(room, ImageLimits.max_pixels))
     try:
         if url.startswith("data:"):
-            return read_base64_image(url)
+            return read_base64_image(url, limits)
         if guard is None:
             raise BadRequest("images by URL are switched off here; send them as data URIs", "messages")
-        return decode_image(await guard.fetch(url))
+        return decode_image(await guard.fetch(url), limits)
     except (ImageError, UrlError) as error:
-        raise BadRequest(f"an image can't be read: {error}", "messages") from None
+        short = "" if room >= ImageLimits.max_pixels else f" (the images before it leave room for {room:,} pixels)"
+        raise BadRequest(f"an image can't be read: {error}{short}", "messages") from None
 
 
 def _messages(value: Any, limits: RequestLimits) -> tuple[ChatMessage, ...]:
@@ -194,6 +204,11 @@ def _message(number: int, message: Any) -> ChatMessage:
     if role not in ("user", "tool") and any(isinstance(part, ImageUrl) for part in parts):
         raise BadRequest(f"{place}: images belong into messages of the user or of a tool", place)
     return ChatMessage(_ROLES[role], parts, calls)
+
+
+def _characters(message: ChatMessage) -> int:
+    texts = sum(len(part) for part in message.parts if isinstance(part, str))
+    return texts + sum(len(call.name) + len(call.arguments) for call in message.calls)
 
 
 def _listed(place: str, content: Any) -> list[Any]:

@@ -145,7 +145,7 @@ class ChatServer:
             raise BadRequest("the body is not JSON") from None
         request = read_request(body, self._config.sampling, self._config.limits)
         self._check_model(request.model)
-        request = await with_images(request, UrlGuard() if self._config.fetch_images else None)
+        request = await with_images(request, UrlGuard() if self._config.fetch_images else None, self._config.limits)
         choices = self._choices(request)
         frame = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",

@@ -1,6 +1,7 @@
 """Tools of an MCP server, in process: allowed ones only, with limits on time and failures of both kinds."""
 
 import asyncio
+import base64
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -184,3 +185,10 @@ async def test_a_connection_that_breaks_is_a_mistake_and_not_the_block_s(monkeyp
     with pytest.raises(UserError, match=r"the MCP server broke off \(UnicodeDecodeError"):
         async with mcp_tools("x", []):
             await asyncio.sleep(0)
+
+
+def test_pictures_of_a_reply_are_bounded_in_pixels_before_they_are_decoded(monkeypatch):
+    monkeypatch.setattr(mcp_client, "_MOST_PIXELS", 100)
+    data = [base64.b64encode(encode_image(Image.new("RGB", size))).decode() for size in ((9, 7), (9, 9), (5, 5))]
+    _, images = mcp_client._read([SimpleNamespace(type="image", data=each) for each in data])
+    assert [image.size for image in images] == [(9, 7), (5, 5)]

@@ -1,6 +1,7 @@
 """Requests are untrusted: what is no request, too large, or asks for what is not there is refused by name."""
 
 import asyncio
+import math
 
 import pytest
 
@@ -103,6 +104,36 @@ def test_images_are_counted_over_the_conversation():
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
     with pytest.raises(BadRequest, match="3 images exceed"):
         read(RequestLimits(images=2), messages=[{"role": "user", "content": [part] * 3}])
+
+
+def test_pixels_are_counted_over_the_conversation_before_they_are_decoded():
+    parts = [{"type": "image_url", "image_url": {"url": data_uri(picture(seed), "PNG")}} for seed in range(3)]
+    pixels = math.prod(picture(1).size)
+    request = read(messages=[{"role": "user", "content": [*parts, parts[0]]}])
+    asyncio.run(with_images(request, None, RequestLimits(pixels=3 * pixels)))
+    with pytest.raises(BadRequest, match=rf"too large \(the images before it leave room for {pixels - 1:,} pixels"):
+        asyncio.run(with_images(request, None, RequestLimits(pixels=3 * pixels - 1)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "a" * 101}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a" * 51}] * 2}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": "a" * 101}}]},
+        {
+            "messages": [
+                *USER,
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "a" * 101}}]},
+                *USER,
+            ]
+        },
+    ],
+)
+def test_characters_are_counted_before_they_are_tokenised(fields):
+    assert read(RequestLimits(characters=300), **fields)
+    with pytest.raises(BadRequest, match=r"characters exceed the 100 that fit this server"):
+        read(RequestLimits(characters=100), **fields)
 
 
 def test_tool_calls_of_an_assistant_are_read():
