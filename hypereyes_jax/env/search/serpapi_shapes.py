@@ -26,7 +26,8 @@ async def serpapi_reply(
     if not query.get(needs):
         return 400, {"error": f"Missing query `{needs}` parameter."}
     count = query.get("num", "")
-    k = int(count) if count.isdecimal() and 0 < int(count) <= 100 else 10
+    # Python refuses to read numbers of thousands of digits
+    k = int(count) if count.isdecimal() and len(count) <= 3 and 0 < int(count) <= 100 else 10
 
     if engine == "google":
         return 200, _envelope(engine, "organic_results", await backend.text_search(query["q"], k), _organic)

@@ -27,6 +27,7 @@ from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 
 _DEFAULT_TOPK = 10
+_MOST_QUERIES, _MOST_CHARACTERS = 1024, 262_144  # of a request; the world reads about a million in seconds
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ def _application(backend: SearchBackend, config: SearchServerConfig, injector: F
             queries = [queries]
         if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
             return web.json_response({"error": "`queries` must be a list of strings"}, status=422)
+        if len(queries) > _MOST_QUERIES or sum(map(len, queries)) > _MOST_CHARACTERS:
+            error = f"at most {_MOST_QUERIES} queries of {_MOST_CHARACTERS:,} characters in all are taken at a time"
+            return web.json_response({"error": error}, status=413)
         k = _topk(body)
         results = await asyncio.gather(*(backend.text_search(query, k) for query in queries))
         with_scores = body.get("return_scores") is True

@@ -94,6 +94,11 @@ async def test_the_retriever_protocol_singular_and_plural_with_and_without_score
         for wrong in ({}, {"queries": [1]}, []):
             status, reply = await ask(server.url, wrong)
             assert status == 422
+        made = library.calls
+        for wrong in ({"queries": ["a"] * 1025}, {"query": "a " * 131_073}, {"queries": ["a" * 1000] * 263}):
+            status, reply = await ask(server.url, wrong)
+            assert (status, library.calls) == (413, made)
+            assert "at most 1024 queries of 262,144 characters" in reply["error"]
             assert reply["error"]
 
 
@@ -170,3 +175,11 @@ def test_a_fault_plan_is_checked():
         FaultPlan({"fire": 0.1})
     with pytest.raises(ValueError, match="at most 1"):
         FaultPlan({"hang": 0.9, "drip": 0.2})
+
+
+@pytest.mark.parametrize(("count", "results"), [("1", 1), ("0", 3), ("9" * 5000, 3), ("-1", 3), ("٢", 2)])
+async def test_a_number_of_results_in_serpapis_form_is_read_or_left_at_ten(library, count, results):
+    async with serving(library) as server, aiohttp.ClientSession() as session:
+        query = {"engine": "google", "q": "everything", "num": count}
+        async with session.get(server.url + "/search.json", params=query) as response:
+            assert len((await response.json())["organic_results"]) == results
