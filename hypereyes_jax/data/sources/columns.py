@@ -70,7 +70,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
     "videos": ("videos", "video", "video_path"),
     "kind": ("kind", "category", "domain", "question_type", "task_type", "type", "area"),
     "system": ("system", "system_prompt"),
-    "messages": ("messages", "conversations", "conversation", "dialog"),
+    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "message"),
     "tools": ("tools",),
     "tool_calls": ("tool_call", "tool_calls", "ref_rounds"),
     "searches": ("parallel", "searches", "ref_invocations"),

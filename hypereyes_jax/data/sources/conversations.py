@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hypereyes_jax.data.sources.columns import Layout
-from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, unpacked
+from hypereyes_jax.data.sources.content_blocks import without_blocks
+from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, plain_value, unpacked
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -34,12 +36,14 @@ _ROLES: dict[str, Role] = {
     "function_call": "assistant",
 }
 _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")  # of a turn, beside its content
 _WEIGHTS = ("loss", "weight", "train")  # of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it
 # A place of a picture, as the frameworks and Qwen's own template write it, or Qwen-VL's, which holds the path.
 _TAG = re.compile(
     r"(?:<(?P<kind>image|video)>|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>"
     r"|<img>(?P<path>[^<>\n]+)</img>)\n?"
 )
+_UNTYPED = ("text", "image_url", "image", "video")  # what tells the type of a part that names none
 _PICTURE_KEYS = ("image", "image_url", "input_image", "url", "path", "bytes", "base64", "data", "source")
 _PAIRS = (("instruction", "output"), ("query", "response"), ("prompt", "completion"), ("prompt", "response"))
 _SHAPES = {"instruction": "Alpaca", "query": "ms-swift", "prompt": "prompt and reply"}
@@ -186,16 +190,24 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
                 {"role": "user", "content": text},
                 {"role": "assistant", "content": row[reply]},
             ], _SHAPES[question]
+    named = next((name for name, value in row.items() if _looks_like_messages(value)), None)
+    cure = f": name the right one by --columns messages={named}" if named else ""
     raise BadRow(
         "no conversation",
         "it has no conversation to learn from ('messages', or 'observations' and 'turns'); its columns are "
-        f"{', '.join(map(repr, row))[:300]}",
+        f"{', '.join(map(repr, row))[:300]}{cure}",
     )
+
+
+def _looks_like_messages(value: Any) -> bool:
+    parts = value if isinstance(value, list) else [None]
+    return bool(parts) and all(isinstance(part, Mapping) and ("role" in part or "from" in part) for part in parts)
 
 
 def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]]:
     if not isinstance(message, Mapping):
         raise BadRow("no message", f"message {number} must be an object with a role and a content")
+    message = without_blocks(message)
     name = first((message.get("role"), message.get("from")))
     name = name.lower() if isinstance(name, str) else name
     role = _ROLES.get(name) if isinstance(name, str) else None
@@ -208,15 +220,29 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
     if name in _CALLS:
         value = _json(content, f"the tool call of message {number}") if isinstance(content, str) else content
         return role, [], tuple(value) if isinstance(value, list) else (value,)
+    if role == "tool":
+        content = _result_text(content)
     parts = _parts(content, number, slots=role in ("user", "tool"))
     mark = next((key for key in _WEIGHTS if message.get(key) is not None and not message[key]), None)
     if role == "assistant" and mark is not None:
         why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"
         raise BadRow("turn not to be learnt", f"{why}: remove the mark if it may be")
-    thought = message.get("reasoning_content", message.get("reasoning"))
+    thought = first(message.get(name) for name in _THOUGHTS)
     if role == "assistant" and isinstance(thought, str) and thought.strip():
         parts.insert(0, f"<think>{thought.strip()}</think>\n")
     return role, parts, _calls(message, number)
+
+
+def _result_text(content: Any) -> Any:
+    """The result of a tool that is an object, or a list of them that are no parts of a message, as JSON in a text."""
+    listed = content if isinstance(content, list) else [content]
+    if listed and all(isinstance(part, Mapping) and not _is_part(part) for part in listed):
+        return json.dumps(plain_value(content), ensure_ascii=False)
+    return content
+
+
+def _is_part(value: Mapping[str, Any]) -> bool:
+    return "type" in value or any(value.get(name) for name in _UNTYPED)
 
 
 def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
@@ -250,7 +276,7 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
             continue
         if not isinstance(part, Mapping):
             raise BadRow("no message", f"a part of message {number} must be a text or an object")
-        kind = part.get("type") or next((key for key in ("text", "image_url", "image", "video") if part.get(key)), None)
+        kind = part.get("type") or next((key for key in _UNTYPED if part.get(key)), None)
         if kind in ("text", "input_text", "output_text"):
             text = part.get("text")
             if not isinstance(text, str):
@@ -263,7 +289,9 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
             values = {key: part[key] for key in ("video", "video_url", "url", "path") if part.get(key)}
             out.append(Clip(picture(next(iter(values.values())))) if values else _Slot("video"))
         else:
-            raise BadRow("unknown part", f"a part of message {number} is of the type {str(kind)[:40]!r}")
+            listed = ", ".join(map(repr, part))[:100]
+            of = f"is of the type {str(kind)[:40]!r}" if kind else f"has no 'type'; it has {listed or 'nothing'}"
+            raise BadRow("unknown part", f"a part of message {number} {of}")
     return out
 
 

@@ -21,6 +21,8 @@ from hypereyes_jax.files import open_regular
 File = TypeVar("File")
 # In this order: of a folder with several kinds, which are mostly the same rows twice, the first is taken.
 DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+# Files that describe a data set, and hold none of its rows.
+META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
 _IMAGE = ("an image", "Give the file with the rows, which names the images")
 _VIDEO = ("a video", "Give the file with the rows, which names the videos")

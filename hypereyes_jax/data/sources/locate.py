@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.sources import remote
-from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, of_one_kind
+from hypereyes_jax.data.sources.card import folder_configs, split_of_card
+from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, META, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
@@ -19,7 +20,6 @@ from hypereyes_jax.files import read_json_object
 
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
 _OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
-_META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,11 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
     everything = sorted(folder.rglob("*"))
     inside = [path for path in everything if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
     files = SplitFiles(inside)
-    if split is not None:
+    by_name = {inside_name(path): path for path in inside}
+    of_card = split_of_card(folder_configs(folder), list(by_name), split)
+    if of_card is not None:
+        files = SplitFiles([by_name[name] for name in of_card.files], of_card.split, of_card.others)
+    elif split is not None:
         files = SplitFiles(of_split(inside, split, inside_name), split)
     elif inside:
         files = default_split(inside, inside_name, str(folder))
@@ -172,7 +176,7 @@ def _is_data(path: Path) -> bool:
 
 def _may_hold_rows(path: Path) -> bool:
     """Whether a name is one of data, and not of what programs leave beside them: hidden files, a Mac's folder."""
-    if not _is_data(path) or path.name in _META:
+    if not _is_data(path) or path.name in META:
         return False
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
 

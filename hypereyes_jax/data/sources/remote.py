@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.sources.cache import cache_folder
-from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, of_one_kind
+from hypereyes_jax.data.sources.card import folder_configs, split_of_card
+from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, META, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
@@ -111,7 +112,8 @@ def hub_files(repository: str, revision: str | None, split: str | None, cache: P
             f"name ({type(error).__name__}). Check the name and the network, or give a local path."
         ) from None
     names = sorted(sibling.rfilename for sibling in info.siblings or ())
-    names_of_split = _of_split(names, _card_files(info.card_data, split), split, repository)
+    configs = info.card_data.get("configs") if info.card_data is not None else None
+    names_of_split = _of_split(names, configs, split, repository)
     revision = info.sha or revision or "main"
     out = []
     for name in names_of_split.files:
@@ -141,7 +143,7 @@ def _hub_cached(repository: str, revision: str | None, split: str | None, cache:
             "without that."
         ) from None
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    names_of_split = _of_split(names, None, split, repository)
+    names_of_split = _of_split(names, folder_configs(folder), split, repository)
     copies = [
         RemoteFile(
             folder / name, f"{repository}/{name}", _BesideHub(repository, folder.name, posixpath.dirname(name), cache)
@@ -189,47 +191,20 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return OSError, getattr(errors, "HTTPError", OSError)
 
 
-def _card_files(card: Any, split: str | None) -> list[str] | None:
-    """Patterns of the split's files as the card's `configs` say; None if it says nothing."""
-    configs = card.get("configs") if card is not None else None
-    if not isinstance(configs, list) or not configs:
-        return None
-    patterns: list[str] = []
-    for config in configs:
-        if not isinstance(config, dict):
-            continue
-        stated = config.get("data_files")
-        for part in stated if isinstance(stated, list) else [stated]:
-            path = part.get("path") if isinstance(part, dict) else part
-            of = part.get("split", "train") if isinstance(part, dict) else "train"
-            if (split or "train") in (of, config.get("config_name")):
-                patterns += [path] if isinstance(path, str) else list(path or ())
-    return patterns or None
-
-
-def _of_split(names: list[str], patterns: list[str] | None, split: str | None, repository: str) -> SplitFiles[str]:
-    import fnmatch
-
-    data = [
-        name
-        for name in names
-        if name.lower().endswith(DATA_SUFFIXES) and posixpath.basename(name) != "dataset_infos.json"
-    ]
-    if patterns:
-        matches = [name for name in data if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    elif split:
-        matches = of_split(data, split, str)
-    elif data:
+def _of_split(names: list[str], configs: Any, split: str | None, repository: str) -> SplitFiles[str]:
+    data = [name for name in names if name.lower().endswith(DATA_SUFFIXES) and posixpath.basename(name) not in META]
+    of_card = split_of_card(configs, data, split)
+    if of_card is not None:
+        return of_card
+    matches = of_split(data, split, str) if split else []
+    if not split and data:
         return default_split(data, str, repository)
-    else:
-        matches = []
     if not matches:
         raise UserError(
             f"the data set {repository} has no files for the split {split or TRAIN!r}; it has "
             f"{', '.join(data)[:300] or 'no data files'}. Give {repository}:SPLIT."
         )
-    others = () if split else tuple(name for name in data if name not in matches)
-    return SplitFiles(matches, split or TRAIN, others)
+    return SplitFiles(matches, split or TRAIN)
 
 
 def _store(url: str) -> tuple[Any, str]:

@@ -12,6 +12,7 @@ from hypereyes_jax.data.sources.call_notations import read_notation
 from hypereyes_jax.data.sources.turn_checks import (
     EMPTY_TURN,
     NO_ANSWER,
+    NO_BOX,
     NO_CALL,
     NO_QUERY,
     NO_SUCH_IMAGE,
@@ -179,7 +180,8 @@ class ToolCalls:
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise BadRow(NO_CALL, "a tool call in it has no name, or is not JSON")
         name = value["name"]
-        tool = self._tools.get(name) or self._tools.get(name.rpartition(".")[2])
+        # Without what stands for a server or a module: mcp__serper__search, functions.search.
+        tool = self._tools.get(name) or self._tools.get(re.split(r"\.|__|/|::", name)[-1])
         if tool is None:
             self._unmapped[f"tool {name[:60]}"] += 1
             raise BadRow(
@@ -202,6 +204,8 @@ class ToolCalls:
         if set(arguments) == {""}:  # without names, as ReAct may have it
             arguments = {QUERIES[0] if tool == TEXT_SEARCH else IMAGES[0]: arguments[""]}
         for theirs, content in arguments.items():
+            if content is None:  # as tables hold the arguments of other tools
+                continue
             if tool == TEXT_SEARCH and theirs in QUERIES and not queries:
                 queries = _texts(content)
                 renamed.append((theirs, "input"))
@@ -212,6 +216,10 @@ class ToolCalls:
                 image = content
                 renamed.append((theirs, "image_id"))
             elif theirs not in _IGNORED or tool != IMAGE_SEARCH:
+                if tool == IMAGE_SEARCH and _holds_box(content):
+                    raise BadRow(
+                        NO_BOX, f"its call of {name[:60]!r} has boxes as {theirs[:60]!r}, which is not read here"
+                    )
                 self._unmapped[f"argument {theirs[:60]} of {name[:60]}"] += 1
         if tool == TEXT_SEARCH and not queries:
             raise BadRow(NO_QUERY, f"its call of {name[:60]!r} has no query")
@@ -394,13 +402,21 @@ def _boxes(value: Any) -> tuple[Box, ...]:
         if len(value) == 4 and all(isinstance(part, int | float) for part in value):
             return (_box(value),)
         return tuple(box for part in value for box in _boxes(part))
-    raise BadRow("no box", f"a box in one of its tool calls can't be read: {str(value)[:80]}")
+    raise BadRow(NO_BOX, f"a box in one of its tool calls can't be read: {str(value)[:80]}")
+
+
+def _holds_box(value: Any) -> bool:
+    """Whether a value that is read as nothing else seems to be boxes."""
+    try:
+        return bool(_boxes(value))
+    except BadRow:
+        return False
 
 
 def _box(values: Sequence[Any]) -> Box:
     if len(values) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        raise BadRow("no box", f"a box in one of its tool calls is not four numbers: {str(list(values))[:80]}")
+        raise BadRow(NO_BOX, f"a box in one of its tool calls is not four numbers: {str(list(values))[:80]}")
     if not all(abs(v) < 1e9 for v in values):
-        raise BadRow("no box", "a box in one of its tool calls is out of all bounds")
+        raise BadRow(NO_BOX, "a box in one of its tool calls is out of all bounds")
     x1, y1, x2, y2 = (float(v) for v in values)
     return x1, y1, x2, y2

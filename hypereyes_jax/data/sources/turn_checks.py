@@ -22,14 +22,14 @@ from hypereyes_jax.env.media.crops import BoxUnits, to_fractions
 from hypereyes_jax.env.types import Box
 
 # Kinds of bad rows.
-NO_SUCH_IMAGE, EMPTY_BOX, NO_CALL = "no such image", "empty box", "no tool call"
+NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL = "no such image", "no box", "empty box", "no tool call"
 NOT_CLOSED, NO_ANSWER, EMPTY_TURN, NO_QUERY = "tag not closed", "no answer", "empty turn", "no query"
 OTHER_NOTATION, RESULT_IN_TURN = "call in another notation", "result in a turn"
 RESULT_WITHOUT_CALL, CALL_BESIDE_ANSWER = "result without a call", "call beside an answer"
 UNKNOWN_TOOL = "unknown tool"  # with its name
 # Of these, the ones that only demonstrations are of.
 OF_TURNS = frozenset(
-    (NO_SUCH_IMAGE, EMPTY_BOX, NO_CALL, NOT_CLOSED, OTHER_NOTATION, RESULT_IN_TURN, RESULT_WITHOUT_CALL)
+    (NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL, NOT_CLOSED, OTHER_NOTATION, RESULT_IN_TURN, RESULT_WITHOUT_CALL)
 )
 
 REASONS = ("reason", "think", "thinking", "reasoning", "thought")  # tags of reasoning, ours first
@@ -44,7 +44,7 @@ _SHOWN_RESULT = re.compile(r"\s*(<(tool_response|tool_result|function_response|i
 _CALLS = re.compile(
     r"<(?:code|python|execute|tool_code|tools?|functions?|function_calls?|invoke|actions?|crop|zoom|visit|browse|click|"
     r"bbox|box|image_search|img_search|web_search|search_query|search_image|retrieve|query)(?:\s[^<>]*|=[^<>]*)?>"
-    r"|<\|(?:python_tag|tool_calls?|begin_of_query|action_start|plugin|tool_call_begin|tool_calls_section_begin)\|>"
+    r"|<\|(?!im_start|im_end|endoftext)\w+\|>"
     r"|<｜tool|\[TOOL_CALLS\]|\[TOOL_REQUEST\]"
     r"|^[ \t]*Action[ \t]*\d*[ \t]*:[ \t]*\w+[ \t]*\[|^[ \t]*Action Input[ \t]*\d*[ \t]*:"
     r"|^```(?:python|tool_code|tool_call)\b",

@@ -387,3 +387,71 @@ def test_boxes_beyond_all_bounds_are_one_sentence(lines, box, why):
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
     with pytest.raises(UserError, match=why):
         open_examples(lines({"messages": talk}))
+
+
+def test_calls_results_and_thoughts_as_parts_of_a_content_are_read(lines, pictures):
+    use = {"type": "tool_use", "id": "t1", "name": "web_search", "input": {"query": "x"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "It is Oslo."}]}
+    messages = [
+        {"role": "user", "content": [{"type": "image", "image": "pics/0.png"}, {"type": "text", "text": "Which?"}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "I look."}, use]},
+        {"role": "user", "content": [result]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Oslo"}]},
+    ]
+    (example,) = open_examples(lines({"messages": messages}))
+    assert shown(example) == [["RED", "Which?"], [RESULT]]
+    assert (parse_turn(example.turns[0]).reason, actions(example)) == ("I look.", [TextSearch(("x",)), Answer("Oslo")])
+
+
+@pytest.mark.parametrize("result", [{"title": "Oslo", "rank": 1}, [{"title": "Oslo"}, {"title": "Bergen"}]])
+def test_a_result_that_is_an_object_is_shown_as_json(lines, result):
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "content": result},
+        _LAST,
+    ]
+    (example,) = open_examples(lines({"messages": messages}))
+    assert json.dumps(result) in example.observations[1][0]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "thought"])
+def test_a_thought_beside_a_turn_is_its_reason(lines, name):
+    turn = {"role": "assistant", "content": "Oslo", "reasoning_content": None} | {name: "I know."}
+    (example,) = open_examples(lines({"messages": [{"role": "user", "content": "?"}, turn]}))
+    assert parse_turn(example.turns[0]).reason == "I know."
+
+
+def test_messages_in_a_column_of_another_name_have_the_option_that_reads_them(lines):
+    path = lines({"rounds": [{"role": "user", "content": "?"}, _LAST]})
+    with pytest.raises(UserError, match="--columns messages=rounds"):
+        open_examples(path)
+    assert len(open_examples(path, {"messages": "rounds"})) == 1
+
+
+@pytest.mark.parametrize("name", ["mcp__serper__google_search", "functions.search", "server/web_search", "text_search"])
+def test_a_tool_is_known_behind_the_name_of_its_server(lines, name):
+    messages = [
+        {"role": "user", "content": "?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": call(name, query="x", image=None, bbox=None)}],
+        },
+        {"role": "tool", "content": "r"},
+        _LAST,
+    ]
+    examples = open_examples(lines({"messages": messages}))
+    assert actions(examples[0])[0] == TextSearch(("x",))
+    assert not examples.report.unmapped  # what a table holds for other tools' arguments is null
+
+
+def test_boxes_under_a_name_that_is_not_read_are_refused_rather_than_left_out(lines, pictures):
+    messages = [
+        {"role": "user", "content": "<image>?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": call("image_search", box_2d=[9, 9, 99, 99])}]},
+        {"role": "tool", "content": "r"},
+        _LAST,
+    ]
+    with pytest.raises(UserError, match="has boxes as 'box_2d', which is not read"):
+        open_examples(lines({"messages": messages, "images": ["pics/0.png"]}))

@@ -154,3 +154,41 @@ def test_a_folder_of_feather_files_is_read(tmp_path):
 
     feather.write_feather(pyarrow.Table.from_pylist([ROW]), tmp_path / "q.feather")
     assert open_questions(tmp_path)[0].answers == ("a",)
+
+
+CARD = """---
+license: mit
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: ["parts/a*.jsonl", ./more.jsonl]
+  - split: test
+    path: asked.jsonl
+---
+# A data set
+"""
+
+
+def test_the_card_of_a_folder_says_which_files_are_of_a_split(tmp_path):
+    (tmp_path / "README.md").write_text(CARD)
+    (tmp_path / "parts").mkdir()
+    for number, name in enumerate(("parts/a1.jsonl", "parts/a2.jsonl", "more.jsonl", "asked.jsonl")):
+        (tmp_path / name).write_text(json.dumps(ROW | {"id": number}) + "\n")
+    with open_questions(tmp_path) as questions:
+        assert sorted(questions.ids) == ["0", "1", "2"]
+        assert (questions.report.split, questions.report.other_splits) == ("train", ("asked.jsonl",))
+    with open_questions(f"{tmp_path}:test") as questions:
+        assert questions.ids == ("3",)
+    with pytest.raises(UserError, match="no data file for the split 'validation'"):
+        open_questions(f"{tmp_path}:validation")
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["# A data set", "---\nconfigs: 3\n---\n", "---\n: [\n---\n", "---\nconfigs:\n- data_files: gone.jsonl\n---\n"],
+)
+def test_a_card_that_says_nothing_of_the_files_leaves_it_to_their_names(folder, card):
+    (folder / "README.md").write_text(card)
+    with open_questions(folder) as questions:
+        assert questions.ids == ("0",)

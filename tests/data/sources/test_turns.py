@@ -102,6 +102,11 @@ BAD = {
         "<function=search>",
     ),
     "a mark of another model": (theirs('[TOOL_CALLS] [{"a": 1}]', LAST), "call in another notation", "TOOL_CALLS"),
+    "a mark of a search": (
+        theirs("I search <|begin_search_query|>x<|end_search_query|>", LAST, role="user"),
+        "call in another notation",
+        "begin_search_query",
+    ),
     "a result without a call": (theirs("I search for it.", LAST), "result without a call", "no call"),
     "a result of ours without a call": (ours("I search for it.", LAST), "result without a call", "no call"),
     "a result in a turn": (
