@@ -70,7 +70,7 @@ def _run(config: QuickstartConfig, stop: StopRequest) -> None:
     from hypereyes_jax.runs.terminal import Terminal
 
     started = time.time()
-    settings = _smoke(config) if config.smoke else config
+    settings = smoke_settings(config) if config.smoke else config
     directory = RunDirectory.open(
         config.out, "quickstart", settings, may_differ=frozenset({"out"}), stop=stop, writes=_WRITES
     )
@@ -99,7 +99,7 @@ def _cost(directory: RunDirectory, seconds: float) -> dict[str, float]:
     return cost
 
 
-def _smoke(config: QuickstartConfig) -> QuickstartConfig:
+def smoke_settings(config: QuickstartConfig) -> QuickstartConfig:
     """Small sizes in place of the defaults; a setting that was given is kept."""
     default = QuickstartConfig()
     sft = _smaller(config.sft, default.sft, epochs=1, batch=16)

@@ -29,7 +29,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from hypereyes_jax.files import write_json
+from hypereyes_jax.cli import quickstart
+from hypereyes_jax.files import read_json_object, write_json
+from hypereyes_jax.runs.run_directory import RunDirectory, to_jsonable
+from hypereyes_jax.runs.written_models import note_model
 from hypereyes_jax.study.registry import STUDIES
 from hypereyes_jax.study.types import StudyOptions
 from tests.chaos.damage import damaged_bytes, damaged_value
@@ -106,11 +109,17 @@ def _study(out: Path, data: Path, draw: random.Random) -> None:
 
 def _quickstart(out: Path, data: Path, draw: random.Random) -> None:
     """A quickstart that has come to its end, with models and results that are made up."""
+    seed = int(out.name.endswith("-other"))
     write_run(out, questions=1, steps=2)
-    for name in ("sft-model", "rl-model"):
-        shutil.copytree(BASE, out / name)
     for path in [*data.glob("*.jsonl"), data / "synth.json"]:
         shutil.copyfile(path, out / path.name)
+    settings = quickstart.smoke_settings(quickstart.QuickstartConfig(out, smoke=True, seed=seed))
+    write_json(out / "config.json", read_json_object(out / "config.json") | {"config": to_jsonable(settings)})
+    with RunDirectory.open(out, "quickstart", settings) as run:
+        for name in ("sft-model", "rl-model"):
+            shutil.copytree(BASE, out / name)
+            (out / name / "notes").write_text(str(seed))
+            note_model(run, name)
 
 
 _TRAINING = "--settings.batch 1 --settings.epochs 1 --settings.checkpoint-every 2 --sizes.shard-rows 1"
@@ -185,7 +194,13 @@ COMMANDS = [
         ("--settings.seed 0", "--settings.seed 1"),
         _half_training,
     ),
-    Command("quickstart", "quickstart --smoke --out {out}", ("metrics.json",), make=_quickstart),
+    Command(
+        "quickstart",
+        "quickstart --smoke --out {out} --seed 0",
+        ("metrics.json", "*-model/*"),
+        ("--seed 0", "--seed 1"),
+        make=_quickstart,
+    ),
 ]
 CHEAP = ("synth", "collect", "curate", "benchmark", "photos", "wikidata", "study", "report")
 
@@ -483,6 +498,8 @@ def run(count: int, seed: int = 0, names: tuple[str, ...] = CHEAP) -> tuple[Coun
             outcome, what = try_one(draw, stage, command, stage.folder / f"{command.name}-tried")
             kind = outcome.partition(":")[0]
             counts[kind] += 1
+            if __name__ == "__main__" and number % 10 == 9:
+                print(f"{number + 1}: {dict(counts)}", flush=True)
             if kind not in ("same", "refused", "edited"):
                 faults.append(f"{number}: {what}: {outcome}")
                 if __name__ == "__main__":
