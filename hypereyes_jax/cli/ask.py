@@ -28,7 +28,7 @@ from hypereyes_jax.env.search.config import SearchConfig, SearchKeys
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import write_atomic, writing
-from hypereyes_jax.runs.outputs import check_outputs
+from hypereyes_jax.runs.outputs import check_outputs, refuse_no_trajectories
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,6 +105,7 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     paths = _drawn_paths(config.out, len(sources))
     inputs = [*sources, *([] if config.checkpoint is None else [config.checkpoint])]
     check_outputs([config.out, *paths], [Path(path) for path in inputs])
+    refuse_no_trajectories(config.out)
     with writing(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
     images = [await open_image(source) for source in sources]

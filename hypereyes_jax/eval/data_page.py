@@ -14,6 +14,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.records import TrajectoryRecord, webp_data_uri
 from hypereyes_jax.eval.report import records_report, render
 from hypereyes_jax.files import write_atomic
+from hypereyes_jax.runs.outputs import check_outputs, refuse_no_page
 
 
 def write_data_page(source: Questions | Examples, name: str, out: Path, rows: int = 20) -> Path:
@@ -23,6 +24,8 @@ def write_data_page(source: Questions | Examples, name: str, out: Path, rows: in
 
     Raises UserError if none can be read, or the page can't be written.
     """
+    check_outputs([out])
+    refuse_no_page(out)
     records = []
     for index in np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(int)).tolist():
         try:

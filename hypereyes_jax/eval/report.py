@@ -35,7 +35,7 @@ from hypereyes_jax.eval.run_files import (
 from hypereyes_jax.eval.timeline import read_timeline
 from hypereyes_jax.files import read_json_object, write_atomic
 from hypereyes_jax.runs.metrics_file import read_metrics
-from hypereyes_jax.runs.outputs import check_outputs, refuse_missing_run
+from hypereyes_jax.runs.outputs import check_outputs, refuse_missing_run, refuse_no_page
 from hypereyes_jax.runs.own_objects import read_objects
 from hypereyes_jax.runs.run_directory import OBJECTS, refuse_other_run
 
@@ -89,6 +89,7 @@ def write_report(source: Path, out: Path | None = None, *, questions: int = 40) 
     report = collect(source, questions)
     out = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
     check_outputs([out], [source] if source.is_file() else [path for path in source.iterdir() if path.name != out.name])
+    refuse_no_page(out)
     # a lone surrogate can come out of a tokenizer, and can't be encoded
     write_atomic(out, render(report).encode("utf-8", "replace"))
     return out

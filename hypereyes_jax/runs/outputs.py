@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.files import open_regular
+
+_PAGE = b"<!doctype html"
+_MOST_LINE_BYTES = 2**28  # a trajectory with its pictures has a few MB
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
@@ -43,6 +47,25 @@ def check_replaced_directories(outputs: Iterable[Path], inputs: Iterable[Path]) 
         for path, real in real_inputs:
             if target == real or target in real.parents:
                 raise UserError(f"{output} would replace the input {path}. Give another --out.")
+
+
+def refuse_no_page(output: Path) -> None:
+    """Raises UserError if a page of HTML would replace a file that is none: an input, a run's metrics."""
+    if output.is_file():
+        with open_regular(output) as file:
+            begin = file.read(len(_PAGE))
+        if begin and begin.lower() != _PAGE:
+            raise UserError(f"{output} is there, and no page of HTML, which would replace it. Give another --out.")
+
+
+def refuse_no_trajectories(output: Path) -> None:
+    """Raises UserError if a trajectory would be added to a file that holds something else, whose end would be lost."""
+    if not output.is_file():
+        return
+    with open_regular(output) as file:
+        line = file.readline(_MOST_LINE_BYTES)
+    if line and not line.startswith(b'{"stage":') and b'"turns"' not in line:  # the latter of other writers'
+        raise UserError(f"{output} is there, and no trajectory file. Give another --out.")
 
 
 def _same(a: Path, b: Path) -> bool:

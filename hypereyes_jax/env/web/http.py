@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from hypereyes_jax.env.types import FatalSearchError, SearchError
 from hypereyes_jax.env.web.per_loop import PerLoop
@@ -73,11 +74,16 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises SettingError for what is not a URL."""
+        """Raises SettingError for what is not a URL of http or https, as the client that connects reads it."""
         try:
-            parts = urlsplit(url)
+            parts, target = urlsplit(url), URL(url)
+            host = (target.host and target.raw_host) or ""
+            if ":" not in host:  # what is not an address is looked up as a name, whose parts have lengths
+                host.encode("idna")
         except ValueError as error:
             raise SettingError(f"{url:.200} is not a valid URL ({error})") from None
+        if target.scheme not in ("http", "https") or not host:
+            raise SettingError(f"{url:.200} is not a valid URL: it needs http:// or https:// and a host")
         login, _, where = parts.netloc.rpartition("@")
         if not login:
             return cls(url, where, {})
@@ -139,9 +145,12 @@ class JsonHttp:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response whose body the block reads, piece by piece. Raises SearchError as `request` does."""
+        """A response whose body the block reads, piece by piece.
+
+        Raises SearchError as `request` does, and SettingError for a URL or a proxy that is none.
+        """
         address = Address.of(url)
-        where = address.where
+        where, opened = address.where, False
         try:
             async with self._sessions.get().request(
                 method,
@@ -151,7 +160,15 @@ class JsonHttp:
                 headers=_sendable({**address.headers, **(headers or {})}),
                 allow_redirects=False,
             ) as response:
+                opened = True
                 yield response
+        except ValueError as error:
+            if opened:  # of who reads it
+                raise
+            raise SettingError(
+                f"{where} can't be asked ({type(error).__name__}): its name is not valid, or HTTP_PROXY or HTTPS_PROXY "
+                "is not a URL like http://host:3128"
+            ) from None
         except TimeoutError:
             raise SearchError(f"{where} did not answer in time", transient=True, kind="timeout") from None
         except aiohttp.ClientPayloadError:

@@ -217,3 +217,30 @@ async def test_a_reply_that_never_ends_is_bounded(serve):
     with pytest.raises(SearchError, match="more than 1,000 bytes"):
         await http.request("GET", url)
     await http.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a..b/", f"http://{'a' * 64}.org/", "http://xn--/", "http://h:99999/", "http://[::1", "h:8000/v1", "unix:///x",
+     "ftp://h/", "http:///v1", "h", ""],
+)  # fmt: skip
+def test_what_no_client_connects_to_is_no_url(url):
+    with pytest.raises(SettingError, match="is not a valid URL"):
+        Address.of(url)
+
+
+@pytest.mark.parametrize("proxy", ["h:3128", "http://h:port", "http://[::1", "http://h:99999", "http://a..b:1"])
+async def test_a_proxy_that_is_no_url_ends_the_command_in_a_sentence(monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    client = JsonHttp()
+    with pytest.raises(SettingError, match=r"^service\.invalid can.t be asked .*HTTP_PROXY or HTTPS_PROXY"):
+        await client.request("GET", "http://service.invalid/v1")
+    await client.aclose()
+
+
+async def test_a_value_error_of_who_reads_a_response_is_its_own(serve):
+    (url, _), client = await serve((200, GOOD)), JsonHttp()
+    with pytest.raises(ValueError, match=r"^my own$"):
+        async with client.open("GET", url):
+            raise ValueError("my own")
+    await client.aclose()
