@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from hypereyes_jax.models.lora import AdapterError, LoraConfig, LoraRule, load_peft, merge, save_peft
+from hypereyes_jax.models.lora.peft_config import read_adapter_config
 from hypereyes_jax.models.qwen3_vl import forward, load_hf
 from hypereyes_jax.models.tensor_files import CheckpointError
 from hypereyes_jax.processing import pack_inputs
@@ -235,6 +236,11 @@ def test_a_damaged_adapter_is_named(adapter, tmp_path):
     file.unlink()
     with pytest.raises(ValueError, match=r"holds no adapter_model\.safetensors"):
         load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_a_config_of_an_adapter_that_is_no_object_is_damaged():
+    with pytest.raises(AdapterError, match="it is damaged .it holds no JSON object"):
+        read_adapter_config(b"[]")
 
 
 def test_the_mergers_are_adapted_with_a_dropout_mask_of_each_tap():

@@ -91,9 +91,10 @@ def read_adapter_config(data: bytes) -> PeftConfig:
         raw = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"it is damaged ({error})") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        kind = raw.get("peft_type") if isinstance(raw, dict) else raw
-        raise AdapterError(f"peft_type={kind!r} is not supported (expected 'LORA')")
+    if not isinstance(raw, dict):
+        raise AdapterError("it is damaged (it holds no JSON object)")
+    if raw.get("peft_type") != "LORA":
+        raise AdapterError(f"peft_type={raw.get('peft_type')!r} is not supported (expected 'LORA')")
     for name, value in raw.items():
         if name == "init_lora_weights":
             if value not in _INITS:
