@@ -91,14 +91,15 @@ def writing_atomic(path: Path) -> Iterator[BinaryIO]:
 def writing_directory(path: Path) -> Iterator[Path]:
     """A directory to write into, which gets its name at the end, in place of what had it: it is whole or as before.
 
-    What can't change its name (a mount, the working directory, what a link leads to) keeps it, and gets the files: a
-    kill while they are moved leaves it without some of them. Hidden files in it stay.
+    What can't change its name (a mount, the working directory) keeps it, and gets the files: a kill while they are
+    moved leaves it without some of them, and hidden files in it stay. Of a link, only the link is replaced.
 
     Raises:
       UserError: the disk is full, or the place can't be written.
     """
     with writing(path):
-        keeps_name = path.is_dir() and (path.is_symlink() or os.path.ismount(path) or path.samefile(Path.cwd()))
+        is_directory = path.is_dir() and not path.is_symlink()
+        keeps_name = is_directory and (os.path.ismount(path) or path.samefile(Path.cwd()))
         draft = draft_of(path / "new" if keeps_name else path)
         former = draft.with_name(f".former-{draft.name[1:]}")
         shutil.rmtree(draft, ignore_errors=True)
@@ -108,13 +109,15 @@ def writing_directory(path: Path) -> Iterator[Path]:
             if keeps_name:
                 _replace_files(path, draft)
             else:
-                if path.is_dir():
+                if is_directory or path.is_symlink():
                     os.replace(path, former)
                 os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # of a failure; a full disk gets its room back
-            if former.exists() and not path.exists():
+            if os.path.lexists(former) and not os.path.lexists(path):
                 os.replace(former, path)
+            if former.is_symlink():
+                former.unlink()
             shutil.rmtree(former, ignore_errors=True)
 
 

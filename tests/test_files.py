@@ -1,4 +1,4 @@
-"""The reader of JSON files: every fault is a sentence that names the file."""
+"""Files and directories that are whole or absent, and the reader of JSON files, whose faults name the file."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import mend_last_line, read_file, read_json, read_json_lines, read_json_object
+from hypereyes_jax.files import (
+    mend_last_line,
+    read_file,
+    read_json,
+    read_json_lines,
+    read_json_object,
+    writing_directory,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,57 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path):
     path.write_bytes(b'{"a": 1}\n{"a"\n{"a": 2}\n')
     with pytest.raises(UserError, match=r"lines\.jsonl, line 2 is damaged"):
         list(read_json_lines(path))
+
+
+def written_to(path, text, then=lambda: None):
+    with writing_directory(path) as draft:
+        (draft / "new").write_text(text)
+        then()
+
+
+def test_a_directory_is_whole_or_as_before(tmp_path):
+    out = tmp_path / "deep" / "out"
+    written_to(out, "1")
+    (out / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        written_to(out, "half", then=lambda: 1 / 0)
+    assert sorted(path.name for path in out.iterdir()) == ["new", "old"]
+    assert (out / "new").read_text() == "1"
+    written_to(out, "2")
+    assert [path.read_text() for path in out.iterdir()] == ["2"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere", "out"])
+def test_of_a_link_in_its_place_only_the_link_is_replaced(tmp_path, target):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis").write_text("dear")
+    (tmp_path / "out").symlink_to(tmp_path / target)
+    written_to(tmp_path / "out", "1")
+    assert (tmp_path / "out" / "new").read_text() == "1"
+    assert not (tmp_path / "out").is_symlink()
+    assert (tmp_path / "elsewhere" / "thesis").read_text() == "dear"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
+
+
+def test_the_working_directory_and_a_mount_keep_their_names_and_hidden_files(tmp_path, monkeypatch):
+    (tmp_path / ".hidden").write_text("dear")
+    (tmp_path / "old").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path)
+    number = tmp_path.stat().st_ino
+    written_to(tmp_path, "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "new"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    written_to(Path(), "2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "new"]
+    assert (tmp_path / "new").read_text() == "2"
+    assert tmp_path.stat().st_ino == number
+
+
+def test_a_file_in_the_place_of_a_directory_is_named_and_stays(tmp_path):
+    (tmp_path / "out").write_text("dear")
+    with pytest.raises(UserError, match="out"):
+        written_to(tmp_path / "out", "1")
+    assert (tmp_path / "out").read_text() == "dear"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -9,6 +9,7 @@ no export is needed: `hypereyes sft` leaves it in PEFT's own format in `adapter/
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,14 +46,15 @@ def run(config: ExportConfig) -> None:
     from hypereyes_jax.models.export import cooled, export_merged, refuse_other_files
     from hypereyes_jax.models.pretrained import save_model
 
+    for folder in (config.out.parent, config.out):
+        remove_dead_drafts(folder)
     refuse_other_files(config.out)
-    remove_dead_drafts(config.out.parent)
     if config.run is not None:
         with local_run(config.run, config.step) as folder:
             state = run_weights(folder, config.step)
         params = cooled(state.params, config.temperature)
         dtype = config.dtype or state.dtype
-        save_model(config.out, state.config, params, state.base, dtype, pixels=state.pixels)
+        save_model(Path(os.path.realpath(config.out)), state.config, params, state.base, dtype, pixels=state.pixels)
         print(f"wrote {config.out}, the weights of step {state.step}")
         return
     assert config.checkpoint is not None

@@ -47,6 +47,7 @@ def export_merged(
     """
     base, out = locate(base), Path(out)
     refuse_other_files(out)
+    out = Path(os.path.realpath(out))  # of a link, what it leads to gets the model
     if isinstance(base, Path) and os.path.realpath(out) == os.path.realpath(base):
         raise ValueError(f"{out} is the base model itself; choose another directory")
     config, params = load_hf(base, dtype)
