@@ -239,7 +239,7 @@ def test_a_damaged_adapter_is_named(adapter, tmp_path):
 
 
 def test_a_config_of_an_adapter_that_is_no_object_is_damaged():
-    with pytest.raises(AdapterError, match="it is damaged .it holds no JSON object"):
+    with pytest.raises(AdapterError, match=r"it is damaged \(it holds no JSON object\)"):
         read_adapter_config(b"[]")
 
 
