@@ -68,7 +68,12 @@ _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left",
 _THOUGHTS = REASONS[1:]
 _CALL = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
 _TAGS = re.compile(r"<(text_search|search)>(.*?)</\1>", re.DOTALL)  # MMSearch-R1 and Search-R1 write searches so
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_MARKED = re.compile(  # answers as others mark them
+    r"\\boxed\{(?:\\text\{(?P<text>[^{}]*)\}|(?P<boxed>(?:[^{}]|\{[^{}]*\})*))\}"
+    r"|<(?:final_answer|Answer|solution)>(?P<tagged>.*?)</(?:final_answer|Answer|solution)>"
+    r"|<\|begin_of_box\|>(?P<glm>.*?)<\|end_of_box\|>",
+    re.DOTALL,
+)
 
 _OURS = re.compile(r"img_\d{1,6}")
 _NUMBERED = re.compile(r"\W*(?:(?:img|image|picture|pic|photo|frame)[\s_#-]*)?(\d{1,6})\W*", re.IGNORECASE)
@@ -272,11 +277,11 @@ class ToolCalls:
         if "<answer>" in text:
             return text
         head, closed, tail = text.rpartition("</reason>")
-        boxed = _BOXED.findall(tail)
-        answer = (boxed[-1] if boxed else tail).strip()
+        marked = [match[match.lastgroup or 0] for match in _MARKED.finditer(tail)]
+        answer = (marked[-1] if marked else tail).strip()
         if not answer:
             raise BadRow(NO_ANSWER, "its last turn neither calls a tool nor answers")
-        self._mapped["\\boxed" if boxed else "words of the last turn", "<answer>"] += 1
+        self._mapped["mark of an answer" if marked else "words of the last turn", "<answer>"] += 1
         return f"{head}{closed}{chr(10) if closed else ''}<answer>{answer}</answer>"
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:

@@ -35,19 +35,23 @@ OF_TURNS = frozenset(
 REASONS = ("reason", "think", "thinking", "reasoning", "thought")  # tags of reasoning, ours first
 _OPENED = re.compile(rf"<({'|'.join(REASONS)}|tool_call|function_call|answer|search|text_search)>")
 _RESULTS = re.compile(
-    r"<(tool_response|tool_result|tool_results|function_response|information|observation|documents|search_results?"
-    r"|result|results|output|interpreter)>|^[ \t]*Observation[ \t]*\d*[ \t]*:[ \t]*\S",
-    re.MULTILINE,
+    r"<(?:tool_response|tool_result|tool_results|function_response|information|observation|documents|search_results?"
+    r"|result|results|output|interpreter)>"
 )
+_OBSERVATION = re.compile(r"^[ \t]*Observation[ \t]*\d*[ \t]*:[ \t]*\S", re.MULTILINE)
 _SHOWN_RESULT = re.compile(r"\s*(<(tool_response|tool_result|function_response|information|result)>|Observation\s*:)")
 # Calls as other agents write them: code, ReAct, and the tags of models whose templates differ from Qwen's.
 _CALLS = re.compile(
-    r"<(?:code|python|execute|tool_code|tools?|functions?|function_calls?|invoke|actions?|crop|zoom|visit|browse|click|"
-    r"bbox|box|image_search|img_search|web_search|search_query|search_image|retrieve|query)(?:\s[^<>]*|=[^<>]*)?>"
-    r"|<\|(?!im_start|im_end|endoftext)\w+\|>"
-    r"|<｜tool|\[TOOL_CALLS\]|\[TOOL_REQUEST\]"
-    r"|^[ \t]*Action[ \t]*\d*[ \t]*:[ \t]*\w+[ \t]*\[|^[ \t]*Action Input[ \t]*\d*[ \t]*:"
-    r"|^```(?:python|tool_code|tool_call)\b",
+    r"<(?:code|execute|tool_code|functions?|function_calls?|invoke|tools?)(?:\s[^<>]*|=[^<>]*)?>"
+    r"|<\|(?!im_start|im_end|endoftext|begin_of_box|end_of_box)\w+\|>|<｜tool|\[TOOL_CALLS\]|\[TOOL_REQUEST\]"
+    r"|^[ \t]*Action[ \t]*\d*[ \t]*:[ \t]*\w+[ \t]*\[|^[ \t]*Action Input[ \t]*\d*[ \t]*:",
+    re.MULTILINE,
+)
+# What is a call in front of a message to the model, and may be part of an answer in a last turn.
+_CALLS_BEFORE_RESULTS = re.compile(
+    r"<(?:python|actions?|crop|zoom|visit|browse|click|bbox|box|image_search|img_search|web_search|search_query"
+    r"|search_image|retrieve|query)(?:\s[^<>]*|=[^<>]*)?>"
+    r"|^```(?:python|tool_code|tool_call)\b|^[ \t]*Action[ \t]*\d*[ \t]*:",
     re.MULTILINE,
 )
 _ACTION = re.compile(r"^[ \t]*Action[ \t]*\d*[ \t]*:", re.MULTILINE)
@@ -63,14 +67,14 @@ def check_text(text: str, last: bool) -> None:
       last: no message to the model follows.
     """
     outside = _outside(text)
-    result = _RESULTS.search(outside)
+    result = _RESULTS.search(outside) or (_ACTION.search(outside) and _OBSERVATION.search(outside))
     if result is not None:
         raise BadRow(
             RESULT_IN_TURN,
             f"a turn of the model in it holds the result of a tool ({result[0].strip()[:40]}), which a model must not "
             "learn to write: make it a message of its own with the role tool",
         )
-    call = _CALLS.search(outside) or (None if last else _ACTION.search(outside))
+    call = _CALLS.search(outside) or (None if last else _CALLS_BEFORE_RESULTS.search(outside))
     if call is not None:
         raise BadRow(
             OTHER_NOTATION,

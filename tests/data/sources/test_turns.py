@@ -203,6 +203,29 @@ def test_the_reason_of_react_stays_a_reason(lines, pictures):
 
 
 @pytest.mark.parametrize(
+    "turn",
+    [
+        "<think>k</think>So \\boxed{Oslo}.",
+        "\\boxed{\\text{Oslo}}",
+        "It is <Answer>Oslo</Answer>",
+        "<final_answer>\nOslo\n</final_answer>",
+        "<|begin_of_box|>Oslo<|end_of_box|>",
+    ],
+)
+def test_an_answer_is_read_where_others_mark_it(lines, pictures, turn):
+    with open_examples(lines(theirs(turn))) as examples:
+        assert actions(examples[0]) == [OSLO]
+
+
+@pytest.mark.parametrize(
+    "answer", ["```python\nprint(1)\n```", "<box>[1, 2, 3, 4]</box> is it", "Observation: it is red.", "Action: a film"]
+)
+def test_an_answer_that_looks_like_a_call_in_front_of_a_result_is_an_answer(lines, pictures, answer):
+    with open_examples(lines(theirs(answer))) as examples:
+        assert actions(examples[0]) == [Answer(answer)]
+
+
+@pytest.mark.parametrize(
     ("images", "named", "expected"),
     [
         (1, "the original image", ["img_0"]),
