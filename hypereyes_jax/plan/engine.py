@@ -114,7 +114,7 @@ class _Engines:
         self._token_gib = kv.bytes_per_token(self.model, engine.kv) / replica.tensor / GIB
         # Kernels that read what a call attends to where it lies need no view of it.
         kernels = Kernels.for_sampling(replica.platform, text.num_hidden_layers)
-        self._viewed = 0 if kernels.slots == "in_place" and engine.kv != "int8" else self.sizes.context
+        self._viewed = 0 if kernels.slots == "in_place" else self.sizes.context
 
     @property
     def _mean(self) -> float:

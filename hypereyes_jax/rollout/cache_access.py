@@ -51,13 +51,13 @@ def cache_access(
     new_tokens: int,
     dtype: jnp.dtype,
 ) -> CacheAccess:
-    """The way that `kernels` names. int8 pages are always viewed: the kernels read numbers as they are.
+    """The way that `kernels` names.
 
     Args:
       view_length: positions of a row that are viewed, whole pages.
       new_tokens: that a call may add to a row.
     """
-    if kernels.slots == "in_place" and store.k_scale is None:
+    if kernels.slots == "in_place":
         return _InPlace(store, pages_RP, offset_R)
     return _View(store, pages_RP, offset_R, text, kernels.unrolled_decode, view_length, new_tokens, dtype)
 
@@ -84,8 +84,7 @@ def attend_in_place(store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Arra
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> tuple[jax.Array, kv.PageStore]:
         nonlocal latest
-        out, store_k, store_v = put_and_attend(q, k, v, latest.k, latest.v, layer, pages_RP, offset_R, count_R)
-        latest = kv.PageStore(store_k, store_v, None, None)
+        out, latest = put_and_attend(q, k, v, latest, layer, pages_RP, offset_R, count_R)
         return out, latest
 
     return attend

@@ -84,7 +84,7 @@ def extend_rows(
     Returns (store, where `kernels` says so the experts that layers sent the tokens to: uint8 [layers, R, T, experts]).
     """
     length = batch.tokens_RT.shape[1]
-    in_place = kernels.slots == "in_place" and store.k_scale is None
+    in_place = kernels.slots == "in_place"
     view: Any  # what each layer attends to
     if in_place:
         pages_RP, offset_R, length_R = (jnp.asarray(x) for x in (batch.pages_RP, batch.offset_R, batch.length_R))

@@ -29,7 +29,7 @@ KEPT_AXES = (None, None, "kv_heads", None, None)  # of pages that were read
 _ROW = ("batch",)
 _TABLE = ("batch", None)
 
-_INT8_LIMIT = 127.0
+INT8_LIMIT = 127.0
 _FEW_QUERIES = MAX_DRAFT_TOKENS + 1  # of a row: as many as a decode step may have
 _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform average, not NaN
 
@@ -319,7 +319,7 @@ def _write(store: PageStore, kept: PageStore, part: jax.Array, pages_P: jax.Arra
 def _quantise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = x.astype(jnp.float32)
     largest = jnp.abs(wide).max(-1, keepdims=True)
-    scale = jnp.where(largest > 0, largest / _INT8_LIMIT, 1.0)
+    scale = jnp.where(largest > 0, largest / INT8_LIMIT, 1.0)
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 

@@ -21,7 +21,7 @@ from jax.experimental.pallas import triton
 from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions, expected_trips
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
-from hypereyes_jax.rollout.kv import STORE_AXES
+from hypereyes_jax.rollout.kv import INT8_LIMIT, STORE_AXES, PageStore
 
 _MASKED = -1e30
 _BLOCK_KEYS = 64
@@ -34,81 +34,85 @@ def put_and_attend(
     q_RTHD: jax.Array,
     k_RTKD: jax.Array,
     v_RTKD: jax.Array,
-    store_k: jax.Array,
-    store_v: jax.Array,
+    store: PageStore,
     layer: int,
     pages_RP: jax.Array,
     offset_R: jax.Array,
     count_R: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """([R, T, H * D], all pages' keys, values): writes the new ones of a layer, and attends to them and all before.
+) -> tuple[jax.Array, PageStore]:
+    """([R, T, H * D], all pages): writes new keys and values of a layer, and attends to them and all before.
 
     Row r's first `count_R[r]` tokens go to positions `offset_R[r]` ... of its pages. Its query t sees positions up to
     its own. A row of count 0 writes nothing, and its result is zero.
 
     Args:
-      store_k, store_v: [L, N, K, S, D], float32 or bfloat16, S a power of two from 16 on; updated in place where they
-        are donated.
+      store: updated in place where it is donated. Its pages have a power of two of tokens, 16 or more.
     """
     heads = ("heads", "kv_heads")
     q_axes, new_axes = (("batch", None, axis, None) for axis in heads)
-    store_axes, row = STORE_AXES, ("batch",)
     run = local(
         partial(_put_and_attend, layer),
-        (q_axes, new_axes, new_axes, store_axes, store_axes, ("batch", None), row, row),
-        (("batch", None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), store_axes, store_axes),
+        (q_axes, new_axes, new_axes, STORE_AXES, ("batch", None), ("batch",), ("batch",)),
+        (("batch", None, dividing(q_RTHD.shape[2:3], ("heads",))[0]), STORE_AXES),
     )
-    return run(q_RTHD, k_RTKD, v_RTKD, store_k, store_v, pages_RP, offset_R, count_R)
+    return run(q_RTHD, k_RTKD, v_RTKD, store, pages_RP, offset_R, count_R)
 
 
-def _put_and_attend(layer: int, q: Any, k: Any, v: Any, store_k: Any, store_v: Any, *rows: Any) -> Any:
+def _put_and_attend(layer: int, q: Any, k: Any, v: Any, store: PageStore, *rows: Any) -> Any:
     def run(*arrays: Any, interpret: bool) -> Any:
-        q, k, v, store_k, store_v, *rows = arrays
-        store_k, store_v = _put(layer, k, v, store_k, store_v, *rows, interpret=interpret)
-        return _attend(layer, q, store_k, store_v, *rows, interpret=interpret), store_k, store_v
+        q, k, v, store, *rows = arrays
+        store = _put(layer, k, v, store, rows, interpret=interpret)
+        return _attend(layer, q, store, rows, interpret=interpret), store
 
-    return on_platform(run, q, k, v, store_k, store_v, *rows)
+    return on_platform(run, q, k, v, store, *rows)
 
 
-def _put(
-    layer: int,
-    k: Any,
-    v: Any,
-    store_k: Any,
-    store_v: Any,
-    pages_RP: Any,
-    offset_R: Any,
-    count_R: Any,
-    *,
-    interpret: bool,
-) -> Any:
-    rows, steps, kv_heads, size = k.shape
-    page = store_k.shape[3]
+def _put(layer: int, k: Any, v: Any, store: PageStore, rows: list[Any], *, interpret: bool) -> PageStore:
+    count, steps, kv_heads, size = k.shape
+    page, leaves = store.k.shape[3], _leaves(store)
     # A program writes what lies in one page: the first of a row may begin in the middle.
     touched = (steps - 1 + page - 1) // page + 1
 
-    def kernel(pages, offset, count, new_k, new_v, _old_k, _old_v, out_k, out_v):
+    def kernel(pages, offset, count, new_k, new_v, *old_and_out):
+        out = old_and_out[len(leaves) :]
         row, head, nth = pl.program_id(0), pl.program_id(1), pl.program_id(2)
         number = offset[row] // page + nth
         step = number * page - offset[row] + jnp.arange(page)
-        ours = (step >= 0) & (step < count[row])
+        ours = ((step >= 0) & (step < count[row]))[:, None]
         # past the table's end nothing is ours
-        target = pages[row, jnp.minimum(number, pages.shape[1] - 1)]
-        source, column = jnp.where(ours, step, 0)[:, None], jnp.arange(size)[None]
-        for new, out in ((new_k, out_k), (new_v, out_v)):
-            fresh = new.at[row, source, head, column]
-            values = triton.load(fresh, mask=ours[:, None], other=0.0)
-            place = out.at[jnp.int32(layer), target, head, :, :]
-            triton.store(place, values.astype(out.dtype), mask=ours[:, None])
+        place = (jnp.int32(layer), pages[row, jnp.minimum(number, pages.shape[1] - 1)], head, slice(None), slice(None))
+        column = jnp.arange(size)[None]
+        for which, new in enumerate((new_k, new_v)):
+            values = triton.load(new.at[row, jnp.where(ours, step[:, None], 0), head, column], mask=ours, other=0.0)
+            if len(leaves) == 4:
+                values, scale = _quantise(values.astype(jnp.float32))
+                triton.store(out[2 + which].at[place], scale, mask=ours)
+            triton.store(out[which].at[place], values.astype(out[which].dtype), mask=ours)
 
-    with expected_bytes(4 * k.size * store_k.dtype.itemsize):
-        return launch(
+    with expected_bytes(4 * k.size * store.k.dtype.itemsize):
+        written = launch(
             kernel,
-            (rows, kv_heads, touched),
-            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (store_k, store_v)],
-            pages_RP, offset_R, count_R, k, v, store_k, store_v,
-            interpret=interpret, name="put_into_pages", aliases={5: 0, 6: 1},
+            (count, kv_heads, touched),
+            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves],
+            *rows, k, v, *leaves,
+            interpret=interpret, name="put_into_pages", aliases={5 + n: n for n in range(len(leaves))},
         )  # fmt: skip
+    return PageStore(*written, *[None] * (4 - len(leaves)))
+
+
+def _leaves(store: PageStore) -> list[jax.Array]:
+    """Keys, values, and where they are int8 the scales of both."""
+    return [leaf for leaf in (store.k, store.v, store.k_scale, store.v_scale) if leaf is not None]
+
+
+def _quantise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `kv` does to keys and values that are kept as int8, without the rounding that Triton lacks."""
+    largest = jnp.max(jnp.abs(x), axis=-1)[:, None]
+    scale = jnp.where(largest > 0, largest / INT8_LIMIT, 1.0)
+    exact = x / scale
+    down = jnp.floor(exact)
+    rest, odd = exact - down, down != 2 * jnp.floor(down / 2)
+    return down + jnp.where((rest > 0.5) | ((rest == 0.5) & odd), 1.0, 0.0), scale
 
 
 class _Form(NamedTuple):
@@ -122,12 +126,10 @@ class _Form(NamedTuple):
     split_blocks: int  # blocks of keys of a split
 
 
-def _attend(
-    layer: int, q: Any, store_k: Any, store_v: Any, pages_RP: Any, offset_R: Any, count_R: Any, *, interpret: bool
-) -> jax.Array:
+def _attend(layer: int, q: Any, store: PageStore, of_rows: list[Any], *, interpret: bool) -> jax.Array:
     rows, steps, heads, size = q.shape
-    kv_heads, page = store_k.shape[2:4]
-    length = pages_RP.shape[1] * page
+    kv_heads, page = store.k.shape[2:4]
+    length = of_rows[0].shape[1] * page
     group = heads // kv_heads
     # The queries of one key head are the rows of one matmul, token by token.
     q = q.reshape(rows, steps, kv_heads, group, size).transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, -1, size)
@@ -139,7 +141,7 @@ def _attend(
     split_blocks = pl.cdiv(pl.cdiv(length, keys), splits)
     # Each row reads its pages up to its own last position, once for every block of queries.
     usual = expected_positions(length)
-    reads = 2 * rows * blocks * kv_heads * usual * size * store_k.dtype.itemsize
+    reads = 2 * rows * blocks * kv_heads * usual * size * store.k.dtype.itemsize
     kernel = partial(_attend_kernel, _Form(layer, group, count, block, keys, split_blocks))
     with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * max(1.0, usual / keys)):
         out, normaliser = launch(
@@ -149,7 +151,7 @@ def _attend(
                 jax.ShapeDtypeStruct((splits, *q.shape), q.dtype if splits == 1 else jnp.float32),
                 jax.ShapeDtypeStruct((splits, *q.shape[:-1]), jnp.float32),
             ],
-            pages_RP, offset_R, count_R, q, store_k, store_v,
+            *of_rows, q, *_leaves(store),
             interpret=interpret, name="attend_to_pages",
         )  # fmt: skip
     if splits > 1:
@@ -159,7 +161,8 @@ def _attend(
     return out.reshape(rows, steps, heads * size)
 
 
-def _attend_kernel(form, pages, offset, count, q_ref, k_ref, v_ref, out_ref, normaliser_ref):
+def _attend_kernel(form, pages, offset, count, q_ref, k_ref, v_ref, *others):
+    *scales, out_ref, normaliser_ref = others
     layer, group, queries, block, key_block, split_blocks = form
     row, split = pl.program_id(0), pl.program_id(2)
     blocks = pl.cdiv(queries, block)
@@ -179,14 +182,21 @@ def _attend_kernel(form, pages, offset, count, q_ref, k_ref, v_ref, out_ref, nor
         place = first_key + jnp.arange(key_block)
         here = (place < end)[:, None]
         where = (jnp.int32(layer), pages[row, first_key // page], head, pl.ds(first_key % page, key_block), slice(None))
-        k = triton.load(k_ref.at[where], mask=here, other=0.0).astype(q.dtype)
+
+        def load(which: int) -> jax.Array:
+            values = triton.load((k_ref, v_ref)[which].at[where], mask=here, other=0)
+            if scales:
+                values = values.astype(jnp.float32) * triton.load(scales[which].at[where], mask=here, other=0.0)
+            return values.astype(q.dtype)
+
+        k = load(0)
         score = dot(q, k.T) * (size**-0.5 * _LOG2_E)
         visible = (place[None] <= first + step[:, None]) & (place < end)[None]
         score = jnp.where(visible, score, _MASKED)
         new_peak = jnp.maximum(peak, jnp.max(score, axis=-1))
         weight = jnp.where(visible, jnp.exp2(score - new_peak[:, None]), 0.0)
         shrink = jnp.exp2(peak - new_peak)
-        v = triton.load(v_ref.at[where], mask=here, other=0.0).astype(q.dtype)
+        v = load(1)
         total = total * shrink[:, None] + dot(weight.astype(q.dtype), v)
         return new_peak, mass * shrink + jnp.sum(weight, axis=-1), total
 

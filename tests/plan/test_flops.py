@@ -10,6 +10,7 @@ from hypereyes_jax.models.qwen3_vl.attention import _key_block, splash_attention
 from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips, read_trips, usual_positions
 from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.rollout.kv import PageStore
 from hypereyes_jax.rollout.page_attention import put_and_attend
 
 A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
@@ -168,7 +169,8 @@ def test_pages_read_in_place_are_counted_as_far_as_sequences_usually_go():
         # a function of its own each time, since a trace is kept
         def attend(q, k, v, store_k, store_v):
             table_RP = jnp.arange(rows * pages).reshape(rows, pages)
-            return put_and_attend(q, k, v, store_k, store_v, 0, table_RP, count_R, count_R)[0]
+            cache = PageStore(store_k, store_v, None, None)
+            return put_and_attend(q, k, v, cache, 0, table_RP, count_R, count_R)[0]
 
         with usual_positions(usual):
             return work(attend, new, new, new, store, store).traffic

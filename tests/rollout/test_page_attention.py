@@ -12,6 +12,7 @@ import pytest
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
+from hypereyes_jax.rollout.kv import Columns, PageStore, put_columns
 from hypereyes_jax.rollout.page_attention import put_and_attend
 from tests.rollout.paced import SETTINGS
 
@@ -47,14 +48,16 @@ def test_new_tokens_are_written_and_attend_to_themselves_and_all_before(steps):
     new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
     # up to the end of the last page; fewer tokens than others, over a page's end; none at all
     offset, count = np.array([LENGTH - steps, PAGE - 1, 7]), np.array([steps, min(steps, 3), 0])
-    out, *written = jax.jit(put_and_attend, static_argnums=5)(q, *new, *store, 1, TABLE, offset, count)
+    out, written = jax.jit(put_and_attend, static_argnums=4)(
+        q, *new, PageStore(*store, None, None), 1, TABLE, offset, count
+    )
 
     for whole, fresh in zip(store, new, strict=True):
         for row in range(rows):
             for step in range(count[row]):
                 page, place = divmod(offset[row] + step, PAGE)
                 whole[1, TABLE[row, page], :, place] = fresh[row, step]
-    for ours, theirs in zip(written, store, strict=True):
+    for ours, theirs in zip((written.k, written.v), store, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for row in range(rows):
         for step in range(count[row]):
@@ -67,12 +70,44 @@ def test_what_other_pages_and_later_positions_hold_is_not_read():
     store = np.full((1, PAGES, KV_HEADS, PAGE, SIZE), np.nan, np.float32)
     store[0, 4, :, :10] = 1.0
     ones = jnp.ones((1, 1, KV_HEADS, SIZE))
-    arguments = (ones, ones, store, store, 0, TABLE[1:2], np.array([10]), np.array([1]))
-    out, _, _ = jax.jit(put_and_attend, static_argnums=5)(jnp.ones((1, 1, HEADS, SIZE)), *arguments)
+    arguments = (ones, ones, PageStore(store, store, None, None), 0, TABLE[1:2], np.array([10]), np.array([1]))
+    out, _ = jax.jit(put_and_attend, static_argnums=4)(jnp.ones((1, 1, HEADS, SIZE)), *arguments)
     np.testing.assert_allclose(out, 1.0, atol=1e-6)
 
 
-def test_an_engine_in_place_gives_what_one_on_views_gives(config):
+def test_int8_pages_are_written_and_read_with_their_scales():
+    """The whole numbers and scales of `kv.put_columns`, to the bit, halves and rows of zeros among them."""
+    rng = np.random.default_rng(1)
+    steps, rows = 20, len(TABLE)
+    shape = (LAYERS, PAGES, KV_HEADS, PAGE)
+    whole = [rng.integers(-127, 128, (*shape, SIZE)).astype(np.int8) for _ in range(2)]
+    scales = [rng.uniform(0.001, 0.1, (*shape, 1)).astype(np.float32) for _ in range(2)]
+    store = PageStore(*map(jnp.asarray, (*whole, *scales)))
+    q = rng.normal(size=(rows, steps, HEADS, SIZE)).astype(np.float32)
+    new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
+    new[0][0, 0] = np.linspace(-63.5, 63.5, SIZE)  # in steps whose quotients lie between two whole numbers
+    new[0][0, 0, :, 0] = 127.0
+    new[1][0, 1] = 0.0
+    offset, count = np.array([PAGE - 7, 130, 7]), np.array([steps, 3, 0])
+    out, written = jax.jit(put_and_attend, static_argnums=4)(q, *new, store, 1, TABLE, offset, count)
+
+    columns = Columns(*(jnp.asarray(x.swapaxes(1, 2)[None]) for x in new))
+    one_layer = jax.tree.map(lambda leaf: leaf[1:], store)
+    wanted = jax.jit(put_columns)(one_layer, columns, TABLE, offset, count)
+    for ours, theirs, before in zip(*map(jax.tree.leaves, (written, wanted, store)), strict=True):
+        np.testing.assert_array_equal(ours[1:], theirs)
+        np.testing.assert_array_equal(ours[0], before[0])
+    keys = np.asarray(wanted.k[0], np.float32) * np.asarray(wanted.k_scale[0])
+    values = np.asarray(wanted.v[0], np.float32) * np.asarray(wanted.v_scale[0])
+    for row in range(rows):
+        for step in range(count[row]):
+            theirs = reference(q[row, step], of_row(keys, row), of_row(values, row), offset[row] + step + 1)
+            np.testing.assert_allclose(out[row, step], theirs, atol=1e-4)  # of values up to 12
+    np.testing.assert_array_equal(out[2], 0)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_an_engine_in_place_gives_what_one_on_views_gives(config, kind):
     """Prompts of different lengths, two turns, rows whose budgets end at different steps."""
     config = replace(config, text=replace(config.text, head_dim=16, mrope_section=(4, 2, 2)))
     params = init_params(jax.random.key(0), config)
@@ -83,7 +118,7 @@ def test_an_engine_in_place_gives_what_one_on_views_gives(config):
     budgets = (SETTINGS.max_steps, 1, SETTINGS.max_steps - 1)
 
     def turns(kernels):
-        engine = Engine(config, params, SETTINGS, kernels=kernels)
+        engine = Engine(config, params, replace(SETTINGS, kv=kind), kernels=kernels)
         parts = []
         sequences = [engine.new_sequence(seed) for seed in range(len(prompts))]
         for sequence in sequences:
