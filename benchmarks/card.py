@@ -40,7 +40,8 @@ from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.plan.launches import count_launches
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.decode import DecodeSize, PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.cache_access import DecodeSize
+from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 
 GIB = 2**30
 STEPS = 16  # tokens of a decode call

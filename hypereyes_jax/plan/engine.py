@@ -22,6 +22,7 @@ from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import ENGINE_FIELDS, default_sizes
 from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.cache_access import views_cache
 from hypereyes_jax.rollout.pages import pages_of_part
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
 from hypereyes_jax.train.sizes import TrainingSizes
@@ -112,9 +113,8 @@ class _Engines:
         self._grid = replica_mesh(replica_grid(text, topology.devices(replica)[: replica.size], replica.size))
         self.weights_gib = replica_weight_bytes(self.recipe, self.model, self._grid, engine.weights) / GIB
         self._token_gib = kv.bytes_per_token(self.model, engine.kv) / replica.tensor / GIB
-        # Kernels that read what a call attends to where it lies need no view of it.
         kernels = Kernels.for_sampling(replica.platform, text.num_hidden_layers)
-        self._viewed = 0 if kernels.slots == "in_place" else self.sizes.context
+        self._viewed = self.sizes.context if views_cache(kernels, text, engine.kv, engine.draft_tokens) else 0
 
     @property
     def _mean(self) -> float:

@@ -7,17 +7,33 @@ step. Axis letters: R rows of a call, K tokens that a call may add to each of th
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
+from hypereyes_jax.configs.rollout import KVKind
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
+from hypereyes_jax.models.qwen3_vl.kernels import SlotsImpl
 from hypereyes_jax.models.qwen3_vl.text import Attend
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.page_attention import put_and_attend
+from hypereyes_jax.rollout.tpu_attention import HEAD_DIM_UNIT, put_and_attend_to_one
+
+
+class DecodeSize(NamedTuple):
+    """What a decode program is compiled for, beside the number of its rows."""
+
+    view_length: int  # positions viewed, those that the call adds aside; of no account without a view
+    max_steps: int
+    draft_tokens: int = 0  # guesses that each step verifies in each row
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that a call may add to a row."""
+        return self.max_steps * (self.draft_tokens + 1)
 
 
 class CacheAccess(Protocol):
@@ -25,8 +41,8 @@ class CacheAccess(Protocol):
 
     start: Any  # what the loop over tokens carries
 
-    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
-        """`attend` and `attend_xs` of `decode_layers`, for the tokens of a step.
+    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any, Any]:
+        """`attend`, `attend_xs` and `carried` of `decode_layers`, for the tokens of a step.
 
         Args:
           place: int32, how many tokens of this call come before: one number for all rows that still decode, or [R].
@@ -40,6 +56,13 @@ class CacheAccess(Protocol):
         """The pages with `count_R` new positions a row."""
 
 
+def views_cache(kernels: Kernels, text: TextConfig, kind: KVKind, draft_tokens: int) -> bool:
+    """Whether a decode program attends to a view, which is a second copy of what it shows, instead of to the pages."""
+    if kernels.slots == "paged":  # what the kernel does not take
+        return kind == "int8" or draft_tokens > 0 or text.head_dim % HEAD_DIM_UNIT > 0
+    return kernels.slots == "view"
+
+
 def cache_access(
     store: kv.PageStore,
     pages_RP: jax.Array,
@@ -47,45 +70,45 @@ def cache_access(
     *,
     text: TextConfig,
     kernels: Kernels,
-    view_length: int,
-    new_tokens: int,
+    size: DecodeSize,
     dtype: jnp.dtype,
 ) -> CacheAccess:
-    """The way that `kernels` names.
-
-    Args:
-      view_length: positions of a row that are viewed, whole pages.
-      new_tokens: that a call may add to a row.
-    """
-    if kernels.slots == "in_place":
-        return _InPlace(store, pages_RP, offset_R)
-    return _View(store, pages_RP, offset_R, text, kernels.unrolled_decode, view_length, new_tokens, dtype)
+    """The way that `kernels` names, where it can be gone."""
+    kind: KVKind = "int8" if store.k_scale is not None else "bfloat16"
+    if views_cache(kernels, text, kind, size.draft_tokens):
+        shown_RP = pages_RP[:, : size.view_length // store.k.shape[3]]
+        take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+        view = take(store, shown_RP, dtype)
+        return _View(store, view, pages_RP, offset_R, text, size.new_tokens, dtype)
+    return _InPlace(store, pages_RP, offset_R, kernels.slots)
 
 
 class _InPlace:
-    def __init__(self, store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Array):
+    def __init__(self, store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Array, slots: SlotsImpl):
         self.start = store
-        self._pages_RP, self._offset_R = pages_RP, offset_R
+        self._pages_RP, self._offset_R, self._slots = pages_RP, offset_R, slots
 
-    def step(self, state: kv.PageStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
-        attend = attend_in_place(state, self._pages_RP, self._offset_R + place, fed_R)
-        return attend, list(range(state.k.shape[0]))
+    def step(self, state: kv.PageStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any, Any]:
+        attend = attend_in_place(self._slots, self._pages_RP, self._offset_R + place, fed_R)
+        layers = state.k.shape[1]
+        # Triton kernels are compiled for a layer each; jax's kernel for TPUs serves all layers of a scan.
+        return attend, list(range(layers)) if self._slots == "in_place" else jnp.arange(layers), state
 
-    def after(self, state: kv.PageStore, of_layers: list[kv.PageStore], place: jax.Array) -> kv.PageStore:
-        return of_layers[-1]
+    def after(self, state: kv.PageStore, of_layers: kv.PageStore, place: jax.Array) -> kv.PageStore:
+        return of_layers
 
     def finished(self, state: kv.PageStore, count_R: jax.Array) -> kv.PageStore:
         return state
 
 
-def attend_in_place(store: kv.PageStore, pages_RP: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
-    """`attend` of unrolled layers, whose `own` is the layer's number: each gives the pages as it leaves them."""
-    latest = store
+def attend_in_place(slots: SlotsImpl, pages_RP: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
+    """`attend` of layers whose `own` is the layer's number and that carry all pages."""
+    put_and_attend_ = put_and_attend if slots == "in_place" else put_and_attend_to_one
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> tuple[jax.Array, kv.PageStore]:
-        nonlocal latest
-        out, latest = put_and_attend(q, k, v, latest, layer, pages_RP, offset_R, count_R)
-        return out, latest
+    def attend(
+        q: jax.Array, k: jax.Array, v: jax.Array, layer: Any, store: kv.PageStore
+    ) -> tuple[jax.Array, kv.PageStore]:
+        return put_and_attend_(q, k, v, store, layer, pages_RP, offset_R, count_R)
 
     return attend
 
@@ -94,23 +117,22 @@ class _View:
     def __init__(
         self,
         store: kv.PageStore,
+        view: kv.View | list[kv.View],
         pages_RP: jax.Array,
         offset_R: jax.Array,
         text: TextConfig,
-        unrolled: bool,
-        view_length: int,
         new_tokens: int,
         dtype: jnp.dtype,
     ):
-        self._store, self._pages_RP, self._offset_R, self._unrolled = store, pages_RP, offset_R, unrolled
-        take = kv.take_layers if unrolled else kv.take_rows
-        self._view: Any = take(store, pages_RP[:, : view_length // store.k.shape[3]], dtype)
+        self._store, self._pages_RP, self._offset_R = store, pages_RP, offset_R
+        self._view: Any = view
+        self._unrolled = isinstance(view, list)
         beside = (text.num_hidden_layers, pages_RP.shape[0], text.num_key_value_heads, new_tokens, text.head_dim)
-        new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.STORE_AXES) for _ in range(2)))
+        new = kv.Columns(*(constrain(jnp.zeros(beside, dtype), *kv.COLUMN_AXES) for _ in range(2)))
         # Keys and values of this call, or a pair for each layer.
-        self.start = [kv.Columns(k, v) for k, v in zip(new.k, new.v, strict=True)] if unrolled else new
+        self.start = [kv.Columns(k, v) for k, v in zip(new.k, new.v, strict=True)] if self._unrolled else new
 
-    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any]:
+    def step(self, state: Any, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any, Any]:
         place_R = jnp.broadcast_to(place, self._offset_R.shape)
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, own: Any) -> tuple[jax.Array, kv.Columns]:
@@ -120,7 +142,7 @@ class _View:
             # Unrolled, the updated columns go on as they are: updated once more beside the step, they would be copied.
             return kv.attend(q, old, self._offset_R, new, place_R), new if self._unrolled else fresh
 
-        return attend, list(zip(self._view, state, strict=True)) if self._unrolled else (self._view, state)
+        return attend, list(zip(self._view, state, strict=True)) if self._unrolled else (self._view, state), None
 
     def after(self, state: Any, of_layers: Any, place: jax.Array) -> Any:
         return of_layers if self._unrolled else _updated(state, of_layers, place)

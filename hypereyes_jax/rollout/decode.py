@@ -29,7 +29,7 @@ from hypereyes_jax.models.qwen3_vl.text import (
 )
 from hypereyes_jax.models.trip_counts import expected_trips
 from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import cache_access
+from hypereyes_jax.rollout.cache_access import DecodeSize, cache_access
 from hypereyes_jax.rollout.drafts import accepted, propose
 from hypereyes_jax.rollout.sampling import sample, uniforms
 
@@ -109,14 +109,6 @@ class PackedDecodeRows(NamedTuple):
         )
 
 
-class DecodeSize(NamedTuple):
-    """What a decode program is compiled for, beside the number of its rows."""
-
-    view_length: int  # positions attended to, those that the call adds aside
-    max_steps: int
-    draft_tokens: int = 0  # guesses that each step verifies in each row
-
-
 class Decoded(struct.PyTreeNode):
     """What a call sampled, K = max_steps * (draft_tokens + 1). `Device.decode` gives it as numpy."""
 
@@ -167,15 +159,15 @@ def decode_rows(
     Returns early when all rows have stopped or spent their budgets, except where `kernels` asks for known trip counts:
     a GPU waits for the host to see a loop end early, and computes `max_steps` steps of which the last may be idle.
     """
-    view_length, max_steps, draft_tokens = size
+    _, max_steps, draft_tokens = size
     batch = packed.unpacked()
     head_DV = lm_head(params, config)
     rows, width = batch.offset_R.shape[0], draft_tokens + 1
-    most, known = max_steps * width, 0 if packed.known_RN is None else packed.known_RN.shape[1]
+    most, known = size.new_tokens, 0 if packed.known_RN is None else packed.known_RN.shape[1]
     text_RT, place_T = jnp.full((rows, width), -1, jnp.int32), jnp.arange(width)
     access = cache_access(
-        store, batch.pages_RP, jnp.asarray(batch.offset_R), text=config.text, kernels=kernels,
-        view_length=view_length, new_tokens=most, dtype=head_DV.dtype,
+        store, batch.pages_RP, jnp.asarray(batch.offset_R), text=config.text, kernels=kernels, size=size,
+        dtype=head_DV.dtype,
     )  # fmt: skip
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
@@ -189,7 +181,7 @@ def decode_rows(
         fed_R = jnp.where(alive_R, jnp.minimum(batch.budget_R - count_R, width), 0)
         # Without drafts all rows that are alive are at one place, which costs less to write to.
         place = carry.step if drafts_RJ is None else count_R
-        attend, attend_xs = access.step(carry.cache, place, fed_R)
+        attend, attend_xs, carried = access.step(carry.cache, place, fed_R)
         hidden_RTD, of_layers, routed = decode_layers(
             params,
             config,
@@ -204,6 +196,7 @@ def decode_rows(
             attend_xs,
             ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
             apart,
+            carried,
         )
         draw = _draw_step(hidden_RTD, head_DV, batch, count_R, forbidden, kernels.known_trips)
         kept_R, stops_R = _kept(draw.tokens_RT, drafts_RJ, fed_R, batch.stop_RS)

@@ -24,7 +24,8 @@ from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout import kv, page_copies
-from hypereyes_jax.rollout.decode import Decoded, DecodeSize, PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.cache_access import DecodeSize, views_cache
+from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
 from hypereyes_jax.rollout.pages import pages_of_part
 from hypereyes_jax.rollout.slot_layout import SlotLayout
@@ -87,6 +88,8 @@ class Device:
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         self.kernels = replace(kernels, record_experts=settings.record_routes)
+        # Where pages are read in place, one program serves every length.
+        self._views = views_cache(self.kernels, config.text, settings.kv, settings.draft_tokens)
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
         # what no token has can't be read back at all
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
@@ -120,7 +123,7 @@ class Device:
                 batch,
                 config=self.config,
                 kernels=self.kernels,
-                view_length=view_length,
+                view_length=0 if self.kernels.slots == "in_place" else view_length,
             )
         return None if experts is None else np.asarray(experts)
 
@@ -134,7 +137,7 @@ class Device:
                 batch,
                 config=self.config,
                 kernels=self.kernels,
-                size=DecodeSize(view_length, self.settings.max_steps, self.settings.draft_tokens),
+                size=DecodeSize(view_length if self._views else 0, self.settings.max_steps, self.settings.draft_tokens),
                 forbidden=self.forbidden,
             )
         return jax.device_get(decoded)

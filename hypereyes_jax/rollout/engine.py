@@ -57,7 +57,7 @@ class Sampled:
 class SavedCache:
     """An evicted sequence's cache, in host memory."""
 
-    kept: Kept  # numpy, [layers, pages, kv heads, tokens of a page, ...]; on a mesh in pieces
+    kept: Kept  # numpy, [kv heads, layers, pages, tokens of a page, ...]; on a mesh in pieces
     filled: int
 
 

@@ -88,7 +88,7 @@ def extend_rows(
     view: Any  # what each layer attends to
     if in_place:
         pages_RP, offset_R, length_R = (jnp.asarray(x) for x in (batch.pages_RP, batch.offset_R, batch.length_R))
-        attend, view = attend_in_place(store, pages_RP, offset_R, length_R), list(range(store.k.shape[0]))
+        attend, view = attend_in_place(kernels.slots, pages_RP, offset_R, length_R), list(range(store.k.shape[1]))
     else:
         take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
         view = take(store, batch.pages_RP[:, : view_length // store.k.shape[3]], pool.embeds.dtype)
@@ -103,10 +103,11 @@ def extend_rows(
         attend,
         view,
         ForwardOptions(kernels, lora, routing=Routing(record=kernels.record_experts)),
+        carried=store if in_place else None,
     )
     experts = everywhere(routed.experts) if kernels.record_experts and routed is not None else None
     if in_place:
-        return kv.in_place(new[-1]), experts
+        return kv.in_place(new), experts
     return kv.in_place(kv.put_columns(store, stacked(new), batch.pages_RP, batch.offset_R, batch.length_R)), experts
 
 

@@ -1,11 +1,12 @@
 """The pages of keys and values at rest, views of them, and attention over a view and the tokens that are coming in.
 
-At rest they are one donated buffer of [layers, pages, kv heads, tokens of a page, head dim], as float32, bfloat16, or
-int8 with a scale for each vector. Which pages a sequence has is a row of a table that the host keeps (`pages`), so that
-memory is taken by tokens, and prompts that begin alike hold the same pages. A call gathers the pages that it needs into
-a view, only as long as its longest sequence, and never changes it: new keys and values go to a small buffer beside it,
-which is written back once. So attention costs what the sequences are long, and no step copies a cache. Heads come
-before positions because a CPU's batched matmul would otherwise transpose the whole view at each step.
+At rest they are one donated buffer of [kv heads, layers, pages, tokens of a page, head dim], as float32, bfloat16, or
+int8 with a scale for each vector; heads come first as jax's kernel for TPUs wants them. Which pages a sequence has is a
+row of a table that the host keeps (`pages`), so that memory is taken by tokens, and prompts that begin alike hold the
+same pages. Where no kernel reads them there, a call gathers the pages that it needs into a view, only as long as its
+longest sequence, and never changes it: new keys and values go to a small buffer beside it, which is written back once.
+So attention costs what the sequences are long, and no step copies a cache. Heads of a view come before positions
+because a CPU's batched matmul would otherwise transpose all of it at each step.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from hypereyes_jax.models.partition import constrain, cutting, local
 # Logical axes. On a mesh each device keeps some pages, and whole KV heads of them; the rows of a call lie where their
 # pages do (`slot_layout`), so that all but copies between parts is done by each device for itself. The numbers of pages
 # in a table are those of the part.
-STORE_AXES = (None, "batch", "kv_heads", None, None)
-KEPT_AXES = (None, None, "kv_heads", None, None)  # of pages that were read
+STORE_AXES = ("kv_heads", None, "batch", None, None)
+KEPT_AXES = ("kv_heads", None, None, None, None)  # of pages that were read
+COLUMN_AXES = (None, "batch", "kv_heads", None, None)  # of views, too
 _ROW = ("batch",)
 _TABLE = ("batch", None)
 
@@ -35,7 +37,7 @@ _MASKED = -1e30  # finite, so a row that may look nowhere gives a uniform averag
 
 
 class PageStore(struct.PyTreeNode):
-    """All pages. Every leaf is [layers, pages, kv heads, tokens of a page, ...]."""
+    """All pages. Every leaf is [kv heads, layers, pages, tokens of a page, ...]."""
 
     k: jax.Array  # rotated keys
     v: jax.Array
@@ -62,7 +64,7 @@ def init_store(config: Qwen3VLConfig, pages: int, page_tokens: int, kind: KVKind
     if kind not in ("float32", "bfloat16", "int8"):
         raise ValueError(f"kv={kind!r} is not one of float32, bfloat16, int8")
     text = config.text
-    shape = (text.num_hidden_layers, pages, text.num_key_value_heads, page_tokens, text.head_dim)
+    shape = (text.num_key_value_heads, text.num_hidden_layers, pages, page_tokens, text.head_dim)
     # four calls: a donated store may not hold the same buffer twice
     values = (jnp.zeros(shape, kind), jnp.zeros(shape, kind))
     if kind != "int8":
@@ -91,13 +93,13 @@ def take_rows(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype) -> View:
 def take_layers(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype) -> list[View]:
     """What `take_rows` gives, as a view without a layer axis for each layer. Taken from one of all layers, it would
     be copied."""
-    views = [_take_rows(store, pages_RP, dtype, layer) for layer in range(store.k.shape[0])]
+    views = [_take_rows(store, pages_RP, dtype, layer) for layer in range(store.k.shape[1])]
     return [View(view.k[0], view.v[0]) for view in views]
 
 
 def _take_rows(store: PageStore, pages_RP: jax.Array, dtype: jnp.dtype, layer: int | None) -> View:
     take = partial(_take_own_rows, dtype=dtype, layer=layer)
-    return local(take, (STORE_AXES, _TABLE), STORE_AXES)(store, jnp.asarray(pages_RP))
+    return local(take, (STORE_AXES, _TABLE), COLUMN_AXES)(store, jnp.asarray(pages_RP))
 
 
 def _take_own_rows(store: PageStore, pages_RP: jax.Array, *, dtype: jnp.dtype, layer: int | None) -> View:
@@ -115,11 +117,11 @@ def _take_own_rows(store: PageStore, pages_RP: jax.Array, *, dtype: jnp.dtype, l
 
 def _at_once(leaf: jax.Array, pages_RP: jax.Array, *, layer: int | None, turned: bool) -> jax.Array:
     """[layers, R, kv heads, P * tokens of a page, ...] of some pages, or with the last two axes changed over."""
-    gathered = leaf[:, pages_RP] if layer is None else leaf[layer, pages_RP][None]
-    layers, rows, pages, heads, page, size = gathered.shape
+    gathered = leaf[:, :, pages_RP] if layer is None else leaf[:, layer, pages_RP][:, None]
+    heads, layers, rows, pages, page, size = gathered.shape
     if turned:
-        return gathered.transpose(0, 1, 3, 5, 2, 4).reshape(layers, rows, heads, size, pages * page)
-    return gathered.transpose(0, 1, 3, 2, 4, 5).reshape(layers, rows, heads, pages * page, size)
+        return gathered.transpose(1, 2, 0, 5, 3, 4).reshape(layers, rows, heads, size, pages * page)
+    return gathered.transpose(1, 2, 0, 3, 4, 5).reshape(layers, rows, heads, pages * page, size)
 
 
 def _row_by_row(leaf: jax.Array, pages_RP: jax.Array, *, layer: int | None, turned: bool) -> jax.Array:
@@ -151,7 +153,7 @@ def put_columns(
       new: [layers, rows, kv heads, at least max(count), head dim].
     """
     rows = (jnp.asarray(x) for x in (pages_RP, start_R, count_R))
-    return local(_put_own_columns, (STORE_AXES, STORE_AXES, _TABLE, _ROW, _ROW), STORE_AXES)(store, new, *rows)
+    return local(_put_own_columns, (STORE_AXES, COLUMN_AXES, _TABLE, _ROW, _ROW), STORE_AXES)(store, new, *rows)
 
 
 def _put_own_columns(
@@ -172,11 +174,12 @@ def _put_own_columns(
         target = pages_RP[i, jnp.minimum(page_number, pages_RP.shape[1] - 1)]
 
         def put(leaf: jax.Array, fresh: jax.Array) -> jax.Array:
-            layers, _, heads, _, size = leaf.shape
-            place = (0, target, 0, begin, 0)
-            old = jax.lax.dynamic_slice(leaf, place, (layers, 1, heads, window, size))
+            heads, layers, _, _, size = leaf.shape
+            place = (0, 0, target, begin, 0)
+            old = jax.lax.dynamic_slice(leaf, place, (heads, layers, 1, window, size))
             around = jnp.pad(fresh, ((0, 0), (0, 0), (0, 0), (window, window), (0, 0)))
             moved = jax.lax.dynamic_slice_in_dim(around, column[0] + window, window, axis=3).astype(leaf.dtype)
+            moved = moved.transpose(2, 0, 1, 3, 4)
             return jax.lax.dynamic_update_slice(leaf, jnp.where(ours, moved, old), place)
 
         k = jax.lax.dynamic_slice_in_dim(new.k, i, 1, axis=1)
@@ -209,7 +212,7 @@ def attend(
       new: [R, kv heads, S, D].
       first_R: int32, the place of a row's first query among its new positions.
     """
-    layer = STORE_AXES[1:]
+    layer = COLUMN_AXES[1:]
     axes = (("batch", None, "heads", None), layer, _ROW, layer, _ROW)
     rows = (jnp.asarray(offset_R), new, jnp.asarray(first_R))
     return local(_attend_own, axes, ("batch", None, "heads"))(q_RTHD, old, *rows)
@@ -278,7 +281,7 @@ def copy_pages(
 
 
 def read_pages(store: PageStore, part: np.ndarray, pages_P: np.ndarray) -> PageStore:
-    """Some pages of a part as they are stored: [layers, P, kv heads, tokens of a page, ...]."""
+    """Some pages of a part as they are stored: [kv heads, layers, P, tokens of a page, ...]."""
     places = map(jnp.asarray, (part, pages_P))
     return local(_read, (STORE_AXES, (), (None,)), KEPT_AXES)(store, *places)
 
@@ -294,7 +297,7 @@ def _read(store: PageStore, part: jax.Array, pages_P: jax.Array) -> PageStore:
     axes = cutting("batch", jax.sharding.get_abstract_mesh())
 
     def read(leaf: jax.Array) -> jax.Array:
-        pages = leaf[:, pages_P]
+        pages = leaf[:, :, pages_P]
         if not axes:
             return pages
         # What is added to -0 keeps all its bits, those of -0 too.
@@ -310,8 +313,8 @@ def _write(store: PageStore, kept: PageStore, part: jax.Array, pages_P: jax.Arra
 
     def write(leaf: jax.Array, new: jax.Array) -> jax.Array:
         # no page at all is written elsewhere
-        place_P = jnp.where(part == jax.lax.axis_index(axes), pages_P, leaf.shape[1]) if axes else pages_P
-        return leaf.at[:, place_P].set(new, mode="drop")
+        place_P = jnp.where(part == jax.lax.axis_index(axes), pages_P, leaf.shape[2]) if axes else pages_P
+        return leaf.at[:, :, place_P].set(new, mode="drop")
 
     return jax.tree.map(write, store, kept)
 

@@ -80,7 +80,8 @@ def _put(layer: int, k: Any, v: Any, store: PageStore, rows: list[Any], *, inter
         step = number * page - offset[row] + jnp.arange(page)
         ours = ((step >= 0) & (step < count[row]))[:, None]
         # past the table's end nothing is ours
-        place = (jnp.int32(layer), pages[row, jnp.minimum(number, pages.shape[1] - 1)], head, slice(None), slice(None))
+        target = pages[row, jnp.minimum(number, pages.shape[1] - 1)]
+        place = (head, jnp.int32(layer), target, slice(None), slice(None))
         column = jnp.arange(size)[None]
         for which, new in enumerate((new_k, new_v)):
             values = triton.load(new.at[row, jnp.where(ours, step[:, None], 0), head, column], mask=ours, other=0.0)
@@ -128,7 +129,7 @@ class _Form(NamedTuple):
 
 def _attend(layer: int, q: Any, store: PageStore, of_rows: list[Any], *, interpret: bool) -> jax.Array:
     rows, steps, heads, size = q.shape
-    kv_heads, page = store.k.shape[2:4]
+    kv_heads, page = store.k.shape[0], store.k.shape[3]
     length = of_rows[0].shape[1] * page
     group = heads // kv_heads
     # The queries of one key head are the rows of one matmul, token by token.
@@ -181,7 +182,8 @@ def _attend_kernel(form, pages, offset, count, q_ref, k_ref, v_ref, *others):
         first_key = number * key_block
         place = first_key + jnp.arange(key_block)
         here = (place < end)[:, None]
-        where = (jnp.int32(layer), pages[row, first_key // page], head, pl.ds(first_key % page, key_block), slice(None))
+        page_id = pages[row, first_key // page]
+        where = (head, jnp.int32(layer), page_id, pl.ds(first_key % page, key_block), slice(None))
 
         def load(which: int) -> jax.Array:
             values = triton.load((k_ref, v_ref)[which].at[where], mask=here, other=0)

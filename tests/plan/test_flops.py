@@ -162,7 +162,7 @@ def test_the_splash_kernel_counts_the_blocks_that_a_causal_row_meets():
 
 def test_pages_read_in_place_are_counted_as_far_as_sequences_usually_go():
     rows, page, pages, heads, size = 3, 64, 10, 2, 16
-    store = jnp.zeros((1, rows * pages, heads, page, size))
+    store = jnp.zeros((heads, 1, rows * pages, page, size))
     new, count_R = jnp.zeros((rows, 1, heads, size)), jnp.ones(rows, jnp.int32)
 
     def read(usual):

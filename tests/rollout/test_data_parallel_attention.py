@@ -36,8 +36,8 @@ def held(engine, sequence):
     cached, parts = engine.cached(sequence), engine.device.layout.parts
 
     def positions(leaf):
-        pages = np.asarray(leaf)[:, [cached.part * (leaf.shape[1] // parts) + page for page in cached.pages]]
-        return pages.transpose(0, 1, 3, 2, 4).reshape(len(leaf), -1, *pages.shape[2::2])[:, :cached.positions]
+        pages = np.asarray(leaf)[:, :, [cached.part * (leaf.shape[2] // parts) + page for page in cached.pages]]
+        return pages.reshape(*pages.shape[:2], -1, pages.shape[-1])[:, :, :cached.positions]
 
     return jax.tree.leaves(jax.tree.map(positions, engine.device.store))
 

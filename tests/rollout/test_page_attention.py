@@ -25,7 +25,7 @@ LENGTH = TABLE.shape[1] * PAGE
 
 def of_row(whole, row):
     """[kv heads, positions, head dim] of a row, of what one layer's pages hold."""
-    return np.concatenate([whole[page] for page in TABLE[row]], axis=1)
+    return np.concatenate([whole[:, page] for page in TABLE[row]], axis=1)
 
 
 def reference(q, keys, values, positions):
@@ -43,7 +43,7 @@ def reference(q, keys, values, positions):
 def test_new_tokens_are_written_and_attend_to_themselves_and_all_before(steps):
     rng = np.random.default_rng(0)
     rows = len(TABLE)
-    store = [rng.normal(size=(LAYERS, PAGES, KV_HEADS, PAGE, SIZE)).astype(np.float32) for _ in range(2)]
+    store = [rng.normal(size=(KV_HEADS, LAYERS, PAGES, PAGE, SIZE)).astype(np.float32) for _ in range(2)]
     q = rng.normal(size=(rows, steps, HEADS, SIZE)).astype(np.float32)
     new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
     # up to the end of the last page; fewer tokens than others, over a page's end; none at all
@@ -56,19 +56,19 @@ def test_new_tokens_are_written_and_attend_to_themselves_and_all_before(steps):
         for row in range(rows):
             for step in range(count[row]):
                 page, place = divmod(offset[row] + step, PAGE)
-                whole[1, TABLE[row, page], :, place] = fresh[row, step]
+                whole[:, 1, TABLE[row, page], place] = fresh[row, step]
     for ours, theirs in zip((written.k, written.v), store, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for row in range(rows):
         for step in range(count[row]):
-            wanted = reference(q[row, step], *(of_row(s[1], row) for s in store), offset[row] + step + 1)
+            wanted = reference(q[row, step], *(of_row(s[:, 1], row) for s in store), offset[row] + step + 1)
             np.testing.assert_allclose(out[row, step], wanted, atol=1e-5)  # float32 sums of up to 200 terms
     np.testing.assert_array_equal(out[2], 0)
 
 
 def test_what_other_pages_and_later_positions_hold_is_not_read():
-    store = np.full((1, PAGES, KV_HEADS, PAGE, SIZE), np.nan, np.float32)
-    store[0, 4, :, :10] = 1.0
+    store = np.full((KV_HEADS, 1, PAGES, PAGE, SIZE), np.nan, np.float32)
+    store[:, 0, 4, :10] = 1.0
     ones = jnp.ones((1, 1, KV_HEADS, SIZE))
     arguments = (ones, ones, PageStore(store, store, None, None), 0, TABLE[1:2], np.array([10]), np.array([1]))
     out, _ = jax.jit(put_and_attend, static_argnums=4)(jnp.ones((1, 1, HEADS, SIZE)), *arguments)
@@ -79,7 +79,7 @@ def test_int8_pages_are_written_and_read_with_their_scales():
     """The whole numbers and scales of `kv.put_columns`, to the bit, halves and rows of zeros among them."""
     rng = np.random.default_rng(1)
     steps, rows = 20, len(TABLE)
-    shape = (LAYERS, PAGES, KV_HEADS, PAGE)
+    shape = (KV_HEADS, LAYERS, PAGES, PAGE)
     whole = [rng.integers(-127, 128, (*shape, SIZE)).astype(np.int8) for _ in range(2)]
     scales = [rng.uniform(0.001, 0.1, (*shape, 1)).astype(np.float32) for _ in range(2)]
     store = PageStore(*map(jnp.asarray, (*whole, *scales)))
@@ -92,13 +92,13 @@ def test_int8_pages_are_written_and_read_with_their_scales():
     out, written = jax.jit(put_and_attend, static_argnums=4)(q, *new, store, 1, TABLE, offset, count)
 
     columns = Columns(*(jnp.asarray(x.swapaxes(1, 2)[None]) for x in new))
-    one_layer = jax.tree.map(lambda leaf: leaf[1:], store)
+    one_layer = jax.tree.map(lambda leaf: leaf[:, 1:], store)
     wanted = jax.jit(put_columns)(one_layer, columns, TABLE, offset, count)
     for ours, theirs, before in zip(*map(jax.tree.leaves, (written, wanted, store)), strict=True):
-        np.testing.assert_array_equal(ours[1:], theirs)
-        np.testing.assert_array_equal(ours[0], before[0])
-    keys = np.asarray(wanted.k[0], np.float32) * np.asarray(wanted.k_scale[0])
-    values = np.asarray(wanted.v[0], np.float32) * np.asarray(wanted.v_scale[0])
+        np.testing.assert_array_equal(ours[:, 1:], theirs)
+        np.testing.assert_array_equal(ours[:, 0], before[:, 0])
+    keys = np.asarray(wanted.k[:, 0], np.float32) * np.asarray(wanted.k_scale[:, 0])
+    values = np.asarray(wanted.v[:, 0], np.float32) * np.asarray(wanted.v_scale[:, 0])
     for row in range(rows):
         for step in range(count[row]):
             theirs = reference(q[row, step], of_row(keys, row), of_row(values, row), offset[row] + step + 1)

@@ -104,7 +104,7 @@ def test_columns_go_to_their_pages_and_nowhere_else_and_a_view_shows_them(data):
     width = data.draw(st.sampled_from([1, 3, PAGE, 40]))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     table_RP = rng.permutation(pages)[: rows * 4].reshape(rows, 4).astype(np.int32)
-    shape = (layers, pages, heads, PAGE, size)
+    shape = (heads, layers, pages, PAGE, size)
     before = [rng.normal(size=shape).astype(np.float32) for _ in range(2)]
     new = [rng.normal(size=(layers, rows, heads, width, size)).astype(np.float32) for _ in range(2)]
     count_R = np.array([data.draw(st.integers(0, width)) for _ in range(rows)], np.int32)
@@ -116,9 +116,11 @@ def test_columns_go_to_their_pages_and_nowhere_else_and_a_view_shows_them(data):
         for row in range(rows):
             for step in range(count_R[row]):
                 page, place = divmod(start_R[row] + step, PAGE)
-                whole[:, table_RP[row, page], :, place] = fresh[:, row, :, step]
+                whole[:, :, table_RP[row, page], place] = fresh[:, row, :, step].swapaxes(0, 1)
         np.testing.assert_array_equal(leaf, whole)
-    wanted = [whole[:, table_RP].transpose(0, 1, 3, 2, 4, 5).reshape(layers, rows, heads, -1, size) for whole in before]
+    wanted = [
+        whole[:, :, table_RP].transpose(1, 2, 0, 3, 4, 5).reshape(layers, rows, heads, -1, size) for whole in before
+    ]
     for view in (_take(after, table_RP), kv.View(*map(jnp.stack, zip(*_take_apart(after, table_RP), strict=True)))):
         np.testing.assert_array_equal(view.k, wanted[0].swapaxes(3, 4))
         np.testing.assert_array_equal(view.v, wanted[1])
@@ -262,4 +264,4 @@ async def test_new_weights_find_turns_that_wait_in_their_midst(make_engine, chat
 def test_an_engine_of_int8_pages_has_the_scales_beside_them(config, params):
     engine = Engine(config, params, replace(SETTINGS, kv="int8"))
     assert engine.device.store.k_scale.shape == (*engine.device.store.k.shape[:-1], 1)
-    assert engine.device.store.k.shape[1] == pages_of_part(SETTINGS, 1)
+    assert engine.device.store.k.shape[2] == pages_of_part(SETTINGS, 1)

@@ -9,7 +9,7 @@ from hypereyes_jax.models.qwen3_vl.moe import MoeImpl
 
 LinearImpl = Literal["plain", "float8", "int8"]
 AttentionImpl = Literal["xla", "flash", "triton", "splash", "cudnn"]
-SlotsImpl = Literal["view", "in_place"]
+SlotsImpl = Literal["view", "in_place", "paged"]
 
 
 _FEW = 16  # layers whose unrolled decode compiles in a few seconds, and whose copies by layer are small
@@ -24,7 +24,8 @@ class Kernels:
     for TPUs, "cudnn" NVIDIA's fused attention (16-bit types only; its mask takes the square of the length).
     moe: see `moe.mixture`.
     unrolled_decode: in the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
-    slots: how those programs reach keys and values, see `rollout.cache_access`; "in_place" are Triton kernels.
+    slots: how those programs reach keys and values, see `rollout.cache_access`; "in_place" are Triton
+    kernels, "paged" is jax's kernel for TPUs, which decodes one token a row (the rest takes a view).
     known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
     stops for the host at each.
     linear: the decoder's linear maps outside of experts; "float8" and "int8" round their factors to 8 bits
@@ -63,7 +64,7 @@ class Kernels:
         best = cls.for_platform(platform)
         # A decode step gives an expert a handful of tokens: one grouped matmul instead of a loop over experts.
         if platform == "tpu":
-            return replace(best, moe="ragged")
+            return replace(best, moe="ragged", slots="paged")
         if platform == "cpu":
             return replace(best, unrolled_decode=layers <= _FEW)
         return replace(best, unrolled_decode=True, slots="in_place")

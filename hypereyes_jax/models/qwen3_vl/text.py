@@ -20,8 +20,9 @@ from hypereyes_jax.models.qwen3_vl.moe import Routed, Routing, mixture
 from hypereyes_jax.models.qwen3_vl.vision import VisualFeatures
 from hypereyes_jax.models.qwen3_vl.weights import Params
 
-# attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers)
-Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+# attend(q_BTHD, k_BTKD, v_BTKD, layer's xs) -> (attended [B, T, H * D], what the scan stacks over layers), or with
+# what goes from layer to layer: attend(q, k, v, xs, carried) -> (attended, carried)
+Attend = Callable[..., tuple[jax.Array, Any]]
 LayersApart = list[tuple[Any, Any, int]]  # of each layer: weights, adapters, its number
 _MATMULS = {"plain": None, "float8": float8_matmul, "int8": int8_matmul}
 
@@ -66,6 +67,7 @@ def decode_layers(
     attend_xs: Any,
     options: ForwardOptions,
     apart: LayersApart | None = None,
+    carried: Any = None,
 ) -> tuple[jax.Array, Any, Routed | None]:
     """All decoder layers and the final norm: ([B, T, D], what `attend` gave and what routers did, stacked over layers).
 
@@ -74,19 +76,22 @@ def decode_layers(
         list with a tree for each layer unrolls the layers: a scan copies its slices out of the stack on a CPU
         (`benchmarks/decode.py`). What `attend` gave then is such a list as well.
       apart: what `layers_apart` gave, for unrolled layers in a loop.
+      carried: what goes from layer to layer, where there is such a thing: `attend` then takes it as its last argument,
+        and what it gives beside its result is what the next layer takes, and in the end what is returned.
     """
     x_BTD, positions_3BT, visual_index_BT, visual, valid_BT = inputs
     kernels, lora, remat, dropout_key, routing = options
     text = config.text
     cos, sin = mrope(positions_3BT, text.head_dim, text.rope_theta, text.mrope_section)
 
-    def layer(x: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
-        w, adapter, index, own, experts = xs
+    def layer(carry: tuple[jax.Array, Any], xs: Any) -> tuple[tuple[jax.Array, Any], Any]:
+        (x, state), (w, adapter, index, own, experts) = carry, xs
+        given = () if state is None else (state,)
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
         matmul = _MATMULS[kernels.linear]
         linear = adapted(lora, "layers", w, adapter, key, matmul)
-        x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own))
+        x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own, *given))
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
         routed = None
         if text.moe:
@@ -97,15 +102,16 @@ def decode_layers(
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
             x = _add_deepstack(x, index, visual_index_BT, visual.deepstack, kernels.known_trips)
-        return constrain(x, "batch", "length", None), (out, routed)
+        x = constrain(x, "batch", "length", None)
+        return ((x, None), (out, routed)) if state is None else ((x, out), (None, routed))
 
     step = rematerialised(layer, remat)
     if isinstance(attend_xs, list) or isinstance(params["layers"], tuple):
-        x, outs = x_BTD, []
+        carry, outs = (x_BTD, carried), []
         for w, adapter, index in apart or layers_apart(params, config, lora):
             own = attend_xs[index] if isinstance(attend_xs, list) else jax.tree.map(itemgetter(index), attend_xs)
             experts = None if routing.experts is None else routing.experts[index]
-            x, each = step(x, (w, adapter, index, own, experts))
+            carry, each = step(carry, (w, adapter, index, own, experts))
             outs.append(each)
         out = [each for each, _ in outs]
         if not isinstance(attend_xs, list):
@@ -113,8 +119,9 @@ def decode_layers(
         routed = jax.tree.map(lambda *layers: jnp.stack(layers), *(each for _, each in outs))
     else:
         xs = (*_stacked_layers(params, config, lora), attend_xs, routing.experts)
-        x, (out, routed) = jax.lax.scan(step, x_BTD, xs)
-    return rms_norm(x, params["norm"], text.rms_norm_eps), out, routed
+        carry, (out, routed) = jax.lax.scan(step, (x_BTD, carried), xs)
+    x, state = carry
+    return rms_norm(x, params["norm"], text.rms_norm_eps), out if carried is None else state, routed
 
 
 def layers_apart(params: Params, config: Qwen3VLConfig, lora: Lora | None = None) -> LayersApart:
