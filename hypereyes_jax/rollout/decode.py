@@ -166,9 +166,8 @@ def decode_rows(
     most, known = size.new_tokens, 0 if packed.known_RN is None else packed.known_RN.shape[1]
     text_RT, place_T = jnp.full((rows, width), -1, jnp.int32), jnp.arange(width)
     access = cache_access(
-        store, batch.pages_RP, jnp.asarray(batch.offset_R), text=config.text, kernels=kernels, size=size,
-        dtype=head_DV.dtype,
-    )  # fmt: skip
+        store, batch.pages_RP, batch.offset_R, text=config.text, kernels=kernels, size=size, dtype=head_DV.dtype
+    )
     apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
 
     def goes_on(carry: _Decoding) -> jax.Array:

@@ -131,7 +131,7 @@ def test_logits_layers_and_gradients_match_transformers(name, tmp_path, monkeypa
     (_, (logits, recorded)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST_COMPILE)(
         params
     )
-    vision_layers, decoder_layers = recorded[0][0], recorded[1]
+    vision_layers, decoder_layers = recorded[0][0], recorded[1][0]
 
     seen: dict[str, list] = {"vision": [], "decoder": []}
 
