@@ -225,6 +225,10 @@ class Engine:
         """Ends a `keep`."""
         self._pages.drop(prefix.cached)
 
+    def held_by_sequences(self, part: int, kept: Items[KeptPrefix]) -> set[int]:
+        """Pages of a part that would not be free without what is kept."""
+        return self._pages.held_by_sequences(part, [prefix.cached for prefix in kept])
+
     def adopt(self, sequence: Sequence, prefix: KeptPrefix, count: int) -> None:
         """Lets a sequence begin with the first `count` positions of what was kept, instead of what it has.
 

@@ -7,6 +7,8 @@ it. Each part of a replica's devices has pages of its own (`slot_layout`), numbe
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypereyes_jax.configs.rollout import EngineConfig
@@ -74,6 +76,11 @@ class PageTable:
     def drop(self, cached: CachedPositions) -> None:
         """Ends a `hold`."""
         self._drop(cached.part, cached.pages)
+
+    def held_by_sequences(self, part: int, kept: Iterable[CachedPositions]) -> set[int]:
+        """Pages of a part that others hold than those who keep these."""
+        keepers = Counter(page for each in kept if each.part == part for page in each.pages)
+        return {page for page, count in enumerate(self._holders[part]) if count > keepers[page]}
 
     def begin_with(self, slot: int, cached: CachedPositions, count: int) -> list[tuple[int, int]]:
         """Lets a slot begin with the first `count` positions of others, instead of what it had.

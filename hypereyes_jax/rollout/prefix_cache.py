@@ -52,14 +52,13 @@ class PrefixCache:
         self._of[best] = self._of.pop(best)
         return Beginning(self._of[best][1], counts[best])
 
-    def drop_oldest(self, part: int, but: KeptPrefix | None = None) -> KeptPrefix | None:
-        """The prompt of a part that was used longest ago, kept no more; None if there is none.
+    def of_part(self, part: int) -> list[KeptPrefix]:
+        """The prompts of a part, the one used longest ago first."""
+        return [kept for _, kept in self._of.values() if kept.part == part]
 
-        Args:
-          but: not this one.
-        """
-        key = next((key for key, (_, kept) in self._of.items() if key[0] == part and kept is not but), None)
-        return None if key is None else self._of.pop(key)[1]
+    def drop(self, dropped: KeptPrefix) -> None:
+        """A prompt is kept no more."""
+        self._of = {key: entry for key, entry in self._of.items() if entry[1] is not dropped}
 
     def clear(self) -> list[KeptPrefix]:
         """All prompts, kept no more."""

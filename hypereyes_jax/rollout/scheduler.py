@@ -368,11 +368,15 @@ class Scheduler:
                 self._preempt(max(running, key=lambda each: each.number), step)
 
     def _drop_prefix(self, part: int, but: Beginning | None = None) -> bool:
-        """Keeps the prompt of a part that was used longest ago no more; whether there was one."""
-        dropped = self._prefixes.drop_oldest(part, None if but is None else but.kept)
-        if dropped is not None:
-            self.engine.drop(dropped)
-        return dropped is not None
+        """Keeps the prompt used longest ago no more, of those that hold pages for nobody; whether there is one."""
+        kept = [each for each in self._prefixes.of_part(part) if but is None or each is not but.kept]
+        needed = self.engine.held_by_sequences(part, kept)
+        idle = next((each for each in kept if not needed.issuperset(each.cached.pages)), None)
+        if idle is None:
+            return False
+        self._prefixes.drop(idle)
+        self.engine.drop(idle)
+        return True
 
     def _forget_prefixes(self) -> None:
         for kept in self._prefixes.clear():

@@ -112,10 +112,12 @@ def test_the_prompt_used_longest_ago_makes_room():
     cache.note(prompt_of(b"y", 3, 4), kept[1])
     cache.find(prompt_of(b"x", 1, 2))  # used: the other one goes
     assert cache.note(prompt_of(b"z", 5, 6), kept[2])[0] is kept[1]
-    assert cache.drop_oldest(1, but=kept[2]) is None
-    assert cache.drop_oldest(0) is kept[0]
-    assert cache.drop_oldest(0) is None
-    assert [each is kept[2] for each in cache.clear()] == [True]
+    cache.note(prompt_of(b"v", 7, 8), kept_in(1))  # and then the one used longest ago of the rest
+    assert cache.of_part(0) == []
+    (of_other, last) = cache.of_part(1)
+    assert of_other is kept[2]
+    cache.drop(kept[2])
+    assert [each is last for each in cache.clear()] == [True]
     assert cache.find(prompt_of(b"z", 5, 6)) is None
 
 

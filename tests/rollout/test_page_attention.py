@@ -86,7 +86,7 @@ def test_int8_pages_are_written_and_read_with_their_scales():
     q = rng.normal(size=(rows, steps, HEADS, SIZE)).astype(np.float32)
     new = [rng.normal(size=(rows, steps, KV_HEADS, SIZE)).astype(np.float32) for _ in range(2)]
     new[0][0, 0] = np.linspace(-63.5, 63.5, SIZE)  # in steps whose quotients lie between two whole numbers
-    new[0][0, 0, :, 0] = 127.0
+    new[0][0, 0, :, :4] = 127.0, 62.5, -63.5, 61.5
     new[1][0, 1] = 0.0
     offset, count = np.array([PAGE - 7, 130, 7]), np.array([steps, 3, 0])
     out, written = jax.jit(put_and_attend, static_argnums=4)(q, *new, store, 1, TABLE, offset, count)

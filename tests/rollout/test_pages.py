@@ -46,7 +46,14 @@ def test_two_slots_hold_the_same_whole_pages_and_one_has_a_copy_of_the_rest():
     assert (source, target) == (table.of(0)[2], table.of(2)[2])
     assert table.free(0) == 8 - 4
     assert table.begin_with(1, first, 2 * PAGE) == list(zip(table.of(0)[:2], table.of(1), strict=True))  # another part
+    kept = [table.first(0, 2 * PAGE), table.first(0, 3 * PAGE)]
+    for each in kept:
+        table.hold(each)
+    assert table.held_by_sequences(0, kept) == {*table.of(0), *table.of(2)}
     table.release(0)
+    assert table.held_by_sequences(0, kept) == set(table.of(2))  # a page that only those two keep is none of them
+    for each in kept:
+        table.drop(each)
     assert table.free(0) == 8 - 3  # the two are the other slot's still
     table.release(2)
     assert table.free(0) == 8
