@@ -79,10 +79,10 @@ assert len(jax.devices()) == 8
 _, single = play(None, 7)
 shared = make_mesh(MeshConfig("replica", "cpu", expert=4, tensor=2, sampler=True))
 engine, together = play(shared, 7)
-# each device holds its part's slots (two and one for checks) and its own KV head
-shapes = {shard.data.shape[1:3] for shard in engine.device.store.k.addressable_shards}
-assert shapes == {(3, 1)}, shapes
-pieces = {str(shard.index[1:3]) for shard in engine.device.store.k.addressable_shards}
+# each device holds its part's pages (a page is a slot here; two, and one for checks) of its own KV head
+shapes = {(shard.data.shape[0], shard.data.shape[2]) for shard in engine.device.store.k.addressable_shards}
+assert shapes == {(1, 3)}, shapes
+pieces = {str((shard.index[0], shard.index[2])) for shard in engine.device.store.k.addressable_shards}
 assert len(pieces) == 8, pieces  # nothing is held twice
 for x, y in zip(single, together, strict=True):
     np.testing.assert_array_equal(x.tokens, y.tokens)

@@ -64,7 +64,7 @@ async def main():
     for engine in engines:
         assert engine.counts.decode_tokens == 8 * 12 // len(engines)
         assert len(engine.device.store.k.addressable_shards) == of.size
-        assert engine.device.store.k.addressable_shards[0].data.shape[2] == 1
+        assert engine.device.store.k.addressable_shards[0].data.shape[0] == 1
     print("same tokens")
 
 asyncio.run(main())
