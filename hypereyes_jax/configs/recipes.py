@@ -225,7 +225,7 @@ LONGER_ROWS = {("hypereyes_30b_rl", mesh): (45_056, 57_344) for mesh in ("h20_8x
 
 @dataclass(frozen=True)
 class EngineSizes:
-    """Sizes of rollout engines, where those of the recipe do not fit."""
+    """Sizes of rollout engines, where those of the recipe do not fit: fields of `train.sizes.TrainingSizes`."""
 
     replica_devices: int
     slots: int
@@ -236,7 +236,10 @@ class EngineSizes:
 # By recipe and mesh: see docs/plan.md. A replica shares out its slots over the parts that its experts are cut into: the
 # 235B's here have 2, 4 and 16.
 ENGINE_SIZES = {
-    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 2),
+    ("hypereyes_2b_rl", "gpu_141g"): EngineSizes(1, 64, (1, 4), 640_000),
+    ("hypereyes_2b_rl_lora", "gpu"): EngineSizes(1, 62, (1,), 620_032),
+    ("hypereyes_2b_rl_lora", "gpu_24g"): EngineSizes(1, 13, (1,), 130_048),
+    ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 16, (1, 4), 160_000),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
     ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 16),
     ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 16, (1,)),

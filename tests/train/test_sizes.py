@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
+from hypereyes_jax.rollout.pages import pages_of_part
 from hypereyes_jax.rollout.replicas.layout import replica_size
 from hypereyes_jax.rollout.slot_layout import SlotLayout
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
@@ -107,16 +108,13 @@ def test_what_can_not_be_run_is_refused(words, message, capsys):
 def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     sizes, known = sizes_of(RECIPES[recipe]), ENGINE_SIZES[recipe, mesh]
     sized = sized_for(sizes, recipe, mesh)
-    assert (sized.replica_devices, sized.slots, sized.extend_rows) == (
-        known.replica_devices,
-        known.slots,
-        known.extend_rows,
-    )
+    assert {name: getattr(sized, name) for name in asdict(known)} == asdict(known)
     assert MESHES[mesh].size % known.replica_devices == 0
     hosts = MESHES[mesh].hosts
     text = PRESETS[RECIPES[recipe].model].text
     parts, _ = replica_size(text, MESHES[mesh].size // hosts, hosts, known.replica_devices)
     assert SlotLayout(known.slots, parts).parts == parts  # they divide
+    assert pages_of_part(sized.engine(), parts) >= sized.engine().slot_pages
     for chosen in (replace(sizes, slots=5), replace(sizes, replica_devices=32), replace(sizes, extend_rows=(2,))):
         assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
     assert sized_for(sizes, recipe, "gpu_8") == sizes
