@@ -242,5 +242,5 @@ ENGINE_SIZES = {
     ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 16, (1, 4), 160_000),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
     ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 16),
-    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 16, (1,)),
+    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 64, (1, 4), 640_000),
 }
