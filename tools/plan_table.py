@@ -41,9 +41,9 @@ def row(plan: dict[str, Any]) -> str:
         each = [p["arguments_gib"] + p["outputs_gib"] + p["temporaries_gib"] for p in engine["programs"]]
         rollout = (
             f"{engine['replicas']} x {engine['devices']} device{'s' * (engine['devices'] > 1)}, "
-            f"{engine['slots']} slots each"
+            f"{engine['slots']} slots"
             + (f" of {engine['cache_tokens']:,} tokens together" if engine["cache_tokens"] else "")
-            + f", peak {max(each):.1f} GiB"
+            + f" each, peak {max(each):.1f} GiB"
         )
         if engine["decode_seconds"]:
             rollout += f", {_time(engine['decode_seconds'] * 1000)} ms a token"

@@ -218,6 +218,9 @@ FULL_REMAT = frozenset(
     }
 )
 
+# Recipe and mesh: where the optimiser's moments do not fit beside the rest, and wait in the hosts' memory.
+MOMENTS_ON_HOST = frozenset({("hypereyes_235b_rl", "v6e_256")})
+
 # Recipe and mesh: further lengths of rows, longer than a trajectory may be, that fit there. Trajectories of 10,000
 # tokens on average fill one such row a data shard, or two half empty ones of the usual length. By `hypereyes plan`.
 LONGER_ROWS = {("hypereyes_30b_rl", mesh): (45_056, 57_344) for mesh in ("h20_8x8", "h100_8x8", "h200_8x8")}
@@ -239,8 +242,9 @@ ENGINE_SIZES = {
     ("hypereyes_2b_rl", "gpu_141g"): EngineSizes(1, 64, (1, 4), 640_000),
     ("hypereyes_2b_rl_lora", "gpu"): EngineSizes(1, 62, (1,), 620_032),
     ("hypereyes_2b_rl_lora", "gpu_24g"): EngineSizes(1, 13, (1,), 130_048),
+    ("hypereyes_8b_rl_lora", "gpu"): EngineSizes(1, 30, (1,), 300_032),
     ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 16, (1, 4), 160_000),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
     ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 16),
-    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(64, 64, (1, 4), 640_000),
+    ("hypereyes_235b_rl", "v6e_256"): EngineSizes(32, 32, (1, 4), 320_000),
 }

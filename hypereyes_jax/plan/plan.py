@@ -33,7 +33,7 @@ from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_size
-from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, with_longer_rows
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, with_longer_rows, with_moments_that_fit
 
 # Left to the runtime: XLA's own reserve on GPUs, the system's on TPUs.
 _USABLE = 0.94
@@ -48,7 +48,8 @@ def plan(config: PlanConfig) -> Plan:
     recipe = known(config.recipe, RECIPES, "recipe")
     model = planned_model(config.model or recipe.model)
     mesh_config = read_mesh(config.mesh, model)
-    sizes = with_longer_rows(_sizes(config, recipe), recipe.name, config.mesh)
+    sizes = with_moments_that_fit(_sizes(config, recipe), recipe.name, config.mesh)
+    sizes = with_longer_rows(sizes, recipe.name, config.mesh)
     _check(config, recipe, mesh_config)
     recipe = _with_sizes(recipe, sizes, distils=recipe.distill or bool(config.teacher))
     teacher_model = planned_model(config.teacher) if config.teacher else None

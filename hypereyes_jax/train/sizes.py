@@ -12,7 +12,15 @@ from typing import Literal
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
-from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, LONGER_ROWS, MINIATURE, RECIPES, Recipe
+from hypereyes_jax.configs.recipes import (
+    ENGINE_SIZES,
+    FULL_REMAT,
+    LONGER_ROWS,
+    MINIATURE,
+    MOMENTS_ON_HOST,
+    RECIPES,
+    Recipe,
+)
 from hypereyes_jax.configs.rollout import EngineConfig, KVKind, SamplingConfig
 from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.env.config import EpisodeConfig
@@ -188,7 +196,7 @@ def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
     if recipe not in RECIPES:
         return sizes
     default = sizes_of(RECIPES[recipe])
-    sizes = with_longer_rows(sizes, recipe, mesh)
+    sizes = with_longer_rows(with_moments_that_fit(sizes, recipe, mesh), recipe, mesh)
     if (recipe, mesh) in FULL_REMAT and sizes.learner.remat == default.learner.remat:
         sizes = replace(sizes, learner=replace(sizes.learner, remat="full"))
     if (recipe, mesh) not in ENGINE_SIZES:
@@ -196,6 +204,14 @@ def sized_for(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
     preset = asdict(ENGINE_SIZES[recipe, mesh])
     differs = any(getattr(sizes, name) != getattr(default, name) for name in preset)
     return sizes if differs else replace(sizes, **preset)
+
+
+def with_moments_that_fit(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:
+    """These sizes with the moments in the hosts' memory, on a mesh whose devices are known to have no room for them."""
+    if (recipe, mesh) not in MOMENTS_ON_HOST:
+        return sizes
+    optimizer = replace(sizes.learner.optimizer, moments_on_host=True)
+    return replace(sizes, learner=replace(sizes.learner, optimizer=optimizer))
 
 
 def with_longer_rows(sizes: TrainingSizes, recipe: str, mesh: str) -> TrainingSizes:

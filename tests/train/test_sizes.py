@@ -18,7 +18,7 @@ from hypereyes_jax.cli.sft import SftConfig
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.configs.model import PRESETS
-from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, LONGER_ROWS, RECIPES
+from hypereyes_jax.configs.recipes import ENGINE_SIZES, FULL_REMAT, LONGER_ROWS, MOMENTS_ON_HOST, RECIPES
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
@@ -118,6 +118,14 @@ def test_engines_have_the_sizes_that_fit_unless_others_are_chosen(recipe, mesh):
     for chosen in (replace(sizes, slots=5), replace(sizes, replica_devices=32), replace(sizes, extend_rows=(2,))):
         assert replace(sized_for(chosen, recipe, mesh), learner=chosen.learner) == chosen
     assert sized_for(sizes, recipe, "gpu_8") == sizes
+
+
+@pytest.mark.parametrize(("recipe", "mesh"), sorted(MOMENTS_ON_HOST))
+def test_moments_wait_on_the_hosts_where_devices_have_no_room_for_them(recipe, mesh):
+    sizes = sizes_of(RECIPES[recipe])
+    assert not sizes.learner.optimizer.moments_on_host
+    assert sized_for(sizes, recipe, mesh).learner.optimizer.moments_on_host
+    assert not sized_for(sizes, recipe, "h20_8x8").learner.optimizer.moments_on_host
 
 
 def test_keys_values_and_weights_are_kept_as_the_learner_computes_or_in_int8():
