@@ -73,7 +73,7 @@ def cache_access(
     size: DecodeSize,
     dtype: jnp.dtype,
 ) -> CacheAccess:
-    """The way that `kernels` names, where it can be gone."""
+    """The way that `kernels` names; a view where its kernel does not take what there is (`views_cache`)."""
     kind: KVKind = "int8" if store.k_scale is not None else "bfloat16"
     if views_cache(kernels, text, kind, size.draft_tokens):
         shown_RP = pages_RP[:, : size.view_length // store.k.shape[3]]
@@ -103,12 +103,12 @@ class _InPlace:
 
 def attend_in_place(slots: SlotsImpl, pages_RP: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
     """`attend` of layers whose `own` is the layer's number and that carry all pages."""
-    put_and_attend_ = put_and_attend if slots == "in_place" else put_and_attend_to_one
+    kernel = put_and_attend if slots == "in_place" else put_and_attend_to_one
 
     def attend(
         q: jax.Array, k: jax.Array, v: jax.Array, layer: Any, store: kv.PageStore
     ) -> tuple[jax.Array, kv.PageStore]:
-        return put_and_attend_(q, k, v, store, layer, pages_RP, offset_R, count_R)
+        return kernel(q, k, v, store, layer, pages_RP, offset_R, count_R)
 
     return attend
 
