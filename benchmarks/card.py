@@ -7,7 +7,8 @@
 `tools/gpu_check.sh` runs it after the tests of the kernels (`pytest -m gpu`). Decode is the engine's own program on
 slots that hold `--context` positions each; where torch with CUDA is installed, transformers' `generate` runs the same
 sizes after the same context, prefill left out. Memory is what the compiler planned, as `hypereyes plan` tells it, and
-what the device says that it used. Kernels are counted in the profiler's trace of one call. `--out` gets JSON.
+what the device says that it used. Kernels are counted in the profiler's trace of one call. The last line is JSON, which
+`--out` gets, too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine_speed import Machine
 
 from hypereyes_jax.configs.mesh import DEVICES
 from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
@@ -259,6 +261,7 @@ def main() -> None:
     if args.table:
         print(table(args.table))
         return
+    machine = Machine()
     config = sized(args.size)
     found: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
@@ -270,7 +273,8 @@ def main() -> None:
     }
     found["training"] = training(config, args.row_length, args.rows, args.calls)
     found["transformers"] = [each for slots in args.slots if (each := transformers_decode(config, slots, args.context))]
-    print(json.dumps(found, indent=1))
+    found["machine"] = machine.figures()
+    print(json.dumps(found))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -59,9 +59,9 @@ def measure(workers: int, slots: int, calls: int) -> dict[str, float]:
     peers = []
     with socket.create_server(("127.0.0.1", 0), backlog=workers) as listening:
         port = listening.getsockname()[1]
-        workers = [spawn.Process(target=worker, args=(n, port, pipes[n][1])) for n in range(workers)]
-        for worker in workers:
-            worker.start()
+        processes = [spawn.Process(target=worker, args=(n, port, pipes[n][1])) for n in range(workers)]
+        for process in processes:
+            process.start()
         for _ in range(workers):
             connection, _ = listening.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,8 +87,8 @@ def measure(workers: int, slots: int, calls: int) -> dict[str, float]:
     driver.release()
     arrived = np.max([pipes[n][0].recv() for n in range(workers)], axis=0)
     driver.close()
-    for worker in workers:
-        worker.join()
+    for process in processes:
+        process.join()
     held = 1e6 * (np.array(here.times) - began)
     until = 1e6 * (arrived - began)
     return {

@@ -3,6 +3,7 @@
     python benchmarks/rollout.py                # all, about eight minutes on two cores
     python benchmarks/rollout.py --no-hf        # without the Hugging Face loop (needs torch)
     python benchmarks/rollout.py --engines 1    # beside that loop, one engine with all slots
+    python benchmarks/rollout.py --quick        # one run of each, of a few conversations
 
 Weights are random (speed does not depend on them). Conversations have three turns, each observation a new image.
 
@@ -19,7 +20,8 @@ plays four times as many conversations as it has slots, each run others (encoded
 would make later runs faster), on as many engines as the commands would make. Throughput is compared: sampled tokens a
 second.
 
-Each is run three times, in turns; the median counts.
+Each is run three times, in turns; the median counts. `--quick` runs each once, on two conversations a slot and on 16
+beside Hugging Face's model: it shows that all works, and its figures are rough.
 
 Host overhead of a decode call: the time of a call for all slots whose program takes every argument (weights, cache,
 rows) and returns what the real one returns, but computes nothing. Bookkeeping, transfers and dispatch are what is left.
@@ -78,6 +80,8 @@ from hypereyes_jax.runs.memory import keep_freed
 
 TURNS, TOKENS = 3, 64
 REPEATS = 3  # of each measurement, which take turns; the median counts
+WAVES = 24  # conversations a slot, beside the lock-step loop of the same engine
+BESIDE_HF = 4  # conversations a slot
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=TOKENS)
 WORDS = (
     "which flag is at the top left of this picture and what is the capital of its country answer search result".split()
@@ -295,8 +299,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-hf", action="store_true", help="leave out the Hugging Face loop")
     parser.add_argument("--engines", type=int, default=0, help="beside the Hugging Face loop; 0 = as the commands do")
+    parser.add_argument("--quick", action="store_true", help="one run of each, of a few conversations")
     parser.add_argument("--trace", type=Path, help="write a Chrome / Perfetto trace of the run with 0.2 s searches")
     args = parser.parse_args()
+    repeats, most_waves, beside_hf = (1, 2, 16) if args.quick else (REPEATS, WAVES, BESIDE_HF * ENGINE.slots)
     machine = Machine()
     keep_freed()  # as the commands do; it serves both sides
     out: dict[str, float] = {}
@@ -305,13 +311,14 @@ def main() -> None:
         engines = make_engines(chat, SMALL, small=True, count=1)
         (engine,) = engines.all
 
-        def episodes(latency: float, times: int = 24) -> list[Episode]:
-            return [PacedEpisode(n, waits(n, latency, varied=True)) for n in range(times * SMALL.slots)]
+        def episodes(latency: float, waves: int = most_waves) -> list[Episode]:
+            return [PacedEpisode(n, waits(n, latency, varied=True)) for n in range(waves * SMALL.slots)]
 
-        for latency in (0.0, 0.2, 1.0) * 2:  # compiles what it meets; which programs it meets depends on timing
-            asyncio.run(ours(engines, chat, episodes(latency, 8), True))
+        # compiles what it meets; which programs it meets depends on timing
+        for latency in (0.0, 0.2, 1.0) * min(2, repeats):
+            asyncio.run(ours(engines, chat, episodes(latency, min(8, most_waves)), True))
         rates: dict[str, list[float]] = defaultdict(list)
-        for turn in range(REPEATS):
+        for turn in range(repeats):
             for latency in (0.0, 0.2, 1.0):
                 timeline = Timeline() if latency == 0.2 else None
                 seconds, done, counts = asyncio.run(ours(engines, chat, episodes(latency), True, timeline))
@@ -355,13 +362,13 @@ def main() -> None:
             fresh = itertools.count()
 
             def conversations(latency: float) -> list[Episode]:
-                return [PacedEpisode(next(fresh), waits(0, latency, varied=False)) for _ in range(4 * ENGINE.slots)]
+                return [PacedEpisode(next(fresh), waits(0, latency, varied=False)) for _ in range(beside_hf)]
 
             for latency in (0.0, 0.0, 1.0):  # compiles
                 asyncio.run(ours(engines, chat, conversations(latency), False))
             for latency, name in ((0.0, "0s"), (1.0, "1s")):
                 theirs, kept, mine = [], [], []
-                for _ in range(REPEATS):
+                for _ in range(repeats):
                     few = [[PacedEpisode(n, waits(n, latency, varied=False)) for n in range(16)] for _ in range(2)]
                     theirs.append(hf.generated(few[0], TURNS))
                     kept.append(hf.kept(few[1], TURNS))
