@@ -17,13 +17,20 @@ import importlib.util
 import json
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
 from hypereyes_jax.plan.platform import prepare
 
+if TYPE_CHECKING:  # it imports jax
+    from hypereyes_jax.models.qwen3_vl.kernels import AttentionImpl
+
 TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-FORMS = {"cpu": ("xla", "flash"), "tpu": ("splash", "flash", "xla"), "gpu": ("triton", "flash", "cudnn", "xla")}
+FORMS: dict[str, tuple[AttentionImpl, ...]] = {
+    "cpu": ("xla", "flash"),
+    "tpu": ("splash", "flash", "xla"),
+    "gpu": ("triton", "flash", "cudnn", "xla"),
+}
 HEADS, KV_HEADS, SIZE = 32, 4, 128
 
 
@@ -35,7 +42,7 @@ def mesh_of(device: str) -> MeshConfig:
     return MeshConfig("one", "gpu", device=device, topology="1x1x1")
 
 
-def compiled(form: str, length: int, gradient: bool, device: Any, mesh: MeshConfig) -> Any:
+def compiled(form: AttentionImpl, length: int, gradient: bool, device: Any, mesh: MeshConfig) -> Any:
     import jax
     import jax.numpy as jnp
 

@@ -24,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +188,7 @@ def torch_inputs_of(work: Work) -> dict[str, torch.Tensor]:
     }
 
 
-def theirs(work: Work) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+def theirs(work: Work) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
     """(transformers' model as it is, and compiled)."""
     with tempfile.TemporaryDirectory() as path:
         save_hf(path, work.config, work.params)
@@ -274,9 +275,10 @@ def cold_compile() -> dict[str, float]:
     """Seconds until a forward pass of 48 layers is ready to run, dense and with experts."""
     jax.config.update("jax_enable_compilation_cache", False)
     seconds = {}
-    experts = dict(num_experts=16, num_experts_per_tok=4, moe_intermediate_size=64)
-    for name, more in (("dense", {}), ("moe", experts)):
-        deep = dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, num_hidden_layers=48, **more))
+    dense = dataclasses.replace(TINY.text, num_hidden_layers=48)
+    moe = dataclasses.replace(dense, num_experts=16, num_experts_per_tok=4, moe_intermediate_size=64)
+    for name, text in (("dense", dense), ("moe", moe)):
+        deep = dataclasses.replace(TINY, text=text)
         params = jax.eval_shape(lambda deep=deep: init_params(jax.random.key(0), deep))
         inputs = pack_inputs(deep, samples_of(deep), length=LENGTH)
         started = time.perf_counter()
@@ -293,7 +295,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave out compiled torch")
     arguments = parser.parse_args()
     machine = Machine()
-    speedups = {}
+    speedups: dict[str, float] = {}
     for name in SIZES if arguments.size == "both" else [arguments.size]:
         speedups |= measure(name, SIZES[name], arguments.repeats, not arguments.no_compile)
     speedups |= cold_compile()

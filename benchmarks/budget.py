@@ -26,6 +26,7 @@ import argparse
 import asyncio
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import load_policy, runner
 from hypereyes_jax.eval.split import world_questions
+from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.train.rl_call import rl
 from hypereyes_jax.train.settings import RlSettings, SelectionRule
 from hypereyes_jax.train.sizes import MINIATURE_RL
@@ -68,7 +70,11 @@ def asked(
     world = World.load()
     backend = WorldBackend(world if held_out else world.restrict(world.split()[0], passages=True))
     rules = replace(miniature.EPISODE, image_searches=cap)
-    played = asyncio.run(runner(policy, backend, rules, SIZES.sampling(), seed=seed)(questions))
+
+    async def play() -> Sequence[Trajectory]:
+        return await runner(policy, backend, rules, SIZES.sampling(), seed=seed)(questions)
+
+    played = asyncio.run(play())
     judge = ExactJudge()
     right = [any(judge.matches(t.result.answer or "", answer) for answer in t.result.question.answers) for t in played]
     images = [

@@ -124,7 +124,7 @@ def decode(config: Qwen3VLConfig, slots: int, context: int, calls: int) -> dict[
         store[0], drawn = decode_rows(params, None, store[0], packed, **options)
         return drawn
 
-    compiled = decode_rows.lower(params, None, store[0], packed, **options).compile()
+    compiled: Any = decode_rows.lower(params, None, store[0], packed, **options).compile()
     seconds = median_seconds(call, calls)
     return {
         "slots": slots,

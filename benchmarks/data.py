@@ -121,10 +121,13 @@ def measure_batches(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(str(resources.files("hypereyes_jax.assets") / "base"))
     chat = ChatFormat(tokenizer)
     imported = time.perf_counter()
-    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
-    names["vision_start_token_id"] = "<|vision_start|>"
-    ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}
-    model = replace(PRESETS[options.model], **ids)
+    ids = tokenizer.get_vocab()
+    model = replace(
+        PRESETS[options.model],
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+    )
     limits = RowLimits(options.row_length)
     examples = open_examples(path, check=False, bad_rows="skip")
     opened_at = time.perf_counter()

@@ -62,9 +62,9 @@ def main() -> None:
                 tokens[form] = jax.device_get(drawn.tokens_KR)
                 seconds[form].append(time.perf_counter() - began)
         assert np.array_equal(tokens["scanned"], tokens["unrolled"])
-        row = {form: 1000 * statistics.median(s[1:]) / settings.max_steps for form, s in seconds.items()}
-        out[str(view)] = {**row, "ratio": row["scanned"] / row["unrolled"]}
-        print(f"view {view:5}: " + ", ".join(f"{form} {ms:.1f} ms" for form, ms in row.items()) + " a step")
+        step_ms = {form: 1000 * statistics.median(s[1:]) / settings.max_steps for form, s in seconds.items()}
+        out[str(view)] = {**step_ms, "ratio": step_ms["scanned"] / step_ms["unrolled"]}
+        print(f"view {view:5}: " + ", ".join(f"{form} {ms:.1f} ms" for form, ms in step_ms.items()) + " a step")
     print(json.dumps(out | {"machine": machine.figures()}))
 
 

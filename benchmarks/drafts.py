@@ -17,6 +17,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,15 +28,16 @@ from machine_speed import Machine
 
 from hypereyes_jax import miniature
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import Policy, load_policy, runner
 from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
-from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout import Trajectory, kv
 from hypereyes_jax.rollout.cache_access import DecodeSize
 from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.engines import Engines
-from hypereyes_jax.train.sizes import MINIATURE_RL
+from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 
 DRAFTS = (0, 2, 4, 7)
 VIEW, STEPS, PAGE = 512, 8, 64
@@ -67,6 +69,10 @@ def step_times(config: Qwen3VLConfig, params: Any, rows: int, calls: int) -> dic
     return {str(drafts): 1000 * statistics.median(each[1:]) for drafts, each in seconds.items()}
 
 
+async def play(policy: Policy, world: World, sizes: TrainingSizes, questions: list[Question]) -> Sequence[Trajectory]:
+    return await runner(policy, WorldBackend(world), miniature.EPISODE, sizes.sampling())(questions)
+
+
 def rollouts(policy: Policy, rows: int, questions: int, plays: int) -> dict[str, Any]:
     """Tokens a step of a row, and seconds of whole plays, by drafts; each play's tokens are those without any."""
     world = World.load()
@@ -85,9 +91,8 @@ def rollouts(policy: Policy, rows: int, questions: int, plays: int) -> dict[str,
         texts = {}
         for drafts in DRAFTS:
             own = Policy(engines[drafts], policy.chat)
-            play = runner(own, WorldBackend(world), miniature.EPISODE, sizes.sampling())
             began = time.perf_counter()
-            played = asyncio.run(play(own_questions))
+            played = asyncio.run(play(own, world, sizes, own_questions))
             seconds[drafts].append(time.perf_counter() - began)
             texts[drafts] = [[turn.text for turn in each.result.turns] for each in played]
             same[drafts].append(texts[drafts] == texts[0])

@@ -73,7 +73,8 @@ def measure(workers: int, slots: int, calls: int) -> dict[str, float]:
     image = VisionInputs(
         np.zeros((_PATCHES, _VALUES), np.float32),
         np.zeros((_PATCHES, 4), np.int32), np.zeros((_PATCHES, 4), np.float32),
-        *np.zeros((2, _PATCHES), np.int32), np.zeros((1, _PATCHES), np.int32), np.zeros(_PATCHES // 4, np.int32),
+        np.zeros(_PATCHES, np.int32), np.zeros(_PATCHES, np.int32),
+        np.zeros((1, _PATCHES), np.int32), np.zeros(_PATCHES // 4, np.int32),
     )  # fmt: skip
     began = []
     for _ in range(calls):

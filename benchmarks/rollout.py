@@ -344,7 +344,7 @@ def main() -> None:
         out["overlap_1s"] = middle["1s"] / middle["0s"]
         out["speedup_vs_lockstep_0.2s"] = middle["0.2s"] / middle["lockstep"]
 
-        group = [PacedEpisode(n, waits(n, 0.0, False), prompt_of=0) for n in range(8)]
+        group: list[Episode] = [PacedEpisode(n, waits(n, 0.0, False), prompt_of=0) for n in range(8)]
         before = replace(engine.counts)
         asyncio.run(ours(engines, chat, group, False))
         first_turn = len(engine.prepare(chat.prompt(group[0].system, group[0].prompt())).expanded.tokens_T) - 1

@@ -1,13 +1,15 @@
 """Attention of packed rows on a CPU: row by row in blocks, beside XLA's of whole rows.
 
-    python benchmarks/row_attention.py
+    python benchmarks/row_attention.py [--repeats 15]
 
 The miniature's training rows: 8 of 1,024 tokens, of which two trajectories of about 400 fill four fifths; 4 heads of 64
-values, 2 of keys; float32. Forward, and forward with backward, medians of several in turns. Ends with one line of JSON.
+values, 2 of keys; float32. Forward, and forward with backward, medians of the repeats in turns. Ends with one line of
+JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 
@@ -19,7 +21,6 @@ from machine_speed import Machine
 from hypereyes_jax.models.qwen3_vl.attention import masked_attention, segment_attention
 
 ROWS, TOKENS, HEADS, KV_HEADS, SIZE = 8, 1024, 4, 2, 64
-TIMES = 15
 
 
 def whole_rows(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array) -> jax.Array:
@@ -32,6 +33,9 @@ def in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, segment: jax.Array) -> j
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    repeats = parser.parse_args().repeats
     machine, rng = Machine(), np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(ROWS, TOKENS, h, SIZE)), jnp.float32) for h in (HEADS, KV_HEADS, KV_HEADS))
     lengths = rng.integers(340, 460, (ROWS, 2))
@@ -47,7 +51,7 @@ def main() -> None:
     took: dict[str, list[float]] = {name: [] for name in programs}
     for run in programs.values():
         jax.block_until_ready(run(q, k, v, segment))
-    for _ in range(TIMES):
+    for _ in range(repeats):
         for name, run in programs.items():
             began = time.perf_counter()
             jax.block_until_ready(run(q, k, v, segment))

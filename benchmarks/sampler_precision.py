@@ -51,7 +51,11 @@ def play(checkpoint: Path, changes: dict[str, Any], slots: int, questions: int) 
     policy = load_policy(checkpoint, replace(replace(MINIATURE_RL, slots=slots).engine(), **changes))
     run = runner(policy, WorldBackend(world), miniature.EPISODE, MINIATURE_RL.sampling(), seed=1000)
     asked = world_questions(world, "heldout", questions, 1000, crowding=0.0)
-    return list(asyncio.run(run(asked))), bytes_per_token(policy.engines.all[0].config, changes.get("kv", "float32"))
+
+    async def rollouts() -> list[Trajectory]:
+        return list(await run(asked))
+
+    return asyncio.run(rollouts()), bytes_per_token(policy.engines.all[0].config, changes.get("kv", "float32"))
 
 
 def compare(exact: list[Trajectory], other: list[Trajectory]) -> tuple[np.ndarray, float]:

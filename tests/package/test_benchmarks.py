@@ -46,7 +46,7 @@ SCRIPTS = {
     "packing.py": Smallest("--means 6000 --steps 1", machine=False),
     "replica_group.py": Smallest("--workers 1 --calls 3"),
     "rollout.py": Smallest("--quick", ("torch",)),
-    "row_attention.py": Smallest(),
+    "row_attention.py": Smallest("--repeats 1"),
     "sampler_precision.py": Smallest(f"--checkpoint {ASSETS / 'teacher'} --questions 2 --slots 2", machine=False),
     "search.py": Smallest("--quick"),
     "serving.py": Smallest("--requests 4 --slots 2 --runs 1"),
