@@ -79,7 +79,7 @@ class EngineConfig:
         """The same sizes with one shape for each program and one image a call, at some cost in speed.
 
         Timing then changes no shape, not where the reading of a prompt begins, and not where a decode call ends (as
-        drafts would, which are copied from other rollouts, too). With a slot for every rollout,
+        drafts would, which are copied from other rollouts, too). With a slot for every rollout and `cache_tokens` of 0,
         log-probs, and the weights trained on them, are the same to the bit whenever a run is repeated on a CPU, idle or
         busy. Without, caches of evicted rollouts may be read again in other pieces.
         """

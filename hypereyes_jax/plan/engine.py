@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.configs.recipes import RECIPES, Recipe
+from hypereyes_jax.configs.recipes import RECIPES, EngineSizes, Recipe
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.trip_counts import usual_positions
@@ -19,7 +19,7 @@ from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.programs import engine_programs, replica_config, replica_weight_bytes
 from hypereyes_jax.plan.report import EnginePlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import ENGINE_FIELDS, default_sizes
+from hypereyes_jax.plan.settings import default_sizes
 from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.cache_access import views_cache
@@ -46,7 +46,7 @@ def plan_engine(
       room: GiB of a device, for the engine and the learner's weights and moments.
     """
     default = default_sizes(RECIPES[recipe.name])
-    given = any(getattr(sizes, name) != getattr(default, name) for name in ENGINE_FIELDS)
+    given = any(getattr(sizes, each.name) != getattr(default, each.name) for each in fields(EngineSizes))
     room = room - train.weights_gib - train.optimizer_gib if mesh.device else 2.0**20
     replica = _replica(recipe, model, mesh, sizes, room, given)
     if replica is None:
@@ -114,7 +114,8 @@ class _Engines:
         self.weights_gib = replica_weight_bytes(self.recipe, self.model, self._grid, engine.weights) / GIB
         self._token_gib = kv.bytes_per_token(self.model, engine.kv) / replica.tensor / GIB
         kernels = Kernels.for_sampling(replica.platform, text.num_hidden_layers)
-        self._viewed = self.sizes.context if views_cache(kernels, text, engine.kv, engine.draft_tokens) else 0
+        viewed = views_cache(kernels, text, engine.draft_tokens, int8=engine.kv == "int8")
+        self._viewed = self.sizes.context if viewed else 0
 
     @property
     def _mean(self) -> float:

@@ -15,9 +15,6 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.plan.workload import Workload
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, sizes_of
 
-# Sizes of the rollout engine that a plan looks for, unless one of them is given.
-ENGINE_FIELDS = ("replica_devices", "slots", "cache_tokens", "extend_rows")
-
 
 @dataclass(frozen=True)
 class PlanConfig:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from hypereyes_jax.configs.model import TextConfig
-from hypereyes_jax.configs.rollout import KVKind
 from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.kernels import SlotsImpl
@@ -56,10 +55,10 @@ class CacheAccess(Protocol):
         """The pages with `count_R` new positions a row."""
 
 
-def views_cache(kernels: Kernels, text: TextConfig, kind: KVKind, draft_tokens: int) -> bool:
+def views_cache(kernels: Kernels, text: TextConfig, draft_tokens: int, *, int8: bool) -> bool:
     """Whether a decode program attends to a view, which is a second copy of what it shows, instead of to the pages."""
     if kernels.slots == "paged":  # what the kernel does not take
-        return kind == "int8" or draft_tokens > 0 or text.head_dim % HEAD_DIM_UNIT > 0
+        return int8 or draft_tokens > 0 or text.head_dim % HEAD_DIM_UNIT > 0
     return kernels.slots == "view"
 
 
@@ -74,8 +73,7 @@ def cache_access(
     dtype: jnp.dtype,
 ) -> CacheAccess:
     """The way that `kernels` names; a view where its kernel does not take what there is (`views_cache`)."""
-    kind: KVKind = "int8" if store.k_scale is not None else "bfloat16"
-    if views_cache(kernels, text, kind, size.draft_tokens):
+    if views_cache(kernels, text, size.draft_tokens, int8=store.k_scale is not None):
         shown_RP = pages_RP[:, : size.view_length // store.k.shape[3]]
         take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
         view = take(store, shown_RP, dtype)

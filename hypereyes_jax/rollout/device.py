@@ -89,7 +89,7 @@ class Device:
         kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         self.kernels = replace(kernels, record_experts=settings.record_routes)
         # Where pages are read in place, one program serves every length.
-        self._views = views_cache(self.kernels, config.text, settings.kv, settings.draft_tokens)
+        self._views = views_cache(self.kernels, config.text, settings.draft_tokens, int8=settings.kv == "int8")
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
         # what no token has can't be read back at all
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)

@@ -216,10 +216,9 @@ class Engine:
         self._pages.hold(cached)
         return KeptPrefix(cached, sequence.routes.beginning(count))
 
-    def keep_too(self, prefix: KeptPrefix) -> KeptPrefix:
+    def hold(self, prefix: KeptPrefix) -> None:
         """Holds what is kept once more, until one `drop` more."""
         self._pages.hold(prefix.cached)
-        return prefix
 
     def drop(self, prefix: KeptPrefix) -> None:
         """Ends a `keep`."""

@@ -25,10 +25,12 @@ class CachedPositions(NamedTuple):
 
 
 class PageTable:
-    """Args:
-    layout: the part of each slot.
-    pages: of each part.
-    page_tokens: positions of a page.
+    """The pages of all slots, and who holds them.
+
+    Args:
+      layout: the part of each slot.
+      pages: of each part.
+      page_tokens: positions of a page.
     """
 
     def __init__(self, layout: SlotLayout, pages: int, page_tokens: int):

@@ -18,6 +18,10 @@ class Beginning(NamedTuple):
     kept: KeptPrefix
     positions: int
 
+    def positions_in(self, part: int) -> int:
+        """How many positions a slot of a part of the replica's devices can hold together with it, not as a copy."""
+        return self.positions if self.kept.part == part else 0
+
 
 class PrefixCache:
     """The prompts in the cache, written by the weights in use. Host bookkeeping only.

@@ -301,7 +301,8 @@ class Scheduler:
         else:
             session.epoch = self._epoch
             if prefix is not None:
-                step.adoptions[session] = self.engine.keep_too(prefix.kept), prefix.positions
+                self.engine.hold(prefix.kept)
+                step.adoptions[session] = prefix
             self.counts.reread_tokens += max(0, session.was_read - (prefix.positions if prefix else 0))
         session.was_read = 0
         return True
@@ -321,7 +322,7 @@ class Scheduler:
         for part in dict.fromkeys((self.engine.best_part(preferred), self.engine.best_part())):
             if part is None:
                 continue
-            kept = prefix.positions if prefix is not None and part == preferred else 0
+            kept = 0 if prefix is None else prefix.positions_in(part)
             lacking = self._lacking(session, kept) + self._lacking_of_running(part, step)
             while self.engine.free_pages(part) < lacking and self._drop_prefix(part, but=prefix):
                 pass
@@ -347,8 +348,8 @@ class Scheduler:
         lacking = 0
         for session in self._running:
             if self.engine.part(session.sequence) == part:
-                prefix, count = step.adoptions.get(session, (None, 0))
-                lacking += self._lacking(session, count if prefix is not None and prefix.part == part else 0)
+                adopted = step.adoptions.get(session)
+                lacking += self._lacking(session, 0 if adopted is None else adopted.positions_in(part))
         return lacking
 
     def _make_room(self, step: DeviceStep) -> None:
@@ -404,7 +405,7 @@ class Scheduler:
             session.saved = step.restores.pop(session)
             self._offloaded += self.engine.saved_bytes(session.saved.filled)
         if session in step.adoptions:
-            self.engine.drop(step.adoptions.pop(session)[0])
+            self.engine.drop(step.adoptions.pop(session).kept)
         self._give_back(session, step)
         session.state = SessionState.WAITING
         self._waiting.appendleft(session)
@@ -441,9 +442,9 @@ class Scheduler:
             session.saved = self.engine.save(cached)
         for session, cache in step.restores.items():
             self.engine.restore(session.sequence, cache)
-        for session, (prefix, count) in step.adoptions.items():
-            self.engine.adopt(session.sequence, prefix, count)
-            self.engine.drop(prefix)
+        for session, prefix in step.adoptions.items():
+            self.engine.adopt(session.sequence, prefix.kept, prefix.positions)
+            self.engine.drop(prefix.kept)
         for reader, group in step.shares:
             assert reader.prompt is not None
             self.engine.share(reader.sequence, [s.sequence for s in group], reader.prompt.positions)

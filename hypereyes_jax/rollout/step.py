@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypereyes_jax.rollout.engine import KeptPrefix, Sampled, SavedCache
+from hypereyes_jax.rollout.engine import Sampled, SavedCache
 from hypereyes_jax.rollout.pages import CachedPositions
+from hypereyes_jax.rollout.prefix_cache import Beginning
 from hypereyes_jax.rollout.session import Session
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SwapMode
@@ -20,8 +21,8 @@ class DeviceStep:
 
     saves: list[tuple[Session, CachedPositions]] = field(default_factory=list)  # sessions that lost slot and pages
     restores: dict[Session, SavedCache] = field(default_factory=dict)
-    # Who begins with how many positions of a prompt that is kept. Held once more until the step is done.
-    adoptions: dict[Session, tuple[KeptPrefix, int]] = field(default_factory=dict)
+    # Who begins with what of a prompt that is kept, which is held once more until the step is done.
+    adoptions: dict[Session, Beginning] = field(default_factory=dict)
     shares: list[tuple[Session, list[Session]]] = field(default_factory=list)  # a prompt's first reader, and the others
     extends: list[Session] = field(default_factory=list)
     extended: list[Session] = field(default_factory=list)
@@ -61,8 +62,8 @@ def plan_reads(
             continue
         assert session.prompt is not None
         key = session.prompt.key
-        _, adopted = step.adoptions.get(session, (None, 0))
-        begun = max(session.sequence.filled, adopted)
+        adopted = step.adoptions.get(session)
+        begun = session.sequence.filled if adopted is None else adopted.positions
         fresh = begun < session.prompt.positions and session not in step.restores
         reader = readers.get(key) if fresh and share_prompts else None
         if reader is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import train_tokenizer
-from hypereyes_jax.rollout import Engine
+from hypereyes_jax.rollout import Engine, run_episodes
 from tests import small_models
 from tests.random_weights import random_params
-from tests.rollout.paced import SETTINGS
+from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question, tokens
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,16 @@ def make_engine(config, params):
         return Engine(config, params, replace(SETTINGS, **changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def alone(make_engine, chat):
+    """Sampled tokens of episodes 0 .. 9, each played by itself."""
+
+    async def play():
+        played = []
+        for n in range(10):
+            played += await run_episodes(make_engine(), [PacedEpisode(question(n))], chat, SAMPLING, [n])
+        return [tokens(each) for each in played]
+
+    return asyncio.run(play())

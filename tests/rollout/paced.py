@@ -12,6 +12,8 @@ from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Part, Question, SearchHit, StopReason
+from hypereyes_jax.processing import ContextChunk, SampledChunk
+from hypereyes_jax.rollout import DecodeRequest
 
 SETTINGS = EngineConfig(
     slots=4,
@@ -28,6 +30,30 @@ SETTINGS = EngineConfig(
     max_pixels=16 * 16 * 16,
 )
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=6)
+TWO_TURNS_BUDGETS = (SETTINGS.max_steps, 1, SETTINGS.max_steps - 1)
+
+
+def tokens(trajectory):
+    """What was sampled in each turn of a trajectory."""
+    return [chunk.tokens.tolist() for chunk in trajectory.chunks if isinstance(chunk, SampledChunk)]
+
+
+def two_turns(engine, sampling):
+    """What three rollouts sample, whose prompts differ in length and whose budgets end at different steps."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(20, 280, n).astype(np.int32) for n in (30, 3, 9)]
+    sequences = [engine.new_sequence(seed) for seed in range(len(prompts))]
+    parts = []
+    for sequence in sequences:
+        assert engine.acquire(sequence)
+    for turn in range(2):
+        for sequence, prompt in zip(sequences, prompts, strict=True):
+            sequence.append_context(engine.prepare(ContextChunk(prompt + turn, ())))
+        while unread := [sequence for sequence in sequences if sequence.unread]:
+            engine.extend(unread)
+        both = zip(sequences, TWO_TURNS_BUDGETS, strict=True)
+        parts += engine.decode([DecodeRequest(sequence, sampling, (), budget) for sequence, budget in both])
+    return parts
 
 
 class Nowhere:

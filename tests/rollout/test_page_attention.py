@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
-from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
+from hypereyes_jax.rollout import Engine, SamplingConfig
 from hypereyes_jax.rollout.kv import Columns, PageStore, put_columns
 from hypereyes_jax.rollout.page_attention import put_and_attend
-from tests.rollout.paced import SETTINGS
+from tests.rollout.paced import SETTINGS, TWO_TURNS_BUDGETS, two_turns
 
 pytestmark = pytest.mark.gpu
 
@@ -113,27 +112,12 @@ def test_an_engine_in_place_gives_what_one_on_views_gives(config, kind):
     params = init_params(jax.random.key(0), config)
     on_gpu = Kernels(unrolled_decode=True, slots="in_place", known_trips=True)
     sampling = SamplingConfig(temperature=0.8, top_p=0.9, top_k=40)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(20, 280, n).astype(np.int32) for n in (30, 3, 9)]
-    budgets = (SETTINGS.max_steps, 1, SETTINGS.max_steps - 1)
 
     def turns(kernels):
-        engine = Engine(config, params, replace(SETTINGS, kv=kind), kernels=kernels)
-        parts = []
-        sequences = [engine.new_sequence(seed) for seed in range(len(prompts))]
-        for sequence in sequences:
-            assert engine.acquire(sequence)
-        for turn in range(2):
-            for sequence, prompt in zip(sequences, prompts, strict=True):
-                sequence.append_context(engine.prepare(ContextChunk(prompt + turn, ())))
-            while unread := [s for s in sequences if s.unread]:
-                engine.extend(unread)
-            both = zip(sequences, budgets, strict=True)
-            parts += engine.decode([DecodeRequest(s, sampling, (), budget) for s, budget in both])
-        return parts
+        return two_turns(Engine(config, params, replace(SETTINGS, kv=kind), kernels=kernels), sampling)
 
     plain, in_place = turns(Kernels(unrolled_decode=True)), turns(on_gpu)
-    assert [len(part.tokens) for part in plain] == list(budgets) * 2
+    assert [len(part.tokens) for part in plain] == list(TWO_TURNS_BUDGETS) * 2
     for one, other in zip(plain, in_place, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_allclose(one.logp_truncated, other.logp_truncated, atol=2e-5)

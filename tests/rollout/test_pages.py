@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from hypereyes_jax.configs.rollout import EngineConfig, SchedulerConfig
 from hypereyes_jax.errors import SettingError
-from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Engine, Scheduler, kv, run_episodes
 from hypereyes_jax.rollout.pages import PageTable, pages_of_part
 from hypereyes_jax.rollout.slot_layout import SlotLayout
-from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
+from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question, tokens
 
 PAGE = 16
 
@@ -143,23 +142,6 @@ _take = jax.jit(lambda store, pages_RP: kv.take_rows(store, pages_RP, jnp.float3
 @jax.jit
 def _take_apart(store, pages_RP):
     return [(view.k, view.v) for view in kv.take_layers(store, pages_RP, jnp.float32)]
-
-
-def tokens(trajectory):
-    return [chunk.tokens.tolist() for chunk in trajectory.chunks if isinstance(chunk, SampledChunk)]
-
-
-@pytest.fixture(scope="module")
-def alone(make_engine, chat):
-    """Sampled tokens of episodes 0 .. 9, each played by itself."""
-
-    async def each():
-        played = []
-        for n in range(10):
-            played += await run_episodes(make_engine(), [PacedEpisode(question(n))], chat, SAMPLING, [n])
-        return [tokens(played_one) for played_one in played]
-
-    return asyncio.run(each())
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])

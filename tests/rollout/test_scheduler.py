@@ -18,13 +18,9 @@ from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import GeneratorError, RolloutLimits, Scheduler, Timeline, TurnEnd, run_episodes
 from hypereyes_jax.rollout.replicas.placement import Replicas
-from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
+from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question, tokens
 
 EAGER = SchedulerConfig(evict_after=0.0)
-
-
-def tokens(trajectory):
-    return [c.tokens.tolist() for c in trajectory.chunks if isinstance(c, SampledChunk)]
 
 
 async def play(engine, episodes, chat, seeds=None, settings=None, **options):
@@ -32,19 +28,6 @@ async def play(engine, episodes, chat, seeds=None, settings=None, **options):
         out = await run_episodes(scheduler, episodes, chat, SAMPLING, seeds or list(range(len(episodes))), **options)
     assert engine.free_slots == engine.settings.slots
     return out, scheduler.counts
-
-
-@pytest.fixture(scope="module")
-def alone(make_engine, chat):
-    """Sampled tokens of episodes 0 .. 9, each played by itself."""
-
-    async def each():
-        played = []
-        for n in range(10):
-            played += await run_episodes(make_engine(), [PacedEpisode(question(n))], chat, SAMPLING, [n])
-        return [tokens(t) for t in played]
-
-    return asyncio.run(each())
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])

@@ -10,12 +10,11 @@ import numpy as np
 from jax.experimental.pallas import tpu
 
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
-from hypereyes_jax.processing import ContextChunk
-from hypereyes_jax.rollout import DecodeRequest, Engine, SamplingConfig
+from hypereyes_jax.rollout import Engine, SamplingConfig
 from hypereyes_jax.rollout.cache_access import views_cache
 from hypereyes_jax.rollout.kv import PageStore
 from hypereyes_jax.rollout.tpu_attention import put_and_attend_to_one
-from tests.rollout.paced import SETTINGS
+from tests.rollout.paced import SETTINGS, TWO_TURNS_BUDGETS, two_turns
 
 KV_HEADS, LAYERS, PAGES, PAGE, SIZE, HEADS = 2, 3, 12, 16, 128, 4
 TABLE = np.array([[7, 2, 9], [4, 11, 3], [7, 5, 0]], np.int32)
@@ -54,46 +53,30 @@ def test_an_engine_on_the_pages_gives_what_one_on_views_gives(config):
     text = replace(config.text, head_dim=SIZE, mrope_section=(24, 20, 20))
     config = replace(config, text=text)
     params = init_params(jax.random.key(0), config, jnp.bfloat16)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(20, 280, n).astype(np.int32) for n in (30, 3, 9)]
-    budgets = (SETTINGS.max_steps, 1, SETTINGS.max_steps - 1)
-    sampling = SamplingConfig(temperature=0.8)
     settings = replace(SETTINGS, kv="bfloat16", context=96, view_lengths=())
 
     def turns(kernels):
-        engine = Engine(config, params, settings, kernels=kernels)
-        sequences = [engine.new_sequence(seed) for seed in range(len(prompts))]
-        parts = []
-        for sequence in sequences:
-            assert engine.acquire(sequence)
-        for turn in range(2):
-            for sequence, prompt in zip(sequences, prompts, strict=True):
-                sequence.append_context(engine.prepare(ContextChunk(prompt + turn, ())))
-            while unread := [s for s in sequences if s.unread]:
-                engine.extend(unread)
-            both = zip(sequences, budgets, strict=True)
-            parts += engine.decode([DecodeRequest(s, sampling, (), budget) for s, budget in both])
-        return parts
+        return two_turns(Engine(config, params, settings, kernels=kernels), SamplingConfig(temperature=0.8))
 
     plain = turns(Kernels())
     with tpu.force_tpu_interpret_mode():
         paged = turns(Kernels(slots="paged"))
-    assert [len(part.tokens) for part in paged] == list(budgets) * 2
+    assert [len(part.tokens) for part in paged] == list(TWO_TURNS_BUDGETS) * 2
     # Draws with the same random numbers: in bfloat16 a token may differ where two were close, and then all behind it.
     same = 0
     for one, other in zip(plain, paged, strict=True):
         alike = int(np.argmax([*(one.tokens != other.tokens), True]))
         same += alike
         np.testing.assert_allclose(one.logp_full[:alike], other.logp_full[:alike], atol=0.1)
-    assert same >= 0.7 * sum(budgets) * 2
+    assert same >= 0.7 * sum(TWO_TURNS_BUDGETS) * 2
 
 
 def test_what_the_kernel_does_not_take_is_viewed(config):
     text, paged = replace(config.text, head_dim=SIZE, mrope_section=(24, 20, 20)), Kernels(slots="paged")
     narrow = config.text  # heads of fewer values
-    assert not views_cache(paged, text, "bfloat16", 0)
-    assert views_cache(paged, text, "int8", 0)
-    assert views_cache(paged, text, "bfloat16", 3)  # drafts
-    assert views_cache(paged, narrow, "bfloat16", 0)
-    assert not views_cache(Kernels(slots="in_place"), narrow, "int8", 3)
+    assert not views_cache(paged, text, 0, int8=False)
+    assert views_cache(paged, text, 0, int8=True)
+    assert views_cache(paged, text, 3, int8=False)  # drafts
+    assert views_cache(paged, narrow, 0, int8=False)
+    assert not views_cache(Kernels(slots="in_place"), narrow, 3, int8=True)
     assert Kernels.for_sampling("tpu", 48).slots == "paged"
