@@ -18,7 +18,7 @@ from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json_object
 
-_HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w.-]+))?")
+_HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w./-]+))?")
 _OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
 
 
@@ -139,16 +139,18 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
 
     everything = sorted(folder.rglob("*"))
     inside = [path for path in everything if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
+    compressed = [path for path in everything if _is_compressed(path.relative_to(folder))]
     files = SplitFiles(inside)
-    by_name = {inside_name(path): path for path in inside}
-    of_card = split_of_card(folder_configs(folder), list(by_name), split)
+    by_name = {inside_name(path): path for path in (*inside, *compressed)}
+    of_card = split_of_card(folder_configs(folder), list(by_name), split, str(folder))
     if of_card is not None:
-        files = SplitFiles([by_name[name] for name in of_card.files], of_card.split, of_card.others)
+        rows = set(map(inside_name, inside))
+        others = tuple(name for name in of_card.others if name in rows)
+        files = SplitFiles([by_name[name] for name in of_card.files if name in rows], of_card.split, others)
     elif split is not None:
         files = SplitFiles(of_split(inside, split, inside_name), split)
     elif inside:
         files = default_split(inside, inside_name, str(folder))
-    compressed = [path for path in everything if _is_compressed(path.relative_to(folder))]
     if not files.files:
         of = f" for the split {split!r}" if split else ""
         cure = "Give a folder or file with rows"

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypereyes_jax.data.sources.cache import cache_folder
 from hypereyes_jax.data.sources.card import folder_configs, split_of_card
-from hypereyes_jax.data.sources.formats import DATA_SUFFIXES, META, of_one_kind
+from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, META, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
@@ -193,9 +193,16 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 def _of_split(names: list[str], configs: Any, split: str | None, repository: str) -> SplitFiles[str]:
     data = [name for name in names if name.lower().endswith(DATA_SUFFIXES) and posixpath.basename(name) not in META]
-    of_card = split_of_card(configs, data, split)
+    compressed = [name for name in names if name.lower().endswith(COMPRESSED)]
+    of_card = split_of_card(configs, [*data, *compressed], split, repository)
     if of_card is not None:
-        return of_card
+        readable = [name for name in of_card.files if name in data]
+        if not readable:
+            raise UserError(
+                f"the data set {repository} holds its rows compressed ({of_card.files[0]}). Download and unpack it, "
+                "and give the folder."
+            )
+        return SplitFiles(readable, of_card.split, tuple(name for name in of_card.others if name in data))
     matches = of_split(data, split, str) if split else []
     if not split and data:
         return default_split(data, str, repository)

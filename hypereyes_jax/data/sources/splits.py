@@ -55,7 +55,7 @@ def default_split(files: Sequence[File], name: Callable[[File], str], source: st
     """
     by_split: dict[str, list[File]] = {}
     for file in files:
-        by_split.setdefault(_split_of(name(file)), []).append(file)
+        by_split.setdefault(split_of_name(name(file)), []).append(file)
     if len(by_split) <= 1:
         split = next(iter(by_split), "")
         return SplitFiles(files, split)
@@ -70,7 +70,7 @@ def default_split(files: Sequence[File], name: Callable[[File], str], source: st
     return SplitFiles(by_split[TRAIN], TRAIN, others)
 
 
-def _split_of(path: str) -> str:
+def split_of_name(path: str) -> str:
     """The split that a path tells of, in its last part that tells of one; "" if none does."""
     for part in reversed(path.split("/")):
         for split, words in _WORDS.items():

@@ -147,9 +147,10 @@ class SourceReport:
     def refuse_default_split(self, source: str) -> None:
         """Raises UserError where the training split was taken by default, for questions that a policy is tried on."""
         if self.other_splits:
+            whole = source.removesuffix(f":{self.split.partition('/')[0]}").rstrip("/")
             raise UserError(
                 f"{source} holds several splits ({self.split}, and {', '.join(self.other_splits[:5])}). Say which is "
-                f"asked, like {source.rstrip('/')}:{self.split}."
+                f"asked, like {whole}:{self.split}."
             )
 
     def bad_in_words(self) -> str:

@@ -56,6 +56,18 @@ def test_a_split_of_a_hub_data_set_with_pictures_fetched_when_they_are_needed(hu
 def test_the_card_says_which_files_a_split_has(hub, tmp_path):
     hub.card = {"configs": [{"config_name": "end2end", "data_files": [{"split": "end2end", "path": "data/test-*"}]}]}
     assert open_questions("org/name:end2end", cache=tmp_path).ids == ("c",)
+    part = {"config_name": "a", "data_files": [{"split": "train", "path": "data/train-*"}]}
+    hub.card = {"configs": [part, part | {"config_name": "b", "data_files": "data/test-*"}]}
+    assert open_questions("org/name:b/train", cache=tmp_path).ids == ("c",)
+    with pytest.raises(UserError, match=r"org/name has several configurations \(a, b\). Say which .*org/name:a\.$"):
+        open_questions("org/name", cache=tmp_path)
+
+
+def test_rows_of_the_hub_that_are_compressed_have_the_cure(hub, tmp_path):
+    hub.files["rows.jsonl.gz"] = b"\x1f\x8b"
+    hub.card = {"configs": [{"config_name": "a", "data_files": "rows.jsonl.gz"}]}
+    with pytest.raises(UserError, match=r"holds its rows compressed \(rows\.jsonl\.gz\)\. Download and unpack it"):
+        open_questions("org/name", cache=tmp_path)
 
 
 def test_hub_problems_are_told_in_one_sentence(hub, tmp_path, monkeypatch):

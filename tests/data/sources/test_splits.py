@@ -184,6 +184,94 @@ def test_the_card_of_a_folder_says_which_files_are_of_a_split(tmp_path):
         open_questions(f"{tmp_path}:validation")
 
 
+def data_set(folder, names, card):
+    """A folder whose rows are named by their files, with a card of these configurations."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(ROW | {"id": name}) + "\n")
+    (folder / "README.md").write_text(f"---\nconfigs:\n{card}---\n# A data set\n", encoding="utf-8")
+    return folder
+
+
+TWO = """
+- config_name: easy
+  data_files: [{split: train, path: easy/train-*}, {split: test, path: easy/test-*}]
+- config_name: hard
+  data_files: [{split: train, path: hard/train-*}, {split: test, path: hard/test-*}]
+"""
+PARTS = [f"{config}/{split}-0.jsonl" for config in ("easy", "hard") for split in ("train", "test")]
+
+
+def test_configurations_are_never_mixed(tmp_path):
+    data_set(tmp_path, PARTS, TWO)
+    with pytest.raises(UserError, match=r"has several configurations \(easy, hard\)\. Say which .*:easy\.$"):
+        open_questions(tmp_path)
+    with pytest.raises(
+        UserError, match="has no split or configuration 'dev'; it has easy/train, easy/test, hard/train"
+    ):
+        open_questions(f"{tmp_path}:dev")
+    with pytest.raises(UserError, match=r"'train' is a split of several configurations.*easy/train or hard/train"):
+        open_questions(f"{tmp_path}:train")
+    assert open_questions(f"{tmp_path}:hard/test").ids == ("hard/test-0.jsonl",)
+    with open_questions(f"{tmp_path}:easy") as questions:
+        assert questions.ids == ("easy/train-0.jsonl",)
+        assert (questions.report.split, questions.report.other_splits) == ("easy/train", ("easy/test-0.jsonl",))
+    with pytest.raises(UserError, match=rf"like {tmp_path}:easy/train\.$"):
+        questions.report.refuse_default_split(f"{tmp_path}:easy")
+
+
+def test_the_default_configuration_is_the_one_that_the_card_marks(tmp_path):
+    data_set(tmp_path, PARTS, TWO.replace("name: hard", "name: hard\n  default: true"))
+    with open_questions(tmp_path) as questions:
+        assert (questions.ids, questions.report.split) == (("hard/train-0.jsonl",), "hard/train")
+    assert open_questions(f"{tmp_path}:test").ids == ("hard/test-0.jsonl",)
+    assert open_questions(f"{tmp_path}:easy/test").ids == ("easy/test-0.jsonl",)
+
+
+def test_configurations_named_as_their_splits_are_asked_by_that_name(tmp_path):
+    card = "".join(
+        f"- config_name: {name}\n  data_files: [{{split: {name}, path: {name}.jsonl}}]\n"
+        for name in ("end2end", "rerank")
+    )
+    data_set(tmp_path, ["end2end.jsonl", "rerank.jsonl"], card)
+    with pytest.raises(UserError, match="several configurations"):
+        open_questions(tmp_path)
+    with open_questions(f"{tmp_path}:end2end") as questions:
+        assert (questions.ids, questions.report.other_splits) == (("end2end.jsonl",), ())
+
+
+@pytest.mark.parametrize(
+    ("card", "source", "ids"),
+    [
+        ("- config_name: a\n  data_dir: x\n", "", ["x/train.jsonl"]),
+        ("- config_name: a\n  data_dir: x\n", ":test", ["x/test.jsonl"]),
+        ("- config_name: a\n  data_dir: ./x/\n  data_files: {train: test.jsonl}\n", "", ["x/test.jsonl"]),
+        ("- config_name: a\n  data_files: {train: b.jsonl, test: [x/y/c.jsonl]}\n", ":test", ["x/y/c.jsonl"]),
+        ("- config_name: a\n  data_files: '*.jsonl'\n", "", ["b.jsonl"]),
+        ("- config_name: a\n  data_files: 'x/**'\n", "", ["x/test.jsonl", "x/train.jsonl", "x/y/c.jsonl"]),
+        ("- config_name: a\n  data_files: 'x/**/**/c.jsonl'\n", "", ["x/y/c.jsonl"]),
+        ("- config_name: a\n  data_files: x/y\n", "", ["x/y/c.jsonl"]),
+        ("- config_name: a\n  data_files: 'x/*'\n", "", ["x/test.jsonl", "x/train.jsonl"]),
+    ],
+)
+def test_a_card_names_files_as_the_package_datasets_reads_them(tmp_path, card, source, ids):
+    data_set(tmp_path, ["x/train.jsonl", "x/test.jsonl", "x/y/c.jsonl", "b.jsonl"], card)
+    assert list(open_questions(f"{tmp_path}{source}").ids) == ids
+
+
+def test_a_card_with_a_byte_order_mark_is_read(tmp_path):
+    data_set(tmp_path, ["a.jsonl", "b.jsonl"], "- config_name: a\n  data_files: {train: a.jsonl, test: b.jsonl}\n")
+    card = tmp_path / "README.md"
+    card.write_bytes(b"\xef\xbb\xbf" + card.read_bytes())
+    assert open_questions(tmp_path).ids == ("a.jsonl",)
+
+
+def test_a_split_whose_files_are_compressed_is_not_another_one(tmp_path):
+    data_set(tmp_path, ["a.jsonl.gz", "b.jsonl"], "- config_name: a\n  data_files: a.jsonl.gz\n")
+    with pytest.raises(UserError, match=r"Unpack what it holds first, such as a\.jsonl\.gz"):
+        open_questions(tmp_path)
+
+
 @pytest.mark.parametrize(
     "card",
     ["# A data set", "---\nconfigs: 3\n---\n", "---\n: [\n---\n", "---\nconfigs:\n- data_files: gone.jsonl\n---\n"],
