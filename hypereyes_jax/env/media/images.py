@@ -18,6 +18,26 @@ from PIL import ExifTags, Image, ImageOps
 from hypereyes_jax.env.media.crops import shrink
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_CONVERT = "convert it to PNG or JPEG"
+_OTHERS: tuple[
+    tuple[bytes, str, str], ...
+] = (  # how files begin that are taken for one of them -> what it is, the cure
+    (b"BM", "a BMP image", _CONVERT),
+    (b"II*\0", "a TIFF image", _CONVERT),
+    (b"MM\0*", "a TIFF image", _CONVERT),
+    (b"\0\0\1\0", "an icon", _CONVERT),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image", _CONVERT),
+    (b"\xffO\xffQ", "a JPEG 2000 image", _CONVERT),
+    (b"\xff\x0a", "a JPEG XL image", _CONVERT),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image", _CONVERT),
+    (b"8BPS", "a Photoshop file", _CONVERT),
+    (b"%PDF", "a PDF", "save the page as PNG or JPEG"),
+    (b"<svg", "an SVG drawing", "draw it as PNG first"),
+    (b"<?xml", "XML, as an SVG drawing or an error of a server is", "fetch or draw the image itself"),
+    (b"<!doctype", "a page of HTML, as of an error or a login", "fetch the image itself"),
+    (b"<html", "a page of HTML, as of an error or a login", "fetch the image itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
+)
 
 
 class ImageError(ValueError):
@@ -47,7 +67,7 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         raise ImageError("the image is HEIC or AVIF, or a video; convert it to JPEG or PNG")
     if len(data) > limits.max_bytes:
         raise ImageError(f"the image file has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
-    with _as_image_error():
+    with _as_image_error(data):
         image = _open(io.BytesIO(data))
         width, height = image.size
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
@@ -60,7 +80,7 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
 
 def displayed_size(source: bytes | BinaryIO | Image.Image) -> tuple[int, int]:
     """(width, height) of an image once it is upright, from its header alone. Raises ImageError."""
-    with _as_image_error():
+    with _as_image_error(source):
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = file if isinstance(file, Image.Image) else _open(file)
         width, height = image.size
@@ -161,14 +181,17 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextlib.contextmanager
-def _as_image_error() -> Iterator[None]:
+def _as_image_error(source: object) -> Iterator[None]:
     try:
         yield
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("the image has far more pixels than are decoded, which is too large") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(_what_else(_head_of(source))) from error
     except (
-        OSError,  # truncated or unidentified
-        Image.DecompressionBombError,
+        OSError,  # truncated
         SyntaxError,  # Pillow's word for a broken PNG
         ValueError,
         TypeError,
@@ -178,7 +201,29 @@ def _as_image_error() -> Iterator[None]:
         OverflowError,
         struct.error,
     ) as error:
+        if "truncated" in str(error):  # as Pillow says of most
+            raise ImageError("the image is cut short; fetch it anew") from error
         raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
+
+
+def _head_of(source: object) -> bytes:
+    if isinstance(source, bytes):
+        return source[:64]
+    if not hasattr(source, "read") or not hasattr(source, "seek"):
+        return b""
+    source.seek(0)
+    head = source.read(64)
+    return head if isinstance(head, bytes) else b""
+
+
+def _what_else(head: bytes) -> str:
+    """What a file is that is no image of a format that is read, told by how it begins, and the cure."""
+    if not head.strip(b"\0 \r\n\t"):
+        return "the image file is empty; fetch it anew"
+    for begin, what, cure in _OTHERS:
+        if head.lstrip().lower().startswith(begin.lower()):
+            return f"it is {what}; {cure}"
+    return "not a readable JPEG, PNG, WebP or GIF image"
 
 
 def _ends_as_it_should(data: bytes, format: str) -> bool:

@@ -51,7 +51,7 @@ def test_ordinary_images_decode(format):
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (60_000, 1), (1, 60_000), (16_000, 16_000)])
 def test_bombs_and_huge_sides_are_refused(size):
-    with pytest.raises(ImageError, match=r"too large|DecompressionBomb"):
+    with pytest.raises(ImageError, match="too large"):
         decode_image(png_claiming(*size))
 
 
@@ -87,10 +87,27 @@ def test_broken_files_are_refused(format):
             decode_image(wrong)
 
 
-@pytest.mark.parametrize("format", ["BMP", "TIFF", "PPM", "ICO"])
-def test_other_formats_are_refused(format):
-    with pytest.raises(ImageError, match="not a readable"):
-        decode_image(saved(format))
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (saved("BMP"), "it is a BMP image; convert it to PNG or JPEG"),
+        (saved("TIFF"), "it is a TIFF image; convert"),
+        (saved("ICO"), "it is an icon; convert"),
+        (saved("PPM"), "not a readable JPEG, PNG, WebP or GIF image$"),
+        (saved("JPEG2000"), "it is a JPEG 2000 image; convert"),
+        (b"\xff\n" + b"\0" * 40, "it is a JPEG XL image; convert"),
+        (b"\n <!DOCTYPE html><p>403", "it is a page of HTML, as of an error or a login; fetch the image itself"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is an SVG drawing"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS, .* git lfs pull"),
+        (b"", "the image file is empty"),
+        (b"\0" * 4096, "the image file is empty"),
+    ],
+)
+def test_what_is_no_image_that_is_read_is_told_by_what_it_is(data, what):
+    with pytest.raises(ImageError, match=what):
+        decode_image(data)
+    with pytest.raises(ImageError, match=what):
+        displayed_size(io.BytesIO(data))
 
 
 def test_too_many_bytes_are_refused():
@@ -225,6 +242,6 @@ def test_a_turned_picture_is_that_of_transformers(orientation, tmp_path):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_an_image_that_is_cut_short_is_told_from_one_that_goes_on(format):
     data = saved(format)
-    with pytest.raises(ImageError, match="not a readable") as told:
+    with pytest.raises(ImageError, match="cut short" if format != "WEBP" else "not a readable") as told:
         decode_image(data[: len(data) // 2])
     assert "goes on behind" not in str(told.value)
