@@ -106,7 +106,9 @@ class CollectSettings:
 def run(config: CollectSettings) -> None:
     from hypereyes_jax.data.sources import open_questions
     from hypereyes_jax.data.sources.openable import openable
+    from hypereyes_jax.env.judging.service import check_judge
 
+    check_judge(config.judge)
     refuse_settings_of_demonstrations(config.source, "collect")
     ways = [bool(config.model_url), config.checkpoint is not None, bool(config.trajectories)]
     if sum(ways) != 1:

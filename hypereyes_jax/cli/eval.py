@@ -203,9 +203,11 @@ def _sizes(config: EvalConfig) -> TrainingSizes:
 
 def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
     """Raises UserError for settings that this evaluation would ignore, and for inputs that are not there."""
+    from hypereyes_jax.env.judging.service import check_judge
     from hypereyes_jax.env.search.services import check_search
 
     check_search(config.search, _SEARCH)
+    check_judge(config.judge)
     refuse_unknown_mesh(config.mesh)
     of_source = isinstance(config.questions, str)
     has_questions = bool(config.benchmark) or of_source

@@ -14,6 +14,21 @@ from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.errors import UserError
 
 
+def check_judge(config: JudgeConfig) -> None:
+    """Raises UserError for a judge that could not be meant, or that would not be heeded."""
+    if config.rule not in RULES:
+        raise UserError(f"--judge.rule must be one of {', '.join(RULES)}, not {config.rule!r}.")
+    if config.object and (config.url or config.model):
+        raise UserError("give --judge.url with --judge.model, or --judge.object, not both.")
+    if config.url and not config.model:
+        raise UserError("a judge at --judge.url needs the name of its model: --judge.model.")
+    if config.model and not config.url:
+        raise UserError(
+            "--judge.model names a model at an endpoint, and without its --judge.url answers would be compared "
+            "exactly. Give that, too, or leave out --judge.model."
+        )
+
+
 @contextlib.asynccontextmanager
 async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
     """The judge for the time of the block.
@@ -24,16 +39,13 @@ async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
     Raises:
       UserError: a bad setting, a judge that gives no verdict on that answer, or one that later can't be asked.
     """
+    check_judge(config)
     if config.object:
-        if config.url:
-            raise UserError("give --judge.url or --judge.object, not both.")
         yield await own_judge(config.object)
         return
     if not config.url:
         yield ExactJudge()
         return
-    if not config.model or config.rule not in RULES:
-        raise UserError(f"a judge needs --judge.model, and --judge.rule one of {', '.join(RULES)}.")
     client = ChatClient(ChatEndpoint(config.url, config.model, os.environ.get(config.key_env, "")))
     judge = LlmJudge(client, config.rule, max_tokens=config.max_tokens)
     try:
