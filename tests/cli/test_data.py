@@ -56,7 +56,7 @@ def test_check_tells_what_a_source_of_questions_is_and_what_is_wrong(questions, 
     assert sum(counts) == 30
     assert "[70 tokens of an image]" in said  # 64 x 48 pixels scaled up by 4.62 to 65,536, then up to 10 x 7 tokens
     assert "You answer questions about images by searching" in said
-    assert "Which  is number 0?" in said
+    assert "Which img_0 is number 0?" in said
     assert "accepted answers: red | Red" in said
     assert "What is wrong: 2 rows" in said
     assert re.search(
@@ -148,7 +148,7 @@ def test_show_writes_a_page_of_rows(questions, talks, tmp_path, capsys):
     assert "text_search" in page
     assert "data:image/webp" in page
     assert main(["data", "show", str(questions), "--out", str(out)]) == 0
-    assert "Which  is number 0?" in out.read_text()
+    assert "Which img_0 is number 0?" in out.read_text()
     assert "1 x broken image" in capsys.readouterr().out
 
 

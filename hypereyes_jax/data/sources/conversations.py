@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
-from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, plain_value, unpacked
+from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
+from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, plain_value, unpacked, without_image_tags
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
+from hypereyes_jax.data.sources.result_order import in_order_of_calls
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
 
@@ -37,7 +39,9 @@ _ROLES: dict[str, Role] = {
 }
 _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")  # of a turn, beside its content
-_WEIGHTS = ("loss", "weight", "train")  # of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it
+# Of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it.
+_WEIGHTS = ("loss", "loss_scale", "weight", "train", "training")
+_THOUGHT_BEFORE_CALL = re.compile(r"\s*(<think>.*?</think>)\s*(.*)", re.DOTALL)
 # A place of a picture, as the frameworks and Qwen's own template write it, or Qwen-VL's, which holds the path.
 _TAG = re.compile(
     r"(?:<(?P<kind>image|video)>|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>"
@@ -88,8 +92,10 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
     if isinstance(system, str) and system:
         messages.append(("system", [system], ()))
-    for number, message in enumerate(raw, start=1):
+    for number, message in enumerate(in_order_of_calls(raw), start=1):
         messages.append(_read(message, number))
+    if isinstance(row.get("objects"), Mapping):
+        refuse_places_of_objects(part for _, parts, _ in messages for part in parts if isinstance(part, str))
     messages_with_media = _place(messages, pictures_of(row, layout), clips_of(row, layout))
     return Conversation(tuple(messages_with_media), bool(row.get("tools")), shape)
 
@@ -123,12 +129,24 @@ def prompt_of(messages: Any) -> Prompt:
     last = len(roles) - 1 - roles[::-1].index("user")
     _, parts, _ = asks[last]
     return Prompt(
-        "".join(part for part in parts if isinstance(part, str)).strip(),
+        question_text(parts),
         tuple(part for part in parts if isinstance(part, Picture)),
         tuple(part for part in parts if isinstance(part, Clip)),
         sum(isinstance(part, _Slot) and part.kind == "image" for part in parts),
         "assistant" not in roles[:last],
     )
+
+
+def question_text(parts: Sequence[_Part]) -> str:
+    """What a message says, as the text of a question whose pictures are shown before it."""
+    texts = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        else:
+            is_video = isinstance(part, Clip) or (isinstance(part, _Slot) and part.kind == "video")
+            texts.append("<video>" if is_video else "<image>")
+    return without_image_tags("".join(texts))
 
 
 def prompt_in(text: Any) -> Prompt | None:
@@ -218,11 +236,19 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         raise BadRow("unknown role", f"message {number} has the role {str(name)[:40]!r}; known are {', '.join(_ROLES)}")
     content = first((message.get("content"), message.get("value")))
     if name in _CALLS:
+        thoughts: list[_Part] = []
+        if isinstance(content, str) and (match := _THOUGHT_BEFORE_CALL.fullmatch(content)):
+            thoughts, content = [f"{match[1]}\n"], match[2]
         value = _json(content, f"the tool call of message {number}") if isinstance(content, str) else content
-        return role, [], tuple(value) if isinstance(value, list) else (value,)
+        return role, thoughts, tuple(value) if isinstance(value, list) else (value,)
     if role == "tool":
         content = _result_text(content)
     parts = _parts(content, number, slots=role in ("user", "tool"))
+    if role == "assistant" and parts and isinstance(parts[-1], str):
+        parts[-1] = without_end(parts[-1])
+    for part in parts:
+        if isinstance(part, str) and role != "tool":  # pages may hold anything
+            refuse_template(part)
     mark = next((key for key in _WEIGHTS if message.get(key) is not None and not message[key]), None)
     if role == "assistant" and mark is not None:
         why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"

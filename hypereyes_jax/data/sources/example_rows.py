@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.native_format import native_system, native_turn
 from hypereyes_jax.data.sources.columns import Fields
+from hypereyes_jax.data.sources.conversation_marks import refuse_unwanted
 from hypereyes_jax.data.sources.conversations import Conversation, SourceMessage, conversation
 from hypereyes_jax.data.sources.fields import id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
@@ -82,6 +83,7 @@ def example_row(
             check_text(turn, last=number == len(result.turns))
     else:
         layout = fields.layout(row)
+        refuse_unwanted(row)
         talk = conversation(row, layout)
         result = _foreign(talk, id_of(layout.get(row, "id"), default_id), media, options, report)
     units = options.box_units if result.shape == OURS else "unit"

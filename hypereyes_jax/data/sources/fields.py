@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.media import UNREAD, Clip, Picture, is_picture_file, names_picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.untrusted import json_or_none, parse_json
 
 _MOST_LEVELS = 100  # of lists and objects in a row
 _TEXT = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
@@ -23,7 +24,10 @@ _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an
 # VQA have them, and SQuAD
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
 _IMAGE_PLACE = re.compile(r"<image>|<\|image_pad\|>")
-_IMAGE_TAG = re.compile(r"<(?:image|video)>\n?|<\|image_pad\|>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>")
+_IMAGE_TAG = re.compile(
+    r"(?:<(?P<kind>image|video)>|<\|(?P<bare>image|video)_pad\|>"
+    r"|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>)(?P<end>\n?)"
+)
 
 
 def text_of(value: Any, what: str) -> str:
@@ -45,6 +49,8 @@ def id_of(value: Any, default: str) -> str:
         return default
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, UUID):  # a type of parquet's
+        return str(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadRow("no id", f"its 'id' must be a text or an integer, not {_kind(value)}")
     return str(value)
@@ -83,10 +89,19 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
 
 def _answers_in(part: Any) -> list[Any]:
     """The answers that an object holds; of anything else, or where several of its parts may be meant, that itself."""
-    names = [name for name in _ANSWER_PARTS if name in part] if isinstance(part, Mapping) else []
+    names = _part_names(part) if isinstance(part, Mapping) else []
     if len(names) != 1:
         return [part]
     return [*_listed(part[names[0]]), *_listed(part.get("aliases"))]
+
+
+def _part_names(answer: Mapping[str, Any]) -> list[str]:
+    return [name for name in _ANSWER_PARTS if name in answer]
+
+
+def _object_in(text: str) -> Any:
+    """The object that a text holds in JSON, as a table without nested types has it; None for anything else."""
+    return json_or_none(text) if text.lstrip().startswith("{") and text.rstrip().endswith("}") else None
 
 
 def _written_out(answer: Any) -> str:
@@ -139,8 +154,35 @@ def image_places(text: str) -> int:
 
 
 def without_image_tags(text: str) -> str:
-    """A question's text without the places of its pictures, which are shown before it."""
-    return (_IMAGE_TAG.sub("", text) if "<" in text else text).strip()
+    """A question's text without the places of its pictures, which are shown before it.
+
+    Where pictures stand among the words ("Is <image> older than <image>?"), their ids take their places.
+    """
+    if "<" not in text:
+        return text.strip()
+    tags = list(_IMAGE_TAG.finditer(text))
+    # Where words begin and end, outside of tags.
+    begins = [0, *(tag.end() for tag in tags)]
+    ends = [*(tag.start() for tag in tags), len(text)]
+    spoken = [place for place, (begin, end) in enumerate(zip(begins, ends, strict=True)) if text[begin:end].strip()]
+    if not spoken:
+        return ""
+    among = any(_of_image(tags[place]) for place in range(spoken[0], spoken[-1]))
+    parts, number = [text[: ends[0]]], 0
+    for place, tag in enumerate(tags):
+        begin, end = begins[place + 1], ends[place + 1]
+        if _of_image(tag):
+            if among and place >= spoken[0]:
+                parts.append(
+                    f"img_{number}{tag['end']}" + (" " if text[begin : begin + 1].isalnum() and not tag["end"] else "")
+                )
+            number += 1
+        parts.append(text[begin:end])
+    return "".join(parts).strip()
+
+
+def _of_image(tag: re.Match[str]) -> bool:
+    return "image" in (tag["kind"], tag["bare"], tag["pad"])
 
 
 def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
@@ -227,9 +269,11 @@ def _more(value: Any) -> Any:
 
 
 def _texts(value: Any, only_json: bool) -> Any:
-    """The texts that a list in a text holds, as a cell of a table has it; other values as they are."""
+    """The texts that a list in a text holds, or the answer that an object in one is; other values as they are."""
     if not isinstance(value, str):
         return value
+    if not only_json and isinstance(inner := _object_in(value), Mapping) and _part_names(inner):
+        return inner
     listed = unpacked(value) if only_json else listed_in(value)
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
+from hypereyes_jax.data.sources.conversation_marks import refuse_template, refuse_unwanted
 from hypereyes_jax.data.sources.fields import (
     answers_of,
     clips_of,
@@ -103,8 +104,8 @@ def _short(row: Row, layout: Layout, columns: tuple[str | None, ...], default_id
             return None
         if answer not in answers:
             answers.append(answer)
-    if not answers or len(answers[0]) == 1 or (type(value) is str and answers[0][0] == "["):
-        return None  # nothing, the letter of an option, or a list in a text
+    if not answers or len(answers[0]) == 1 or (type(value) is str and answers[0][0] in "[{"):
+        return None  # nothing, the letter of an option, or a list or an object in a text
     kind = "" if of_kind is None else row[of_kind]
     row_id = None if of_id is None else row[of_id]
     return QuestionRow(
@@ -156,7 +157,8 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     reference = reference_of(row, layout) if "searches" in there or "tool_calls" in there else None
     if reference is not None:
         meta[REFERENCE] = list(reference)
-    text = text_of(without_image_tags(text), "question") if "<" in text_of(text, "question") else text.strip()
+    refuse_template(text_of(text, "question"))
+    text = text_of(without_image_tags(text), "question") if "<" in text else text.strip()
     more = layout.get(row, "more_answers") if "more_answers" in there else None
     if "answers" not in there and more is None:
         raise no_column(row, "answers", "answer")
@@ -205,7 +207,8 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     prompt = conversations.prompt_in(row.get("prompt"))
     if not isinstance(text, str) or not text.strip():
         text = first((row.get("prompt"), layout.get(row, "text"))) if prompt is None else prompt.question()
-    places = prompt.places if prompt else image_places(text_of(text, "prompt"))
+    refuse_template(text_of(text, "prompt"))
+    places = prompt.places if prompt else image_places(text)
     # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}
     index = first((layout.get(columns, "id"), extra.get("index")))
@@ -271,9 +274,10 @@ def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
         raise BadRow("no question", "its conversation has no message of the user")
     pictures = tuple(part for part in prompt.parts if isinstance(part, Picture))
     clips = tuple(part for part in prompt.parts if isinstance(part, Clip))
-    text = "".join(part for part in prompt.parts if isinstance(part, str)).strip()
+    text = conversations.question_text(prompt.parts)
     value = layout.get(row, "answers")
-    if value is None:
+    if value is None or (isinstance(value, bool) and "answers" not in layout.named):  # a verdict on the reply
+        refuse_unwanted(row)
         value = conversations.final_answer(talk.messages)
     if value is None:
         raise BadRow("no answer", "it needs an answer: a column, or <answer>...</answer> in the last message")

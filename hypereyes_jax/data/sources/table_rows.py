@@ -217,7 +217,7 @@ def one_row(table: Any, offset: int, max_bytes: int) -> Row:
 def _in_python(rows: Any) -> list[dict[str, Any]]:
     """Rows as Python values. Raises BadRow for a value that Python has none for."""
     try:
-        return rows.to_pylist()
+        return rows.to_pylist(maps_as_pydicts="strict")
     except UnicodeDecodeError as error:
         raise BadRow("no text", f"a text in it is not in UTF-8 ({error})") from None
     except (ValueError, OverflowError, KeyError) as error:  # years beyond 9999, time zones that nobody knows

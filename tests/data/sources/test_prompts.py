@@ -1,6 +1,7 @@
 """Pictures in messages are shown where they stand: by index, in parts, by the tags of Qwen and of frameworks."""
 
 import json
+import re
 
 import pytest
 
@@ -52,6 +53,32 @@ def test_places_of_pictures_are_known_by_the_tags_of_qwen_and_of_frameworks(line
     assert shown(example.observations[0]) == [RED, "What?"]
     (question,) = open_questions(lines({"question": text, "answer": "Red", **({"images": row.get("images")})}))
     assert (question.text, shown(question.images)) == ("What?", [RED])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Is <image> older than <image>?", "Is img_0 older than img_1?"),
+        ("<image>\nIs it older than <image>?", "Is it older than img_1?"),
+        ("<image><image>\nWhich is older?", "Which is older?"),
+        ("Which is older?\n<image>\n<image>", "Which is older?"),
+        ("<image>Which is older?<image>", "Which is older?"),
+        ("Old: <image>\nNew: <image>", "Old: img_0\nNew: img_1"),
+        ("A <|vision_start|><|image_pad|><|vision_end|>or B <|image_pad|>?", "A img_0 or B img_1?"),
+    ],
+)
+def test_pictures_among_the_words_of_a_question_are_named_there(lines, pictures, text, expected):
+    row = {"answer": "Red", "images": ["pics/0.png", "pics/1.png"]}
+    parts = [{"type": "image"} if part == "<image>" else part for part in re.split("(<image>)", text) if part]
+    for data in ({"question": text}, {"prompt": [user(text)], "reward_model": {"ground_truth": "Red"}}):
+        (question,) = open_questions(lines(data | row))
+        assert question.text.split() == expected.split()
+        assert shown(question.images) == [RED, LIME]
+    if "<|" not in text:
+        (question,) = open_questions(lines({"messages": [user(parts), reply("<answer>Red</answer>")]} | row))
+        assert question.text.split() == expected.split()
+    (question,) = open_questions(lines({"question": text} | row))
+    assert question.text == expected
 
 
 def test_a_picture_in_the_form_of_anthropic_is_shown(lines, pictures, red):

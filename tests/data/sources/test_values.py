@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,8 @@ NAN = float("nan")
         ({"value": "Chad", "aliases": ["Tchad"], "type": "x"}, ("Chad", "Tchad")),  # TriviaQA's
         ({"text": ["Chad", "Chad"], "answer_start": [1, 9]}, ("Chad",)),  # SQuAD's
         ([{"answer": "Chad", "answer_id": 1}, {"answer": "Tchad", "answer_id": 2}], ("Chad", "Tchad")),  # VQA's
+        ('{"target": ["Chad", "Tchad"]}', ("Chad", "Tchad")),  # an object in a text, as tables without objects have it
+        ('{"name": "Chad"}', ('{"name": "Chad"}',)),  # of which no part is known to be the answer
         (" <answer>Chad</answer> ", ("Chad",)),
         ([1, 2.5, "x", "x"], ("1", "2.5", "x")),
     ],
@@ -379,3 +382,13 @@ def test_an_array_of_bytes_is_a_picture(shape):
 def test_another_array_is_no_picture(pixels):
     with pytest.raises(UserError, match=r"an array of an image must be uint8 \[height, width, channels\], not one of"):
         open_questions([{"question": "?", "answer": "a", "image": pixels}])
+
+
+def test_maps_and_uuids_of_parquet_are_objects_and_ids(tmp_path):
+    number = uuid.UUID(int=7)
+    truth = pa.array([[("ground_truth", "Chad"), ("style", "rule")]], pa.map_(pa.string(), pa.string()))
+    prompt = pa.array([[{"role": "user", "content": "Which?"}]])
+    ids = pa.array([number.bytes], pa.uuid())
+    pq.write_table(pa.table({"id": ids, "prompt": prompt, "reward_model": truth}), tmp_path / "q.parquet")
+    (question,) = open_questions(tmp_path / "q.parquet")
+    assert (question.id, question.answers) == (str(number), ("Chad",))

@@ -1,0 +1,60 @@
+"""Marks that other tools put on conversations and their texts, which would be learnt as they stand: those of chat
+templates, which a tokenizer here spells out as any other text, places to be filled in, and verdicts on a reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hypereyes_jax.data.sources.types import BadRow, Row
+
+_VERDICTS = (
+    "label",
+    "kto_tag",
+    "kto_label",
+)  # on a reply, as TRL's, ms-swift's and LLaMA-Factory's sets for KTO have it
+_OBJECTS = ("<ref-object>", "<bbox>")  # places that ms-swift fills with what stands in `objects`
+
+# Where a message begins, as Qwen's and others' (ChatML), Llama's, Gemma's, Mistral's and Zephyr's templates mark it.
+_BEGIN = re.compile(
+    r"<\|im_start\|>(?:system|developer|user|assistant|tool)\b|<\|start_header_id\|>|<start_of_turn>(?:user|model)"
+    r"|^\s*(?:<s>)?\s*\[INST\]|<\|(?:system|user|assistant)\|>"
+)
+_END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>|</s>))+\s*")
+
+
+def without_end(text: str) -> str:
+    """A turn of a model without the marks that end it."""
+    at = max(text.rfind(mark) for mark in ("|>", "_turn>", "</s>"))
+    if at < 0:
+        return text
+    for match in _END.finditer(text):
+        if match.end() == len(text):
+            return text[: match.start()]
+    return text
+
+
+def refuse_template(text: str) -> None:
+    """Raises BadRow for a text in which a message begins as a chat template marks it."""
+    if ("<" in text or "[INST]" in text) and (mark := _BEGIN.search(text)):
+        raise BadRow(
+            "template applied already",
+            f"a text in it is what a chat template makes of messages ({mark[0].strip()}): give the messages, each with "
+            "its role and its bare content",
+        )
+
+
+def refuse_unwanted(row: Row) -> None:
+    """Raises BadRow for a row whose reply is marked as one that a model should not give."""
+    mark = next((name for name in _VERDICTS if row.get(name) is False), None)
+    if mark is not None:
+        why = f"its reply is marked as one that is not wanted ({mark}: false), and every reply is learnt here"
+        raise BadRow("turn not to be learnt", f"{why}: leave such rows out")
+
+
+def refuse_places_of_objects(texts: Iterable[str]) -> None:
+    """Raises BadRow for texts of a conversation with places of objects that stand beside it."""
+    place = next((place for text in texts for place in _OBJECTS if place in text), None)
+    if place is not None:
+        why = f"its texts have {place} in place of what stands in 'objects', which is not filled in here"
+        raise BadRow("places of objects", f"{why}: write names and boxes into the texts")
