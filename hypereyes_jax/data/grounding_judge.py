@@ -7,12 +7,14 @@ request a trajectory, so it is asked only about what the other filters leave.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from hypereyes_jax.data.filters import FILTERS, FilterConfig, ungrounded
+from hypereyes_jax.env.judging.llm_judge import Asking, Room
+from hypereyes_jax.env.judging.verdict_words import GROUNDED, read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import EpisodeResult
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
@@ -37,17 +39,24 @@ class Grounding(Protocol):
     """Whoever decides whether an episode reasons from what it found."""
 
     def grounded(self, result: EpisodeResult) -> Awaitable[bool | None]:
-        """Whether the reasoning rests on the observations; None if that could not be found out."""
+        """Whether the reasoning rests on the observations; None if the judge can't tell.
+
+        Raises ChatError if the judge can't be asked.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class LlmGrounding:
-    """Asks a chat model. A refused key raises ChatError; any other failure is None."""
+    """Asks a chat model. An outage raises ChatError, a refused key, too; replies without a verdict are None."""
 
     client: ChatClient
     attempts: int = 2  # replies read, until one of the two words stands in it
     max_tokens: int = 30
+    _room: Room = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_room", Room(self.max_tokens))
 
     @property
     def name(self) -> str:
@@ -55,21 +64,20 @@ class LlmGrounding:
 
     async def grounded(self, result: EpisodeResult) -> bool | None:
         prompt = grounding_prompt(result)
-        for _ in range(self.attempts):
-            try:
-                reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=self.max_tokens)
-            except ChatError as error:
-                if error.fatal:
-                    raise
-                return None
-            words = re.findall(r"ungrounded|grounded", reply.text.lower())
-            if words and len(set(words)) == 1:
-                return words[-1] == "grounded"
-        return None
+        asking = Asking(self.client, self.attempts, "neither grounded nor ungrounded")
+        try:
+            return await asking.verdict(prompt, partial(read_verdict, words=GROUNDED), self._room)
+        except ChatError as error:
+            if error.fatal or error.transient:
+                raise
+            return None
 
 
 async def judged_fault(result: EpisodeResult, judge: Grounding, config: FilterConfig | None = None) -> str | None:
-    """`filters.fault` with a judge in place of the rule for groundedness; the rule decides where the judge can't."""
+    """`filters.fault` with a judge in place of the rule for groundedness; the rule decides where the judge can't.
+
+    Raises ChatError as the judge does.
+    """
     config = config or FilterConfig()
     for check in FILTERS:
         if check is not ungrounded and (name := check(result, config)) is not None:

@@ -125,7 +125,7 @@ Score = Callable[[Question, str | None], Any]  # an awaitable of float or None
 
 
 def published_score(spec: BenchmarkSpec, client: ChatClient | None = None, choices: bool = False) -> tuple[str, Score]:
-    """(name, score) of the benchmark's own program.
+    """(name, score) of the benchmark's own program. Its score raises ChatError where a chat model that it asks is down.
 
     Args:
       client: a chat model, which the scores of LiveVQA and BrowseComp-VL need; without one they are None.
@@ -140,6 +140,13 @@ def published_score(spec: BenchmarkSpec, client: ChatClient | None = None, choic
     judge = published_judge(spec, client, choices)
 
     async def by_judge(question: Question, answer: str | None) -> float | None:
+        if isinstance(judge, GradeJudge | JsonJudge) and answer is not None and answer.strip():
+            try:
+                return float(await judge.verdict(question, answer))
+            except ChatError as error:
+                if error.fatal or error.transient:
+                    raise
+                return None
         verdict = None if judge is None else await judge.judge(question, answer)
         return None if verdict is None else float(verdict)
 
@@ -185,8 +192,8 @@ async def evaluate_benchmark(
     """Asks what `results` does not hold yet, and sums all of it up.
 
     A question is written to `results` (JSON lines) as soon as it is scored, and what it cost is what searches have cost
-    since the one before. One that could not be, because the search or the
-    judge failed, is not: the same call asks it again.
+    since the one before. One that could not be, because the search, the judge or the benchmark's own grader failed, is
+    not: the same call asks it again.
 
     Args:
       benchmark: its questions are indexed part by part, so that the pictures of one part are open at a time.
@@ -221,13 +228,21 @@ async def evaluate_benchmark(
 
     async def finish(trajectory: Trajectory) -> None:
         nonlocal paid, in_a_row
-        judged = await judge_trajectory(trajectory, judge, gate, visual_tokens)
+        judged, row, why = await judge_trajectory(trajectory, judge, gate, visual_tokens), None, ""
         if judged.correct is None:
-            reasons[mask_reason(trajectory.result, None)] += 1
+            why = mask_reason(trajectory.result, None)
+        else:
+            try:
+                row = await _result(judged, score, judge.name, benchmark.metrics)
+            except ChatError as error:
+                if error.fatal:
+                    raise
+                why = f"{score_name} gave no grade: {error}"
+        if row is None:
+            reasons[why] += 1
             in_a_row += 1
             on_judged(judged)
             return
-        row = await _result(judged, score, judge.name, benchmark.metrics)
         now = spent()
         row, paid = replace(row, cost=now - paid, run=run_id), now
         _append(results, row)

@@ -12,7 +12,7 @@ from hypereyes_jax.data.dependence import rounds_made, rounds_needed
 from hypereyes_jax.data.filters import FilterConfig, fault
 from hypereyes_jax.data.grounding_judge import LlmGrounding, grounding_prompt, judged_fault
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatReply
+from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
 from tests.data.labelled_trajectories import FILE, labelled, read
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -298,6 +298,22 @@ async def test_a_judge_decides_where_the_rule_would():
     assert await judged_fault(sound, LlmGrounding(Client("ungrounded"))) == "ungrounded"
     assert await judged_fault(sound, LlmGrounding(Client("grounded or ungrounded", "grounded"))) is None
     assert await judged_fault(sound, LlmGrounding(Client("hm", "hm"))) == "ungrounded"  # the rule
+    assert await judged_fault(sound, LlmGrounding(Client("<think>ungrounded?</think>grounded"))) is None
+
+
+async def test_a_judge_that_denies_groundedness_is_not_read_as_saying_it():
+    cited = episode(look("Oslo Tower"), ask(place_of_Oslo_Tower="It stands in Oslo."))
+    assert await judged_fault(cited, LlmGrounding(Client("not grounded", "ungrounded"))) == "ungrounded"
+
+
+async def test_an_outage_of_the_judge_is_no_verdict_of_the_rule():
+    class Down(Client):
+        async def complete(self, messages, **_):
+            raise ChatError("the server is down", transient=True)
+
+    sound = episode(look("Oslo Tower"), ask(place_of_Oslo_Tower="It stands in Oslo."), reason="That is enough.")
+    with pytest.raises(ChatError, match="down"):
+        await judged_fault(sound, LlmGrounding(Down()))
 
 
 async def test_a_judge_is_not_asked_about_what_other_filters_drop():

@@ -10,7 +10,7 @@ import pytest
 from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.types import StopReason
-from hypereyes_jax.env.web.chat_api import ChatEndpoint
+from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError
 from hypereyes_jax.env.web.chat_replies import ChatReply
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import (
@@ -206,6 +206,28 @@ async def test_a_grader_that_gives_no_grade_is_told_before_anything_is_asked(tmp
     with pytest.raises(UserError, match=r"own grader .* can't be asked: the judge answered with no"):
         await run(model, tmp_path / "r.jsonl", spec=spec, judge=LlmJudge(Client()))
     assert model.parts == []
+
+
+@pytest.mark.parametrize("spec", [name for name, each in BENCHMARKS.items() if each.published in ("grade", "json")])
+async def test_an_outage_of_the_grader_is_asked_again_and_is_no_missing_grade(tmp_path, spec):
+    class Client:
+        endpoint = ChatEndpoint("http://127.0.0.1:1/v1", "grader")
+        grades = 0
+
+        async def complete(self, messages, **_):
+            if "Reply with exactly one word" in messages[0][1][0]:
+                return ChatReply("correct", "stop")
+            self.grades += 1
+            if self.grades == 2:  # the first is of the made-up answer
+                raise ChatError("the server is down", transient=True)
+            return ChatReply("A" if spec == "livevqa" else '{"correct": "yes"}', "stop")
+
+    model, judge = Model(), LlmJudge(Client())
+    summary = await run(model, tmp_path / "r.jsonl", "abc", judge, spec=spec)
+    assert (summary.n, summary.published_n, summary.unscored) == (2, 2, 1)
+    summary = await run(model, tmp_path / "r.jsonl", "abc", judge, spec=spec)
+    assert (summary.n, summary.published_n, summary.published, summary.unscored) == (3, 3, 1.0, 0)
+    assert len(model.parts[-1]) == 1
 
 
 def test_the_papers_rows_are_marked_and_reproduce_its_average():

@@ -25,6 +25,7 @@ from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
+from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 
 _STAGE_NUMBERS = {stage: number for number, stage in enumerate(CollectionStage)}
@@ -143,7 +144,7 @@ class Collection:
             except PlayerError as error:
                 self._failed(str(error))
                 return None
-            self._spent = Spent(self._spent.read + attempt.read, self._spent.written + attempt.written)
+            self._add_spent(Spent(attempt.read, attempt.written))
             self._failed_in_a_row = 0
             self._made += 1
             attempt = replace(attempt, seconds=time.perf_counter() - began)
@@ -177,7 +178,13 @@ class Collection:
         if self._grounding is None:
             why = fault(result, filters)
         else:
-            why = await judged_fault(result, self._grounding, filters)
+            try:
+                why = await judged_fault(result, self._grounding, filters)
+            except ChatError as error:
+                if error.fatal:
+                    raise
+                self._add_spent(spent)
+                raise PlayerError(f"the judge of groundedness failed: {error}") from None
         attempt = replace(attempt, fault=why or "")
         return attempt, self._example(episode, result)
 
@@ -186,9 +193,13 @@ class Collection:
             return False
         verdict = await self._judge.judge(question, answer)
         if verdict is None:
-            self._spent = Spent(self._spent.read + spent.read, self._spent.written + spent.written)  # paid all the same
+            self._add_spent(spent)
             raise PlayerError(f"the judge {self._judge.name} gave no verdict")
         return verdict
+
+    def _add_spent(self, spent: Spent) -> None:
+        """Counts what an attempt took, which is paid whether it told something or not."""
+        self._spent = Spent(self._spent.read + spent.read, self._spent.written + spent.written)
 
     def _example(self, episode: CapturedEpisode, result: EpisodeResult) -> Example:
         rules = self._config.episode

@@ -17,6 +17,7 @@ from hypereyes_jax.env.media.crops import crop
 from hypereyes_jax.env.own_prompt import written_prompt
 from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.env.types import EpisodeResult, Part, Question, TurnRecord
+from hypereyes_jax.env.web.chat_api import ChatError
 
 
 class OriginalQuestions:
@@ -68,7 +69,12 @@ class RecordedAnswers:
         result = replace(result, question=original)
         why = fault(result, filters)
         if self.grounding is not None:
-            why = await judged_fault(result, self.grounding, filters)
+            try:
+                why = await judged_fault(result, self.grounding, filters)
+            except ChatError as error:
+                if error.fatal:
+                    raise
+                return "the judge gave no verdict"
         if why is not None:
             return why
         system = written_prompt(question, rules, named_tools(rules.tool_names))

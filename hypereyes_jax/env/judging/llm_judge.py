@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from hypereyes_jax.env.judging.verdict_words import read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.env.web.untrusted import without_thinking
 from hypereyes_jax.errors import SettingError
 
 _FRAME = """\
@@ -49,18 +47,8 @@ RULES = {
 }
 
 
-_VERDICTS = {"correct": True, "incorrect": False}
-_YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False} | _VERDICTS
-_CLAUSE_END = r"[.,:;!?\n]|\b(?:so|therefore|hence|thus)\b"
-_WEAKENED = {  # "t": of "isn't"
-    "not", "t", "no", "nor", "or", "never", "neither", "false", "cannot", "hardly", "partially", "partly", "mostly",
-    "almost", "nearly", "half", "somewhat", "if", "unless", "would", "could", "might", "may", "from", "than",
-}  # fmt: skip
-_TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
-_VERDICT_SENTENCE = re.compile(r"[\W_]*\b(correct|incorrect)\b[^\w\n?,:;]*[.!\n]", re.IGNORECASE)
-_THE_CORRECT = re.compile(r"\b(?:but\s+)?(?:the|a) correct(?=\s+[a-z])")  # "but the correct answer is" denies nothing
-_TAG = re.compile(r"</?[A-Za-z_]{1,32}>")
 _ROOM_TO_THINK = 4096  # tokens
+_FIRST_SENTENCE = re.compile(r"\s*\S[^.!?\n]*[.!?\n]")
 
 
 @dataclass(frozen=True)
@@ -122,10 +110,10 @@ class Asking:
         cut_off = False
         for _ in range(self.attempts):
             reply = await self.client.complete([("user", (prompt,))], temperature=0.0, max_tokens=room.tokens)
-            verdict = read(reply.text)
-            if verdict is not None:
+            verdict, cut_off = read(reply.text), reply.finish_reason == "length"
+            # The last word of a reply that was cut off is not its last: only what it begins with can be its verdict.
+            if verdict is not None and (not cut_off or read(_beginning(reply.text)) == verdict):
                 return verdict
-            cut_off = reply.finish_reason == "length"
             if cut_off:
                 room.raise_once()
         if cut_off:
@@ -133,6 +121,13 @@ class Asking:
         else:
             message = f"the judge answered with {self.otherwise}"
         raise ChatError(message, transient=False)
+
+
+def _beginning(text: str) -> str:
+    """The first sentence of a reply that was cut off, or all of it where it is one word."""
+    text = without_thinking(text)
+    sentence = _FIRST_SENTENCE.match(text)
+    return sentence.group() if sentence is not None else text if len(text.split()) < 2 else ""
 
 
 async def judged(
@@ -152,12 +147,6 @@ async def judged(
         return None
 
 
-def without_thinking(text: str) -> str:
-    """What a reply says after its reasoning in <think>; nothing where it was cut off while it was thinking."""
-    answer = text.rpartition("</think>")[2]
-    return "" if "<think>" in answer else answer
-
-
 def judge_prompt(rule: str, question: Question, answer: str) -> str:
     """What a model is asked for its verdict; question, references and answer are marked as data."""
     fields = {
@@ -166,57 +155,3 @@ def judge_prompt(rule: str, question: Question, answer: str) -> str:
         "answer": plain(answer, 4000),
     }
     return _FRAME.format(rule=RULES[rule], data=json.dumps(fields, ensure_ascii=False, indent=1))
-
-
-def read_verdict(text: str) -> bool | None:
-    """ "Correct." -> True, "incorrect" -> False, {"correct": false} -> False; None where the reply does not choose.
-
-    Reasoning in <think> is dropped. Where the reply ends with one of the words, that decides, whatever was weighed
-    before it ("It is not spelt alike, but means the same. Correct"), unless its own clause denies or weakens it ("not
-    quite correct", "correct or incorrect"). Where it begins with one, nothing after it may speak against it; but behind
-    one that is a sentence of its own, reasons may stand ("Incorrect. The correct answer is Chad, not Niger").
-    """
-    plain_text = unicodedata.normalize("NFKC", without_thinking(text))
-    start, end = plain_text.find("{"), plain_text.rfind("}")
-    for json_text in (re.sub(r"^\s*```\w*|```\s*$", "", plain_text), plain_text[start : end + 1]):
-        with contextlib.suppress(ValueError):
-            return _json_verdict(parse_json(json_text))
-    plain_text = _TAG.sub("\n", plain_text)
-    clauses = [re.findall(r"[a-z]+", clause) for clause in re.split(_CLAUSE_END, plain_text.lower())]
-    clauses = [clause for clause in clauses if clause]
-    if not clauses:
-        return None
-    words = [word for clause in clauses for word in clause]
-    if words[-1] in _VERDICTS:
-        return None if _WEAKENED & set(clauses[-1]) else _VERDICTS[words[-1]]
-    if (sentence := _VERDICT_SENTENCE.match(plain_text)) is not None:
-        verdict = sentence[1].lower()
-        reasons = re.findall(r"[a-z]+", _THE_CORRECT.sub("", plain_text[sentence.end() :].lower()))
-        return None if (_TAKEN_BACK | _VERDICTS.keys() - {verdict}) & set(reasons) else _VERDICTS[verdict]
-    if words[0] in _VERDICTS and len(set(words) & set(_VERDICTS)) == 1:
-        return None if _WEAKENED & set(words) else _VERDICTS[words[0]]
-    return None
-
-
-def _json_verdict(value: Any, depth: int = 4) -> bool | None:
-    """The verdict of a reply that is JSON: the one that its fields agree on, the names of fields being no verdict."""
-    if not depth:
-        return None
-    if isinstance(value, str):
-        return read_verdict(value)
-    if isinstance(value, list) and len(value) == 1:
-        return _json_verdict(value[0], depth - 1)
-    if not isinstance(value, dict):
-        return None
-    verdicts = set()
-    for name, field_value in value.items():
-        about = _VERDICTS.get(re.sub(r"^(is|was)_?", "", str(name).lower()))
-        if about is not None:
-            said = int(field_value) if field_value in (0, 1) else field_value  # also true, false, 1.0
-            yes = _YES_OR_NO.get(str(said).strip().lower())
-            verdicts.add(None if yes is None else yes == about)
-        elif isinstance(field_value, str) and field_value.strip().lower().rstrip(".") in _VERDICTS:
-            verdicts.add(_VERDICTS[field_value.strip().lower().rstrip(".")])
-        elif isinstance(field_value, dict) and (nested := _json_verdict(field_value, depth - 1)) is not None:
-            verdicts.add(nested)
-    return verdicts.pop() if len(verdicts) == 1 else None

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hypereyes_jax.env.judging.judges import normalise
-from hypereyes_jax.env.judging.llm_judge import Asking, Room, judged, without_thinking
+from hypereyes_jax.env.judging.llm_judge import Asking, Room, judged
+from hypereyes_jax.env.judging.verdict_words import read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
-from hypereyes_jax.env.web.untrusted import json_object
+from hypereyes_jax.env.web.untrusted import json_object, without_thinking
 
 OPTIONS = "options"  # in a question's meta: its choices, each "A. text"
 LETTER = "letter"  # in a question's meta: that of the right choice
@@ -155,7 +156,10 @@ class GradeJudge:
 
 def read_grade(reply: str) -> bool | None:
     """Whether the one letter of a reply is A; None for a reply with no letter or several."""
-    letters = set(re.findall(r"\b[ABC]\b", without_thinking(reply)))
+    # "A response that refuses" begins with an article.
+    letters = set(
+        re.findall(r"\b(?:A(?! (?!(?:or|and|as|is|if|because|since)\b)[a-z])|[BC])\b", without_thinking(reply))
+    )
     return letters == {"A"} if len(letters) == 1 else None
 
 
@@ -204,11 +208,16 @@ class JsonJudge:
 
 
 def read_json_verdict(reply: str) -> bool | None:
-    """The "correct" of the JSON object in a reply, which may stand in a code block; None if there is none."""
-    verdict = (json_object(without_thinking(reply)) or {}).get("correct")
-    if isinstance(verdict, bool):
-        return verdict
-    return {"yes": True, "no": False}.get(str(verdict).strip().lower())
+    """The "correct" of the JSON object in a reply, which may stand in a code block; None if there is none.
+
+    A reply in lines, "correct: yes" among them, says the same: it is how the programs of BrowseComp ask.
+    """
+    verdict = json_object(reply)
+    if verdict is None:
+        lines = re.findall(r"^\W*correct\W*[:=].*$", without_thinking(reply), re.IGNORECASE | re.MULTILINE)
+        return read_verdict(lines[0]) if len(lines) == 1 else None
+    fields = {str(name).lower(): value for name, value in verdict.items()}
+    return read_verdict(json.dumps({"correct": fields.get("correct")}))
 
 
 def _data(question: str, accepted: Sequence[str], answer: str) -> str:

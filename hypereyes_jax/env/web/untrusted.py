@@ -11,6 +11,11 @@ import re
 import unicodedata
 from typing import Any
 
+_TRIED_OBJECTS = 256  # opening braces of a reply that may begin an object
+_JSON = json.JSONDecoder()
+_THOUGHTS = "think|thinking|thought|reasoning|seed:think"
+_THOUGHT = re.compile(rf"<(?:{_THOUGHTS})>|\[THINK\]|◁think▷|<\|channel\|>analysis", re.IGNORECASE)
+_THOUGHT_END = re.compile(rf"</(?:{_THOUGHTS})>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
@@ -53,8 +58,34 @@ def json_or_none(raw: bytes | str) -> Any:
         return None
 
 
+def without_thinking(text: str) -> str:
+    """What a model's reply says after its reasoning; nothing where it was cut off while it was thinking.
+
+    Servers that do not keep reasoning apart send it with the marks of the model: <think>, [THINK], ◁think▷, channels.
+    """
+    answer = _THOUGHT_END.split(text)[-1]
+    return "" if _THOUGHT.search(answer) else answer
+
+
 def json_object(text: str) -> dict[str, Any] | None:
-    """The JSON object in a model's reply, which may stand in a code block or behind words; None without one."""
+    """The JSON object in a model's reply, behind its reasoning; None without one.
+
+    It may stand in a code block or among words; which of several is meant, nobody can tell.
+    """
+    text = without_thinking(text)
     start, end = text.find("{"), text.rfind("}")
     value = json_or_none(text[start : end + 1]) if 0 <= start < end else None
-    return value if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return value
+    objects = []
+    for _ in range(_TRIED_OBJECTS):
+        if start < 0:
+            break
+        try:
+            value, end = _JSON.raw_decode(text, start)
+            objects.append(value)
+        except (ValueError, RecursionError):
+            end = start + 1
+        start = text.find("{", end)
+    # once more from its text, whose strings can then all be encoded
+    return json_or_none(json.dumps(objects[0])) if len(objects) == 1 else None

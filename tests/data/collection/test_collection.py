@@ -25,6 +25,7 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import Question, SearchHit
+from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 from tests.data.demonstrations import read_examples
 
@@ -133,6 +134,30 @@ def test_a_model_may_say_whether_the_reasoning_is_grounded(tmp_path):
         asyncio.run(Collection(log, player, ExactJudge(), World(), config, grounding=Never()).run([question()]))
         funnel = write_outcome(tmp_path, [question()], log, config)
     assert funnel["stages"][-1]["dropped"] == {"filter: ungrounded": 1}
+
+
+def test_a_success_that_could_not_be_judged_for_groundedness_is_made_again(tmp_path):
+    class Judge:
+        works = False
+
+        async def grounded(self, result):
+            if not self.works:
+                raise ChatError("the server is down", transient=True)
+            return True
+
+    config, judge = CollectConfig(budgets=(2,), episode=RULES), Judge()
+    player = Scripted({"one": [[LOOK, READ, RIGHT]] * 2})
+
+    def run():
+        with AttemptLog(tmp_path) as log:
+            collection = Collection(log, player, ExactJudge(), World(), config, grounding=judge)
+            asyncio.run(collection.run([question()]))
+            return write_outcome(tmp_path, [question()], log, config)
+
+    assert run()["demonstrations"] == 0
+    assert not any(row["stage"] == "sampling" for row in read_lines(tmp_path / ATTEMPTS))
+    judge.works = True
+    assert run()["demonstrations"] == 1
 
 
 def test_nothing_is_made_twice_and_what_told_nothing_is_made_again(tmp_path):

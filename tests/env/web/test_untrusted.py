@@ -38,7 +38,14 @@ def test_what_is_no_json_is_a_value_error(raw):
         ("} {", None),
         ('{"a": 1} or {"a": 2}', None),
         ("", None),
+        ('The set {x} gives {"a": 1}.', {"a": 1}),
+        ('{"a": "\\ud83d"}\nNote the {braces}', {"a": "?"}),
+        ('<think>{"a": 0}</think>{"a": 1}', {"a": 1}),
+        ('[THINK]{"a": 0}[/THINK]\n```json\n{"a": 1}\n```', {"a": 1}),
+        ('<think>{"a": 0}', None),
+        ("{" * 100_000, None),
+        ('{"a":' * 100_000, None),
     ],
 )
-def test_the_object_of_a_reply_may_stand_in_a_code_block_or_behind_words(reply, value):
+def test_the_object_of_a_reply_may_stand_in_a_code_block_or_among_words_or_behind_thoughts(reply, value):
     assert json_object(reply) == value

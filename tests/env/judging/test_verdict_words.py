@@ -1,0 +1,123 @@
+"""Verdicts in what models write, cut off or whole: read where the reply chooses, else asked for again."""
+
+import time
+
+import pytest
+
+from hypereyes_jax.env.judging.llm_judge import LlmJudge
+from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge
+from hypereyes_jax.env.judging.verdict_words import GROUNDED, read_verdict
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
+
+QUESTION = Question("q", "Which country?", (), ("Chad",))
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("correct: yes", True),
+        ("correct: no", False),
+        ("**Correct:** no", False),
+        ("correct: 0", False),
+        ("is_correct = true", True),
+        ("extracted_final_answer: Niger\nreasoning: another country\ncorrect: no\nconfidence: 100", False),
+        ("correct: yes\ncorrect: no", None),
+        ('{"correct": "no."}', False),
+        ("\\boxed{incorrect}", False),
+        ("The answer is incorrect. The correct answer is Chad", False),
+        ("The answer is incorrect because the correct answer is Chad.", False),
+        ("The answer is correct because it names Chad.", True),
+        ("Incorrect\n\nExplanation: the answer would be correct for Niger.", False),
+        ("Incorrect. The given answer, Niger, is not correct.", False),
+        ("Verdict: incorrect, since it names Niger", False),
+        ("cor\u200brect", True),
+        ("[THINK]incorrect?[/THINK]correct", True),
+        ("◁think▷Is it incorrect?◁/think▷correct", True),
+        ("<|channel|>analysis<|message|>incorrect?<|end|><|start|>assistant<|channel|>final<|message|>correct", True),
+    ],
+)
+def test_forms_of_a_verdict(text, verdict):
+    assert read_verdict(text) is verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Correct answer is Niger.", "correct answer: Chad", "in correct", "IN CORRECT", "non-correct", "semi-correct",
+        "correct?", "Correct??", "0 correct", "none correct", "0 of 5 are correct", "0% correct", "maybe correct",
+        "perhaps correct", "possibly incorrect", "unlikely correct", "anything but correct", "It fails to be correct",
+        "correct/incorrect", "[correct] incorrect", "correct-ish", "Correct, but only in part",
+        "Correct. It is not correct.", "It is not, I think, correct", "It isn't, strictly speaking, correct",
+        "Das ist nicht correct", "La réponse n'est pas correct", "No es correct", "不correct", "correct 不正确",
+        "[THINK]correct", "<thinking>It is correct",
+    ],
+)  # fmt: skip
+def test_what_denies_weakens_or_only_mentions_a_word_is_no_verdict(text):
+    assert read_verdict(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Grounded.", True),
+        ("not grounded", None),
+        ("The reasoning is ungrounded because it cites nothing.", False),
+        ("<think>It may be ungrounded.</think>grounded", True),
+        ("grounded: no", False),
+        ("grounded or ungrounded", None),
+    ],
+)
+def test_other_words_are_read_alike(text, verdict):
+    assert read_verdict(text, GROUNDED) is verdict
+
+
+@pytest.mark.parametrize("piece", ["\n", "correct, ", "the ", "correct: ", "{", "not correct ", "<", "* "])
+def test_a_reply_of_any_length_is_read_in_no_time(piece):
+    started = time.thread_time()
+    read_verdict(piece * (200_000 // len(piece)))
+    assert time.thread_time() - started < 2
+
+
+class Client:
+    endpoint = ChatEndpoint("http://127.0.0.1:1/v1", "judge")
+
+    def __init__(self, *replies):
+        self.replies, self.rooms = list(replies), []
+
+    async def complete(self, messages, *, max_tokens, **_):
+        self.rooms.append(max_tokens)
+        text, finish = self.replies.pop(0)
+        return ChatReply(text, finish)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        "The reference says Chad, the answer says Niger. The correct",
+        "Is it",
+        "<think>The answer is correct",
+        "It may be, in a way, correct",
+    ],
+)
+async def test_a_reply_that_was_cut_off_is_no_verdict_by_its_last_word(half):
+    client = Client((half, "length"), ("incorrect", "stop"))
+    assert await LlmJudge(client).verdict(QUESTION, "Niger") is False
+    assert client.rooms == [30, 4096]
+
+
+@pytest.mark.parametrize(
+    "text", ["correct", "**Correct**", "Correct. The two names are of", "<think>so</think>correct"]
+)
+async def test_a_reply_that_was_cut_off_behind_its_verdict_is_one(text):
+    client = Client((text, "length"))
+    assert await LlmJudge(client).verdict(QUESTION, "Chad") is True
+
+
+async def test_graders_read_no_half_of_a_reply_either():
+    client = Client(("A or", "length"), ("B", "stop"))
+    assert await GradeJudge(client).verdict(QUESTION, "Niger") is False
+    client = Client(('{"reasoning": "It is', "length"), ('{"correct": "no"}', "stop"))
+    assert await JsonJudge(client).verdict(QUESTION, "Niger") is False
+    with pytest.raises(ChatError, match="within 4096 tokens"):
+        await GradeJudge(Client(*[("The answer is", "length")] * 3)).verdict(QUESTION, "Niger")
