@@ -8,11 +8,12 @@ length; what is wrong with it is data, not an exception.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypereyes_jax.env.published_counts import published_counts
@@ -27,12 +28,14 @@ TEXT_SEARCH = "text_search"
 MOST_TAGS = 256  # opening tags of a turn that are read
 MOST_ENTRIES = 1024  # boxes, queries or image ids of a call that are read; the others are counted
 MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
+MOST_IGNORED = 3  # fields of a call that the model is told were not read
 
 _REASONS = ("<reason>", "<think>")
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
 _ANSWER, _ANSWER_END = "<answer>", "</answer>"
 _OPENINGS = (*_REASONS, _CALL, _ANSWER)
 _SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
+_CALL_FIELDS = ("name", "arguments", "id", "type")  # the last two are of OpenAI's form, and say nothing
 _SPACE = re.compile(r"\s*")
 _JSON = json.JSONDecoder()
 
@@ -44,6 +47,7 @@ class ImageSearch:
     image_id: str  # "img_0", or several joined by "|"
     boxes: tuple[Box | None, ...] = ()  # None = an entry that was not four finite numbers
     unread: int = 0  # boxes beyond MOST_ENTRIES
+    ignored: tuple[str, ...] = field(default=(), compare=False)  # names of fields that are not of this call
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -62,6 +66,7 @@ class TextSearch:
     queries: tuple[str, ...]
     unread: int = 0  # queries beyond MOST_ENTRIES
     unusable: int = 0  # entries that were not texts; none of them is a search
+    ignored: tuple[str, ...] = field(default=(), compare=False)  # names of fields that are not of this call
 
     @property
     def invocations(self) -> int:
@@ -324,10 +329,22 @@ def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
         return Malformed('"arguments" must be an object', is_call=True)
     if name in tools:
         return ToolCall(name, _clean(arguments), searches=int(tools[name]))
-    return _read_image_search(arguments) if name == IMAGE_SEARCH else _read_text_search(arguments)
+    call = _read_image_search(arguments) if name == IMAGE_SEARCH else _read_text_search(arguments)
+    return call if isinstance(call, Malformed) else replace(call, ignored=_ignored(value, arguments, name))
 
 
-def _read_image_search(arguments: dict[str, Any]) -> Call:
+def _ignored(call: dict[str, Any], arguments: dict[str, Any], tool: str) -> tuple[str, ...]:
+    """The first of the fields that a call of a search holds and that nothing is read from."""
+    known = (
+        {"image_id", "area", *(() if "image_id" in arguments else ("img_id",))} if tool == IMAGE_SEARCH else {"input"}
+    )
+    names = itertools.chain(
+        (name for name in arguments if name not in known), (name for name in call if name not in _CALL_FIELDS)
+    )
+    return tuple(encodable(name)[:40] for name in itertools.islice(names, MOST_IGNORED))
+
+
+def _read_image_search(arguments: dict[str, Any]) -> ImageSearch | Malformed:
     image_id = arguments.get("image_id", arguments.get("img_id", "img_0"))
     if not isinstance(image_id, str) or not image_id.strip():
         return Malformed('"image_id" must be a string such as "img_0"', is_call=True)
@@ -342,7 +359,7 @@ def _read_image_search(arguments: dict[str, Any]) -> Call:
     return ImageSearch(image_id, tuple(_read_box(box) for box in boxes), unread=len(area) - len(boxes))
 
 
-def _read_text_search(arguments: dict[str, Any]) -> Call:
+def _read_text_search(arguments: dict[str, Any]) -> TextSearch | Malformed:
     written = arguments.get("input")
     parts = written.split("|") if isinstance(written, str) else written
     if not isinstance(parts, list):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, Call, ImageSearch, Malformed, TextSearch
+from hypereyes_jax.env.actions import IMAGE_SEARCH, MOST_IGNORED, TEXT_SEARCH, Call, ImageSearch, Malformed, TextSearch
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
@@ -88,6 +88,10 @@ class GroundedSearch:
         unusable = sum(call.unusable for call in calls if isinstance(call, TextSearch))
         if unusable:
             notes.append(f'error: {unusable} of the entries of "input" were no texts and were not searched')
+        names = dict.fromkeys(name for call in calls for name in getattr(call, "ignored", ()))
+        if names:
+            some = ", ".join(repr(name) for name in itertools.islice(names, MOST_IGNORED))
+            notes.append(f"error: a call of these searches has no field {some}; nothing was read from it")
         requested = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
         plan: list[Invocation] = []
         crops: dict[str, Image.Image] = {}

@@ -319,6 +319,26 @@ def test_entries_that_are_no_texts_are_counted_and_no_searches():
     assert turn.invocations == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "ignored"),
+    [
+        ({"name": "image_search", "arguments": {"image_id": "img_0", "bbox_2d": [0, 0, 1, 1]}}, ("bbox_2d",)),
+        ({"name": "image_search", "arguments": {"image_id": "img_0"}, "area": [[0, 0, 1, 1]]}, ("area",)),
+        ({"name": "image_search", "arguments": {"image_id": "img_0", "img_id": "img_1"}}, ("img_id",)),
+        ({"name": "image_search", "arguments": {"img_id": "img_1", "area": []}}, ()),
+        ({"name": "text_search", "arguments": {"input": ["a"], "query": "b"}, "id": "c1", "type": "f"}, ("query",)),
+        ({"name": "text_search", "arguments": {"input": ["a"], **{f"\ud800{n}" * 50: n for n in range(9)}}}, None),
+    ],
+)
+def test_fields_that_nothing_is_read_from_are_named(value, ignored):
+    turn = parse_turn(f"<tool_call>{json.dumps(value)}</tool_call>")
+    assert turn.invocations == 1
+    if ignored is not None:
+        assert turn.action.ignored == ignored
+    assert len(turn.action.ignored) <= 3
+    assert all(len(name.encode()) <= 120 for name in turn.action.ignored)
+
+
 def test_other_tools_are_read_where_they_exist():
     text = call("visit", url="https://example.org")
     assert isinstance(parse_turn(text).action, Malformed)

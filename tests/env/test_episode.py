@@ -207,6 +207,15 @@ async def test_entries_that_were_not_searched_are_told():
     assert 'error: 2 of the entries of "input" were no texts and were not searched' in parts[-1]
 
 
+async def test_a_field_that_a_search_does_not_have_is_told():
+    call = {"name": "image_search", "arguments": {"image_id": "img_0", "bbox_2d": [0, 0, 1, 1]}, "area": [[0, 0, 1, 1]]}
+    episode = Episode(QUESTION, Page())
+    parts = await episode.step(f"<tool_call>{json.dumps(call)}</tool_call>")
+    assert "error: a call of these searches has no field 'bbox_2d', 'area'; nothing was read from it" in parts[-1]
+    assert not episode.last_turn.malformed
+    assert "nothing was read" not in (await Episode(QUESTION, Page()).step(image_call(LEFT)))[-1]
+
+
 async def test_a_box_in_other_units_is_told_which_ones_are_meant():
     parts = await Episode(QUESTION, Page()).step(image_call((100, 100, 500, 900)))
     assert "fractions of the width and height, from 0 to 1" in parts[-1]
