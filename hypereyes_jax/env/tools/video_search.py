@@ -11,6 +11,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import TextSearch, read_call
 from hypereyes_jax.env.concurrent import all_at_once
+from hypereyes_jax.env.grounded_search import failure_text
 from hypereyes_jax.env.media.images import ImageError, decode_image
 from hypereyes_jax.env.search.backends.serpapi import SerpApiBackend, SerpApiConfig
 from hypereyes_jax.env.tools.types import SearchingEpisode, ToolError, ToolReply
@@ -77,7 +78,7 @@ class VideoSearch:
         except FatalSearchError:
             raise
         except SearchError as error:
-            return Invocation(self.name, query, error=f"search failed ({error.kind})"), [], error
+            return Invocation(self.name, query, error=failure_text(error), sent=error.sent), [], error
         hits: list[SearchHit] = [hit for hit, _ in videos]
         pictures = [await self._thumbnail(url) for _, url in videos[: self.thumbnails] if url]
         return Invocation(self.name, query, hits=tuple(hits)), [each for each in pictures if each is not None], None

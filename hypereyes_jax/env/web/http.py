@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,7 @@ class JsonHttp:
           SearchError: of kind "timeout", "connection" or "bad_reply" (no JSON, or too long); the last is not transient.
         """
         async with self.open(method, url, params=params, body=body, headers=headers) as response:
-            return await self.read(response, {**(headers or {}), **(params or {})}, text=text)
+            return await self.read(response, {**(headers or {}), **(params or {})}, text=text, request=(params, body))
 
     @asynccontextmanager
     async def open(
@@ -181,9 +182,19 @@ class JsonHttp:
             raise SearchError(message, transient=True, kind="connection") from None
 
     async def read(
-        self, response: aiohttp.ClientResponse, secrets: Mapping[str, str] | None = None, text: bool = False
+        self,
+        response: aiohttp.ClientResponse,
+        secrets: Mapping[str, str] | None = None,
+        text: bool = False,
+        request: Any = None,
     ) -> Reply:
-        """The whole of a response. `secrets`: what was sent with it whose values are struck out of its words."""
+        """The whole of a response.
+
+        Args:
+          secrets: what was sent with it whose values are struck out of its words.
+          request: what else was sent. A model wrote some of it: a service that repeats "insufficient_quota" out of a
+            query does not say so of its account.
+        """
         where = response.url.authority
         status, wait = response.status, read_retry_after(response.headers.get("Retry-After"))
         raw = await self._bytes(response, where)
@@ -197,13 +208,15 @@ class JsonHttp:
                 words = _without(_words_of_body(raw), request_headers)
                 message = f"{where} sent no valid JSON{f': {words}' if words else ''}"
                 raise SearchError(message, transient=True, kind="bad_reply") from None
+        if _says(data, _NO_CREDIT + _WRONG_KEY):
+            sent = [text for text in _texts_of(request) if _says(text, _NO_CREDIT + _WRONG_KEY)]
+            repeated = re.compile("|".join(map(re.escape, sent)) or "$.", re.IGNORECASE)
+            data = _in_words(data, lambda words: repeated.sub("…", words))
         if 200 <= status < 300:
             self._worked.add(where)
             del self._failures[where]
             if isinstance(data, dict) and service_words(data):  # a failure under HTTP 200, perhaps
-                data = {
-                    name: _struck(value, request_headers) if name in _WORDS else value for name, value in data.items()
-                }
+                data = _in_words(data, lambda words: _without(words, request_headers))
             return Reply(status, data, worked=worked)
         self._failures[where] += 1
         words = _without(service_words(data) or _words_of_body(raw), request_headers)
@@ -346,15 +359,34 @@ def _words_of_body(raw: bytes) -> str:
     return one_line(text, 300)
 
 
-def _struck(data: Any, headers: Mapping[str, str], depth: int = 16) -> Any:
-    """What a reply says of a failure, without the keys that were sent, nor what nests deeper than words do."""
+def _in_words(data: Any, change: Callable[[str], str]) -> Any:
+    """A reply with what it says of a failure changed; its other fields may hold results."""
+    if isinstance(data, dict):
+        return {name: _changed(value, change) if name in _WORDS else value for name, value in data.items()}
+    return change(data) if isinstance(data, str) else data
+
+
+def _changed(data: Any, change: Callable[[str], str], depth: int = 16) -> Any:
+    """The data with its texts changed, without what nests deeper than words do."""
     if not depth and isinstance(data, dict | list):
         return None
     if isinstance(data, dict):
-        return {name: _struck(value, headers, depth - 1) for name, value in data.items()}
+        return {name: _changed(value, change, depth - 1) for name, value in data.items()}
     if isinstance(data, list):
-        return [_struck(value, headers, depth - 1) for value in data]
-    return _without(data, headers) if isinstance(data, str) else data
+        return [_changed(value, change, depth - 1) for value in data]
+    return change(data) if isinstance(data, str) else data
+
+
+def _texts_of(data: Any, depth: int = 8) -> Iterator[str]:
+    """The texts of what was sent."""
+    if isinstance(data, str):
+        yield data
+    elif depth and isinstance(data, Mapping):
+        for value in data.values():
+            yield from _texts_of(value, depth - 1)
+    elif depth and isinstance(data, list | tuple):
+        for value in data:
+            yield from _texts_of(value, depth - 1)
 
 
 def _without(words: str, headers: Mapping[str, str]) -> str:

@@ -131,6 +131,13 @@ async def test_absence_of_results_is_no_empty_result(tmp_path, reply):
     assert not isinstance(failed.value, FatalSearchError)
 
 
+async def test_an_error_beside_no_results_is_no_empty_result(tmp_path):
+    reply = {"organic": [], "error": "The index is being rebuilt."}
+    with pytest.raises(SearchError, match="The index is being rebuilt") as failed:
+        await asked(tmp_path, "serper", Service(reply), lambda backend: backend.text_search("q", 3))
+    assert failed.value.transient
+
+
 @pytest.mark.parametrize("status", [202, 204, 206])
 async def test_a_success_without_the_whole_result_is_a_failure(tmp_path, status):
     with pytest.raises(SearchError, match=f"HTTP {status}"):

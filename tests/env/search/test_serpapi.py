@@ -246,9 +246,31 @@ async def test_the_s3_host_against_an_s3_compatible_server(s3_endpoint, public):
     await host.aclose()
 
 
-async def test_an_s3_host_that_is_down_is_an_outage(s3_endpoint):
+async def test_a_bucket_that_can_not_be_used_ends_the_run_in_the_services_words(s3_endpoint):
     host = S3ImageHost(S3Config("no-such-bucket", "id", KEY, endpoint=s3_endpoint))
-    with pytest.raises(SearchError) as error:
+    with pytest.raises(
+        FatalSearchError, match=r"in the bucket no-such-bucket \(NoSuchBucket: .*does not exist"
+    ) as error:
+        await host.put(GREEN)
+    assert KEY not in json.dumps(str(error.value))
+    await host.aclose()
+
+
+async def test_a_bucket_that_has_worked_and_fails_later_is_an_outage(s3_endpoint):
+    async with aiohttp.ClientSession() as session:
+        await (await session.put(f"{s3_endpoint}/short-lived")).read()
+        host = S3ImageHost(S3Config("short-lived", "id", KEY, endpoint=s3_endpoint))
+        await host.put(GREEN)
+        await (await session.post(f"{s3_endpoint}/moto-api/reset")).read()
+    with pytest.raises(SearchError, match="NoSuchBucket") as error:
+        await host.put(Image.new("RGB", (5, 5), "red"))
+    assert (error.value.kind, error.value.transient) == ("image_host", True)
+    await host.aclose()
+
+
+async def test_an_s3_host_that_is_down_is_an_outage():
+    host = S3ImageHost(S3Config("bucket", "id", KEY, endpoint="http://127.0.0.1:9"))
+    with pytest.raises(SearchError, match="EndpointConnectionError") as error:
         await host.put(GREEN)
     assert (error.value.kind, error.value.transient) == ("image_host", True)
     assert KEY not in json.dumps(str(error.value))

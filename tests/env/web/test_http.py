@@ -12,7 +12,7 @@ from hypereyes_jax.env.search.backends import HttpWorldBackend, RetrieverBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, service_words
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words
 from hypereyes_jax.env.web.retries import read_retry_after
 from hypereyes_jax.errors import SettingError
 
@@ -90,6 +90,37 @@ async def test_an_account_that_runs_dry_later_ends_the_run_too(serve, data):
     backend = RetrieverBackend(url)
     assert await outcome(backend) is None
     assert isinstance(await outcome(backend), FatalSearchError)
+    await backend.aclose()
+
+
+QUERY = "how to mend the error Insufficient_Quota"
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+@pytest.mark.parametrize(
+    "data", [{"error": f"can't search for '{QUERY}'"}, {"detail": [{"msg": f"bad value {QUERY.upper()}"}]}]
+)
+async def test_a_query_that_a_service_repeats_says_nothing_of_the_account(serve, status, data):
+    url, _ = await serve((200, GOOD), (status, data))
+    http = JsonHttp()
+    for send in ({"body": {"queries": [QUERY]}}, {"params": {"q": QUERY}}):
+        reply = await http.request("POST", url, **send)
+        if reply.status != 200:
+            with pytest.raises(SearchError) as raised:
+                check_status(reply, "host")
+            assert not isinstance(raised.value, FatalSearchError)
+    reply = await http.request("POST", url, body={"queries": ["another query"]})
+    with pytest.raises(FatalSearchError):
+        check_status(reply, "host")
+    await http.aclose()
+
+
+async def test_an_error_beside_no_results_is_no_empty_result(serve):
+    url, _ = await serve((200, {"result": [[]], "error": "the index is being rebuilt"}))
+    backend = RetrieverBackend(url)
+    error = await outcome(backend)
+    assert "the index is being rebuilt" in str(error)
+    assert error.transient
     await backend.aclose()
 
 

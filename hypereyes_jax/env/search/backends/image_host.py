@@ -12,8 +12,15 @@ from aiohttp import web
 from PIL import Image
 
 from hypereyes_jax.env.media.images import encode_image
-from hypereyes_jax.env.types import SearchError
+from hypereyes_jax.env.types import FatalSearchError, SearchError
+from hypereyes_jax.env.web.untrusted import one_line
 from hypereyes_jax.errors import UserError
+
+# What S3's kin say of a bucket, a key or a login with which no crop can be stored, as long as none has been.
+_NEVER = (
+    "NoSuchBucket", "AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId", "NotSignedUp",
+    "SignatureDoesNotMatch", "InvalidBucketName", "InvalidToken", "ExpiredToken", "PermanentRedirect", "403", "404",
+)  # fmt: skip
 
 
 class ImageHost(Protocol):
@@ -140,7 +147,12 @@ class S3ImageHost:
             )
             return url
         except (BotoCoreError, ClientError) as error:
-            message = f"the image host could not store a crop ({type(error).__name__})"
+            code, words = _code_and_words(getattr(error, "response", None))
+            why = f"{code or type(error).__name__}{f': {words}' if words else ''}"
+            if code in _NEVER and not self._uploaded:
+                message = f"the image host can store no crop in the bucket {self._config.bucket} ({why})"
+                raise FatalSearchError(message, kind="image_host") from None
+            message = f"the image host could not store a crop ({why})"
             raise SearchError(message, transient=True, kind="image_host") from None
 
     async def aclose(self) -> None:
@@ -161,6 +173,13 @@ class S3ImageHost:
                 )
                 self._client = await self._context.__aenter__()
         return self._client
+
+
+def _code_and_words(response: Any) -> tuple[str, str]:
+    """(code, words) of what a service says went wrong, "" for what it does not say."""
+    error = response.get("Error") if isinstance(response, dict) else None
+    error = error if isinstance(error, dict) else {}
+    return one_line(str(error.get("Code") or ""), 60), one_line(str(error.get("Message") or ""), 200)
 
 
 def image_name(data: bytes) -> str:

@@ -181,6 +181,8 @@ class MappedBackend:
             return []
         if not isinstance(rows, list):
             raise unusable(data, where, f"sent a reply in which {call.hits} is not a list")
+        if not rows and isinstance(data, dict) and data.get("error"):
+            raise unusable(data, where, "failed to search")
         hits = [_hit(row, call.hit) for row in rows if isinstance(row, dict)]
         if rows and not any(hit.title or hit.content or hit.url for hit in hits):
             raise unusable(data, where, f"sent {call.hits} that hold none of what the mapping names")

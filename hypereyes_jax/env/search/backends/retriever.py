@@ -64,6 +64,8 @@ def read_retrieval(data: Any, where: str) -> list[SearchHit]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise unusable(data, where, "sent a reply of an unknown shape")
     hits = [_hit(row) for row in rows]
+    if not hits and data.get("error"):
+        raise unusable(data, where, "failed to search")
     if hits and not any(hit.title or hit.content for hit in hits):
         raise unusable(data, where, "sent results without a text")
     return hits
