@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.env.web.http import lacks_credit, service_words
-from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
+from hypereyes_jax.env.web.untrusted import encodable, json_or_none, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20
 _TRIED_LINES = 64  # of an event, after each of which it may be whole; a longer one is read at its empty line
+_TRIED_PIECES, _TRIED_CHARACTERS = 256, 65_536  # of a call's arguments, after each of which they may be whole
 _MOST_TOKENS = 2**48  # of a reply: whatever counts more counts something else
 _REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is not a model
 # Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
@@ -261,8 +262,11 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                 waiting_bytes += len(data[-1])
                 value = _value(data) if len(data) <= _TRIED_LINES else _PARTIAL
             elif not text.strip() and data:
+                payload = b"\n".join(data)
+                if not payload.strip():  # an event without data keeps a connection open
+                    data, waiting_bytes = [], 0
+                    continue
                 if (value := _value(data)) is _PARTIAL:
-                    payload = b"\n".join(data)
                     words = "" if payload[:1] in b"{[" else f": {one_line(payload.decode('utf-8', 'replace'), 200)}"
                     raise ChatError(f"{where} sent an event that is not JSON{words}", transient=True)
             else:
@@ -339,6 +343,13 @@ class _ServerCall:
     name: str = ""
     pieces: list[str] = field(default_factory=list)  # of its arguments
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are an object that has ended; of long ones that is not found out."""
+        if not self.pieces or len(self.pieces) > _TRIED_PIECES or not self.pieces[-1].rstrip().endswith("}"):
+            return False
+        return sum(map(len, self.pieces)) <= _TRIED_CHARACTERS and isinstance(json_or_none("".join(self.pieces)), dict)
+
 
 class _Calls:
     """Function calls that a server sends apart from the text, whole or piece by piece."""
@@ -359,8 +370,10 @@ class _Calls:
             index = call.get("index", place)
             index = place if whole or not isinstance(index, int) else index
             number = call.get("id")
-            entry = self._entry(index, str(number) if isinstance(number, str | int) and number else "")
             name = function.get("name")
+            if name and function.get("arguments") and index in self._at and self._calls[self._at[index]].is_whole:
+                del self._at[index]  # a server that numbers nothing begins its next call
+            entry = self._entry(index, str(number) if isinstance(number, str | int) and number else "")
             if isinstance(name, str) and encodable(name) != entry.name:  # some servers repeat it in each piece
                 entry.name = (entry.name + encodable(name[:_NAME_CHARACTERS]))[:_NAME_CHARACTERS]
             piece = function.get("arguments")

@@ -276,6 +276,7 @@ async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
         ([event(finish="stop", content=[{"type": "text", "text": "<answer>blue</answer>"}])], "<answer>blue</answer>"),
         ([event(content="a"), event(content="b"), event(finish="stop"), DONE], "ab"),
         ([": ping", event(content="a"), DONE], "a"),
+        (["data: ", "data:\ndata:", event(content="a"), "data:", DONE], "a"),
         (["\ufeff" + event(content="a"), event(content="b"), DONE], "ab"),
         (
             [event(content="ab"), 'data: {"choices": [{"message": {"content": "ab"}, "finish_reason": "stop"}]}', DONE],
@@ -341,6 +342,17 @@ def one_call(number, index, query, **more):
 @pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
 async def test_calls_under_one_index_are_told_apart_by_their_ids(connect, index):
     _, client = await connect([one_call(1, index, "a"), one_call(2, index, "b"), event(finish="tool_calls"), DONE])
+    assert parse_turn((await read(client)).text).calls == (TextSearch(("a",)), TextSearch(("b",)))
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
+async def test_whole_calls_that_a_server_neither_numbers_nor_names_are_each_a_call(connect, index):
+    calls = [
+        event(tool_calls=[{"function": {"name": "text_search", "arguments": json.dumps({"input": [query]})}} | index])
+        for query in ("a", "b")
+    ]
+    end = {"function": {"name": "text_search", "arguments": ""}} | index
+    _, client = await connect([*calls, event(tool_calls=[end]), event(finish="tool_calls"), DONE])
     assert parse_turn((await read(client)).text).calls == (TextSearch(("a",)), TextSearch(("b",)))
 
 
