@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.env.outages import OutageLimits, failure_in_words
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.global_arrays import pack_for_all
 from hypereyes_jax.launch.processes import Processes
@@ -98,6 +100,7 @@ class Distillation:
 
     def __init__(self, teacher: Teacher | None, processes: Processes, shares_base: bool = False):
         self._teacher, self._processes, self._shares_base = teacher, processes, shares_base
+        self._row: Counter[str] = Counter()  # failed samples since the teacher scored one, by why it did not
 
     @property
     def is_active(self) -> bool:
@@ -114,6 +117,16 @@ class Distillation:
         if self._shares_base and self.local is not None:
             self.local.params = params
 
+    def check(self, limits: OutageLimits) -> None:
+        """Raises SystematicFailure, in all processes, if too many samples in a row got no score.
+
+        A teacher that is gone for good would leave a run that goes on as if it had none.
+        """
+        if self._row.total() >= limits.in_a_row:
+            raise failure_in_words(
+                f"the teacher scored none of the last {self._row.total()} failed rollouts", self._row
+            )
+
     async def __call__(self, samples: Sequence[TrainingSample]) -> tuple[list[TrainingSample], dict[str, float]]:
         """Gives failed samples the teacher's log-probs of their tokens, where it has any.
 
@@ -122,17 +135,25 @@ class Distillation:
           `teacher_failures` and `teacher_mismatches` without one).
         """
         out = list(samples)
-        counts = [0, 0, 0]
+        counts, why = [0, 0, 0], ""
         if self._teacher is not None:
             failures = [number for number, sample in enumerate(out) if sample.failed]
             logps = await self._teacher.score([out[number] for number in failures])
             for number, logp in zip(failures, logps, strict=True):
                 out[number] = replace(out[number], teacher_logp=logp)
             unscored = self._teacher.unscored
-            if unscored.why:
-                _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failures), unscored.why)
+            why = unscored.why
+            if why:
+                _LOG.warning("%d of %d failed rollouts not scored: %s", sum(unscored[:2]), len(failures), why)
             counts = [sum(logp is not None for logp in logps), unscored.failures, unscored.mismatches]
-        totals = np.sum(self._processes.gather(counts), axis=0)
+        gathered = self._processes.gather([*counts, why])
+        totals = np.sum([each[:3] for each in gathered], axis=0)
+        if totals[0]:
+            self._row.clear()
+        else:
+            for _, failed, wrong, reason in gathered:
+                if reason:
+                    self._row[reason] += failed + wrong
         names = ("distilled", "teacher_failures", "teacher_mismatches")
         return out, dict(zip(names, map(float, totals), strict=True))
 
@@ -177,7 +198,7 @@ async def open_distillation(
       samples: of a step, over all processes; about half of them fail and are scored.
 
     Raises UserError if a directory holds no model or one with another vocabulary than the policy's, or if a server does
-    not score a first, made-up conversation. Later failures of a server only mask samples.
+    not score a first, made-up conversation. Later failures of a server only mask samples, up to `Distillation.check`.
     """
     if teacher is None:
         yield Distillation(None, processes)

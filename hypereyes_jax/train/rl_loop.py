@@ -209,11 +209,14 @@ class RlLoop:
         checkpoints.save(self._state, cursor)
 
     async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
-        """Play, score, distil, update, publish. Raises StepDropped if the run is to stop, before anything changes.
+        """Play, score, distil, update, publish.
+
+        Raises StepDropped if the run is to stop, and SystematicFailure if the world fails, before anything changes.
 
         Every process makes these calls in this order, also one that has nothing to play: in each of them processes wait
         for each other.
         """
+        self._distillation.check(self._settings.outages)
         laps = Laps(self._processes)
         rollouts = await self._source.take(step, laps)
         experience = await self._score(step, rollouts.questions, rollouts.trajectories, log, laps)

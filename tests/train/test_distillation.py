@@ -13,6 +13,7 @@ from aiohttp import web
 
 from hypereyes_jax import miniature
 from hypereyes_jax.cli.rl import RlConfig
+from hypereyes_jax.env.outages import OutageLimits, SystematicFailure
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
@@ -94,6 +95,26 @@ async def test_failed_samples_are_taught_where_the_server_scored_them_and_the_ot
     assert [replace(sample, teacher_logp=None) for sample in out] == asked
     assert counts == {"distilled": 2, "teacher_failures": 1, "teacher_mismatches": 1}
     assert "2 of 4 failed rollouts not scored: generate failed 1 times: http_500" in caplog.text
+
+
+async def test_a_teacher_that_is_gone_for_good_ends_the_run_and_one_that_comes_back_does_not():
+    asked, limits = samples(10), OutageLimits(in_a_row=8)  # of which four failed
+
+    def answering(is_down):
+        async def before(body):
+            return web.Response(status=500, text="out of memory") if is_down else None
+
+        return before
+
+    async with mimicked(SGLangMimic(CONFIG, PIXELS), SGLangServer, attempts=1) as mimic:
+        distillation = Distillation(TeacherServer(mimic.client, in_flight=1, deadline=60), Processes())
+        for is_down in (True, False, True):
+            mimic.before = answering(is_down)
+            await distillation(asked)
+            distillation.check(limits)
+        await distillation(asked)
+    with pytest.raises(SystematicFailure, match=r"none of the last 8 failed rollouts.*8 x generate failed.*http_500"):
+        distillation.check(limits)
 
 
 async def test_without_a_teacher_nothing_is_distilled():
