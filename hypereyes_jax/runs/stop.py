@@ -12,6 +12,7 @@ processes of a run talk to each other at each step in any case, and agree there.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import signal
 import sys
 import threading
@@ -136,33 +137,49 @@ class StopRequest:
 
     def _look(self) -> None:
         config = self._config
-        failures = 0
+        silent: set[str] = set()  # notices that could not be looked for, each told once until it can be again
         while not self._ended.is_set():
             seconds = config.minutes * 60 - (time.monotonic() - self._started)
             if config.minutes and seconds <= 0:
                 self.request(f"the {config.minutes:g} minutes of --stop.minutes are over")
                 return
-            if config.notice_file is not None and config.notice_file.exists():
-                self.request(f"there is a file {config.notice_file}")
-                return
-            if config.notice_url:
+            for option, look in (("notice-file", _file_notice), ("notice-url", _url_notice)):
                 try:
-                    notice = _notice(config.notice_url)
-                    failures = 0
+                    reason = look(config)
+                    silent.discard(option)
                 except OSError as error:
-                    failures += 1
-                    if failures == 1:
-                        print(f"warning: --stop.notice-url can't be asked now ({visible(str(error))})", file=sys.stderr)
-                else:
-                    if notice.upper() not in _NOTHING_PLANNED:
-                        self.request(f"{config.notice_url} says {notice!r}")
-                        return
+                    if option not in silent:
+                        print(
+                            f"warning: --stop.{option} can't be looked at now ({visible(str(error))})", file=sys.stderr
+                        )
+                    silent.add(option)
+                    continue
+                if reason:
+                    self.request(reason)
+                    return
             wait = _SECONDS_BETWEEN_LOOKS if not config.minutes else min(_SECONDS_BETWEEN_LOOKS, seconds)
             self._ended.wait(max(wait, 0.01))
 
 
+def _file_notice(config: StopConfig) -> str:
+    """Why a file says to stop; "" if it does not. Raises OSError if that can't be told."""
+    there = config.notice_file is not None and config.notice_file.exists()
+    return f"there is a file {config.notice_file}" if there else ""
+
+
+def _url_notice(config: StopConfig) -> str:
+    """Why an address says to stop; "" if it does not. Raises OSError if it can't be asked."""
+    if not config.notice_url:
+        return ""
+    try:
+        notice = _notice(config.notice_url)
+    except (http.client.HTTPException, ValueError) as error:  # a reply that is no HTTP, an address that is none
+        raise OSError(f"{type(error).__name__}: {error}") from None
+    return "" if notice.upper() in _NOTHING_PLANNED else f"{config.notice_url} says {notice!r}"
+
+
 def _notice(url: str) -> str:
-    """What an address says. Raises OSError if it can't be asked."""
+    """What an address says. Raises what urllib does, if it can't be asked."""
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
     # The metadata server is this machine's own: no proxy stands before it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

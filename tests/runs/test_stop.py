@@ -2,6 +2,7 @@
 
 import http.server
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,6 +96,38 @@ def test_a_notice_of_the_cloud_asks(monkeypatch, capsys, notice):
             assert notice in waited(stop)
         server.shutdown()
     assert "status 503" in capsys.readouterr().err
+
+
+def test_a_notice_that_can_not_be_looked_for_hides_no_other_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stop_module, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"this is no HTTP\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        config = StopConfig(
+            minutes=0.005, notice_file=tmp_path / ("x" * 300), notice_url=f"http://127.0.0.1:{server.getsockname()[1]}/"
+        )
+        with StopRequest(config) as stop:
+            assert "0.005 minutes" in waited(stop)
+    told = capsys.readouterr().err
+    assert told.count("--stop.notice-file can't be looked at now") == 1
+    assert told.count("--stop.notice-url can't be looked at now (BadStatusLine") == 1
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://h:x/", "http://ä ö/"])
+def test_an_address_of_notices_that_is_none_is_told(capsys, url):
+    with StopRequest(StopConfig(minutes=0.002, notice_url=url)) as stop:
+        assert "0.002 minutes" in waited(stop)
+    assert "--stop.notice-url can't be looked at now" in capsys.readouterr().err
 
 
 def test_who_asks_to_be_called_is_called_once_also_when_late():
