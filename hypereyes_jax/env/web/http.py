@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ _REFUSED = {400, 413, 414, 415, 422}
 _TRANSIENT = {408, 425, 429}
 _IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
 _BODY_BYTES = 65_536  # of a failed reply that is not JSON, in which words are looked for
-_FIRST_REFUSALS = 64  # requests that a service may refuse before one has worked
+_FIREWALL = {403, 405, 406, 418, 451}  # with which firewalls answer one request of many
+_REFUSALS = 64  # requests in a row that a service may refuse before one has worked, or a firewall later
 # What services say of an account that waiting will not fill. The first three are OpenAI's codes, the next SerpApi's;
 # then DeepSeek, Anthropic, Serper, Exa, Alibaba, Tavily, Brave and Bing.
 _NO_CREDIT = (
@@ -62,7 +62,7 @@ class Reply:
     retry_after: float | None = None
     words: str = ""  # what the service said of a failure, one line without secrets
     worked: bool = False  # whether an earlier request to this service has
-    failures: int = 0  # replies of this service that failed, this one too, since one worked
+    failures: int = 0  # replies of this service with this status in a row, this one too
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class JsonHttp:
         self._headers = _sendable(headers or {})
         self._sessions = PerLoop(self._open)
         self._worked: set[str] = set()
-        self._failures: Counter[str] = Counter()
+        self._failures: dict[str, tuple[int, int]] = {}  # address -> (status, replies with it in a row)
 
     def _open(self) -> aiohttp.ClientSession:
         limits = self._limits
@@ -214,13 +214,15 @@ class JsonHttp:
             data = _in_words(data, lambda words: repeated.sub("…", words))
         if 200 <= status < 300:
             self._worked.add(where)
-            del self._failures[where]
+            self._failures.pop(where, None)
             if isinstance(data, dict) and service_words(data):  # a failure under HTTP 200, perhaps
                 data = _in_words(data, lambda words: _without(words, request_headers))
             return Reply(status, data, worked=worked)
-        self._failures[where] += 1
+        last, count = self._failures.get(where, (status, 0))
+        count = count + 1 if last == status else 1
+        self._failures[where] = status, count
         words = _without(service_words(data) or _words_of_body(raw), request_headers)
-        return Reply(status, data, wait, words, worked, self._failures[where])
+        return Reply(status, data, wait, words, worked, count)
 
     def without_keys(self, words: str, response: aiohttp.ClientResponse) -> str:
         """What a service said, without the keys that it was sent."""
@@ -264,7 +266,8 @@ def check_status(reply: Reply, where: str) -> Any:
     What can never work ends the run, in the service's own words: 401, 402, an account without credit whatever the
     status, and, while no request has worked yet (a firewall may refuse one of many), 403, a key that is called wrong,
     any other status that neither is transient nor refuses a request, and a refusal of every one of the first requests.
-    408, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and a later 403, refuse this request.
+    408, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and later a firewall's 403, 405, 406, 418
+    and 451, refuse this request, unless nothing else is answered any more: a key that was taken back is no firewall.
     A success without content, or with a part of it, is a failure.
     """
     status = reply.status
@@ -280,15 +283,17 @@ def check_status(reply: Reply, where: str) -> Any:
         message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"
         raise FatalSearchError(message, kind="auth")
     kind = "throttled" if status == 429 else f"http_{status}"
-    refused = status in _REFUSED or status == 403
+    refused = status in _REFUSED or (status in _FIREWALL and reply.worked)
     transient = status in _TRANSIENT or (status >= 500 and status not in _IMPOSSIBLE)
     if not reply.worked and not refused and not transient:
         what = "has nothing at this address" if status == 404 else "can't be asked at this address"
         if 300 <= status < 400:
             what = "leads to another address, which is not followed; give that one"
         raise FatalSearchError(f"{where} {what} (HTTP {status}){words}", kind=kind)
-    if refused and not reply.worked and reply.failures >= _FIRST_REFUSALS:
-        message = f"{where} refused each of the first {reply.failures} requests (HTTP {status}){words}"
+    for_good = not reply.worked or status in _FIREWALL or _says(reply.data, _WRONG_KEY)
+    if refused and reply.failures >= _REFUSALS and for_good:
+        which = "last" if reply.worked else "first"
+        message = f"{where} refused each of the {which} {reply.failures} requests (HTTP {status}){words}"
         raise FatalSearchError(message, kind=kind)
     if refused:
         message = f"the service does not take this request (HTTP {status})"

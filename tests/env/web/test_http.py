@@ -62,6 +62,36 @@ async def test_a_firewall_that_refuses_one_query_of_many_refuses_that_search_onl
     await backend.aclose()
 
 
+@pytest.mark.parametrize("status", [405, 406, 418, 451])
+async def test_other_statuses_of_firewalls_refuse_one_query_of_many_and_end_a_run_of_which_nothing_worked(
+    serve, status
+):
+    url, _ = await serve((200, GOOD), (status, {"message": "blocked"}), (200, GOOD))
+    backend = RetrieverBackend(url)
+    assert await outcome(backend) is None
+    refused = await outcome(backend)
+    assert refused.refused
+    assert await outcome(backend) is None
+    await backend.aclose()
+    url, _ = await serve((status, {"message": "blocked"}))
+    backend = RetrieverBackend(url)
+    assert isinstance(await outcome(backend), FatalSearchError)
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("status", [403, 451])
+async def test_a_key_that_is_taken_back_in_the_middle_of_a_run_ends_it(serve, status):
+    refusals = [(status, {"message": "revoked"})] * 63
+    url, _ = await serve((200, GOOD), *refusals, (200, GOOD), *refusals, (status, {"message": "revoked"}))
+    backend = RetrieverBackend(url)
+    outcomes = [await outcome(backend) for _ in range(129)]
+    assert [error is None for error in outcomes] == [True, *[False] * 63, True, *[False] * 64]
+    assert not any(isinstance(error, FatalSearchError) for error in outcomes[:-1])
+    assert isinstance(outcomes[-1], FatalSearchError)
+    assert f"each of the last 64 requests (HTTP {status}): revoked" in str(outcomes[-1])
+    await backend.aclose()
+
+
 @pytest.mark.parametrize(
     ("status", "data"),
     [
