@@ -80,6 +80,14 @@ def test_any_folder_of_class_folders(tmp_path, splits):
     assert found.licence == "CC0 1.0"
 
 
+def test_what_programs_leave_beside_photos_is_no_class_and_no_photo(tmp_path):
+    photo_folders.class_folders(tmp_path, ["Badger", "Fox", "__MACOSX", ".ipynb_checkpoints"])
+    (tmp_path / "Fox" / "._a.jpg").write_bytes(b"Mac OS X")
+    photos = open_photos("folders", tmp_path)
+    assert photos.classes == ("Badger", "Fox")
+    assert [photo.source.name for photo in photos.photos] == ["a.jpg", "a.jpg"]
+
+
 def test_a_parquet_copy_has_its_names_from_the_schema(tmp_path):
     found = open_photos("cub", photo_folders.parquet(tmp_path))
     assert found.classes == ("Black footed Albatross", "Laysan Albatross")

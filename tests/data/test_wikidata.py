@@ -65,6 +65,22 @@ def test_what_is_no_entity_is_none(value):
     assert read_entity(value, "en") is None
 
 
+def test_texts_for_all_languages_stand_in_for_those_of_a_language():
+    value = entity(42, "x") | {
+        "labels": {"mul": {"language": "mul", "value": "Douglas"}, "de": {"language": "de", "value": "Doug"}},
+        "aliases": {name: [{"language": name, "value": name.upper()}, {"value": "DNA"}] for name in ("en", "mul")},
+    }
+    read = {language: read_entity(value, language) for language in ("en", "en-gb", "de", "fr")}
+    assert {language: each.label for language, each in read.items()} == {
+        "en": "Douglas",
+        "en-gb": "Douglas",
+        "de": "Doug",
+        "fr": "Douglas",
+    }
+    assert read["en"].aliases == read["en-gb"].aliases == ("EN", "DNA", "MUL")
+    assert read["fr"].aliases == ("MUL", "DNA")
+
+
 def test_damaged_parts_of_an_entity_are_passed_over():
     value = entity(1, "x", [(27, statement(27, 2))])
     value["claims"] |= {"P31": "none", "Pxx": [], "P19": [7, {"rank": "normal", "mainsnak": {"snaktype": "value"}}]}
@@ -244,6 +260,9 @@ def test_saved_sparql_results_are_a_graph(tmp_path):
         },
         {"s": uri("Q7259"), "p": uri("P2048"), "o": literal("1.7", "decimal")},
         {"s": {"type": "bnode", "value": "t1"}, "p": uri("P19"), "o": uri("Q84")},
+        # Where there is no label, the service gives the id.
+        {"s": uri("Q9"), "p": uri("P19"), "o": uri("Q84"), "sLabel": literal("Q9")},
+        names | {"s": uri("Q7259"), "p": uri("P19"), "o": uri("Q85"), "oLabel": literal("Q85")},
     ]
     path = tmp_path / "r.json"
     path.write_text(
@@ -251,8 +270,9 @@ def test_saved_sparql_results_are_a_graph(tmp_path):
     )
     with Graph(tmp_path / "g.sqlite") as graph:
         counts = read_sparql(path, graph)
-        assert (counts["entity"], counts["edge"], counts["number"]) == (1, 1, 2)
+        assert (counts["entity"], counts["edge"], counts["number"]) == (1, 2, 2)
         assert graph.label(7259) == "Ada"
+        assert graph.label(85) != "Q85"
         assert graph.label(84) == "London"
         assert graph.numbers(7259) == [(569, 1815.0), (2048, 1.7)]
         assert graph.property_label(19) == "place of birth"

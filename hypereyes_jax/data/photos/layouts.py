@@ -135,15 +135,20 @@ def folders(root: Path) -> PhotoSet:
         Photo(path, _spaced(re.sub(r"^\d+[._-]", "", folder.name)), split)
         for split in splits or ("",)
         for folder in sorted((root / split).iterdir())
-        if folder.is_dir()
+        if folder.is_dir() and not _of_a_program(folder)
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in _SUFFIXES and not _of_a_program(path)
     ]
     if not photos:
         raise UserError(f"{root} has no folder with photos in it. Give a folder that has a folder a class.")
     licence = root / "LICENSE"
     stated = licence.read_text(errors="replace").strip().splitlines()[:1] if licence.is_file() else []
     return PhotoSet(root.name, "class", stated[0] if stated else "not stated", tuple(photos))
+
+
+def _of_a_program(path: Path) -> bool:
+    """Whether it is what programs leave beside photos: hidden files and folders, a Mac's folder."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def _base(root: Path, file: str, title: str) -> Path:

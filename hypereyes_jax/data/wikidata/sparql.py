@@ -57,7 +57,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
         if subject is None or prop is None:
             continue  # a value that is not an item, such as an unknown one
         item = items.setdefault(subject, {"edges": [], "values": [], "aliases": []})
-        label = _literal(row, names["sLabel"])
+        label = _label(row, names["sLabel"], subject)
         item["label"] = label or item.get("label", "")
         properties[prop] = _literal(row, names["pLabel"]) or properties.get(prop, f"P{prop}")
         alias = _literal(row, names["sAlias"])
@@ -67,7 +67,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
         amount = None if target is not None else _amount(row.get(names["o"]))
         if target is not None:
             item["edges"].append((prop, target))
-            if name := _literal(row, names["oLabel"]):
+            if name := _label(row, names["oLabel"], target):
                 labels[target] = name
         elif amount is not None:
             item["values"].append((prop, amount))
@@ -96,6 +96,12 @@ def _literal(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(cell, dict) or cell.get("type") != "literal" or not isinstance(cell.get("value"), str):
         return ""
     return str(cell["value"]).strip()[:400]
+
+
+def _label(row: Mapping[str, Any], name: str, item: int) -> str:
+    """A label; "" where there is none, in place of which the label service gives the item's id."""
+    label = _literal(row, name)
+    return "" if label == f"Q{item}" else label
 
 
 def _amount(cell: Any) -> float | None:

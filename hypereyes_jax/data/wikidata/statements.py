@@ -14,6 +14,7 @@ _YEAR = re.compile(r"([+-]\d{1,12})-\d\d-\d\d")
 _BY_YEAR = 9  # precision of a time that is known to the year or better
 _LONGEST = 400  # characters of a label
 _ALIASES = 20
+_ALL_LANGUAGES = "mul"  # what Wikidata calls the labels that hold where a language has none of its own
 _STATEMENTS = 2_000  # of one entity: some have tens of thousands
 
 
@@ -36,7 +37,7 @@ class WikidataEntity:
 
 
 def read_entity(value: Any, language: str) -> WikidataEntity | None:
-    """An entity of a dump; None for what is none, and for one without a label in the language."""
+    """An entity of a dump; None for what is none, and for one without a label in the language or for all of them."""
     if not isinstance(value, dict):
         return None
     name = value.get("id")
@@ -117,15 +118,26 @@ def _value(statement: Mapping[str, Any]) -> int | float | None:
     return None
 
 
+def _languages(language: str) -> tuple[str, ...]:
+    """Where a text in a language may stand: itself, what it is a variant of, and what holds for all languages."""
+    return tuple(dict.fromkeys((language, language.partition("-")[0], _ALL_LANGUAGES)))
+
+
 def _text(texts: Any, language: str) -> str:
-    entry = texts.get(language) if isinstance(texts, dict) else None
-    value = entry.get("value") if isinstance(entry, dict) else None
-    return value.strip()[:_LONGEST] if isinstance(value, str) else ""
-
-
-def _aliases(aliases: Any, language: str) -> Iterator[str]:
-    rows = aliases.get(language) if isinstance(aliases, dict) else None
-    for row in rows[:_ALIASES] if isinstance(rows, list) else ():
-        value = row.get("value") if isinstance(row, dict) else None
+    for name in _languages(language) if isinstance(texts, dict) else ():
+        entry = texts.get(name)
+        value = entry.get("value") if isinstance(entry, dict) else None
         if isinstance(value, str) and value.strip():
-            yield value.strip()[:_LONGEST]
+            return value.strip()[:_LONGEST]
+    return ""
+
+
+def _aliases(aliases: Any, language: str) -> list[str]:
+    texts: dict[str, None] = {}
+    for name in _languages(language) if isinstance(aliases, dict) else ():
+        rows = aliases.get(name)
+        for row in rows[:_ALIASES] if isinstance(rows, list) else ():
+            value = row.get("value") if isinstance(row, dict) else None
+            if isinstance(value, str) and value.strip():
+                texts[value.strip()[:_LONGEST]] = None
+    return list(texts)[:_ALIASES]
