@@ -23,6 +23,8 @@ from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
 from hypereyes_jax.data.question_digest import attempt_key
+from hypereyes_jax.data.sources.turn_checks import REASONS
+from hypereyes_jax.env.actions import Answer, parse_turn
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
 from hypereyes_jax.env.web.chat_api import ChatError
@@ -157,7 +159,7 @@ class Collection:
         seed = self._seed(key, stage, number)
         if stage is CollectionStage.NECESSITY:
             direct = await self._filter.answer(question, seed)
-            correct = await self._verdict(question, direct.text, direct.spent)
+            correct = await self._verdict(question, _answer_in(direct.text), direct.spent)
             return Attempt(key, stage, number, correct, read=direct.spent.read, written=direct.spent.written), None
         rules = self._config.episode
         if stage is CollectionStage.SAMPLING:
@@ -225,3 +227,14 @@ class Collection:
     def _seed(self, key: str, stage: CollectionStage, number: int) -> int:
         words = [self._config.seed, int(key[:8], 16), _STAGE_NUMBERS[stage], number]
         return int(np.random.default_rng(words).integers(2**62))
+
+
+def _answer_in(reply: str | None) -> str | None:
+    """What a reply answers: what stands in its <answer>, else all that it says after its reasoning; None if nothing."""
+    text = reply or ""
+    for tag in REASONS:
+        text = text.rpartition(f"</{tag}>")[2]
+    if any(f"<{tag}>" in text for tag in REASONS):  # cut off while it was thinking
+        return None
+    action = parse_turn(text).action
+    return (action.text if isinstance(action, Answer) else text).strip() or None

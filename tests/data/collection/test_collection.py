@@ -109,6 +109,23 @@ def test_a_question_answered_without_tools_is_dropped_and_not_sampled(tmp_path):
     assert funnel["examples"] == {"necessity: answered without tools": ["one"]}
 
 
+@pytest.mark.parametrize(
+    ("reply", "out"),
+    [
+        ("<answer>N'Djamena</answer>", 0),
+        ("<think>Lomé? No.</think>\n\nN'Djamena", 0),
+        ("Chad, so</think>N'Djamena", 0),  # whose template opened the reasoning
+        ("<reason>Chad.</reason><answer>N'Djamena</answer>", 0),
+        ("<think>N'Djamena? Perhaps", 1),  # cut off
+        ("<think>N'Djamena</think>", 1),
+        ("<think>N'Djamena?</think>Lomé", 1),
+    ],
+)
+def test_an_answer_without_tools_is_read_behind_its_reasoning_and_in_its_tags(tmp_path, reply, out):
+    funnel, _, _ = collect(tmp_path, [question()], Scripted({"one": [[LOOK, READ, RIGHT]] * 9}, direct=reply))
+    assert funnel["stages"][0]["out"] == out
+
+
 def test_a_question_that_one_pass_solves_is_dropped_with_the_difficulty_filter(tmp_path):
     funnel, _, _ = collect(tmp_path, [question()], Scripted({"one": [[LOOK, READ, RIGHT]]}), difficulty=1)
     assert funnel["stages"][1]["dropped"] == {"solved in a single pass": 1}
