@@ -60,6 +60,13 @@ def test_a_head_beside_the_embedding_it_is_tied_to_is_compared(tmp_path, equal):
             load_hf(tmp_path)
 
 
+def test_frequencies_that_are_computed_from_the_config_are_not_read(tmp_path):
+    _, params = written(tmp_path)
+    names = ("model.language_model.rotary_emb.inv_freq", "model.visual.rotary_pos_emb.inv_freq")
+    rewrite(tmp_path, lambda tensors: tensors.update({name: np.ones(8, np.float32) for name in names}))
+    same(load_hf(tmp_path)[1], params)
+
+
 def both(path):
     """The same model as one file and as shards with an index."""
     config, params = written(path, shard_bytes=60_000)

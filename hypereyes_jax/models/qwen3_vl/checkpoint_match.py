@@ -26,6 +26,7 @@ from hypereyes_jax.models.tensor_files import (
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _HEAD, _EMBED = "lm_head.weight", "model.language_model.embed_tokens.weight"
 _SCALE = "_scale_inv"
+_COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq")  # from the config, here and in transformers
 _FP8 = "float8_e4m3fn"
 _COMPARED_BYTES = 64 << 20  # held at once of each of two tensors that must be equal
 
@@ -34,6 +35,7 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
     """The tensors that the config asks for, by their names in the checkpoint. Only headers are read.
 
     An output projection that the config ties to the embedding may lie in the file as well: the two are then compared.
+    Frequencies of rotary positions, which some tools save, are left alone.
 
     Raises CheckpointError naming, by kind, what is missing, surplus, misshapen, quantised in an unknown way or unequal.
     """
@@ -43,7 +45,8 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
         for name, tensor in read_header(file, str(directory)):
             if name in tensors_by_name:
                 faults.append((name, f"in both {tensors_by_name[name].file.name} and {file.name}"))
-            tensors_by_name[name] = tensor
+            if not name.endswith(_COMPUTED):
+                tensors_by_name[name] = tensor
     tensors = _dequantised(tensors_by_name, fp8_block, faults)
     tied = tensors.pop(_HEAD, None) if config.text.tie_word_embeddings else None
     expected = {name: weight.hf_shape for _, weight in flat_weights(config) for name in weight.hf_names()}
