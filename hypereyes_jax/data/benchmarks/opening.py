@@ -55,7 +55,11 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             name="livevqa",
             title="LiveVQA",
             # Not News_imgs/benchmark.json, a larger file that strayed there.
-            files=("**/News/benchmark.json|**/Video/benchmark.json|**/Paper/benchmark.json", "**/livevqa.jsonl"),
+            files=(
+                "**/News/benchmark.json|**/Video/benchmark.json|**/Paper/benchmark.json",
+                "**/livevqa.jsonl",
+                "benchmark.json",  # one of these folders by itself
+            ),
             convert=formats.livevqa,
             published="grade",
             rule="visual-entity",

@@ -231,6 +231,12 @@ def test_livevqa_has_both_levels_of_all_three_parts(livevqa):
     assert "A. a reef" not in read[0].text
 
 
+def test_one_part_of_livevqa_is_read_by_its_own_folder(livevqa):
+    read = open_benchmark("livevqa", livevqa / "Paper")
+    assert read.ids == ("2505.00049-level1", "2505.00049-level2")
+    assert colour(read[0].images[0]) == 5
+
+
 async def test_livevqa_with_its_options_is_scored_by_letter(livevqa):
     asked = open_benchmark("livevqa", livevqa, options=ReadOptions(choices=True))[0]
     assert asked.text.endswith("A. a reef\nB. a lake")
