@@ -7,6 +7,7 @@ and paths). `data.sources` reads both back.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypereyes_jax.env.media.images import png_bytes
 from hypereyes_jax.env.types import Part, Question
 from hypereyes_jax.files import draft_of, write_atomic, writing, writing_atomic
 
+_TAGS = re.compile(r"<(image|video|audio)>")
 _GROUP_ROWS = 64  # of a row group: a row is read with its group
 
 
@@ -71,8 +73,8 @@ def write_rl_parquet(
 def write_sft_files(folder: Path, examples: Iterable[Example]) -> int:
     """Writes `sft.jsonl` and the pictures it names in `images/`; returns how many conversations.
 
-    The n-th `<image>` tag of a conversation stands for the n-th path; a literal tag in a text is spaced, so that it
-    stands for none.
+    The n-th `<image>` tag of a conversation stands for the n-th path; a literal tag in a text (`<image>`, `<video>`,
+    `<audio>`) is spaced, so that it stands for none.
 
     Raises:
       UserError: the folder can't be written.
@@ -119,7 +121,7 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
 
     def text_of(part: Part) -> str:
         if isinstance(part, str):
-            return part.replace("<image>", "< image>")
+            return _spaced(part)
         name = f"images/{number:06d}-{len(images)}.png"
         write_atomic(folder / name, png_bytes(part))
         images.append(name)
@@ -127,5 +129,9 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
 
     for parts, turn in zip(example.observations, example.turns, strict=True):
         messages.append({"role": "user", "content": "\n".join(text_of(part) for part in parts)})
-        messages.append({"role": "assistant", "content": turn.replace("<image>", "< image>")})
+        messages.append({"role": "assistant", "content": _spaced(turn)})
     return {"id": example.id, "messages": messages, "images": images}
+
+
+def _spaced(text: str) -> str:
+    return _TAGS.sub(r"< \1>", text)

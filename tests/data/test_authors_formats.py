@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from hypereyes_jax.data.authors_formats import searches_by_round, write_rl_parquet, write_sft_files
@@ -23,8 +25,10 @@ def test_more_questions_than_a_row_group_are_all_read_back(tmp_path):
         assert list(read.references.values()) == list(references.values())
 
 
-def test_a_literal_image_tag_stands_for_no_picture(tmp_path):
-    example = Example("e", "System.", (("What does <image> mean?",),), ("<reason>r</reason><answer>a</answer>",))
+@pytest.mark.parametrize("tag", ["image", "video", "audio"])
+def test_a_literal_tag_of_a_medium_stands_for_none(tmp_path, tag):
+    example = Example("e", "System.", ((f"What does <{tag}> mean?",),), ("<reason>r</reason><answer>a</answer>",))
     assert write_sft_files(tmp_path, [example]) == 1
+    assert f"< {tag}>" in json.loads((tmp_path / "sft.jsonl").read_text())["messages"][1]["content"]
     with open_examples(tmp_path / "sft.jsonl") as read:
-        assert "< image>" in read[0].observations[0][0]
+        assert f"< {tag}>" in read[0].observations[0][0]

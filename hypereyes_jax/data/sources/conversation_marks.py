@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 
 _VERDICTS = (
@@ -49,7 +50,7 @@ def refuse_unwanted(row: Row) -> None:
     mark = next((name for name in _VERDICTS if row.get(name) is False), None)
     if mark is not None:
         why = f"its reply is marked as one that is not wanted ({mark}: false), and every reply is learnt here"
-        raise BadRow("turn not to be learnt", f"{why}: leave such rows out")
+        raise BadRow(NOT_TO_LEARN, f"{why}: leave such rows out")
 
 
 def refuse_places_of_objects(texts: Iterable[str]) -> None:

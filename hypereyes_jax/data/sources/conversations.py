@@ -11,9 +11,18 @@ from typing import Any, Literal
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
 from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
-from hypereyes_jax.data.sources.fields import clips_of, first, pictures_of, plain_value, unpacked, without_image_tags
+from hypereyes_jax.data.sources.fields import (
+    clips_of,
+    first,
+    is_blank,
+    pictures_of,
+    plain_value,
+    unpacked,
+    without_image_tags,
+)
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.result_order import in_order_of_calls
+from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
 
@@ -41,6 +50,7 @@ _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")  # of a turn, beside its content
 # Of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it.
 _WEIGHTS = ("loss", "loss_scale", "weight", "train", "training")
+_ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a call beside a text
 _THOUGHT_BEFORE_CALL = re.compile(r"\s*(<think>.*?</think>)\s*(.*)", re.DOTALL)
 # A place of a picture, as the frameworks and Qwen's own template write it, or Qwen-VL's, which holds the path.
 _TAG = re.compile(
@@ -85,7 +95,7 @@ _Part = str | Picture | Clip | _Slot
 
 def conversation(row: Row, layout: Layout) -> Conversation:
     """The conversation of a row, its pictures at their places. Raises BadRow."""
-    if row.get("audios") or row.get("audio"):
+    if not (is_blank(row.get("audios")) and is_blank(row.get("audio"))):
         raise BadRow("audio", "it has audio, which no model here hears")
     raw, shape = _messages(row, layout)
     system = layout.get(row, "system")
@@ -196,7 +206,8 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
         if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
             text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)
             talk: list[Any] = []
-            history = row.get("history") or []
+            history = unpacked(row.get("history"))
+            history = [] if is_blank(history) else history
             if not isinstance(history, list | tuple) or any(
                 not isinstance(pair, list | tuple) or len(pair) != 2 for pair in history
             ):
@@ -208,13 +219,21 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
                 {"role": "user", "content": text},
                 {"role": "assistant", "content": row[reply]},
             ], _SHAPES[question]
-    named = next((name for name, value in row.items() if _looks_like_messages(value)), None)
+    named = next((path for name, value in row.items() for path in _paths_of_messages(name, value)), None)
     cure = f": name the right one by --columns messages={named}" if named else ""
     raise BadRow(
         "no conversation",
         "it has no conversation to learn from ('messages', or 'observations' and 'turns'); its columns are "
         f"{', '.join(map(repr, row))[:300]}{cure}",
     )
+
+
+def _paths_of_messages(name: str, value: Any) -> list[str]:
+    """A column that seems to hold messages, or the parts of it that do."""
+    if _looks_like_messages(value):
+        return [name]
+    parts = value.items() if isinstance(value, Mapping) else ()
+    return [f"{name}.{part}" for part, inner in parts if _looks_like_messages(inner)]
 
 
 def _looks_like_messages(value: Any) -> bool:
@@ -252,7 +271,7 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
     mark = next((key for key in _WEIGHTS if message.get(key) is not None and not message[key]), None)
     if role == "assistant" and mark is not None:
         why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"
-        raise BadRow("turn not to be learnt", f"{why}: remove the mark if it may be")
+        raise BadRow(NOT_TO_LEARN, f"{why}: remove the mark if it may be")
     thought = first(message.get(name) for name in _THOUGHTS)
     if role == "assistant" and isinstance(thought, str) and thought.strip():
         parts.insert(0, f"<think>{thought.strip()}</think>\n")
@@ -284,7 +303,8 @@ def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise BadRow("no tool call", f"a tool call of message {number} has no name")
-        out.append({"name": inner["name"], "arguments": inner.get("arguments", inner.get("parameters"))})
+        arguments = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), None)
+        out.append({"name": inner["name"], "arguments": arguments})
     return tuple(out)
 
 

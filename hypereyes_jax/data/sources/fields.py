@@ -188,7 +188,7 @@ def _of_image(tag: re.Match[str]) -> bool:
 def reference_of(row: Row, layout: Layout) -> tuple[int, int] | None:
     """(rounds, searches) that a question is known to need: the authors' `tool_call` and `parallel`. Raises BadRow."""
     rounds, searches = layout.get(row, "tool_calls"), unpacked(layout.get(row, "searches"))
-    if rounds is None or searches is None or isinstance(rounds, list):
+    if rounds is None or searches is None or isinstance(rounds, list) or (_is_gap(rounds) and _is_gap(searches)):
         return None
     if isinstance(rounds, str) and not rounds.isdigit():
         return None  # a conversation's tool call, which is not a number

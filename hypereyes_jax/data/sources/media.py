@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -40,6 +41,7 @@ LIMITS = ImageLimits(trailing_data=True)  # a user's own files: some phones writ
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # base64 of PNG, JPEG, GIF and WebP
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".jfif"))
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 T = TypeVar("T")
 _KNOWN_SIZES = 100_000  # of files, kept
 
@@ -109,7 +111,7 @@ def picture(value: Any) -> Picture:
     if isinstance(value, str) and value.strip():
         return Picture(value.strip() if len(value) < 4096 else value)
     if isinstance(value, Mapping):
-        for key in ("bytes", "image", "image_url", "url", "path", "data", "base64", "source"):
+        for key in ("bytes", "image", "image_url", "url", "path", "src", "data", "base64", "source"):
             if value.get(key):
                 return picture(value[key])
     raise BadRow("image of no known form", f"an image must be bytes, base64, a data URI, a path or a URL{_not(value)}")
@@ -157,6 +159,7 @@ class Media:
         self._fetch = fetch
         self._fence = os.path.realpath(root) if root is not None else ""
         self._folders: list[Path] | None = None
+        self._packed: str | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
@@ -278,8 +281,16 @@ class Media:
         for folder in self._subfolders():
             if not relative.is_absolute() and self._is_file(folder / relative):
                 return self._inside(folder / relative, text)
+        plain = unquote(text)  # programs of the web write "a%20b.png"
+        if plain != text and any(self._is_file(folder / plain) for folder in (self._root, *self._subfolders())):
+            return self._path(plain)
         self._inside(candidates[0], text)
-        cure = "; paths are relative to the folder of their file, or to image_root (--image-root)"
+        archive = self._archive()
+        cure = (
+            f": unpack {archive} there first, or give the folder it was unpacked in as image_root (--image-root)"
+            if archive
+            else "; paths are relative to the folder of their file, or to image_root (--image-root)"
+        )
         raise BadRow("image missing", f"there is no image {text[:200]} below {self._root}{cure}")
 
     @staticmethod
@@ -316,6 +327,21 @@ class Media:
             except OSError:
                 self._folders = []
         return self._folders
+
+    def _archive(self) -> str:
+        """The name of an archive in the root, or in a folder of it, that pictures may be packed in; "" without one."""
+        if self._packed is None:
+            assert self._root is not None
+            names: list[str] = []
+            for folder in (self._root, *self._subfolders()):
+                with contextlib.suppress(OSError):
+                    names += sorted(
+                        path.relative_to(self._root).as_posix()
+                        for path in folder.iterdir()
+                        if path.name.lower().endswith(_ARCHIVES)
+                    )
+            self._packed = next(iter(names), "")
+        return self._packed
 
     def _guard(self, url: str) -> UrlGuard:
         guard = UrlGuard(allow_private=True, ports=None) if self._private else UrlGuard()

@@ -130,6 +130,8 @@ class _TableRows(Sequence[Any]):
 
 def _as_sequence(value: Any, name: str) -> Sequence[Any]:
     """The rows of a table or a sequence. Raises UserError for anything else."""
+    if hasattr(value, "to_arrow") and not hasattr(value, "iloc"):  # a table of polars
+        value = value.to_arrow()
     if hasattr(value, "iloc") or (hasattr(value, "to_pylist") and hasattr(value, "schema")):
         return _TableRows(value)
     if isinstance(value, str | bytes | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):

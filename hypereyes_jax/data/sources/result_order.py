@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypereyes_jax.data.sources.turn_checks import RESULTS_OUT_OF_ORDER
 from hypereyes_jax.data.sources.types import BadRow
 
 _PLACES = ("<image>", "<video>", "<|image_pad|>", "<|video_pad|>", "<img>")
@@ -51,7 +52,7 @@ def _in_order(results: list[Any], name: str, calls: list[str]) -> list[Any]:
     ordered = sorted(results, key=lambda result: calls.index(result[name]))
     if ordered != results and any(_holds_pictures(result.get("content")) for result in results):
         raise BadRow(
-            "results out of order",
+            RESULTS_OUT_OF_ORDER,
             "its tool results come in another order than the calls they are of, and hold images, whose numbers would "
             "change: write them in the order of the calls",
         )

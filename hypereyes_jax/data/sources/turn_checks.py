@@ -27,9 +27,21 @@ NOT_CLOSED, NO_ANSWER, EMPTY_TURN, NO_QUERY = "tag not closed", "no answer", "em
 OTHER_NOTATION, RESULT_IN_TURN = "call in another notation", "result in a turn"
 RESULT_WITHOUT_CALL, CALL_BESIDE_ANSWER = "result without a call", "call beside an answer"
 UNKNOWN_TOOL = "unknown tool"  # with its name
+NOT_TO_LEARN, RESULTS_OUT_OF_ORDER = "turn not to be learnt", "results out of order"
 # Of these, the ones that only demonstrations are of.
 OF_TURNS = frozenset(
-    (NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL, NOT_CLOSED, OTHER_NOTATION, RESULT_IN_TURN, RESULT_WITHOUT_CALL)
+    (
+        NO_SUCH_IMAGE,
+        NO_BOX,
+        EMPTY_BOX,
+        NO_CALL,
+        NOT_CLOSED,
+        OTHER_NOTATION,
+        RESULT_IN_TURN,
+        RESULT_WITHOUT_CALL,
+        NOT_TO_LEARN,
+        RESULTS_OUT_OF_ORDER,
+    )
 )
 
 REASONS = ("reason", "think", "thinking", "reasoning", "thought")  # tags of reasoning, ours first

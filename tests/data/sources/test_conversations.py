@@ -427,6 +427,23 @@ def test_messages_in_a_column_of_another_name_have_the_option_that_reads_them(li
     with pytest.raises(UserError, match="--columns messages=rounds"):
         open_examples(path)
     assert len(open_examples(path, {"messages": "rounds"})) == 1
+    path = lines({"custom_id": 1, "body": {"model": "m", "messages": [{"role": "user", "content": "?"}, _LAST]}})
+    with pytest.raises(UserError, match=r"--columns messages=body\.messages"):
+        open_examples(path)
+    assert len(open_examples(path, {"messages": "body.messages"})) == 1
+
+
+@pytest.mark.parametrize("name", ["arguments", "parameters", "args", "input"])
+def test_arguments_of_calls_beside_a_text_are_read_under_their_usual_names(lines, name):
+    made = {"name": "web_search", "id": "1", "type": "tool_call", name: {"query": "x"}}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": [made]},
+        {"role": "tool", "content": "It is Oslo."},
+        _LAST,
+    ]
+    (example,) = open_examples(lines({"messages": messages}))
+    assert actions(example)[0] == TextSearch(("x",))
 
 
 @pytest.mark.parametrize("name", ["mcp__serper__google_search", "functions.search", "server/web_search", "text_search"])

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from hypereyes_jax.data import open_examples, open_questions
+from hypereyes_jax.data.inspection import kind_of
+from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.errors import UserError
 
 ASKED = {"role": "user", "content": "<image>Which?"}
@@ -140,3 +142,9 @@ def test_a_prompt_that_a_chat_template_was_applied_to_is_refused(lines, text):
 def test_a_question_about_marks_is_a_question(lines):
     (question,) = open_questions(lines({"question": "What does <|im_start|> begin?", "answer": "a message"}))
     assert question.text == "What does <|im_start|> begin?"
+
+
+def test_a_source_of_nothing_but_marked_rows_holds_demonstrations(lines, pictures):
+    shuffled = [calls("a", "b"), result("b", "<image> of b"), result("a"), REPLY]
+    for data in (row(REPLY, label=False), row(REPLY | {"loss": False}), row(*shuffled)):
+        assert kind_of(str(lines(data)), SourceOptions()) == "demonstrations"

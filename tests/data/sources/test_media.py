@@ -228,3 +228,21 @@ def test_what_tables_hold_where_there_is_no_picture_is_none(lines, value):
 def test_what_is_no_picture_is_refused_with_the_cure(lines, pictures, value, why):
     with pytest.raises(UserError, match=why):
         open_questions(lines(row(value)))
+
+
+@pytest.mark.parametrize("name", ["images.zip", "images/part-1.tar.gz"])
+def test_a_picture_that_may_be_in_an_archive_has_the_cure(lines, tmp_path, name):
+    path = lines({"question": "?", "answer": "a", "image": "images/1.png"})
+    (path.parent / name).parent.mkdir(exist_ok=True)
+    (path.parent / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"no image images/1.png below .*: unpack {name} there first"):
+        open_questions(path)
+
+
+def test_a_path_with_escapes_of_urls_is_found(lines, pictures):
+    (pictures / "pics" / "a b%.png").write_bytes(encoded("red"))
+    for path in ("pics/a%20b%25.png", "pics/a b%.png", {"src": "pics/a%20b%25.png"}):
+        assert color(open_questions(lines(row(path)))[0].images[0]) == (255, 0, 0)
+    (pictures.parent / "beside.png").write_bytes(encoded("red"))
+    with pytest.raises(UserError, match="leads out of"):
+        open_questions(lines(row("..%2Fbeside.png")))

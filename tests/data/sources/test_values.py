@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hypereyes_jax.data import open_questions
+from hypereyes_jax.data import open_examples, open_questions
 from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.errors import UserError
 
@@ -392,3 +392,31 @@ def test_maps_and_uuids_of_parquet_are_objects_and_ids(tmp_path):
     pq.write_table(pa.table({"id": ids, "prompt": prompt, "reward_model": truth}), tmp_path / "q.parquet")
     (question,) = open_questions(tmp_path / "q.parquet")
     assert (question.id, question.answers) == (str(number), ("Chad",))
+
+
+def test_a_table_that_becomes_one_of_arrow_is_a_sequence_of_its_rows():
+    class Frame:  # as those of polars, whose [0] is a table, too
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return self
+
+        def to_arrow(self):
+            return pa.table({"question": ["Which?"], "answer": ["Chad"]})
+
+    assert open_questions(Frame())[0].answers == ("Chad",)
+
+
+def test_gaps_of_a_pandas_table_are_nothing_in_any_column():
+    asked = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "<answer>Oslo</answer>"}]
+    gaps = dict.fromkeys(("images", "videos", "audio", "audios", "system", "tools", "history", "objects", "label"), NAN)
+    (example,) = open_examples([{"messages": asked, **gaps}])
+    assert example.turns == ("<answer>Oslo</answer>",)
+    (example,) = open_examples([{"query": "Which?", "response": "Oslo", **gaps}])
+    assert example.turns == ("<answer>Oslo</answer>",)
+    extra = {"question": "Which?", "tool_call": NAN, "parallel": NAN}
+    verl = {"prompt": asked[:1], "reward_model": {"ground_truth": "Oslo"}, "extra_info": extra}
+    for row in (verl, {"question": "Which?", "answer": "Oslo", "tool_call": NAN, "parallel": NAN, "category": NAN}):
+        with open_questions([{**row, "images": NAN, "videos": NAN, "candidate_answers": NAN}]) as questions:
+            assert (questions[0].answers, questions.references) == (("Oslo",), {})
