@@ -49,6 +49,9 @@ class ServeConfig:
     cache_tokens: int = 0
     """Number of tokens that the caches of all sequences hold together; 0 lets each one grow to --context. With fewer,
     more slots fit a device: a sequence for which there is no room waits."""
+    offload_gib: float | None = None
+    """GiB of host memory for the caches of sequences that had to make room for others; beyond it they are read again.
+    Without it, a quarter of what is free when the server begins."""
     draft_tokens: int = 0
     """Number of guesses (up to 7) that a decode step verifies behind each sequence's last token, copied from what was
     written before. Replies stay the same; they come sooner where few sequences decode at a time."""
@@ -97,7 +100,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
     from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
     from hypereyes_jax.train.sizes import MINIATURE_RL
 
-    sizes = {name: getattr(config, name) for name in ("slots", "cache_tokens", "draft_tokens")}
+    sizes = {name: getattr(config, name) for name in ("slots", "cache_tokens", "offload_gib", "draft_tokens")}
     if config.miniature:
         engine = replace(MINIATURE_RL, **sizes).engine()
     else:

@@ -53,6 +53,9 @@ class EngineConfig:
     # A prompt begins with what another one left in a slot only where all of it is the same, not just how it begins.
     whole_prompts: bool = False
     visual_tokens: int = 4096  # of encoded images kept for later use
+    # Host memory, GiB, for caches of evicted sequences, of all engines of a process that are run together; beyond it
+    # they are read again. None = a quarter of what is free when they begin.
+    offload_gib: float | None = None
     min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
     max_pixels: int = MAX_PIXELS
     max_prompt_tokens: int = 15_000  # the paper's limit
@@ -122,5 +125,5 @@ class SchedulerConfig:
     extends_per_step: int = 4  # extend calls before the next decode call, so that neither waits long for the other
     share_prompts: bool = True  # sequences with equal prompts share one prefill
     evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
-    offload_bytes: int = 1 << 30  # host memory for caches of evicted sequences; beyond it they are read again
+    engines: int = 1  # of this process, which share the host memory for evicted caches: `EngineConfig.offload_gib`
     max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any

@@ -26,7 +26,8 @@ from hypereyes_jax.runs.tracking import Sample, TrackingConfig
 _MAY_DIFFER = frozenset(
     "out mesh distributed profile_step resume_step tracking stop teacher_server judge.url judge.model sampler_server "
     "settings.outages settings.steps settings.checkpoint_every "
-    "settings.checkpoint_minutes eval_questions eval_every sizes.replica_devices sizes.slots sizes.extend_rows "
+    "settings.checkpoint_minutes eval_questions eval_every sizes.replica_devices sizes.slots sizes.cache_tokens "
+    "sizes.offload_gib sizes.extend_rows "
     "sizes.row_choices sizes.balance sizes.keep_checkpoints sizes.learner.optimizer.moments_on_host "
     "settings.save_every settings.gap_warning".split()
 ) | {f"search.{name}" for name in SEARCH_ACCESS}

@@ -17,6 +17,7 @@ from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import DeviceStep
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SchedulerCounts
+from hypereyes_jax.runs.memory import host_free_gib
 
 
 class CacheManager:
@@ -35,6 +36,7 @@ class CacheManager:
         self.epoch = 0  # of the weights in use
         self._prefixes = PrefixCache(limit=2 * engine.settings.slots)
         self._offloaded = 0  # bytes
+        self.offload_limit = _offload_limit(engine, settings.engines)  # bytes of host memory for what is evicted
 
     def add(self, session: Session) -> None:
         """Lets a session with a request wait for its turn."""
@@ -217,7 +219,7 @@ class CacheManager:
         """Takes slot and pages. What they hold is read by this step before anything else is written to them."""
         sequence = session.sequence
         size = self.engine.saved_bytes(sequence.filled)
-        if sequence.filled and self._offloaded + size <= self.settings.offload_bytes:
+        if sequence.filled and self._offloaded + size <= self.offload_limit:
             self._offloaded += size
             step.saves.append((session, self.engine.cached(sequence)))
         session.was_read = sequence.filled
@@ -249,3 +251,9 @@ class CacheManager:
             self.timeline.span(track, "parked", session.used, now)
             if evicted:
                 self.timeline.mark(track, "evicted", now)
+
+
+def _offload_limit(engine: Engine, engines: int) -> int:
+    """Bytes of host memory for what one of so many engines had to evict."""
+    gib = engine.settings.offload_gib
+    return int((host_free_gib() / 4 if gib is None else gib) * 2**30) // engines

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.configs.rollout import EngineConfig
+from hypereyes_jax.configs.rollout import EngineConfig, SchedulerConfig
 from hypereyes_jax.rollout.engine import Engine
 from hypereyes_jax.rollout.replicas.placement import Replicas
 from hypereyes_jax.rollout.scheduler import Scheduler
@@ -80,7 +80,8 @@ class Engines:
             schedulers = []
             for number, engine in enumerate(self.all):
                 own = timeline.replica(number) if timeline is not None and len(self.all) > 1 else timeline
-                schedulers.append(await stack.enter_async_context(Scheduler(engine, timeline=own)))
+                scheduler = Scheduler(engine, SchedulerConfig(engines=len(self.all)), own)
+                schedulers.append(await stack.enter_async_context(scheduler))
             yield RunningEngines(schedulers, group)
 
 

@@ -73,6 +73,9 @@ class TrainingSizes:
     """Number of tokens that the caches of an engine's rollouts hold together; 0 lets each slot grow to the longest
     trajectory. With fewer, more slots fit a device, since few rollouts are that long; one for which there is no room
     waits until others end, and goes on where it was."""
+    offload_gib: float | None = None
+    """GiB of each process's host memory for the caches of rollouts that had to make room for others; beyond it they are
+    read again. Without it, a quarter of what is free when the engines begin."""
     view_lengths: tuple[int, ...] = ()
     """Lengths of the cache views that a decode call may attend to; without any, a quarter of a slot, a half, and all of
     it."""
@@ -100,6 +103,7 @@ class TrainingSizes:
             slots=self.slots,
             context=self.context,
             cache_tokens=self.cache_tokens,
+            offload_gib=self.offload_gib,
             kv=self._kept_as(),
             weights="int8" if self.sampler_weights == "int8" else "given",
             draft_tokens=self.draft_tokens,

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from hypereyes_jax.processing import SampledChunk
-from hypereyes_jax.rollout import Timeline, run_episodes
+from hypereyes_jax.rollout import Timeline, cache_manager, run_episodes
 from hypereyes_jax.rollout.engines import Engines
 from tests.rollout.paced import SAMPLING, PacedEpisode, question
 
@@ -43,6 +43,15 @@ async def test_two_engines_sample_what_one_samples(parts, chat):
         assert engine.free_slots == engine.settings.slots
     two.suspend()
     assert all(engine.params is None for engine in two.all)
+
+
+@pytest.mark.parametrize(("given", "count", "limit"), [(None, 1, 3.0), (None, 2, 1.5), (2.0, 2, 1.0), (0.0, 1, 0.0)])
+async def test_engines_share_the_host_memory_for_what_they_evict(parts, monkeypatch, given, count, limit):
+    """A quarter of what is free, if nothing is said."""
+    monkeypatch.setattr(cache_manager, "host_free_gib", lambda: 12.0)
+    config, params, settings = parts
+    async with Engines.on_one_device(config, params, replace(settings, offload_gib=given), count).running() as running:
+        assert [each._cache.offload_limit for each in running._schedulers] == [limit * 2**30] * count
 
 
 async def test_each_of_several_engines_has_tracks_of_its_own(parts, chat):

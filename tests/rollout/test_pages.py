@@ -144,15 +144,15 @@ def _take_apart(store, pages_RP):
     return [(view.k, view.v) for view in kv.take_layers(store, pages_RP, jnp.float32)]
 
 
-@pytest.mark.parametrize("memory", [1 << 30, 0])
+@pytest.mark.parametrize("memory", [1.0, 0.0])
 @pytest.mark.parametrize("cache_tokens", [192, 320])
 async def test_rollouts_for_which_there_is_no_room_wait_and_go_on_as_if_nothing_had_happened(
     make_engine, chat, alone, memory, cache_tokens
 ):
     """192 is the room of one rollout of the greatest length, for four slots."""
-    engine = make_engine(cache_tokens=cache_tokens)
+    engine = make_engine(cache_tokens=cache_tokens, offload_gib=memory)
     episodes = [PacedEpisode(question(n), seconds=0.02 * (n % 2)) for n in range(10)]
-    async with Scheduler(engine, SchedulerConfig(offload_bytes=memory)) as scheduler:
+    async with Scheduler(engine) as scheduler:
         out = await run_episodes(scheduler, episodes, chat, SAMPLING, list(range(10)))
     assert [tokens(t) for t in out] == alone
     counts = scheduler.counts

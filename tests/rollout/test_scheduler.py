@@ -30,11 +30,11 @@ async def play(engine, episodes, chat, seeds=None, settings=None, **options):
     return out, scheduler.counts
 
 
-@pytest.mark.parametrize("memory", [1 << 30, 0])
+@pytest.mark.parametrize("memory", [1.0, 0.0])
 async def test_evicted_rollouts_go_on_as_if_nothing_had_happened(make_engine, chat, alone, memory):
     episodes = [PacedEpisode(question(n), seconds=0.05) for n in range(10)]
-    settings = SchedulerConfig(evict_after=0.0, offload_bytes=memory)
-    out, counts = await play(make_engine(), episodes, chat, settings=settings)
+    settings = SchedulerConfig(evict_after=0.0)
+    out, counts = await play(make_engine(offload_gib=memory), episodes, chat, settings=settings)
     assert [tokens(t) for t in out] == alone
     assert counts.evictions > 0
     assert (counts.restored > 0) == (memory > 0)

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system."""
+"""Freed memory goes back to the system; what is free is what system and container leave."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hypereyes_jax.runs import memory
 from hypereyes_jax.runs.memory import give_back
 
 
@@ -41,3 +42,23 @@ def test_large_blocks_are_used_again_without_asking_the_kernel(kept):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert (int(done.stdout) < 50) is kept  # 64 huge pages each time, or 32,768 small ones
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "gib"),
+    [("max", "1", 16.0), ("12884901888", "4294967296", 8.0), ("4294967296", "5368709120", 0.0), (None, None, 16.0)],
+)
+def test_what_is_free_is_within_the_limit_of_the_container(monkeypatch, tmp_path, limit, used, gib):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:   {16 * 2**20} kB\n")
+    for name, text in {"max": limit, "current": used}.items():
+        if text is not None:
+            (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP_FILES", ((str(tmp_path / "max"), str(tmp_path / "current")),))
+    assert memory.host_free_gib() == gib
+
+
+def test_where_nothing_tells_what_is_free_a_little_is_assumed(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CGROUP_FILES", ())
+    assert memory.host_free_gib() == 4.0
