@@ -6,7 +6,6 @@ the miniature's world stands in.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import refuse_irregular, write_json
+from hypereyes_jax.files import parse_file_json, read_file, write_json
 
 NUMBER, TEXT = "number", "text"
 
@@ -114,9 +113,8 @@ def write_entry(path: Path, entry: KnowledgeEntry) -> None:
 
 def read_entry(path: Path) -> KnowledgeEntry:
     """A class from its file, also one that a person has edited. Raises UserError, which names file and fault."""
-    refuse_irregular(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_file_json(read_file(path))
         if not isinstance(value, dict) or not isinstance(value.get("label"), str):
             raise ValueError("it needs a 'label', a text")
         facts = tuple(_read_fact(row) for row in value.get("facts", []))
@@ -131,7 +129,7 @@ def read_entry(path: Path) -> KnowledgeEntry:
             searches if isinstance(searches, int) else 0,
             str(value.get("model", "")),
         )
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path} is not an entry of a knowledge base ({error}). Mend it, or remove it to have it built anew."
         ) from None

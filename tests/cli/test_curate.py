@@ -160,8 +160,9 @@ def test_a_file_that_can_not_be_meant_is_refused_by_its_field(pools, capsys, cha
     assert not (pools / "out").exists()
 
 
-def test_what_is_no_yaml_is_named(pools, capsys):
-    (pools / "curation.yaml").write_text("a: [")
+@pytest.mark.parametrize("text", ["a: [", "seed: 2020-13-01", "seed: " + "9" * 5000, "a: !!python/none 1"])
+def test_what_is_no_yaml_is_named(pools, capsys, text):
+    (pools / "curation.yaml").write_text(text)
     assert cli.main(["curate", str(pools / "curation.yaml"), "--out", str(pools / "out")]) == 2
     assert "is not YAML" in capsys.readouterr().err
 

@@ -174,6 +174,12 @@ def test_a_person_may_correct_a_file_and_is_told_what_is_wrong(tmp_path):
         path.write_text(broken)
         with pytest.raises(UserError, match=r"laysan-albatross.json is not an entry"):
             read_entry(path)
+    for number in ("NaN", "1e999", "-Infinity", "1" + "0" * 400, "9" * 5000):
+        path.write_text(f'{{"label": "x", "facts": [{{"name": "a", "value": 1, "number": {number}}}]}}')
+        with pytest.raises(UserError, match=r"laysan-albatross.json is not an entry"):
+            read_entry(path)
+    path.write_text('{"label": "x", "facts": [{"name": "a", "value": "half a pair: \\ud800"}]}')
+    read_entry(path).facts[0].value.encode()
     path.write_text('{"label": "x", "facts": [{"name": "a", "value": 1, "number": "two"}]}')
     with pytest.raises(UserError, match="number of 'a'"):
         read_entry(path)

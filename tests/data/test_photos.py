@@ -1,8 +1,10 @@
 """Photo sets in their published layouts."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
 
@@ -86,6 +88,18 @@ def test_what_programs_leave_beside_photos_is_no_class_and_no_photo(tmp_path):
     photos = open_photos("folders", tmp_path)
     assert photos.classes == ("Badger", "Fox")
     assert [photo.source.name for photo in photos.photos] == ["a.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("names", [5, None, "ab", [1, 2], {"a": 1}])
+def test_a_parquet_copy_without_names_that_can_be_read_is_refused(tmp_path, names):
+    folder = photo_folders.parquet(tmp_path)
+    (file,) = folder.glob("*.parquet")
+    table = pq.read_table(file)
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(UserError, match="a 'label' whose name is known"):
+        open_photos("cub", folder)
 
 
 def test_a_parquet_copy_has_its_names_from_the_schema(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -206,7 +207,7 @@ def read_subset(path: Path) -> tuple[str, ...]:
         ids = [str(item) for item in value]
     else:
         ids = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    twice = sorted(name for name, times in Counter(ids).items() if times > 1)
     if twice or not ids:
         why = f"names {', '.join(twice[:5])} twice" if twice else "names no id"
         raise UserError(f"the subset {path} {why}. Give each id of a question once.")

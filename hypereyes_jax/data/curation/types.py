@@ -127,7 +127,7 @@ def read_curation(path: Path) -> CurationConfig:
     """A curation file, in YAML. Raises UserError for what it can't be, naming the place."""
     try:
         value: Any = yaml.safe_load(read_file(path, _MOST_BYTES).decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month, too
         raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}).") from None
     try:
         config = from_json(CurationConfig, value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from hypereyes_jax.data.photos import layouts
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, RowOfFile
 from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.table_rows import class_names
 from hypereyes_jax.data.sources.types import BadRow, SourceOptions
 from hypereyes_jax.errors import UserError
 
@@ -77,12 +77,10 @@ def _label_names(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        names = features["label"]["names"]
-    except (KeyError, TypeError, ValueError, pa.ArrowException):
+        schema = pq.read_schema(path)
+    except (ValueError, pa.ArrowException):
         return []
-    return [str(name) for name in names]
+    return class_names(schema).get("label", [])
 
 
 def _plain_name(label: str) -> str:

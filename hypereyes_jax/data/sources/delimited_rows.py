@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -45,7 +46,7 @@ class DelimitedRows:
         asked_for = columns_of(columns)
         # Two spellings of a known name are two columns of it, unless they were asked for as they are.
         known = [plain_name(name) if name not in asked_for and field_of(name) else name for name in self._names]
-        twice = next((name for name in known if name and known.count(name) > 1), None)
+        twice = next((name for name, times in Counter(known).items() if name and times > 1), None)
         if twice is not None:
             raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them in its first line.")
         self._file.check()

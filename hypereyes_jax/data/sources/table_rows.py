@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,7 +243,7 @@ def _rows_of(batch: Any, max_bytes: int) -> Iterator[dict[str, Any] | BadRow]:
 
 
 def _refuse_twins(path: Path, names: list[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them and write the file anew.")
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -423,6 +424,13 @@ def test_what_is_no_benchmark_is_told(tmp_path):
 def test_every_benchmark_is_judged_by_a_rule_that_exists():
     assert all(spec.rule in RULES for spec in BENCHMARKS.values())
     assert [spec.paper_n for spec in BENCHMARKS.values()] == [122, 188, 239, 145, 144, 300]
+
+
+def test_a_long_subset_is_read_in_time_linear_in_its_length(tmp_path):
+    (tmp_path / "ids").write_text("\n".join(map(str, range(50_000))))
+    started = time.thread_time()
+    assert len(read_subset(tmp_path / "ids")) == 50_000
+    assert time.thread_time() - started < 5  # minutes, were each id looked for among all
 
 
 def test_read_subset_is_public(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import pickle
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -78,6 +79,16 @@ def test_columns_of_other_names_are_given(tmp_path):
         UserError, match=r"first line of .*rows\.csv names no columns of questions: 'Q,A,extra'.*--columns"
     ):
         open_questions(path)
+
+
+def test_a_first_line_of_many_names_is_read_in_time_linear_in_its_length(tmp_path):
+    path = tmp_path / "rows.csv"
+    names = ["question", "answer", *(f"c{number}" for number in range(30_000))]
+    path.write_text(f"{','.join(names)}\nWhat?,a{',' * 30_000}\n")
+    started = time.thread_time()
+    with open_questions(path) as questions:
+        assert questions[0].text == "What?"
+    assert time.thread_time() - started < 5  # a minute, were each name looked for among all
 
 
 @pytest.mark.parametrize(
