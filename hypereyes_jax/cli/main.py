@@ -42,27 +42,33 @@ class Command:
 
 
 COMMANDS = {
-    "quickstart": Command("quickstart", "QuickstartConfig", "the whole method on a laptop, with a report at the end"),
-    "synth": Command("synth", "SynthConfig", "questions and demonstrations of the miniature world"),
-    "synth-photos": Command("synth_photos", "SynthPhotosConfig", "questions over mosaics of real photos"),
+    "quickstart": Command(
+        "quickstart", "QuickstartConfig", "run the whole method on this machine, with a report at the end"
+    ),
+    "synth": Command("synth", "SynthConfig", "make questions and demonstrations of the miniature world"),
+    "synth-photos": Command("synth_photos", "SynthPhotosConfig", "make questions over mosaics of real photos"),
     "synth-wikidata": Command(
-        "synth_wikidata", "SynthWikidataConfig", "questions of several constraints from Wikidata"
+        "synth_wikidata", "SynthWikidataConfig", "make questions with several constraints from Wikidata"
     ),
     "data": Command("data", "DataConfig", "check, show or convert other people's questions and demonstrations"),
-    "sft": Command("sft", "SftConfig", "supervised fine-tuning on demonstrations"),
-    "rl": Command("rl", "RlConfig", "GRPO with TRACE and on-policy distillation"),
-    "plan": Command("plan", "PlanConfig", "find out whether a recipe fits a cluster before renting it"),
-    "export": Command("export", "ExportConfig", "write a model, adapters merged, for other programs"),
+    "sft": Command("sft", "SftConfig", "run supervised fine-tuning on demonstrations"),
+    "rl": Command("rl", "RlConfig", "run GRPO with TRACE and on-policy distillation"),
+    "plan": Command("plan", "PlanConfig", "compile a recipe for hardware that you don't have: does it fit?"),
+    "export": Command("export", "ExportConfig", "write a model with its adapters merged, for other programs"),
     "push": Command("push", "PushConfig", "push a run's model to the Hugging Face hub, with a model card"),
     "make-teacher": Command("make_teacher", "MakeTeacherConfig", "make the miniature's distillation teacher"),
     "pretrain-world": Command("pretrain_world", "PretrainConfig", "make the miniature world's base model from nothing"),
-    "eval": Command("eval", "EvalConfig", "accuracy, rounds and cost of a checkpoint or a served model"),
-    "reproduce": Command("reproduce", "ReproduceConfig", "the paper as ten commands, tried at a small size"),
-    "study": Command("study", "StudyConfig", "ablations, budgets, seeds, paradigms: runs, a table, and what they show"),
-    "ask": Command("ask", "AskConfig", "ask about one image, several or none, with any search service and model"),
-    "collect": Command("collect", "CollectSettings", "demonstrations and RL questions, from any questions and model"),
+    "eval": Command("eval", "EvalConfig", "measure accuracy, rounds and cost of a checkpoint or a served model"),
+    "reproduce": Command(
+        "reproduce", "ReproduceConfig", "print the paper as ten commands, or try them at a small size"
+    ),
+    "study": Command("study", "StudyConfig", "run an analysis of the paper: ablations, budgets, seeds, paradigms, ..."),
+    "ask": Command("ask", "AskConfig", "answer a question about any number of images, with any model and search"),
+    "collect": Command(
+        "collect", "CollectSettings", "sample any model on your questions, and make demonstrations and RL questions"
+    ),
     "curate": Command(
-        "curate", "CurateConfig", "the paper's curation from one file: pools to an SFT set and an RL set"
+        "curate", "CurateConfig", "run the paper's curation from one file: pools become an SFT set and an RL set"
     ),
     "serve": Command("serve", "ServeConfig", "serve a checkpoint, or the agent, behind an OpenAI-compatible API"),
     "mcp": Command("mcp", "McpConfig", "offer the search tools as an MCP server"),
@@ -70,8 +76,8 @@ COMMANDS = {
     "search-store": Command(
         "search_store", "SearchStoreConfig", "inspect, export, import, prune or merge recorded searches"
     ),
-    "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and again when it dies"),
-    "report": Command("report", "ReportConfig", "write report.html from a run's directory or a trajectory file"),
+    "launch": Command("launch", "", "run a command on Slurm, Cloud TPU, GKE or any cloud, and restart it when it dies"),
+    "report": Command("report", "ReportConfig", "make report.html of a run or of a trajectory file"),
     "completion": Command("completion", "CompletionConfig", "print a completion script for bash, zsh or fish"),
 }
 
@@ -118,7 +124,7 @@ def _main(words: list[str]) -> int:
     try:
         return _run(name, rest, cache)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command again continues where it can", file=sys.stderr)
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
         code = 130
     except RunStopped as stop:
         print(f"hypereyes: {visible(str(stop))}", file=sys.stderr)
@@ -238,11 +244,18 @@ def _print_help() -> None:
     for name, command in COMMANDS.items():
         table.add_row(f"  [cyan]{name}[/cyan]", command.summary)
     console.print(table)
-    console.print(
-        "\n[dim]hypereyes help COMMAND[/dim] lists a command's options, and [dim]--dry-run[/dim] among them prints "
-        "the settings and checks\nthe inputs; [dim]--print-config[/dim] prints them as YAML, which "
-        "[dim]--config FILE[/dim] reads, as it does a run's config.json.\n"
-        "[dim]hypereyes --version[/dim] prints the version. Compiled programs are "
-        "kept in the user's cache folder;\n[dim]hypereyes --compile-cache DIR COMMAND[/dim] keeps them elsewhere, and "
-        "[dim]off[/dim] in place of DIR nowhere."
-    )
+    console.print("\nFor every command:\n")
+    options = Table.grid(padding=(0, 3))
+    for words, does in (
+        ("hypereyes help COMMAND", "lists its options"),
+        ("--dry-run", "prints its settings and checks its inputs"),
+        ("--print-config", "prints its settings as YAML"),
+        ("--config FILE", "reads its settings from such a file, or from a run's config.json"),
+        (
+            "hypereyes --compile-cache DIR COMMAND",
+            "keeps compiled programs in DIR (off: nowhere), not in the user's cache",
+        ),
+    ):
+        options.add_row(f"  [dim]{words}[/dim]", does)
+    console.print(options)
+    console.print("\n[dim]hypereyes --version[/dim] prints the version.")

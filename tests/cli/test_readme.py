@@ -23,3 +23,10 @@ def test_an_example_prints_what_it_says(code, capsys):
 def test_every_command_is_listed():
     listed = re.findall(r"^\| `hypereyes ([a-z-]+)", README, re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_told_by_the_same_verb_in_the_readme_and_the_help(command):
+    told = re.search(rf"^\| `hypereyes {command}\b[^|]*\| (\w+)", README, re.MULTILINE)[1]
+    verb = COMMANDS[command].summary.split()[0].rstrip(",")
+    assert told in (f"{verb}s", f"{verb}es")

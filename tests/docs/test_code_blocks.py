@@ -1,4 +1,7 @@
-"""Every Python block of the documentation runs; the blocks of a page share their names, as a reader types them."""
+"""Every Python block of the documentation runs; the blocks of a page share their names, as a reader types them.
+
+A block that needs a server or another project's trainer is a `{code-block} python`, and runs in that one's own test.
+"""
 
 import ast
 import asyncio
@@ -11,11 +14,29 @@ from pathlib import Path
 import pytest
 
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(page for page in DOCS.rglob("*.md") if re.search(r"^```python$", page.read_text(), re.M))
+ROOT = Path(__file__).parents[2]
+ALL = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]  # README.md: tests/cli/test_readme.py
+PAGES = [page for page in ALL if re.search(r"^```python$", page.read_text(), re.M)]
+ELSEWHERE = {  # pages, and the tests that run what stands in a `{code-block} python` of theirs
+    "docs/guides/your_trainer.md": ("tests/env/adapters/test_skyrl.py", "tests/env/adapters/test_tinker.py"),
+    "docs/serving.md": ("tests/rollout/openai_api/test_server.py",),
+}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def place(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", ALL, ids=place)
+def test_no_python_of_a_page_is_left_out(page):
+    for language, block in re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(), re.M | re.S):
+        if language == "{code-block} python":
+            assert all(page.name in (ROOT / test).read_text() for test in ELSEWHERE[place(page)])
+        elif language != "python":
+            assert not re.search(r"^(import \w+|from [\w.]+ import \w+)", block, re.M), block
+
+
+@pytest.mark.parametrize("page", PAGES, ids=place)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Qwen").mkdir()

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import re
+from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -18,6 +20,7 @@ from hypereyes_jax.rollout.scheduler import Scheduler
 from tests.rollout.openai_api.scripted import ScriptedGenerator
 from tests.rollout.paced import picture
 
+PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 CONFIG = ServerConfig("tiny", port=0, sampling=SamplingConfig(max_new_tokens=12))
 USER = [{"role": "user", "content": "what is it"}]
 IMAGE = {"type": "image_url", "image_url": {"url": data_uri(picture(1), "PNG")}}
@@ -108,6 +111,27 @@ def test_a_tool_round_with_the_openai_client(chat):
     assert "<tool_response>\na number\n</tool_response>" in read
     assert len(generator.contexts[1].images) == 1
     assert generator.open_sessions == 0
+
+
+def test_the_client_of_the_documentation_is_answered(chat, capsys):
+    (code,) = re.findall(r"```\{code-block\} python\n(.*?)```", PAGE.read_text(), re.S)
+    generator = ScriptedGenerator(chat, "the left one")
+
+    async def ask(client, url):
+        uri = IMAGE["image_url"]["url"]
+        filled = code
+        for theirs, ours in (
+            ("http://127.0.0.1:8000", url),
+            ("CHECKPOINT", "tiny"),
+            ("data:image/png;base64,...", uri),
+        ):
+            assert filled.count(theirs) == 1
+            filled = filled.replace(theirs, ours)
+        await asyncio.to_thread(exec, compile(filled, PAGE.name, "exec"), {})
+
+    asked(generator, chat, ask)
+    assert capsys.readouterr().out == "the left one\n"
+    assert len(generator.contexts[0].images) == 1
 
 
 def test_a_streamed_tool_call_comes_as_a_call_and_not_as_text(chat):
