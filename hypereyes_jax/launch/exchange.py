@@ -9,7 +9,7 @@ from types import TracebackType
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.links.messages import receive
-from hypereyes_jax.launch.links.peers import PATIENCE, Address, Listener, Peer, call
+from hypereyes_jax.launch.links.peers import PATIENCE, Address, Peer, PeerServer, call
 from hypereyes_jax.launch.links.samples import from_message, to_message
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.learner.balance import Owners, moves
@@ -28,11 +28,11 @@ class SampleExchange:
     def __init__(self, processes: Processes):
         self.moved = 0  # samples of all processes, in the latest step
         self._own, self._count = processes.index, processes.count
-        self._listener = Listener()
-        self._addresses: list[Address] = processes.gather(self._listener.address)
+        self._server = PeerServer()
+        self._addresses: list[Address] = processes.gather(self._server.address)
         reason = processes.first_reason(self._try_ring())
         if reason:
-            self._listener.close()
+            self._server.close()
             raise UserError(
                 f"processes can't send each other samples: {reason}. Open the ports between the hosts, or let each "
                 "process pack its own: --sizes.no-balance."
@@ -44,7 +44,7 @@ class SampleExchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.close()
+        self._server.close()
 
     def __call__(self, samples: Sequence[TrainingSample], owners: Owners) -> list[TrainingSample]:
         """The samples that this process packs: of its own those that stay, then the others' in their order.
@@ -59,17 +59,17 @@ class SampleExchange:
         parts: dict[int, list[TrainingSample]] = {}
         for sample, owner in zip(samples, owners[self._own], strict=True):
             parts.setdefault(owner, []).append(sample)
-        kept = parts.pop(self._own, [])
+        own_part = parts.pop(self._own, [])
         senders = [process for process, own in enumerate(owners) if process != self._own and self._own in own]
         try:
             with ThreadPoolExecutor(max(1, len(parts) + len(senders))) as pool:
                 sending = [pool.submit(self._send, number, part) for number, part in parts.items()]
-                received = list(pool.map(_receive, self._listener.answer(senders, _STEP_PATIENCE)))
+                received = list(pool.map(_receive, self._server.answer(senders, _STEP_PATIENCE)))
                 for each in sending:
                     each.result()
         except OSError as error:
             raise UserError(f"another process, with which this one exchanges samples, is gone: {error}") from error
-        return [*kept, *(sample for part in received for sample in part)]
+        return [*own_part, *(sample for part in received for sample in part)]
 
     def _send(self, number: int, samples: Sequence[TrainingSample]) -> None:
         with self._call(number).connection as connection:
@@ -79,8 +79,8 @@ class SampleExchange:
     def _call(self, number: int) -> Peer:
         peer = call(number, self._addresses[number], self._own)
         # The host that answered is the first to be tried the next time.
-        hosts, answered = self._addresses[number][0], peer.connection.getpeername()[0]
-        hosts.sort(key=lambda host: host != answered)
+        hosts, answering_host = self._addresses[number][0], peer.connection.getpeername()[0]
+        hosts.sort(key=lambda host: host != answering_host)
         return peer
 
     def _try_ring(self) -> str:
@@ -89,7 +89,7 @@ class SampleExchange:
         try:
             with ThreadPoolExecutor(1) as pool:
                 calling = pool.submit(self._call, following)
-                (peer,) = self._listener.answer([before], _PATIENCE)
+                (peer,) = self._server.answer([before], _PATIENCE)
                 peer.connection.close()
                 calling.result().connection.close()
         except ConnectionError as error:
@@ -107,5 +107,5 @@ def _receive(peer: Peer) -> list[TrainingSample]:
         try:
             message = receive(connection)
         except ValueError as error:
-            raise ConnectionError(f"process {peer.number} sends what is not a message: {error}") from error
+            raise ConnectionError(f"process {peer.number} sent something that is not a message: {error}") from error
     return from_message(message)

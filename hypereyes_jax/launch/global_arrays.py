@@ -46,19 +46,19 @@ def pack_for_all(
     plan = (stay if exchange is None else balance)(lengths, config.row_lengths, config.rows)
     if exchange is not None:
         samples = exchange(samples, plan.owners)
-    needed = max(plan.micro_batches, config.at_least[0])
-    config = replace(config, row_length=plan.row_length, micro_batches=needed)
+    least = max(plan.micro_batches, config.at_least[0])
+    config = replace(config, row_length=plan.row_length, micro_batches=least)
     batch = pack(model, samples, config, left_out)
     # All must have the same arrays: of the largest size that any of them needs.
     own = list(batch.inputs.vision.segment_RL.shape[1:])
     has_teacher = batch.teacher_logp_MBT is not None
     *most, any_scored = np.max(processes.gather([*own, int(has_teacher)]), axis=0).tolist()
-    fixed = replace(config, vision=(most[0], most[1]))
+    common = replace(config, vision=(most[0], most[1]))
     if most != own:
-        batch = pack(model, samples, fixed, left_out)
+        batch = pack(model, samples, common, left_out)
     if any_scored and not has_teacher:
         batch = batch.replace(teacher_logp_MBT=np.full(batch.weight_MBT.shape, np.nan, np.float32))
-    return global_batch(processes.mesh, batch, fixed)
+    return global_batch(processes.mesh, batch, common)
 
 
 def initial_state(

@@ -87,9 +87,9 @@ class Processes:
         text = np.frombuffer(json.dumps(own).encode(), np.uint8)
         sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
         # Each size is a program of its own, which is compiled and stays: a few sizes, however long a run is.
-        padded = np.zeros(max(_FEWEST_BYTES, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
-        padded[: text.size] = text
-        rows = np.asarray(process_allgather(padded)).reshape(self.count, -1)
+        buffer = np.zeros(max(_FEWEST_BYTES, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
+        buffer[: text.size] = text
+        rows = np.asarray(process_allgather(buffer)).reshape(self.count, -1)
         self.waited_seconds += time.perf_counter() - began
         return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
 

@@ -44,7 +44,7 @@ def split_devices(mesh: str, devices: Sequence[Any], processes: int = 1) -> Spli
         )
     if processes > 1:
         raise UserError(
-            f"--mesh {mesh} splits the devices of one process, and there are {processes}: give a mesh whose devices "
+            f"--mesh {mesh} splits the devices of one process, but there are {processes}: give a mesh whose devices "
             "train and sample in turns"
         )
     name, samplers = match["learner"], match["sampler"]

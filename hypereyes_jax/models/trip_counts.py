@@ -18,13 +18,13 @@ _POSITIONS: ContextVar[float] = ContextVar("usual positions", default=math.inf)
 ON_CHIP = "stays_on_chip"  # in the name of a loop whose matmuls' results are small enough for a cache
 
 
-def expected_trips(count: float) -> contextlib.AbstractContextManager[None]:
-    """Around a loop with a traced bound: its usual number of trips, as a name that programs carry along."""
+def expected_trip_count(count: float) -> contextlib.AbstractContextManager[None]:
+    """Names the usual trip count of a loop with a traced bound, around that loop: programs carry the name along."""
     return jax.named_scope(f"{_MARK}{count:.2f}")
 
 
 def expected_bytes(count: float) -> contextlib.AbstractContextManager[None]:
-    """Around a kernel that takes references to arrays of which it reads and writes a part: that part, in bytes."""
+    """Names the bytes that a kernel reads and writes of the arrays it has references to, around that kernel."""
     return jax.named_scope(f"{_BYTES_MARK}{count:.0f}")
 
 
@@ -49,7 +49,7 @@ def read_bytes(name: str) -> float | None:
     return float(matches[-1]) if matches else None
 
 
-def read_trips(name: str) -> float | None:
+def read_trip_count(name: str) -> float | None:
     """The innermost count in an operation's name, or None."""
     matches = _COUNT.findall(name)
     return float(matches[-1]) if matches else None

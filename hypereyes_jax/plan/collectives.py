@@ -40,7 +40,7 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
       mesh_shape: axis name -> size, in the order of the mesh: devices in the HLO are numbered along it.
     """
     module = parse(hlo)
-    sent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
 
     def walk(name: str, times: float) -> None:
         for line in module.computations.get(name, ()):
@@ -48,18 +48,18 @@ def collective_bytes(hlo: str, mesh_shape: Mapping[str, int]) -> dict[str, dict[
                 group = _group(line, math.prod(mesh_shape.values()))
                 if len(group) > 1:
                     axes = _axes(group, mesh_shape)
-                    sent[axes][collective["kind"]] += times * _sent(
+                    sums[axes][collective["kind"]] += times * _sent(
                         collective["kind"], collective["result"], len(group), bool(collective["start"])
                     )
             for other in called(line) + branches(line):
                 walk(other, times)
             if " while(" in line:
                 repeated = loop(line, module)
-                walk(repeated.condition, times * repeated.trips)
-                walk(repeated.body, times * repeated.trips)
+                walk(repeated.condition, times * repeated.trip_count)
+                walk(repeated.body, times * repeated.trip_count)
 
     walk(module.entry, 1.0)
-    return {axes: dict(kinds) for axes, kinds in sent.items()}
+    return {axes: dict(kinds) for axes, kinds in sums.items()}
 
 
 def _sizes(result: str) -> list[int]:
@@ -99,8 +99,8 @@ def _group(line: str, devices: int) -> list[int]:
         if iota[4]:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return [int(n) for n in ids.reshape(groups, size)[0]]
-    if listed := _LISTED.search(line):
-        return [int(n) for n in listed[1].split(",")]
+    if match := _LISTED.search(line):
+        return [int(n) for n in match[1].split(",")]
     if pairs := _PAIRS.search(line):
         both = [[int(n) for n in pair.split(",")] for pair in re.findall(r"\d+,\d+", pairs[1])]
         return next((pair for pair in both if pair[0] != pair[1]), [])  # a device may send to itself

@@ -1,4 +1,4 @@
-"""One program compiled for devices that need not be there: its memory, its work, and what it sends."""
+"""One program compiled for devices that need not be there: its memory, its cost, and what it sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.plan import topology as target
 from hypereyes_jax.plan.collectives import collective_bytes
 from hypereyes_jax.plan.figures import figures_key, read_figures, write_figures
-from hypereyes_jax.plan.flops import Work, work_a_device
+from hypereyes_jax.plan.flops import ProgramCost, device_cost
 from hypereyes_jax.plan.launches import Launches, count_launches
 from hypereyes_jax.runs.terminal import visible
 
@@ -51,12 +51,12 @@ def in_turn(name: str, parts: Sequence[tuple[ProgramPlan, int, float]]) -> Progr
       parts: of each, its plan, how often it runs, and the GiB that lie on the device beside its own.
     """
     largest, _, beside = max(parts, key=lambda part: part[0].peak_gib + part[2])
-    sent: dict[str, dict[str, float]] = {}
+    sums: dict[str, dict[str, float]] = {}
     for plan, times, _ in parts:
         for axes, kinds in plan.sent_gib.items():
             for kind, size in kinds.items():
-                sent.setdefault(axes, {}).setdefault(kind, 0.0)
-                sent[axes][kind] += times * size
+                sums.setdefault(axes, {}).setdefault(kind, 0.0)
+                sums[axes][kind] += times * size
     return ProgramPlan(
         name,
         compile_seconds=sum(plan.compile_seconds for plan, _, _ in parts),
@@ -67,7 +67,7 @@ def in_turn(name: str, parts: Sequence[tuple[ProgramPlan, int, float]]) -> Progr
         float8_tflops=sum(times * plan.float8_tflops for plan, times, _ in parts),
         int8_tflops=sum(times * plan.int8_tflops for plan, times, _ in parts),
         traffic_gib=sum(times * plan.traffic_gib for plan, times, _ in parts),
-        sent_gib=sent,
+        sent_gib=sums,
         launches=sum((plan.launches * times for plan, times, _ in parts), Launches()),
         error=next((plan.error for plan, _, _ in parts if plan.error), ""),
     )
@@ -79,31 +79,31 @@ def compile_program(name: str, trace: Callable[[], Any], mesh: MeshConfig, folde
     Args:
       folder: where figures of programs are kept and looked for (`plan.figures`); None = compile without.
     """
-    started = time.perf_counter()
-    traced = trace()
-    work = work_a_device(traced.jaxpr, mesh.size)
-    lowered = traced.lower()
+    start = time.perf_counter()
+    stage = trace()
+    cost = device_cost(stage.jaxpr, mesh.size)
+    lowered = stage.lower()
     if folder is None:
-        return _compiled(name, work, lowered, mesh, started)
-    key = figures_key(lowered.as_text(), mesh, asdict(work))
-    kept = read_figures(folder, key)
-    if kept is not None:
-        kept["launches"] = Launches(**kept["launches"])
-        return ProgramPlan(**{**kept, "name": name})
+        return _compiled(name, cost, lowered, mesh, start)
+    key = figures_key(lowered.as_text(), mesh, asdict(cost))
+    figures = read_figures(folder, key)
+    if figures is not None:
+        figures["launches"] = Launches(**figures["launches"])
+        return ProgramPlan(**{**figures, "name": name})
     print(visible(f"compiling for {mesh.name}: {name} ..."), file=sys.stderr, flush=True)
-    compiled = _compiled(name, work, lowered, mesh, started)
-    write_figures(folder, key, asdict(compiled))
-    print(visible(f"  {compiled.compile_seconds:.0f} s"), file=sys.stderr, flush=True)
-    return compiled
+    program = _compiled(name, cost, lowered, mesh, start)
+    write_figures(folder, key, asdict(program))
+    print(visible(f"  {program.compile_seconds:.0f} s"), file=sys.stderr, flush=True)
+    return program
 
 
-def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: float) -> ProgramPlan:
+def _compiled(name: str, cost: ProgramCost, lowered: Any, mesh: MeshConfig, started: float) -> ProgramPlan:
     done: dict[str, Any] = {
         "name": name,
-        "tflops": work.flops / 1e12,
-        "float8_tflops": work.float8_flops / 1e12,
-        "int8_tflops": work.int8_flops / 1e12,
-        "traffic_gib": work.traffic / GIB,
+        "tflops": cost.flops / 1e12,
+        "float8_tflops": cost.float8_flops / 1e12,
+        "int8_tflops": cost.int8_flops / 1e12,
+        "traffic_gib": cost.traffic / GIB,
     }
     try:
         program = lowered.compile(compiler_options=target.compiler_options(mesh))
@@ -119,7 +119,7 @@ def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: fl
         # no device would hold; its peak is what lives at once.
         temporaries = memory.peak_memory_in_bytes - arguments - outputs
     hlo = program.as_text()
-    sent = collective_bytes(hlo, dict(zip(mesh.axes, mesh.shape, strict=True)))
+    traffic = collective_bytes(hlo, dict(zip(mesh.axes, mesh.shape, strict=True)))
     return ProgramPlan(
         **done,
         compile_seconds=time.perf_counter() - started,
@@ -127,5 +127,5 @@ def _compiled(name: str, work: Work, lowered: Any, mesh: MeshConfig, started: fl
         outputs_gib=outputs / GIB,
         temporaries_gib=temporaries / GIB,
         launches=count_launches(hlo) if mesh.platform == "gpu" else Launches(),
-        sent_gib={axes: {kind: size / GIB for kind, size in kinds.items()} for axes, kinds in sent.items()},
+        sent_gib={axes: {kind: size / GIB for kind, size in kinds.items()} for axes, kinds in traffic.items()},
     )

@@ -56,16 +56,16 @@ def plan_engine(
     if given:
         return engines.compiled(sizes.slots, sizes.cache_tokens, sizes.extend_rows)
     parts = replica.expert
-    needed = parts * math.ceil(min(sizes.slots, math.ceil(recipe.batch / engines.replicas)) / parts)
-    if needed / parts * engines.slot_gib(train.context) + engines.weights_gib <= room:  # else there is no need to try
-        best = engines.compiled(needed, 0, sizes.extend_rows)
+    enough = parts * math.ceil(min(sizes.slots, math.ceil(recipe.batch / engines.replicas)) / parts)
+    if enough / parts * engines.slot_gib(train.context) + engines.weights_gib <= room:  # else there is no need to try
+        best = engines.compiled(enough, 0, sizes.extend_rows)
         if best.fits:
             return best
-    best = engines.with_most_slots(needed, sizes.extend_rows, more_than=0)
-    if best.fits and best.slots == needed:
+    best = engines.with_most_slots(enough, sizes.extend_rows, more_than=0)
+    if best.fits and best.slots == enough:
         return best
     # The scores of what is read are the engine's largest temporaries: a row at a time may leave room for more slots.
-    other = engines.with_most_slots(needed, sizes.extend_rows[:1], more_than=best.slots if best.fits else 0)
+    other = engines.with_most_slots(enough, sizes.extend_rows[:1], more_than=best.slots if best.fits else 0)
     return other if other.fits else best
 
 

@@ -30,12 +30,12 @@ def default_figures_folder() -> Path:
     return default_folder().with_name("plans")
 
 
-def figures_key(text: str, mesh: MeshConfig, work: Mapping[str, float]) -> str:
+def figures_key(text: str, mesh: MeshConfig, cost: Mapping[str, float]) -> str:
     """Names a program.
 
     Args:
       text: of the lowered program.
-      work: what was counted on the traced program, which the text does not tell: how often a loop is expected to run.
+      cost: what was counted on the traced program, which the text does not tell: how often a loop is expected to run.
     """
     whole = hashlib.sha256(text.encode())
     versions = {name: _version(name) for name in _COMPILERS}
@@ -43,7 +43,7 @@ def figures_key(text: str, mesh: MeshConfig, work: Mapping[str, float]) -> str:
     flags = {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
     # Names say nothing about what the compiler does.
     device = asdict(mesh) | {"name": "", "hosts": 0}
-    whole.update(json.dumps([device, dict(work), versions, code, flags], sort_keys=True).encode())
+    whole.update(json.dumps([device, dict(cost), versions, code, flags], sort_keys=True).encode())
     return whole.hexdigest()[:40]
 
 

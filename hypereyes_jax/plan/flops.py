@@ -13,30 +13,30 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from hypereyes_jax.models.trip_counts import ON_CHIP, read_bytes, read_trips
+from hypereyes_jax.models.trip_counts import ON_CHIP, read_bytes, read_trip_count
 
 
 @dataclass(frozen=True)
-class Work:
-    """The work of a whole program over all devices, or of one device: see `work_a_device`."""
+class ProgramCost:
+    """The cost of a whole program over all devices, or of one device: see `device_cost`."""
 
     flops: float = 0.0  # of matmuls: 2 a multiply-add
     float8_flops: float = 0.0  # those of them whose factors are both in 8-bit floating point
     int8_flops: float = 0.0  # those of them whose factors are both in int8
     traffic: float = 0.0  # bytes, if each matmul, gather and scatter reads its operands and writes its result once
 
-    def __add__(self, other: Work) -> Work:
-        return Work(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: ProgramCost) -> ProgramCost:
+        return ProgramCost(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
-    def __mul__(self, times: float) -> Work:
-        return Work(*(one * times for one in astuple(self)))
+    def __mul__(self, times: float) -> ProgramCost:
+        return ProgramCost(*(one * times for one in astuple(self)))
 
 
 Widths = dict[int, int]  # bytes that a number of a variable takes where it lies, of those that are widened on the way
 
 
-def work_a_device(jaxpr: Any, devices: int) -> Work:
-    """The work of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
+def device_cost(jaxpr: Any, devices: int) -> ProgramCost:
+    """The cost of a traced program (`jax.jit(f).trace(...).jaxpr`) on one of `devices`.
 
     What the compiler shards by itself is taken to be shared out evenly; what `jax.shard_map` runs is counted as each
     device's own. A conditional counts as its costliest branch. What is widened for a matmul, like weights in int8, is
@@ -45,15 +45,15 @@ def work_a_device(jaxpr: Any, devices: int) -> Work:
     return _total(jaxpr, devices) * (1 / devices)
 
 
-def _total(jaxpr: Any, devices: int, within: str = "", widths: Widths | None = None) -> Work:
+def _total(jaxpr: Any, devices: int, within: str = "", widths: Widths | None = None) -> ProgramCost:
     """`widths` of the jaxpr's inputs, where they are known."""
-    total, widths = Work(), dict(widths or {})
+    total, widths = ProgramCost(), dict(widths or {})
     for eqn in _needed(getattr(jaxpr, "jaxpr", jaxpr)):
         if eqn.primitive.name in ("convert_element_type", "reshape", "transpose", "squeeze"):
             width = widths.get(id(eqn.invars[0]), eqn.invars[0].aval.dtype.itemsize)
             if width < eqn.outvars[0].aval.dtype.itemsize:
                 widths[id(eqn.outvars[0])] = width
-        total += _work(eqn, devices, within, widths)
+        total += _cost(eqn, devices, within, widths)
     return total
 
 
@@ -62,15 +62,15 @@ def _needed(jaxpr: Any) -> list[Any]:
 
     Recomputation leaves some: the forward kernel of attention, where all that it gives was kept.
     """
-    live, needed = {id(variable) for variable in jaxpr.outvars}, []
+    live, equations = {id(variable) for variable in jaxpr.outvars}, []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or any(id(variable) in live for variable in eqn.outvars):
-            needed.append(eqn)
+            equations.append(eqn)
             live.update(id(variable) for variable in eqn.invars)
-    return needed[::-1]
+    return equations[::-1]
 
 
-def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
+def _cost(eqn: Any, devices: int, within: str, widths: Widths) -> ProgramCost:
     """`within` names the calls around this equation, up to the closest loop: names inside of a call begin anew."""
     name, params = eqn.primitive.name, eqn.params
     scope = f"{within}/{eqn.source_info.name_stack}"
@@ -82,36 +82,36 @@ def _work(eqn: Any, devices: int, within: str, widths: Widths) -> Work:
             flops = 2.0 * size * eqn.outvars[0].aval.size
             in_float8 = all(x.aval.dtype.name.startswith("float8") for x in eqn.invars)
             in_int8 = all(x.aval.dtype.name == "int8" for x in eqn.invars)
-            return Work(flops, flops * in_float8, flops * in_int8, traffic)
+            return ProgramCost(flops, flops * in_float8, flops * in_int8, traffic)
         case "dynamic_slice" if ON_CHIP in scope:  # what such a loop reads of the arrays around it
-            return Work(traffic=_bytes(*eqn.outvars))
+            return ProgramCost(traffic=_bytes(*eqn.outvars))
         case "ragged_dot" | "ragged_dot_general":
             # tokens x in, groups x in x out: each row meets one group's matrix, whichever axis is summed over
             rows, wide = eqn.invars[0].aval.shape[-2:]
             other = eqn.invars[1].aval.shape
-            return Work(2.0 * rows * wide * other[-1], traffic=_bytes(*eqn.invars, *eqn.outvars, widths=widths))
+            return ProgramCost(2.0 * rows * wide * other[-1], traffic=_bytes(*eqn.invars, *eqn.outvars, widths=widths))
         case "gather":
-            return Work(traffic=2 * _bytes(*eqn.outvars))
+            return ProgramCost(traffic=2 * _bytes(*eqn.outvars))
         case "scatter-add" | "scatter_add" | "scatter":
-            return Work(traffic=3 * _bytes(eqn.invars[2]))
+            return ProgramCost(traffic=3 * _bytes(eqn.invars[2]))
         case "scan":
             return _total(params["jaxpr"], devices) * params["length"]
         case "while":
-            trips = read_trips(scope)
+            trip_count = read_trip_count(scope)
             marks = ON_CHIP if ON_CHIP in scope else ""
             body = _total(params["body_jaxpr"], devices, marks) + _total(params["cond_jaxpr"], devices)
-            return body * (1.0 if trips is None else trips)
+            return body * (1.0 if trip_count is None else trip_count)
         case "cond":
             return max((_total(branch, devices, scope) for branch in params["branches"]), key=lambda each: each.flops)
         case "shard_map":
             return _total(params["jaxpr"], devices) * devices
         case "pallas_call":
-            steps = read_trips(scope) or math.prod(params["grid_mapping"].grid)
+            steps = read_trip_count(scope) or math.prod(params["grid_mapping"].grid)
             body = _total(params["jaxpr"], devices)
             part = read_bytes(scope)
             traffic = _bytes(*eqn.invars, *eqn.outvars) if part is None else part
             return replace(body * steps, traffic=traffic)
-    total = Work()
+    total = ProgramCost()
     for inner in _programs(params.values()):
         inputs = getattr(inner, "jaxpr", inner).invars
         pairs = zip(inputs, eqn.invars, strict=True) if len(inputs) == len(eqn.invars) else ()
@@ -129,5 +129,5 @@ def _programs(values: Any) -> Iterator[Any]:
 
 
 def _bytes(*variables: Any, widths: Widths | None = None) -> float:
-    sized = [v for v in variables if hasattr(v.aval, "dtype")]
-    return float(sum(v.aval.size * (widths or {}).get(id(v), v.aval.dtype.itemsize) for v in sized))
+    arrays = [v for v in variables if hasattr(v.aval, "dtype")]
+    return float(sum(v.aval.size * (widths or {}).get(id(v), v.aval.dtype.itemsize) for v in arrays))

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hypereyes_jax.models.trip_counts import read_trips
+from hypereyes_jax.models.trip_counts import read_trip_count
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _ASSIGNED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
-_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_KNOWN_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 _BODY = re.compile(r"body=%?([\w.\-]+)")
 _COMPARED = re.compile(r" compare\((.*)\), direction=[LG]T")
@@ -36,7 +36,7 @@ class Loop:
 
     body: str
     condition: str
-    trips: float
+    trip_count: float
     known: bool  # the compiler knows the trip count; otherwise it is what `models.trip_counts` expects, or 1
 
 
@@ -82,22 +82,22 @@ def loop(line: str, module: Module) -> Loop:
     condition, body = _CONDITION.search(line), _BODY.search(line)
     if condition is None or body is None:
         raise ValueError(f"not a while loop: {line.strip()[:200]}")
-    if known := _KNOWN_TRIPS.search(line):
-        return Loop(body[1], condition[1], float(known[1]), known=True)
-    compared = module.computations.get(condition[1], [])
-    root = next((_COMPARED.search(each) for each in compared if "ROOT" in each), None)
-    for each in compared if root else ():
+    if match := _KNOWN_TRIP_COUNT.search(line):
+        return Loop(body[1], condition[1], float(match[1]), known=True)
+    instructions = module.computations.get(condition[1], [])
+    root = next((_COMPARED.search(each) for each in instructions if "ROOT" in each), None)
+    for each in instructions if root else ():
         constant = _CONSTANT.search(each)
         if constant and root and f"%{constant[1]}" in re.split(r"[ ,]", root[1]):
             return Loop(body[1], condition[1], float(constant[2]), known=False)
     name = _NAME.search(line)
-    return Loop(body[1], condition[1], (read_trips(name[1]) if name else None) or 1.0, known=False)
+    return Loop(body[1], condition[1], (read_trip_count(name[1]) if name else None) or 1.0, known=False)
 
 
 def branches(line: str) -> list[str]:
     """The computations of a `conditional` instruction, of which one runs."""
-    if listed := _BRANCHES.search(line):
-        return [branch.strip().lstrip("%") for branch in listed[1].split(",")]
+    if match := _BRANCHES.search(line):
+        return [branch.strip().lstrip("%") for branch in match[1].split(",")]
     return _TRUE_OR_FALSE.findall(line)
 
 

@@ -55,12 +55,12 @@ def count_launches(hlo: str) -> Launches:
     it calls. A fusion, custom call, copy, sort or collective is one kernel.
     """
     module = parse(hlo)
-    known: dict[str, Launches] = {}
+    counts: dict[str, Launches] = {}
 
     def of(name: str) -> Launches:
-        if name not in known:
-            known[name] = sum((instruction(line) for line in module.computations.get(name, ())), Launches())
-        return known[name]
+        if name not in counts:
+            counts[name] = sum((instruction(line) for line in module.computations.get(name, ())), Launches())
+        return counts[name]
 
     def instruction(line: str) -> Launches:
         kind = opcode(line)
@@ -70,7 +70,7 @@ def count_launches(hlo: str) -> Launches:
             repeated = loop(line, module)
             iteration = of(repeated.body) + of(repeated.condition)
             waits = Launches() if repeated.known else Launches(host_synced_loops=1.0)
-            return (iteration + waits) * repeated.trips
+            return (iteration + waits) * repeated.trip_count
         if kind == "conditional":
             costliest = max((of(branch) for branch in branches(line)), key=lambda each: each.kernels)
             return costliest + Launches(host_synced_branches=1.0)

@@ -111,7 +111,7 @@ def plan(config: PlanConfig) -> Plan:
     if beside := _kept_gib(engine, recipe, mesh_config.size, config.ahead):
         train = trained(rows, context, beside)
     teacher = scored(train)
-    refused = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
+    refusal = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
     largest = {}
     if config.largest:
         largest = {
@@ -123,10 +123,10 @@ def plan(config: PlanConfig) -> Plan:
         mesh=mesh_config.name,
         devices=mesh_config.size,
         capacity_gib=capacity if mesh_config.device else None,
-        fits=all(part is None or part.fits for part in (train, teacher, engine)) and not refused,
+        fits=all(part is None or part.fits for part in (train, teacher, engine)) and not refusal,
         train=train,
         engine=engine,
-        refused=refused,
+        refused=refusal,
         teacher=teacher,
         step=plan_step(
             recipe, model, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes), sizes
@@ -234,7 +234,7 @@ def _train_plan(
     bound = max(seconds, key=lambda name: seconds[name])
     peak = DEVICES[mesh.device].bf16_tflops if mesh.device else math.inf
     batch_gib = micro_gib * (2 if several else 1)
-    kept = (step.weights + step.optimizer + step.gradients) / GIB + batch_gib
+    resident = (step.weights + step.optimizer + step.gradients) / GIB + batch_gib
     return TrainPlan(
         program=program,
         programs=[plan for plan, _, _ in programs],
@@ -247,7 +247,7 @@ def _train_plan(
         optimizer_gib=step.optimizer / GIB,
         gradients_gib=step.gradients / GIB,
         batch_gib=batch_gib,
-        activations_gib=max(program.peak_gib - kept, 0.0),
+        activations_gib=max(program.peak_gib - resident, 0.0),
         host_gib=step.host / GIB,
         useful_tflops=useful / 1e12,
         roofline_seconds=seconds,
@@ -272,11 +272,11 @@ def _teacher_plan(
     """Scoring a step's failed rollouts, about half of them; the engines have left but for what they keep."""
     micro_batches = math.ceil(recipe.batch / 2 / (train.rows * sizes.row_samples))
     batch = abstract_batch(replace(recipe, distill=False), model, micro_batches, train.rows, train.row_length)
-    scored = compile_program(
+    scoring_program = compile_program(
         "teacher's scoring of a micro-batch", lambda: scoring.trace(batch), mesh, default_figures_folder()
     )
     beside = scoring.micro_batch(batch) / GIB if micro_batches > 1 else 0.0
-    program = in_turn("teacher's scoring", [(scored, micro_batches, beside)])
+    program = in_turn("teacher's scoring", [(scoring_program, micro_batches, beside)])
     peak = program.peak_gib + train.weights_gib + train.optimizer_gib + train.beside_gib
     return TeacherPlan(
         model=name,

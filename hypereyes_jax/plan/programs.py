@@ -226,7 +226,7 @@ def engine_programs(
     slots, view = settings.slots, settings.view_buckets[-1]
     kernels = Kernels.for_sampling(mesh.devices.flat[0].platform, model.text.num_hidden_layers)
     dtype, image_tokens = jnp.dtype(recipe.learner.compute_dtype), recipe.image_tokens
-    given = sampler_params(recipe, model, "given")
+    weights = sampler_params(recipe, model, "given")
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def put(tree: Any, where: Any) -> Any:
@@ -239,7 +239,7 @@ def engine_programs(
     lora = None
     if recipe.lora is not None:
         rules = LoraConfig((LoraRule("layers/.*", recipe.lora.rank, recipe.lora.alpha),))
-        lora = jax.eval_shape(lambda key: init_lora(key, given, model, rules), jax.random.key(0))
+        lora = jax.eval_shape(lambda key: init_lora(key, weights, model, rules), jax.random.key(0))
         lora = put(lora, lora_shardings(model, lora, mesh))
     if kernels.slots == "in_place":  # as `rollout.device.Device` keeps them
         params = _layer_by_layer(params, mesh)
@@ -261,12 +261,12 @@ def engine_programs(
         offset_R=host(count),
         length_R=host(count),
     )
-    packed = jax.tree.map(
+    arrays = jax.tree.map(
         lambda x: host(*np.shape(x), dtype=x.dtype),
         PackedDecodeRows.padding(slots, settings.max_steps, settings.slot_pages),
     )
     if settings.draft_tokens:
-        packed = packed._replace(known_RN=host(*RecentTokens().beside((), (), slots, view + 1).shape))
+        arrays = arrays._replace(known_RN=host(*RecentTokens().beside((), (), slots, view + 1).shape))
     steps = f"steps of {settings.draft_tokens} drafts" if settings.draft_tokens else "tokens"
     static: dict[str, Any] = {"config": model, "kernels": kernels}
 
@@ -288,7 +288,7 @@ def engine_programs(
     yield EngineProgram(
         f"decode {settings.max_steps} {steps} in {slots} slots",
         traced(
-            decode_rows, params, lora, store, packed,
+            decode_rows, params, lora, store, arrays,
             size=DecodeSize(view, settings.max_steps, settings.draft_tokens),
             forbidden=(model.image_token_id, model.video_token_id),
         ),

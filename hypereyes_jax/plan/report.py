@@ -251,11 +251,11 @@ def _program_line(each: ProgramPlan) -> str:
     if each.error:
         return f"  {each.name}: {each.error} {took}"
     transfers = ", ".join(f"{axes} {_short(sum(kinds.values()))}" for axes, kinds in each.sent_gib.items()) or "nothing"
-    launched = ""
+    launches = ""
     if each.launches.kernels:
         waits = each.launches.host_synced_loops + each.launches.host_synced_branches
-        launched = (
+        launches = (
             f", launches {each.launches.kernels:,.0f} kernels and waits {waits:,.0f} times for the host "
             f"({_short(each.launches.seconds)} s)"
         )
-    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {transfers}{launched} {took}"
+    return f"  {each.name}: peak {_short(each.peak_gib)} GiB, sends GiB by axis: {transfers}{launches} {took}"

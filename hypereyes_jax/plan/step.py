@@ -119,9 +119,9 @@ def plan_step(
         "sync": rollouts.sync,
         "host": recipe.batch * workload.images * IMAGE_SECONDS / mesh.hosts,
     }
-    reached = EFFICIENCY[mesh.device]
-    shares = {"prefill": reached.matmuls, "training": reached.matmuls, "teacher": reached.matmuls,
-              "generation": reached.decode, "sync": reached.transfers}  # fmt: skip
+    efficiency = EFFICIENCY[mesh.device]
+    shares = {"prefill": efficiency.matmuls, "training": efficiency.matmuls, "teacher": efficiency.matmuls,
+              "generation": efficiency.decode, "sync": efficiency.transfers}  # fmt: skip
     forecast = {part: seconds[part] / shares.get(part, 1.0) for part in PARTS}
     total, expected = sum(seconds.values()), sum(forecast.values())
     return StepPlan(

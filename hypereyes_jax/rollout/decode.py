@@ -27,7 +27,7 @@ from hypereyes_jax.models.qwen3_vl.text import (
     embed_tokens,
     layers_apart,
 )
-from hypereyes_jax.models.trip_counts import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trip_count
 from hypereyes_jax.rollout import kv
 from hypereyes_jax.rollout.cache_access import DecodeSize, cache_access
 from hypereyes_jax.rollout.drafts import accepted, propose
@@ -197,11 +197,11 @@ def decode_rows(
             apart,
             carried,
         )
-        draw = _draw_step(hidden_RTD, head_DV, batch, count_R, forbidden, kernels.known_trips)
+        draw = _draw_step(hidden_RTD, head_DV, batch, count_R, forbidden, kernels.known_trip_count)
         kept_R, stops_R = _kept(draw.tokens_RT, drafts_RJ, fed_R, batch.stop_RS)
         last_R1 = jnp.maximum(kept_R, 1)[:, None] - 1
         going_R = alive_R & ~stops_R & (count_R + kept_R < batch.budget_R)
-        if kernels.known_trips:
+        if kernels.known_trip_count:
             going_R &= carry.step + 1 < batch.steps
         if known_RN is not None:
             known_RN = _appended(known_RN, draw.tokens_RT, known + count_R, kept_R)
@@ -233,10 +233,10 @@ def decode_rows(
         experts_KLRC=_no_experts(config, most, rows) if kernels.record_experts else None,
         known_RN=jnp.pad(jnp.asarray(packed.known_RN), ((0, 0), (0, most))) if draft_tokens else None,
     )
-    if kernels.known_trips:
+    if kernels.known_trip_count:
         end = jax.lax.fori_loop(0, max_steps, lambda _, carry: one_step(carry), start)
     else:
-        with expected_trips(max_steps):
+        with expected_trip_count(max_steps):
             end = jax.lax.while_loop(goes_on, one_step, start)
     return kv.in_place(access.finished(end.cache, end.count_R)), everywhere(
         Decoded(end.tokens_KR, end.logp_2KR, end.count_R, end.steps_R, end.stopped_R, end.experts_KLRC)

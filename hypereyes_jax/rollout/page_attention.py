@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.partition import dividing, local
-from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions, expected_trips
+from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions, expected_trip_count
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
 from hypereyes_jax.rollout.kv import INT8_LIMIT, STORE_AXES, PageStore
 
@@ -144,7 +144,7 @@ def _attend(layer: int, q: Any, store: PageStore, of_rows: list[Any], *, interpr
     usual = expected_positions(length)
     reads = 2 * rows * blocks * kv_heads * usual * size * store.k.dtype.itemsize
     kernel = partial(_attend_kernel, _Form(layer, group, count, block, keys, split_blocks))
-    with expected_bytes(reads), expected_trips(rows * kv_heads * blocks * max(1.0, usual / keys)):
+    with expected_bytes(reads), expected_trip_count(rows * kv_heads * blocks * max(1.0, usual / keys)):
         out, normaliser = launch(
             kernel,
             (rows, kv_heads * blocks, splits),

@@ -111,7 +111,7 @@ def test_a_process_that_goes_in_the_middle_ends_the_others_with_a_message(monkey
     def step(processes):
         exchange = SampleExchange(processes)
         if processes.index == 1:
-            exchange._listener.close()
+            exchange._server.close()
             return
         with pytest.raises(UserError, match="another process, with which this one exchanges samples, is gone"):
             exchange([sample(0, 0), sample(0, 1)], [[0, 1], [0, 1]])
@@ -123,7 +123,7 @@ def test_what_is_no_message_is_the_fault_of_the_process_that_sent_it():
     ours, theirs = socket.socketpair()
     theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
     theirs.close()
-    with pytest.raises(ConnectionError, match="process 3 sends what is not a message"):
+    with pytest.raises(ConnectionError, match="process 3 sent something that is not a message"):
         module._receive(Peer(3, ours))
 
 

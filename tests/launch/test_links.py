@@ -10,7 +10,7 @@ from PIL import Image
 
 from hypereyes_jax.launch.links import peers
 from hypereyes_jax.launch.links.messages import Message, receive
-from hypereyes_jax.launch.links.peers import Listener, call
+from hypereyes_jax.launch.links.peers import PeerServer, call
 from hypereyes_jax.launch.links.samples import from_message, spread, to_message
 from hypereyes_jax.learner.packing import TrainingSample
 from hypereyes_jax.processing import ContextChunk, PatchedImage, SampledChunk
@@ -78,10 +78,10 @@ def test_who_gets_no_sample_gets_one_that_weighs_nothing():
 
 
 def test_a_caller_that_does_not_know_the_word_is_sent_away():
-    with Listener() as listener:
-        hosts, port, word = listener.address
+    with PeerServer() as server:
+        hosts, port, word = server.address
         found = []
-        answering = threading.Thread(target=lambda: found.extend(listener.answer([5])))
+        answering = threading.Thread(target=lambda: found.extend(server.answer([5])))
         answering.start()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
             stranger.sendall(b"x" * 32 + (5).to_bytes(4, "big"))  # says it is the process that is waited for
@@ -96,12 +96,12 @@ def test_a_caller_that_does_not_know_the_word_is_sent_away():
 
 def test_callers_that_say_nothing_or_little_keep_nobody_waiting(monkeypatch):
     monkeypatch.setattr(peers, "_MOST_CALLERS", 8)
-    with Listener() as listener, contextlib.ExitStack() as stack:
-        _, port, word = listener.address
+    with PeerServer() as server, contextlib.ExitStack() as stack:
+        _, port, word = server.address
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(30)]
         silent[-1].sendall(word[:1].encode())  # the first letter of the word, and no more
         found = []
-        answering = threading.Thread(target=lambda: found.extend(listener.answer([5, 6])))
+        answering = threading.Thread(target=lambda: found.extend(server.answer([5, 6])))
         answering.start()
         called = [call(0, [["127.0.0.1"], port, word], number) for number in (6, 5)]
         answering.join()
@@ -113,13 +113,13 @@ def test_callers_that_say_nothing_or_little_keep_nobody_waiting(monkeypatch):
 
 def test_a_hello_that_drips_is_given_so_long_as_a_whole(monkeypatch):
     monkeypatch.setattr(peers, "_TRY", 0.5)
-    with Listener() as listener:
-        _, port, word = listener.address
+    with PeerServer() as server:
+        _, port, word = server.address
         told = []
 
         def answer():
             with pytest.raises(ConnectionError, match=r"\[5\] did not call within 3 s"):
-                listener.answer([5], patience=3.0)
+                server.answer([5], patience=3.0)
             told.append(True)
 
         answering = threading.Thread(target=answer)
@@ -140,7 +140,7 @@ def test_a_hello_that_drips_is_given_so_long_as_a_whole(monkeypatch):
 
 
 def test_who_can_not_be_reached_is_named_with_the_places_that_were_tried():
-    with Listener() as listener:
-        _, port, word = listener.address
+    with PeerServer() as server:
+        _, port, word = server.address
     with pytest.raises(ConnectionError, match=rf"process 2 can't reach process 7 at port {port} of 127\.0\.0\.1"):
         call(7, [["127.0.0.1"], port, word], 2)

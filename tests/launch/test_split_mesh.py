@@ -46,7 +46,7 @@ def test_the_learners_part_may_be_axes():
         ("learner=moon,sampler=4", 1, "moon"),
         ("learner=8,sampler=8", 1, r"names 8 \+ 8 devices, and there are 12"),
         ("learner=0,sampler=12", 1, "names 0"),
-        ("learner=8,sampler=4", 2, "splits the devices of one process, and there are 2"),
+        ("learner=8,sampler=4", 2, "splits the devices of one process, but there are 2"),
     ],
 )
 def test_what_is_no_split_is_refused(text, processes, message):

@@ -357,7 +357,7 @@ def test_a_program_for_a_known_number_of_micro_batches_gives_the_same_step(param
         return *learner.rl_step(state, batch), scores
 
     (state, metrics, scores), (plain, plain_metrics, plain_scores) = (
-        stepped(kernels) for kernels in (Kernels(known_trips=True), Kernels())
+        stepped(kernels) for kernels in (Kernels(known_trip_count=True), Kernels())
     )
     np.testing.assert_allclose(scores, plain_scores, atol=1e-5)
     for name, value in plain_metrics.items():

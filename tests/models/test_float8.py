@@ -11,7 +11,7 @@ import pytest
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.models.float8 import float8_matmul, in_float8
 from hypereyes_jax.plan.compile import ProgramPlan
-from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.plan.flops import device_cost
 from hypereyes_jax.plan.roofline import roofline_seconds
 
 
@@ -65,8 +65,8 @@ def test_what_is_not_finite_is_not_hidden():
 def test_a_plan_counts_them_at_the_rate_that_a_device_has():
     x, w, _ = arrays()
     traced = jax.jit(jax.grad(lambda x, w: (float8_matmul(x, w) ** 2).sum(), (0, 1))).trace(x, w)
-    work = work_a_device(traced.jaxpr, 1)
-    assert work.float8_flops == work.flops == 2 * 3 * (21 * 48 * 20)
+    cost = device_cost(traced.jaxpr, 1)
+    assert cost.float8_flops == cost.flops == 2 * 3 * (21 * 48 * 20)
     plain = ProgramPlan("step", tflops=989 * 3)
     for mesh, seconds in (("h100_8x8", 2.0), ("v5p_64", 989 * 3 / 459)):
         mixed = replace(plain, float8_tflops=989 * 2)

@@ -8,7 +8,7 @@ import pytest
 from hypereyes_jax.configs.mesh import MESHES
 from hypereyes_jax.models.int8 import int8_matmul
 from hypereyes_jax.plan.compile import ProgramPlan
-from hypereyes_jax.plan.flops import work_a_device
+from hypereyes_jax.plan.flops import device_cost
 from hypereyes_jax.plan.roofline import roofline_seconds
 
 
@@ -59,8 +59,8 @@ def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():
 def test_a_plan_counts_them_at_the_rate_that_a_device_has():
     x, w, _ = arrays()
     traced = jax.jit(jax.grad(lambda x, w: (int8_matmul(x, w) ** 2).sum(), (0, 1))).trace(x, w)
-    work = work_a_device(traced.jaxpr, 1)
-    assert (work.int8_flops, work.flops) == (
+    cost = device_cost(traced.jaxpr, 1)
+    assert (cost.int8_flops, cost.flops) == (
         2 * 2 * (21 * 48 * 20),
         3 * 2 * (21 * 48 * 20),
     )  # not the weights' gradient

@@ -64,17 +64,17 @@ def test_without_a_folder_nothing_is_kept(tmp_path):
 
 
 def test_what_figures_follow_from_names_them(monkeypatch):
-    work = {"flops": 1.0, "traffic": 2.0}
-    key = figures_key("a", MESH, work)
-    assert figures_key("a", replace(MESH, name="another name"), work) == key
+    cost = {"flops": 1.0, "traffic": 2.0}
+    key = figures_key("a", MESH, cost)
+    assert figures_key("a", replace(MESH, name="another name"), cost) == key
     others = [
-        figures_key("b", MESH, work),
-        figures_key("a", replace(MESH, fsdp=4, expert=16), work),
-        figures_key("a", MESHES["v6e_64"], work),
-        figures_key("a", MESH, work | {"flops": 3.0}),
+        figures_key("b", MESH, cost),
+        figures_key("a", replace(MESH, fsdp=4, expert=16), cost),
+        figures_key("a", MESHES["v6e_64"], cost),
+        figures_key("a", MESH, cost | {"flops": 3.0}),
     ]
     monkeypatch.setattr("importlib.metadata.version", lambda name: "another")
-    others.append(figures_key("a", MESH, work))
+    others.append(figures_key("a", MESH, cost))
     assert len({key, *others}) == len(others) + 1
 
 

@@ -110,7 +110,7 @@ def test_an_engine_in_place_gives_what_one_on_views_gives(config, kind):
     """Prompts of different lengths, two turns, rows whose budgets end at different steps."""
     config = replace(config, text=replace(config.text, head_dim=16, mrope_section=(4, 2, 2)))
     params = init_params(jax.random.key(0), config)
-    on_gpu = Kernels(unrolled_decode=True, slots="in_place", known_trips=True)
+    on_gpu = Kernels(unrolled_decode=True, slots="in_place", known_trip_count=True)
     sampling = SamplingConfig(temperature=0.8, top_p=0.9, top_k=40)
 
     def turns(kernels):

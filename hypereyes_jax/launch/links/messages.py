@@ -31,7 +31,9 @@ class Message(NamedTuple):
         """What goes over the connection, one piece after the other: a small message is one, large arrays are views."""
         arrays = [np.ascontiguousarray(array) for array in self.arrays]
         # ascontiguousarray gives a scalar an axis
-        shapes = [[array.dtype.name, np.shape(given)] for array, given in zip(arrays, self.arrays, strict=True)]
+        shapes = [
+            [array.dtype.name, np.shape(array_given)] for array, array_given in zip(arrays, self.arrays, strict=True)
+        ]
         head = json.dumps([self.name, self.values, shapes]).encode()
         pieces: list[Any] = [
             _LENGTH.pack(len(head)) + head,
@@ -44,14 +46,14 @@ def receive(connection: socket.socket) -> Message:
     """Waits for the next message. Raises ConnectionError if the other side is gone, ValueError for what is none."""
     (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
     if length > _MOST_HEAD:
-        raise ValueError(f"it sends a head of {length:,} bytes, which no message has")
+        raise ValueError(f"it sent a header of {length:,} bytes, too long for a message")
     try:
         name, values, shapes = json.loads(_exactly(connection, length))
         if not isinstance(name, str) or not isinstance(values, list):
             raise TypeError("it has no name or no values")
         arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     except (TypeError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"it sends what is not a message: {error}") from error
+        raise ValueError(f"it sent something that is not a message: {error}") from error
     for array in arrays:
         _fill(connection, array.reshape(-1).view(np.uint8).data)
     return Message(name, values, arrays)

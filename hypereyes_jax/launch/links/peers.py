@@ -17,9 +17,9 @@ PATIENCE = 300.0  # seconds for all callers to connect; they have met already, a
 _TRY = 10.0  # seconds for one address, or for a caller to say all of who it is
 _MOST_CALLERS = 64  # that have not said who they are; the oldest makes room
 _NOT_YET = -1
-_HELLO = struct.Struct("!32sI")  # the listener's word, the caller's number
+_HELLO = struct.Struct("!32sI")  # the server's word, the caller's number
 
-Address = list[Any]  # of a listener, in JSON: hosts, port, and the random word that a caller must know
+Address = list[Any]  # of a server, in JSON: hosts, port, and the random word that a caller must know
 
 
 class Peer(NamedTuple):
@@ -29,14 +29,14 @@ class Peer(NamedTuple):
     connection: socket.socket
 
 
-class Listener:
+class PeerServer:
     """Waits for calls of other processes, at a port of the system's choice."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("", 0), backlog=128)
         self._word = secrets.token_hex(16)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> PeerServer:
         return self
 
     def __exit__(
@@ -120,7 +120,7 @@ def call(number: int, address: Address, own: int) -> Peer:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((host, port), timeout=_TRY)
             connection.sendall(_HELLO.pack(word.encode(), own))
-            if connection.recv(1):  # it knows the word: this is the listener, and not another machine of that address
+            if connection.recv(1):  # it knows the word: this is the server, and not another machine of that address
                 connection.settimeout(None)
                 return Peer(number, connection)
             connection.close()

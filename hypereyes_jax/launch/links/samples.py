@@ -43,7 +43,7 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
                 else:
                     sizes.append(list(image.size))
                     arrays.append(np.frombuffer(image.convert("RGB").tobytes(), np.uint8))
-    described = []
+    descriptions = []
     for sample in samples:
         chunks: list[Any] = []
         for chunk in sample.chunks:
@@ -58,17 +58,17 @@ def to_message(samples: Sequence[TrainingSample]) -> Message:
         if sample.routes is not None:
             arrays.append(sample.routes)
         more = [sample.teacher_logp is not None, sample.routes is not None]
-        described.append([sample.advantage, sample.failed, sample.weight, *more, chunks])
-    return Message("samples", [sizes, described], arrays)
+        descriptions.append([sample.advantage, sample.failed, sample.weight, *more, chunks])
+    return Message("samples", [sizes, descriptions], arrays)
 
 
 def from_message(message: Message) -> list[TrainingSample]:
     """What `to_message` was given."""
-    sizes, described = message.values
+    sizes, descriptions = message.values
     arrays = iter(message.arrays)
     images = [_image(size, next(arrays)) for size in sizes]
     samples = []
-    for advantage, failed, weight, has_teacher, has_routes, kinds in described:
+    for advantage, failed, weight, has_teacher, has_routes, kinds in descriptions:
         chunks: list[Chunk] = []
         for images_of in kinds:
             if images_of is None:

@@ -144,8 +144,8 @@ class GroupWorker:
                 source_part, target_part = numbers
                 device.copy(source_part, arrays[0], target_part, arrays[1])
             case "read":
-                key, part, dropped = numbers
-                for old in dropped:
+                key, part, dead_keys = numbers
+                for old in dead_keys:
                     del self._kept[old]
                 self._kept[key] = device.read(part, arrays[0])
             case "write":
@@ -187,12 +187,12 @@ class _DriverCalls:
         self._device.copy(source_part, sources_N, target_part, targets_N)
 
     def read(self, part: int, pages_P: np.ndarray) -> Kept:
-        key, dropped = next(self._keys), self._dropped
+        key, dead_keys = next(self._keys), self._dropped
         self._dropped = []
-        self._driver.broadcast(Message("read", [key, part, dropped], [pages_P]))
-        kept = _KeptByAll(key, self._device.read(part, pages_P))
-        weakref.finalize(kept, self._drop, key)
-        return kept
+        self._driver.broadcast(Message("read", [key, part, dead_keys], [pages_P]))
+        caches = _KeptByAll(key, self._device.read(part, pages_P))
+        weakref.finalize(caches, self._drop, key)
+        return caches
 
     def write(self, kept: Kept, part: int, pages_P: np.ndarray) -> None:
         self._driver.broadcast(Message("write", [kept.key, part], [pages_P]))

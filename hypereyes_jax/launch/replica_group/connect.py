@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.launch.links.peers import Listener, call
+from hypereyes_jax.launch.links.peers import PeerServer, call
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker
 
@@ -27,9 +27,9 @@ def connect(processes: Processes, lost: Callable[[str], None]) -> GroupDriver | 
         if not processes.replicas.drives:
             address = processes.gather(None)[driver]
             return GroupWorker(call(driver, address, processes.index), lost)
-        with Listener() as listener:
-            processes.gather(listener.address)
-            return GroupDriver(listener.answer(workers), lost)
+        with PeerServer() as server:
+            processes.gather(server.address)
+            return GroupDriver(server.answer(workers), lost)
     except ConnectionError as error:
         raise UserError(
             f"the processes of a rollout replica can't connect: {error}. Open the ports between the hosts, or use "

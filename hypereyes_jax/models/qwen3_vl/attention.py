@@ -20,7 +20,7 @@ from hypereyes_jax.models.qwen3_vl.kernels import Kernels
 from hypereyes_jax.models.qwen3_vl.row_attention import query_blocks, row_attention
 from hypereyes_jax.models.qwen3_vl.segment_blocks import blocks_meet
 from hypereyes_jax.models.qwen3_vl.triton_attention import triton_attention
-from hypereyes_jax.models.trip_counts import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trip_count
 
 # Scores where attention may not look. Finite, so that a row of nothing but padding gives an average, not NaN.
 _MASKED = -1e30
@@ -116,11 +116,11 @@ def splash_attention(
     length, heads, size = q_BTHD.shape[1:]
     block = min(_SPLASH_BLOCK, -(-length // _LANES) * _LANES)
     long = block if length <= _SPLASH_KEYS[0] else _key_block(length)
-    padded, lanes = -(-length // long) * long, -(-size // _LANES) * _LANES
-    pad = ((0, 0), (0, padded - length), (0, 0), (0, lanes - size))
+    full_length, lanes = -(-length // long) * long, -(-size // _LANES) * _LANES
+    pad = ((0, 0), (0, full_length - length), (0, 0), (0, lanes - size))
     q, k, v = (jnp.pad(x, pad).transpose(0, 2, 1, 3) for x in (q_BTHD * size**-0.5, k_BTKD, v_BTKD))
-    segment = jnp.pad(segment_BT, ((0, 0), (0, padded - length)), constant_values=-1)
-    shape = (padded, padded)
+    segment = jnp.pad(segment_BT, ((0, 0), (0, full_length - length)), constant_values=-1)
+    shape = (full_length, full_length)
     head_mask = splash_mask.CausalMask(shape) if causal else splash_mask.FullMask(shape)
     kernel = splash_kernel.make_splash_mha(
         splash_mask.MultiHeadMask([head_mask] * heads),
@@ -132,15 +132,17 @@ def splash_attention(
         ),
         residual_checkpoint_name=ATTENTION_OUT,
     )  # fmt: skip
-    blocks = padded // block
-    met = sum(-(-(number + 1) * block // long) for number in range(blocks)) if causal else blocks * (padded // long)
+    blocks = full_length // block
+    met = (
+        sum(-(-(number + 1) * block // long) for number in range(blocks)) if causal else blocks * (full_length // long)
+    )
 
     def row(arrays: tuple[jax.Array, ...]) -> jax.Array:
         q, k, v, segment = arrays
         if causal:
             kernel.fwd_mask_info = _only_met(fwd_mask, segment, block, long, axis=1)
             kernel.dkv_mask_info = _only_met(dkv_mask, segment, block, long, axis=0)
-        with expected_trips(heads * met):
+        with expected_trip_count(heads * met):
             return kernel(q, k, v, segment_ids=splash_kernel.SegmentIds(segment, segment))
 
     fwd_mask, dkv_mask = kernel.fwd_mask_info, kernel.dkv_mask_info
@@ -152,8 +154,10 @@ def _key_block(length: int) -> int:
     """The block of keys with which causal attention over a row computes the fewest scores; the longest of equals."""
 
     def scores(keys: int) -> int:
-        padded = -(-length // keys) * keys
-        return sum(-(-end // keys) * keys for end in range(_SPLASH_BLOCK, padded + 1, _SPLASH_BLOCK)) * _SPLASH_BLOCK
+        full_length = -(-length // keys) * keys
+        return (
+            sum(-(-end // keys) * keys for end in range(_SPLASH_BLOCK, full_length + 1, _SPLASH_BLOCK)) * _SPLASH_BLOCK
+        )
 
     return min(_SPLASH_KEYS, key=scores)
 

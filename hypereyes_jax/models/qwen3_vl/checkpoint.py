@@ -68,10 +68,10 @@ def load_hf(path: str | os.PathLike[str], dtype: Any = None, sharding: Any = Non
 
     params = map_weights(leaf, table, shardings)
     if faults:
-        listed = "\n  ".join(by_kind(faults.items()))
+        lines = "\n  ".join(by_kind(faults.items()))
         raise CheckpointError(
-            f"{directory} holds weights that no model can compute with. The file is damaged, or the run that wrote it "
-            f"diverged: give another checkpoint, or an earlier step.\n  {listed}"
+            f"{directory} holds weights that are not finite. The file is damaged, or the run that wrote it diverged: "
+            f"give another checkpoint, or an earlier step.\n  {lines}"
         )
     return config, params
 
@@ -116,9 +116,9 @@ def _stream(weight: Weight, tensors: Sequence[Tensor], dtype: np.dtype, sharding
     rows = weight.hf_shape[0]
     # HF's leading dimension is this leaf's last one where it is transposed
     axis = len(shape) - 1 if weight.transposed else 0
-    step, parts, handed = rows, 1, None
+    step, parts, writes = rows, 1, None
     if shape[axis] == rows:  # otherwise several dimensions come from HF's first: never a large tensor
-        handed, parts = _shared_rows(sharding, rows, axis)
+        writes, parts = _shared_rows(sharding, rows, axis)
         fitting = _PIECE_BYTES * rows // max(1, math.prod(shape) * tensors[0].dtype.itemsize)
         step = max(parts, min(rows, fitting) // parts * parts)
 
@@ -135,7 +135,7 @@ def _stream(weight: Weight, tensors: Sequence[Tensor], dtype: np.dtype, sharding
         for first in range(0, rows, step):
             last = min(first + step, rows)
             piece: Any
-            if handed is None:
+            if writes is None:
                 piece = read(tensor, first, last)
             else:
                 span = last - first
@@ -145,7 +145,7 @@ def _stream(weight: Weight, tensors: Sequence[Tensor], dtype: np.dtype, sharding
                     return read(tensor, first + begin, first + end)
 
                 size = (*shape[:axis], span, *shape[axis + 1 :])
-                piece = jax.make_array_from_callback(size, handed, share)
+                piece = jax.make_array_from_callback(size, writes, share)
             start = [0] * len(shape)
             start[axis] = first
             if weight.stacked:

@@ -109,7 +109,7 @@ def _cure(faults: Iterable[tuple[str, str]]) -> str:
             " Its experts lie in tensors of their own. Load it in transformers and save it again, "
             "which joins the experts of a layer:"
         )
-    return " Fetch or make it anew:"
+    return " Download or make it again:"
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -149,7 +149,7 @@ def _files(directory: Directory) -> list[RangeFile]:
 def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
     """What to do about weights that are not there, by what there is instead."""
     if shards:
-        return "Fetch the checkpoint anew."
+        return "Download the checkpoint again."
     if directory.exists("pytorch_model.bin") or directory.exists("pytorch_model.bin.index.json"):
         return "Load it in transformers and save it again by save_pretrained, which writes safetensors."
     others = directory.names() if isinstance(directory, LocalDirectory) else []
@@ -157,7 +157,7 @@ def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
         return f"Its shards lie there without {INDEX}: fetch that, too."
     if weights := [name for name in others if name.endswith((".safetensors", ".gguf", ".pt", ".pth"))]:
         return f"It holds {', '.join(weights[:3])}: give the checkpoint in Hugging Face layout."
-    return "Fetch the checkpoint anew."
+    return "Download the checkpoint again."
 
 
 def _indexed(directory: Directory) -> list[str]:
@@ -167,7 +167,7 @@ def _indexed(directory: Directory) -> list[str]:
         names = sorted({PurePosixPath(name).as_posix() for name in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{directory}/{INDEX} is damaged ({type(error).__name__}: {error}). Fetch or make that checkpoint anew."
+            f"{directory}/{INDEX} is damaged ({type(error).__name__}: {error}). Download or make that checkpoint again."
         ) from error
     if strange := [name for name in names if PurePosixPath(name).name != name or "\\" in name]:
         raise CheckpointError(f"{directory}/{INDEX} points outside its directory: {', '.join(strange)}")

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trips
+from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trip_count
 
 _MASKED = -1e30  # finite: a block that is masked whole is forgotten at the first that is not, without NaN
 _BLOCK = 512  # float32 scores of 8 heads then fill 8 MiB, which a GPU's level-2 cache holds
@@ -86,7 +86,7 @@ def _scores(causal: bool, q: Any, k: Any, segment: Any, n: Any, s: Any) -> jax.A
     return jnp.where(mask[:, None, None], scores, _MASKED)
 
 
-def _trips(causal: bool, count: int) -> float:
+def _trip_count(causal: bool, count: int) -> float:
     """Blocks that one block meets, if a row holds one segment."""
     return (count + 1) / 2 if causal else float(count)
 
@@ -105,7 +105,7 @@ def _forward(causal: bool, q: Any, k: Any, v: Any, segment: Any, sees_N2: Any, s
 
         shape = q.shape[1:]
         start = (jnp.full(shape[:-1], _MASKED), jnp.zeros(shape[:-1]), jnp.zeros(shape))
-        with expected_trips(_trips(causal, count)), jax.named_scope(ON_CHIP):
+        with expected_trip_count(_trip_count(causal, count)), jax.named_scope(ON_CHIP):
             peak, mass, total = jax.lax.fori_loop(sees_N2[n, 0], sees_N2[n, 1], key_block, start)
         return (total / mass[..., None]).astype(q.dtype), peak + jnp.log(mass)
 
@@ -131,7 +131,7 @@ def _backward(causal: bool, residuals: Any, d_out: jax.Array) -> Any:
             return d_q.at[n].add(part), d_k, d_v
 
         start = (d_q, jnp.zeros(k.shape[1:]), jnp.zeros(v.shape[1:]))
-        with expected_trips(_trips(causal, count)), jax.named_scope(ON_CHIP):
+        with expected_trip_count(_trip_count(causal, count)), jax.named_scope(ON_CHIP):
             d_q, d_k, d_v = jax.lax.fori_loop(seen_N2[s, 0], seen_N2[s, 1], query_block, start)
         return d_q, (d_k.astype(k.dtype), d_v.astype(v.dtype))
 

@@ -26,8 +26,8 @@ class Kernels:
     unrolled_decode: in the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
     slots: how those programs reach keys and values, see `rollout.cache_access`; "in_place" are Triton
     kernels, "paged" is jax's kernel for TPUs, which decodes one token a row (the rest takes a view).
-    known_trips: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU runtime
-    stops for the host at each.
+    known_trip_count: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU
+    runtime stops for the host at each.
     linear: the decoder's linear maps outside of experts; "float8" and "int8" round their factors to 8 bits
       (`models.float8`, `models.int8`).
     record_experts: the engine's programs give back the experts of a mixture that they sent tokens to.
@@ -37,7 +37,7 @@ class Kernels:
     moe: MoeImpl = "ragged"
     unrolled_decode: bool = False
     slots: SlotsImpl = "view"
-    known_trips: bool = False
+    known_trip_count: bool = False
     linear: LinearImpl = "plain"
     record_experts: bool = False
 
@@ -55,7 +55,7 @@ class Kernels:
             case "gpu" | "cuda" | "rocm":
                 # cuDNN takes more memory for packed rows (docs/model.md). jax.lax.ragged_dot lowers to a dense, masked
                 # form on GPUs since jax 0.9.
-                return cls(attention="triton", moe="grouped", known_trips=True)
+                return cls(attention="triton", moe="grouped", known_trip_count=True)
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
     @classmethod

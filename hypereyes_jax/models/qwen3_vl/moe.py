@@ -93,10 +93,10 @@ def mixture(
     run = partial(_experts, impl, lora, dropout_key)
     out = sharded_experts(run, own, adapter, x_BTD, gate_BTK, expert_BTK)
     valid = valid_BT.astype(jnp.float32)
-    chosen = jnp.sum(jax.nn.one_hot(expert_BTK, config.num_experts, dtype=jnp.float32), axis=2)
-    assigned_E, probability_E = (jnp.einsum("bt,bte->e", valid, counted) for counted in (chosen, probability))
-    taken = expert_BTK.astype(jnp.uint8) if routing.record else None
-    return out, Routed(RouterLoad(assigned_E, probability_E, jnp.sum(valid)), taken)
+    choices = jnp.sum(jax.nn.one_hot(expert_BTK, config.num_experts, dtype=jnp.float32), axis=2)
+    assigned_E, probability_E = (jnp.einsum("bt,bte->e", valid, share) for share in (choices, probability))
+    experts = expert_BTK.astype(jnp.uint8) if routing.record else None
+    return out, Routed(RouterLoad(assigned_E, probability_E, jnp.sum(valid)), experts)
 
 
 def _chosen(probability_BTE: jax.Array, each: int, routing: Routing) -> tuple[jax.Array, jax.Array]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypereyes_jax.models.trip_counts import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trip_count
 
 BLOCK = 1024
 Expert = Callable[[Any, Any, jax.Array, Any], jax.Array]  # (frozen, trained, x [b, D], dropout key) -> [b, D]
@@ -37,7 +37,7 @@ class _Blocks(NamedTuple):
     expert: Expert
     experts: int  # that are here
     rows: int  # assignments of a block
-    trips: float  # blocks that are expected
+    trip_count: float  # blocks that are expected
 
 
 class ExpertWeights(NamedTuple):
@@ -66,8 +66,8 @@ def blocked_experts(
       share: of the assignments that are expected to be of these experts. It changes no result.
     """
     block = min(block, expert_NK.size)
-    trips = expert_NK.size * share / block + count / 2  # an expert's last block is half full on average
-    blocks = _Blocks(expert, count, block, trips)
+    trip_count = expert_NK.size * share / block + count / 2  # an expert's last block is half full on average
+    blocks = _Blocks(expert, count, block, trip_count)
     return _run(blocks, weights.frozen, weights.trained, x_ND, gate_NK, expert_NK, dropout_key)
 
 
@@ -112,7 +112,7 @@ def _members(schedule: _Schedule, number: jax.Array, block: int, each: int, toke
 
 
 def _forward(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any, expert_NK: Any, key: Any) -> Any:
-    expert, count, block, trips = blocks
+    expert, count, block, trip_count = blocks
     schedule = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
 
@@ -123,13 +123,13 @@ def _forward(blocks: _Blocks, frozen: Any, trained: Any, x_ND: Any, gate_NK: Any
         y_bD = expert(own, train, x_bD, _of(key, number)) * gate_A[assignment_b][:, None]
         return out_ND.at[token_b].add(y_bD, mode="drop", unique_indices=True)
 
-    with expected_trips(trips):
+    with expected_trip_count(trip_count):
         out_ND = jax.lax.fori_loop(0, schedule.done_E[-1], one, jnp.zeros_like(x_ND))
     return out_ND, (frozen, trained, x_ND, gate_NK, expert_NK, key)
 
 
 def _backward(blocks: _Blocks, residuals: Any, d_out_ND: jax.Array) -> Any:
-    expert, count, block, trips = blocks
+    expert, count, block, trip_count = blocks
     frozen, trained, x_ND, gate_NK, expert_NK, key = residuals
     schedule = _plan(expert_NK, count, block)
     gate_A = gate_NK.reshape(-1)
@@ -154,7 +154,7 @@ def _backward(blocks: _Blocks, residuals: Any, d_out_ND: jax.Array) -> Any:
     # An expert adds up hundreds of blocks: in float32, whatever the weights are in.
     start = (jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained), jnp.zeros_like(x_ND),
              jnp.zeros(gate_A.shape, jnp.float32))  # fmt: skip
-    with expected_trips(trips):
+    with expected_trip_count(trip_count):
         d_trained, d_x_ND, d_gate_A = jax.lax.fori_loop(0, schedule.done_E[-1], one, start)
     d_trained = jax.tree.map(lambda d, leaf: d.astype(leaf.dtype), d_trained, trained)
     return None, d_trained, d_x_ND, d_gate_A.reshape(gate_NK.shape).astype(gate_NK.dtype), None, None

@@ -86,12 +86,12 @@ def decode_layers(
 
     def layer(carry: tuple[jax.Array, Any], xs: Any) -> tuple[tuple[jax.Array, Any], Any]:
         (x, state), (w, adapter, index, own, experts) = carry, xs
-        given = () if state is None else (state,)
+        state_given = () if state is None else (state,)
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
 
         matmul = _MATMULS[kernels.linear]
         linear = adapted(lora, "layers", w, adapter, key, matmul)
-        x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own, *given))
+        x, out = _attend(w, text, linear, x, cos, sin, lambda q, k, v: attend(q, k, v, own, *state_given))
         h = rms_norm(x, w["mlp_norm"], text.rms_norm_eps)
         routed = None
         if text.moe:
@@ -101,7 +101,7 @@ def decode_layers(
         else:
             x = x + linear("down", jax.nn.silu(linear("gate", h)) * linear("up", h))
         if visual is not None and visual.deepstack.shape[0]:
-            x = _add_deepstack(x, index, visual_index_BT, visual.deepstack, kernels.known_trips)
+            x = _add_deepstack(x, index, visual_index_BT, visual.deepstack, kernels.known_trip_count)
         x = constrain(x, "batch", "length", None)
         return ((x, None), (out, routed)) if state is None else ((x, out), (None, routed))
 

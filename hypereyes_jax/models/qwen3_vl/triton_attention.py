@@ -22,7 +22,7 @@ from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.qwen3_vl.checkpoint_names import ATTENTION_NORMALISER, ATTENTION_OUT
 from hypereyes_jax.models.qwen3_vl.segment_blocks import blocks_meet
-from hypereyes_jax.models.trip_counts import expected_trips
+from hypereyes_jax.models.trip_counts import expected_trip_count
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
 
 _MASKED = -1e30  # finite: what is masked whole weighs nothing, without NaN
@@ -95,7 +95,7 @@ def _seen(segment_q: Any, segment_k: Any, place_q: Any, place_k: Any, causal: bo
 def _expected(length: int, blocks: tuple[int, int], causal: bool, programs: int) -> Any:
     """Trips of a kernel's loops all together, if each row holds one segment."""
     met = (length / blocks[0]) * (length / blocks[1])
-    return expected_trips(programs * (met / 2 + length / blocks[0] / 2 if causal else met))
+    return expected_trip_count(programs * (met / 2 + length / blocks[0] / 2 if causal else met))
 
 
 def _run_forward(form: tuple[bool, float], q: Any, k: Any, v: Any, segment: Any, *, interpret: bool) -> Any:

@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from hypereyes_jax.models.quantized import Quantized
-from hypereyes_jax.models.trip_counts import expected_bytes, expected_trips
+from hypereyes_jax.models.trip_counts import expected_bytes, expected_trip_count
 from hypereyes_jax.models.triton import LEAST, dot, launch
 
 _WIDE = 64  # columns and summed terms of a block
@@ -134,7 +134,7 @@ def _scope(
 ) -> contextlib.ExitStack:
     """What a kernel is expected to do: `steps` blocks of a matmul, and to read and write its rows and weights once."""
     scope = contextlib.ExitStack()
-    scope.enter_context(expected_trips(steps))
+    scope.enter_context(expected_trip_count(steps))
     rows = schedule.order_A.size * form.share
     scope.enter_context(expected_bytes(rows * (terms + columns) * weights.dtype.itemsize + weights.nbytes))
     return scope

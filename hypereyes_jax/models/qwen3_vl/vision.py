@@ -85,10 +85,10 @@ def encode_images(
         return _merge(w, c, adapted(lora, "vision/deepstack", w, adapter, key), x, per_patch_norm=False)
 
     keys = None if dropout_key is None else jax.random.split(dropout_key, taps.size)
-    merged = jax.vmap(merge_tap)(w["deepstack"], adapters.get("deepstack", {}), keys, tapped)
+    features = jax.vmap(merge_tap)(w["deepstack"], adapters.get("deepstack", {}), keys, tapped)
     # The decoder takes features in the order of the tower's layers, however the config lists them.
     order = np.argsort(c.deepstack_visual_indexes)
-    return VisualFeatures(embeds, jnp.stack([take_local(merged[i], place) for i in order]))
+    return VisualFeatures(embeds, jnp.stack([take_local(features[i], place) for i in order]))
 
 
 def _block(

@@ -159,7 +159,7 @@ def weights(config: Qwen3VLConfig) -> dict[str, Any]:
 def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
     vision = config.vision
     wide, std = vision.hidden_size, vision.initializer_range
-    merged = wide * vision.merge_unit
+    merge_width = wide * vision.merge_unit
 
     def linear(
         name: str, count: int | None, fan_in: int, out: tuple[int, ...], axis_in: str | None, axis_out: str | None
@@ -188,8 +188,10 @@ def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
         }
 
     def merger(name: str, count: int | None, norm_size: int) -> dict[str, Any]:
-        fc1_w, fc1_b = linear(f"{name}.linear_fc1", count, merged, (merged,), "vision_embed", "vision_mlp")
-        fc2_w, fc2_b = linear(f"{name}.linear_fc2", count, merged, (vision.out_hidden_size,), "vision_mlp", "embed")
+        fc1_w, fc1_b = linear(f"{name}.linear_fc1", count, merge_width, (merge_width,), "vision_embed", "vision_mlp")
+        fc2_w, fc2_b = linear(
+            f"{name}.linear_fc2", count, merge_width, (vision.out_hidden_size,), "vision_mlp", "embed"
+        )
         norm_w = norm(f"{name}.norm", count, norm_size)
         return {"norm": norm_w, "fc1_w": fc1_w, "fc1_b": fc1_b, "fc2_w": fc2_w, "fc2_b": fc2_b}
 
@@ -234,7 +236,7 @@ def _vision_weights(config: Qwen3VLConfig) -> dict[str, Any]:
         "merger": merger("model.visual.merger", None, wide),
     }
     if taps := len(vision.deepstack_visual_indexes):
-        table["deepstack"] = merger("model.visual.deepstack_merger_list.{i}", taps, merged)
+        table["deepstack"] = merger("model.visual.deepstack_merger_list.{i}", taps, merge_width)
     return table
 
 

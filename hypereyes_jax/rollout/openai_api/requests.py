@@ -213,7 +213,7 @@ def _characters(message: ChatMessage) -> int:
 
 def _listed(place: str, content: Any) -> list[Any]:
     if not isinstance(content, list):
-        raise BadRequest(f"{place}.content must be a text or a list of parts", place)
+        raise BadRequest(f"{place}.content must be a string or a list of parts", place)
     return content
 
 
@@ -272,7 +272,7 @@ def _stop(value: Any) -> tuple[str, ...]:
         return ()
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise BadRequest("`stop` must be a text or a list of texts", "stop")
+        raise BadRequest("`stop` must be a string or a list of strings", "stop")
     stops = [stop for stop in stops if stop]
     if len(stops) > _MOST_STOPS or any(len(stop) > _LONGEST_STOP for stop in stops):
         raise BadRequest(f"`stop` takes {_MOST_STOPS} texts of {_LONGEST_STOP} characters at most", "stop")
@@ -287,7 +287,7 @@ def _option(body: Mapping[str, Any], name: str, key: str, default: Any) -> Any:
 def _text(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise BadRequest(f"`{name}` must be a text", name)
+        raise BadRequest(f"`{name}` must be a string", name)
     return value or ""
 
 

@@ -292,7 +292,7 @@ def documented_form() -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         why = one_line(f"{type(error).__name__} {error}", 200)
-        raise GeneratorError(f"a reply of another form than documented: {why}") from error
+        raise GeneratorError(f"the reply does not have the documented form: {why}") from error
 
 
 def shown(value: Any) -> str:

@@ -97,7 +97,7 @@ class VLLMServer(GenerationServer):
         return await self.post("inference/v1/generate", request)
 
     def _check_prompt(self, conversation: ServerConversation, prompt_ids: list[int] | None) -> None:
-        """Not every version tells the prompt that it read; its length is checked in any case."""
+        """Checks the prompt that the server read. Not every version reports it; its length is checked in any case."""
         if prompt_ids is None:
             return
         if prompt_ids != conversation.expanded_tokens(self.config.image_token_id):
