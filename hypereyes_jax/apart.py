@@ -44,9 +44,9 @@ def run_apart(file: str | Path, function: str, argument: Any, *, seconds: int, m
             command, input=json.dumps(argument).encode(), capture_output=True, timeout=_CLOCK_SECONDS, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise ApartError(f"it is not done within {_CLOCK_SECONDS:g} s") from None
+        raise ApartError(f"it takes longer than {_CLOCK_SECONDS:g} s") from None
     if done.returncode == -signal.SIGXCPU:
-        raise ApartError(f"it computes for more than {seconds} s")
+        raise ApartError(f"it needs more computing time than {seconds} s")
     try:
         reply = json.loads(done.stdout)
     except ValueError:
@@ -62,8 +62,8 @@ def _limit(seconds: int, memory: int) -> None:
     """Bounds what this process may still use."""
     import resource
 
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds += math.ceil(used.ru_utime + used.ru_stime)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds += math.ceil(usage.ru_utime + usage.ru_stime)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     statm = Path("/proc/self/statm")

@@ -38,13 +38,13 @@ CURES = {  # of an errno, for a person
     errno.EMFILE: "too many files are open. Allow more (ulimit -n 4096)",
     errno.ENFILE: "this machine has too many files open. Close some programs",
     errno.ELOOP: "a link in this path leads back to itself. Remove the link, or choose another directory",
-    errno.ENXIO: "something that is no file is in the way. Remove it, or choose another directory",
+    errno.ENXIO: "something that is not a file is in the way. Remove it, or choose another directory",
     errno.EISDIR: "a directory of this name is in the way. Choose another name",
     errno.ENOTEMPTY: "another process has written a directory of this name. Choose another name",
     errno.ENAMETOOLONG: "the name is longer than the file system allows. Choose a shorter one",
     errno.EBUSY: "something else is using it, such as a mount. Choose another name",
     errno.EIO: "the disk reports an error. Choose a directory on another disk",
-    errno.ESTALE: "its file system was mounted anew or is gone. Choose another directory",
+    errno.ESTALE: "its file system was mounted again or is gone. Choose another directory",
 }
 
 
@@ -74,7 +74,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def writing_atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which gets its name at the end: `write_atomic` without all of it in memory."""
     if path.exists() and not path.is_file():
-        raise UserError(f"can't write {path}: it is there, and no regular file. Choose another name.")
+        raise UserError(f"can't write {path}: it exists and is not a regular file. Choose another name.")
     temporary = draft_of(path)
     with writing(path):
         try:
@@ -361,7 +361,7 @@ def json_digest(value: Any) -> str:
 
 def json_kind(value: Any) -> str:
     """What a parsed JSON value is, in words."""
-    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
     return "null" if value is None else kinds.get(type(value), "a number")
 
 

@@ -42,7 +42,7 @@ def test_damage_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"), [(b"null", "null"), (b"[]", "a list"), (b"3", "a number"), (b'""', "a text")]
+    ("content", "kind"), [(b"null", "null"), (b"[]", "a list"), (b"3", "a number"), (b'""', "a string")]
 )
 def test_another_kind_of_value_is_named(tmp_path, content, kind):
     (tmp_path / "metrics.json").write_bytes(content)

@@ -100,7 +100,7 @@ async def _ask(config: AskConfig, console: Terminal) -> None:
     check_search(config.search, SearchConfig())
     *sources, text = config.images_and_question or ("",)
     if not text.strip():
-        raise UserError("nothing is asked: give the images, if any, and then the question in quotes.")
+        raise UserError("no question was given. Give the images, if any, and then the question in quotes.")
     # Before anything is paid for: the places of the results are free, and no input's.
     paths = _drawn_paths(config.out, len(sources))
     inputs = [*sources, *([] if config.checkpoint is None else [config.checkpoint])]
@@ -186,13 +186,13 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
     from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
     if config.checkpoint is not None:
-        async with _checkpoint_player(config, backend, console) as played:
-            yield played
+        async with _checkpoint_player(config, backend, console) as player:
+            yield player
         return
     client = ChatClient(ChatEndpoint(config.model_url, config.model, os.environ.get("OPENAI_API_KEY", "")))
 
     async def ask(question: Question) -> QuestionOutcome:
-        played = await play(
+        outcome = await play(
             Episode(question, backend, _rules(config)),
             client,
             temperature=config.temperature,
@@ -200,7 +200,7 @@ async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) 
             on_text=lambda text: console.print(text, end="", style="cyan", soft_wrap=True),
             on_observation=lambda parts: _show(console, parts),
         )
-        return QuestionOutcome(played.result, played.prompt_tokens, played.completion_tokens)
+        return QuestionOutcome(outcome.result, outcome.prompt_tokens, outcome.completion_tokens)
 
     try:
         yield ask

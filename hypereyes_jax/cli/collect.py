@@ -7,7 +7,7 @@
 Questions that a model answers without tools are dropped (and, with `--settings.difficulty`, those that one pass
 solves); the others are tried under ascending budgets until the first success, which passes the quality filters or is
 dropped; `--settings.selection 5` tries each for RL and writes its reference. Every attempt is kept as it is made:
-killed at any moment, the same command goes on. A table tells what fell out where.
+killed at any moment, the same command continues. A table tells what fell out where.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ async def _recorded(config: CollectSettings, questions: Sequence[Question]) -> N
     path = config.out / DEMONSTRATIONS
     async with judging(config.judge) as judge:
         answers = RecordedAnswers(judge, config.settings, _grounding(config, judge))
-        kept, dropped = await collect_recorded(config.trajectories, questions, answers, path)
-    write_json(config.out / FUNNEL, {"demonstrations": kept, "dropped": dict(dropped)})
-    print(f"{kept} demonstrations: {path}")
+        count_kept, dropped = await collect_recorded(config.trajectories, questions, answers, path)
+    write_json(config.out / FUNNEL, {"demonstrations": count_kept, "dropped": dict(dropped)})
+    print(f"{count_kept} demonstrations: {path}")
     for why, count in sorted(dropped.items()):
         print(f"{count} trajectories left out: {why}")

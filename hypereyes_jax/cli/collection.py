@@ -61,10 +61,10 @@ def open_attempts(
     """
     from hypereyes_jax.data.collection.attempts import ATTEMPTS, AttemptLog
 
-    made = folder / ATTEMPTS
-    if made.exists() and not (folder / CONFIG).exists():
+    attempts = folder / ATTEMPTS
+    if attempts.exists() and not (folder / CONFIG).exists():
         raise UserError(
-            f"{made} holds attempts, but no {CONFIG} beside it says who made them. Choose another directory."
+            f"{attempts} holds attempts, but no {CONFIG} beside it says who made them. Choose another directory."
         )
     with (
         RunDirectory.open(
@@ -103,7 +103,7 @@ def print_spending(collection: Collection, capped: bool, limit: str) -> None:
     """
     print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
     if capped:
-        print(f"stopped at {limit}; raise it to go on")
+        print(f"stopped at {limit}; raise it to continue")
     elif collection.undecided:
         print("the same command makes those attempts again")
 

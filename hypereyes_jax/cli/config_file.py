@@ -97,9 +97,9 @@ def defaults(settings: type, command: str, recipe: str | None, file: str | None)
     values = {} if file is None else _read(Path(file), command)
     name = values.get("recipe", recipe)
     if name is not None and not isinstance(name, str):  # which may be too large to be shown
-        raise UserError(f"--config {file}: recipe must be a text, not {json_kind(name)}")
+        raise UserError(f"--config {file}: recipe must be a string, not {json_kind(name)}")
     if recipe is not None and name != recipe:
-        raise UserError(f"{file} holds settings of the recipe {name}, and {recipe} is named, too: name one of them")
+        raise UserError(f"{file} holds settings of the recipe {name}, but the command names {recipe}: name one of them")
     if hasattr(settings, "of") and (name is not None or file is not None):
         base = typing.cast(Any, settings).of("miniature" if name is None else name)
     else:
@@ -133,7 +133,7 @@ def _read(path: Path, command: str) -> dict[str, Any]:
         raise UserError(f"--config {path} must hold an object of settings, like `settings: {{steps: 100}}`")
     of = document.get("command", command)
     if not isinstance(of, str):
-        raise UserError(f"--config {path}: command must be a text, not {json_kind(of)}")
+        raise UserError(f"--config {path}: command must be a string, not {json_kind(of)}")
     if of != command:
         raise UserError(f"--config {path} holds settings of `hypereyes {of}`, not of `hypereyes {command}`")
     values = document.get("config", document)

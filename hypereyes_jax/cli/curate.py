@@ -3,7 +3,7 @@
     hypereyes curate curation.yaml --out runs/curation                 # pools -> filters -> sampling -> SFT set
     hypereyes curate curation.yaml --out runs/curation --stage rl      # after SFT: tries of the policy -> RL set
 
-Every attempt is kept as it is made: killed at any moment, the same command goes on. funnel.html shows what fell out
+Every attempt is kept as it is made: killed at any moment, the same command continues. funnel.html shows what fell out
 where, with examples. Keys come from the environment: those that the file names, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY.
 """
@@ -127,8 +127,8 @@ def _rl_set(
         raise UserError(f"{config.file} names no policy. Add the model after SFT, as policy: {{checkpoint: DIR}}.")
     with _attempts(config.out / config.name, plan, "policy", policy, rules) as log:
         asyncio.run(_collect(plan, policy, subset(questions, hard), log, rules))
-        funnel.rl, chosen = rl_funnel(questions, hard, log, rules)
-    _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, chosen)
+        funnel.rl, selection = rl_funnel(questions, hard, log, rules)
+    _write_rl_set(config.out / f"{config.name}_questions.jsonl", questions, selection)
 
 
 def _attempts(
@@ -169,16 +169,16 @@ def _write_authors(config: CurateConfig, questions: PooledQuestions, sft: Collec
     system = rules.system or system_prompt(rules.prompt_style, rules.box_units, rules.max_rounds)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    demonstrations, selected = (
+    demonstrations, question_file = (
         config.out / "sft" / "demonstrations.jsonl",
         config.out / f"{config.name}_questions.jsonl",
     )
     if demonstrations.exists() and demonstrations.stat().st_size:
         with open_examples(demonstrations, bad_rows="skip", allow_empty=True) as examples:
             write_sft_files(folder, examples)
-    if selected.exists() and selected.stat().st_size:
-        with open_questions(selected) as chosen:
-            write_rl_parquet(folder / f"{config.name}.parquet", chosen, chosen.references, system)
+    if question_file.exists() and question_file.stat().st_size:
+        with open_questions(question_file) as selection:
+            write_rl_parquet(folder / f"{config.name}.parquet", selection, selection.references, system)
 
 
 async def _collect(

@@ -48,7 +48,7 @@ def _check_paths(config: Any, prefix: str = "--") -> list[str]:
                 if isinstance(path, Path) and bucket_url(path) is None:
                     if not path.exists():
                         raise UserError(f"{option} {path}: there is no such file or directory.")
-                    lines.append(f"{option} {path}: is there")
+                    lines.append(f"{option} {path}: exists")
     return lines
 
 
@@ -60,13 +60,13 @@ def _check_contents(config: Any) -> list[str]:
     for name in CHECKPOINTS:
         place = getattr(config, name, None)
         if place is not None:
-            shown = f"{typed[name]} {without_login(str(place))}"
-            lines.append(f"{shown}: {_describe_checkpoint(str(place))}")
+            line = f"{typed[name]} {without_login(str(place))}"
+            lines.append(f"{line}: {_describe_checkpoint(str(place))}")
     for name in SOURCES:
         source = getattr(config, name, None)
         if isinstance(source, (str, Path)) and str(source):
-            shown = f"{typed[name]} {without_login(str(source))}"
-            lines.append(f"{shown}: {_count_rows(name, source, options)}")
+            line = f"{typed[name]} {without_login(str(source))}"
+            lines.append(f"{line}: {_count_rows(name, source, options)}")
     return lines
 
 

@@ -149,7 +149,7 @@ def run(config: EvalConfig) -> None:
     from hypereyes_jax.runs.own_objects import keep_own_objects
     from hypereyes_jax.train.method import RlMethod, load_method, own_records
 
-    opened = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
+    benchmarks = [several_samples(each, config.samples) for each in _open_benchmarks(config)]
     may_differ = _MAY_DIFFER | ({"checkpoint"} if config.model else set())
     directory = RunDirectory.open(
         config.out, "eval", config, may_differ=may_differ, inputs=_inputs(config), writes=_WRITES
@@ -160,8 +160,8 @@ def run(config: EvalConfig) -> None:
     own_parts = RlMethod(), sizes.learner, sizes.episode, config.search, config.judge, config.metrics
     keep_own_objects(directory.path, own_records(*own_parts, sources, config.benchmark))
     policy = _policy(config, sizes)
-    if opened:
-        _ask_benchmarks(config, directory, policy, [replace(benchmark, metrics=own) for benchmark in opened], sizes)
+    if benchmarks:
+        _ask_benchmarks(config, directory, policy, [replace(benchmark, metrics=own) for benchmark in benchmarks], sizes)
     else:
         _ask_splits(config, directory, policy, sizes, own)
 
@@ -212,12 +212,11 @@ def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
     of_source = isinstance(config.questions, str)
     has_questions = bool(config.benchmark) or of_source
     if config.benchmark and of_source:
-        raise UserError("--questions names a source, and --benchmark other questions: give one of them")
+        raise UserError("give either --questions or --benchmark, not both")
     doubled = len(set(config.budgets)) < len(config.budgets)
     if config.budgets and (not has_questions or config.budget is not None or doubled):
         raise UserError(
-            "--budgets needs a source of questions or a benchmark (--questions, --benchmark), takes each number once, "
-            "and takes the place of --budget"
+            "--budgets needs --questions or --benchmark, must not repeat a number, and can't be combined with --budget"
         )
     if not has_questions:
         for name in ("samples", "manner", "budget", "distractors"):
@@ -236,13 +235,13 @@ def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
         )
     if config.model:
         if not config.checkpoint.startswith(("http://", "https://")):
-            raise UserError(f"--model names a model at an endpoint, and {config.checkpoint} is not the URL of one")
+            raise UserError(f"--model needs the URL of a server as the checkpoint, and {config.checkpoint} is not one")
         if not has_questions:
             raise UserError("a served model needs a source of questions or a benchmark: --questions or --benchmark")
         for name in ("mesh", "replica_devices", "dtype", "slots", "context", "sampling_seed"):
             if getattr(config, name) != getattr(EvalConfig, name):
                 option = name.replace("_", "-")
-                raise UserError(f"--{option} is for a checkpoint that runs here, not for a served model")
+                raise UserError(f"--{option} has no effect on a served model: leave it out")
     refuse_missing_inputs(config)
 
 
@@ -260,8 +259,8 @@ def _refuse_reading(config: EvalConfig, has_questions: bool) -> None:
         and not any(name in _ANY_COLUMNS or ":" in name for name in config.benchmark)
     ):
         raise UserError(
-            f"--columns would be ignored: the columns of {', '.join(config.benchmark)} are those that were published. "
-            "Give the file by --questions to read other ones."
+            f"--columns would be ignored: {', '.join(config.benchmark)} is read with its published columns. Give a "
+            "file with other columns as --questions."
         )
 
 
@@ -272,8 +271,8 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
     if isinstance(config.questions, str):
         return [prepare_questions(config.questions, config.rows.options())]
     options = ReadOptions(config.choices, pairs("columns", config.rows.columns))
-    reading = config.rows.options()
-    return [prepare_benchmark(name, config.data, config.subset, options, reading) for name in config.benchmark]
+    source_options = config.rows.options()
+    return [prepare_benchmark(name, config.data, config.subset, options, source_options) for name in config.benchmark]
 
 
 def _policy(config: EvalConfig, sizes: TrainingSizes) -> Policy | ServedPolicy:
@@ -315,14 +314,14 @@ def _ask_benchmarks(
     opened: Sequence[OpenBenchmark],
     sizes: TrainingSizes,
 ) -> None:
-    """Under each forced budget, and last as the policy stops by itself."""
+    """Asks the benchmarks under each forced budget, and last as the policy stops by itself."""
     from hypereyes_jax.eval.benchmark_play import play_benchmarks
     from hypereyes_jax.eval.policy import EvaluationRun
     from hypereyes_jax.study.budget_curve import budget_name, write_budget_curves
 
     conditions = _conditions(config, sizes)
-    forced = [(budget_name(config.name, budget), budget) for budget in config.budgets]
-    for name, budget in [*forced, (config.name, config.budget)]:
+    budgets = [(budget_name(config.name, budget), budget) for budget in config.budgets]
+    for name, budget in [*budgets, (config.name, config.budget)]:
         rules = benchmark_rules(sizes.episode, config.manner, budget, config.distractors)
         with Stages() as stages:
             evaluation = EvaluationRun(directory, stages, name)

@@ -38,8 +38,8 @@ def typed_names(config: Any, prefix: str = "--") -> dict[str, str]:
     names = {}
     for field in fields(config):
         marks = get_args(hints[field.name])[1:]
-        shown = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
-        names[field.name] = shown if _POSITIONAL in marks else prefix + field.name.replace("_", "-")
+        name = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
+        names[field.name] = name if _POSITIONAL in marks else prefix + field.name.replace("_", "-")
     return names
 
 

@@ -107,13 +107,13 @@ def made_from(data: synth.SynthConfig, base: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _timing(directory: RunDirectory) -> Iterator[None]:
     """Adds what the block took to the minutes of all calls; a kill -9 takes those of the stage it hits with it."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     try:
         yield
     finally:
         path = directory.file(_MINUTES)
         before = read_json(path)["minutes"] if path.exists() else 0.0
-        write_json(path, {"minutes": before + (time.perf_counter() - started) / 60})
+        write_json(path, {"minutes": before + (time.perf_counter() - start) / 60})
 
 
 def data_config(config: MakeTeacherConfig) -> synth.SynthConfig:

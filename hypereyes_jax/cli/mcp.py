@@ -46,7 +46,10 @@ def run(config: McpConfig) -> None:
     if config.transport == "http" and not is_loopback(config.host):
         raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
     if config.transport == "stdio" and (sys.stdin is None or sys.stdout is None):
-        raise UserError("a client talks over this process's pipes, and they are closed: start it by one, or use http")
+        raise UserError(
+            "standard input or output is closed, over which an MCP client talks to this command: let the client start "
+            "it, or use --transport http"
+        )
     with ends_by_signal():
         asyncio.run(_serve(config))
 

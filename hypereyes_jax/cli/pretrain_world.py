@@ -85,7 +85,7 @@ def run(config: PretrainConfig) -> None:
     for number, (lessons, rate) in enumerate(_rounds(config)):
         folder = directory.file(str(number))
         if not model_is_written(directory, folder.name):
-            started = time.perf_counter()
+            start = time.perf_counter()
             params = train(
                 model,
                 params,
@@ -97,8 +97,8 @@ def run(config: PretrainConfig) -> None:
                 rows=config.rows_of_512,
                 report_every=config.report_every,
             )
-            spent = round((time.perf_counter() - started) / 60, 1)
-            write_json(directory.file(f"{number}.json"), {"minutes": spent})
+            total_minutes = round((time.perf_counter() - start) / 60, 1)
+            write_json(directory.file(f"{number}.json"), {"minutes": total_minutes})
             save_model(folder, model, params, config.out, dtype="bfloat16", pixels=miniature.PIXELS)
             note_model(directory, folder.name)
         params = load_model(folder)[1]

@@ -185,7 +185,7 @@ def _evaluate(
         if evaluated(directory, stage_name, split):
             continue
         if reason := directory.stop.reason:  # an evaluation is done in one go
-            raise RunStopped(f"stopped before an evaluation ({reason}); the same command goes on from there.")
+            raise RunStopped(f"stopped before an evaluation ({reason}); the same command continues from there.")
         asyncio.run(
             evaluate_split(
                 EvaluationRun(directory, stages, stage_name),

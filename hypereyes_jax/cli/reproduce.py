@@ -65,7 +65,7 @@ def run(config: ReproduceConfig) -> int:
         steps = small_steps(config.out, models, server.url)
         complete = execute(steps, config.out / "logs", lambda text: print(text, flush=True), config.minutes)
     if not complete:
-        print("the same command goes on")
+        print("the same command continues")
         return 0
     print(read_file(config.out / "table2" / "benchmarks.csv").decode(errors="replace"))
     print(f"all ten commands ran; the table beside the paper's rows: {config.out / 'table2' / 'benchmarks.html'}")

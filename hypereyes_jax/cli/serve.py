@@ -117,11 +117,11 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
         limits=RequestLimits(characters=16 * engine.context),
         sampling=SamplingConfig(config.temperature, config.top_p, max_new_tokens=config.max_new_tokens),
     )
-    ended = asyncio.Event()
+    end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
     if came():
-        ended.set()
+        end.set()
     keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
         rules = config.episode.over(miniature.EPISODE) if config.miniature else config.episode
@@ -129,5 +129,5 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
         server = ChatServer(generator, policy.chat, settings, agent)
         async with running_server(server, settings) as url:
             print(f"serving {settings.model} ({config.mode}) at {url}/v1 (Ctrl-C ends)", flush=True)
-            await ended.wait()
+            await end.wait()
     print("ended")

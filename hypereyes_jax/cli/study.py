@@ -1,7 +1,7 @@
 """Analyses of the paper as lists of runs: what each part of the method is worth, by budget, seed, paradigm and depth.
 
     hypereyes study ablations                                  # the miniature, on this machine
-    hypereyes study ablations --seeds 0 1 2 --minutes 40       # in sittings: the same command goes on
+    hypereyes study ablations --seeds 0 1 2 --minutes 40       # in sittings: the same command continues
     hypereyes study ablations --jobs 2                         # two steps at once, each on half of the cores
     hypereyes study ablations --list --recipe 30b ...          # the commands, to be run elsewhere
 
@@ -30,7 +30,7 @@ class StudyConfig:
     """Name of the study to run."""
     options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
     minutes: float = float("inf")
-    """Number of minutes after which no further step begins. The same command goes on."""
+    """Number of minutes after which no further step begins. The same command continues."""
     jobs: int = 1
     """Number of steps of the miniature that run at once, each on its share of the cores. As many as there are cores
     finish first, since a small model gains little from a second core."""
@@ -51,13 +51,15 @@ def run(config: StudyConfig) -> int:
             print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
         return 0
     if config.jobs > 1 and not options.miniature:
-        raise UserError("--jobs shares out CPU cores, for the miniature. Send the commands of --list to your cluster.")
-    print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are to be done")
+        raise UserError(
+            "--jobs is for the miniature, on one machine. Run the commands that --list prints on your cluster."
+        )
+    print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are left to do")
     logs = options.out / "logs"
     tell = partial(print, flush=True)
     complete = execute(study.open_steps(), logs, tell, config.minutes, jobs=config.jobs)
     if not complete:
-        print(f"{len(study.open_steps())} steps are left; the same command goes on")
+        print(f"{len(study.open_steps())} steps are left; the same command continues")
         return 0
     outcome = study.summary()
     Terminal().print(to_terminal(outcome))

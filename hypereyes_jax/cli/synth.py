@@ -94,19 +94,21 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
         return
     world = World.load()
     keys, held_out = world.split()
-    seen = world.restrict(keys, passages=True)
-    seen.prepare()
+    training_world = world.restrict(keys, passages=True)
+    training_world.prepare()
     seeds = _seeds(config)
     rules = _rules(config)
     with stages.stage("questions for SFT", config.sft_questions) as stage:
-        sft_questions = synthesize(seen, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance)
+        sft_questions = synthesize(
+            training_world, config.sft_questions, seeds["sft"], rules, prefix="sft", advance=stage.advance
+        )
     with stages.stage("rejection sampling", len(sft_questions)) as stage:
         demonstrations, dropped = asyncio.run(_demonstrations(sft_questions, config, stage.advance))
     write_examples(directory.file(DEMONSTRATIONS), [demonstration.example for demonstration in demonstrations])
     plan = {
-        CANDIDATES: (seen, config.rl_candidates, "rl", None),
+        CANDIDATES: (training_world, config.rl_candidates, "rl", None),
         HELD_OUT: (world, config.eval_questions, "heldout", held_out),
-        SEEN: (seen, config.eval_questions, "seen", None),
+        SEEN: (training_world, config.eval_questions, "seen", None),
     }
     with stages.stage("questions for RL and evaluation", sum(count for _, count, _, _ in plan.values())) as stage:
         others = {
@@ -132,12 +134,12 @@ def _make_nature(directory: RunDirectory, config: SynthConfig, stages: Stages) -
     from hypereyes_jax.env.nature import Nature
 
     world = Nature.load()
-    seen, held_out = world.split()
+    training_keys, held_out = world.split()
     seeds = _seeds(config)
     plan = {
-        CANDIDATES: (seen, config.rl_candidates, "rl"),
+        CANDIDATES: (training_keys, config.rl_candidates, "rl"),
         HELD_OUT: (held_out, config.eval_questions, "heldout"),
-        SEEN: (seen, config.eval_questions, "seen"),
+        SEEN: (training_keys, config.eval_questions, "seen"),
     }
     with stages.stage("questions about nature", len(plan)) as stage:
         for file, (keys, count, name) in plan.items():
@@ -204,9 +206,11 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     from hypereyes_jax.env.world import World
 
     world = World.load()
-    seen = world.restrict(world.split()[0], passages=True)
+    training_world = world.restrict(world.split()[0], passages=True)
     rules = _rules(config)
-    sample = synthesize(seen, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft")
+    sample = synthesize(
+        training_world, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft"
+    )
     demonstrations, _ = asyncio.run(_demonstrations(sample, config, lambda: None))
     return examples_hash(demonstration.example for demonstration in demonstrations)
 

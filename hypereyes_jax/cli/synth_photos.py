@@ -3,9 +3,9 @@
     hypereyes synth-photos cub ~/sets/CUB --facts birds.json --count 100                      # offline, by templates
     hypereyes synth-photos cub ~/sets/CUB --search.service serpapi --llm.url URL --llm.model NAME --count 20000
 
-The knowledge base is a folder of JSON files, one a class, that a person may read and correct. The same command goes on
-where it was stopped. Keys come from the environment: OPENAI_API_KEY, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY.
+The knowledge base is a folder of JSON files, one a class, that a person may read and correct. If the command was
+stopped, give it again to continue. Keys come from the environment: OPENAI_API_KEY, SERPAPI_API_KEY, AWS_ACCESS_KEY_ID
+and AWS_SECRET_ACCESS_KEY.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SynthPhotosConfig:
     facts: Path | None = None
     """A JSON file {class: {field: value}} that is used instead of searches: a knowledge base for work offline."""
     fields: dict[str, Literal["number", "text"]] = field(default_factory=dict)
-    """Fields that are asked for instead of the set's own, each a number or a text."""
+    """Fields that are asked for instead of the set's own, each a number or a string."""
     min_entities: int = 2
     """Fewest photos that one question shows."""
     max_entities: int = 8
@@ -101,7 +101,7 @@ def run(config: SynthPhotosConfig) -> None:
         with directory, Stages() as stages:
             summary = asyncio.run(_make(config, directory, photos, stages))
     except ChatError as error:
-        raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
+        raise UserError(f"the chat model can't be used: {error}. What was made is kept.") from error
     print(f"{config.out}: {summary}")
 
 
@@ -119,7 +119,7 @@ async def _make(
         client = ChatClient(ChatEndpoint(config.llm.url, config.llm.model, os.environ.get("OPENAI_API_KEY", "")))
     dropped: Counter[str] = Counter()
     try:
-        knowledge, built = await _knowledge(config, photos, fields, client, stages)
+        knowledge, counts = await _knowledge(config, photos, fields, client, stages)
         questions: list[Question] = []
         with stages.stage("questions", config.count) as stage:
             for start in range(0, config.count, _PART):
@@ -141,7 +141,7 @@ async def _make(
         "kinds": dict(Counter(question.kind for question in questions)),
         "dropped": dict(dropped),
         "licence": photos.licence,
-        **built,
+        **counts,
     }
     write_json(config.out / "synth_photos.json", summary)
     return summary
@@ -177,7 +177,7 @@ async def _knowledge(
                 stage.advance()
     if outcome.failed:
         first = next(iter(outcome.failed.values()))
-        print(f"{len(outcome.failed)} classes have no knowledge yet ({first}); the same command goes on with them")
+        print(f"{len(outcome.failed)} classes have no knowledge yet ({first}); the same command tries them again")
     about = {
         "classes": outcome.built + outcome.kept,
         "classes failed": len(outcome.failed),

@@ -3,7 +3,7 @@
     hypereyes synth-wikidata latest-all.json.bz2 --classes Q5 Q3957 --min-sitelinks 10 --count 5000
     hypereyes synth-wikidata results.json --sparql --count 100
 
-The dump is streamed into `graph.sqlite` of the output folder; the same command goes on where it was stopped. With a
+The dump is streamed into `graph.sqlite` of the output folder; the same command continues where it was stopped. With a
 chat model (--llm.url, key from OPENAI_API_KEY) questions are put in its words and checked; without, templates write.
 """
 
@@ -114,9 +114,9 @@ def run(config: SynthWikidataConfig) -> None:
         try:
             questions, dropped = asyncio.run(_make(config, directory, graph, rules, stages))
         except ChatError as error:
-            raise UserError(f"the chat model can't be asked: {error}. What was made is kept.") from error
+            raise UserError(f"the chat model can't be used: {error}. What was made is kept.") from error
         except SearchError as error:
-            raise UserError(f"the search service can't be asked: {error}. What was made is kept.") from error
+            raise UserError(f"the search service can't be used: {error}. What was made is kept.") from error
     summary = {"questions": len(questions), "dropped": dict(dropped), "rows": counts, "licence": "CC0 (Wikidata)"}
     write_json(directory.file("synth_wikidata.json"), summary)
     print(f"{config.out}: {summary}")

@@ -113,9 +113,9 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
             whole[name] = value
     fp8_block(left.pop("quantization_config", None))
     text = _text(dict(text_raw), model_type == "qwen3_vl_moe")
-    repeated = {name: value for name, value in left.items() if name in text_raw or name in text}
+    doubles = {name: value for name, value in left.items() if name in text_raw or name in text}
     text["tie_word_embeddings"] = tie
-    for name, value in repeated.items():
+    for name, value in doubles.items():
         computed = text_raw[name] if name in text_raw else text.get(name)
         if name not in _INERT and value is not None and value != computed:
             raise ValueError(f"{name}={value!r} contradicts text_config, where it is {computed!r}")
@@ -192,7 +192,7 @@ def _number(section: str, name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where}={value!r} is not a valid number")
     if isinstance(value, int) and abs(value) > _LARGEST_INT:
-        raise ValueError(f"{where} is a number of {len(hex(value)) - 2} hexadecimal digits, which no size has")
+        raise ValueError(f"{where} is a number of {len(hex(value)) - 2} hexadecimal digits, too large for any size")
     if not math.isfinite(value):
         raise ValueError(f"{where}={value!r} is not finite")
     return value
@@ -251,10 +251,10 @@ def _reals(section: str, raw: Fields, kinds: Mapping[str, Callable[[str, str, An
 
 def _agree(section: str, name: str, values: list[Any]) -> Any:
     """The one value that several spellings of a field give, or None if none is given."""
-    given = [value for value in values if value is not None]
-    if any(value != given[0] for value in given[1:]):
-        raise ValueError(f"{section} gives contradictory values of {name}: {given}")
-    return given[0] if given else None
+    present = [value for value in values if value is not None]
+    if any(value != present[0] for value in present[1:]):
+        raise ValueError(f"{section} gives contradictory values of {name}: {present}")
+    return present[0] if present else None
 
 
 def _indexes(section: str, name: str, value: Any, high: int) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def parse_config(data: bytes, where: str) -> dict[str, Any]:
         if not isinstance(raw, dict):
             raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is damaged ({error}). Fetch or make that checkpoint anew.") from error
+        raise ConfigError(f"{where} is damaged ({error}). Download or make that checkpoint again.") from error
     return raw
 
 

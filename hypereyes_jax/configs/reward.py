@@ -131,7 +131,7 @@ def read_amounts(pairs: Sequence[str], what: str, least: float) -> dict[str, flo
         except ValueError:
             number = math.nan
         if not name or not equals or not least <= number < math.inf or name in amounts:
-            raise UserError(f"{pair!r} is not a {what}: give NAME=NUMBER, once a name, the number at least {least:g}")
+            raise UserError(f"{pair!r} is not a {what}: give NAME=NUMBER, each name once, of at least {least:g}")
         amounts[name] = number
     return amounts
 
@@ -145,4 +145,4 @@ def check_resources(amounts: Mapping[str, float], tools: Sequence[str], what: st
     names = (*RESOURCES, *tools)
     for name in amounts:
         if name not in names:
-            raise UserError(f"the {what} of {name!r} names nothing that a rollout spends: there are {', '.join(names)}")
+            raise UserError(f"the {what} of {name!r} is for nothing that a rollout spends. Known: {', '.join(names)}")

@@ -42,9 +42,9 @@ class Ranking(_OneFactEach):
     largest_first: bool
 
     def answer(self, world: World, names: Names) -> str | None:
-        sized = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
-        ordered = sorted(sized, key=lambda pair: pair[0], reverse=self.largest_first)
-        return ", ".join(c.name for _, c in ordered) or None
+        pairs = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
+        by_size = sorted(pairs, key=lambda pair: pair[0], reverse=self.largest_first)
+        return ", ".join(c.name for _, c in by_size) or None
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Median(_OneFactEach):
     """The entity in the middle of an odd number of them, ordered by a fact; None for an even number."""
 
     def answer(self, world: World, names: Names) -> str | None:
-        sized = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
-        if len(sized) % 2 == 0:
+        pairs = [(amount, c) for c in countries_named(world, names) if (amount := size(c, self.attribute)) is not None]
+        if len(pairs) % 2 == 0:
             return None
-        return sorted(sized, key=lambda pair: pair[0])[len(sized) // 2][1].name
+        return sorted(pairs, key=lambda pair: pair[0])[len(pairs) // 2][1].name
 
 
 def in_words(amount: float, attribute: str) -> str:

@@ -192,8 +192,8 @@ def derivable(figure: Figure, others: Sequence[Figure]) -> bool:
     """Whether a number follows from the numbers given: a sum of some, a count, a mean, or of two the difference,
     product, ratio or percentage."""
     values = list(dict.fromkeys(each.value for each in others))[:_MOST_COMBINED]
-    repeated = [each.value for each in others][:_MOST_COMBINED]
-    targets = itertools.chain(_sums(repeated), _of_two(values), _converted(values), (float(len(repeated)),))
+    first_values = [each.value for each in others][:_MOST_COMBINED]
+    targets = itertools.chain(_sums(first_values), _of_two(values), _converted(values), (float(len(first_values)),))
     # A quotient is written with a few digits: half a percent, or half of the last digit of a whole number.
     slack = max(_TOLERANCE * abs(figure.value), 0.0 if figure.rounded else 1e-9)
     return any(abs(target - figure.value) <= slack for target in targets)

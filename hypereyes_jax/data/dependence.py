@@ -61,8 +61,8 @@ def _level(
     """1 for a search that needs no result, else one more than the deepest search whose result it needs."""
     again = max((level for other, level in past if _retries(call, other)), default=0)
     if call.tool == IMAGE_SEARCH:
-        cut = max((level for other, level in past if call.source in other.text.replace(",", " ").split()), default=0)
-        return 1 + max(again, crops.get(call.source, 0), cut)
+        origin = max((level for other, level in past if call.source in other.text.replace(",", " ").split()), default=0)
+        return 1 + max(again, crops.get(call.source, 0), origin)
     return 1 + max([again, *(level_of_word.get(word, 0) for word in content_words(call.query))])
 
 

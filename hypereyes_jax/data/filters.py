@@ -91,7 +91,7 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     if result.answer is None:
         return None
     in_question = Evidence.of([result.question.text])
-    searched = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
+    queries = Evidence.of(call.query for turn in result.turns for call in turn.invocations)
     pages = Evidence.of(
         text
         for turn in result.turns
@@ -104,7 +104,7 @@ def ungrounded(result: EpisodeResult, config: FilterConfig = _DEFAULT) -> str | 
     )
     # What a query asks for is a hypothesis, which the results bear out or not.
     known_names = sum(
-        any(evidence.has_name(name) for evidence in (pages, in_question, searched)) for name in reasoned.names
+        any(evidence.has_name(name) for evidence in (pages, in_question, queries)) for name in reasoned.names
     )
     figures = _follow(reasoned.figures, in_question, pages)
     total = len(reasoned.names) + len(reasoned.figures)
@@ -179,19 +179,19 @@ def _alike(page: frozenset[str], other: frozenset[str]) -> bool:
 def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, pages: Evidence) -> bool:
     """Whether a reason that was given after the first result holds something that only results have told."""
     after = False
-    cited: set[str] = set()
+    citations: set[str] = set()
     titles: set[str] = set()
     for turn in turns:
         if after:
             reason = fold(turn.reason)
             if any(title in reason for title in titles):  # also where a script has no capitals and no spaces
                 return True
-            stated = claims(turn.reason, hedged=False)
-            if any(pages.has_name(name) and not in_question.has_name(name) for name in stated.names):
+            reason_claims = claims(turn.reason, hedged=False)
+            if any(pages.has_name(name) and not in_question.has_name(name) for name in reason_claims.names):
                 return True
-            if any(pages.has_figure(figure) and not in_question.has_figure(figure) for figure in stated.figures):
+            if any(pages.has_figure(figure) and not in_question.has_figure(figure) for figure in reason_claims.figures):
                 return True
-            cited |= {w for w in content_words(turn.reason) if w in pages.words and not in_question.has_word(w)}
+            citations |= {w for w in content_words(turn.reason) if w in pages.words and not in_question.has_word(w)}
         after = after or any(call.hits or call.text for call in turn.invocations)
         page_titles = {fold(hit.title).strip() for call in turn.invocations for hit in call.hits}
         titles |= {
@@ -200,7 +200,7 @@ def _cites(turns: tuple[TurnRecord, ...], answer: str, in_question: Evidence, pa
             if len(title) > 1 and not in_question.has_name(title) and not in_question.has_word(title)
         }
     # One word is chance, unless it is the answer: "the currency is the euro".
-    return len(cited) >= _CITED_WORDS or (bool(cited) and cited >= set(content_words(answer)))
+    return len(citations) >= _CITED_WORDS or (bool(citations) and citations >= set(content_words(answer)))
 
 
 def _follow(claimed_figures: Sequence[Figure], in_question: Evidence, pages: Evidence) -> list[Figure]:
@@ -218,12 +218,14 @@ def _answer_stands(answer: str, figures: Sequence[Figure], in_question: Evidence
     One is enough: the answer is right, so the others are its names in other words or its numbers in other units.
     `figures` are the numbers of the reasoning that stand.
     """
-    stated = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
-    if any(pages.has_name(name) or in_question.has_name(name) for name in stated.names):
+    answer_claims = claims(f"is {answer}", hedged=False)  # a word in front, since a sentence's first word tells no name
+    if any(pages.has_name(name) or in_question.has_name(name) for name in answer_claims.names):
         return True
-    if _follow(stated.figures, in_question, pages) or any(derivable(figure, figures) for figure in stated.figures):
+    if _follow(answer_claims.figures, in_question, pages) or any(
+        derivable(figure, figures) for figure in answer_claims.figures
+    ):
         return True
     words = [word for word in content_words(answer) if not word.isdigit()]
-    if stated.names or stated.figures or not words:  # "yes" and "no" are not read anywhere
-        return not stated.names and not stated.figures
+    if answer_claims.names or answer_claims.figures or not words:  # "yes" and "no" are not read anywhere
+        return not answer_claims.names and not answer_claims.figures
     return sum(pages.has_word(word) or in_question.has_word(word) for word in words) >= _ANSWER_WORDS * len(words)

@@ -41,7 +41,7 @@ class Grounding(Protocol):
     def grounded(self, result: EpisodeResult) -> Awaitable[bool | None]:
         """Whether the reasoning rests on the observations; None if the judge can't tell.
 
-        Raises ChatError if the judge can't be asked.
+        Raises ChatError if the judge can't be used.
         """
         ...
 

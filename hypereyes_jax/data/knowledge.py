@@ -116,11 +116,11 @@ def read_entry(path: Path) -> KnowledgeEntry:
     try:
         value = parse_file_json(read_file(path))
         if not isinstance(value, dict) or not isinstance(value.get("label"), str):
-            raise ValueError("it needs a 'label', a text")
+            raise ValueError("it needs a 'label', a string")
         facts = tuple(_read_fact(row) for row in value.get("facts", []))
         aliases = value.get("aliases", [])
         if not isinstance(aliases, list) or not all(isinstance(name, str) for name in aliases):
-            raise ValueError("'aliases' must be a list of texts")
+            raise ValueError("'aliases' must be a list of strings")
         searches = value.get("searches", 0)
         return KnowledgeEntry(
             value["label"],
@@ -131,7 +131,7 @@ def read_entry(path: Path) -> KnowledgeEntry:
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
-            f"{path} is not an entry of a knowledge base ({error}). Mend it, or remove it to have it built anew."
+            f"{path} is not an entry of a knowledge base ({error}). Correct it, or remove it, and it is built again."
         ) from None
 
 
@@ -147,7 +147,7 @@ def _read_fact(row: Any) -> Fact:
         raise ValueError(f"the number of {row['name']!r} is not a number")
     source, quote = row.get("source", ""), row.get("quote", "")
     if not isinstance(source, str) or not isinstance(quote, str):
-        raise ValueError(f"source and quote of {row['name']!r} must be texts")
+        raise ValueError(f"source and quote of {row['name']!r} must be strings")
     return Fact(row["name"], str(row["value"]), source, quote, None if number is None else float(number))
 
 

@@ -55,7 +55,7 @@ async def build_knowledge(
     pages: int = 6,
     concurrency: int = 8,
 ) -> Building:
-    """Writes a file a class that has none yet: the same call goes on where an earlier one was stopped.
+    """Writes a file a class that has none yet: the same call continues where an earlier one was stopped.
 
     Args:
       classes: label -> what opens a photo for the reverse image search, or None.
@@ -82,7 +82,7 @@ async def build_knowledge(
             try:
                 hits, searches = await _pages(label, photo and photo(), subject, backend, visit, pages)
                 outcome.searches += searches
-                entry, refused = await _structured(label, hits, fields, subject, client)
+                entry, refusals = await _structured(label, hits, fields, subject, client)
             except FatalSearchError:
                 raise
             except SearchError as error:
@@ -93,7 +93,7 @@ async def build_knowledge(
                     raise
                 outcome.failed[label] = str(error)
                 return
-        outcome.refused += refused
+        outcome.refused += refusals
         write_entry(path, KnowledgeEntry(label, entry.aliases, entry.facts, searches, client.endpoint.model))
         outcome.built += 1
 
@@ -201,18 +201,18 @@ def read_facts(
     it names, its value does not stand in the quotation where it is a number, or a number is none.
     """
     facts: list[Fact] = []
-    refused = 0
-    listed = value.get("facts")
-    for row in listed[:_FACTS] if isinstance(listed, list) else ():
+    refusals = 0
+    rows = value.get("facts")
+    for row in rows[:_FACTS] if isinstance(rows, list) else ():
         fact = _fact(row, pages, fields)
         if fact is None or any(other.name == fact.name for other in facts):
-            refused += 1
+            refusals += 1
         else:
             facts.append(fact)
     names = value.get("aliases")
     aliases = [plain(name, 100) for name in names if isinstance(name, str)] if isinstance(names, list) else []
     other_names = tuple(dict.fromkeys(name for name in aliases[:10] if name and normalise(name) != normalise(label)))
-    return KnowledgeEntry(label, other_names, tuple(facts)), refused
+    return KnowledgeEntry(label, other_names, tuple(facts)), refusals
 
 
 def _fact(row: Any, pages: Sequence[SearchHit], fields: Mapping[str, tuple[str, str]]) -> Fact | None:

@@ -15,14 +15,14 @@ def native_turn(text: str) -> str:
     A turn with a call that can't be read, or with one of another tool, keeps its calls letter by letter.
     """
     turn = parse_turn(text)
-    thought = f"<think>\n{turn.reason}\n</think>\n\n" if turn.reason else ""
+    thinking = f"<think>\n{turn.reason}\n</think>\n\n" if turn.reason else ""
     if isinstance(turn.action, Answer):
-        return thought + turn.action.text
+        return thinking + turn.action.text
     if any(isinstance(call, Malformed) for call in turn.calls) or not turn.calls:
         return text.replace("<reason>", "<think>\n").replace("</reason>", "\n</think>\n\n")
     calls = (tool_call(call) for call in turn.calls if not isinstance(call, Malformed))
     bodies = (call.removeprefix(_CALL).removesuffix(_END) for call in calls)
-    return thought + "\n".join(f"{_CALL}\n{body}\n{_END}" for body in bodies)
+    return thinking + "\n".join(f"{_CALL}\n{body}\n{_END}" for body in bodies)
 
 
 def native_system() -> str:

@@ -52,8 +52,8 @@ class Ranking:
         return (self.field,)
 
     def answer(self, known: Known) -> str | None:
-        ordered = sorted(_numbers(known, self.field), key=lambda pair: pair[0], reverse=self.largest_first)
-        return ", ".join(entry.label for _, entry in ordered) or None
+        ranking = sorted(_numbers(known, self.field), key=lambda pair: pair[0], reverse=self.largest_first)
+        return ", ".join(entry.label for _, entry in ranking) or None
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ class PhotoConfig:
     distractor_share: float = 0.5
     """Share of the mosaics whose classes are of one coarser class where the set has such: they are harder to tell."""
     splits: tuple[str, ...] = ()
-    """Of the photos to use; () = all."""
+    """Splits whose photos are used; () = all."""
     max_side: int = 8192
-    """Pixels of a mosaic."""
+    """Longest side of a mosaic in pixels."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_entities <= self.max_entities:
@@ -118,14 +118,14 @@ def draw_photo_question(
     """One question from a template. Raises UserError if the knowledge base holds too few facts for any."""
     kinds = NEEDS_ALL if config.drop_one else {**NEEDS_ALL, **NEEDS_SOME}
     for _ in range(_TRIES):
-        shown = draw_shown(photos, knowledge, rng, config)
+        draw = draw_shown(photos, knowledge, rng, config)
         makers = list(kinds.values())
-        draft = makers[int(rng.integers(len(makers)))](shown, fields, photos.subject, rng)
-        if draft is None or (config.drop_one and superfluous(draft.plan, shown.entries, draft.answer)):
+        draft = makers[int(rng.integers(len(makers)))](draw, fields, photos.subject, rng)
+        if draft is None or (config.drop_one and superfluous(draft.plan, draw.entries, draft.answer)):
             continue
-        if draft.plan.answer(shown.entries) != draft.answer or tells(draft.text, draft.answer, shown.entries):
+        if draft.plan.answer(draw.entries) != draft.answer or tells(draft.text, draft.answer, draw.entries):
             continue
-        return photo_question(photos, shown, draft, config, question_id, writer="template")
+        return photo_question(photos, draw, draft, config, question_id, writer="template")
     raise UserError(
         f"the knowledge base of {photos.name} has too few comparable facts for a question. Build more of it."
     )

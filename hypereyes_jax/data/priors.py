@@ -26,7 +26,7 @@ def famous_guess(synth: SynthQuestion) -> str | None:
     if oracle.boxes:
         return None
     world: World = oracle.world
-    around = {key for named in oracle.entities for key in world.country(named).borders} - set(oracle.entities)
+    around = {key for entity in oracle.entities for key in world.country(entity).borders} - set(oracle.entities)
     if len(around) < 2:
         return None
     return world.country(max(sorted(around), key=lambda key: len(world.country(key).borders))).name

@@ -52,10 +52,10 @@ def matches(country: Country, attribute: str, expected: str) -> bool:
 
 def extreme(countries: Iterable[Country], attribute: str, largest: bool) -> Country | None:
     """The country with the largest or smallest number; None if none has one. Of equal ones the first."""
-    sized = [(size, country) for country in countries if (size := number(country, attribute)) is not None]
-    if not sized:
+    pairs = [(size, country) for country in countries if (size := number(country, attribute)) is not None]
+    if not pairs:
         return None
-    return (max if largest else min)(sized, key=lambda pair: pair[0])[1]
+    return (max if largest else min)(pairs, key=lambda pair: pair[0])[1]
 
 
 def countries_named(world: World, names: Names) -> list[Country]:
@@ -107,8 +107,8 @@ def _compared(pages: Iterable[Country], attribute: str, largest: bool) -> tuple[
 
 def _bordering(world: World, centre: Country, fitting: Container[str]) -> str:
     """The neighbours in the card's order; those whose key is wanted fit."""
-    listed = ", ".join(f"{c.name}{_fits(c.key in fitting)}" for c in neighbours(world, centre))
-    return f"{centre.name}: {listed or 'none'}"
+    names = ", ".join(f"{c.name}{_fits(c.key in fitting)}" for c in neighbours(world, centre))
+    return f"{centre.name}: {names or 'none'}"
 
 
 @dataclass(frozen=True)

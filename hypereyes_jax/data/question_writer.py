@@ -119,8 +119,8 @@ class QuestionWriter:
             [None if other == place else entry for other, entry in enumerate(shown.entries)]
             for place in range(len(shown.entries))
         ]
-        solved = await asyncio.gather(*(self._solved(draft.text, shown, known) for known in without))
-        if any(len(answers) == 1 and _accepted(answers[0], draft) for answers in solved):
+        solutions = await asyncio.gather(*(self._solved(draft.text, shown, known) for known in without))
+        if any(len(answers) == 1 and _accepted(answers[0], draft) for answers in solutions):
             return "an entity is not needed"
         if self.looks and picture is not None:
             prompt = _LOOK.format(question=plain(draft.text, _LONGEST_QUESTION))
@@ -188,7 +188,7 @@ def _used(value: Any, shown: Shown) -> list[tuple[int, str]] | None:
 
 def _accepted(answer: str, draft: PhotoDraft) -> bool:
     judge = ExactJudge()
-    return any(judge.matches(answer, accepted) for accepted in (draft.answer, *draft.aliases))
+    return any(judge.matches(answer, right) for right in (draft.answer, *draft.aliases))
 
 
 def _things(shown: Shown, subject: str) -> str:

@@ -131,11 +131,11 @@ def _draw_visual(
         phrases.append(options[int(rng.integers(len(options)))])
     names = [world.country(entities[i]).name for i in matter]
     if draft.answer_is == aggregation.FROM_PLAN:
-        accepted: tuple[str, ...] = (draft.plan.answer(world, names) or "",)
-        wrong = _misread(world, draft.plan, names, accepted, rng)
+        answers: tuple[str, ...] = (draft.plan.answer(world, names) or "",)
+        wrong = _misread(world, draft.plan, names, answers, rng)
     else:
-        accepted = _accepted(world.country(draft.deciding), draft.answer_is)
-        wrong = _wrong(world, draft.answer_is, accepted, [k for k in entities if k != draft.deciding], rng)
+        answers = _accepted(world.country(draft.deciding), draft.answer_is)
+        wrong = _wrong(world, draft.answer_is, answers, [k for k in entities if k != draft.deciding], rng)
     oracle = Oracle(
         world=world,
         boxes=mosaic.boxes,
@@ -146,7 +146,7 @@ def _draw_visual(
         distractors=wrong,
     )
     meta = {"template": draft.kind, "layout": list(layout), "deciding": draft.deciding}
-    return _finish(draft.text.format(*phrases), (mosaic.image,), accepted, draft.kind, meta, oracle)
+    return _finish(draft.text.format(*phrases), (mosaic.image,), answers, draft.kind, meta, oracle)
 
 
 def _draw_textual(
@@ -156,7 +156,7 @@ def _draw_textual(
     if draft is None:
         return None
     country = world.country(draft.deciding)
-    accepted = _accepted(country, draft.answer_is)
+    answers = _accepted(country, draft.answer_is)
     oracle = Oracle(
         world=world,
         boxes=(),
@@ -164,9 +164,9 @@ def _draw_textual(
         matter=tuple(range(len(draft.named))),
         attribute=draft.attribute,
         plan=draft.plan,
-        distractors=_wrong(world, draft.answer_is, accepted, draft.rivals, rng),
+        distractors=_wrong(world, draft.answer_is, answers, draft.rivals, rng),
     )
-    return _finish(draft.text, (), accepted, draft.kind, {"template": draft.kind, "deciding": draft.deciding}, oracle)
+    return _finish(draft.text, (), answers, draft.kind, {"template": draft.kind, "deciding": draft.deciding}, oracle)
 
 
 def _finish(

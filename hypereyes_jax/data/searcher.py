@@ -143,31 +143,31 @@ class ScriptedSearcher:
         """Texts of turns, the last one with an answer; advance only after the previous turn was played."""
         do, oracle = self._habits, self._oracle
         last = ""
-        spent = 0
+        text_searches = 0
 
         def spend(text: str) -> str:
-            nonlocal last, spent
-            last, spent = text, spent + 1
+            nonlocal last, text_searches
+            last, text_searches = text, text_searches + 1
             return text
 
         if do["guess"]:
             yield self._answer("I know this one.", None)
             return
         if oracle.boxes:
-            if do["glance"] and spent < self._budget:
+            if do["glance"] and text_searches < self._budget:
                 yield spend(f"<reason>Search the whole image first.</reason>{image_call(())}")
             for text, group in self._image_turns(episode):
-                if spent >= self._budget:
+                if text_searches >= self._budget:
                     break
                 yield spend(text)
                 if episode.config.paradigm != "ugs":
-                    if spent >= self._budget:
+                    if text_searches >= self._budget:
                         break
                     yield spend(_search_of_crops(episode))
                 calls = episode.last_turn.invocations
                 for entity, call in zip(group, calls, strict=False):
                     self._names[entity] = call.hits[0].title if call.hits else None
-            if do["repeat"] and last and spent < self._budget:
+            if do["repeat"] and last and text_searches < self._budget:
                 yield spend(last.replace(_reason_of(last), "Search that again."))
         if do["hasty"]:
             yield self._answer("That is enough to tell.", None)
@@ -176,11 +176,11 @@ class ScriptedSearcher:
         read_all = True
         for queries in oracle.rounds_from(names):
             for text in self._text_turns(queries):
-                if spent >= self._budget:
+                if text_searches >= self._budget:
                     read_all = False
                     break
                 yield spend(text)
-        if do["repeat"] and not oracle.boxes and last and spent < self._budget:
+        if do["repeat"] and not oracle.boxes and last and text_searches < self._budget:
             yield spend(last.replace(_reason_of(last), "Search that again."))
         reasoning, answer = oracle.reasoning_from(names), oracle.answer_from(names)
         if do["off_topic"] or not read_all or not reasoning or answer is None:

@@ -20,7 +20,7 @@ class Try(NamedTuple):
 
     @classmethod
     def of(cls, result: EpisodeResult, correct: bool | None) -> Try:
-        """`correct`: the verdict on its answer; None if the judge could not be asked."""
+        """`correct`: the verdict on its answer; None if the judge gave no verdict."""
         return cls(result.rounds, result.invocations, None if result.stop is StopReason.INFRASTRUCTURE else correct)
 
 
@@ -49,9 +49,9 @@ def initial_reference(tries: Sequence[Try | None], choice: FirstReference = "che
     if is_settled(tries):
         return LeftOut.RIGHT_AT_ONCE
     right = [each for each in later if each is not None and each.correct]
-    searched = [(each.rounds, each.invocations) for each in right if each.rounds > 0 and each.invocations > 0]
-    if searched:
-        return min(searched) if choice == "cheapest" else searched[0]
+    costs = [(each.rounds, each.invocations) for each in right if each.rounds > 0 and each.invocations > 0]
+    if costs:
+        return min(costs) if choice == "cheapest" else costs[0]
     if not all(map(is_informative, later)):
         return LeftOut.UNDECIDED
     return LeftOut.NO_SEARCH if right else LeftOut.NEVER_RIGHT

@@ -73,21 +73,21 @@ def common_neighbour(walk: Walk) -> TextDraft | None:
     if [c.key for c in plan.solutions(world)] != [answer.key] or (then and not value(answer, then)):
         return None
     names = [world.country(key).name for key in of]
-    listed = " and ".join(names) if count == 2 else f"{names[0]}, {names[1]} and {names[2]}"
+    enumeration = " and ".join(names) if count == 2 else f"{names[0]}, {names[1]} and {names[2]}"
     both = "both " if count == 2 else ""
     if then:
         text = walk.pick(
             (
-                f"What is the {then} of the country that borders {both}{listed}?",
-                f"One country is a neighbor of {both}{listed}. What is its {then}?",
+                f"What is the {then} of the country that borders {both}{enumeration}?",
+                f"One country is a neighbor of {both}{enumeration}. What is its {then}?",
             )
         )
     else:
         text = walk.pick(
             (
-                f"Which country borders {both}{listed}?",
-                f"Name the country that shares a land border with {both}{listed}.",
-                f"{listed} have one neighbor in common. Which country is it?",
+                f"Which country borders {both}{enumeration}?",
+                f"Name the country that shares a land border with {both}{enumeration}.",
+                f"{enumeration} have one neighbor in common. Which country is it?",
             )
         )
     rivals = tuple(sorted({k for key in of for k in world.country(key).borders} - {answer.key, *of}))

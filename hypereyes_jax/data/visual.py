@@ -326,8 +326,8 @@ def border_of(pool: CountryPool, count: int) -> Draft | None:
     near = set(world.country(anchor).borders)
     if is_named and len(near) < 2:
         return None  # the anchor alone would name the country
-    used = (answer, anchor)
-    rest = pool.others(count - (1 if is_named else 2), used, lambda k: k not in near)
+    countries = (answer, anchor)
+    rest = pool.others(count - (1 if is_named else 2), countries, lambda k: k not in near)
     if rest is None:
         return None
     others = [answer, *rest]

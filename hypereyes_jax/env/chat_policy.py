@@ -51,11 +51,11 @@ async def play(
 
     async def play_copy(sub: Episode) -> EpisodeResult:
         nonlocal prompt_tokens, completion_tokens, copied_tokens
-        copied = await play(sub, client, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-        prompt_tokens += copied.prompt_tokens
-        completion_tokens += copied.completion_tokens
-        copied_tokens += copied.conversation_tokens
-        return copied.result
+        outcome = await play(sub, client, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+        prompt_tokens += outcome.prompt_tokens
+        completion_tokens += outcome.completion_tokens
+        copied_tokens += outcome.conversation_tokens
+        return outcome.result
 
     episode.copies = play_copy
     sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "stop": _STOP, "top_p": top_p}

@@ -87,8 +87,8 @@ class EpisodeConfig:
 
     def over(self, base: EpisodeConfig) -> EpisodeConfig:
         """The rules of `base`, with those of these that are not the defaults in their place."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(base, **{name: value for name, value in given.items() if value != getattr(_DEFAULTS, name)})
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(base, **{name: value for name, value in own.items() if value != getattr(_DEFAULTS, name)})
 
     @property
     def tool_names(self) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class Episode:
             return None
 
         self._rounds += 1
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             outcome = await self._run_calls(turn)
         except FatalSearchError as error:
@@ -129,7 +129,7 @@ class Episode:
             invocations=outcome.invocations,
             is_round=any(invocation.sent for invocation in outcome.invocations),
             malformed=malformed,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
             observation=str(parts[-1]) if parts else "",
             skipped=outcome.skipped,
         )
@@ -197,11 +197,11 @@ class Episode:
             return await self._search.search(calls)
         searches = sum(call.invocations for call in calls if not isinstance(call, ToolCall))
         room = max(0, self.config.width - searches)
-        outcome, *called = await all_at_once(
+        outcome, *replies = await all_at_once(
             [self._search.search(calls), *(call_tool(self._tools[call.name], call, self) for call in others[:room])]
         )
         assert isinstance(outcome, SearchOutcome)
-        return self._with_tools(outcome, [each for each in called if isinstance(each, Called)], len(others))
+        return self._with_tools(outcome, [each for each in replies if isinstance(each, Called)], len(others))
 
     def _with_tools(self, outcome: SearchOutcome, called: Sequence[Called], requested: int) -> SearchOutcome:
         """What the searches came to and what the other tools said, whose images get ids as crops do."""

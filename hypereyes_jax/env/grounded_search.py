@@ -73,13 +73,13 @@ class GroundedSearch:
           FatalSearchError: no search can work any more.
           Exception: whatever else the backend raises, which is a defect of it.
         """
-        plan, crops, notes, skipped = self._plan(calls, self._config.width if width is None else width)
+        plan, crops, notes, excess = self._plan(calls, self._config.width if width is None else width)
         results = await all_at_once(self._search(invocation) for invocation in plan)
         failures = tuple(failure for _, failure in results if failure is not None)
         for failure in failures:
             if isinstance(failure, FatalSearchError):
                 raise failure
-        return SearchOutcome(tuple(invocation for invocation, _ in results), crops, tuple(notes), skipped, failures)
+        return SearchOutcome(tuple(invocation for invocation, _ in results), crops, tuple(notes), excess, failures)
 
     def _plan(
         self, calls: Sequence[Call], width: int
@@ -105,11 +105,11 @@ class GroundedSearch:
             plan.append(invocation)
             if region is not None:
                 crops[invocation.crop_id] = region
-        skipped = requested - len(plan)
-        if skipped:
+        excess = requested - len(plan)
+        if excess:
             notes.append(f"only the first {len(plan)} of {requested} searches were run")
         self.images.update(crops)
-        return plan, crops, notes, skipped
+        return plan, crops, notes, excess
 
     def _plan_image(self, call: ImageSearch, image_id: str, index: int) -> tuple[Invocation, Image.Image | None]:
         source = self.images.get(image_id)
@@ -149,7 +149,7 @@ class GroundedSearch:
         """One search. What it raises but a SearchError is a defect of the backend and propagates."""
         if invocation.error:
             return invocation, None
-        config, started = self._config, time.perf_counter()
+        config, start = self._config, time.perf_counter()
         hits: list[SearchHit] = []
         failure: SearchError | None = None
         try:
@@ -165,7 +165,7 @@ class GroundedSearch:
             invocation,
             hits=tuple(hits),
             error="" if failure is None else failure_text(failure),
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
             sent=failure is None or failure.sent,
         )
         return result, failure

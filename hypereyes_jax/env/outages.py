@@ -29,7 +29,7 @@ class OutageLimits:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.in_a_row < 1:
-            raise UserError("outage limits: the share lies above 0 and up to 1, and at least 1 may fail in a row.")
+            raise UserError("outage limits: share must be above 0 and at most 1, and in_a_row must be at least 1.")
 
 
 class OutageWatch:

@@ -82,7 +82,7 @@ def own_prompt(system: str | PromptFunction, question: Question, config: Episode
         text = source(facts)
         refuse_coroutine(text, str(system))
         if not isinstance(text, str):
-            raise UserError(f"the prompt {system} gave a {type(text).__name__}, where a text is needed")
+            raise UserError(f"the prompt {system} gave a {type(text).__name__}, where a string is needed")
         return text
     text = _filled(source, facts)
     untold = [tool for tool in tools if not re.search(rf"(?<!\w){re.escape(tool.name)}(?!\w)", text)]

@@ -74,11 +74,11 @@ def system_prompt(
     if style == "compact":
         brief = _COMPACT.format(boxes=_SHORT_BOXES[box_units])
         return f"{brief}\n{tool_list(tools)}" if tools else brief
-    listed: tuple[Tool, ...] = (ImageSearchTool(box_units, regions), TextSearchTool(), *tools)
+    offer: tuple[Tool, ...] = (ImageSearchTool(box_units, regions), TextSearchTool(), *tools)
     if style == "native":
-        lines = "\n".join(json.dumps(schema(tool), ensure_ascii=False) for tool in listed)
+        lines = "\n".join(json.dumps(schema(tool), ensure_ascii=False) for tool in offer)
         return _NATIVE.format(task=_TASK, rounds=rounds, tools=lines)
-    return _FULL.format(task=_TASK, rounds=rounds, tools=tool_list(listed))
+    return _FULL.format(task=_TASK, rounds=rounds, tools=tool_list(offer))
 
 
 def tool_list(tools: Sequence[Tool]) -> str:
@@ -91,10 +91,14 @@ def _entry(number: int, tool: Tool) -> str:
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     lines = [f"{number}. {tool.name}: {tool.description}" + (" Arguments:" if properties else "")]
     required = tool.parameters.get("required", ())
-    for name, described in properties.items():
+    for name, property_schema in properties.items():
         optional = "" if name in required else " (optional)"
-        lines.append(f'   "{name}"{optional}: {described.get("description") or described.get("type", "any value")}')
-    arguments = ", ".join(f"{json.dumps(name)}: {_example(described)}" for name, described in properties.items())
+        lines.append(
+            f'   "{name}"{optional}: {property_schema.get("description") or property_schema.get("type", "any value")}'
+        )
+    arguments = ", ".join(
+        f"{json.dumps(name)}: {_example(property_schema)}" for name, property_schema in properties.items()
+    )
     lines.append(f'   <tool_call>{{"name": {json.dumps(tool.name)}, "arguments": {{{arguments}}}}}</tool_call>')
     return "\n".join(lines)
 

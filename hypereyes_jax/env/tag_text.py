@@ -44,10 +44,10 @@ class TagText:
 
     def _paired(self, tag: str) -> dict[int, int]:
         marks = re.finditer(re.escape(tag).replace("<", "</?", 1), self.text)
-        opened, paired = list[int](), dict[int, int]()
+        stack, pairs = list[int](), dict[int, int]()
         for mark in itertools.islice(marks, _MOST_MARKS):
             if mark.group() == tag:
-                opened.append(mark.end())
-            elif opened:
-                paired[opened.pop()] = mark.start()
-        return paired
+                stack.append(mark.end())
+            elif stack:
+                pairs[stack.pop()] = mark.start()
+        return pairs

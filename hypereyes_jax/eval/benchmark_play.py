@@ -87,12 +87,12 @@ def prepare_benchmark(
     if data is None:
         raise UserError(f"--benchmark {name} needs --data, the folder of its published files.")
     source = "imeb" if name == IMEB_MINI else name
-    called = known_benchmark(source).name if ":" in source else name
-    own = data / called  # a folder with a folder for each benchmark, or one of its pictures beside its rows
+    own_name = known_benchmark(source).name if ":" in source else name
+    own = data / own_name  # a folder with a folder for each benchmark, or one of its pictures beside its rows
     folder = own if holds_benchmark(source, own) else data
     benchmark = open_benchmark(source, folder, subset=subset, options=options, reading=reading)
     benchmark = benchmark.select(_openable(benchmark, reading, f"no question of {name}"))
-    return OpenBenchmark(called, benchmark.spec, benchmark.ids, benchmark, options.choices)
+    return OpenBenchmark(own_name, benchmark.spec, benchmark.ids, benchmark, options.choices)
 
 
 def prepare_questions(source: str, options: SourceOptions) -> OpenBenchmark:
@@ -133,8 +133,8 @@ async def play_benchmarks(
     summaries = []
     visual = partial(visual_tokens, min_pixels=conditions.pixels[0], max_pixels=conditions.pixels[1])
     for benchmark in opened:
-        chosen = conditions.judge.rule
-        rule = benchmark.spec.rule if chosen == JudgeConfig().rule else chosen
+        own_rule = conditions.judge.rule
+        rule = benchmark.spec.rule if own_rule == JudgeConfig().rule else own_rule
         async with (
             judging(replace(conditions.judge, rule=rule)) as judge,
             connected(conditions.search, SearchKeys.of(os.environ)) as (backend, _),
@@ -176,7 +176,7 @@ async def play_benchmark(
     visual_tokens: VisualTokens,
     seed: int = 0,
 ) -> BenchmarkSummary:
-    """Asks what is open and files the summary; the same call goes on where an earlier one was stopped.
+    """Asks what is open and files the summary; the same call continues where an earlier one was stopped.
 
     Args:
       seed: of the sampling; each question's stream depends on this and its id alone.
@@ -186,14 +186,14 @@ async def play_benchmark(
     directory, name = run.directory, run.name
     results = directory.file(f"benchmark-{name}-{benchmark.name}.jsonl")
     trajectories = directory.file(f"trajectories-{name}-{benchmark.name}.jsonl")
-    kept = 0
+    count = 0
 
     def keep(judged: Judged) -> None:
-        nonlocal kept
+        nonlocal count
         stage.advance()
-        if kept < _RECORDS:
+        if count < _RECORDS:
             append_record(trajectories, record_judged(judged, stage=name, split=benchmark.name, judge=judge.name))
-            kept += 1
+            count += 1
 
     def sampling_seed(question: Question) -> int:
         return (seed + zlib.crc32(question.id.encode())) % 2**31

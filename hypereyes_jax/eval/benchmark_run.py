@@ -36,7 +36,7 @@ class QuestionResult:
 
     id: str
     correct: bool
-    published: float | None  # by the benchmark's own score, 0 to 1; None where it has no other or could not be asked
+    published: float | None  # by the benchmark's own score, 0 to 1; None where it has no other or gave no verdict
     answer: str | None
     rounds: int
     searches: int
@@ -174,7 +174,7 @@ async def _ask_first(grader: object) -> None:
         try:
             await grader.verdict(MADE_UP, MADE_UP.answers[0])
         except ChatError as error:
-            raise UserError(f"the benchmark's own grader {grader.name} can't be asked: {error}") from error
+            raise UserError(f"the benchmark's own grader {grader.name} can't be used: {error}") from error
 
 
 async def evaluate_benchmark(
@@ -349,7 +349,7 @@ def _read(value: Any) -> QuestionResult:
     row = QuestionResult(**{name: value[name] for name in names if name in value or name != "run"})
     numbers = (row.rounds, row.searches, row.tokens, row.seconds, row.cost, row.published or 0)
     if not isinstance(row.kind, str) or not isinstance(row.answer, str | None):
-        raise TypeError("kind must be a text, and answer a text or null")
+        raise TypeError("kind must be a string, and answer a string or null")
     if not all(isinstance(text, str) for text in (row.id, row.judge, row.run)) or not isinstance(row.correct, bool):
         raise TypeError("id, verdict and judge must be there")
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf") for x in numbers):

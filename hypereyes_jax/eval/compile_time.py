@@ -33,10 +33,10 @@ class CompileClock:
 
     def seconds_between(self, start: float, end: float) -> float:
         """Seconds of [start, end], on `time.perf_counter`'s clock, in which something was compiled."""
-        total, reached = 0.0, start
+        total, position = 0.0, start
         for begin, finish in sorted(self._spans):
-            begin, finish = max(begin, reached), min(finish, end)
+            begin, finish = max(begin, position), min(finish, end)
             if finish > begin:
                 total += finish - begin
-                reached = finish
+                position = finish
         return total

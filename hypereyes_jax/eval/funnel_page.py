@@ -47,9 +47,9 @@ def write_funnel_page(path: Path, funnel: Funnel, questions: Sequence[Question])
 def _table(stages: Sequence[FunnelStage], first: int) -> str:
     rows = []
     for stage in stages:
-        kept, lost = (100 * n / max(first, 1) for n in (stage.left, stage.dropped.total()))
+        share, lost = (100 * n / max(first, 1) for n in (stage.left, stage.dropped.total()))
         bars = (
-            f'<div class="bar" style="width:{kept:.2f}%"></div><div class="bar gone" style="width:{lost:.2f}%"></div>'
+            f'<div class="bar" style="width:{share:.2f}%"></div><div class="bar gone" style="width:{lost:.2f}%"></div>'
         )
         why = ", ".join(f"{escape(reason)} {count:,}" for reason, count in stage.dropped.most_common())
         cells = f'<td>{stage.entered:,}</td><td>{stage.left:,}</td><td>{bars}<div class="why">{why}</div></td>'

@@ -14,7 +14,7 @@ from hypereyes_jax.configs.objects import in_words as error_in_words
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
 
-# A function of an episode and of the judge's verdict (None = it could not be asked), which gives a number.
+# A function of an episode and of the judge's verdict (None = it gave no verdict), which gives a number.
 Metric = Callable[[EpisodeResult, bool | None], float]
 
 
@@ -31,9 +31,9 @@ class OwnMetrics:
         """`metric_NAME` by metric. Raises ValueError for what is not a finite number, naming the metric."""
         figures = {}
         for metric in self.parts:
-            given = metric.value(result, correct)
-            refuse_coroutine(given, metric.name)
-            value = float(given)
+            number = metric.value(result, correct)
+            refuse_coroutine(number, metric.name)
+            value = float(number)
             if not math.isfinite(value):
                 raise ValueError(f"the metric {metric.name} gave {value}, which is not a finite number")
             figures[f"{METRIC}{metric.label}"] = value

@@ -117,7 +117,7 @@ def runner(
                 )
         compiling = [clock.seconds_between(ends[n] - each.seconds, ends[n]) for n, each in enumerate(trajectories)]
         return [
-            replace(each, seconds=each.seconds - spent) for each, spent in zip(trajectories, compiling, strict=True)
+            replace(each, seconds=each.seconds - seconds) for each, seconds in zip(trajectories, compiling, strict=True)
         ]
 
     return run

@@ -233,8 +233,8 @@ def _add_costs(report: Report, steps: Sequence[Mapping[str, Any]]) -> None:
         if "search" in row and "engine" in row:
             report.costs.append({**{k: row[k] for k in ("stage", "key", "split")}, **row["search"], **row["engine"]})
     searches = [f"rl/search_{name}" for name in ("searches", "cache_hits", "cost")]
-    needed = [*(f"rl/engine_{kind}" for kind in ENGINE_KINDS), *searches]
-    rows = [row for row in steps if all(row.get(name) is not None for name in needed)]
+    columns = [*(f"rl/engine_{kind}" for kind in ENGINE_KINDS), *searches]
+    rows = [row for row in steps if all(row.get(name) is not None for name in columns)]
     if not rows:
         return
     last = rows[-1]
@@ -306,8 +306,8 @@ def _interest(group: Sequence[TrajectoryRecord]) -> tuple[int, bool, int, str]:
     """Sort key: answered by most stages, then those where training made a difference, then the most searched."""
     verdicts = [record.correct for record in group]
     changed = any(verdicts) and not all(verdicts)
-    searched = max(record.invocations for record in group)
-    return -len({(r.stage, r.split) for r in group}), not changed, -searched, group[0].question_id
+    most = max(record.invocations for record in group)
+    return -len({(r.stage, r.split) for r in group}), not changed, -most, group[0].question_id
 
 
 def _run(record: TrajectoryRecord) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def served_runner(
 ) -> Runner:
     """What `evaluate` runs: an episode a question, as many at a time as the endpoint takes.
 
-    One that the server fails is an outage of the world. The run ends at the first that can't be asked again, or that
+    One that the server fails is an outage of the world. The run ends at the first that can't be used again, or that
     the server counts no tokens of, since without them there is no cost-aware score.
     """
 
@@ -65,7 +65,7 @@ def served_runner(
                 )
             except ChatError as error:
                 if error.fatal:
-                    raise UserError(f"the model can't be asked: {error}") from error
+                    raise UserError(f"the model can't be used: {error}") from error
                 own_episode.fail_infrastructure(str(error))
                 conversation = ChatEpisode(own_episode.result(), 0, 0, 0)
             else:
@@ -95,6 +95,6 @@ def served_runner(
 def _check_counted(conversation: ChatEpisode, endpoint: ChatEndpoint) -> None:
     if conversation.conversation_tokens <= 0:
         raise UserError(
-            f"the server of {endpoint.model} tells no token counts (`usage`), without which there is no cost-aware "
-            "score: turn them on there"
+            f"the server of {endpoint.model} reports no token counts (`usage`), which the cost-aware score needs: turn "
+            "them on there"
         )

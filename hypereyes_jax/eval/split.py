@@ -73,8 +73,10 @@ def world_questions(
 
     They are drawn as `hypereyes synth` and the quickstart draw theirs, unless `crowding` says otherwise.
     """
-    seen, held_out = world.split()
+    training_keys, held_out = world.split()
     rules = SynthesisConfig(crowding=crowding)
     if split == SEEN:
-        return [synth.question for synth in synthesize(world.restrict(seen), count, seed, rules, prefix="seen")]
+        return [
+            synth.question for synth in synthesize(world.restrict(training_keys), count, seed, rules, prefix="seen")
+        ]
     return [synth.question for synth in synthesize(world, count, seed, rules, focus=held_out, prefix="heldout")]

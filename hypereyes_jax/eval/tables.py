@@ -42,7 +42,7 @@ def save_evaluation(
 
     Raises:
       UserError: more than a twentieth of the questions could not be scored, because searches or the judge failed. That
-        is not a finding, and nothing is filed: the same command evaluates them again.
+        is not a finding, and nothing is recorded: the same command evaluates them again.
     """
     masked = evaluation.summary.masked_infrastructure + evaluation.summary.masked_judge
     count = len(evaluation.judged)
@@ -50,10 +50,12 @@ def save_evaluation(
         raise UserError(
             f"{masked} of {count} questions of {stage}, {split} could not be scored "
             f"({evaluation.summary.masked_infrastructure} because searches failed, "
-            f"{evaluation.summary.masked_judge} because the judge did). Nothing is filed: see to the services, then "
+            f"{evaluation.summary.masked_judge} because the judge did). No result was recorded: fix the services, then "
             "run the same command again."
         )
-    rows = [record_judged(judged, stage=stage, split=split, judge=judge) for judged in evaluation.judged[:records]]
+    rows = [
+        record_judged(judgement, stage=stage, split=split, judge=judge) for judgement in evaluation.judged[:records]
+    ]
     write_records(run.file(f"trajectories-{stage}-{split}.jsonl"), rows)
     metrics = run.file(METRICS)
     document: dict[str, Any] = read_json_object(metrics) if metrics.exists() else {}

@@ -58,10 +58,10 @@ def read_timeline(path: Path) -> dict[str, Any]:
             count_drawn += 1
         else:
             break
-    spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for _, length, track, name in spans:
-        spent[track.split()[0]][name] += length
-    count = {kind: sum(track.split()[0] == kind for track in lanes) for kind in spent}
+        sums[track.split()[0]][name] += length
+    count = {kind: sum(track.split()[0] == kind for track in lanes) for kind in sums}
     return {
         "title": path.stem,
         "seconds": seconds,
@@ -69,8 +69,7 @@ def read_timeline(path: Path) -> dict[str, Any]:
         "kinds": kinds,
         "lanes": [{"name": track, "spans": lane} for track, lane in lanes.items()],
         "shares": {
-            kind: {name: time / (seconds * count[kind]) for name, time in names.items()}
-            for kind, names in spent.items()
+            kind: {name: time / (seconds * count[kind]) for name, time in names.items()} for kind, names in sums.items()
         },
     }
 

@@ -231,7 +231,7 @@ class Checkpoints:
         first_line = _first_line(why)
         before = [s for s in self.steps if s < step]
         place = f"{self.directory}/{step}"
-        cure = "There is none before it: remove the directory to start anew"
+        cure = "There is none before it: remove the directory to start over"
         if before:
             go_back = f"give `--resume-step {before[-1]}` to `hypereyes sft` or `rl`, or remove {place}"
             cure = f"To go on from the one before, {go_back}"
@@ -317,7 +317,7 @@ def _saving(directory: Path | str) -> Iterator[None]:
                 raise
             raise UserError(
                 f"{directory} can't be read or written ({_first_line(error)}). Check the address and your access to "
-                "it; the same command goes on from the last checkpoint."
+                "it; the same command continues from the last checkpoint."
             ) from error
         return
     with writing(directory):

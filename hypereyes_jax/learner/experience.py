@@ -89,7 +89,7 @@ def score_group(
 
     Args:
       trajectories: the group.
-      correct: the judge's verdicts; None = it could not be asked (or there was no answer to judge).
+      correct: the judge's verdicts; None = it gave no verdict (or there was no answer to judge).
       reference: (rounds, invocations) in force for the question.
       config: which reward, with its constants.
       own: a user's rewards, which take the place of it, or of the accuracy in a cost-weighted one.

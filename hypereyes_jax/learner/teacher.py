@@ -29,7 +29,7 @@ class Teacher(Protocol):
     """A frozen model that tells how likely it finds tokens that the student sampled."""
 
     unscored: Unscored
-    """Of the latest call of `score`."""
+    """What the latest call of `score` left out."""
 
     async def score(self, samples: Sequence[TrainingSample]) -> list[np.ndarray | None]:
         """Scores the tokens that the student sampled, each given all before it, images included.

@@ -60,7 +60,7 @@ class Lora:
         assert rule is not None, path
         if dropout_key is not None and self.config.dropout > 0:
             key = jax.random.fold_in(dropout_key, zlib.crc32(path.encode()))
-            kept = jax.random.bernoulli(key, 1 - self.config.dropout, x.shape)
-            x = jnp.where(kept, x / (1 - self.config.dropout), 0)
+            mask = jax.random.bernoulli(key, 1 - self.config.dropout, x.shape)
+            x = jnp.where(mask, x / (1 - self.config.dropout), 0)
         low = matmul(x, adapter["a"].astype(x.dtype))
         return matmul(low, adapter["b"].astype(x.dtype)) * rule.scale

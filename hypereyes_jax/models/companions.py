@@ -107,11 +107,13 @@ def write_companions(base: Directory, out: Path, config: Qwen3VLConfig, pixels: 
         "image_std": [0.5] * 3,
     }
     processors = _image_processors(base)
-    nested = processors.get(_PROCESSOR)
-    images = processors.get(_IMAGES) or nested or patches | {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    image_processor = processors.get(_PROCESSOR)
+    images = (
+        processors.get(_IMAGES) or image_processor or patches | {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    )
     _write(out / _IMAGES, _resizing_to(images, pixels))
-    if nested is not None:  # transformers 5 takes it before the other
-        _write(out / _PROCESSOR, (_read(base, _PROCESSOR) or {}) | {_NESTED: _resizing_to(nested, pixels)})
+    if image_processor is not None:  # transformers 5 takes it before the other
+        _write(out / _PROCESSOR, (_read(base, _PROCESSOR) or {}) | {_NESTED: _resizing_to(image_processor, pixels)})
     if not base.exists(_VIDEOS):
         _write(out / _VIDEOS, patches | {"video_processor_type": "Qwen3VLVideoProcessor"})
     ids = {
@@ -135,7 +137,7 @@ def processor_template(directory: Directory) -> str | None:
         return None
     template = content.get("chat_template")
     if not isinstance(template, str):
-        raise _damaged(directory, name, f"chat_template={template!r:.80} is not a text")
+        raise _damaged(directory, name, f"chat_template={template!r:.80} is not a string")
     return template
 
 
@@ -155,11 +157,11 @@ def _image_processors(directory: Directory) -> dict[str, dict[str, Any]]:
     processors = {}
     if (images := _read(directory, _IMAGES)) is not None:
         processors[_IMAGES] = images
-    nested = (_read(directory, _PROCESSOR) or {}).get(_NESTED)
-    if nested is not None:
-        if not isinstance(nested, dict):
-            raise _damaged(directory, _PROCESSOR, f"{_NESTED}={nested!r:.80} is not an object")
-        processors[_PROCESSOR] = nested
+    image_processor = (_read(directory, _PROCESSOR) or {}).get(_NESTED)
+    if image_processor is not None:
+        if not isinstance(image_processor, dict):
+            raise _damaged(directory, _PROCESSOR, f"{_NESTED}={image_processor!r:.80} is not an object")
+        processors[_PROCESSOR] = image_processor
     return processors
 
 
@@ -182,7 +184,7 @@ def _read(base: Directory, name: str) -> dict[str, Any] | None:
 
 
 def _damaged(directory: Directory, name: str, why: object) -> CheckpointError:
-    return CheckpointError(f"{directory}/{name} is damaged ({why}). Fetch or make that checkpoint anew.")
+    return CheckpointError(f"{directory}/{name} is damaged ({why}). Download or make that checkpoint again.")
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def sharded_experts(
     owners = next(axis for axis in EXPERT if mesh is None or axis in mesh.axis_names)
     tokens = (*dividing(x_BTD.shape[:2], ("batch", "length")), None) if on_mesh else (None, None, None)
     # the mesh axes that tokens are cut by, and experts or their matmuls too
-    cut = [axis for axis, by in zip((owners, "tensor"), tokens, strict=False) if by is not None]
+    axes_of_tokens = [axis for axis, by in zip((owners, "tensor"), tokens, strict=False) if by is not None]
     axes_w: dict[str, Any] = {"expert_gate_up": ("expert", None, None, "mlp"), "expert_down": ("expert", "mlp", None)}
     for name, axes in axes_w.items():
         if isinstance(w[name], Quantized):  # no scale belongs to one input
@@ -61,13 +61,17 @@ def sharded_experts(
         x, gate, expert = (each.reshape(-1, each.shape[-1]) for each in (x, gate, expert))
         if not on_mesh:
             return run(w, adapter, x, gate, expert, 1.0).reshape(shape)
-        for axis in reversed(cut):
+        for axis in reversed(axes_of_tokens):
             x, gate, expert = (jax.lax.all_gather(each, axis, axis=0, tiled=True) for each in (x, gate, expert))
         here = w["expert_down"].shape[0]
         expert = expert - jax.lax.axis_index(owners) * here
         y = run(w, adapter, x, gate, expert, 1.0 / parts)
         for axis in (owners, "tensor"):
-            y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True) if axis in cut else jax.lax.psum(y, axis)
+            y = (
+                jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True)
+                if axis in axes_of_tokens
+                else jax.lax.psum(y, axis)
+            )
         return y.reshape(shape)
 
     in_axes = (axes_w, {name: axes_adapter[name] for name in adapter}, tokens, tokens, tokens)

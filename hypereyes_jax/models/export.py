@@ -65,12 +65,12 @@ def refuse_other_files(out: Path) -> None:
     if not os.path.lexists(out):
         return
     if not out.is_dir():
-        raise UserError(f"{out} is there, and no directory. Choose a new name for the model's.")
+        raise UserError(f"{out} exists and is not a directory. Choose another directory for the model.")
     with writing(out):
         others = [path for path in sorted(out.iterdir()) if path.is_dir() or not _MODEL_FILE.fullmatch(path.name)]
     if others:
         raise UserError(
-            f"{out} holds {others[0].name}, which is no file of an exported model, and would be replaced whole. Choose "
+            f"{out} holds {others[0].name}, which is not part of an exported model and would be deleted. Choose "
             "a new directory."
         )
 

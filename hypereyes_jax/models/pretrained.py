@@ -58,11 +58,11 @@ def load_model(
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):
             raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
-    _, described = read_model_config(directory)
+    _, model_config = read_model_config(directory)
     chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
-    config = with_tokenizer(described, chat, directory)
+    config = with_tokenizer(model_config, chat, directory)
     check_image_processor(directory, config)
-    sharding = None if mesh is None else param_shardings(described, mesh)
+    sharding = None if mesh is None else param_shardings(model_config, mesh)
     _, params = load_hf(path, dtype, sharding)
     return config, params, chat
 
@@ -91,7 +91,7 @@ def load_chat_format(directory: Directory) -> ChatFormat:
             why = f"{type(error).__name__}: {error}".rstrip(".")
             raise UserError(
                 f"{directory}/{name} is damaged, or no tokenizer of Qwen3-VL ({why}). "
-                "Fetch or make that checkpoint anew."
+                "Download or make that checkpoint again."
             ) from error
     own, of_processor = getattr(tokenizer, "chat_template", None), processor_template(directory)
     if of_processor is None:
@@ -141,13 +141,13 @@ def with_tokenizer(config: Qwen3VLConfig, chat: ChatFormat, directory: Directory
         if (value := getattr(config, name)) != vocabulary[token]:
             raise UserError(
                 f"{directory}/config.json has {name}={value}, but its tokenizer has {vocabulary[token]} "
-                f"for {token}. The two belong to different models: fetch or make that checkpoint anew."
+                f"for {token}. The two belong to different models: download or make that checkpoint again."
             )
     ids = set(vocabulary.values())
     if max(ids) >= config.text.vocab_size:
         raise UserError(
             f"{directory}/tokenizer.json has a token of id {max(ids)}, but config.json has vocab_size="
-            f"{config.text.vocab_size}. The two belong to different models: fetch or make that checkpoint anew."
+            f"{config.text.vocab_size}. The two belong to different models: download or make that checkpoint again."
         )
     for name in GENERATION_IDS:
         value = getattr(config, name)

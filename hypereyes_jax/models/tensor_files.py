@@ -219,13 +219,13 @@ def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor
         ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{where}/{file.name} is not a readable safetensors file: {error}. Fetch or make it anew."
+            f"{where}/{file.name} is not a readable safetensors file: {error}. Download or make it again."
         ) from error
     if not file.holds(8 + length + position):
         whole = f"{8 + length + position:,} bytes"
-        raise CheckpointError(f"{where}/{file.name} is truncated: it should have {whole}. Fetch or make it anew.")
+        raise CheckpointError(f"{where}/{file.name} is truncated: it should have {whole}. Download or make it again.")
     if isinstance(file, LocalFile) and file.holds(8 + length + position + 1):
-        raise CheckpointError(f"{where}/{file.name} goes on behind its last tensor. Fetch or make it anew.")
+        raise CheckpointError(f"{where}/{file.name} has data after its last tensor. Download or make it again.")
     for name, (dtype, shape, start, stop) in tensors:
         yield name, StoredTensor(file, dtype, shape, 8 + length + start, 8 + length + stop)
 

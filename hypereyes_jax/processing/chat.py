@@ -78,8 +78,8 @@ class ChatFormat:
         Where the template has opened the turn's reasoning, a text without any closes it first, as the template does.
         """
         if self.opening and _END_THINK not in self.opening:
-            thought = text.lstrip().removeprefix(_THINK)
-            text = thought.lstrip("\n") if thought != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
+            thinking = text.lstrip().removeprefix(_THINK)
+            text = thinking.lstrip("\n") if thinking != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
         return np.array([*self.encode(text), self._end], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -127,12 +127,12 @@ class ChatFormat:
             {"role": "system", "content": [{"type": "text", "text": "Search."}]},
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " Which?"}]},
         ]
-        answered = [
+        conversation = [
             *messages,
             {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
             {"role": "user", "content": [{"type": "text", "text": "c"}]},
         ]
-        first, second = self._rendered([messages, answered])
+        first, second = self._rendered([messages, conversation])
         opening = _opening(first)
         self.opening = opening  # `prompt` writes it
         image = "".join(_IMAGE)

@@ -94,10 +94,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, chat_templ
 
 def _make_portable(file: Path) -> None:
     """Names the class and the control tokens as transformers 4 and 5 both read them; 5 writes names that 4 lacks."""
-    described = json.loads(file.read_text(encoding="utf-8"))
-    control = described.pop("extra_special_tokens", None) or described.pop("additional_special_tokens", [])
-    described.pop("backend", None)
-    if described.get("chat_template") is None:
-        described.pop("chat_template", None)
-    described |= {"additional_special_tokens": control, "tokenizer_class": "PreTrainedTokenizerFast"}
-    file.write_text(json.dumps(dict(sorted(described.items())), indent=2) + "\n", encoding="utf-8")
+    config = json.loads(file.read_text(encoding="utf-8"))
+    control = config.pop("extra_special_tokens", None) or config.pop("additional_special_tokens", [])
+    config.pop("backend", None)
+    if config.get("chat_template") is None:
+        config.pop("chat_template", None)
+    config |= {"additional_special_tokens": control, "tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")

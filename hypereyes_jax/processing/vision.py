@@ -24,15 +24,15 @@ def place(sizes: Sequence[int], row_length: int) -> tuple[list[tuple[int, int]],
     First fit, largest first. Vision attention costs rows x row_length^2, so many small images share a row while
     none pays for another row.
     """
-    filled: list[int] = []
+    lengths: list[int] = []
     places = [(0, 0)] * len(sizes)
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        row = next((r for r, used in enumerate(filled) if used + sizes[i] <= row_length), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        places[i] = (row, filled[row])
-        filled[row] += sizes[i]
-    return places, len(filled)
+        row = next((r for r, length in enumerate(lengths) if length + sizes[i] <= row_length), len(lengths))
+        if row == len(lengths):
+            lengths.append(0)
+        places[i] = (row, lengths[row])
+        lengths[row] += sizes[i]
+    return places, len(lengths)
 
 
 def vision_inputs(

@@ -17,16 +17,16 @@ class PaperStep:
 
     title: str
     command: str
-    """At the paper's size, without `hypereyes`; what a user fills in is in capitals."""
+    """The command at the paper's size, without `hypereyes`; what a user fills in is in capitals."""
     keys: str
     """Keys and services."""
     disk: str
     device_hours: str
-    """On the paper's H20 GPUs, by the hours that it states; `hypereyes plan` counts them for other machines."""
+    """Hours of the paper's H20 GPUs, as it states them; `hypereyes plan` counts them for other machines."""
     searches: int
-    """Web searches, about."""
+    """Approximate number of web searches."""
     counted: str
-    """How that number comes about."""
+    """How that number is counted."""
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -39,9 +39,9 @@ def write_inputs(folder: Path, models_url: str) -> None:
         write_cub(folder / "cub")
         write_dump(folder / "wikidata.json.bz2")
         world = World.load()
-        seen = world.restrict(world.split()[0], passages=True)
+        training_world = world.restrict(world.split()[0], passages=True)
         rules = SynthesisConfig(crowding=miniature.CROWDING)
-        pool = [synth.question for synth in synthesize(seen, _QUESTIONS, 11, rules, prefix="public")]
+        pool = [synth.question for synth in synthesize(training_world, _QUESTIONS, 11, rules, prefix="public")]
         write_questions(folder / "public.jsonl", pool)
         questions = [
             s.question for s in synthesize(world, 6 * _QUESTIONS_EACH, 12, rules, world.split()[1], prefix="asked")
@@ -234,7 +234,7 @@ def write_curation(path: Path, folder: Path, models_url: str) -> None:
 
     out = folder.parent
     base = str(resources.files("hypereyes_jax.assets") / "base")
-    described = {
+    curation = {
         "pools": [
             {"name": "visual", "source": str(out / "photos" / "questions.jsonl"), "most": 3},
             {"name": "textual", "source": str(out / "wikidata" / "questions.jsonl"), "most": 3},
@@ -249,4 +249,4 @@ def write_curation(path: Path, folder: Path, models_url: str) -> None:
         "in_flight": 16,
         "layout": "authors",
     }
-    write_atomic(path, yaml.safe_dump(described, sort_keys=False))
+    write_atomic(path, yaml.safe_dump(curation, sort_keys=False))

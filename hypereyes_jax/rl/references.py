@@ -90,10 +90,10 @@ class ReferenceStore:
     def commit(self) -> int:
         """Puts the better counts seen since the last commit in force; returns how many references changed."""
         with self._lock:
-            changed = len(self._pending)
+            count = len(self._pending)
             self._current.update(self._pending)
             self._pending = {}
-        return changed
+        return count
 
     def state(self) -> dict[str, Any]:
         """All of the store as JSON values, uncommitted counts included: for the cursor of a checkpoint."""

@@ -41,8 +41,8 @@ def check_arrays(function: str, /, **arguments: tuple[Any, str, Kind]) -> list[A
             continue
         array = np.asarray(value) if isinstance(value, list | tuple) else value
         dtype, shape = jnp.result_type(array), jnp.shape(array)
-        accepted, description = _KINDS[kind]
-        if not any(jnp.issubdtype(dtype, base) for base in accepted):
+        kinds, description = _KINDS[kind]
+        if not any(jnp.issubdtype(dtype, base) for base in kinds):
             raise TypeError(f"{function}: {name} must have {description}, got {dtype}.")
         _check_shape(function, name, shape, axes, sizes)
         if kind == "mask":

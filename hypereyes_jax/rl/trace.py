@@ -65,7 +65,7 @@ def trace_reward(
     if valid is None:
         valid = jnp.ones(accuracy.shape, bool)
 
-    formatted = accuracy > config.format_failure
+    readable = accuracy > config.format_failure
     correct = accuracy > 0
     uses_tools = valid & correct & (rounds > 0)
     within = (rounds <= ref_c) & (invocations <= ref_s)
@@ -76,7 +76,7 @@ def trace_reward(
     wrong = jnp.where(in_band, 0.0, config.wrong_penalty)
 
     tool = jnp.where(correct, jnp.where(uses_tools, jnp.where(within, efficient, redundant), 0.0), wrong)
-    tool = jnp.where(formatted & valid, tool, 0.0).astype(accuracy.dtype)
+    tool = jnp.where(readable & valid, tool, 0.0).astype(accuracy.dtype)
     if not config.score_without_reference:
         tool = jnp.where((ref_c < 0) | (ref_s < 0), 0.0, tool)
     return tool, jnp.where(valid, accuracy + tool, 0.0)

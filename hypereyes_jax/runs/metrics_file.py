@@ -77,7 +77,7 @@ def _problem(row: Any) -> str:
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         return "it needs 'step', a number from 0"
     if not isinstance(row.get("phase"), str):
-        return "it needs 'phase', a text"
+        return "it needs 'phase', a string"
     for name, value in row.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if "/" in name and value is not None and not number:

@@ -46,7 +46,9 @@ class _Index:
     @classmethod
     def of(cls, saved: dict[str, Any], where: str) -> _Index:
         try:
-            files = {str(name): (int(size), int(changed)) for name, (size, changed) in saved["files"].items()}
+            files = {
+                str(name): (int(size), int(time_of_change)) for name, (size, time_of_change) in saved["files"].items()
+            }
             names_outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
             if names_outside:
                 raise ValueError(f"it names {names_outside[0]}")
@@ -114,8 +116,8 @@ class RunMirror:
         if self.local.exists():
             shutil.rmtree(self.local)
         self.copy_here(list(self._index.files))
-        for name, (_, changed) in self._index.files.items():
-            os.utime(self.local / name, ns=(changed, changed))
+        for name, (_, time_of_change) in self._index.files.items():
+            os.utime(self.local / name, ns=(time_of_change, time_of_change))
         self._keep()
         if self.direct and not self._index.writer:  # the bucket tells of it before the first checkpoint lies there
             self._write_index(self._index.files)
@@ -160,8 +162,8 @@ class RunMirror:
             missing = self._write_files(new)
             self._write_index({name: stamp for name, stamp in files.items() if name not in missing})
             with self._reaching():
-                for written in [self._store.write(name, None) for name in gone]:
-                    written.result()
+                for write in [self._store.write(name, None) for name in gone]:
+                    write.result()
             return len(new) - len(missing)
 
     def _write_files(self, names: Sequence[str]) -> set[str]:
@@ -179,11 +181,11 @@ class RunMirror:
                 pending.append(self._store.write(name, data))
                 size += len(data)
                 if size >= _BYTES_AT_ONCE or len(pending) >= _FILES_AT_ONCE:
-                    for written in pending:
-                        written.result()
+                    for write in pending:
+                        write.result()
                     pending, size = [], 0
-            for written in pending:
-                written.result()
+            for write in pending:
+                write.result()
         return missing
 
     def _write_index(self, files: dict[str, tuple[int, int]]) -> None:
@@ -242,11 +244,11 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS, process: int = 0,
     count = mirror.fetch()
     if count and process == 0:
         print(f"continuing from {visible(str(count))} files of {visible(mirror.url)}", file=sys.stderr)
-    ended = threading.Event()
+    end = threading.Event()
 
     def copying() -> None:
         warned = False
-        while not ended.wait(seconds):
+        while not end.wait(seconds):
             try:
                 mirror.push()
                 warned = False
@@ -261,7 +263,7 @@ def mirrored(url: str, folder: Path, seconds: float = SECONDS, process: int = 0,
         with when_opened(mirror.local, mirror.push):
             yield mirror.local
     finally:
-        ended.set()
+        end.set()
         thread.join()
         mirror.push()
         if process == 0:
@@ -278,11 +280,11 @@ def fetch_checkpoint(url: str, folder: Path, step: int | None = None) -> None:
     mirror = RunMirror(url, folder)
     names = mirror.names()
     # a checkpoint that several processes write counts once its last file is there; others only if the index has them
-    finished = COMMITTED if mirror.direct else "cursor/metadata"
+    mark = COMMITTED if mirror.direct else "cursor/metadata"
     places = {
         int(parts[1]): f"{parts[0]}/{parts[1]}/"
         for parts in (name.split("/", 2) for name in names)
-        if len(parts) == 3 and parts[0].endswith("-checkpoints") and parts[1].isdigit() and parts[2] == finished
+        if len(parts) == 3 and parts[0].endswith("-checkpoints") and parts[1].isdigit() and parts[2] == mark
     }
     if RUN_CONFIG not in names:
         raise UserError(f"{mirror.url} holds no run of `hypereyes sft` or `hypereyes rl`.")

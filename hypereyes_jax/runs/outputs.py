@@ -55,7 +55,7 @@ def refuse_no_page(output: Path) -> None:
         with open_regular(output) as file:
             begin = file.read(len(_PAGE))
         if begin and begin.lower() != _PAGE:
-            raise UserError(f"{output} is there, and no page of HTML, which would replace it. Give another --out.")
+            raise UserError(f"{output} exists and is not an HTML page, so it is not replaced. Give another --out.")
 
 
 def refuse_no_trajectories(output: Path) -> None:
@@ -65,7 +65,7 @@ def refuse_no_trajectories(output: Path) -> None:
     with open_regular(output) as file:
         line = file.readline(_MOST_LINE_BYTES)
     if line and not line.startswith(b'{"stage":') and b'"turns"' not in line:  # the latter of other writers'
-        raise UserError(f"{output} is there, and no trajectory file. Give another --out.")
+        raise UserError(f"{output} exists and is not a trajectory file. Give another --out.")
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -80,7 +80,7 @@ def _check_writable(output: Path) -> None:
     if output.exists() and not os.access(output, os.W_OK):
         raise UserError(f"can't write {output}: permission denied. Choose a place you may write to.")
     if output.exists() and not output.is_file() and not output.is_dir():
-        raise UserError(f"can't write {output}: it is there, and no regular file. Choose another name.")
+        raise UserError(f"can't write {output}: it exists and is not a regular file. Choose another name.")
     parent = output.parent
     while not parent.exists():
         parent = parent.parent

@@ -42,11 +42,11 @@ def _compare(directory: Path, before: Sequence[dict[str, Any]], now: Sequence[di
     old, new = known(before), known(now)
     for role, name in sorted({*old, *new}):
         if (role, name) not in new:
-            raise UserError(f"{directory} was begun with the {role} {name}, and goes on with it only.")
+            raise UserError(f"{directory} was started with the {role} {name}, and can continue only with it.")
         if (role, name) not in old:
-            raise UserError(f"{directory} was begun without the {role} {name}. Use another directory for it.")
+            raise UserError(f"{directory} was started without the {role} {name}. Use another directory for it.")
         if old[role, name] != new[role, name]:
             raise UserError(
-                f"the source of the {role} {name} is not what it was when {directory} was begun. Put it back "
-                "to go on, or use another directory to start anew."
+                f"the source of the {role} {name} has changed since {directory} was started. Put it "
+                "back to continue, or use another directory to start over."
             )

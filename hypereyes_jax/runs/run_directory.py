@@ -333,13 +333,13 @@ def _refuse_others(path: Path, command: str, writes: Sequence[str]) -> None:
 def refuse_others_config(path: Path, content: Mapping[str, Any]) -> None:
     """Raises UserError for a config.json that no run has written, such as a model's."""
     if not isinstance(content.get("command"), str):
-        raise UserError(f"{path} is not that of a run, such as a model's. Choose another directory.")
+        raise UserError(f"{path} is not that of a run, but of a model or something else. Choose another directory.")
 
 
 def _id_of(path: Path, before: Mapping[str, Any]) -> str:
     run = before.get("run", "")  # of runs that were begun before runs had one
     if not isinstance(run, str):
-        raise UserError(f"{path} is damaged ('run' must be a text). Choose another directory.")
+        raise UserError(f"{path} is damaged ('run' must be a string). Choose another directory.")
     return run
 
 
@@ -368,15 +368,15 @@ def _differences(
         changes = "; ".join(f"{n} ({new.get(n)})" for n in other_content)
         raise UserError(
             f"{path.parent} was started with other data: the content of {changes} is not what it was. "
-            "Use the same data to continue, or another directory to start anew."
+            "Use the same data to continue, or another directory to start over."
         )
     free = may_differ | by_content
-    refused = [n for n in names if not any(n == each or n.startswith(f"{each}.") for each in free)]
-    if refused:
-        changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(new.get(n))}" for n in refused)
+    names_refused = [n for n in names if not any(n == each or n.startswith(f"{each}.") for each in free)]
+    if names_refused:
+        changes = "; ".join(f"{n} was {json.dumps(old.get(n))}, is {json.dumps(new.get(n))}" for n in names_refused)
         raise UserError(
             f"{path.parent} was started with other settings ({changes}). "
-            "Use the same settings to continue, or another directory to start anew."
+            "Use the same settings to continue, or another directory to start over."
         )
     return {n: new.get(n) for n in names}
 

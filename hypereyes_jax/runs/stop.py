@@ -37,7 +37,7 @@ _NOTHING_PLANNED = ("", "NONE", "FALSE")
 
 @dataclass(frozen=True)
 class StopConfig:
-    """When a training ends before its last step: it saves, exits with code 75, and the same command goes on."""
+    """When a training ends before its last step: it saves, exits with code 75, and the same command continues."""
 
     minutes: float = 0.0
     """Number of minutes after the start of this process at which the run ends; 0 sets no limit."""
@@ -168,7 +168,7 @@ def _file_notice(config: StopConfig) -> str:
 
 
 def _url_notice(config: StopConfig) -> str:
-    """Why an address says to stop; "" if it does not. Raises OSError if it can't be asked."""
+    """Why an address says to stop; "" if it does not. Raises OSError if it can't be used."""
     if not config.notice_url:
         return ""
     try:
@@ -179,7 +179,7 @@ def _url_notice(config: StopConfig) -> str:
 
 
 def _notice(url: str) -> str:
-    """What an address says. Raises what urllib does, if it can't be asked."""
+    """What an address says. Raises what urllib does, if it can't be used."""
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
     # The metadata server is this machine's own: no proxy stands before it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union
 from hypereyes_jax.files import json_kind
 
 T = TypeVar("T")
-_WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+_WORDS = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
 
 
 class ShapeError(ValueError):
@@ -136,6 +136,6 @@ def _error(place: str, expected: str, value: Any) -> ShapeError:
     if expected in ("a number", "a whole number"):
         if got == "a number":
             got = str(value)[:30]
-        elif got == "a text":
+        elif got == "a string":
             got = f"the text {value[:30]!r}"
     return ShapeError(f"{place or 'it'} must be {expected}, not {got}")

@@ -31,13 +31,13 @@ def budget_curves(
     own = {each.benchmark: each for each in summaries.get(name, ())}
     charts = {}
     for benchmark, stopped in own.items():
-        forced = [
+        by_budget = [
             each
             for budget in budgets
             for each in summaries.get(budget_name(name, budget), ())
             if each.benchmark == benchmark
         ]
-        series = (("forced budget", tuple(map(_point, forced))), ("own stop", (_point(stopped),)))
+        series = (("forced budget", tuple(map(_point, by_budget))), ("own stop", (_point(stopped),)))
         charts[benchmark] = Chart(f"{name} on {benchmark}", "share right", series, "rounds a question")
     return charts
 

@@ -231,8 +231,10 @@ def _depth_sentences(
         change = paired_difference(one.rounds, other.rounds)
         if change is None:
             continue
-        solved = Results({key: row for key, row in other.rows.items() if row.correct})
-        right_answers = f"right answers took {solved.mean('rounds').value:.2f}" if solved.n else "no answer was right"
+        solutions = Results({key: row for key, row in other.rows.items() if row.correct})
+        right_answers = (
+            f"right answers took {solutions.mean('rounds').value:.2f}" if solutions.n else "no answer was right"
+        )
         fall = {"seen": "fell", "opposite": "rose", "undecided": "did not change measurably"}[direction(change, -1)]
         sentences.append(
             f"At a necessary depth of {level} rounds {fall} from SFT to RL: {change.value:+.2f} ({_span(change)}); "

@@ -58,7 +58,7 @@ def execute(
     Args:
       logs: folder for what the commands print, a file a step.
       tell: is told of each step as it begins and ends.
-      minutes: after so many no further step is begun; the same call goes on.
+      minutes: after so many no further step is begun; the same call continues.
       jobs: steps at once, each on its share of the cores.
 
     Raises:
@@ -67,10 +67,10 @@ def execute(
     began = time.monotonic()
     waiting = {n: step for n, step in enumerate(steps, start=1) if not step.done.exists()}
     free = shares(jobs)
-    running: dict[Future[None], tuple[int, frozenset[int]]] = {}
+    tasks: dict[Future[None], tuple[int, frozenset[int]]] = {}
     unfinished = dict(waiting)
     with ThreadPoolExecutor(len(free)) as pool:
-        while waiting or running:
+        while waiting or tasks:
             in_time = time.monotonic() - began < 60 * minutes
             for number, step in list(waiting.items()):
                 if not free or not in_time:
@@ -79,11 +79,11 @@ def execute(
                     cores = free.pop()
                     del waiting[number]
                     place = f"{number}/{len(steps)} {step.name}"
-                    running[pool.submit(_do, step, place, logs, tell, call, cores)] = number, cores
-            if not running:
+                    tasks[pool.submit(_do, step, place, logs, tell, call, cores)] = number, cores
+            if not tasks:
                 return False
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number, cores = running.pop(future)
+            for future in wait(tasks, return_when=FIRST_COMPLETED).done:
+                number, cores = tasks.pop(future)
                 future.result()
                 del unfinished[number]
                 free.append(cores)
@@ -111,14 +111,14 @@ def _do(
     step: StudyStep, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]
 ) -> None:
     tell(place)
-    started = time.monotonic()
+    start = time.monotonic()
     if step.make is not None:
         step.make()
     else:
         _called(step, logs, call, cores)
     if not step.done.exists():
         raise UserError(f"{step.name} ended without {step.done}. Its command: {shell_line(step.words)}")
-    tell(f"{place}: {(time.monotonic() - started) / 60:.1f} min")
+    tell(f"{place}: {(time.monotonic() - start) / 60:.1f} min")
 
 
 def _called(step: StudyStep, logs: Path, call: Call, cores: frozenset[int]) -> None:

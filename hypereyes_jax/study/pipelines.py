@@ -41,7 +41,7 @@ class Variant:
     serial: bool = False
     """One search a turn, in RL and in evaluation."""
     own_selection: bool = False
-    """Its rollouts differ from the first variant's before RL, so its questions are selected anew."""
+    """Whether its rollouts differ from the first variant's before RL, so that its questions are selected again."""
 
     @property
     def manner(self) -> Manner:
@@ -180,7 +180,7 @@ class Pipelines:
             return ()
         name = f"hypereyes_{options.recipe}_{stage}"
         if name not in RECIPES:
-            sizes = [known.split("_")[1] for known in RECIPES if known.endswith(f"_{stage}")]
+            sizes = [recipe.split("_")[1] for recipe in RECIPES if recipe.endswith(f"_{stage}")]
             raise UserError(f"there is no recipe {options.recipe!r}. Known: miniature, {', '.join(sizes)}")
         return (name,)
 

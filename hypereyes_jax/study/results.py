@@ -78,15 +78,15 @@ def found_at_once(folder: Path, questions: Path) -> dict[str, float]:
     path = folder / TRAJECTORIES
     if not path.exists():
         return {}
-    needed = {
+    keys = {
         question.id: {question.meta["entities"][number] for number in question.meta["matter"]}
         for question in read_questions(questions)
         if question.images and question.meta.get("matter")
     }
     return {
-        record.question_id: len(needed[record.question_id] & _named_first(record)) / len(needed[record.question_id])
+        record.question_id: len(keys[record.question_id] & _named_first(record)) / len(keys[record.question_id])
         for record in read_records(path)
-        if record.question_id in needed
+        if record.question_id in keys
     }
 
 

@@ -99,7 +99,7 @@ def seeds_outcome(trained: Mapping[str, Results], sampled: Mapping[str, Results]
             continue
         sentences.append(
             f"Over {len(shares)} seeds of {of}: {sum(shares) / len(shares):.1f} % right, standard deviation "
-            f"{spread(shares):.1f} points; drawing {n} questions anew alone would give {chance:.1f}. "
+            f"{spread(shares):.1f} points; drawing {n} other questions would by itself give {chance:.1f}. "
             "The paper prints 0.19 points for the mean of six benchmarks."
         )
     labels = tuple([*trained, *sampled])

@@ -17,7 +17,7 @@ class StudyStep:
     """One thing that a study needs done: a `hypereyes` command, or a file that is made from results."""
 
     name: str
-    """For a person: which stage of which variant."""
+    """Name for a person to read: which stage of which variant."""
     done: Path
     """Exists once the step is whole."""
     words: tuple[str, ...] = ()
@@ -141,8 +141,8 @@ class Study:
         later: list[StudyStep] = []
         for step in reversed(self.steps):
             is_last = not any(each.reads(step) for each in later)
-            needed = is_last or step.done.parent in self.summarised or any(each.reads(step) for each in open_steps)
-            if needed and not step.done.exists():
+            is_needed = is_last or step.done.parent in self.summarised or any(each.reads(step) for each in open_steps)
+            if is_needed and not step.done.exists():
                 open_steps.append(step)
             later.append(step)
         return open_steps[::-1]

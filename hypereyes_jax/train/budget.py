@@ -42,14 +42,16 @@ class BudgetController:
         """
         if not self._target:
             return {}
-        spent = [each for group in groups for each, valid in zip(group.spent, group.valid_G, strict=True) if valid]
-        mean, names = mean_spending(spent, list(self._target)), list(self._target)
+        costs = [each for group in groups for each, valid in zip(group.spent, group.valid_G, strict=True) if valid]
+        mean, names = mean_spending(costs, list(self._target)), list(self._target)
         figures = {f"spent_{name}": mean[name] for name in names}
         figures |= {f"price_{name}": self.prices[name] for name in names}
         figures |= {f"target_{name}": self._target[name] for name in names}
-        if spent:
-            kept = self._config.smoothing if self._smoothed else 0.0
-            self._smoothed = {name: kept * self._smoothed.get(name, 0.0) + (1 - kept) * mean[name] for name in names}
+        if costs:
+            weight = self._config.smoothing if self._smoothed else 0.0
+            self._smoothed = {
+                name: weight * self._smoothed.get(name, 0.0) + (1 - weight) * mean[name] for name in names
+            }
             self._multipliers = self._raised(self._multipliers, mean, self._config.rate)
             self.prices = self._raised(self._multipliers, self._smoothed, self._config.gain)
         return figures

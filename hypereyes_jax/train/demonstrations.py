@@ -37,11 +37,11 @@ def open_demonstrations(
     examples = open_examples(source, check=False, options=options)
     limits = RowLimits(sizes.context, sizes.min_pixels, sizes.max_pixels)
     own = unusable(examples, range(processes.index, len(examples), processes.count), chat, limits)
-    gathered = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
+    errors = processes.gather([(index, *error.place, error.kind, error.why) for index, error in own])
     refuse = options.bad_rows == "refuse"
     left_out = {
         index: RowError(Place(file, number, unit), kind, why, can_skip=refuse)
-        for index, file, number, unit, kind, why in sorted(row for rows in gathered for row in rows)
+        for index, file, number, unit, kind, why in sorted(row for rows in errors for row in rows)
     }
     report = SourceReport(split=examples.report.split, other_splits=examples.report.other_splits)
     for error in left_out.values():

@@ -64,12 +64,12 @@ def choose_teacher(
     """
     if opd == "reverse-kl" and (directory is None or server.url):
         raise UserError(
-            "--sizes.learner.opd reverse-kl compares whole vocabularies, for which the teacher's weights must be here: "
+            "--sizes.learner.opd reverse-kl compares whole vocabularies, which needs the teacher's weights here: "
             "give --teacher DIR and no --teacher-server.url, or leave --sizes.learner.opd at advantage"
         )
     if not server.url:
         if server != TeacherServerConfig():
-            raise UserError("settings of a teacher's server are given, but not where it is: add --teacher-server.url")
+            raise UserError("settings of a teacher's server are given without its URL: add --teacher-server.url")
         # A step takes its frozen weights' buffers, so the loss that runs a teacher inside of it needs others.
         same = directory is not None and base != "" and Path(directory).resolve() == Path(base).resolve()
         return OwnBase() if same and opd == "advantage" else directory
@@ -82,10 +82,10 @@ def choose_teacher(
             raise UserError(f"--teacher-server.{name.replace('_', '-')} must be positive")
     if not abs(server.temperature - temperature) <= 1e-6:
         raise UserError(
-            f"the teacher's server scores at temperature {server.temperature:g}, the student samples at "
-            f"{temperature:g}, and no log-prob at one follows from that at the other. SGLang and vLLM do not apply a "
+            f"the teacher's server scores at temperature {server.temperature:g}, but the student samples at "
+            f"{temperature:g}, and log-probs can't be converted from one to the other. SGLang and vLLM do not apply a "
             f"temperature to given tokens: serve a copy made by `hypereyes export --temperature {temperature:g}`, and "
-            f"say so with --teacher-server.temperature {temperature:g}."
+            f"add --teacher-server.temperature {temperature:g}."
         )
     return server
 
@@ -227,7 +227,9 @@ def _local(
             "--sizes.learner.opd reverse-kl needs: leave it at advantage."
         )
     if chat.tokenizer.get_vocab() != rollouts.chat.tokenizer.get_vocab():
-        raise UserError(f"{path} has another vocabulary than the policy: it can't score the policy's tokens.")
+        raise UserError(
+            f"{path} has another vocabulary than the policy, whose tokens it can't score. Choose another teacher."
+        )
     return _scorer(model, params, sizes, samples, processes)
 
 

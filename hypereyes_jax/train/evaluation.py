@@ -34,8 +34,8 @@ def evaluation_sizes(
       UserError: there is no such recipe, or a number is one there can't be.
     """
     sizes = _MINIATURE if recipe == "miniature" else sizes_of(known_recipe(recipe, "rl"))
-    given: dict[str, Any] = {"slots": slots, "context": context, "turn_tokens": turn_tokens}
-    sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
+    options: dict[str, Any] = {"slots": slots, "context": context, "turn_tokens": turn_tokens}
+    sizes = replace(sizes, **{name: value for name, value in options.items() if value is not None})
     if dtype and dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: it must be float32 or bfloat16")
     learner = replace(sizes.learner, compute_dtype=dtype or sizes.learner.compute_dtype)

@@ -23,7 +23,7 @@ class FiniteSteps:
         self._refused = 0  # in a row, up to now
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
-        """After each step. Logs a refused one with the terms that are not finite.
+        """Logs a refused step with the terms that are not finite. Call it after each step.
 
         Args:
           figures: the learner's, by their names; `refused` is 1 where it refused the step.
@@ -36,10 +36,10 @@ class FiniteSteps:
             return
         self._refused += 1
         terms = ", ".join(f"{name} is {value}" for name, value in sorted(figures.items()) if not math.isfinite(value))
-        _LOG.warning("step %d was refused, and the weights are as they were: %s", step, terms)
+        _LOG.warning("step %d was skipped, and the weights are unchanged: %s", step, terms)
         if self._refused == IN_A_ROW:
             raise UserError(
-                f"steps {step - IN_A_ROW + 1} to {step} were refused, since they came to no finite numbers ({terms}). "
-                "Weights and checkpoints are those from before. Give a lower --settings.learning-rate, or look at the "
+                f"steps {step - IN_A_ROW + 1} to {step} were skipped, because their figures were not finite ({terms}). "
+                "Weights and checkpoints are those from before. Give a lower --settings.learning-rate, or check the "
                 "data of these steps."
             )

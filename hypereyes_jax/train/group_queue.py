@@ -89,8 +89,8 @@ class GroupQueue:
 
         Raises ValueError if the state does not belong to so many steps.
         """
-        carried: Sequence[int] = [] if state is None else state["carried"]
-        following = steps * self._prompts if state is None else state["next"]
-        if following - len(carried) != steps * self._prompts or any(number >= following for number in carried):
+        earlier: Sequence[int] = [] if state is None else state["carried"]
+        first = steps * self._prompts if state is None else state["next"]
+        if first - len(earlier) != steps * self._prompts or any(number >= first for number in earlier):
             raise ValueError(f"{state} is not the place of a run after {steps} steps of {self._prompts} groups")
-        self._carried, self._next, self._born, self._taken = list(carried), following, {}, []
+        self._carried, self._next, self._born, self._taken = list(earlier), first, {}, []

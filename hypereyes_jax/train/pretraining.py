@@ -77,14 +77,14 @@ def train(
     batches = _ahead(
         batch for i, lesson in enumerate(lessons) for batch in _lesson(model, chat, lesson, seed + i, rows)
     )
-    started, losses = time.perf_counter(), []
+    start, losses = time.perf_counter(), []
     for step in range(1, steps + 1):
         state, metrics = learner.sft_step(state, next(batches))
         losses.append(float(metrics["loss"]))  # waits for the step: dispatch that ran ahead would hold every batch
         if step % report_every == 0:
-            seconds = time.perf_counter() - started
-            remaining = duration(seconds / step * (steps - step))
-            print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {remaining} left", flush=True)
+            seconds = time.perf_counter() - start
+            time_left = duration(seconds / step * (steps - step))
+            print(f"step {step}/{steps}  loss {float(np.mean(losses)):.4f}  {time_left} left", flush=True)
             losses = []
     return state.trainable
 

@@ -86,11 +86,11 @@ async def select(
     counts_by_key = _stored_counts(directory, processes)
     if counts_by_key is not None:
         return Selection({key: (counts[0], counts[1]) for key, counts in counts_by_key.items()})
-    stated = stated_references(candidates)
-    if stated:
-        stages.console.print(f"{len(stated)} questions state the rounds and searches they need, and are not tried")
+    references = stated_references(candidates)
+    if references:
+        stages.console.print(f"{len(references)} questions state the rounds and searches they need, and are not tried")
     all_ids = question_ids(candidates)
-    candidates = subset(candidates, [number for number, key in enumerate(all_ids) if key not in stated])
+    candidates = subset(candidates, [number for number, key in enumerate(all_ids) if key not in references])
     mine = processes.replicas.part(candidates)
     ids = question_ids(mine)
     seeds = processes.replicas.part(rollout_seeds(seed, 0, PASSES * len(candidates)).reshape(-1, PASSES))
@@ -137,9 +137,9 @@ async def select(
     await rollouts.finish_plays()
     reason = processes.first_reason(directory.stop.reason)
     if reason:
-        raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command goes on.")
+        raise RunStopped(f"stopped in the selection ({reason}). Its tries are stored; the same command continues.")
     mine_by_id = dict(zip(ids, keys, strict=True))
-    return _agree(directory, stated, mine_by_id, log, processes, stages, first_reference)
+    return _agree(directory, references, mine_by_id, log, processes, stages, first_reference)
 
 
 def _stored_counts(directory: RunDirectory, processes: Processes) -> dict[str, list[int]] | None:
@@ -199,8 +199,8 @@ def _agree(
         )
     if processes.first:
         counts_by_key = {key: list(counts) for key, counts in references.items()}
-        selected = {"run": directory.run, "references": counts_by_key, "left_out": left_out}
-        write_json(directory.file(SELECTION), selected)
+        selection_record = {"run": directory.run, "references": counts_by_key, "left_out": left_out}
+        write_json(directory.file(SELECTION), selection_record)
     return selection
 
 
@@ -245,11 +245,11 @@ def short_enough(
             if isinstance(candidates, Questions) and candidates.options.bad_rows == "refuse":
                 raise
             broken.append((number, str(error)))
-    gathered = processes.gather([longer, broken])
-    left_out = {number for numbers, _ in gathered for number in numbers}
+    everyone = processes.gather([longer, broken])
+    left_out = {number for numbers, _ in everyone for number in numbers}
     if left_out:
         stages.console.print(f"{len(left_out)} questions have prompts of more than {most} tokens and are left out")
-    unread = [row for _, rows in gathered for row in rows]
+    unread = [row for _, rows in everyone for row in rows]
     if unread:
         stages.console.print(f"{len(unread)} questions can't be read and are left out; the first: {min(unread)[1]}")
     left_out |= {number for number, _ in unread}
@@ -269,7 +269,7 @@ async def unless_stopped(stop: StopRequest, work: Coroutine[Any, Any, T]) -> T |
 
 
 async def verdicts(judge: Judge, trajectories: Sequence[Trajectory]) -> list[bool | None]:
-    """The judge's verdicts; None where there is nothing to judge, or the judge could not be asked."""
+    """The judge's verdicts; None where there is nothing to judge, or the judge gave no verdict."""
 
     async def verdict(trajectory: Trajectory) -> bool | None:
         result = trajectory.result

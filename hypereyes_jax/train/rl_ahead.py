@@ -73,10 +73,10 @@ class AheadRollouts:
         self._queue.begin(step)
         self._start()
         while True:
-            ended = [number for number, group in self._groups.items() if group.task.done()]
-            for number in ended:
+            done = [number for number, group in self._groups.items() if group.task.done()]
+            for number in done:
                 self._groups[number].task.result()
-            numbers = self._queue.take(step, ended)
+            numbers = self._queue.take(step, done)
             if numbers is not None:
                 break
             await asyncio.wait(

@@ -121,10 +121,10 @@ class RlLoop:
             Checkpoints(self._directory.checkpoints("rl-checkpoints"), keep, self._directory.run) as checkpoints,
             open_exchange(self._processes, wanted) as self._exchange,
         ):
-            restored = checkpoints.restore(self._state, self._run.resume_step)
+            checkpoint = checkpoints.restore(self._state, self._run.resume_step)
             under_way: dict[str, Any] | None = None
-            if restored is not None:
-                self._state, cursor = restored
+            if checkpoint is not None:
+                self._state, cursor = checkpoint
                 self._references = ReferenceStore.from_state(cursor["references"])
                 self._earlier_searches = cursor["searches"]
                 self._searches()
@@ -352,8 +352,8 @@ class RlLoop:
         if self._processes.first_reason(self._directory.stop.reason) or trajectories is None:
             return {}  # the next step ends the run
         verdict_of_each = await verdicts(self._judge, trajectories)
-        judged = validation_records(trajectories, verdict_of_each, step, self._judge.name)
-        write_records(self._directory.file(self._processes.own_name(VALIDATION)), judged)
+        records = validation_records(trajectories, verdict_of_each, step, self._judge.name)
+        write_records(self._directory.file(self._processes.own_name(VALIDATION)), records)
         rows = [
             [float(bool(verdict)), t.result.rounds, t.result.invocations]
             for t, verdict in zip(trajectories, verdict_of_each, strict=True)

@@ -57,20 +57,20 @@ def train(
     Raises:
       RunStopped: the run was asked to stop; all that was done is saved.
       UserError: too few candidates are left, the services that the selection needs do not work, a number is one that no
-        setting can have, or a user's own part of the method can't be used, or is not what it was when the run was
+        setting can have, or a user's own part of the method can't be used, or has changed since the run was
         begun.
     """
     sizes = rollouts.sizes
     for name, group in {"settings": settings, "sizes": sizes, "services": services, "reward": method.reward}.items():
         check_numbers(group, f"{name}.")
-    loaded = load_method(method, sizes.learner, sizes.episode, settings.metrics)
+    parts = load_method(method, sizes.learner, sizes.episode, settings.metrics)
     if run.processes.first:
         own = method, sizes.learner, sizes.episode, services.search, services.judge, settings.metrics
         records = own_records(*own, questions.sources)
         keep_own_objects(run.directory.path, records)
     rollouts.equip(method.own.tools, method.own.prompt)
-    opened = OpenRun(run, rollouts, model, settings, method, loaded)
-    return asyncio.run(_train(opened, params, questions, services))
+    open_run = OpenRun(run, rollouts, model, settings, method, parts)
+    return asyncio.run(_train(open_run, params, questions, services))
 
 
 async def _train(
@@ -171,9 +171,9 @@ async def _searching(
     search: SearchConfig, share: RunShare, own: SearchBackend | None
 ) -> AsyncIterator[RecordedBackend]:
     """The service that is searched, or a user's own backend; of the miniature's world, only the part that is seen."""
-    seen: World | None = None
+    training_world: World | None = None
     if search.service == "world" and own is None:
         world = World.load()
-        seen = world.restrict(world.split()[0], passages=True)
-    async with connected(search, SearchKeys.of(os.environ), share, own, seen) as (backend, _):
+        training_world = world.restrict(world.split()[0], passages=True)
+    async with connected(search, SearchKeys.of(os.environ), share, own, training_world) as (backend, _):
         yield backend

@@ -77,11 +77,11 @@ class OnPolicy:
         prompts, processes, stop = self._settings.questions_played, self._run.processes, self._run.directory.stop
         plans = [self._plan(number) for number in range(step * prompts, (step + 1) * prompts)]
         mine = processes.replicas.share(plans)
-        repeated = [plan.question for plan in mine for _ in plan.seeds]
+        questions = [plan.question for plan in mine for _ in plan.seeds]
         seeds = [seed for plan in mine for seed in plan.seeds]
         timeline = Timeline()
         group = self._settings.group
-        play = self._rollouts.play(repeated, self._backend, seeds, group=group, timeline=timeline)
+        play = self._rollouts.play(questions, self._backend, seeds, group=group, timeline=timeline)
         result = await unless_stopped(stop, play)
         await self._rollouts.finish_plays()
         # Every process comes by here once a step, and all go on or all stop: one that was asked to later in the step
@@ -217,9 +217,9 @@ class RunsAhead:
         return own * self._players + self._place
 
     async def _play(self, plan: GroupPlan, on_end: OnEnd) -> list[Trajectory]:
-        repeated = [plan.question] * len(plan.seeds)
+        questions = [plan.question] * len(plan.seeds)
         return await self._rollouts.episodes(
-            self._generator, repeated, self._backend, plan.seeds, on_end=on_end, timeline=self._timeline
+            self._generator, questions, self._backend, plan.seeds, on_end=on_end, timeline=self._timeline
         )
 
     def _waited(self) -> float:
@@ -236,25 +236,25 @@ def check_ahead(settings: RlSettings, learner: LearnerConfig, exact: bool = Fals
       on_server: a server samples.
     """
     if settings.ahead < 0:
-        raise UserError(f"--settings.ahead is a number of steps from 0 on, not {settings.ahead}")
+        raise UserError(f"--settings.ahead must be 0 steps or more, not {settings.ahead}")
     if settings.ahead == 0 and settings.max_staleness is not None:
-        raise UserError("--settings.max-staleness applies to rollouts that run ahead: give --settings.ahead, too")
+        raise UserError("--settings.max-staleness applies to rollouts that run ahead: add --settings.ahead")
     if settings.ahead:
         GroupQueue(settings.questions_played, settings.steps, settings.ahead, settings.staleness_limit)
         if not learner.tis_cap:
             raise UserError(
                 "--settings.ahead trains on tokens that older weights sampled, which --sizes.learner.tis-cap 0 leaves "
-                "unweighed: give a cap, like 2"
+                "unweighted: give a cap, like 2"
             )
         if exact:
             raise UserError(
-                "--exact repeats a run to the bit, and which rollouts --settings.ahead hands a step depends on time: "
-                "leave one of them out"
+                "--exact makes a run repeatable to the bit, but with --settings.ahead timing decides which rollouts a "
+                "step gets: leave one of them out"
             )
         if on_server:
             raise UserError(
-                "--settings.ahead swaps weights between decode calls of this run's engines, and --sampler-server.url "
-                "samples elsewhere: leave one of them out"
+                "--settings.ahead swaps the weights of this run's own engines, but with --sampler-server.url a server "
+                "samples: leave one of them out"
             )
 
 
@@ -262,8 +262,8 @@ def check_replicas_ahead(settings: RlSettings, replicas: ReplicaGroups) -> None:
     """Raises UserError if rollouts are to run ahead on replicas that several processes share."""
     if settings.ahead and any(len(group) > 1 for group in replicas.groups):
         raise UserError(
-            "--settings.ahead is for replicas that lie on the devices of one process each: give a "
-            "--sizes.replica-devices that divides them, or set --settings.ahead 0"
+            "--settings.ahead needs each replica on the devices of one process: give a --sizes.replica-devices that "
+            "divides them, or set --settings.ahead 0"
         )
 
 
@@ -271,13 +271,13 @@ def check_routing_replay(settings: RlSettings, model: Qwen3VLConfig, on_server: 
     """Raises UserError for a replay of experts that the model has not, or that a server does not tell."""
     if settings.routing_replay == "sampler" and on_server:
         raise UserError(
-            "--settings.routing-replay sampler needs engines that tell their experts, which a server does not: "
+            "--settings.routing-replay sampler needs the experts of each token, which a server does not report: "
             "use trainer, or leave the server out"
         )
     if settings.routing_replay != "off" and not 0 < model.text.num_experts <= UNKNOWN_EXPERT:
         raise UserError(
-            f"--settings.routing-replay {settings.routing_replay} is for 1 to {UNKNOWN_EXPERT} experts a layer, and "
-            f"the model has {model.text.num_experts}: leave it off"
+            f"--settings.routing-replay {settings.routing_replay} needs a model with 1 to {UNKNOWN_EXPERT} experts in "
+            f"a layer, and this one has {model.text.num_experts}: leave it off"
         )
 
 

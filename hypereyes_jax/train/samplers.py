@@ -148,7 +148,7 @@ class RolloutEngines:
         return self.sizes.tokens([self.chat.prompt(episode.system, episode.prompt())])
 
     def suspend(self) -> None:
-        """Before a training step: on a mesh, the engines' weights and slots leave the devices to it."""
+        """Makes room for a training step: on a mesh, the engines' weights and slots leave the devices to it."""
         if self._copies is None:
             return
         self.engines.suspend(weights=not self._keeps_base)

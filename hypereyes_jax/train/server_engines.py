@@ -36,19 +36,19 @@ def check_sampler_server(config: SamplerServerConfig, sizes: TrainingSizes) -> N
     """Raises UserError for a server that can't sample for this training, or settings of one without its address."""
     if not config.url:
         if config != SamplerServerConfig():
-            raise UserError("settings of a sampler's server are given, but not where it is: add --sampler-server.url")
+            raise UserError("settings of a sampler's server are given without its URL: add --sampler-server.url")
         return
     if urlsplit(config.url).scheme not in ("http", "https") or not urlsplit(config.url).netloc:
-        raise UserError(f"--sampler-server.url {config.url} is not an address like http://host:30000")
+        raise UserError(f"--sampler-server.url {config.url} is not a valid URL like http://host:30000")
     if sizes.learner.train != "lora":
         raise UserError(
-            "a sampler's server is sent adapters, not whole weights: add --sizes.learner.train lora, or leave "
+            "a sampler's server receives adapters, not whole weights: add --sizes.learner.train lora, or leave "
             "--sampler-server.url out"
         )
     tis_against = _reported_distribution(config.kind)
     if sizes.top_p < 1 and sizes.learner.tis_cap and sizes.learner.tis_against != tis_against:
         raise UserError(
-            f"with top-p {sizes.top_p:g}, {config.kind} tells log-probs of one distribution only: give "
+            f"with top-p {sizes.top_p:g}, {config.kind} reports log-probs of one distribution only: add "
             f"--sizes.learner.tis-against {tis_against}"
         )
 

@@ -23,8 +23,8 @@ def refuse_adapter_settings(
     for name in ("lora_rank", "lora_alpha", "dropout"):
         if getattr(settings, name, None) != getattr(default, name, None):
             raise UserError(
-                f"--settings.{name.replace('_', '-')} applies to adapters, and the weights themselves are trained: "
-                "give --sizes.learner.train lora, too"
+                f"--settings.{name.replace('_', '-')} applies to adapters, but this run trains the weights themselves: "
+                "add --sizes.learner.train lora"
             )
 
 
@@ -33,7 +33,7 @@ def refuse_settings(sizes: TrainingSizes, default: TrainingSizes) -> None:
     for name in ("learning_rate", "final_learning_rate", "warmup_steps", "total_steps"):
         if getattr(sizes.learner.optimizer, name) != getattr(default.learner.optimizer, name):
             option = f"--sizes.learner.optimizer.{name.replace('_', '-')}"
-            raise UserError(f"{option} follows from the settings: give --settings.learning-rate, or the steps there")
+            raise UserError(f"{option} is computed: give --settings.learning-rate, or the number of steps there")
     if sizes.learner.opd_coef != default.learner.opd_coef:
         raise UserError("give the weight of distillation as --settings.opd-coef, not --sizes.learner.opd-coef")
     if sizes.learner.routing_replay != default.learner.routing_replay:
@@ -68,7 +68,7 @@ def refuse_reward(reward: RewardConfig) -> None:
     weighted = reward.kind == "cost-weighted"
     replaced = (trace, reward.malformed_call, reward.format_floor)
     if reward.functions and replaced != (default.trace, default.malformed_call, default.format_floor):
-        raise UserError("--reward.functions take the place of TRACE and R_fmt: leave out their settings")
+        raise UserError("--reward.functions replace TRACE and R_fmt: leave out the settings of those")
     if not weighted and (reward.alpha, reward.beta, reward.prices) != (default.alpha, default.beta, default.prices):
         raise UserError(
             "--reward.alpha, --reward.beta and --reward.prices belong to another reward: add --reward.kind "
@@ -78,15 +78,15 @@ def refuse_reward(reward: RewardConfig) -> None:
         raise UserError("--reward.trace.* belong to another reward: leave out --reward.kind cost-weighted")
     if reward.alpha <= 0 or reward.beta < 0:
         raise UserError(
-            "--reward.alpha must be positive and --reward.beta at least 0: accuracy counts for, rounds against"
+            "--reward.alpha must be positive and --reward.beta at least 0: accuracy raises the reward, cost lowers it"
         )
     if trace.band < 1:
         raise UserError("--reward.trace.band must be at least 1 (of the reference)")
     if trace.efficient_high < trace.efficient_low or trace.redundant_high < trace.redundant_low:
-        raise UserError("--reward.trace.*: fewer searches must not earn less, so a set's high is at least its low")
+        raise UserError("--reward.trace.*: each high must be at least its low, so that fewer searches never earn less")
     if not NO_ANSWER <= trace.format_failure < 0:
         raise UserError(
-            f"--reward.trace.format-failure must lie in [{NO_ANSWER}, 0): no readable answer counts {NO_ANSWER}"
+            f"--reward.trace.format-failure must lie in [{NO_ANSWER}, 0): a rollout without an answer gets {NO_ANSWER}"
         )
 
 
@@ -98,6 +98,6 @@ def refuse_unused_losses(learn: LearnerConfig) -> None:
         for name in names:
             if loss != learn.loss and getattr(learn, name) != getattr(default, name):
                 option = f"--sizes.learner.{name}".replace("_", "-")
-                raise UserError(f"{option} belongs to the loss {loss}, and --sizes.learner.loss is {learn.loss}")
+                raise UserError(f"{option} belongs to the loss {loss}, but --sizes.learner.loss is {learn.loss}")
     if learn.kl == "none" and learn.kl_coef != default.kl_coef:
         raise UserError("--sizes.learner.kl-coef needs a penalty: choose one with --sizes.learner.kl k1, k2 or k3")

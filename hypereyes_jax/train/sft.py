@@ -66,8 +66,8 @@ def train(
     steps = len(trajectories) * settings.epochs // settings.batch
     if not steps:
         raise UserError(
-            f"{len(trajectories)} demonstrations x {settings.epochs} epochs make no batch of {settings.batch}: give "
-            "more of them, or a lower --settings.batch"
+            f"{len(trajectories)} demonstrations x {settings.epochs} epochs are fewer than one batch of "
+            f"{settings.batch}: give more of them, or a lower --settings.batch"
         )
     optimizer = _optimizer(sizes, settings, steps)
     if processes.first:
@@ -98,13 +98,13 @@ def train(
         Checkpoints(directory.checkpoints("sft-checkpoints"), keep, directory.run) as checkpoints,
         open_exchange(processes, sizes.balance) as exchange,
     ):
-        restored = checkpoints.restore(state, run.resume_step)
-        if restored is not None:
-            state, cursor = restored
+        checkpoint = checkpoints.restore(state, run.resume_step)
+        if checkpoint is not None:
+            state, cursor = checkpoint
             if cursor.get("source", trajectories.fingerprint()) != trajectories.fingerprint():
                 raise UserError(
-                    f"{demonstrations} has other rows than when {directory.path} was begun: give the same data, or "
-                    "another --out"
+                    f"{demonstrations} does not have the rows it had when {directory.path} was started: give the same "
+                    "data, or another --out"
                 )
             batches.restore(cursor["data"])
         first = int(state.step)

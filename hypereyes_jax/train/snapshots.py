@@ -37,7 +37,7 @@ class Snapshots:
         self._best: float | None = processes.gather(best.get("eval_accuracy"))[0]
 
     def write_if_due(self, step: int, params: Params, lora: Lora | None) -> None:
-        """After `step` steps in all."""
+        """Writes a snapshot if one is due after `step` steps in all."""
         if self._every and step % self._every == 0:
             self._write(self._directory.file(MODELS) / f"step-{step}", params, lora)
 

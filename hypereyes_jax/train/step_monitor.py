@@ -35,7 +35,7 @@ class StepMonitor:
         self._outgrown: set[tuple[int, ...]] = set()
 
     def check(self, batch: StepBatch, packing: PackConfig) -> None:
-        """Before a step: the first process warns of micro-batches larger than planned, once for each shape.
+        """Warns of micro-batches larger than planned, before a step, in the first process and once for each shape.
 
         Such a step compiles larger programs, which `hypereyes plan` has not looked at and which may not fit. On a CPU
         it is logged as information only. The number of micro-batches makes no difference to what is compiled.

@@ -116,7 +116,7 @@ def test_a_key_that_is_refused_ends_the_run(tmp_path):
     async def reply(request):
         return web.json_response({"error": {"message": "wrong key"}}, status=401)
 
-    with served("/v1/chat/completions", reply) as url, pytest.raises(UserError, match="can't be asked"):
+    with served("/v1/chat/completions", reply) as url, pytest.raises(UserError, match="can't be used"):
         run(settings(tmp_path, f"{url}/v1"))
 
 

@@ -203,8 +203,8 @@ _BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n"
         ("settings: {steps: 5, steps: 6}", "steps is given twice"),
         ("settings: {steps: 5}\nsettings: {seed: 1}", "settings is given twice"),
         ('{"settings": {"steps": 5, "steps": 6}}', "steps is given twice"),
-        (_BOMB + "recipe: *a11", "recipe must be a text, not a list"),
-        (_BOMB + "command: *a11", "command must be a text, not a list"),
+        (_BOMB + "recipe: *a11", "recipe must be a string, not a list"),
+        (_BOMB + "command: *a11", "command must be a string, not a list"),
     ],
 )
 def test_numbers_and_names_that_would_be_read_otherwise_are_refused(text, message, tmp_path):

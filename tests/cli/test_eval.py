@@ -160,7 +160,7 @@ def test_a_judging_model_is_named_with_the_result(checkpoint, tmp_path, capsys):
     assert "--judge.model" in capsys.readouterr().err
     more = ("--judge.model", "m", "--judge.rule", "short-fact", "--splits", "seen")
     assert cli.main(words(checkpoint, tmp_path / "out", *judge, *more)) == 2
-    assert "the judge can't be asked" in capsys.readouterr().err  # before anything is spent
+    assert "the judge can't be used" in capsys.readouterr().err  # before anything is spent
 
     async def reply(request):
         return web.json_response({"choices": [{"message": {"content": "correct"}, "finish_reason": "stop"}]})

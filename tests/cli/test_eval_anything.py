@@ -85,15 +85,15 @@ def test_what_a_served_model_failed_at_is_asked_again_and_nothing_else(tmp_path,
 
 def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions, capsys):
     assert asked(Endpoint(usage=False), tmp_path / "out", questions) == 2
-    assert "tells no token counts" in capsys.readouterr().err
+    assert "reports no token counts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("here --model m --questions f", "is not the URL of one"),
+        ("here --model m --questions f", "--model needs the URL of a server"),
         ("http://h/v1 --model m", "a served model needs a source of questions"),
-        ("http://h/v1 --model m --questions f --mesh gpu", "--mesh is for a checkpoint that runs here"),
+        ("http://h/v1 --model m --questions f --mesh gpu", "--mesh has no effect on a served model"),
         ("here --samples 2", "--samples needs a source of questions"),
         ("here --recipe hypereyes_9b_rl", "no recipe 'hypereyes_9b_rl' for rl"),
         ("here --dtype float16", "must be float32 or bfloat16"),
@@ -106,7 +106,7 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
         ("here --data g", "--data is for benchmarks"),
         (
             "here --benchmark fvqa --search.service retriever --columns text=q",
-            "--columns would be ignored: the columns",
+            "--columns would be ignored: fvqa is read",
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_forced_budgets_stand_beside_the_policy_s_own_stop_in_one_plot(tmp_path,
 
 def test_budgets_without_questions_of_a_source_are_refused(tmp_path, capsys):
     assert cli.main(["eval", "gone", "--budgets", "1", "2", "--out", str(tmp_path / "out")]) == 2
-    assert "--budgets needs a source" in capsys.readouterr().err
+    assert "--budgets needs --questions or --benchmark" in capsys.readouterr().err
 
 
 def test_tools_and_a_prompt_of_one_s_own_are_used_kept_and_compared(tmp_path, questions, capsys):

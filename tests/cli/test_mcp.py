@@ -64,7 +64,7 @@ def test_over_http_a_signal_ends_it_cleanly(number):
 
 def test_without_pipes_to_talk_over_it_says_so(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(UserError, match="pipes, and they are closed"):
+    with pytest.raises(UserError, match="standard input or output is closed"):
         run(McpConfig())
 
 

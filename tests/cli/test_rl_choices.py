@@ -140,8 +140,8 @@ def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
         ("--reward.kind cost-weighted --reward.beta -1", "--reward.beta at least 0"),
         ("--reward.trace.wrong-penalty inf", "--reward.trace.wrong-penalty must be a finite number"),
         ("--reward.trace.band 0.5", "--reward.trace.band must be at least 1"),
-        ("--reward.trace.efficient-high 0", "a set's high is at least its low"),
-        ("--reward.trace.format-failure -1", "no readable answer counts -0.5"),
+        ("--reward.trace.efficient-high 0", "each high must be at least its low"),
+        ("--reward.trace.format-failure -1", "a rollout without an answer gets -0.5"),
         ("--sizes.learner.opd reverse-kl", "give --teacher DIR"),
         ("--turn-format native", "--turn-format says how demonstrations are read, and rl reads questions only"),
         (

@@ -99,4 +99,4 @@ def test_an_optimizer_and_data_of_one_s_own_are_kept_and_compared(tmp_path, monk
     (tmp_path / "out" / "metrics.jsonl").write_text("{}\n")  # work was done
     own.write_text(own.read_text().replace("/ 2", "/ 3"))
     assert main(words) == 2
-    assert "is not what it was when" in " ".join(capfd.readouterr().err.split())
+    assert "has changed since" in " ".join(capfd.readouterr().err.split())

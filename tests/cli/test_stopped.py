@@ -1,4 +1,4 @@
-"""`hypereyes sft` and `rl`, asked to stop: they save, exit with 75, and the same command goes on to the same end."""
+"""`hypereyes sft` and `rl`, asked to stop: they save, exit with 75, and the same command continues to the same end."""
 
 import json
 import os

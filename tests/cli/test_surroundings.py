@@ -88,7 +88,7 @@ def test_a_device_is_never_replaced_by_a_file(run, tmp_path):
     os.mkfifo(device)
     done = shell(f"{MAIN} report {run} --out {device}")
     assert done.returncode == 2, done.stderr
-    assert b"no regular file" in done.stderr
+    assert b"not a regular file" in done.stderr
     assert not device.is_file()
 
 

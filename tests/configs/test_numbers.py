@@ -56,11 +56,11 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         ((*SFT, "--settings.seed", "1" * 30), f"--settings.seed must be below 2^63, not {'1' * 30}."),
         (
             (*RL, "--reward.prices", "rounds=nan"),
-            "'rounds=nan' is not a price: give NAME=NUMBER, once a name, the number at least 0",
+            "'rounds=nan' is not a price: give NAME=NUMBER, each name once, of at least 0",
         ),
         (
             (*RL, "--reward.budget.targets", "rounds=-1"),
-            "'rounds=-1' is not a target: give NAME=NUMBER, once a name, the number at least 1e-09",
+            "'rounds=-1' is not a target: give NAME=NUMBER, each name once, of at least 1e-09",
         ),
         (
             (*RL, "--sizes.learner.optimizer.options", "b2=nan"),

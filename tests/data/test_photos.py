@@ -147,7 +147,7 @@ def test_a_matlab_file_with_a_flipped_byte_is_refused_whatever_its_reader_does(t
     data = bytearray(path.read_bytes())
     data[place] = byte
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"annotations.mat is not a MATLAB file of version 5 \(.*Fetch it anew"):
+    with pytest.raises(UserError, match=r"annotations.mat is not a MATLAB file of version 5 \(.*Download it again"):
         matlab.read_mat(path)
 
 

@@ -58,7 +58,7 @@ def test_a_file_is_read_once_and_known_by_its_hash(tmp_path):
     path.write_text("Other.")
     assert prompt(f"@{path}") == "You have 8 rounds."
     assert prompt_object(f"@{path}").sha256 != kept.sha256
-    assert prompt_object("a text") is None
+    assert prompt_object("a string") is None
 
 
 def test_a_function_is_told_the_question_and_the_tools(tmp_path):

@@ -203,7 +203,7 @@ async def test_a_grader_that_gives_no_grade_is_told_before_anything_is_asked(tmp
             return ChatReply("I'd rather not say.", "stop")
 
     model = Model()
-    with pytest.raises(UserError, match=r"own grader .* can't be asked: the judge answered with no"):
+    with pytest.raises(UserError, match=r"own grader .* can't be used: the judge answered with no"):
         await run(model, tmp_path / "r.jsonl", spec=spec, judge=LlmJudge(Client()))
     assert model.parts == []
 

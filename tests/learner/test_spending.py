@@ -84,11 +84,11 @@ def test_a_target_must_be_positive_and_stand_once():
     assert BudgetConfig(targets=("rounds=2", "image_search=1.5")).target() == {"rounds": 2.0, "image_search": 1.5}
     with pytest.raises(UserError, match="not a target"):
         BudgetConfig(targets=("rounds=0",)).target()
-    with pytest.raises(UserError, match="once a name"):
+    with pytest.raises(UserError, match="each name once"):
         BudgetConfig(targets=("rounds=1", "rounds=2")).target()
 
 
 def test_a_price_of_nothing_is_told():
     check_resources({"rounds": 1.0, "visit": 2.0}, ("visit",), "price")
-    with pytest.raises(UserError, match="the price of 'visits' names nothing"):
+    with pytest.raises(UserError, match="the price of 'visits' is for nothing"):
         check_resources({"visits": 1.0}, ("visit",), "price")

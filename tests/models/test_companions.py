@@ -112,7 +112,7 @@ def test_a_turn_is_opened_as_the_processors_template_does(tmp_path):
         UserError, match=r"opens a turn of the model with '<think>\\n' by chat_template\.json, and with ''"
     ):
         load_chat_format(written(tmp_path / "base", older | {"chat_template.jinja": TEMPLATE}))
-    with pytest.raises(UserError, match=r"chat_template\.json is damaged \(chat_template=3 is not a text\)"):
+    with pytest.raises(UserError, match=r"chat_template\.json is damaged \(chat_template=3 is not a string\)"):
         load_chat_format(written(tmp_path / "base", {"chat_template.json": {"chat_template": 3}}))
 
 

@@ -77,7 +77,7 @@ def test_a_place_that_keeps_its_name_gets_the_files(trained, monkeypatch):
 def test_what_is_no_directory_is_no_place_for_an_export(trained, make):
     path, _, _ = trained
     make(path / "out")
-    with pytest.raises(UserError, match=r"out is there, and no directory"):
+    with pytest.raises(UserError, match=r"out exists and is not a directory"):
         export_merged(path / "base", path / "out")
 
 
@@ -87,7 +87,7 @@ def test_a_directory_of_other_things_is_no_place_for_an_export(trained, other):
     file = path / "out" / other
     file.parent.mkdir(parents=True)
     file.touch()
-    with pytest.raises(UserError, match=r"no file of an exported model, and would be replaced whole"):
+    with pytest.raises(UserError, match=r"not part of an exported model and would be deleted"):
         export_merged(path / "base", path / "out")
     assert file.exists()
 

@@ -123,7 +123,7 @@ def test_a_torn_last_line_is_left_out_and_another_damaged_one_is_named(tmp_path)
         ('{"phase": "rl", "step": true}', "needs 'step'"),
         ('{"phase": "rl", "step": -1}', "needs 'step'"),
         ('{"step": 1}', "needs 'phase'"),
-        ('{"phase": "rl", "step": 1, "rl/x": "high"}', "'rl/x' must be a number or null, not a text"),
+        ('{"phase": "rl", "step": 1, "rl/x": "high"}', "'rl/x' must be a number or null, not a string"),
         ('{"phase": "rl", "step": 1, "rl/x": NaN}', "NaN"),
         ('{"phase": "rl", "step": 1, "rl/x": 1e999}', "too large"),
         ("[" * 100_000, "nests too deeply"),

@@ -41,7 +41,7 @@ def test_a_page_replaces_pages_only(tmp_path):
     metrics, page = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "mine.html"
     before = metrics.read_bytes()
     for other in (metrics, tmp_path / "run" / "config.json"):
-        with pytest.raises(UserError, match=r"would replace the input|no page of HTML, which would replace it"):
+        with pytest.raises(UserError, match=r"would replace the input|not an HTML page, so it is not replaced"):
             write_report(tmp_path / "run", other)
     assert metrics.read_bytes() == before
     for _ in range(2):
@@ -50,7 +50,7 @@ def test_a_page_replaces_pages_only(tmp_path):
     questions.write_text('{"question": "Which?", "answer": "Chad"}\n')
     before = questions.read_bytes()
     with open_questions(str(questions)) as source:
-        with pytest.raises(UserError, match="no page of HTML, which would replace it"):
+        with pytest.raises(UserError, match="not an HTML page, so it is not replaced"):
             write_data_page(source, "questions", questions)
         for _ in range(2):
             write_data_page(source, "questions", page)
@@ -62,7 +62,7 @@ def test_trajectories_are_added_to_trajectory_files_only(tmp_path):
     notes.write_text("milk\nbread, without a newline at its end")
     data.write_text('{"question": "Which?"}\n')
     for path in (notes, data):
-        with pytest.raises(UserError, match=rf"{path.name} is there, and no trajectory file"):
+        with pytest.raises(UserError, match=rf"{path.name} exists and is not a trajectory file"):
             refuse_no_trajectories(path)
     notes.write_text('{"stage": "ask", "spl')  # of a kill
     refuse_no_trajectories(notes)

@@ -30,9 +30,9 @@ def test_the_same_objects_go_on_and_others_are_refused(tmp_path):
     with opened(tmp_path) as directory:
         keep_own_objects(directory.path, [REWARD])
         for others, why in [
-            ([REWARD | {"sha256": "b" * 64}], "source of the reward own.py:f is not what it was"),
-            ([], "begun with the reward own.py:f"),
-            ([REWARD, REWARD | {"role": "judge"}], "begun without the judge own.py:f"),
+            ([REWARD | {"sha256": "b" * 64}], "source of the reward own.py:f has changed since"),
+            ([], "started with the reward own.py:f"),
+            ([REWARD, REWARD | {"role": "judge"}], "started without the judge own.py:f"),
         ]:
             with pytest.raises(UserError, match=why):
                 keep_own_objects(directory.path, others)

@@ -142,7 +142,7 @@ def test_what_a_new_run_would_replace_is_refused_and_stays(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model"]
     run = RunDirectory.open(tmp_path, "sft", Config(), writes=("adapter",))
     run.close()
-    run.file("adapter").mkdir()  # the run's own: the same command goes on with it
+    run.file("adapter").mkdir()  # the run's own: the same command continues with it
     RunDirectory.open(tmp_path, "sft", Config(), writes=("adapter", "model")).close()
 
 
@@ -152,7 +152,9 @@ def test_a_config_that_is_no_runs_stays_as_it_is(tmp_path, beside):
     (tmp_path / "config.json").write_text(text)
     if beside != "nothing":
         (tmp_path / beside).touch()
-    with pytest.raises(UserError, match=r"config\.json is not that of a run, such as a model's\. Choose another"):
+    with pytest.raises(
+        UserError, match=r"config\.json is not that of a run, but of a model or something else\. Choose another"
+    ):
         RunDirectory.open(tmp_path, "sft", Config())
     assert (tmp_path / "config.json").read_text() == text
 

@@ -112,7 +112,7 @@ def test_a_class_that_needs_arguments_is_told(kind, written):
         ("loss", "return args[0].logp_BT.sum()", "gave shape"),
         ("metric", "return 'many'", "could not convert"),
         ("metric", "return float('nan')", "not a finite number"),
-        ("prompt", "return 5", "gave a int, where a text is needed"),
+        ("prompt", "return 5", "gave a int, where a string is needed"),
         ("judge", "return 'yes'", "where True, False or None is needed"),
         ("judge", "return [True, False]", "where True, False or None is needed"),
         ("optimizer", "return 3", "an optimizer is an optax.GradientTransformation"),

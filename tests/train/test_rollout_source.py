@@ -32,10 +32,10 @@ def test_what_is_the_default_and_what_fits_is_taken():
 @pytest.mark.parametrize(
     ("settings", "learner", "message"),
     [
-        ({"ahead": -1}, {}, "from 0 on"),
-        ({"max_staleness": 2}, {}, "give --settings.ahead"),
+        ({"ahead": -1}, {}, "must be 0 steps or more"),
+        ({"max_staleness": 2}, {}, "add --settings.ahead"),
         ({"ahead": 2, "max_staleness": 1}, {}, "raise it to at least"),
-        ({"ahead": 1}, {"tis_cap": 0.0}, "unweighed"),
+        ({"ahead": 1}, {"tis_cap": 0.0}, "unweighted"),
     ],
 )
 def test_rollouts_ahead_that_do_not_fit_are_refused(settings, learner, message):
@@ -47,18 +47,18 @@ def test_replicas_that_processes_share_do_not_run_ahead():
     own, shared = ReplicaGroups(0, ((0,), (1,))), ReplicaGroups(0, ((0, 1),))
     check_replicas_ahead(RlSettings(ahead=1), own)
     check_replicas_ahead(RlSettings(), shared)
-    with pytest.raises(UserError, match="one process each"):
+    with pytest.raises(UserError, match="each replica on the devices of one process"):
         check_replicas_ahead(RlSettings(ahead=1), shared)
 
 
 def test_a_run_that_is_to_be_repeated_does_not_run_ahead():
     check_ahead(RlSettings(), LEARNER, exact=True)
-    with pytest.raises(UserError, match="depends on time"):
+    with pytest.raises(UserError, match="timing decides"):
         check_ahead(RlSettings(ahead=1), LEARNER, exact=True)
 
 
 def test_what_a_server_cannot_do_is_refused():
-    with pytest.raises(UserError, match="samples elsewhere"):
+    with pytest.raises(UserError, match="a server samples"):
         check_ahead(RlSettings(ahead=1), LEARNER, on_server=True)
     with pytest.raises(UserError, match="which a server does not"):
         check_routing_replay(RlSettings(routing_replay="sampler"), of_experts(128), on_server=True)
@@ -66,5 +66,5 @@ def test_what_a_server_cannot_do_is_refused():
 
 @pytest.mark.parametrize("experts", [0, 256])
 def test_experts_that_a_byte_does_not_name_are_not_replayed(experts):
-    with pytest.raises(UserError, match="1 to 255 experts a layer"):
+    with pytest.raises(UserError, match="needs a model with 1 to 255 experts"):
         check_routing_replay(RlSettings(routing_replay="sampler"), of_experts(experts))

@@ -91,7 +91,7 @@ def test_servers_that_can_not_sample_for_a_training_are_refused():
     check_sampler_server(SamplerServerConfig("http://h:1"), adapters)
     for config, sizes, words in (
         (SamplerServerConfig(in_flight=3), adapters, "add --sampler-server.url"),
-        (SamplerServerConfig("h:1"), adapters, "not an address"),
+        (SamplerServerConfig("h:1"), adapters, "not a valid URL"),
         (SamplerServerConfig("http://h:1"), MINIATURE_RL, "--sizes.learner.train lora"),
         (SamplerServerConfig("http://h:1", "vllm"), adapters, "--sizes.learner.tis-against truncated"),
     ):

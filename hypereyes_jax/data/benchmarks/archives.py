@@ -62,8 +62,8 @@ class BenchmarkMedia:
                 self._members = _index(self._root)
         fitting = [
             (common, member)
-            for written, member in self._members.get(parts[-1] if parts else "", ())
-            if (common := _common_end(written, parts)) == min(len(written), len(parts))
+            for place, member in self._members.get(parts[-1] if parts else "", ())
+            if (common := _common_end(place, parts)) == min(len(place), len(parts))
         ]
         return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
@@ -85,7 +85,7 @@ def _index(root: Path) -> dict[str, list[tuple[tuple[str, ...], _Member]]]:
                         members.setdefault(parts[-1], []).append((parts, member_place))
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(
-                f"{path} is not a whole tar file ({error}). Fetch it anew, or unpack it and remove it."
+                f"{path} is not a whole tar file ({error}). Download it again, or unpack it and remove it."
             ) from None
     return members
 

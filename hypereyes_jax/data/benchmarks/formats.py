@@ -104,15 +104,15 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
     """A row of MMSearch-Plus, decrypted; a row that was saved decrypted is taken as it is."""
     question = text_of(row.get("question"), "question")
     plain = decrypt(question)
-    listed = row.get("answer")
-    answers = list(listed) if isinstance(listed, list | tuple) else [listed]
+    value = row.get("answer")
+    answers = list(value) if isinstance(value, list | tuple) else [value]
     if plain is not None:
         answers = [decrypt(text) if isinstance(text, str) and text else text for text in answers]
         if any(text is None for text in answers):
             raise BadRow("not decrypted", "its question is encrypted and an answer is not")
     count = row.get("num_images")
-    numbered = [row.get(f"img_{number}") for number in range(1, 6)]
-    pictures = pictures_in(numbered)
+    columns = [row.get(f"img_{number}") for number in range(1, 6)]
+    pictures = pictures_in(columns)
     if isinstance(count, int) and count != len(pictures):
         raise BadRow("images missing", f"it should have {count} images and has {len(pictures)}")
     return [
@@ -153,8 +153,8 @@ def _xor(data: bytes, canary: str) -> bytes:
 
 def _letter_of(choices: list[str], answers: tuple[str, ...]) -> str:
     """The letter of the option that an accepted answer names; "" if none does."""
-    accepted = {normalise(answer) for answer in answers}
-    fitting = [choice.strip()[0] for choice in choices if normalise(choice.strip()[2:]) in accepted]
+    right = {normalise(answer) for answer in answers}
+    fitting = [choice.strip()[0] for choice in choices if normalise(choice.strip()[2:]) in right]
     return fitting[0] if len(fitting) == 1 else ""
 
 

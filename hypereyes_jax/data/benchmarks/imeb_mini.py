@@ -79,9 +79,9 @@ def agrees(synth: SynthQuestion) -> bool:
     other, answer = derive(synth.question.text, countries), synth.question.answers[0]
     if other is None:
         return False
-    claimed, exact = read_number(answer), read_number(other)
-    if claimed is not None and exact is not None:
-        return abs(claimed.value - exact.value) <= _ROUNDING * exact.value
+    claim, exact = read_number(answer), read_number(other)
+    if claim is not None and exact is not None:
+        return abs(claim.value - exact.value) <= _ROUNDING * exact.value
     return ExactJudge().matches(other, answer)
 
 
@@ -97,12 +97,12 @@ def derive(text: str, countries: Sequence[Country]) -> str | None:
         return None
     if re.search(r"all taken together|combined", text):
         return f"{sum(amount or 0 for amount in amounts):.4f}"
-    ordered = [
+    ranking = [
         country.name for _, country in sorted(zip(amounts, countries, strict=True), key=lambda pair: pair[0] or 0)
     ]
     if "middle" in text:
-        return ordered[len(ordered) // 2] if len(ordered) % 2 else None
-    return ", ".join(reversed(ordered) if _DESCENDING.search(text) else ordered)
+        return ranking[len(ranking) // 2] if len(ranking) % 2 else None
+    return ", ".join(reversed(ranking) if _DESCENDING.search(text) else ranking)
 
 
 def _raw(country: Country, attribute: str) -> float | None:
@@ -117,8 +117,8 @@ def _raw(country: Country, attribute: str) -> float | None:
 def _named(synth: SynthQuestion, number: int) -> SynthQuestion:
     q = synth.question
     meta = q.meta | {"domain": DOMAINS[synth.oracle.attribute]}
-    named = Question(f"imeb-mini-{number:03d}", q.text, q.images, q.answers, meta["domain"], meta)
-    return SynthQuestion(named, synth.oracle)
+    question = Question(f"imeb-mini-{number:03d}", q.text, q.images, q.answers, meta["domain"], meta)
+    return SynthQuestion(question, synth.oracle)
 
 
 def write_imeb(path: Path, questions: Iterable[Question]) -> None:

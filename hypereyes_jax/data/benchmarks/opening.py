@@ -106,9 +106,9 @@ def known_benchmark(name: str) -> BenchmarkSpec:
     """One of BENCHMARKS, or a user's own by `module:object`. Raises UserError if there is none of this name."""
     if ":" not in name:
         if name not in BENCHMARKS:
-            known = ", ".join(BENCHMARKS)
+            names = ", ".join(BENCHMARKS)
             raise UserError(
-                f"there is no benchmark {name!r}. Choose one of {known}, or name your own as module:object."
+                f"there is no benchmark {name!r}. Choose one of {names}, or name your own as module:object."
             )
         return BENCHMARKS[name]
     spec = load_object(name, "benchmark").value

@@ -42,7 +42,7 @@ class BenchmarkSpec:
     rule: str = "general"
     """Rule that a judge is told (a name in `llm_judge.RULES`)."""
     size: str = ""
-    """Of the published set, in words."""
+    """Size of the published set, in words."""
     paper_n: int = 0
     """Questions that the paper's printed percentages imply: it evaluates on subsets that it does not list."""
     levels: tuple[str, ...] = ()

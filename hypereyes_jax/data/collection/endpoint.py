@@ -46,4 +46,4 @@ class EndpointPlayer:
 
 def _failure(error: ChatError) -> Exception:
     """What can't be helped by asking again ends the run; all else is an attempt that was not made."""
-    return UserError(f"the model can't be asked: {error}") if error.fatal else PlayerError(str(error))
+    return UserError(f"the model can't be used: {error}") if error.fatal else PlayerError(str(error))

@@ -167,13 +167,13 @@ class Collection:
             rules = replace(rules, max_rounds=budget, max_turns=budget + 1)
         episode = CapturedEpisode(question, self._backend, rules)
         player = self._filter if stage is CollectionStage.DIFFICULTY else self._player
-        spent = await player.play(episode, seed)
+        cost = await player.play(episode, seed)
         result = episode.result()
         if result.stop is StopReason.INFRASTRUCTURE:
             raise PlayerError(result.why)
-        correct = await self._verdict(question, result.answer, spent)
+        correct = await self._verdict(question, result.answer, cost)
         attempt = Attempt(key, stage, number, correct, result.rounds, result.invocations)
-        attempt = replace(attempt, read=spent.read, written=spent.written)
+        attempt = replace(attempt, read=cost.read, written=cost.written)
         if stage is not CollectionStage.SAMPLING or not correct:
             return attempt, None
         filters = self._config.filters
@@ -185,7 +185,7 @@ class Collection:
             except ChatError as error:
                 if error.fatal:
                     raise
-                self._add_spent(spent)
+                self._add_spent(cost)
                 raise PlayerError(f"the judge of groundedness failed: {error}") from None
         attempt = replace(attempt, fault=why or "")
         return attempt, self._example(episode, result)
@@ -220,8 +220,8 @@ class Collection:
         count = self._failed_in_a_row
         what = f"{count} attempts in a row" if count > 1 else "the only attempt"
         return UserError(
-            f"{what} could not be made; the last one: {self._why}. Nothing is lost: the same command goes on when the "
-            "service works again."
+            f"{what} could not be made; the last one: {self._why}. Nothing is lost: the same command continues when "
+            "the service works again."
         )
 
     def _seed(self, key: str, stage: CollectionStage, number: int) -> int:

@@ -30,7 +30,7 @@ class DirectAnswer:
 
 
 class PlayerError(Exception):
-    """A model that could not be asked: the attempt tells nothing of it, and is made again another time."""
+    """A model that gave no verdict: the attempt tells nothing of it, and is made again another time."""
 
 
 class Player(Protocol):

@@ -73,17 +73,17 @@ def sft_funnel(questions: Sequence[Question], log: AttemptLog, config: CollectCo
     hard: list[int] = []
     for place, question in enumerate(questions):
         where, why = fate(attempt_key(question), log, config)
-        reached = None if where is None else FILTERS if why.startswith("filter: ") else _OF_STAGE[where]
+        last_stage = None if where is None else FILTERS if why.startswith("filter: ") else _OF_STAGE[where]
         pool = question.id.partition("/")[0]
         for name, stage in stages.items():
             stage.entered += 1
             stage.by_pool[pool] += 1
-            if name == reached:
+            if name == last_stage:
                 reason = why.removeprefix("filter: ")
                 stage.dropped[reason] += 1
                 _example(stage, reason, place)
                 break
-        if reached not in (NECESSITY, DIFFICULTY):
+        if last_stage not in (NECESSITY, DIFFICULTY):
             hard.append(place)
     return Funnel(list(stages.values())), hard
 

@@ -26,7 +26,7 @@ class Pool:
     """Questions of one origin."""
 
     name: str
-    """Stands in front of the ids of its questions, and in the funnel."""
+    """Name that the ids of its questions begin with, and that the funnel shows."""
     source: str
     """A file, folder, glob, hub id, URL or module:object; paths are relative to where the command runs."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class ModelConfig:
     url: str = ""
     """Base of an OpenAI-compatible endpoint."""
     name: str = ""
-    """Its name there."""
+    """Name of the model at that endpoint."""
     key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's key."""
     checkpoint: str = ""
-    """Instead of an endpoint: directory of a checkpoint."""
+    """Directory of a checkpoint that is run instead of an endpoint."""
     temperature: float = 0.8
-    """Of episodes; direct answers are greedy."""
+    """Sampling temperature of episodes; direct answers are greedy."""
     max_tokens: int = 1524
     """Number of tokens that one turn may have."""
     prompt_price: float = 0.0

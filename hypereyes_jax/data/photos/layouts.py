@@ -57,7 +57,9 @@ def flowers(root: Path) -> PhotoSet:
             for number in parts[key]
         }
     if not labels or min(labels) < 1 or max(labels) > len(FLOWER_NAMES):
-        raise UserError(f"{base / 'imagelabels.mat'}: labels must be 1 to {len(FLOWER_NAMES)}. Fetch the file anew.")
+        raise UserError(
+            f"{base / 'imagelabels.mat'}: labels must be 1 to {len(FLOWER_NAMES)}. Download the file again."
+        )
     photos = tuple(
         Photo(base / "jpg" / f"image_{number:05d}.jpg", FLOWER_NAMES[label - 1], splits.get(number, ""))
         for number, label in enumerate(labels, start=1)
@@ -85,7 +87,7 @@ def cars(root: Path) -> PhotoSet:
             for row in read_mat(file)["annotations"]:
                 label = int(_only(row["class"]))
                 if not 1 <= label <= len(names):
-                    raise UserError(f"{file}: a class is {label}, of {len(names)}. Fetch the file anew.")
+                    raise UserError(f"{file}: a class is {label}, of {len(names)}. Download the file again.")
                 corners = [str(_only(row[name])) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
                 x1, y1, x2, y2 = _numbers(str(file), corners)
                 name = Path(str(_only(row["fname"]))).name
@@ -142,8 +144,8 @@ def folders(root: Path) -> PhotoSet:
     if not photos:
         raise UserError(f"{root} has no folder with photos in it. Give a folder that has a folder a class.")
     licence = root / "LICENSE"
-    stated = licence.read_text(errors="replace").strip().splitlines()[:1] if licence.is_file() else []
-    return PhotoSet(root.name, "class", stated[0] if stated else "not stated", tuple(photos))
+    licence_lines = licence.read_text(errors="replace").strip().splitlines()[:1] if licence.is_file() else []
+    return PhotoSet(root.name, "class", licence_lines[0] if licence_lines else "not stated", tuple(photos))
 
 
 def _of_a_program(path: Path) -> bool:
@@ -164,7 +166,9 @@ def _text_lines(path: Path, missing: bool = False) -> list[str]:
     refuse_irregular(path)
     try:
         if path.stat().st_size > _LARGEST_LIST:
-            raise UserError(f"{path} has more than {_LARGEST_LIST:,} bytes, too many for a list. Fetch the file anew.")
+            raise UserError(
+                f"{path} has more than {_LARGEST_LIST:,} bytes, too many for a list. Download the file again."
+            )
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
     except FileNotFoundError:
         if missing:
@@ -173,14 +177,16 @@ def _text_lines(path: Path, missing: bool = False) -> list[str]:
     except OSError as error:
         raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"can't read {path} ({error}). Fetch the set anew.") from None
+        raise UserError(f"can't read {path} ({error}). Download the set again.") from None
 
 
 def _lines(path: Path, fields: int, missing: bool = False) -> Iterator[tuple[str, list[str]]]:
     for number, line in enumerate(_text_lines(path, missing), start=1):
         values = line.split()
         if len(values) != fields:
-            raise UserError(f"{path}, line {number}: {len(values)} fields, where {fields} are expected. Fetch it anew.")
+            raise UserError(
+                f"{path}, line {number}: {len(values)} fields, where {fields} are expected. Download it again."
+            )
         yield f"{path}, line {number}", values
 
 
@@ -196,7 +202,7 @@ def _labels(base: Path, level: str, split: str = "") -> Iterator[tuple[str, str]
         for number, line in enumerate(_text_lines(base / file, missing=split != "test"), start=1):
             image, _, label = line.strip().partition(" ")
             if not image.isdigit() or not label.strip():
-                raise UserError(f"{base / file}, line {number}: it must be an image and its label. Fetch it anew.")
+                raise UserError(f"{base / file}, line {number}: it must be an image and its label. Download it again.")
             yield image, label.strip()
 
 
@@ -206,7 +212,7 @@ def _numbers(where: str, fields: Sequence[str]) -> list[float]:
     except ValueError:
         numbers = []
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{where}: {' '.join(fields)!r} are not numbers. Fetch the file anew.")
+        raise UserError(f"{where}: {' '.join(fields)!r} are not numbers. Download the file again.")
     return numbers
 
 
@@ -215,7 +221,7 @@ def _known(names: dict[str, str], labels: dict[str, str], number: str, base: Pat
         return names[labels[number]]
     except KeyError:
         raise UserError(
-            f"{base / 'image_class_labels.txt'} has no class for image {number}. Fetch the set anew."
+            f"{base / 'image_class_labels.txt'} has no class for image {number}. Download the set again."
         ) from None
 
 
@@ -225,7 +231,7 @@ def _as_published(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path} does not hold what the set's has ({error!r:.200}). Fetch it anew.") from None
+        raise UserError(f"{path} does not hold what the set's has ({error!r:.200}). Download it again.") from None
 
 
 def _only(values: list[Any]) -> Any:
@@ -240,12 +246,12 @@ def _voc_box(path: Path) -> PixelBox | None:
     try:
         # Python's parser fetches nothing from outside; a file of a set has a few hundred bytes.
         if path.stat().st_size > 1 << 20:
-            raise UserError(f"{path} is too large for an annotation. Fetch the set anew.")
+            raise UserError(f"{path} is too large for an annotation. Download the set again.")
         box = ElementTree.parse(path).getroot().find("object/bndbox")
         names = ("xmin", "ymin", "xmax", "ymax")
         corners = _numbers(str(path), [box.findtext(name) or "" for name in names]) if box is not None else []
     except (ElementTree.ParseError, ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path} is not an annotation ({error}). Fetch the set anew.") from None
+        raise UserError(f"{path} is not an annotation ({error}). Download the set again.") from None
     except OSError as error:
         raise unreadable(path, error) from None
     return (corners[0], corners[1], corners[2], corners[3]) if corners else None

@@ -32,7 +32,7 @@ def read_mat(path: Path) -> dict[str, list[Any]]:
             __file__, "arrays", os.fspath(path.resolve()), seconds=_SECONDS, memory=_MEMORY
         )
     except ApartError as error:
-        raise UserError(f"{path} is not a MATLAB file of version 5 ({error}). Fetch it anew.") from None
+        raise UserError(f"{path} is not a MATLAB file of version 5 ({error}). Download it again.") from None
     return arrays
 
 

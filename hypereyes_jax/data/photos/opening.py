@@ -57,7 +57,7 @@ def _from_parquet(name: str, paths: list[Path]) -> PhotoSet:
         split = next((part for part in ("train", "val", "test") if path.name.startswith(part)), "")
         for index, row in rows.scan():
             if isinstance(row, BadRow):
-                raise UserError(f"{path}, row {index + 1}: {row.why}. Fetch the file anew.")
+                raise UserError(f"{path}, row {index + 1}: {row.why}. Download the file again.")
             label = row.get("label_name", row.get("label"))
             if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
                 label = names[label]

@@ -69,7 +69,7 @@ class PhotoSet:
                 refuse_irregular(photo.source)
                 image = decode_image(photo.source.read_bytes(), LIMITS)
         except (ImageError, BadRow, OSError) as error:
-            raise UserError(f"the photo {photo.source} can't be read ({error}). Fetch the set anew.") from None
+            raise UserError(f"the photo {photo.source} can't be read ({error}). Download the set again.") from None
         if photo.banner and image.height > 4 * photo.banner:
             image = image.crop((0, 0, image.width, image.height - photo.banner))
         return image

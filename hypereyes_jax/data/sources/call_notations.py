@@ -50,15 +50,15 @@ def _react(text: str) -> Notation | None:
     if match is None or _LABELS.search(match["thought"]):
         return None
     parts = match.groupdict()
-    thought = _THOUGHT.sub("", parts["thought"]).strip()
-    reason = thought if not thought or "</" in thought else f"<reason>{thought}</reason>"
+    thinking = _THOUGHT.sub("", parts["thought"]).strip()
+    reason = thinking if not thinking or "</" in thinking else f"<reason>{thinking}</reason>"
     said = next(parts[name] for name in ("answer", "input", "bracket") if parts.get(name) is not None).strip()
     if _LABELS.search(said):
         return None
     if "answer" in parts or parts["name"].lower() == "finish":
         return Notation("ReAct", f"{reason}\n<answer>{said}</answer>".strip(), ())
-    fenced = _FENCE.fullmatch(said)
-    value = json_or_none(fenced[1] if fenced else said)
+    fence = _FENCE.fullmatch(said)
+    value = json_or_none(fence[1] if fence else said)
     arguments = value if isinstance(value, Mapping) else {"": said if value is None else value}
     return Notation("ReAct", reason, ({"name": parts["name"], "arguments": arguments},))
 
@@ -67,8 +67,8 @@ def _bare_json(text: str) -> Notation | None:
     behind = _BEHIND_REASON.match(text)
     head = behind[0] if behind else ""
     rest = text[len(head) :].strip()
-    fenced = _FENCE.fullmatch(rest)
-    rest = fenced[1].strip() if fenced else rest
+    fence = _FENCE.fullmatch(rest)
+    rest = fence[1].strip() if fence else rest
     if rest[:1] not in ("{", "["):
         return None
     value = json_or_none(rest)

@@ -140,10 +140,10 @@ class Layout:
         self.fields = frozenset(named) | {field for field, names in self._columns.items() if names}
         matches = [(match, name) for name in columns if (match := _NUMBERED.fullmatch(name))]
         self.numbered = tuple(name for match, name in sorted(matches, key=lambda pair: int(pair[0][1])))
-        used = {name for field, names in self._columns.items() if field != "kind" for name in names}
-        used |= columns_of(named) | set(self.numbered)
-        self.rest = tuple(name for name in columns if name not in used and not _OF_PICTURES.match(name))
-        self.unread = tuple(name for name in columns if name not in used and _OF_PICTURES.match(name))
+        columns_in_use = {name for field, names in self._columns.items() if field != "kind" for name in names}
+        columns_in_use |= columns_of(named) | set(self.numbered)
+        self.rest = tuple(name for name in columns if name not in columns_in_use and not _OF_PICTURES.match(name))
+        self.unread = tuple(name for name in columns if name not in columns_in_use and _OF_PICTURES.match(name))
         # Of rows with a question the text is another one, such as a passage.
         self.ours = not named and set(columns) >= _OURS and self._columns["text"][0] == "text"
         self.options = {"A", "B"} <= set(columns) or any(plain_name(name) in OPTIONS for name in columns)
@@ -214,13 +214,13 @@ def columns_of(named: Mapping[str, str]) -> set[str]:
 def no_column(row: Row, field: str, what: str) -> BadRow:
     """What to say of a row that has no column for a field, with the option that names the right one."""
     inside = (f"{name}.{part}" for name, value in row.items() for part in _parts(value) if field_of(part) == field)
-    listed = ", ".join(map(repr, row))[:300]
+    names = ", ".join(map(repr, row))[:300]
     cure = f"name the right one by --columns {field}={next(inside, 'COLUMN')}"
     if len(row) > 1 and all(isinstance(value, Mapping) for value in row.values()):
         cure = (
             "if these are ids of rows, make each a line: jq -c 'to_entries[] | {id: .key} + .value' FILE > FILE.jsonl"
         )
-    return BadRow(f"no {what}", f"it has no {what}; its columns are {listed or 'none'}: {cure}")
+    return BadRow(f"no {what}", f"it has no {what}; its columns are {names or 'none'}: {cure}")
 
 
 def _is_empty(value: Any) -> bool:

@@ -123,7 +123,7 @@ class Prompt:
     def question(self) -> str:
         """The text, where it can be asked without what came before. Raises BadRow."""
         if not self.alone:
-            why = "its 'prompt' is a conversation, and its last question can't be asked without the turns before it"
+            why = "its 'prompt' is a conversation, and its last question can't be used without the turns before it"
             raise BadRow("turns before the question", why)
         return self.text
 
@@ -131,7 +131,7 @@ class Prompt:
 def prompt_of(messages: Any) -> Prompt:
     """The message of the user in a list of them; what veRL's `prompt` asks. Raises BadRow."""
     if not isinstance(messages, list):
-        raise BadRow("no question", "'prompt' must be a text or a list of messages")
+        raise BadRow("no question", "'prompt' must be a string or a list of messages")
     asks = [_read(message, number) for number, message in enumerate(messages, start=1)]
     roles = [role for role, *_ in asks]
     if "user" not in roles:
@@ -314,14 +314,14 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
     if isinstance(content, str):
         return _split(content) if slots else [content]
     if not isinstance(content, list):
-        raise BadRow("no message", f"the content of message {number} must be a text or a list of parts")
+        raise BadRow("no message", f"the content of message {number} must be a string or a list of parts")
     out: list[_Part] = []
     for part in content:
         if isinstance(part, str):
             out += _split(part) if slots else [part]
             continue
         if not isinstance(part, Mapping):
-            raise BadRow("no message", f"a part of message {number} must be a text or an object")
+            raise BadRow("no message", f"a part of message {number} must be a string or an object")
         kind = part.get("type") or next((key for key in _UNTYPED if part.get(key)), None)
         if kind in ("text", "input_text", "output_text"):
             text = part.get("text")

@@ -98,9 +98,9 @@ def _ours(row: Row) -> ExampleRow:
     turns, observations = row.get("turns"), row.get("observations")
     system = row.get("system")
     if not isinstance(system, str):
-        raise BadRow("no system prompt", "it needs 'system', a text")
+        raise BadRow("no system prompt", "it needs 'system', a string")
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
-        raise BadRow("no turns", "'turns' must be a list of texts")
+        raise BadRow("no turns", "'turns' must be a list of strings")
     if not isinstance(observations, list):
         raise BadRow("no observations", "it needs 'observations', a list")
     content = tuple(_parts(parts) for parts in observations)
@@ -108,13 +108,13 @@ def _ours(row: Row) -> ExampleRow:
         raise BadRow("no turns", f"{len(content)} user messages need as many turns, found {len(turns)}")
     name = row.get("id")
     if name is None:
-        raise BadRow("no id", "it needs 'id', a text")
+        raise BadRow("no id", "it needs 'id', a string")
     return ExampleRow(id_of(name, ""), system, content, tuple(turns), OURS)
 
 
 def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
     """A text is a text; a picture is an object with an image. A table has an object a part, with one of them in it."""
-    problem = BadRow("no observations", "each of 'observations' must be a list of texts and of objects with an 'image'")
+    problem = BadRow("no observations", "each of 'observations' must be a list of strings and objects with an 'image'")
     if not isinstance(parts, list):
         raise problem
     out: list[str | Picture | Clip] = []
@@ -141,15 +141,15 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
             )
         return media.size(pictures[number])
 
-    mapped: Counter[tuple[str, str]] = Counter()
-    shown = _shown_images(observations)
-    calls = ToolCalls(options.box_units, options.tools, shown, size_of, mapped, report.unmapped)
+    mappings: Counter[tuple[str, str]] = Counter()
+    image_counts = _shown_images(observations)
+    calls = ToolCalls(options.box_units, options.tools, image_counts, size_of, mappings, report.unmapped)
     texts = ["\n".join(filter(None, map(_text, turn))) for turn in turns]
     texts_of_turns = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
-    report.mapped.update(mapped)
+    report.mapped.update(mappings)
     if options.system is not None:
         system = options.system
-    elif mapped or not system:
+    elif mappings or not system:
         # Their system prompt would describe tools that the turns no longer call.
         config = EpisodeConfig()
         if system:

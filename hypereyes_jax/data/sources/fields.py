@@ -33,7 +33,7 @@ _IMAGE_TAG = re.compile(
 def text_of(value: Any, what: str) -> str:
     """A text. Raises BadRow for anything else, and for an empty one."""
     if not isinstance(value, str):
-        raise BadRow(f"no {what}", f"it needs {what!r}, a text, not {_kind(value)}")
+        raise BadRow(f"no {what}", f"it needs {what!r}, a string, not {_kind(value)}")
     if not value.strip():
         raise BadRow(f"no {what}", f"its {what!r} is empty")
     return value
@@ -52,7 +52,7 @@ def id_of(value: Any, default: str) -> str:
     if isinstance(value, UUID):  # a type of parquet's
         return str(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadRow("no id", f"its 'id' must be a text or an integer, not {_kind(value)}")
+        raise BadRow("no id", f"its 'id' must be a string or an integer, not {_kind(value)}")
     return str(value)
 
 
@@ -108,7 +108,7 @@ def _written_out(answer: Any) -> str:
     """An answer that is not text. Raises BadRow for what can't be one."""
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal | date | time):
         part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
-        raise BadRow("no answer", f"its 'answers' must be texts, not {_kind(answer)}{part}")
+        raise BadRow("no answer", f"its 'answers' must be strings, not {_kind(answer)}{part}")
     return str(answer)
 
 

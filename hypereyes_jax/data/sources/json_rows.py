@@ -191,7 +191,7 @@ def not_utf8(path: Path | str, error: UnicodeDecodeError) -> UserError:
     """What to say of a file whose bytes are not text in UTF-8."""
     return UserError(
         f"{path} is not a text file in UTF-8 ({error}). Convert it (iconv -f latin1 -t utf-8, or whichever encoding "
-        "it has), or make it anew."
+        "it has), or make it again."
     )
 
 
@@ -261,7 +261,7 @@ def _array_spans(file: StableFile) -> Spans:
             spans.append((begin, at))
             begin = at + 1
     if not closed:
-        raise UserError(f"{file.path} is cut short: its JSON array does not end. Fetch or make the file anew.")
+        raise UserError(f"{file.path} is cut short: its JSON array does not end. Download or make the file again.")
     return _numbered(spans)
 
 

@@ -124,12 +124,12 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
         return replace(folder_files(folder / name, None), split=name, others=others)
     state = folder / "state.json"
     if split is None and state.exists():
-        noted = read_json_object(state)
-        listed = noted.get("_data_files")
-        if isinstance(listed, list) and all(isinstance(part, dict) and "filename" in part for part in listed):
-            if noted.get("_indices_files"):
+        saved_state = read_json_object(state)
+        entries = saved_state.get("_data_files")
+        if isinstance(entries, list) and all(isinstance(part, dict) and "filename" in part for part in entries):
+            if saved_state.get("_indices_files"):
                 raise UserError(f"{folder} is a selection of rows: save it again after flatten_indices().")
-            names = [part["filename"] for part in listed]
+            names = [part["filename"] for part in entries]
             if not names or not all(map(_is_name, names)):
                 raise UserError(f"{state} lists no files as `datasets` writes them. Save the data set again.")
             return SplitFiles([folder / name for name in names])
@@ -157,10 +157,10 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
         if compressed:
             cure = f"Unpack what it holds first, such as {inside_name(compressed[0])}"
         raise UserError(f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). {cure}.")
-    chosen = of_one_kind(files.files, str)
-    unread = [path for path in files.files if path not in chosen]
+    data_files = of_one_kind(files.files, str)
+    unread = [path for path in files.files if path not in data_files]
     unread += [path for path in compressed if _is_data(path.with_suffix(""))]  # and not the pictures in an archive
-    return replace(files, files=chosen, unread=tuple(map(inside_name, unread)))
+    return replace(files, files=data_files, unread=tuple(map(inside_name, unread)))
 
 
 def _is_name(value: Any) -> bool:

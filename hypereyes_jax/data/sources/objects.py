@@ -57,7 +57,7 @@ class ObjectRows:
             raise BadRow("no row", f"it must be a mapping, a Question or an Example, not a {type(row).__name__}")
         for name in row:
             if not isinstance(name, str):
-                raise BadRow("no names", f"the names of its columns must be texts, not {name!r}")
+                raise BadRow("no names", f"the names of its columns must be strings, not {name!r}")
         return {name: _plain(value) for name, value in row.items()}
 
     def scan(self) -> Iterator[tuple[int, Row | BadRow]]:

@@ -106,5 +106,5 @@ def _of_list(value: list[object] | tuple[object, ...]) -> dict[str, str]:
 
 def _texts(options: Mapping[str, object]) -> dict[str, str]:
     """The options that are texts; numbers are written out, and gaps left out."""
-    written = {name: str(value).strip() for name, value in options.items() if isinstance(value, str | int | float)}
-    return {name: text for name, text in written.items() if text and text != "nan"}
+    texts = {name: str(value).strip() for name, value in options.items() if isinstance(value, str | int | float)}
+    return {name: text for name, text in texts.items() if text and text != "nan"}

@@ -128,16 +128,16 @@ def _ours(row: Row, layout: Layout) -> QuestionRow:
         except ValueError:
             raise BadRow("no meta", "'meta' must be a JSON object") from None
     if not isinstance(text, str):
-        raise BadRow("no text", "it needs 'text', a text")
+        raise BadRow("no text", "it needs 'text', a string")
     if meta is not None and not isinstance(meta, Mapping):
         raise BadRow("no meta", "'meta' must be a JSON object")
     if row["id"] is None or row["id"] == "":
-        raise BadRow("no id", "it needs 'id', a text or an integer")
+        raise BadRow("no id", "it needs 'id', a string or an integer")
     pictures = pictures_in(row.get("images"))
     answers = answers_of(row["answers"], exact=True)
     captions = row.get("captions") or ()
     if not isinstance(captions, list | tuple) or not all(isinstance(part, str) for part in captions):
-        raise BadRow("no captions", "'captions' must be a list of texts")
+        raise BadRow("no captions", "'captions' must be a list of strings")
     if captions and len(captions) != len(pictures):
         raise BadRow("no captions", f"{len(pictures)} images need as many captions, found {len(captions)}")
     meta = plain_value(meta or {})
@@ -148,7 +148,7 @@ def _ours(row: Row, layout: Layout) -> QuestionRow:
 def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if isinstance(text, list) and any(isinstance(part, str) for part in text):
         what = f"a list of {len(text)} texts (is a whole column in one row?)"
-        raise BadRow("no question", f"it needs 'question', a text or messages, not {what}")
+        raise BadRow("no question", f"it needs 'question', a string or messages, not {what}")
     prompt = conversations.prompt_in(text)
     text = text if prompt is None else prompt.question()
     places = image_places(text) if prompt is None and isinstance(text, str) else prompt.places if prompt else 0

@@ -29,7 +29,7 @@ class RecordRows:
         self._count = int(self._open().num_records())
         if not self._count:  # what the library says of a file whose end is missing, too
             self._file.close()
-            raise UserError(f"{path} holds no record, or is cut short. Fetch or make the file anew.")
+            raise UserError(f"{path} holds no record, or is cut short. Download or make the file again.")
 
     def __len__(self) -> int:
         return self._count
@@ -92,4 +92,4 @@ class RecordRows:
         return self._reader
 
     def _broken(self, error: Exception) -> UserError:
-        return UserError(f"{self._file.path} is broken or cut short ({str(error)[:200]}). Make the file anew.")
+        return UserError(f"{self._file.path} is broken or cut short ({str(error)[:200]}). Make the file again.")

@@ -70,14 +70,14 @@ def files(url: str, cache: Path | None) -> SplitFiles[RemoteFile]:
     """
     fs, path = _store(url)
     protocol = url.partition("://")[0]
-    chosen: SplitFiles[str] | None = None
+    split_files: SplitFiles[str] | None = None
     with _reaching(url):
         if any(mark in path for mark in "*?["):
             paths = sorted(fs.glob(path))
         elif fs.isdir(path):
             inside = sorted(file for file in fs.find(path) if file.lower().endswith(DATA_SUFFIXES))
-            chosen = default_split(inside, lambda file: posixpath.relpath(file, path), url)
-            paths = of_one_kind(chosen.files, str)
+            split_files = default_split(inside, lambda file: posixpath.relpath(file, path), url)
+            paths = of_one_kind(split_files.files, str)
         else:
             paths = [path] if fs.exists(path) else []
         if not paths:
@@ -88,7 +88,7 @@ def files(url: str, cache: Path | None) -> SplitFiles[RemoteFile]:
             name = without_login(_with_protocol(protocol, str(file)))
             folder = _with_protocol(protocol, posixpath.dirname(str(file)))
             out.append(RemoteFile(copy, name, _BesideUrl(folder, cache)))
-        return SplitFiles(out) if chosen is None else SplitFiles(out, chosen.split, chosen.others)
+        return SplitFiles(out) if split_files is None else SplitFiles(out, split_files.split, split_files.others)
 
 
 def _with_protocol(protocol: str, path: str) -> str:

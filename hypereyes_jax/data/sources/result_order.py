@@ -49,14 +49,14 @@ def _in_order(results: list[Any], name: str, calls: list[str]) -> list[Any]:
     ids = [result.get(name) for result in results]
     if len(set(calls)) != len(calls) or len(set(ids)) != len(ids) or not set(ids) <= set(calls):
         return results
-    ordered = sorted(results, key=lambda result: calls.index(result[name]))
-    if ordered != results and any(_holds_pictures(result.get("content")) for result in results):
+    in_order = sorted(results, key=lambda result: calls.index(result[name]))
+    if in_order != results and any(_holds_pictures(result.get("content")) for result in results):
         raise BadRow(
             RESULTS_OUT_OF_ORDER,
             "its tool results come in another order than the calls they are of, and hold images, whose numbers would "
             "change: write them in the order of the calls",
         )
-    return ordered
+    return in_order
 
 
 def _ids_of_calls(message: Any) -> list[str]:

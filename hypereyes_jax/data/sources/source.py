@@ -250,9 +250,9 @@ class Questions(Source[Question, QuestionRow]):
                     self._refuse(BadRow("id used twice", f"the id {item.id!r} is that of {same} too"), place)
                     continue
                 if REFERENCE in item.meta:
-                    stated = _stated(item.meta)
-                    if stated is not None:
-                        self.references[item.id] = stated
+                    reference = _stated(item.meta)
+                    if reference is not None:
+                        self.references[item.id] = reference
                 files.append(number)
                 rows.append(index)
                 parts.append(part)
@@ -348,15 +348,15 @@ def stated_references(questions: Sequence[Question]) -> dict[str, tuple[int, int
     if isinstance(questions, Questions):
         return {key: questions.references[key] for key in questions.ids if key in questions.references}
     pairs = ((question.id, _stated(question.meta)) for question in questions)
-    return {key: stated for key, stated in pairs if stated is not None}
+    return {key: reference for key, reference in pairs if reference is not None}
 
 
 def _stated(meta: Mapping[str, Any]) -> tuple[int, int] | None:
     """What `meta` states, where it can be a reference: at least one round, and a search in each."""
-    stated = meta.get(REFERENCE)
-    if not (isinstance(stated, list | tuple) and len(stated) == 2 and all(isinstance(n, int) for n in stated)):
+    reference = meta.get(REFERENCE)
+    if not (isinstance(reference, list | tuple) and len(reference) == 2 and all(isinstance(n, int) for n in reference)):
         return None
-    rounds, searches = stated
+    rounds, searches = reference
     return (rounds, searches) if 1 <= rounds <= searches else None
 
 

@@ -202,7 +202,9 @@ class reading:
 
         if isinstance(error, pa.ArrowException | OSError | EOFError) and not isinstance(error, UserError):
             short = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise UserError(f"{self._path} is broken or cut short ({short}). Fetch or make the file anew.") from error
+            raise UserError(
+                f"{self._path} is broken or cut short ({short}). Download or make the file again."
+            ) from error
 
 
 def one_row(table: Any, offset: int, max_bytes: int) -> Row:
@@ -219,7 +221,7 @@ def _in_python(rows: Any) -> list[dict[str, Any]]:
     try:
         return rows.to_pylist(maps_as_pydicts="strict")
     except UnicodeDecodeError as error:
-        raise BadRow("no text", f"a text in it is not in UTF-8 ({error})") from None
+        raise BadRow("no text", f"a string in it is not in UTF-8 ({error})") from None
     except (ValueError, OverflowError, KeyError) as error:  # years beyond 9999, time zones that nobody knows
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise BadRow("no value", f"a value in it can't be read, as of a time out of range ({why})") from None
@@ -245,7 +247,7 @@ def _rows_of(batch: Any, max_bytes: int) -> Iterator[dict[str, Any] | BadRow]:
 def _refuse_twins(path: Path, names: list[str]) -> None:
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
-        raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them and write the file anew.")
+        raise UserError(f"{path} has two columns of the name {twice!r}. Rename one of them and write the file again.")
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:

@@ -204,7 +204,7 @@ class ToolCalls:
     def _arguments(self, name: str, tool: str, arguments: Mapping[str, Any], value: Any) -> _Call:
         queries: tuple[str, ...] = ()
         image: Any = None
-        renamed: list[tuple[str, str]] = []
+        renames: list[tuple[str, str]] = []
         boxes: tuple[Box, ...] = ()
         if set(arguments) == {""}:  # without names, as ReAct may have it
             arguments = {QUERIES[0] if tool == TEXT_SEARCH else IMAGES[0]: arguments[""]}
@@ -213,13 +213,13 @@ class ToolCalls:
                 continue
             if tool == TEXT_SEARCH and theirs in QUERIES and not queries:
                 queries = _texts(content)
-                renamed.append((theirs, "input"))
+                renames.append((theirs, "input"))
             elif tool == IMAGE_SEARCH and theirs in BOXES and not boxes:
                 boxes = _boxes(content)
-                renamed.append((theirs, "area"))
+                renames.append((theirs, "area"))
             elif tool == IMAGE_SEARCH and theirs in IMAGES and image is None:
                 image = content
-                renamed.append((theirs, "image_id"))
+                renames.append((theirs, "image_id"))
             elif theirs not in _IGNORED or tool != IMAGE_SEARCH:
                 if tool == IMAGE_SEARCH and _holds_box(content):
                     raise BadRow(
@@ -229,7 +229,7 @@ class ToolCalls:
         if tool == TEXT_SEARCH and not queries:
             raise BadRow(NO_QUERY, f"its call of {name[:60]!r} has no query")
         images = tuple(map(self._image, _references(image))) if tool == IMAGE_SEARCH else ()
-        return _Call(name, tool, queries, images, boxes, tuple(renamed), value)
+        return _Call(name, tool, queries, images, boxes, tuple(renames), value)
 
     def _infer_units(self, boxes: Sequence[Box]) -> BoxUnits:
         if self._units != "auto" or not boxes:
@@ -277,11 +277,11 @@ class ToolCalls:
         if "<answer>" in text:
             return text
         head, closed, tail = text.rpartition("</reason>")
-        marked = [match[match.lastgroup or 0] for match in _MARKED.finditer(tail)]
-        answer = (marked[-1] if marked else tail).strip()
+        answers = [match[match.lastgroup or 0] for match in _MARKED.finditer(tail)]
+        answer = (answers[-1] if answers else tail).strip()
         if not answer:
             raise BadRow(NO_ANSWER, "its last turn neither calls a tool nor answers")
-        self._mapped["mark of an answer" if marked else "words of the last turn", "<answer>"] += 1
+        self._mapped["mark of an answer" if answers else "words of the last turn", "<answer>"] += 1
         return f"{head}{closed}{chr(10) if closed else ''}<answer>{answer}</answer>"
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:
@@ -317,8 +317,8 @@ class ToolCalls:
         if isinstance(reference, int):
             number: int | None = reference
         else:
-            numbered = _NUMBERED.fullmatch(reference)
-            number = int(numbered[1]) if numbered else None
+            match = _NUMBERED.fullmatch(reference)
+            number = int(match[1]) if match else None
         if number is not None:
             return _Image(number, counted=True)
         text = str(reference)
@@ -339,14 +339,14 @@ class ToolCalls:
     def _infer_first(self, turns: Sequence[Sequence[_Call]]) -> int:
         """Whether the calls of a conversation count its images from 0 or from 1: the latter if none is 0, and one of
         them would not be there yet."""
-        counted, beyond, cut = set[int](), False, 0
-        for calls, shown in zip(turns, self._shown.counts, strict=True):
-            cut = max(cut, shown)
+        image_numbers, beyond, crops = set[int](), False, 0
+        for calls, image_count in zip(turns, self._shown.counts, strict=True):
+            crops = max(crops, image_count)
             numbers = {image.number for call in calls for image in call.images if image.counted}
-            counted |= numbers
-            beyond |= any(number >= cut for number in numbers)
-            cut += sum(len(call.boxes) * len(call.images) for call in calls)
-        return int(beyond and 0 not in counted)
+            image_numbers |= numbers
+            beyond |= any(number >= crops for number in numbers)
+            crops += sum(len(call.boxes) * len(call.images) for call in calls)
+        return int(beyond and 0 not in image_numbers)
 
     def _fractions(self, box: Box, units: BoxUnits, number: int) -> Box:
         if units == "unit":

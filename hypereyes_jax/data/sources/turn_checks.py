@@ -130,12 +130,12 @@ def check_turns(
     parsed = [parse_turn(text, tools=dict.fromkeys(names, False)) for text in turns]
     calls = [call for turn in parsed for call in turn.calls]
     units = _units(calls, units)
-    shown = cut = 0
+    images = crops = 0
     for number, (parts, text, turn) in enumerate(zip(observations, turns, parsed, strict=True)):
         if not text.strip():
             raise BadRow(EMPTY_TURN, "a turn of the model in it is empty: it says nothing and calls nothing")
-        shown += sum(not isinstance(part, str) for part in parts)
-        cut = max(cut, shown)
+        images += sum(not isinstance(part, str) for part in parts)
+        crops = max(crops, images)
         if isinstance(turn.action, Answer) and turn.calls:
             raise BadRow(CALL_BESIDE_ANSWER, "a turn in it answers and calls a tool, and an answer ends the episode")
         if not turn.calls and number + 1 < len(turns) and _is_result(observations[number + 1]):
@@ -144,10 +144,10 @@ def check_turns(
         for call in turn.calls:
             _check_call(call, units)
             if isinstance(call, ImageSearch):
-                _check_images(call, cut, observations[: number + 1], media)
+                _check_images(call, crops, observations[: number + 1], media)
         # The crops of a turn have ids from the next turn on, whether or not they are shown.
         searches = [call for call in turn.calls if isinstance(call, ImageSearch)]
-        cut += sum(len(call.image_ids) * len(call.boxes) for call in searches)
+        crops += sum(len(call.image_ids) * len(call.boxes) for call in searches)
 
 
 def _is_result(parts: Sequence[str | Picture | Clip]) -> bool:
@@ -167,7 +167,7 @@ def _check_call(call: Call, units: BoxUnits) -> None:
     if isinstance(call, Malformed):
         raise BadRow(NO_CALL, f"a tool call in it can't be read: {call.why}")
     if isinstance(call, TextSearch) and (call.unusable or not call.queries):
-        raise BadRow(NO_QUERY, "a text_search in it has no query, or one that is no text")
+        raise BadRow(NO_QUERY, "a text_search in it has no query, or one that is not a string")
     if isinstance(call, ImageSearch):
         for box in call.boxes:
             _check_box(box, units)
@@ -203,5 +203,5 @@ def _check_images(
         there += sum(media.video_shape(clip)[0] - 1 for clip in clips)
     for name, number in zip(call.image_ids, numbers, strict=True):
         if not 0 <= number < there:
-            listed = f"there are {there} images, from img_0 on" if there > 1 else "there is img_0 alone"
-            raise BadRow(NO_SUCH_IMAGE, f"it searches {name[:40]!r}, and {listed if there else 'there is no image'}")
+            choices = f"there are {there} images, from img_0 on" if there > 1 else "there is img_0 alone"
+            raise BadRow(NO_SUCH_IMAGE, f"it searches {name[:40]!r}, and {choices if there else 'there is no image'}")

@@ -50,7 +50,7 @@ class RowError(UserError):
 
     def __init__(self, place: Place, kind: str, why: str, can_skip: bool = False):
         skip = ', or leave such rows out with bad_rows="skip" (--bad-rows skip)' if can_skip else ""
-        super().__init__(f"{place}: {why}. Mend or remove that {place.unit}, or make the file anew{skip}.")
+        super().__init__(f"{place}: {why}. Mend or remove that {place.unit}, or make the file again{skip}.")
         self.place, self.kind, self.why = place, kind, why
 
 

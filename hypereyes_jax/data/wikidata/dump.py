@@ -39,7 +39,7 @@ class DumpConfig:
     classes: tuple[str, ...] = ()
     """Items that are an instance (P31) of one of these, such as Q5; () = of anything."""
     language: str = "en"
-    """Of labels and aliases; what has no label in it is left out."""
+    """Language of labels and aliases; what has no label in it is left out."""
     min_sitelinks: int = 0
     """Wikipedias and the like that have a page on it: a measure of how well known it is."""
     max_entities: int | None = None
@@ -159,7 +159,9 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                         f"{path}, line {number} is not an entity. Give a JSON dump, an array with one a line."
                     )
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is cut short or damaged ({error}). Fetch it anew; what was read is kept.") from None
+        raise UserError(
+            f"{path} is cut short or damaged ({error}). Download it again; what was read is kept."
+        ) from None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -177,7 +179,7 @@ def _parsed(path: Path, number: int, line: bytes) -> object:
     try:
         return parse_json(line.decode("utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}, line {number} is not JSON ({error}). Fetch the dump anew.") from None
+        raise UserError(f"{path}, line {number} is not JSON ({error}). Download the dump again.") from None
 
 
 def _size(path: Path) -> int:

@@ -135,8 +135,8 @@ async def make_questions(
 
     Raises:
       UserError: the graph does not give so many.
-      ChatError: the model can't be asked.
-      SearchError: the search service can't be asked.
+      ChatError: the model can't be used.
+      SearchError: the search service can't be used.
     """
     questions: list[Question] = []
     earlier_answers = set(taken)

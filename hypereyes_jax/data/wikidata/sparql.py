@@ -52,7 +52,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     labels: dict[int, str] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}: result {number} is not an object. Save the query's results anew.")
+            raise UserError(f"{path}: result {number} is not an object. Save the query's results again.")
         subject, prop = _number(row, names["s"], _ITEM), _number(row, names["p"], _PROPERTY)
         if subject is None or prop is None:
             continue  # a value that is not an item, such as an unknown one

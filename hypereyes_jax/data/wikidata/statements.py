@@ -85,8 +85,8 @@ def _truthy(claims: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         prop = number_of(name)
         if prop is None or not isinstance(statements, list):
             continue
-        ranked = [s for s in statements if isinstance(s, dict)]
-        best = [s for s in ranked if s.get("rank") == "preferred"] or [s for s in ranked if s.get("rank") == "normal"]
+        valid = [s for s in statements if isinstance(s, dict)]
+        best = [s for s in valid if s.get("rank") == "preferred"] or [s for s in valid if s.get("rank") == "normal"]
         for statement in best:
             count += 1
             if count > _STATEMENTS:

@@ -45,7 +45,7 @@ class WalkConfig:
     min_constraints: int = 2
     max_constraints: int = 4
     chain_share: float = 0.4
-    """Of the constraints, those that lead over a second entity."""
+    """Share of the constraints that lead over a second entity."""
     largest_set: int = 20_000
     """A constraint that more entities meet is left out: it says little and costs much."""
     answers: int = 1
@@ -158,11 +158,11 @@ def _constraints(graph: Graph, rng: np.random.Generator, answer: int, chain_shar
     """What is stated of an entity, as constraints in random order, each property once; some lead a step further."""
     direct = [Constraint((prop,), item) for prop, item in graph.edges(answer) if prop != TYPE]
     years = [Constraint((prop,), None, value) for prop, value in graph.numbers(answer) if prop in _YEARS]
-    mixed = [*direct, *years]
+    candidates = [*direct, *years]
     options: list[Constraint] = []
     properties: set[int] = set()
-    for place in rng.permutation(len(mixed)):
-        constraint = mixed[int(place)]
+    for place in rng.permutation(len(candidates)):
+        constraint = candidates[int(place)]
         if constraint.path[0] in properties:
             continue
         if constraint.item is not None and rng.random() < chain_share:

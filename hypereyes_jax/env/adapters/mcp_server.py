@@ -63,9 +63,9 @@ def mcp_server(
     def content(outcome: SearchOutcome) -> list[Any]:
         if outcome.outage:
             raise ToolError(f"every search failed: {outcome.outage}")
-        shown = outcome.crops.values() if config.show_crops else ()
+        crops = outcome.crops.values() if config.show_crops else ()
         return [
-            *(McpImage(data=encode_image(crop), format="jpeg") for crop in shown),
+            *(McpImage(data=encode_image(crop), format="jpeg") for crop in crops),
             response(outcome.invocations, outcome.notes, config.content_limit),
         ]
 

@@ -137,5 +137,5 @@ def _metrics(info: dict[str, Any]) -> dict[str, Any]:
     """The metrics of an episode that ended; empty before."""
     if not info:
         return {}
-    judged = {} if info["masked"] else {"accuracy": float(info["correct"])}
-    return {**judged, "rounds": info["rounds"], "invocations": info["invocations"], "masked": float(info["masked"])}
+    verdict = {} if info["masked"] else {"accuracy": float(info["correct"])}
+    return {**verdict, "rounds": info["rounds"], "invocations": info["invocations"], "masked": float(info["masked"])}

@@ -98,20 +98,20 @@ def environment(
         async def step(self, action: list[int], *, extra: Any = None) -> Any:
             closed = bool(action) and action[-1] in stops
             text = renderer.tokenizer.decode(action[:-1] if closed else action)
-            played = await self.episode.step(text, truncated=(extra or {}).get("stop_reason") == "length")
-            if played.done:
-                refuse_outage(self.episode, played)
+            observation = await self.episode.step(text, truncated=(extra or {}).get("stop_reason") == "length")
+            if observation.done:
+                refuse_outage(self.episode, observation)
                 return StepResult(
-                    reward=played.reward,
+                    reward=observation.reward,
                     episode_done=True,
                     next_observation=tinker.ModelInput.empty(),
                     next_stop_condition=stops,
-                    metrics=_metrics(played),
+                    metrics=_metrics(observation),
                 )
             sampled = tinker.EncodedTextChunk(tokens=[*action, *([] if closed else stops[:1])])
-            self._chunks += [sampled, *await asyncio.to_thread(after_turn, played.messages)]
+            self._chunks += [sampled, *await asyncio.to_thread(after_turn, observation.messages)]
             return StepResult(
-                reward=played.reward,
+                reward=observation.reward,
                 episode_done=False,
                 next_observation=tinker.ModelInput(chunks=list(self._chunks)),
                 next_stop_condition=stops,
@@ -135,7 +135,7 @@ def refuse_outage(episode: SearchEnvironment, played: EnvironmentStep) -> None:
     if played.info["stop"] == StopReason.INFRASTRUCTURE.value:
         raise RuntimeError(f"the search failed: {episode.result().why}")
     if played.info["masked"]:
-        raise RuntimeError("the judge could not be asked")
+        raise RuntimeError("the judge gave no verdict")
 
 
 def _metrics(played: EnvironmentStep) -> dict[str, float]:

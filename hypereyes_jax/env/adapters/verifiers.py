@@ -66,7 +66,7 @@ def environment(
                 raise RuntimeError(f"the search failed: {result.why}")
             verdict = await judge.judge(question, result.answer)
             if verdict is None:
-                raise RuntimeError(f"the judge {judge.name} could not be asked")
+                raise RuntimeError(f"the judge {judge.name} gave no verdict")
             interaction.trace.record_reward("accuracy", float(verdict))
             interaction.trace.record_metrics({"rounds": result.rounds, "invocations": result.invocations})
 

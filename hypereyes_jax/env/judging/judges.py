@@ -27,7 +27,7 @@ class Judge(Protocol):
     def name(self) -> str: ...
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
-        """True, False, or None when the judge could not be asked: such a rollout is masked, never scored."""
+        """True, False, or None when the judge gave no verdict: such a rollout is masked, never scored."""
         ...
 
 
@@ -44,7 +44,7 @@ class ExactJudge:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         if answer is None:
             return False
-        return any(self.matches(answer, accepted) for accepted in question.answers)
+        return any(self.matches(answer, right) for right in question.answers)
 
     def matches(self, answer: str, accepted: str) -> bool:
         """Whether two answers mean the same: "The Côte d'Ivoire." = "cote d ivoire", "19.1 million" = "19,100,000".

@@ -151,7 +151,7 @@ def judge_prompt(rule: str, question: Question, answer: str) -> str:
     """What a model is asked for its verdict; question, references and answer are marked as data."""
     fields = {
         "question": plain(question.text, 4000),
-        "references": [plain(accepted, 1000) for accepted in question.answers],
+        "references": [plain(reference, 1000) for reference in question.answers],
         "answer": plain(answer, 4000),
     }
     return _FRAME.format(rule=RULES[rule], data=json.dumps(fields, ensure_ascii=False, indent=1))

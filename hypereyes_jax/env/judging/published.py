@@ -68,10 +68,10 @@ class SquadMatch:
 
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         text_of_answer = squad_normalise(answer or "")
-        accepted = [squad_normalise(text) for text in question.answers]
+        references = [squad_normalise(text) for text in question.answers]
         if self.within:
-            return any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", text_of_answer) for text in accepted)
-        return bool(text_of_answer) and text_of_answer in accepted
+            return any(text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", text_of_answer) for text in references)
+        return bool(text_of_answer) and text_of_answer in references
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
     verdicts, ends the command before anything is spent.
 
     Raises:
-      UserError: a bad setting, a judge that gives no verdict on that answer, or one that later can't be asked.
+      UserError: a bad setting, a judge that gives no verdict on that answer, or one that later can't be used.
     """
     check_judge(config)
     if config.object:
@@ -52,6 +52,6 @@ async def judging(config: JudgeConfig) -> AsyncIterator[Judge]:
         await judge.verdict(MADE_UP, MADE_UP.answers[0])
         yield judge
     except ChatError as error:
-        raise UserError(f"the judge can't be asked: {error}") from error
+        raise UserError(f"the judge can't be used: {error}") from error
     finally:
         await client.aclose()

@@ -74,7 +74,7 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
             raise ImageError(f"the image has {width} x {height} pixels, which is too large")
         image.load()  # first, for one that is cut short has no end, either
         if not limits.trailing_data and not _ends_as_it_should(data, image.format or ""):
-            raise ImageError(f"the {image.format} file goes on behind the end of its image")
+            raise ImageError(f"the {image.format} file has data after the end of its image")
         return to_rgb(upright(image))
 
 
@@ -99,9 +99,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, or 32, in which some versions of Pillow open 16-bit files
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         deep = image.mode != "I" or grey.max(initial=0) > 255
-        shown = (grey >> 8 if deep else grey).astype(np.uint8)
-        shown[grey == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(shown).convert("RGB")
+        grey_8 = (grey >> 8 if deep else grey).astype(np.uint8)
+        grey_8[grey == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey_8).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -202,7 +202,7 @@ def _as_image_error(source: object) -> Iterator[None]:
         struct.error,
     ) as error:
         if "truncated" in str(error):  # as Pillow says of most
-            raise ImageError("the image is cut short; fetch it anew") from error
+            raise ImageError("the image is cut short; download it again") from error
         raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
 
 
@@ -219,7 +219,7 @@ def _head_of(source: object) -> bytes:
 def _what_else(head: bytes) -> str:
     """What a file is that is no image of a format that is read, told by how it begins, and the cure."""
     if not head.strip(b"\0 \r\n\t"):
-        return "the image file is empty; fetch it anew"
+        return "the image file is empty; download it again"
     for begin, what, cure in _OTHERS:
         if head.lstrip().lower().startswith(begin.lower()):
             return f"it is {what}; {cure}"

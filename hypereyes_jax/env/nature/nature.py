@@ -92,9 +92,9 @@ class Nature:
 
     @cached_property
     def _by_name(self) -> Mapping[str, Entity]:
-        ordered = list(self._entities.values())[::-1]
-        aliases = {_plain(alias): entity for entity in ordered for alias in entity.aliases}
-        return aliases | {_plain(entity.name): entity for entity in ordered}
+        entities = list(self._entities.values())[::-1]
+        aliases = {_plain(alias): entity for entity in entities for alias in entity.aliases}
+        return aliases | {_plain(entity.name): entity for entity in entities}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -64,5 +64,5 @@ class DistractedBackend:
         titles = {hit.title for hit in right}
         others = [page for page in pages if page.title not in titles]
         sample = [others[int(i)] for i in rng.choice(len(others), min(self._count, len(others)), replace=False)]
-        mixed = [replace(hit, score=right[0].score) for hit in (*right, *sample)]
-        return [mixed[int(i)] for i in rng.permutation(len(mixed))]
+        combined_hits = [replace(hit, score=right[0].score) for hit in (*right, *sample)]
+        return [combined_hits[int(i)] for i in rng.permutation(len(combined_hits))]

@@ -101,18 +101,18 @@ class SearchMetrics:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able numbers. `success_rate` is over searches sent: an empty result is a success. None = no data."""
-        sent = self.outcomes.total()
-        worked = sum(count for (_, outcome), count in self.outcomes.items() if outcome in ("result", "empty"))
+        requests = self.outcomes.total()
+        successes = sum(count for (_, outcome), count in self.outcomes.items() if outcome in ("result", "empty"))
         failures: Counter[str] = Counter()
         for (_, outcome), count in self.outcomes.items():
             if outcome not in ("result", "empty"):
                 failures[outcome] += count
-        searches = sent + self.cache_hits + self.shared
+        searches = requests + self.cache_hits + self.shared
         return {
             "searches": searches,
-            "sent": sent,
+            "sent": requests,
             "attempts": self.attempts,
-            "success_rate": worked / sent if sent else None,
+            "success_rate": successes / requests if requests else None,
             "empty": sum(count for (_, outcome), count in self.outcomes.items() if outcome == "empty"),
             "failures": dict(sorted(failures.items())),
             "cache_hits": self.cache_hits,

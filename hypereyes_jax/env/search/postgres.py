@@ -148,8 +148,8 @@ class PostgresStore:
                     f"INSERT INTO {SCHEMA}.charges VALUES (%s, %s, %s, clock_timestamp())",
                     (token, budget, values["price"]),
                 )
-            allowed = max(1.0, rate * burst) * pause if rate else 0.0
-            return max(0.0, float(row[0]) - allowed)
+            debt = max(1.0, rate * burst) * pause if rate else 0.0
+            return max(0.0, float(row[0]) - debt)
 
         return self._link.work(act)
 

@@ -129,6 +129,6 @@ class PostgresLink:
         for secret in self._secrets:
             message = message.replace(secret, "...") if len(secret) > 3 else message
         return UserError(
-            f"can't use the search store {self.name}: {one_line(message, 300)}. Its server must run, and accept the "
-            "user and the password (PGPASSWORD); what was stored is kept, and the same command goes on."
+            f"can't use the search store {self.name}: {one_line(message, 300)}. Check that its server runs and "
+            "accepts the user and password (PGPASSWORD). What was stored is kept: the same command continues."
         )

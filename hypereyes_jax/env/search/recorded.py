@@ -166,12 +166,12 @@ class RecordedBackend:
         try:
             while True:
                 claiming = self._in_thread(lambda: store.claim(key, token))
-                claimed = await asyncio.shield(claiming)
+                claim = await asyncio.shield(claiming)
                 after = await self._in_thread(lambda: store.get(key))
                 if after is not None and after != before:
                     self.metrics.shared += 1
                     return after.hits
-                if claimed:
+                if claim:
                     return await self._ask(tool, query, k, ask)
                 await asyncio.sleep(wait)
                 wait = min(1.5 * wait, _WAITS[1])
@@ -190,7 +190,7 @@ class RecordedBackend:
     async def _ask(self, tool: str, query: str, k: int, ask: Callable[[], Awaitable[list[SearchHit]]] | None) -> Hits:
         if ask is None:
             raise ValueError(f"mode {self.mode} needs a backend to ask")
-        started = time.perf_counter()
+        start = time.perf_counter()
         hits = tuple(await ask())
         if self.store is None or self.mode is StoreMode.LIVE:
             return hits
@@ -201,7 +201,7 @@ class RecordedBackend:
             k=k,
             hits=hits,
             cost=self._prices[tool],
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
             created=time.time(),
             run=self.run,
         )

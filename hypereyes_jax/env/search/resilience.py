@@ -71,7 +71,7 @@ class ResilientBackend:
         await self.budget.refund(payment, dollars)
 
     async def _call(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
-        started = time.perf_counter()
+        start = time.perf_counter()
         outcome = "cancelled"
         policy = self.policy
         again = retrying(RetryPolicy(policy.attempts, policy.backoff, policy.retry_after_cap, policy.patience))
@@ -83,7 +83,7 @@ class ResilientBackend:
             outcome = error.kind
             raise
         finally:
-            self.metrics.record(tool, outcome, time.perf_counter() - started)
+            self.metrics.record(tool, outcome, time.perf_counter() - start)
 
     async def _attempt(self, tool: str, search: Callable[[], Awaitable[list[SearchHit]]]) -> list[SearchHit]:
         gate = self._gates.get()

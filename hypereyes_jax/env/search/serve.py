@@ -97,11 +97,11 @@ def serving_in_thread(backend: SearchBackend, config: SearchServerConfig | None 
     """`serving` for callers without an event loop: the server has a thread of its own until the block ends."""
     ready: list[RunningServer] = []
     failure: list[BaseException] = []
-    started, loop = threading.Event(), asyncio.new_event_loop()
+    is_up, loop = threading.Event(), asyncio.new_event_loop()
 
     def on_ready(server: RunningServer) -> None:
         ready.append(server)
-        started.set()
+        is_up.set()
 
     task = loop.create_task(serve(backend, config, on_ready))
 
@@ -115,11 +115,11 @@ def serving_in_thread(backend: SearchBackend, config: SearchServerConfig | None 
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
-            started.set()
+            is_up.set()
 
     thread = threading.Thread(target=run, name="search-server", daemon=True)
     thread.start()
-    started.wait()
+    is_up.wait()
     if failure:
         thread.join()
         raise failure[0]

@@ -118,16 +118,16 @@ def check_search(config: SearchConfig, default: SearchConfig | None = None) -> N
     for name, services in _READ_BY.items():
         if config.service not in services and getattr(config, name) != getattr(SearchConfig, name):
             raise UserError(
-                f"--search.{name.replace('_', '-')} needs --search.service {' or '.join(services)}, and "
-                f"{config.service} is searched: name the service, or leave the setting out."
+                f"--search.{name.replace('_', '-')} needs --search.service {' or '.join(services)}, but "
+                f"the service is {config.service}: change the service, or leave the setting out."
             )
     for name in () if default is None or config.offline else ("transport", "latency"):
         if getattr(config, name) != getattr(default, name):
             raise UserError(
-                f"--search.{name} applies to offline worlds only, and {config.service} is searched: leave it out."
+                f"--search.{name} applies to offline worlds only, but the service is {config.service}: leave it out."
             )
     if config.budget and (config.store is None or not is_postgres(config.store)):
-        raise UserError("--search.budget is shared in a store in PostgreSQL: give --search.store postgresql://...")
+        raise UserError("--search.budget needs a store in PostgreSQL: give --search.store postgresql://...")
 
 
 def _open_store(config: SearchConfig) -> Store | None:
@@ -150,12 +150,12 @@ def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchB
         return SerpApiBackend(settings, _image_host(config, keys, share))
     if config.service == "mapping":
         if not config.mapping:
-            raise UserError("the search service mapping needs one: --search.mapping serper, tavily, brave or a file.")
+            raise UserError("--search.service mapping needs --search.mapping: serper, tavily, brave or a file.")
         return MappedBackend(read_mapping(config.mapping), _image_host(config, keys, share))
     if config.service == "object":
         return own_backend(config.backend)
     if not config.url:
-        raise UserError(f"the search service {config.service} needs a url.")
+        raise UserError(f"--search.service {config.service} needs --search.url.")
     return HttpWorldBackend(config.url) if config.service == "serve-world" else RetrieverBackend(config.url)
 
 
@@ -165,7 +165,7 @@ def own_backend(name: str) -> SearchBackend:
     Raises UserError where there is none of this name, or it is not a backend.
     """
     if not name:
-        raise UserError("the search service object needs one: --search.backend module:object.")
+        raise UserError("--search.service object needs --search.backend module:object.")
     source = load_object(name, "search backend")
     backend: Any = instance(source)
     if not isinstance(backend, SearchBackend):

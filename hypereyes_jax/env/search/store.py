@@ -319,11 +319,13 @@ def search_of(row: tuple) -> StoredSearch | None:
     """A row as a search; None where its values are of other kinds than we write."""
     if not are_of(row, (bytes, str, str, str, int, str, float, float, float, str)) or row[4] < 1:
         return None
-    _, engine, tool, query, k, hits, cost, seconds, created, run = row
+    _, engine, tool, query, k, hits, cost, seconds, time_of_search, run = row
     try:
         rows = parse_json(hits)
     except ValueError:
         return None
     if not isinstance(rows, list) or not all(isinstance(hit, list) and len(hit) == 4 for hit in rows):
         return None
-    return StoredSearch(engine, tool, query, k, tuple(SearchHit(*hit) for hit in rows), cost, seconds, created, run)
+    return StoredSearch(
+        engine, tool, query, k, tuple(SearchHit(*hit) for hit in rows), cost, seconds, time_of_search, run
+    )

@@ -25,13 +25,13 @@ def inspect_store(path: Address) -> dict[str, Any]:
     """Counts, cost and age of what a store holds, by engine and tool, and the runs that used it."""
     store = _existing(path)
     try:
-        spent = store.cost_of_runs()
+        costs = store.cost_of_runs()
         return {
             "path": store.name,
             "bytes": store.size(),
             "groups": [group._asdict() for group in store.groups()],
             "runs": [
-                {"id": i, "ended": e, "mode": m, "recorded_cost": spent.get(i, 0.0)} | _summary(s)
+                {"id": i, "ended": e, "mode": m, "recorded_cost": costs.get(i, 0.0)} | _summary(s)
                 for i, e, m, s in store.runs()
             ],
         }
@@ -86,7 +86,7 @@ def _search(fields: Any) -> StoredSearch:
     texts = (search.engine, search.tool, search.query, search.run)
     numbers = (search.cost, search.seconds, search.created)
     if not all(isinstance(text, str) for text in texts) or type(search.k) is not int or not 0 < search.k < 2**31:
-        raise TypeError("engine, tool, query and run must be texts, k a positive integer")
+        raise TypeError("engine, tool, query and run must be strings, k a positive integer")
     if not all(type(number) in (int, float) and math.isfinite(number) and number >= 0 for number in numbers):
         raise TypeError("cost, seconds and created must be numbers of at least 0")
     cost, seconds, created = map(float, numbers)

@@ -32,7 +32,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
       FatalSearchError: the tool says that no later call can work, or the spending cap is reached.
       Exception: whatever else the tool raises but ToolError and SearchError, which is a defect of it.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     query = json.dumps(dict(call.arguments), ensure_ascii=False)
     invocation = Invocation(call.name, query if len(query) <= 300 else f"{query[:299]}…", sent=tool.is_search)
     account = episode.backend if tool.price and isinstance(episode.backend, Account) else None
@@ -49,7 +49,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
         if account is not None and error.kind != "timeout":
             await account.refund(payment, tool.price)
         failure = replace(invocation, error=failure_text(error), sent=tool.is_search and error.sent)
-        return Called((replace(failure, seconds=time.perf_counter() - started),), failure=error)
+        return Called((replace(failure, seconds=time.perf_counter() - start),), failure=error)
     _check(tool, reply)
     texts = [part for part in reply.parts if isinstance(part, str)]
     images = tuple(part for part in reply.parts if not isinstance(part, str))
@@ -57,7 +57,7 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
         # What was searched stands in the tool's own record; the text is shown with the first of it.
         first, *others = reply.invocations
         return Called((replace(first, text="\n".join(texts) or first.text), *others), images)
-    invocation = replace(invocation, text="\n".join(texts) or "done", seconds=time.perf_counter() - started)
+    invocation = replace(invocation, text="\n".join(texts) or "done", seconds=time.perf_counter() - start)
     return Called((invocation,), images)
 
 

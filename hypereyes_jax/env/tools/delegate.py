@@ -35,10 +35,10 @@ class Delegate:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        searched = ImageSearchTool().parameters["properties"]
+        properties = ImageSearchTool().parameters["properties"]
         question = {"type": "string", "description": "the sub-question.", "examples": ["Which country has this flag?"]}
-        area = searched["area"] | {"description": "one box [[x1, y1, x2, y2]]: the region that the copy is shown."}
-        image = searched["image_id"] | {"description": "the image that the copy is shown."}
+        area = properties["area"] | {"description": "one box [[x1, y1, x2, y2]]: the region that the copy is shown."}
+        image = properties["image_id"] | {"description": "the image that the copy is shown."}
         return {
             "type": "object",
             "properties": {"question": question, "image_id": image, "area": area},
@@ -56,8 +56,8 @@ class Delegate:
         text_of_answer = result.answer if result.answer is not None else "the copy found no answer"
         invocation = Invocation(self.name, text.strip()[:300], text=text_of_answer, sent=False)
         # What the copy saw is not shown again; its searches stand in the record and are counted.
-        searched = [replace(call, is_shown=False) for turn in result.turns for call in turn.invocations]
-        return ToolReply((text_of_answer,), (invocation, *searched))
+        invocations = [replace(call, is_shown=False) for turn in result.turns for call in turn.invocations]
+        return ToolReply((text_of_answer,), (invocation, *invocations))
 
     def _shown(self, arguments: Mapping[str, Any], episode: SearchingEpisode) -> tuple[Image.Image, ...]:
         """The image, or the region of one, that goes along. Raises ToolError for one that there is not."""

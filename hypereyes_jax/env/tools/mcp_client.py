@@ -93,16 +93,16 @@ async def mcp_tools(
                 if isinstance(server, str):
                     server = await _over_http(stack, server)
                 session = await stack.enter_async_context(Client(server))
-                offered = await _offered(session)
+                tools_of_server = await _offered(session)
             connected = True
-            if missing := [name for name in (*allow, *searches) if name not in offered]:
-                names = ", ".join(one_line(name, 60) for name in list(offered)[:20]) or "none"
+            if missing := [name for name in (*allow, *searches) if name not in tools_of_server]:
+                names = ", ".join(one_line(name, 60) for name in list(tools_of_server)[:20]) or "none"
                 raise UserError(f"the MCP server has no tool {missing[0]}; it has: {names}.")
             tools = [
                 McpTool(
                     name,
-                    one_line(offered[name].description or name, 1000),
-                    _schema(offered[name].input_schema),
+                    one_line(tools_of_server[name].description or name, 1000),
+                    _schema(tools_of_server[name].input_schema),
                     name in searches,
                     price,
                     session,
@@ -175,16 +175,16 @@ def _cause(failure: BaseException, of_block: BaseException | None) -> BaseExcept
 
 async def _offered(session: Any) -> dict[str, Any]:
     """The tools that a server lists, page by page, by their names; of two with one name the first."""
-    offered: dict[str, Any] = {}
+    tools: dict[str, Any] = {}
     cursor = None
     for _ in range(_MOST_PAGES):
         page = await session.list_tools(cursor=cursor)
         for tool in page.tools[:_MOST_TOOLS]:
-            offered.setdefault(tool.name, tool)
+            tools.setdefault(tool.name, tool)
         cursor = page.next_cursor
-        if not cursor or len(offered) > _MOST_TOOLS:
+        if not cursor or len(tools) > _MOST_TOOLS:
             break
-    return offered
+    return tools
 
 
 def _failure(name: str, error: Exception) -> SearchError | ToolError:
@@ -210,9 +210,9 @@ def _schema(schema: Any) -> dict[str, Any]:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, dict):
         return empty
-    described = {name: value if isinstance(value, dict) else {} for name, value in properties.items()}
+    schemas = {name: value if isinstance(value, dict) else {} for name, value in properties.items()}
     names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
-    return {**schema, "properties": described, "required": names}
+    return {**schema, "properties": schemas, "required": names}
 
 
 def _read(content: Sequence[Any]) -> tuple[list[str], list[Image.Image]]:

@@ -67,13 +67,13 @@ def mcp_setting(setting: str, seconds: float = 60.0) -> list[ConnectedTool]:
     Raises:
       UserError: it is not such a setting, the server can't be reached, or it lacks one of the tools.
     """
-    address, hash_mark, listed = setting.removeprefix(MCP).rpartition("#")
-    names = [name.strip() for name in listed.split(",") if name.strip()]
+    address, hash_mark, name_list = setting.removeprefix(MCP).rpartition("#")
+    names = [name.strip() for name in name_list.split(",") if name.strip()]
     if not hash_mark or not address.strip() or not names:
         raise UserError(f"{setting!r} names no tools of an MCP server: give mcp:ADDRESS#NAME,NAME=search")
     searches = [name.removesuffix("=search") for name in names if name.endswith("=search")]
-    allowed = [name.removesuffix("=search") for name in names]
-    connection = _Connection(_server(address.strip()), allowed, searches, seconds)
+    tool_names = [name.removesuffix("=search") for name in names]
+    connection = _Connection(_server(address.strip()), tool_names, searches, seconds)
     return [ConnectedTool(tool, connection) for tool in connection.tools]
 
 
@@ -102,16 +102,16 @@ class _Connection:
         """Raises UserError as `mcp_tools`."""
         self.tools: list[McpTool] = []
         self._connect = lambda: mcp_tools(server, allow, searches=searches, seconds=seconds)
-        self._loop, opened = asyncio.new_event_loop(), threading.Event()
+        self._loop, ready = asyncio.new_event_loop(), threading.Event()
         self._ended = self._lost = self._is_open = False
         self._changed, self._renewal = asyncio.Event(), asyncio.Lock()
         self._renewed: asyncio.Event | None = None  # asked for; set when it was done, or could not be
         self._renewals, self._why = 0, ""  # made or tried so far, and why the last one could not be made
         self._thread = threading.Thread(target=self._loop.run_forever, name="mcp-tools", daemon=True)
         self._thread.start()
-        self._connection = asyncio.run_coroutine_threadsafe(self._hold(opened.set), self._loop)
-        self._connection.add_done_callback(lambda _: opened.set())
-        opened.wait()
+        self._connection = asyncio.run_coroutine_threadsafe(self._hold(ready.set), self._loop)
+        self._connection.add_done_callback(lambda _: ready.set())
+        ready.wait()
         if self._connection.done():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._connection.result()
@@ -128,12 +128,12 @@ class _Connection:
             self._changed.clear()
             if self._ended or self._renewed is None:
                 continue
-            renewed, self._renewed = self._renewed, None
+            renewal, self._renewed = self._renewed, None
             try:
-                await self._keep(renewed.set)
+                await self._keep(renewal.set)
             except UserError as error:
                 self._why = str(error)
-                renewed.set()
+                renewal.set()
 
     async def _keep(self, opened: Callable[[], None]) -> None:
         """Holds one connection until it is lost or the end. Raises UserError if it can't be made."""
@@ -181,9 +181,9 @@ class _Connection:
             if self._renewals == before and self._tool(tool.name).session is tool.session:
                 self._renewals += 1
                 self._why, self._lost = "", True
-                renewed = self._renewed = asyncio.Event()
+                renewal = self._renewed = asyncio.Event()
                 self._changed.set()
-                await renewed.wait()
+                await renewal.wait()
             if self._why:
                 raise SearchError(self._why, transient=True, kind="mcp")
 

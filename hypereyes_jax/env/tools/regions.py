@@ -21,9 +21,9 @@ def region_parameters(image: str, purpose: str) -> Mapping[str, Any]:
       image: which image is meant, in words.
       purpose: what a region is cut out for, as in "one for each region to PURPOSE".
     """
-    searched = ImageSearchTool().parameters["properties"]
-    area = searched["area"] | {"description": f"a list of boxes [x1, y1, x2, y2], one for each region to {purpose}."}
-    image_id = searched["image_id"] | {"description": image}
+    properties = ImageSearchTool().parameters["properties"]
+    area = properties["area"] | {"description": f"a list of boxes [x1, y1, x2, y2], one for each region to {purpose}."}
+    image_id = properties["image_id"] | {"description": image}
     return {"type": "object", "properties": {"image_id": image_id, "area": area}, "required": ["image_id", "area"]}
 
 

@@ -94,8 +94,8 @@ class Tool(Protocol):
 
 def schema(tool: Tool) -> dict[str, Any]:
     """The tool as OpenAI's, Qwen's and MCP's clients describe it."""
-    described = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return {"type": "function", "function": described}
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:

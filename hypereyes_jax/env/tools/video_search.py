@@ -69,7 +69,7 @@ class VideoSearch:
             raise failures[0]
         left_out = call.invocations - len(results)
         notes = (f"only the first {len(results)} of {call.invocations} queries were searched",) if left_out else ()
-        images = [image for _, shown, _ in results for image in shown]
+        images = [image for _, pictures, _ in results for image in pictures]
         return ToolReply((*images, *notes), tuple(invocation for invocation, _, _ in results))
 
     async def _one(self, query: str) -> tuple[Invocation, list[Image.Image], SearchError | None]:

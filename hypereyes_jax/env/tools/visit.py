@@ -53,10 +53,12 @@ class Visit:
         text = await asyncio.to_thread(readable_text, data)
         if not text:
             raise ToolError("the page holds no readable text")
-        beginning = text[: self.characters]
-        note = f"\n({len(text) - len(beginning):,} more characters were left out)" if len(text) > len(beginning) else ""
+        text_shown = text[: self.characters]
+        note = (
+            f"\n({len(text) - len(text_shown):,} more characters were left out)" if len(text) > len(text_shown) else ""
+        )
         visited = Invocation(self.name, url[:300], sent=self.is_search)
-        return ToolReply((beginning + note,), (visited,))
+        return ToolReply((text_shown + note,), (visited,))
 
 
 def readable_text(data: bytes) -> str:

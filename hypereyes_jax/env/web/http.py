@@ -167,7 +167,7 @@ class JsonHttp:
             if opened:  # of who reads it
                 raise
             raise SettingError(
-                f"{where} can't be asked ({type(error).__name__}): its name is not valid, or HTTP_PROXY or HTTPS_PROXY "
+                f"{where} can't be used ({type(error).__name__}): its name is not valid, or HTTP_PROXY or HTTPS_PROXY "
                 "is not a URL like http://host:3128"
             ) from None
         except TimeoutError:
@@ -286,7 +286,7 @@ def check_status(reply: Reply, where: str) -> Any:
     refused = status in _REFUSED or (status in _FIREWALL and reply.worked)
     transient = status in _TRANSIENT or (status >= 500 and status not in _IMPOSSIBLE)
     if not reply.worked and not refused and not transient:
-        what = "has nothing at this address" if status == 404 else "can't be asked at this address"
+        what = "has nothing at this address" if status == 404 else "can't be used at this address"
         if 300 <= status < 400:
             what = "leads to another address, which is not followed; give that one"
         raise FatalSearchError(f"{where} {what} (HTTP {status}){words}", kind=kind)

@@ -203,15 +203,15 @@ def card_snippet(country: Country, terms: Iterable[str]) -> str:
     """The one or two sentences of the card that the query is about; its first two if the query names no fact."""
     terms = set(terms)
     subject = set(words(country.name))
-    ranked = []
+    ranking = []
     for place, (attribute, text) in enumerate(card(country)):
         matches = sum(1 / len(_ATTRIBUTE_OF_WORD[w]) for w in terms if attribute in _ATTRIBUTE_OF_WORD.get(w, ()))
         score = len((terms - subject).intersection(words(country.facts[attribute])))
-        ranked.append((-(matches + 0.5 * score), place, text))
-    ranked.sort()
-    best = -ranked[0][0]
+        ranking.append((-(matches + 0.5 * score), place, text))
+    ranking.sort()
+    best = -ranking[0][0]
     # A second sentence only if the query asks for it as clearly as for the first.
-    entries = [entry for entry in ranked[:2] if best > 0 and -entry[0] >= max(0.8 * best, 0.5)] or ranked[:2]
+    entries = [entry for entry in ranking[:2] if best > 0 and -entry[0] >= max(0.8 * best, 0.5)] or ranking[:2]
     return " ".join(text for _, _, text in sorted(entries, key=lambda entry: entry[1]))
 
 

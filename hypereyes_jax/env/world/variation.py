@@ -92,11 +92,16 @@ def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Ite
     Borders, currency and languages move together to another country, as do, each for itself, region, population, area
     and independence; numbers are then scaled at random. Names, capitals, currencies and languages are invented.
     """
-    called = [c.name for c in countries]
+    old_names = [c.name for c in countries]
     capitals = [c.capital for c in countries]
     coins = list(dict.fromkeys(c.currency for c in countries if c.currency))
     tongues = list(dict.fromkeys(language for c in countries for language in c.languages))
-    models = [*called, *capitals, *(c.currency for c in countries), *(each for c in countries for each in c.languages)]
+    models = [
+        *old_names,
+        *capitals,
+        *(c.currency for c in countries),
+        *(each for c in countries for each in c.languages),
+    ]
     inventor = _Inventor(rng, models, real_names)
     keys = [country.key for country in countries]
     count = len(countries)
@@ -106,8 +111,8 @@ def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Ite
 
     neighbourhoods, regions, sizes, areas, histories = (shuffled() for _ in range(5))
     lands = {donor.key: key for key, donor in zip(keys, neighbourhoods, strict=True)}
-    names = {c.key: inventor.name(called) for c in countries}
-    renamed = {c.name: names[c.key] for c in countries}
+    names = {c.key: inventor.name(old_names) for c in countries}
+    new_names = {c.name: names[c.key] for c in countries}
     currencies = {"": ""} | {name: inventor.name(coins) for name in coins}
     languages = {name: inventor.name(tongues) for name in tongues}
     scale = np.exp(rng.uniform(-0.7, 0.7, (2, count)))
@@ -128,7 +133,7 @@ def vary(countries: Sequence[Country], rng: np.random.Generator, real_names: Ite
             languages=tuple(languages[language] for language in donor.languages),
             borders=tuple(sorted(lands[key] for key in donor.borders)),
             independence_year=int(years[i]) if history.independence_year else None,
-            independence_from=renamed.get(history.independence_from, history.independence_from),
+            independence_from=new_names.get(history.independence_from, history.independence_from),
             sources={},
         )
         out.append(replace(varied, facts=display_facts(varied, names)))

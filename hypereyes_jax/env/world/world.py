@@ -63,9 +63,9 @@ class World:
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, ...], Country]:
-        ordered = self.countries[::-1]
-        aliases = {tuple(words(alias)): country for country in ordered for alias in country.aliases}
-        return aliases | {tuple(words(country.name)): country for country in ordered}
+        countries = self.countries[::-1]
+        aliases = {tuple(words(alias)): country for country in countries for alias in country.aliases}
+        return aliases | {tuple(words(country.name)): country for country in countries}
 
     def flag(self, key: str) -> Image.Image:
         """RGB, 160 px wide. Raises KeyError where the world has none."""

@@ -92,9 +92,9 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
             if layer_factors is not None:
                 factors.setdefault(name, {})[layer] = layer_factors
     if tensors:
-        listed = "\n  ".join(by_kind((name, "surplus") for name in tensors))
+        names_in_lines = "\n  ".join(by_kind((name, "surplus") for name in tensors))
         has = "has tensors that belong to no linear map of this model" if factors else "has no adapter for this model"
-        raise AdapterError(f"{directory}/{_WEIGHTS} {has}:\n  {listed}")
+        raise AdapterError(f"{directory}/{_WEIGHTS} {has}:\n  {names_in_lines}")
     if not factors:
         raise AdapterError(f"{directory}/{_WEIGHTS} holds no tensors.")
     rules: list[LoraRule] = []
@@ -161,10 +161,10 @@ def _factors(
             f"{(fan_out, count * rank)} for the rank {rank} that {why} gives it."
         )
     values = [tensor.rows(0, tensor.shape[0]) for tensor in (a, b)]
-    for stored, each in zip(names, values, strict=True):
+    for key, each in zip(names, values, strict=True):
         if not all_finite(each):
             raise AdapterError(
-                f"{where}: {stored} holds NaN or infinity. The file is damaged, or the run that wrote it diverged: "
+                f"{where}: {key} holds NaN or infinity. The file is damaged, or the run that wrote it diverged: "
                 "give another adapter, or an earlier step."
             )
     a_full, b_full = (each.astype(np.float32) for each in values)

@@ -221,8 +221,8 @@ def _number(name: str, value: Any) -> float:
         with contextlib.suppress(OverflowError):  # an integer beyond float64, which may be too long to print
             number = float(value)
     if not math.isfinite(number):
-        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "an integer beyond any size"
-        raise AdapterError(f"{name}={shown} is not a valid number")
+        text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "an integer beyond any size"
+        raise AdapterError(f"{name}={text} is not a valid number")
     return number
 
 

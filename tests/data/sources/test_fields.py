@@ -73,5 +73,5 @@ def test_a_reference_that_is_no_number_of_rounds_is_refused_or_none(tmp_path, to
 
 
 def test_columns_of_a_programs_rows_have_names_that_are_texts():
-    with pytest.raises(UserError, match="row 1: the names of its columns must be texts, not 1"):
+    with pytest.raises(UserError, match="row 1: the names of its columns must be strings, not 1"):
         open_questions([{1: "x", "question": "?", "answer": "a"}])

@@ -232,7 +232,7 @@ def test_leaving_rows_out_is_a_cure_only_where_it_is_not_done_yet(lines, picture
         with open_questions(path, **options) as questions, pytest.raises(RowError, match="line 1: ") as caught:
             questions[0]
         assert ("--bad-rows skip" in str(caught.value)) is advised
-        assert "or make the file anew" in str(caught.value)
+        assert "or make the file again" in str(caught.value)
     with pytest.raises(UserError, match="no row of") as nothing_left:
         open_questions(lines({"question": "two?"}, name="none.jsonl"), bad_rows="skip")
     assert "--bad-rows" not in str(nothing_left.value)

@@ -55,7 +55,7 @@ def test_a_whole_number_counts_the_options_from_zero(options):
 @pytest.mark.parametrize("answer", [2, 7, -1, "0", True])
 def test_a_number_of_no_option_is_an_answer_like_others(answer):
     if answer is True:
-        with pytest.raises(UserError, match="must be texts, not a bool"):
+        with pytest.raises(UserError, match="must be strings, not a bool"):
             open_questions([{"question": "Which?", "answer": answer, "choices": ["red", "7"]}])
         return
     with open_questions([{"question": "Which?", "answer": answer, "choices": ["red", "7"]}]) as (question,):

@@ -102,7 +102,7 @@ def test_pictures_inside_a_prompt_are_shown(lines, pictures, reward, as_text):
 
 def test_a_question_that_needs_the_turns_before_it_is_refused(lines):
     talk = [user("Where is it?"), reply("Oslo"), user("And its river?")]
-    with pytest.raises(UserError, match="can't be asked without the turns before it"):
+    with pytest.raises(UserError, match="can't be used without the turns before it"):
         open_questions(lines({"prompt": talk, "answer": "Akerselva"}))
     extra = {"extra_info": {"question": "Which river?"}, "reward_model": {"ground_truth": "Akerselva"}}
     assert open_questions(lines({"prompt": talk, **extra}))[0].text == "Which river?"

@@ -80,7 +80,7 @@ BAD = {
     ),
     "a box of three numbers": (ours(tagged("image_search", area=[[1, 2, 3]]), LAST), "empty box", "not four numbers"),
     "no query": (ours(tagged("text_search", input=[]), LAST), "no tool call", "no valid query"),
-    "a query that is no text": (ours(tagged("text_search", input=["a", 3]), LAST), "no query", "that is no text"),
+    "a query that is no text": (ours(tagged("text_search", input=["a", 3]), LAST), "no query", "that is not a string"),
     "a call that is not JSON": (ours("<tool_call>{]</tool_call>", LAST), "no tool call", "not valid JSON"),
     "a call that is not closed": (ours('<tool_call>{"name": "text_search"', LAST), "no tool call", "not closed"),
     "a thought that is not closed": (ours("<think>Hm. <answer>Oslo</answer>"), "tag not closed", "<think>.*not closed"),

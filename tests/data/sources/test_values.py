@@ -57,12 +57,12 @@ def test_answers_as_search_r1_and_flashrag_list_them_are_accepted():
         (float("inf"), "it needs 'answers'"),
         (["", " "], "it needs 'answers'"),
         ([None], "it needs 'answers'"),
-        (True, "must be texts, not a bool"),
-        ([["Chad"]], "must be texts, not a list"),
-        ({"name": "Chad"}, r"must be texts, not a dict; a part of it is named by --columns answers=COLUMN\.PART"),
+        (True, "must be strings, not a bool"),
+        ([["Chad"]], "must be strings, not a list"),
+        ({"name": "Chad"}, r"must be strings, not a dict; a part of it is named by --columns answers=COLUMN\.PART"),
         (
             {"text": "Chad", "value": 7},
-            r"must be texts, not a dict; a part of it is named by --columns answers=COLUMN\.",
+            r"must be strings, not a dict; a part of it is named by --columns answers=COLUMN\.",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_rows_of_a_pandas_table_hold_numpys_values():
 def test_ids_that_are_blank_are_those_of_their_places(lines):
     path = lines({"id": "", "question": "?", "answer": "a"}, {"id": 5.0, "question": "?", "answer": "a"})
     assert open_questions(path).ids == ("rows-1", "5")
-    with pytest.raises(UserError, match="line 1: its 'id' must be a text or an integer, not a float"):
+    with pytest.raises(UserError, match="line 1: its 'id' must be a string or an integer, not a float"):
         open_questions(lines({"id": 1.5, "question": "?", "answer": "a"}))
     with pytest.raises(UserError, match="line 1: it needs 'id'"):
         open_questions(lines({"id": "", "text": "?", "answers": ["a"]}))
@@ -193,7 +193,7 @@ def test_texts_of_a_table_that_are_not_in_utf_8_cost_their_rows_only(tmp_path, k
     offsets = pa.array([0, 2, 4, 6], pa.int32()).buffers()[1]
     texts = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"ab\xff\xfeyz")])
     path = _table(tmp_path, kind, question=texts, answer=["1", "2", "3"])
-    with pytest.raises(UserError, match=r"row 2: a text in it is not in UTF-8"):
+    with pytest.raises(UserError, match=r"row 2: a string in it is not in UTF-8"):
         open_questions(path)
     assert [question.text for question in open_questions(path, bad_rows="skip")] == ["ab", "yz"]
 
@@ -208,7 +208,7 @@ def test_times_that_python_has_no_value_for_cost_their_rows_only(tmp_path):
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_texts_in_a_binary_column_are_told_from_texts(tmp_path, kind):
-    with pytest.raises(UserError, match=r"row 1: it needs 'question', a text, not bytes \(a column of texts must be"):
+    with pytest.raises(UserError, match=r"row 1: it needs 'question', a string, not bytes \(a column of texts must be"):
         open_questions(_table(tmp_path, kind, question=[b"a"], answer=[b"1"]))
 
 

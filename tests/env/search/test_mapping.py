@@ -227,7 +227,7 @@ def test_the_shipped_services_are_listed_and_need_their_keys():
         ("text: {url: x, hits: a, hit: {}}", "http"),
         ("text: {hits: a, hit: {}}", "needs url"),
         ("text: {url: http://x, hits: a, hit: {name: b}}", "paths of"),
-        ("text: {url: http://x, hits: a, hit: {title: 5}}", "must be texts"),
+        ("text: {url: http://x, hits: a, hit: {title: 5}}", "must be strings"),
         ("text: {url: http://x, hits: a, hit: {}, method: DELETE}", "GET or POST"),
         ("text: {url: http://x, hits: a, hit: {}}\nheaders: {A: 5}", "headers"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),

@@ -63,8 +63,8 @@ async def test_the_world_in_process_is_the_default():
     [
         ({"service": "serpapi"}, SearchKeys(), "SERPAPI_API_KEY"),
         ({"service": "serpapi", "bucket": "b"}, SearchKeys(serpapi=KEY), "AWS_SECRET_ACCESS_KEY"),
-        ({"service": "retriever"}, SearchKeys(), "needs a url"),
-        ({"service": "serve-world"}, SearchKeys(), "needs a url"),
+        ({"service": "retriever"}, SearchKeys(), "needs --search.url"),
+        ({"service": "serve-world"}, SearchKeys(), "needs --search.url"),
     ],
 )
 async def test_what_is_missing_is_said(settings, keys, message):

@@ -61,10 +61,10 @@ def test_settings_that_a_service_does_not_read_are_refused():
     check_search(SearchConfig("nature", "http", 0.5), SearchConfig())
     check_search(SearchConfig("retriever", "http", url="http://h"), SearchConfig(transport="http"))
     for config, message in (
-        (SearchConfig(bucket="b"), "--search.bucket needs --search.service serpapi or mapping, and world is searched"),
-        (SearchConfig("serpapi", "http"), "--search.transport applies to offline worlds only, and serpapi is searched"),
+        (SearchConfig(bucket="b"), "--search.bucket needs --search.service serpapi or mapping, but"),
+        (SearchConfig("serpapi", "http"), "--search.transport applies to offline worlds only, but"),
         (SearchConfig("object", backend="a:B", image_engine="google_lens"), "--search.image-engine needs"),
-        (SearchConfig(budget="b"), "--search.budget is shared in a store in PostgreSQL"),
+        (SearchConfig(budget="b"), "--search.budget needs a store in PostgreSQL"),
     ):
         with pytest.raises(UserError, match=message):
             check_search(config, SearchConfig())

@@ -139,8 +139,8 @@ async def test_a_reply_that_is_none_of_the_protocol_s_is_an_outage_and_no_defect
 
 async def test_arguments_that_a_server_refuses_are_told_to_the_model():
     mcp = pytest.importorskip("mcp")
-    with pytest.raises(ToolError, match="query must be a text"):
-        await failing(mcp.MCPError(-32602, "query must be a text")).call({}, None)
+    with pytest.raises(ToolError, match="query must be a string"):
+        await failing(mcp.MCPError(-32602, "query must be a string")).call({}, None)
 
 
 async def test_tools_of_all_pages_are_offered_and_a_list_without_end_is_left():

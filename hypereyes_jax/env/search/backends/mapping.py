@@ -260,7 +260,7 @@ def _call(given: Any, where: str, kind: str) -> MappedCall | None:
         raise UserError(f"{where}: `{kind}.method` must be GET or POST")
     params = given.get("params") or {}
     if not isinstance(params, dict) or not all(isinstance(value, str) for value in (*params, *hit.values())):
-        raise UserError(f"{where}: names of `{kind}.params` and paths of `{kind}.hit` must be texts")
+        raise UserError(f"{where}: names of `{kind}.params` and paths of `{kind}.hit` must be strings")
     return MappedCall(method, url, hits, hit, params, given.get("body"))
 
 
