@@ -45,6 +45,8 @@ def run(config: StudyConfig) -> int:
     from hypereyes_jax.study.render import to_terminal, write_outcome
 
     options = config.options
+    if not options.seeds:
+        raise UserError("--seeds needs at least one seed.")
     study = STUDIES[config.study](options)
     if config.list:
         for step in study.open_steps():

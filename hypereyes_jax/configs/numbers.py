@@ -15,7 +15,7 @@ from hypereyes_jax.errors import SettingError
 
 # Counts of which there must be some. Others may be 0, which mostly leaves something out.
 _AT_LEAST_ONE = frozenset(
-    "attempts batch checkpoint_every group in_flight lora_rank max_new_tokens max_steps max_turns prompts samples "
+    "attempts batch checkpoint_every group in_flight jobs lora_rank max_new_tokens max_steps max_turns prompts samples "
     "shard_mib shard_rows slots steps turn_tokens".split()
 )
 _SHARES = frozenset(("b1", "b2", "dropout", "min_p"))  # of a whole

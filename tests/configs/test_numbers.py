@@ -69,6 +69,8 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         (("serve-world", "--faults", "hang", "nan"), "--faults hang must be a finite number, not nan."),
         (("serve-world", "--port", "70000"), "--port must be from 0 to 65535, not 70000."),
         (("data", "check", "none.jsonl", "--rows", "-1"), "--rows must be at least 0, not -1."),
+        (("study", "ablations", "--list", "--jobs", "0"), "--jobs must be at least 1, not 0."),
+        (("study", "ablations", "--list", "--seeds"), "--seeds needs at least one seed."),
     ],
 )
 def test_a_number_that_can_not_be_is_refused_by_its_option(words, why, capsys):
