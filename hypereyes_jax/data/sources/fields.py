@@ -24,6 +24,7 @@ _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an
 # VQA have them, and SQuAD
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
 _IMAGE_PLACE = re.compile(r"<image>|<\|image_pad\|>")
+_COUNTED_TAG = re.compile(r"<image (\d{1,2})>")
 _IMAGE_TAG = re.compile(
     r"(?:<(?P<kind>image|video)>|<\|(?P<bare>image|video)_pad\|>"
     r"|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>)(?P<end>\n?)"
@@ -179,6 +180,17 @@ def without_image_tags(text: str) -> str:
             number += 1
         parts.append(text[begin:end])
     return "".join(parts).strip()
+
+
+def with_image_ids(text: str, images: int) -> str:
+    """A text of a question with so many images, in which their ids take the places that count them from 1, as MMMU's
+    `<image 2>`; others as they are."""
+
+    def name(tag: re.Match[str]) -> str:
+        number = int(tag[1])
+        return f"img_{number - 1}" if 1 <= number <= images else tag[0]
+
+    return _COUNTED_TAG.sub(name, text) if "<image " in text else text
 
 
 def _of_image(tag: re.Match[str]) -> bool:

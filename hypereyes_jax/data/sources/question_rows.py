@@ -20,6 +20,7 @@ from hypereyes_jax.data.sources.fields import (
     plain_value,
     reference_of,
     text_of,
+    with_image_ids,
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
@@ -167,6 +168,8 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if layout.options:
         text, answers = with_options(row, text, answers, value)
     pictures = pictures_of(row, layout) if "images" in there or layout.numbered else ()
+    if "<image " in text:
+        text, answers = with_image_ids(text, len(pictures)), tuple(with_image_ids(a, len(pictures)) for a in answers)
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
         text,

@@ -81,6 +81,15 @@ def test_pictures_among_the_words_of_a_question_are_named_there(lines, pictures,
     assert question.text == expected
 
 
+def test_places_that_count_pictures_from_1_are_their_ids(lines, pictures):
+    row = {"image_1": "pics/0.png", "image_2": "pics/1.png", "image_3": None, "answer": "B"}
+    options = "['<image 1>', '<image 2>', '<image 3>']"
+    (question,) = open_questions(lines(row | {"question": "<image 1> Which is older?", "options": options}))
+    assert question.text == "img_0 Which is older?\nA. img_0\nB. img_1\nC. <image 3>"  # which there is not
+    assert question.answers == ("img_1", "B")
+    assert shown(question.images) == [RED, LIME]
+
+
 def test_a_picture_in_the_form_of_anthropic_is_shown(lines, pictures, red):
     import base64
 
