@@ -41,8 +41,8 @@ from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.plan.launches import count_launches
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import DecodeSize
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import DecodeSize
 from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 
 GIB = 2**30

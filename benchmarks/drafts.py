@@ -33,8 +33,9 @@ from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.eval.policy import Policy, load_policy, runner
 from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
-from hypereyes_jax.rollout import Trajectory, kv
-from hypereyes_jax.rollout.cache_access import DecodeSize
+from hypereyes_jax.rollout import Trajectory
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import DecodeSize
 from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes

@@ -72,7 +72,7 @@ from hypereyes_jax.rollout import (
     device,
     run_episodes,
 )
-from hypereyes_jax.rollout.cache_access import DecodeSize
+from hypereyes_jax.rollout.cache.access import DecodeSize
 from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.rollout.types import SchedulerCounts

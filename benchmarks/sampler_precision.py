@@ -33,7 +33,7 @@ from hypereyes_jax.eval.policy import load_policy, runner
 from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.processing import SampledChunk
 from hypereyes_jax.rollout import Trajectory
-from hypereyes_jax.rollout.kv import bytes_per_token
+from hypereyes_jax.rollout.cache.kv import bytes_per_token
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 ENGINES: dict[str, dict[str, Any]] = {

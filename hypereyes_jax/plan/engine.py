@@ -21,9 +21,9 @@ from hypereyes_jax.plan.report import EnginePlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import default_sizes
 from hypereyes_jax.plan.workload import Workload
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import views_cache
-from hypereyes_jax.rollout.pages import pages_of_part
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import views_cache
+from hypereyes_jax.rollout.cache.pages import pages_of_part
 from hypereyes_jax.rollout.replicas.layout import replica_grid, replica_mesh, replica_size
 from hypereyes_jax.train.sizes import TrainingSizes
 

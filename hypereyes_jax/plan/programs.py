@@ -27,14 +27,14 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, init_params
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings, sampler_shardings
 from hypereyes_jax.processing.types import ModelInputs, VisionInputs
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import DecodeSize
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import DecodeSize
+from hypereyes_jax.rollout.cache.pages import pages_of_part
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
 from hypereyes_jax.rollout.drafts import RecentTokens
 from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
-from hypereyes_jax.rollout.pages import pages_of_part
-from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 
 class TrainStep(NamedTuple):

@@ -28,8 +28,8 @@ from hypereyes_jax.models.qwen3_vl.text import (
     layers_apart,
 )
 from hypereyes_jax.models.trip_counts import expected_trip_count
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import DecodeSize, cache_access
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import DecodeSize, cache_access
 from hypereyes_jax.rollout.drafts import accepted, propose
 from hypereyes_jax.rollout.sampling import sample, uniforms
 
@@ -124,7 +124,7 @@ class _Decoding(NamedTuple):
     """What the steps of a decode call hand on."""
 
     step: jax.Array
-    cache: Any  # of `cache_access`
+    cache: Any  # of `cache.access`
     token_R: jax.Array  # the last one, not yet in the cache
     alive_R: jax.Array
     stopped_R: jax.Array

@@ -23,12 +23,12 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures
 from hypereyes_jax.models.qwen3_vl.text import unstacked
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout import kv, page_copies
-from hypereyes_jax.rollout.cache_access import DecodeSize, views_cache
+from hypereyes_jax.rollout.cache import kv, page_copies
+from hypereyes_jax.rollout.cache.access import DecodeSize, views_cache
+from hypereyes_jax.rollout.cache.pages import pages_of_part
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
-from hypereyes_jax.rollout.pages import pages_of_part
-from hypereyes_jax.rollout.slot_layout import SlotLayout
 
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
 

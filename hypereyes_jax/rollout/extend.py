@@ -20,8 +20,8 @@ from hypereyes_jax.models.qwen3_vl import Kernels, VisualFeatures, encode_images
 from hypereyes_jax.models.qwen3_vl.moe import Routing
 from hypereyes_jax.models.qwen3_vl.text import Attend, DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.cache_access import attend_in_place, heads_first, stacked
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.access import attend_in_place, heads_first, stacked
 
 HostArray = Any  # numpy where a call is made, a tracer in the program
 

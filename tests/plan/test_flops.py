@@ -10,8 +10,8 @@ from hypereyes_jax.models.qwen3_vl.attention import _key_block, splash_attention
 from hypereyes_jax.models.qwen3_vl.layers import rematerialised
 from hypereyes_jax.models.trip_counts import ON_CHIP, expected_trip_count, read_trip_count, usual_positions
 from hypereyes_jax.plan.flops import device_cost
-from hypereyes_jax.rollout.kv import PageStore
-from hypereyes_jax.rollout.page_attention import put_and_attend
+from hypereyes_jax.rollout.cache.kv import PageStore
+from hypereyes_jax.rollout.cache.page_attention import put_and_attend
 
 A, B = jnp.zeros((8, 16)), jnp.zeros((16, 4))
 ONE = 2 * 8 * 16 * 4

@@ -14,7 +14,7 @@ from hypereyes_jax.models.qwen3_vl import forward
 from hypereyes_jax.models.qwen3_vl.weights import in_int8
 from hypereyes_jax.processing import ContextChunk, pack_inputs
 from hypereyes_jax.rollout import DecodeRequest, Engine
-from hypereyes_jax.rollout.kv import bytes_per_token
+from hypereyes_jax.rollout.cache.kv import bytes_per_token
 from hypereyes_jax.rollout.servers.weight_check import EchoError, echo_check
 from tests.random_weights import random_params
 from tests.rollout.paced import SAMPLING, SETTINGS, picture

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from hypereyes_jax.configs.rollout import EngineConfig, SchedulerConfig
 from hypereyes_jax.errors import SettingError
-from hypereyes_jax.rollout import Engine, Scheduler, kv, run_episodes
-from hypereyes_jax.rollout.pages import PageTable, pages_of_part
-from hypereyes_jax.rollout.slot_layout import SlotLayout
+from hypereyes_jax.rollout import Engine, Scheduler, run_episodes
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.pages import PageTable, pages_of_part
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question, tokens
 
 PAGE = 16

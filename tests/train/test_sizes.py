@@ -23,9 +23,9 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import read_json
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
-from hypereyes_jax.rollout.pages import pages_of_part
+from hypereyes_jax.rollout.cache.pages import pages_of_part
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 from hypereyes_jax.rollout.replicas.layout import replica_size
-from hypereyes_jax.rollout.slot_layout import SlotLayout
 from hypereyes_jax.runs.run_directory import settings_text, to_jsonable
 from hypereyes_jax.runs.tracking import TrackingConfig
 from hypereyes_jax.train.setting_checks import refuse_settings

@@ -24,7 +24,7 @@ class Kernels:
     for TPUs, "cudnn" NVIDIA's fused attention (16-bit types only; its mask takes the square of the length).
     moe: see `moe.mixture`.
     unrolled_decode: in the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
-    slots: how those programs reach keys and values, see `rollout.cache_access`; "in_place" are Triton
+    slots: how those programs reach keys and values, see `rollout.cache.access`; "in_place" are Triton
     kernels, "paged" is jax's kernel for TPUs, which decodes one token a row (the rest takes a view).
     known_trip_count: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU
     runtime stops for the host at each.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.rollout.slot_layout import SlotLayout
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 
 
 def test_one_part_is_slots_as_they_are():

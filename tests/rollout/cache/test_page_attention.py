@@ -11,8 +11,8 @@ import pytest
 
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.rollout import Engine, SamplingConfig
-from hypereyes_jax.rollout.kv import Columns, PageStore, put_columns
-from hypereyes_jax.rollout.page_attention import put_and_attend
+from hypereyes_jax.rollout.cache.kv import Columns, PageStore, put_columns
+from hypereyes_jax.rollout.cache.page_attention import put_and_attend
 from tests.rollout.paced import SETTINGS, TWO_TURNS_BUDGETS, two_turns
 
 pytestmark = pytest.mark.gpu

@@ -21,7 +21,7 @@ from jax.experimental.pallas import triton
 from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions, expected_trip_count
 from hypereyes_jax.models.triton import LEAST, dot, launch, on_platform
-from hypereyes_jax.rollout.kv import INT8_LIMIT, STORE_AXES, PageStore
+from hypereyes_jax.rollout.cache.kv import INT8_LIMIT, STORE_AXES, PageStore
 
 _MASKED = -1e30
 _BLOCK_KEYS = 64

@@ -14,7 +14,7 @@ from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention
 
 from hypereyes_jax.models.partition import dividing, local
 from hypereyes_jax.models.trip_counts import expected_bytes, expected_positions
-from hypereyes_jax.rollout.kv import STORE_AXES, PageStore
+from hypereyes_jax.rollout.cache.kv import STORE_AXES, PageStore
 
 HEAD_DIM_UNIT = 128  # the kernel takes heads of a multiple of this many values
 _BLOCK_PAGES = 8  # that it reads at a time

@@ -17,9 +17,9 @@ from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.kernels import SlotsImpl
 from hypereyes_jax.models.qwen3_vl.text import Attend
-from hypereyes_jax.rollout import kv
-from hypereyes_jax.rollout.page_attention import put_and_attend
-from hypereyes_jax.rollout.tpu_attention import HEAD_DIM_UNIT, put_and_attend_to_one
+from hypereyes_jax.rollout.cache import kv
+from hypereyes_jax.rollout.cache.page_attention import put_and_attend
+from hypereyes_jax.rollout.cache.tpu_attention import HEAD_DIM_UNIT, put_and_attend_to_one
 
 
 class DecodeSize(NamedTuple):

@@ -11,9 +11,9 @@ from jax.experimental.pallas import tpu
 
 from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.rollout import Engine, SamplingConfig
-from hypereyes_jax.rollout.cache_access import views_cache
-from hypereyes_jax.rollout.kv import PageStore
-from hypereyes_jax.rollout.tpu_attention import put_and_attend_to_one
+from hypereyes_jax.rollout.cache.access import views_cache
+from hypereyes_jax.rollout.cache.kv import PageStore
+from hypereyes_jax.rollout.cache.tpu_attention import put_and_attend_to_one
 from tests.rollout.paced import SETTINGS, TWO_TURNS_BUDGETS, two_turns
 
 KV_HEADS, LAYERS, PAGES, PAGE, SIZE, HEADS = 2, 3, 12, 16, 128, 4

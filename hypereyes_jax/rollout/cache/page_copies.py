@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hypereyes_jax.models.partition import constrain
-from hypereyes_jax.rollout import kv
+from hypereyes_jax.rollout.cache import kv
 
 
 @partial(jax.jit, donate_argnames=("store",))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hypereyes_jax.configs.rollout import EngineConfig
 from hypereyes_jax.errors import SettingError
-from hypereyes_jax.rollout.slot_layout import SlotLayout
+from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
 
 
 class CachedPositions(NamedTuple):
