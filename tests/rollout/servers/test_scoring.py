@@ -166,11 +166,11 @@ async def test_scores_of_other_tokens_are_a_mismatch_of_that_conversation_alone(
         *((fault, "-1 is not a log-prob") for fault in put("-1")),
         *((fault, "None is not a log-prob") for fault in put(None)),
         *((fault, "False is not a log-prob") for fault in put(False)),
-        (("sglang", lambda reply: reply["meta_info"].pop("input_token_logprobs")), "another form"),
-        (("sglang", lambda reply: reply["meta_info"].update(input_token_logprobs=7)), "another form"),
-        (("sglang", lambda reply: reply.update(meta_info=[])), "another form"),
-        (("vllm", lambda reply: reply.update(prompt_logprobs=[7] * len(reply["prompt_logprobs"]))), "another form"),
-        (("vllm", lambda reply: reply.update(usage=None)), "another form"),
+        (("sglang", lambda reply: reply["meta_info"].pop("input_token_logprobs")), "documented form"),
+        (("sglang", lambda reply: reply["meta_info"].update(input_token_logprobs=7)), "documented form"),
+        (("sglang", lambda reply: reply.update(meta_info=[])), "documented form"),
+        (("vllm", lambda reply: reply.update(prompt_logprobs=[7] * len(reply["prompt_logprobs"]))), "documented form"),
+        (("vllm", lambda reply: reply.update(usage=None)), "documented form"),
     ],
 )
 async def test_what_no_log_prob_can_be_is_refused_for_that_conversation_alone(fault, why):

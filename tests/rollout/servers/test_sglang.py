@@ -95,8 +95,8 @@ async def test_passing_failures_are_retried_and_lasting_ones_mask_the_rollout(mi
         ),
         (lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, 9.0), "not a log-prob"),
         (lambda reply: reply["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), "not a log-prob"),
-        (lambda reply: reply.pop("meta_info"), "another form"),
-        (lambda reply: reply["meta_info"].update(finish_reason=None), "another form"),
+        (lambda reply: reply.pop("meta_info"), "documented form"),
+        (lambda reply: reply["meta_info"].update(finish_reason=None), "documented form"),
     ],
 )
 async def test_replies_that_contradict_themselves_are_refused(mimic, spoil, message):
