@@ -149,9 +149,8 @@ class StopRequest:
                     silent.discard(option)
                 except OSError as error:
                     if option not in silent:
-                        print(
-                            f"warning: --stop.{option} can't be looked at now ({visible(str(error))})", file=sys.stderr
-                        )
+                        warning = f"warning: --stop.{option} can't be looked at now ({error})"
+                        print(visible(warning), file=sys.stderr)
                     silent.add(option)
                     continue
                 if reason:

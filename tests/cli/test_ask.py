@@ -105,7 +105,7 @@ def test_without_an_image_with_several_and_in_a_conversation(endpoint, flags, tm
 
 def test_a_question_that_is_missing_is_told(capsys):
     assert cli.main(["ask", " ", "--model-url", "http://127.0.0.1:9/v1"]) == 2
-    assert "nothing is asked" in capsys.readouterr().err
+    assert "no question was given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ CASES = {
     "a benchmark that the world can't answer": (["eval", BASE, "--benchmark", "fvqa"], "Give --search.service"),
     "two sources of questions": (
         ["eval", BASE, "--benchmark", "imeb-mini", "--questions", "org/questions"],
-        "give one of them",
+        "not both",
     ),
     "a checkpoint of serve": (["serve", GONE], "CHECKPOINT /no/such"),
     "a checkpoint of export": (["export", "--checkpoint", GONE, "--out", "out"], "--checkpoint /no/such"),

@@ -58,7 +58,8 @@ async def test_a_backend_of_one_s_own_is_searched(own):
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("", "needs one"), (":Judge", "not a search backend"), (":Nothing", "has no")]
+    ("name", "why"),
+    [("", "needs --search.backend module:object"), (":Judge", "not a search backend"), (":Nothing", "has no")],
 )
 async def test_what_is_no_backend_is_told(own, name, why):
     config = SearchConfig(service="object", backend=f"{own}{name}" if name else "")

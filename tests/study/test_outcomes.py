@@ -58,7 +58,7 @@ def test_a_budget_after_which_accuracy_falls_is_named_as_the_best():
 def test_seeds_are_told_with_the_spread_that_chance_alone_gives():
     outcome = seeds_outcome({"training seed 0": GOOD, "training seed 1": WORSE}, {"sampling seed 1000": GOOD})
     assert "Over 2 seeds of training: 75.0 % right, standard deviation 21.2 points" in outcome.sentences[0]
-    assert "would give 4.3" in outcome.sentences[0]  # sqrt(.75 * .25 / 100)
+    assert "would by itself give 4.3" in outcome.sentences[0]  # sqrt(.75 * .25 / 100)
     right = GOOD.accuracy().value
     assert outcome.sentences[1] == f"One seed of sampling: {right:.1f} % right; --seeds names more."
 

@@ -294,7 +294,7 @@ def test_what_no_client_connects_to_is_no_url(url):
 async def test_a_proxy_that_is_no_url_ends_the_command_in_a_sentence(monkeypatch, proxy):
     monkeypatch.setenv("http_proxy", proxy)
     client = JsonHttp()
-    with pytest.raises(SettingError, match=r"^service\.invalid can.t be asked .*HTTP_PROXY or HTTPS_PROXY"):
+    with pytest.raises(SettingError, match=r"^service\.invalid can.t be used .*HTTP_PROXY or HTTPS_PROXY"):
         await client.request("GET", "http://service.invalid/v1")
     await client.aclose()
 
