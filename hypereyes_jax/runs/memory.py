@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
-# (limit, use) of a control group as its processes see it, of both versions
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# files of a control group's limit and use, in both versions of the hierarchy
+_LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -24,16 +22,30 @@ def host_peak_gib() -> float:
 
 
 def host_free_gib() -> float:
-    """Memory that this process can still take: what the system counts as available, within the limit of the control
-    group it runs in (a container's, a Slurm job's). Where neither tells, 4 GiB."""
+    """Memory that this process can still take: what the system counts as available, within the limits of the control
+    groups it runs in (a container's, a Slurm job's). Where neither tells, 4 GiB."""
     free = []
     with contextlib.suppress(OSError, StopIteration):
         lines = _MEMINFO.read_text().splitlines()
         free.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20)
-    for limit, used in _CGROUP_FILES:
-        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            free.append((int(Path(limit).read_text()) - int(Path(used).read_text())) / 2**30)
+    for group in _control_groups():
+        for limit, used in _LIMITS:
+            with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+                free.append((int((group / limit).read_text()) - int((group / used).read_text())) / 2**30)
     return max(0.0, min(free, default=4.0))
+
+
+def _control_groups() -> set[Path]:
+    """Folders of the groups that limit this process's memory: its own, those around it, and the root."""
+    groups = {_GROUPS, _GROUPS / "memory"}  # where a container has its own, whatever the system calls it
+    with contextlib.suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = _GROUPS / controllers
+                own = root / place.lstrip("/")
+                groups.update(each for each in (own, *own.parents) if each.is_relative_to(root))
+    return groups
 
 
 def keep_freed() -> None:

@@ -44,21 +44,44 @@ def test_large_blocks_are_used_again_without_asking_the_kernel(kept):
     assert (int(done.stdout) < 50) is kept  # 64 huge pages each time, or 32,768 small ones
 
 
+GIB = 2**30
+
+
 @pytest.mark.parametrize(
-    ("limit", "used", "gib"),
-    [("max", "1", 16.0), ("12884901888", "4294967296", 8.0), ("4294967296", "5368709120", 0.0), (None, None, 16.0)],
+    ("own", "files", "gib"),
+    [
+        ("0::/\n", {"memory.max": "max", "memory.current": 1}, 16.0),
+        ("0::/\n", {"memory.max": 12 * GIB, "memory.current": 4 * GIB}, 8.0),
+        ("0::/\n", {"memory.max": 4 * GIB, "memory.current": 5 * GIB}, 0.0),
+        ("0::/job/step\n", {"job/memory.max": 7 * GIB, "job/memory.current": GIB, "job/step/memory.max": "max"}, 6.0),
+        ("0::/job/step\n", {"other/memory.max": GIB, "other/memory.current": 0}, 16.0),
+        (
+            "9:cpu:/job\n4:memory:/job\n",
+            {"memory/job/memory.limit_in_bytes": 3 * GIB, "memory/job/memory.usage_in_bytes": GIB},
+            2.0,
+        ),
+        (
+            "4:memory:/docker/of-the-host\n",  # a container sees its own group at the root
+            {"memory/memory.limit_in_bytes": 5 * GIB, "memory/memory.usage_in_bytes": GIB},
+            4.0,
+        ),
+        (None, {}, 16.0),
+    ],
 )
-def test_what_is_free_is_within_the_limit_of_the_container(monkeypatch, tmp_path, limit, used, gib):
+def test_what_is_free_is_within_the_limits_of_container_and_job(monkeypatch, tmp_path, own, files, gib):
     (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:   {16 * 2**20} kB\n")
-    for name, text in {"max": limit, "current": used}.items():
-        if text is not None:
-            (tmp_path / name).write_text(f"{text}\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    for name, value in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(f"{value}\n")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUP_FILES", ((str(tmp_path / "max"), str(tmp_path / "current")),))
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
     assert memory.host_free_gib() == gib
 
 
 def test_where_nothing_tells_what_is_free_a_little_is_assumed(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(memory, "_CGROUP_FILES", ())
+    for name in ("_MEMINFO", "_OWN_GROUPS", "_GROUPS"):
+        monkeypatch.setattr(memory, name, tmp_path / "none")
     assert memory.host_free_gib() == 4.0

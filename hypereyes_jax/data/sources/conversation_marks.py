@@ -9,11 +9,8 @@ from collections.abc import Iterable
 from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 
-_VERDICTS = (
-    "label",
-    "kto_tag",
-    "kto_label",
-)  # on a reply, as TRL's, ms-swift's and LLaMA-Factory's sets for KTO have it
+# on a reply, as TRL's, ms-swift's and LLaMA-Factory's sets for KTO have it
+_VERDICTS = ("label", "kto_tag", "kto_label")
 _OBJECTS = ("<ref-object>", "<bbox>")  # places that ms-swift fills with what stands in `objects`
 
 # Where a message begins, as Qwen's and others' (ChatML), Llama's, Gemma's, Mistral's and Zephyr's templates mark it.
