@@ -164,8 +164,6 @@ def _laid_over(base: Any, given: Mapping[str, Any], place: str, command: str, fi
             hint = f" Did you mean {place}{close[0]}?" if close else f" There are: {', '.join(names)}."
             raise UserError(f"--config {file}: {where} is not a setting of `hypereyes {command}`.{hint}")
         now = getattr(base, name)
-        if isinstance(now, float) and value == now:  # an infinite one is no limit, and what nobody but a default says
-            continue
         if dataclasses.is_dataclass(now) and isinstance(value, Mapping):
             values[name] = _laid_over(now, value, f"{where}.", command, file)
             continue

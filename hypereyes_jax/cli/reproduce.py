@@ -25,8 +25,8 @@ class ReproduceConfig:
     """Directory of --small. The same command again continues."""
     search_price: float = 0.015
     """Dollars that one search costs; SerpApi's plan of 5,000 searches a month costs 75."""
-    minutes: float = float("inf")
-    """Number of minutes after which --small begins no further command."""
+    minutes: float | None = None
+    """Number of minutes after which --small begins no further command; without one, it runs them all."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class StudyConfig:
     study: tyro.conf.Positional[StudyName]
     """Name of the study to run."""
     options: Annotated[StudyOptions, tyro.conf.arg(name="")] = field(default_factory=StudyOptions)
-    minutes: float = float("inf")
-    """Number of minutes after which no further step begins. The same command continues."""
+    minutes: float | None = None
+    """Number of minutes after which no further step begins; without one, all are run. The same command continues."""
     jobs: int = 1
     """Number of steps of the miniature that run at once, each on its share of the cores. As many as there are cores
     finish first, since a small model gains little from a second core."""

@@ -80,8 +80,7 @@ def _is_number(value: Any) -> bool:
 def _wrong(name: str, value: Any, default: Any, any_sign: bool) -> str:
     """What is wrong with a number; "" where nothing is."""
     if not -_MOST <= value < _MOST:  # neither is NaN
-        same = value == default
-        return "" if same else "must be a finite number" if not isinstance(value, Integral) else "must be below 2^63"
+        return "must be below 2^63" if isinstance(value, Integral) else "must be a finite number"
     if name in _AT_LEAST_ONE:
         return "" if value >= 1 else "must be at least 1"
     if name in _SHARES:

@@ -49,7 +49,7 @@ def execute(
     steps: Sequence[StudyStep],
     logs: Path,
     tell: Callable[[str], None],
-    minutes: float = float("inf"),
+    minutes: float | None = None,
     call: Call = call_command,
     jobs: int = 1,
 ) -> bool:
@@ -58,7 +58,7 @@ def execute(
     Args:
       logs: folder for what the commands print, a file a step.
       tell: is told of each step as it begins and ends.
-      minutes: after so many no further step is begun; the same call continues.
+      minutes: after so many no further step is begun (None = all are); the same call continues.
       jobs: steps at once, each on its share of the cores.
 
     Raises:
@@ -71,7 +71,7 @@ def execute(
     unfinished = dict(waiting)
     with ThreadPoolExecutor(len(free)) as pool:
         while waiting or tasks:
-            in_time = time.monotonic() - began < 60 * minutes
+            in_time = minutes is None or time.monotonic() - began < 60 * minutes
             for number, step in list(waiting.items()):
                 if not free or not in_time:
                     break

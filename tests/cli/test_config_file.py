@@ -21,6 +21,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run
 from hypereyes_jax.plan.settings import PlanConfig
+from hypereyes_jax.runs.run_directory import to_jsonable
 
 COMMANDS = {"rl": rl, "sft": sft, "plan": plan_command, "eval": eval_command}
 
@@ -164,6 +165,14 @@ def test_the_defaults_of_every_command_read_back_as_they_were_printed(name, tmp_
     after = defaults(settings, name, None, str(file))
     differ = {field.name for field in fields(before) if getattr(before, field.name) != getattr(after, field.name)}
     assert differ <= {"recipe"}  # which the file names where the command line need not
+
+
+@pytest.mark.parametrize("name", [name for name, command in cli.COMMANDS.items() if command.config])
+def test_no_default_of_a_command_is_a_number_that_json_lacks(name):
+    """Such a command could not keep its settings with its run."""
+    command = cli.COMMANDS[name]
+    settings = getattr(importlib.import_module(f"hypereyes_jax.cli.{command.module}"), command.config)
+    json.dumps(to_jsonable(printable(defaults(settings, name, None, None))), allow_nan=False)
 
 
 @pytest.mark.parametrize("text", ["1e5", "010", "1:30", "2026-11-29", "no", "0x10", ".inf", "5", "1_000"])

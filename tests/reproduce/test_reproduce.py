@@ -16,6 +16,7 @@ from hypereyes_jax.files import read_json
 from hypereyes_jax.reproduce.commands import PAPER_STEPS, small_steps
 from hypereyes_jax.reproduce.offline_services import UNKNOWN, chat_reply
 from hypereyes_jax.reproduce.small_inputs import BIRDS, write_benchmarks, write_cub
+from hypereyes_jax.study import execution
 from hypereyes_jax.study.execution import shell_line
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "reproduce.md").read_text()
@@ -56,6 +57,20 @@ def test_a_directory_of_other_things_is_no_place_for_it(tmp_path, capsys):
     assert cli.main(["reproduce", "--small", "--out", str(tmp_path)]) == 2
     assert "holds inputs, which `hypereyes reproduce` would replace" in capsys.readouterr().err
     assert (tmp_path / "inputs" / "curation.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("options", "minutes"), [((), None), (("--minutes", "3"), 3.0)])
+def test_the_small_commands_begin_without_a_limit_unless_one_is_given(tmp_path, monkeypatch, options, minutes):
+    seen = []
+
+    def begun(steps, logs, tell, minutes):
+        seen.append((len(steps), minutes))
+        return False
+
+    monkeypatch.setattr(execution, "execute", begun)
+    assert cli.main(["reproduce", "--small", "--out", str(tmp_path / "o"), *options]) == 0
+    assert seen == [(10, minutes)]
+    assert (tmp_path / "o" / "inputs" / "curation.yaml").exists()
 
 
 def test_every_benchmark_is_read_from_the_small_files(tmp_path):
