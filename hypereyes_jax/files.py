@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ _MOST_DIGITS = 30  # of a whole number; those of nanoseconds and of seeds have 1
 _MOST_DEPTH = 100  # levels of lists and objects; our own files have a dozen
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # half of a surrogate pair, maybe
 _DEAD_AFTER_SECONDS = 86_400.0
+_MOST_ENTRIES = 1000  # of a folder that are looked at for what killed processes left
 CURES = {  # of an errno, for a person
     errno.ENOSPC: "the disk is full. Free some space, or choose a directory on another disk",
     errno.EFBIG: "files may not be that large here (ulimit -f, or the file system). Choose a directory on another disk",
@@ -135,7 +137,19 @@ def _replace_files(path: Path, draft: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """Where this process puts a file or directory together before it gets its name: beside it, marked as its own."""
+    """Where this process puts a file or directory together before it gets its name: beside it, marked as its own.
+
+    What killed processes left of it is removed, unless the folder has so many entries that a look at all of them would
+    cost more than the writing.
+    """
+    remains = {path.name}
+    if os.path.lexists(path):
+        remains.add(f"former-{path.name}")  # what a whole directory had replaced
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in itertools.islice(entries, _MOST_ENTRIES):
+            name = _DRAFT.fullmatch(entry.name)
+            if name is not None and name["of"] in remains and int(name["pid"]) != os.getpid():
+                _remove_if_dead(Path(entry.path), name)
     return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
 
 
@@ -147,18 +161,21 @@ def remove_dead_drafts(directory: Path) -> None:
     """
     for draft in directory.glob(".*.part"):
         name = _DRAFT.fullmatch(draft.name)
-        if name is None:
-            continue
-        with contextlib.suppress(OSError):  # another process may just be finishing, or removing, it
-            if not (name["host"] == _host() and _is_dead(int(name["pid"]))) and not _is_old(draft):
-                continue
-            if draft.is_dir():
-                shutil.rmtree(draft)
-            else:
-                draft.unlink()
+        if name is not None:
+            _remove_if_dead(draft, name)
 
 
-_DRAFT = re.compile(r"\..+\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.part")
+def _remove_if_dead(draft: Path, name: re.Match[str]) -> None:
+    with contextlib.suppress(OSError):  # another process may just be finishing, or removing, it
+        if not (name["host"] == _host() and _is_dead(int(name["pid"]))) and not _is_old(draft):
+            return
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink()
+
+
+_DRAFT = re.compile(r"\.(?P<of>.+)\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.part")
 
 
 def _host() -> str:

@@ -1,19 +1,25 @@
 """Files and directories that are whole or absent, and the reader of JSON files, whose faults name the file."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
+from hypereyes_jax import files
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import (
+    draft_of,
     mend_last_line,
     read_file,
     read_json,
     read_json_lines,
     read_json_object,
+    write_atomic,
     writing_directory,
 )
+
+DEAD = 4_194_305  # no process has this number: Linux's largest is one less
 
 
 @pytest.mark.parametrize(
@@ -151,3 +157,48 @@ def test_a_file_in_the_place_of_a_directory_is_named_and_stays(tmp_path):
         written_to(tmp_path / "out", "1")
     assert (tmp_path / "out").read_text() == "dear"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_of_it_goes_when_it_is_written_again(tmp_path, kind):
+    host = draft_of(tmp_path / "x").name.split(".")[2]
+    drafts = {
+        name: tmp_path / name
+        for name in (
+            f".out.{host}.{DEAD}.part",
+            f".former-out.{host}.{DEAD}.part",
+            f".out.{host}.{os.getppid()}.part",  # of one that is alive
+            f".out.elsewhere.{DEAD}.part",  # of another host, whose processes nobody here knows
+            f".other.{host}.{DEAD}.part",
+            f".out.{host}.part",
+        )
+    }
+    for draft in drafts.values():
+        draft.mkdir()
+        (draft / "half").write_bytes(b"x")
+    out = tmp_path / "out"
+    for number in range(2):
+        if kind == "file":
+            write_atomic(out, b"whole")
+        else:
+            with writing_directory(out) as folder:
+                (folder / "a").write_text("whole")
+        left = {draft.name for draft in drafts.values() if draft.exists()}
+        # What the whole one had replaced goes only once there is a whole one again.
+        assert left == set(list(drafts)[1 if number == 0 else 2 :])
+
+
+def test_a_look_for_what_was_left_stays_cheap_in_a_folder_of_many_files(tmp_path, monkeypatch):
+    looked: list[str] = []
+    scandir = os.scandir
+    for number in range(1500):
+        (tmp_path / str(number)).touch()
+    monkeypatch.setattr(files.os, "scandir", lambda path: contextlib.closing(_counted(scandir(path), looked)))
+    draft_of(tmp_path / "out")
+    assert len(looked) == 1000
+
+
+def _counted(entries, looked):
+    for entry in entries:
+        looked.append(entry.name)
+        yield entry

@@ -47,15 +47,22 @@ class ForkedCommands:
     def __exit__(self, *exc_info: object) -> None:
         self._process.communicate()
 
-    def call(self, words: list[str], seconds: float = 600.0, without_rights: bool = False) -> Ended:
+    def call(
+        self,
+        words: list[str],
+        seconds: float = 600.0,
+        without_rights: bool = False,
+        ending: tuple[signal.Signals, float] | None = None,
+    ) -> Ended:
         """Runs a command to its end, or kills it after so many seconds.
 
         Args:
           without_rights: root, too, may not open what the file's mode forbids.
+          ending: a signal that it is sent, and how many seconds after its start.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([words, seconds, without_rights]) + "\n")
+        self._process.stdin.write(json.dumps([words, seconds, without_rights, ending]) + "\n")
         self._process.stdin.flush()
         return Ended(*json.loads(self._process.stdout.readline()))
 
@@ -92,18 +99,22 @@ def _child(words: list[str], without_rights: bool, output: IO[str]) -> int:
     return code
 
 
-def _run(words: list[str], seconds: float, without_rights: bool) -> Ended:
+def _run(words: list[str], seconds: float, without_rights: bool, ending: tuple[int, float] | None) -> Ended:
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         child = os.fork()
         if child == 0:
             os._exit(_child(words, without_rights, output))
-        code, end = None, time.monotonic() + seconds
+        code, begun = None, time.monotonic()
+        end = begun + seconds
         while time.monotonic() < end:
+            if ending is not None and time.monotonic() >= begun + ending[1]:
+                os.kill(child, ending[0])  # it is not waited for yet, so that its number is nobody else's
+                ending = None
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
                 break
-            time.sleep(0.02)
+            time.sleep(0.005)
         else:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)

@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,10 +24,10 @@ import pytest
 
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
 from hypereyes_jax.eval.records import read_records
+from tests.chaos.forked_commands import Ended, ForkedCommands
 from tests.eval.sample_run import write_run
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
-MAIN = [sys.executable, "-c", "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"]
 # What says when and how it ran, and not what came of it.
 _NOT_COMPARED = {"config.json", "starts.jsonl", ".lock", "cost.json"}
 _TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
@@ -70,23 +69,24 @@ TARGETS = [
 ]
 
 
-def start(target: Target, folder: Path, out: Path) -> subprocess.Popen[bytes]:
+def call(
+    forked: ForkedCommands, target: Target, folder: Path, out: Path, ending: tuple[signal.Signals, float] | None = None
+) -> Ended:
     out.mkdir(exist_ok=True)
     words = target.words.format(out=out, run=folder / "run", data=folder / "data").split()
-    return subprocess.Popen([*MAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return forked.call(words, 1800, ending=ending)
 
 
-def finish(target: Target, folder: Path, out: Path) -> float:
+def finish(forked: ForkedCommands, target: Target, folder: Path, out: Path) -> float:
     """Run to the end. Returns the seconds it took."""
     began = time.monotonic()
-    with start(target, folder, out) as process:
-        _, said = process.communicate(timeout=1800)
-    assert process.returncode == 0, said.decode()[-3000:]
+    ended = call(forked, target, folder, out)
+    assert ended.code == 0, ended.said[-3000:]
     return time.monotonic() - began
 
 
 def content(out: Path) -> dict[str, str]:
-    """What a command left: digests of its files by name; nothing half-written among them."""
+    """What a command left: digests of its files by name. What is half-written has a name that no whole file has."""
     found = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
@@ -94,7 +94,6 @@ def content(out: Path) -> dict[str, str]:
             continue
         if path.name.endswith(("-wal", "-shm")):  # SQLite's own, beside a database that is open
             continue
-        assert not path.name.endswith(".part"), name
         timed = path.name.startswith(_TIMED)
         data = b"" if timed else _rows(path) if path.suffix == ".sqlite" else path.read_bytes()
         if path.suffix == ".jsonl" and path.name.startswith("trajectories"):
@@ -109,16 +108,18 @@ def _rows(path: Path) -> bytes:
         return repr(sorted(database.execute("select * from searches"), key=repr)).encode()
 
 
-def prepare(folder: Path) -> None:
+def prepare(forked: ForkedCommands, folder: Path) -> None:
     data = folder / "data"
     write_run(folder / "run", questions=2, steps=2)
-    finish(Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"), folder, data)
+    finish(
+        forked, Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"), folder, data
+    )
     next(data.glob("rl*.jsonl")).rename(data / "rl.jsonl")
     store = SearchStore(data / "s.sqlite")
     for number in range(2000):
         store.put(StoredSearch("e", "text_search", f"query {number}" * 20, 3, ()))
     store.close()
-    finish(Target("export", "search-store export {data}/s.sqlite {out}/s.jsonl"), folder, folder / "store")
+    finish(forked, Target("export", "search-store export {data}/s.sqlite {out}/s.jsonl"), folder, folder / "store")
     (folder / "store" / "s.jsonl").rename(data / "s.jsonl")
     shutil.copy(next((folder / "run").glob("trajectories*.jsonl")), data / "recorded-run.jsonl")
     texts = {record.question for record in read_records(data / "recorded-run.jsonl")}
@@ -129,31 +130,28 @@ def prepare(folder: Path) -> None:
 def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) -> tuple[Counter[str], list[str]]:
     """Counts of what came of the kills and SIGTERMs, and the faults in words."""
     draw, counts, faults = random.Random(seed), Counter[str](), []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ForkedCommands() as forked:
         folder = Path(name)
-        prepare(folder)
+        prepare(forked, folder)
         wholes, seconds = {}, {}
         for target in targets:
             # Twice into one folder: an existing result is left or replaced, and a warm start takes its usual time.
-            finish(target, folder, folder / f"whole-{target.name}")
+            finish(forked, target, folder, folder / f"whole-{target.name}")
             wholes[target.name] = content(folder / f"whole-{target.name}")
-            seconds[target.name] = finish(target, folder, folder / f"timed-{target.name}")
+            seconds[target.name] = finish(forked, target, folder, folder / f"timed-{target.name}")
         for number in range(kills + terms):
             target = targets[number % len(targets)]
             ending = signal.SIGKILL if number < kills else signal.SIGTERM
             out = folder / f"out-{number}"
             moment = draw.uniform(0, seconds[target.name])
-            with start(target, folder, out) as process:
-                time.sleep(moment)
-                process.send_signal(ending)
-                _, said = process.communicate(timeout=600)
+            ended = call(forked, target, folder, out, (ending, moment))
             what = f"{target.name}, {ending.name} after {moment:.2f} s of {seconds[target.name]:.2f}"
-            if ending is signal.SIGTERM and process.returncode not in (0, 75, -signal.SIGTERM):
-                faults.append(f"{what}: code {process.returncode}: {said.decode()[-300:]}")
-            if b"Traceback" in said:
-                faults.append(f"{what}: {said.decode()[-300:]}")
+            if ending is signal.SIGTERM and ended.code not in (0, 75, -signal.SIGTERM):
+                faults.append(f"{what}: code {ended.code}: {ended.said[-300:]}")
+            if "Traceback" in ended.said:
+                faults.append(f"{what}: {ended.said[-300:]}")
             try:
-                finish(target, folder, out)
+                finish(forked, target, folder, out)
             except AssertionError as error:
                 if "is not empty" in str(error) and content(out) == wholes[target.name]:
                     counts["same"] += 1  # it was done, and no command writes over that
@@ -163,11 +161,14 @@ def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) 
                 continue
             same = content(out) == wholes[target.name]
             counts["same" if same else "different"] += 1
+            counts["ended before the signal"] += ended.code == 0
             if not same:
                 other = content(out)
                 names = sorted(n for n in {*other, *wholes[target.name]} if other.get(n) != wholes[target.name].get(n))
                 faults.append(f"{what}: {names} differ")
             shutil.rmtree(out)
+            if __name__ == "__main__":
+                print(f"{number + 1}: {what}: {ended.code}", flush=True)
     return counts, faults
 
 
@@ -183,4 +184,4 @@ if __name__ == "__main__":
     chosen = [target for target in TARGETS if not sys.argv[3:] or target.name in sys.argv[3:]]
     total, wrong = run(int(sys.argv[1]), int(sys.argv[2]), targets=chosen)
     print("\n".join(wrong))
-    print(f"{total.total()} kills and SIGTERMs: {dict(total)}")
+    print(f"{sys.argv[1]} kills and {sys.argv[2]} SIGTERMs: {dict(total)}")
