@@ -220,7 +220,7 @@ class Episode:
             crops={**outcome.crops, **images},
             notes=notes,
             skipped=outcome.skipped + requested - len(called),
-            failures=(*outcome.failures, *(each.failure for each in called if each.failure is not None)),
+            failures=(*outcome.failures, *(failure for each in called for failure in each.failures)),
         )
 
     def _observation(self, outcome: SearchOutcome) -> tuple[Part, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -20,7 +21,7 @@ class Called:
 
     invocations: tuple[Invocation, ...]
     images: tuple[Image.Image, ...] = ()
-    failure: SearchError | None = None
+    failures: tuple[SearchError, ...] = ()
 
 
 async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Called:
@@ -46,19 +47,26 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
     except FatalSearchError:
         raise
     except SearchError as error:
-        if account is not None and error.kind != "timeout":
-            await account.refund(payment, tool.price)
+        await _refund(account, payment, tool.price, [error])
         failure = replace(invocation, error=failure_text(error), sent=tool.is_search and error.sent)
-        return Called((replace(failure, seconds=time.perf_counter() - start),), failure=error)
+        return Called((replace(failure, seconds=time.perf_counter() - start),), failures=(error,))
     _check(tool, reply)
+    if reply.failures and all(invocation.error for invocation in reply.invocations):
+        await _refund(account, payment, tool.price, reply.failures)
     texts = [part for part in reply.parts if isinstance(part, str)]
     images = tuple(part for part in reply.parts if not isinstance(part, str))
     if reply.invocations:
         # What was searched stands in the tool's own record; the text is shown with the first of it.
         first, *others = reply.invocations
-        return Called((replace(first, text="\n".join(texts) or first.text), *others), images)
+        return Called((replace(first, text="\n".join(texts) or first.text), *others), images, reply.failures)
     invocation = replace(invocation, text="\n".join(texts) or "done", seconds=time.perf_counter() - start)
     return Called((invocation,), images)
+
+
+async def _refund(account: Account | None, payment: str, price: float, failures: Sequence[SearchError]) -> None:
+    """Takes the payment for a call back that failed, unless some of it was too slow."""
+    if account is not None and not any(failure.kind == "timeout" for failure in failures):
+        await account.refund(payment, price)
 
 
 def _check(tool: Tool, reply: object) -> None:

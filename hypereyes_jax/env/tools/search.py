@@ -99,4 +99,4 @@ async def _search(name: str, arguments: Mapping[str, Any], episode: SearchingEpi
     if outcome.outage:
         raise outcome.failures[0]
     text = observations.response(outcome.invocations, outcome.notes, episode.config.content_limit)
-    return ToolReply((*outcome.crops.values(), text), outcome.invocations)
+    return ToolReply((*outcome.crops.values(), text), outcome.invocations, outcome.failures)

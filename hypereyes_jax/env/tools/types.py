@@ -10,7 +10,7 @@ from PIL import Image
 from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import SearchOutcome
-from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend
+from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend, SearchError
 
 
 class ToolError(Exception):
@@ -24,6 +24,8 @@ class ToolReply(NamedTuple):
     """Texts and images, in order, that the model is shown. Images get ids and can be searched or cut again."""
     invocations: tuple[Invocation, ...] = ()
     """The atomic searches made, for the record; a tool that searches once, or never, may leave them out."""
+    failures: tuple[SearchError, ...] = ()
+    """Why some of those searches failed. A tool that makes only one raises its failure instead."""
 
 
 class SearchingEpisode(Protocol):

@@ -64,13 +64,11 @@ class VideoSearch:
         if not isinstance(call, TextSearch):
             raise ToolError('"input" must be a list of queries: ["...", ...]')
         results = await all_at_once(self._one(query) for query in call.queries[: self.queries])
-        failures = [error for _, _, error in results if error is not None]
-        if len(failures) == len(results):
-            raise failures[0]
+        failures = tuple(error for _, _, error in results if error is not None)
         left_out = call.invocations - len(results)
         notes = (f"only the first {len(results)} of {call.invocations} queries were searched",) if left_out else ()
         images = [image for _, pictures, _ in results for image in pictures]
-        return ToolReply((*images, *notes), tuple(invocation for invocation, _, _ in results))
+        return ToolReply((*images, *notes), tuple(invocation for invocation, _, _ in results), failures)
 
     async def _one(self, query: str) -> tuple[Invocation, list[Image.Image], SearchError | None]:
         try:

@@ -12,6 +12,7 @@ from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends import SerpApiBackend, SerpApiConfig
 from hypereyes_jax.env.tools.video_search import VideoSearch
 from hypereyes_jax.env.tools.visit import Visit, readable_text
+from hypereyes_jax.env.types import SearchError
 from hypereyes_jax.env.web.urls import UrlGuard
 from hypereyes_jax.errors import UserError
 
@@ -24,6 +25,20 @@ PAGE = (
     + "Chad is a country in Africa. Its capital is N'Djamena. " * 20
     + "</p></article><script>alert(1)</script></body></html>"
 )
+
+
+class Wallet:
+    """A search service that keeps the account, and is never asked."""
+
+    def __init__(self):
+        self.dollars = 0.0
+
+    async def charge(self, dollars):
+        self.dollars += dollars
+        return "payment"
+
+    async def refund(self, payment, dollars):
+        self.dollars -= dollars
 
 
 def call(name, **arguments):
@@ -134,6 +149,34 @@ async def test_video_search_shows_videos_and_their_pictures(library, site):
     episode.end(StopReason.CONTEXT_LIMIT)
     assert (episode.result().rounds, episode.result().invocations) == (2, 4)
     await tool.backend.aclose()
+
+
+async def test_an_outage_of_video_search_masks_the_rollout_and_every_query_that_was_sent_counts(library, site):
+    tool = VideoSearch(SerpApiBackend(SerpApiConfig("key", url=f"{site}/search.json")), price=0.01)
+    account = Wallet()
+    episode = Episode(QUESTION, account, None, [tool])
+    assert await episode.step(call("video_search", input=["down", "down", " "])) is None
+    result = episode.result()
+    assert (result.stop, result.rounds, result.invocations) == (StopReason.INFRASTRUCTURE, 1, 2)
+    assert account.dollars == 0
+    await tool.backend.aclose()
+
+
+async def test_a_video_search_that_could_not_be_sent_is_none(library):
+    """A proxy or a firewall that lets nothing through: the query never left, so it is neither a round nor a search."""
+
+    class Unsent(SerpApiBackend):
+        async def video_search(self, query, k):
+            raise SearchError("not sent", transient=False, refused=True, kind="unsent", sent=query == "sent")
+
+    for queries, counts in ((["a"], (0, 0)), (["a", "b"], (0, 0)), (["a", "sent"], (1, 1))):
+        tool = VideoSearch(Unsent(SerpApiConfig("key")))
+        episode = Episode(QUESTION, library, None, [tool])
+        *_, text = await episode.step(call("video_search", input=queries))
+        assert "refused: not sent" in text
+        episode.end(StopReason.CONTEXT_LIMIT)
+        assert (episode.result().rounds, episode.result().invocations) == counts
+        await tool.backend.aclose()
 
 
 async def test_video_search_needs_its_key(library, monkeypatch):
