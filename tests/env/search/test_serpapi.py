@@ -3,6 +3,7 @@
 import json
 import logging
 import traceback
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -12,7 +13,14 @@ from PIL import Image
 
 from hypereyes_jax.env import FatalSearchError, SearchError
 from hypereyes_jax.env.media.images import decode_image
-from hypereyes_jax.env.search.backends import LocalImageHost, S3Config, S3ImageHost, SerpApiBackend, SerpApiConfig
+from hypereyes_jax.env.search.backends import (
+    LocalImageHost,
+    S3Config,
+    S3ImageHost,
+    SerpApiBackend,
+    SerpApiConfig,
+    image_host,
+)
 from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.faults import FaultPlan
 from hypereyes_jax.env.search.recorded import RecordedBackend
@@ -266,6 +274,33 @@ async def test_a_bucket_that_has_worked_and_fails_later_is_an_outage(s3_endpoint
         await host.put(Image.new("RGB", (5, 5), "red"))
     assert (error.value.kind, error.value.transient) == ("image_host", True)
     await host.aclose()
+
+
+async def test_the_s3_host_knows_a_bounded_number_of_images_and_stores_those_again_that_may_be_gone(monkeypatch):
+    stored: list[str] = []
+
+    class Client:
+        async def put_object(self, **arguments):
+            stored.append(arguments["Key"])
+
+    now = [1000.0]
+    monkeypatch.setattr(image_host, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(image_host, "_MOST_NAMES", 2)
+    host = S3ImageHost(S3Config("bucket", "id", KEY, public_url="http://public"))
+    host._client = Client()
+    red, green, blue = (Image.new("RGB", (5, 5), color) for color in ("red", "green", "blue"))
+    for image in (red, red, green, red):
+        await host.put(image)
+    assert len(stored) == 2
+    await host.put(blue)  # the third: red, stored first, is no longer known
+    await host.put(green)
+    assert len(stored) == 3
+    await host.put(red)
+    assert len(stored) == 4
+    now[0] += 3601  # a bucket may drop what is old
+    for image in (blue, red):
+        await host.put(image)
+    assert len(stored) == 6
 
 
 async def test_an_s3_host_that_is_down_is_an_outage():

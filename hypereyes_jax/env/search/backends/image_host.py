@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,6 +23,10 @@ _NEVER = (
     "NoSuchBucket", "AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId", "NotSignedUp",
     "SignatureDoesNotMatch", "InvalidBucketName", "InvalidToken", "ExpiredToken", "PermanentRedirect", "403", "404",
 )  # fmt: skip
+
+# An image that was put into a bucket so many seconds ago is still there: rules that empty buckets count in days.
+_STAYS_SECONDS = 3600.0
+_MOST_NAMES = 65_536  # of images that are known to be there
 
 
 class ImageHost(Protocol):
@@ -126,7 +132,8 @@ class S3ImageHost:
         self._client: Any = None
         self._context: Any = None
         self._starting = asyncio.Lock()
-        self._uploaded: set[str] = set()
+        self._uploaded: OrderedDict[str, float] = OrderedDict()  # name -> when it was last put there, longest ago first
+        self._works = False  # an image has been stored
 
     async def put(self, image: Image.Image) -> str:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -135,9 +142,9 @@ class S3ImageHost:
         key = self._config.prefix + image_name(data)
         client = await self._connected()
         try:
-            if key not in self._uploaded:
+            if time.monotonic() >= self._uploaded.get(key, -math.inf) + _STAYS_SECONDS:
                 await client.put_object(Bucket=self._config.bucket, Key=key, Body=data, ContentType="image/jpeg")
-                self._uploaded.add(key)
+                self._note(key)
             if self._config.public_url is not None:
                 return f"{self._config.public_url.rstrip('/')}/{key}"
             url: str = await client.generate_presigned_url(
@@ -149,11 +156,18 @@ class S3ImageHost:
         except (BotoCoreError, ClientError) as error:
             code, words = _code_and_words(getattr(error, "response", None))
             why = f"{code or type(error).__name__}{f': {words}' if words else ''}"
-            if code in _NEVER and not self._uploaded:
+            if code in _NEVER and not self._works:
                 message = f"the image host can store no crop in the bucket {self._config.bucket} ({why})"
                 raise FatalSearchError(message, kind="image_host") from None
             message = f"the image host could not store a crop ({why})"
             raise SearchError(message, transient=True, kind="image_host") from None
+
+    def _note(self, key: str) -> None:
+        self._works = True
+        self._uploaded[key] = time.monotonic()
+        self._uploaded.move_to_end(key)
+        if len(self._uploaded) > _MOST_NAMES:
+            self._uploaded.popitem(last=False)
 
     async def aclose(self) -> None:
         context, self._context, self._client = self._context, None, None
