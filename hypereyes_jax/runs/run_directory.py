@@ -32,6 +32,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ _OF_A_RUN = ("metrics.json", "metrics.jsonl", "*-checkpoints")
 # what a directory holds in which nothing has been done yet
 _NO_WORK = frozenset({CONFIG, STARTS, OBJECTS, LOCK, CHECKPOINTS_URL, MIRROR_INDEX})
 
-_WHEN_OPENED: dict[Path, Callable[[], object]] = {}
+# What is called when a run directory is opened, and at which path.
+_ON_OPENING: ContextVar[tuple[Path, Callable[[], object]] | None] = ContextVar("on opening", default=None)
 
 
 @contextlib.contextmanager
@@ -76,11 +78,11 @@ def when_opened(path: Path, call: Callable[[], object]) -> Iterator[None]:
 
     A bucket must have the settings before a checkpoint that is written there directly: without them nobody can go on.
     """
-    _WHEN_OPENED[path] = call
+    token = _ON_OPENING.set((path, call))
     try:
         yield
     finally:
-        del _WHEN_OPENED[path]
+        _ON_OPENING.reset(token)
 
 
 class RunDirectory:
@@ -145,8 +147,8 @@ class RunDirectory:
         lock = DirectoryLock.acquire(path, command)
         try:
             run, start = cls._start(path, command, settings, digests, may_differ, devices, writes)
-            if path in _WHEN_OPENED:
-                _WHEN_OPENED[path]()
+            if (awaited := _ON_OPENING.get()) is not None and awaited[0] == path:
+                awaited[1]()
         except BaseException:
             lock.release()
             raise
