@@ -54,7 +54,7 @@ class EngineConfig:
     whole_prompts: bool = False
     visual_tokens: int = 4096  # of encoded images kept for later use
     # Host memory, GiB, for caches of evicted sequences, of all engines of a process that are run together; beyond it
-    # they are read again. None = a quarter of what is free when they begin.
+    # they are read again. None = a quarter of what is free when they begin, shared with the host's other processes.
     offload_gib: float | None = None
     min_pixels: int = MIN_PIXELS  # an image is resized to an area between these
     max_pixels: int = MAX_PIXELS
@@ -126,4 +126,5 @@ class SchedulerConfig:
     share_prompts: bool = True  # sequences with equal prompts share one prefill
     evict_after: float = 0.0  # seconds a session stays parked before another may take its slot, while some run
     engines: int = 1  # of this process, which share the host memory for evicted caches: `EngineConfig.offload_gib`
+    processes: int = 1  # of this run on this host, which share what is free there
     max_staleness: int | None = None  # versions a sequence's first token may lie behind; older ones end; None = any

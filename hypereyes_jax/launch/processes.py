@@ -6,8 +6,10 @@ A process alone with one device needs no mesh, and waits for nobody.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +25,7 @@ from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.launch.split_mesh import split_devices
 from hypereyes_jax.learner.global_batch import local_shards
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _FEWEST_BYTES = 1024  # that processes send each other at a time
 
 
@@ -32,10 +35,18 @@ class Processes:
     Args:
       mesh: over the devices of all processes; None = one device.
       replicas: which processes share a rollout replica; None = each has its own.
+      on_host: how many of them, this one included, run on this host.
     """
 
-    def __init__(self, index: int = 0, count: int = 1, mesh: Mesh | None = None, replicas: ReplicaGroups | None = None):
-        self.index, self.count, self.mesh = index, count, mesh
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        mesh: Mesh | None = None,
+        replicas: ReplicaGroups | None = None,
+        on_host: int = 1,
+    ):
+        self.index, self.count, self.mesh, self.on_host = index, count, mesh, on_host
         self.replicas = replicas or ReplicaGroups(index, tuple((number,) for number in range(count)))
         self.samplers: Sequence[Any] | None = None  # devices that sample and do not train; None: those that train do
         self.waited_seconds = 0.0  # in `gather`, for the slowest, since this process began
@@ -56,11 +67,14 @@ class Processes:
             own = cls(mesh=split.learner)
             own.samplers = split.samplers
             return own
-        return cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(mesh, checkpoint))
+        own = cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(mesh, checkpoint))
+        host = _host()
+        own.on_host = own.gather(host).count(host)
+        return own
 
     def sharing_replicas(self, groups: Sequence[tuple[int, ...]]) -> Processes:
         """The same process, with those that share a rollout replica named: `rollout.replicas.layout.replica_groups`."""
-        own = Processes(self.index, self.count, self.mesh, ReplicaGroups(self.index, tuple(groups)))
+        own = Processes(self.index, self.count, self.mesh, ReplicaGroups(self.index, tuple(groups)), self.on_host)
         own.waited_seconds, own.samplers = self.waited_seconds, self.samplers
         return own
 
@@ -96,3 +110,11 @@ class Processes:
     def first_reason(self, own: str) -> str:
         """The first reason that any process gives, in all of them; empty if none does. Waits for all."""
         return next((reason for reason in self.gather(own) if reason), "")
+
+
+def _host() -> str:
+    """What tells this host from others: its boot, which containers of one host share, else its name."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:  # not Linux
+        return socket.gethostname()

@@ -36,7 +36,7 @@ class CacheManager:
         self.epoch = 0  # of the weights in use
         self._prefixes = PrefixCache(limit=2 * engine.settings.slots)
         self._offloaded = 0  # bytes
-        self.offload_limit = _offload_limit(engine, settings.engines)  # bytes of host memory for what is evicted
+        self.offload_limit = _offload_limit(engine, settings)  # bytes of host memory for what is evicted
 
     def add(self, session: Session) -> None:
         """Lets a session with a request wait for its turn."""
@@ -253,7 +253,9 @@ class CacheManager:
                 self.timeline.mark(track, "evicted", now)
 
 
-def _offload_limit(engine: Engine, engines: int) -> int:
-    """Bytes of host memory for what one of so many engines had to evict."""
+def _offload_limit(engine: Engine, settings: SchedulerConfig) -> int:
+    """Bytes of host memory for what the engine had to evict."""
     gib = engine.settings.offload_gib
-    return int((host_free_gib() / 4 if gib is None else gib) * 2**30) // engines
+    if gib is None:
+        gib = host_free_gib() / 4 / settings.processes
+    return int(gib * 2**30) // settings.engines

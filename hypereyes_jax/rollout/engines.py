@@ -28,10 +28,12 @@ class Engines:
 
     Args:
       engines: with the same weights. May be none where nothing is played.
+      processes: of this run on this host that have engines.
     """
 
-    def __init__(self, engines: Items[Engine]):
+    def __init__(self, engines: Items[Engine], processes: int = 1):
         self.all = list(engines)
+        self._processes = processes
 
     @classmethod
     def on_one_device(
@@ -76,11 +78,12 @@ class Engines:
           group: so many rollouts opened in a row go to one engine, which reads their common prompt once.
           timeline: of several engines, each has tracks of its own.
         """
+        settings = SchedulerConfig(engines=len(self.all), processes=self._processes)
         async with contextlib.AsyncExitStack() as stack:
             schedulers = []
             for number, engine in enumerate(self.all):
                 own = timeline.replica(number) if timeline is not None and len(self.all) > 1 else timeline
-                scheduler = Scheduler(engine, SchedulerConfig(engines=len(self.all)), own)
+                scheduler = Scheduler(engine, settings, own)
                 schedulers.append(await stack.enter_async_context(scheduler))
             yield RunningEngines(schedulers, group)
 

@@ -119,7 +119,7 @@ class RolloutEngines:
                 Engine(model, own, settings, lora=own_lora, mesh=replica, shared_calls=shared_calls)
                 for own, own_lora, replica in copies_by_replica
             ]
-            rollouts = cls(Engines(engines), chat, sizes, copies, link)
+            rollouts = cls(Engines(engines, processes.on_host), chat, sizes, copies, link)
         rollouts._keeps_base = keeps_base
         return rollouts
 

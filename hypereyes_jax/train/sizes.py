@@ -75,7 +75,8 @@ class TrainingSizes:
     waits until others end, and goes on where it was."""
     offload_gib: float | None = None
     """GiB of each process's host memory for the caches of rollouts that had to make room for others; beyond it they are
-    read again. Without it, a quarter of what is free when the engines begin."""
+    read again. Without it, a quarter of what is free when the engines begin, shared with the run's other processes on
+    that host."""
     view_lengths: tuple[int, ...] = ()
     """Lengths of the cache views that a decode call may attend to; without any, a quarter of a slot, a half, and all of
     it."""

@@ -1,5 +1,8 @@
+import socket
+
 import numpy as np
 
+from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.launch import processes
 from hypereyes_jax.launch.processes import Processes
 
@@ -18,3 +21,19 @@ def test_what_processes_tell_each_other_takes_a_few_programs_however_long_it_is(
         value = {"text": "ä" * length}
         assert pair.gather(value) == [value, value]
     assert len(shapes) <= 10
+
+
+def test_each_process_knows_how_many_run_on_its_host(monkeypatch):
+    monkeypatch.setattr(processes, "_host", lambda: "b")
+    monkeypatch.setattr(processes.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 4)
+    monkeypatch.setattr(Processes, "gather", lambda self, own: ["a", own, "b", "b"])
+    started = Processes.start(DistributedConfig())
+    assert started.on_host == 3
+    assert started.sharing_replicas([(0, 1), (2, 3)]).on_host == 3
+
+
+def test_a_process_alone_is_the_only_one_of_its_run_on_its_host(monkeypatch, tmp_path):
+    assert Processes.start(DistributedConfig()).on_host == 1
+    monkeypatch.setattr(processes, "_BOOT", tmp_path / "none")
+    assert processes._host() == socket.gethostname()

@@ -45,12 +45,16 @@ async def test_two_engines_sample_what_one_samples(parts, chat):
     assert all(engine.params is None for engine in two.all)
 
 
-@pytest.mark.parametrize(("given", "count", "limit"), [(None, 1, 3.0), (None, 2, 1.5), (2.0, 2, 1.0), (0.0, 1, 0.0)])
-async def test_engines_share_the_host_memory_for_what_they_evict(parts, monkeypatch, given, count, limit):
-    """A quarter of what is free, if nothing is said."""
+@pytest.mark.parametrize(
+    ("given", "count", "processes", "limit"),
+    [(None, 1, 1, 3.0), (None, 2, 1, 1.5), (None, 2, 8, 0.1875), (2.0, 2, 8, 1.0), (0.0, 1, 1, 0.0)],
+)
+async def test_engines_share_the_host_memory_for_what_they_evict(parts, monkeypatch, given, count, processes, limit):
+    """A quarter of what is free, if nothing is said; what is said is each process's."""
     monkeypatch.setattr(cache_manager, "host_free_gib", lambda: 12.0)
     config, params, settings = parts
-    async with Engines.on_one_device(config, params, replace(settings, offload_gib=given), count).running() as running:
+    engines = Engines.on_one_device(config, params, replace(settings, offload_gib=given), count)
+    async with Engines(engines.all, processes).running() as running:
         assert [each._cache.offload_limit for each in running._schedulers] == [limit * 2**30] * count
 
 
