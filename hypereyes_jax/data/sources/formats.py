@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from hypereyes_jax.data.sources.compressed import UnpackedRows, codec_of, head_of, unpacked, without_suffix
 from hypereyes_jax.data.sources.delimited_rows import DelimitedRows, delimiter_of
 from hypereyes_jax.data.sources.json_rows import JsonRows, StableFile, not_utf8
 from hypereyes_jax.data.sources.record_rows import SIGNATURE, RecordRows
@@ -23,17 +24,12 @@ File = TypeVar("File")
 DATA_SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".array_record", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 # Files that describe a data set, and hold none of its rows.
 META = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"))
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz")  # of which nothing is read, as of any file that holds others
 _IMAGE = ("an image", "Give the file with the rows, which names the images")
 _VIDEO = ("a video", "Give the file with the rows, which names the videos")
 _WORKBOOK = ("an Excel workbook", "Save its sheet as CSV, with the columns' names in the first line")
 _SAVE = "Save the rows as parquet or JSON lines"
 _REFUSED: tuple[tuple[str, tuple[str, str]], ...] = (  # what the first bytes match, in Latin-1 -> what it is, the cure
-    (r"\x1f\x8b", ("compressed by gzip", "Unpack it first: gunzip FILE")),
-    (r"BZh\d", ("compressed by bzip2", "Unpack it first: bunzip2 FILE")),
-    (r"\x28\xb5\x2f\xfd", ("compressed by zstd", "Unpack it first: unzstd FILE")),
-    (r"\xfd7zXZ", ("compressed by xz", "Unpack it first: unxz FILE")),
-    (r"\x04\x22\x4d\x18", ("compressed by lz4", "Unpack it first: unlz4 FILE")),
     (r"PK\x03\x04.{0,3000}?(?:\[Content_Types\]|xl/)", _WORKBOOK),
     (r"\xd0\xcf\x11\xe0", _WORKBOOK),
     (r"PK\x03\x04.{26}[^/]{0,200}/data\.pkl", ("a file of PyTorch, which holds a pickle", _SAVE)),
@@ -67,6 +63,17 @@ _WHOLE = 64 << 20  # bytes of a JSON object over several lines that is looked in
 def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
     """The rows of a file. Raises UserError for a file that is none of the formats, or broken."""
     head = _head(path)
+    codec = codec_of(head)
+    if codec is not None:
+        inside = head_of(path, name, codec, _HEAD)
+        if codec_of(inside) is not None:
+            raise UserError(f"{name} is compressed twice. Unpack it once, and give what it holds.")
+        _refuse_foreign(inside, name)  # before all of it is unpacked
+        return UnpackedRows(_rows(unpacked(path, name, codec, options.cache), name, inside, options), path, codec)
+    return _rows(path, name, head, options)
+
+
+def _rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Rows:
     if head.startswith(b"PAR1"):
         rows = ParquetRows(path, options.max_row_bytes)
         if rows.largest_group > GROUP_BYTES:
@@ -77,22 +84,35 @@ def open_rows(path: Path, name: str, options: SourceOptions) -> Rows:
         return ArrowRows(path, options.max_row_bytes)
     if SIGNATURE in head[:64]:
         return RecordRows(path, options.max_row_bytes)
+    _refuse_foreign(head, name)
+    return _text_rows(path, name, head, options)
+
+
+def is_data(name: str) -> bool:
+    """Whether a file's name ends as those of rows do, compressed or not."""
+    return without_suffix(name.lower()).endswith(DATA_SUFFIXES)
+
+
+def of_one_kind(files: Sequence[File], name: Callable[[File], str]) -> list[File]:
+    """The files of the format that comes first in `DATA_SUFFIXES`, of files of several; of one that lies there both
+    ways, those that are not compressed."""
+    for suffix in DATA_SUFFIXES:
+        of_kind = [file for file in files if name(file).lower().endswith(suffix)]
+        if not of_kind:
+            of_kind = [file for file in files if without_suffix(name(file).lower()).endswith(suffix)]
+        if of_kind:
+            return of_kind
+    return list(files)
+
+
+def _refuse_foreign(head: bytes, name: str) -> None:
+    """Raises UserError for a file that begins as those of formats do that are not read."""
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         raise UserError(f"{name} is {_PICKLED}, so it is not read. Save the rows as parquet or JSON lines.")
     start = head[:4096].decode("latin-1")
     for pattern, (what, cure) in _REFUSED:
         if re.match(pattern, start, re.DOTALL):
             raise UserError(f"{name} is {what}. {cure}.")
-    return _text_rows(path, name, head, options)
-
-
-def of_one_kind(files: Sequence[File], name: Callable[[File], str]) -> list[File]:
-    """The files of the format that comes first in `DATA_SUFFIXES`, of files of several."""
-    for suffix in DATA_SUFFIXES:
-        of_kind = [file for file in files if name(file).lower().endswith(suffix)]
-        if of_kind:
-            return of_kind
-    return list(files)
 
 
 def _text_rows(path: Path, name: str, head: bytes, options: SourceOptions) -> Rows:

@@ -12,7 +12,8 @@ from typing import Any
 
 from hypereyes_jax.data.sources import remote
 from hypereyes_jax.data.sources.card import folder_configs, split_of_card
-from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, META, of_one_kind
+from hypereyes_jax.data.sources.compressed import without_suffix
+from hypereyes_jax.data.sources.formats import ARCHIVES, DATA_SUFFIXES, META, is_data, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
@@ -90,7 +91,7 @@ def _expanded(source: str) -> Path:
 
 def _hub_name(source: str, path: Path) -> re.Match[str] | None:
     """A source that is not there, as the name of a data set of the hub; None if it does not read as one."""
-    if path.suffix.lower() in DATA_SUFFIXES or source.startswith(("./", "../", "~", "/")):
+    if is_data(path.name) or source.startswith(("./", "../", "~", "/")):
         return None
     return _HUB.fullmatch(source)
 
@@ -139,9 +140,9 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
 
     everything = sorted(folder.rglob("*"))
     inside = [path for path in everything if _may_hold_rows(path.relative_to(folder)) and path.is_file()]
-    compressed = [path for path in everything if _is_compressed(path.relative_to(folder))]
+    archives = [path for path in everything if _is_archive(path.relative_to(folder))]
     files = SplitFiles(inside)
-    by_name = {inside_name(path): path for path in (*inside, *compressed)}
+    by_name = {inside_name(path): path for path in (*inside, *archives)}
     of_card = split_of_card(folder_configs(folder), list(by_name), split, str(folder))
     if of_card is not None:
         rows = set(map(inside_name, inside))
@@ -154,12 +155,12 @@ def folder_files(folder: Path, split: str | None) -> SplitFiles[Path]:
     if not files.files:
         of = f" for the split {split!r}" if split else ""
         cure = "Give a folder or file with rows"
-        if compressed:
-            cure = f"Unpack what it holds first, such as {inside_name(compressed[0])}"
+        if archives:
+            cure = f"Unpack what it holds first, such as {inside_name(archives[0])}"
         raise UserError(f"{folder} holds no data file{of} ({', '.join(DATA_SUFFIXES)}). {cure}.")
     data_files = of_one_kind(files.files, str)
     unread = [path for path in files.files if path not in data_files]
-    unread += [path for path in compressed if _is_data(path.with_suffix(""))]  # and not the pictures in an archive
+    unread += [path for path in archives if is_data(path.stem)]  # and not the pictures in an archive
     return replace(files, files=data_files, unread=tuple(map(inside_name, unread)))
 
 
@@ -168,17 +169,15 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and Path(value).name == value and value not in ("", "..")
 
 
-def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() in COMPRESSED and not any(part.startswith(".") for part in path.parts)
-
-
-def _is_data(path: Path) -> bool:
-    return path.suffix.lower() in DATA_SUFFIXES
+def _is_archive(path: Path) -> bool:
+    # of .tar.gz, too
+    suffix = Path(without_suffix(path.name)).suffix.lower()
+    return suffix in ARCHIVES and not any(part.startswith(".") for part in path.parts)
 
 
 def _may_hold_rows(path: Path) -> bool:
     """Whether a name is one of data, and not of what programs leave beside them: hidden files, a Mac's folder."""
-    if not _is_data(path) or path.name in META:
+    if not is_data(path.name) or path.name in META:
         return False
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
 

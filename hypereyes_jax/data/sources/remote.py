@@ -12,7 +12,8 @@ from typing import Any
 
 from hypereyes_jax.data.sources.cache import cache_folder
 from hypereyes_jax.data.sources.card import folder_configs, split_of_card
-from hypereyes_jax.data.sources.formats import COMPRESSED, DATA_SUFFIXES, META, of_one_kind
+from hypereyes_jax.data.sources.compressed import without_suffix
+from hypereyes_jax.data.sources.formats import ARCHIVES, META, is_data, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
@@ -75,7 +76,7 @@ def files(url: str, cache: Path | None) -> SplitFiles[RemoteFile]:
         if any(mark in path for mark in "*?["):
             paths = sorted(fs.glob(path))
         elif fs.isdir(path):
-            inside = sorted(file for file in fs.find(path) if file.lower().endswith(DATA_SUFFIXES))
+            inside = sorted(file for file in fs.find(path) if is_data(file))
             split_files = default_split(inside, lambda file: posixpath.relpath(file, path), url)
             paths = of_one_kind(split_files.files, str)
         else:
@@ -192,14 +193,14 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def _of_split(names: list[str], configs: Any, split: str | None, repository: str) -> SplitFiles[str]:
-    data = [name for name in names if name.lower().endswith(DATA_SUFFIXES) and posixpath.basename(name) not in META]
-    compressed = [name for name in names if name.lower().endswith(COMPRESSED)]
-    of_card = split_of_card(configs, [*data, *compressed], split, repository)
+    data = [name for name in names if is_data(name) and posixpath.basename(name) not in META]
+    archives = [name for name in names if without_suffix(name.lower()).endswith(ARCHIVES)]
+    of_card = split_of_card(configs, [*data, *archives], split, repository)
     if of_card is not None:
         readable = [name for name in of_card.files if name in data]
         if not readable:
             raise UserError(
-                f"the data set {repository} holds its rows compressed ({of_card.files[0]}). Download and unpack it, "
+                f"the data set {repository} holds its rows in archives ({of_card.files[0]}). Download and unpack it, "
                 "and give the folder."
             )
         return SplitFiles(readable, of_card.split, tuple(name for name in of_card.others if name in data))

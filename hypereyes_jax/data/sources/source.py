@@ -17,6 +17,7 @@ import numpy as np
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.sources.columns import SHAPED, Fields, Layout
+from hypereyes_jax.data.sources.compressed import without_suffix
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
 from hypereyes_jax.data.sources.fields import is_blank, looks_like_picture, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
@@ -411,6 +412,7 @@ def _files(source: str | Path | Sequence[Any], options: SourceOptions, report: S
 
 def _stems(names: Sequence[str]) -> list[str]:
     """How the ids of rows without one begin: a file's name, with its folders where several files have this name."""
+    names = [without_suffix(name) for name in names]
     stems = [Path(name).stem for name in names]
     counts = Counter(stems)
     if len(counts) == len(stems):

@@ -1,5 +1,6 @@
 """Sources on other machines: hub data sets against a server on loopback, stores through fsspec's memory."""
 
+import gzip
 import io
 import json
 import os
@@ -63,10 +64,13 @@ def test_the_card_says_which_files_a_split_has(hub, tmp_path):
         open_questions("org/name", cache=tmp_path)
 
 
-def test_rows_of_the_hub_that_are_compressed_have_the_cure(hub, tmp_path):
-    hub.files["rows.jsonl.gz"] = b"\x1f\x8b"
+def test_rows_of_the_hub_that_are_compressed_are_read_and_archives_have_the_cure(hub, tmp_path):
+    hub.files["rows.jsonl.gz"] = gzip.compress(rows("z"))
+    hub.files["rows.tar.gz"] = b"\x1f\x8b"
     hub.card = {"configs": [{"config_name": "a", "data_files": "rows.jsonl.gz"}]}
-    with pytest.raises(UserError, match=r"holds its rows compressed \(rows\.jsonl\.gz\)\. Download and unpack it"):
+    assert open_questions("org/name", cache=tmp_path).ids == ("z",)
+    hub.card = {"configs": [{"config_name": "a", "data_files": "rows.tar.gz"}]}
+    with pytest.raises(UserError, match=r"holds its rows in archives \(rows\.tar\.gz\)\. Download and unpack it"):
         open_questions("org/name", cache=tmp_path)
 
 

@@ -140,11 +140,10 @@ def test_data_files_that_are_not_read_are_told(tmp_path, capsys):
     assert "not read, as they have another format or are compressed: b.csv, c.jsonl.gz" in capsys.readouterr().out
 
 
-def test_a_folder_of_compressed_files_has_the_cure(tmp_path):
-    (tmp_path / "train-0.jsonl.zst").write_bytes(b"x")
-    with pytest.raises(
-        UserError, match=r"holds no data file .*Unpack what it holds first, such as train-0\.jsonl\.zst"
-    ):
+@pytest.mark.parametrize("name", ["train-0.jsonl.zip", "train-0.tar", "train-0.tar.gz"])
+def test_a_folder_of_archives_has_the_cure(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"holds no data file .*Unpack what it holds first, such as {name}\."):
         open_questions(tmp_path)
 
 
@@ -266,9 +265,9 @@ def test_a_card_with_a_byte_order_mark_is_read(tmp_path):
     assert open_questions(tmp_path).ids == ("a.jsonl",)
 
 
-def test_a_split_whose_files_are_compressed_is_not_another_one(tmp_path):
-    data_set(tmp_path, ["a.jsonl.gz", "b.jsonl"], "- config_name: a\n  data_files: a.jsonl.gz\n")
-    with pytest.raises(UserError, match=r"Unpack what it holds first, such as a\.jsonl\.gz"):
+def test_a_split_whose_files_are_archives_is_not_another_one(tmp_path):
+    data_set(tmp_path, ["a.jsonl.zip", "b.jsonl"], "- config_name: a\n  data_files: a.jsonl.zip\n")
+    with pytest.raises(UserError, match=r"Unpack what it holds first, such as a\.jsonl\.zip"):
         open_questions(tmp_path)
 
 
