@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,12 +31,15 @@ MOST_ENTRIES = 1024  # boxes, queries or image ids of a call that are read; the 
 MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
 MOST_IGNORED = 3  # fields of a call that the model is told were not read
 
-_REASONS = ("<reason>", "<think>")
+# The first two are the method's. Other models think in the others, and models of any kind in capitals.
+_REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>")
+_REASON_TAG = re.compile(r"</?(?:reason|think|thinking|reasoning|thought)>", re.IGNORECASE | re.ASCII)
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
 _ANSWER, _ANSWER_END = "<answer>", "</answer>"
 _OPENINGS = (*_REASONS, _CALL, _ANSWER)
 _SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _CALL_FIELDS = ("name", "arguments", "id", "type")  # the last two are of OpenAI's form, and say nothing
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
 _SPACE = re.compile(r"\s*")
 _JSON = json.JSONDecoder()
 
@@ -55,8 +59,16 @@ class ImageSearch:
         return tuple(part.strip() for part in parts if part.strip()) or (self.image_id,)
 
     @property
-    def invocations(self) -> int:
+    def entries(self) -> int:
+        """What is asked for, whether it can be searched or not."""
         return len(self.image_ids) * max(1, len(self.boxes) + self.unread)
+
+    @property
+    def invocations(self) -> int:
+        """Searches asked for. A box that has no inside in whatever units asks for none."""
+        if not self.boxes:
+            return len(self.image_ids)
+        return len(self.image_ids) * (sum(map(_has_inside, self.boxes)) + self.unread)
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,13 @@ class TextSearch:
     ignored: tuple[str, ...] = field(default=(), compare=False)  # names of fields that are not of this call
 
     @property
-    def invocations(self) -> int:
+    def entries(self) -> int:
+        """What is asked for and is a text."""
         return len(self.queries) + self.unread
+
+    @property
+    def invocations(self) -> int:
+        return self.entries
 
 
 @dataclass(frozen=True)
@@ -140,9 +157,9 @@ def parse_turn(
 ) -> ParsedTurn:
     """Reads one assistant turn. Never raises.
 
-    What stands inside a closed <reason> or <think> is reasoning, whatever tags it names. An unclosed one ends where the
-    next tag opens, and an unclosed last call or answer runs to the end of the text; but an unclosed answer in front of
-    a call that can be run is not an answer.
+    What stands inside a closed <reason> or <think> is reasoning, whatever tags it names, in an answer, too. An unclosed
+    one ends where the next tag opens, and an unclosed last call or answer runs to the end of the text; but an unclosed
+    answer in front of a call that can be run is not an answer.
 
     Args:
       text: what the model wrote, with or without its stop token.
@@ -156,7 +173,7 @@ def parse_turn(
     clean = text if text.isascii() else encodable(text)
     for mark in _SPECIAL:
         clean = clean.replace(mark, "")
-    turn = TagText(clean)
+    turn = TagText(clean, _REASON_TAG.sub(lambda tag: tag.group().lower(), clean))
     calls = list[Call]()
     answer: Answer | None = None
     unclosed: Answer | None = None
@@ -178,6 +195,8 @@ def parse_turn(
             tag_calls, position = _read_calls(turn, body, tools)
             calls += tag_calls
         else:
+            thought, body = _read_leading_reasons(turn, body)
+            reason = reason or thought
             end = turn.find(_ANSWER_END, body)
             if end is not None:
                 position = end + len(_ANSWER_END)
@@ -234,7 +253,7 @@ def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
     A </think> that a closed <reason> or <answer> holds ends no reasoning. Where answers have tags, a lone one within a
     call, or in front of no tag at all, ends none either.
     """
-    text = turn.text
+    text = turn.marks
     end, start = text.find("</think>"), text.find("<think>")
     if end < 0 or 0 <= start < end:
         return "", 0
@@ -248,7 +267,7 @@ def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
             or any(_holds(text, tag, end) for tag in ("<reason>", _ANSWER))
         ):
             return "", 0
-    return text[:end].strip(), after
+    return turn.text[:end].strip(), after
 
 
 def _holds(text: str, tag: str, position: int) -> bool:
@@ -272,6 +291,20 @@ def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
     following = turn.first(_OPENINGS, body)
     stop = len(turn.text) if following is None else following[0]
     return turn.text[body:stop].strip(), stop
+
+
+def _read_leading_reasons(turn: TagText, body: int) -> tuple[str, int]:
+    """Reads the closed reasoning with which an answer begins. Returns the first of it and where the answer goes on."""
+    reason = ""
+    while (start := turn.first(_REASONS, body)) is not None and _skip_space(turn.text, body) == start[0]:
+        tag = start[1]
+        closing, after = tag.replace("<", "</"), start[0] + len(tag)
+        end = None if turn.find(_ANSWER_END, body) is None else turn.find(closing, after)
+        if end is None or turn.find(_ANSWER_END, end) is None:
+            break
+        reason = reason or turn.text[after:end].strip()
+        body = end + len(closing)
+    return reason, body
 
 
 def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[list[Call], int]:
@@ -364,13 +397,20 @@ def _read_text_search(arguments: dict[str, Any]) -> TextSearch | Malformed:
     parts = written.split("|") if isinstance(written, str) else written
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)
-    queries = tuple(encodable(part).strip() for part in parts[:MOST_ENTRIES] if isinstance(part, str) and part.strip())
+    queries = tuple(encodable(part).strip() for part in parts[:MOST_ENTRIES] if isinstance(part, str) and _shows(part))
     if not queries:
         return Malformed('no valid query was found in "input"', is_call=True)
     read = min(len(parts), MOST_ENTRIES)
     # "a|b|" and [..., " "] are lists of what stands in them; an entry of another kind was meant as something.
     unusable = sum(not isinstance(part, str) for part in parts[:read])
     return TextSearch(queries, len(parts) - read, unusable)
+
+
+def _shows(text: str) -> bool:
+    """Whether a text has a character that can be seen: a letter, a digit, a mark of punctuation, a sign."""
+    if text.isascii():
+        return any("!" <= char <= "~" for char in text)
+    return any(unicodedata.category(char)[0] in "LNPS" and char not in _BLANKS for char in text)
 
 
 def _read_box(box: list[Any] | None) -> Box | None:
@@ -381,6 +421,10 @@ def _read_box(box: list[Any] | None) -> Box | None:
     except OverflowError:  # an integer beyond float64
         return None
     return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
+
+
+def _has_inside(box: Box | None) -> bool:
+    return box is not None and box[0] < box[2] and box[1] < box[3]
 
 
 def _skip_space(text: str, at: int) -> int:

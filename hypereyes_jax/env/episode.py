@@ -9,7 +9,16 @@ from dataclasses import replace
 from PIL import Image
 
 from hypereyes_jax.env import observations
-from hypereyes_jax.env.actions import Answer, Call, Malformed, ParsedTurn, ToolCall, parse_turn
+from hypereyes_jax.env.actions import (
+    Answer,
+    Call,
+    ImageSearch,
+    Malformed,
+    ParsedTurn,
+    TextSearch,
+    ToolCall,
+    parse_turn,
+)
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import GroundedSearch, SearchOutcome
@@ -195,8 +204,8 @@ class Episode:
         others = [call for call in calls if isinstance(call, ToolCall)]
         if not others:
             return await self._search.search(calls)
-        searches = sum(call.invocations for call in calls if not isinstance(call, ToolCall))
-        room = max(0, self.config.width - searches)
+        entries = sum(call.entries for call in calls if isinstance(call, ImageSearch | TextSearch))
+        room = max(0, self.config.width - entries)
         outcome, *replies = await all_at_once(
             [self._search.search(calls), *(call_tool(self._tools[call.name], call, self) for call in others[:room])]
         )

@@ -92,7 +92,7 @@ class GroundedSearch:
         if names:
             some = ", ".join(repr(name) for name in itertools.islice(names, MOST_IGNORED))
             notes.append(f"error: a call of these searches has no field {some}; nothing was read from it")
-        requested = sum(call.invocations for call in calls if isinstance(call, ImageSearch | TextSearch))
+        requested = sum(call.entries for call in calls if isinstance(call, ImageSearch | TextSearch))
         plan: list[Invocation] = []
         crops: dict[str, Image.Image] = {}
         # A model may ask for the product of two long lists: no more of it than is run is ever laid out.

@@ -13,10 +13,15 @@ class TagText:
     """Remembers where the next occurrence of each tag is, so that looking forward never scans the same part twice.
 
     Positions asked for may only grow for one tag, as they do in a reader that goes on.
+
+    Args:
+      text: what was written.
+      marks: the same with its tags spelt as they are looked up, each at its place; None = they are spelt so.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, marks: str | None = None):
         self.text = text
+        self.marks = text if marks is None else marks
         self._next: dict[str, tuple[int, int]] = {}  # tag -> (from where it was looked for, where it stands or -1)
         self._closings: dict[str, dict[int, int]] = {}  # tag -> the end of each that is closed -> its closing mark
 
@@ -24,7 +29,7 @@ class TagText:
         """Where `tag` begins at `position` or later; None if nowhere."""
         start, place = self._next.get(tag, (-1, -2))
         if place == -2 or position < start or 0 <= place < position:
-            place = self.text.find(tag, position)
+            place = self.marks.find(tag, position)
             self._next[tag] = position, place
         return None if place < 0 else place
 
@@ -43,7 +48,7 @@ class TagText:
         return self._closings[tag].get(position)
 
     def _paired(self, tag: str) -> dict[int, int]:
-        marks = re.finditer(re.escape(tag).replace("<", "</?", 1), self.text)
+        marks = re.finditer(re.escape(tag).replace("<", "</?", 1), self.marks)
         stack, pairs = list[int](), dict[int, int]()
         for mark in itertools.islice(marks, _MOST_MARKS):
             if mark.group() == tag:

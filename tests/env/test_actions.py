@@ -199,8 +199,13 @@ def test_any_json_arguments_parse(name, arguments):
 
 
 NUMBER = st.one_of(st.integers(-2000, 2000).map(float), st.floats(allow_nan=False, allow_infinity=False, width=32))
-# A query may hold tags, but no special token: those never survive as text in a turn.
-QUERY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda q: q == q.strip() and "<|" not in q)
+# A query may hold tags, but no special token: those never survive as text in a turn. Something in it can be seen.
+QUERY = st.builds(
+    lambda before, seen, after: (before + seen + after).strip(),
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.characters(categories=["L", "N", "P", "S"], exclude_characters="\u115f\u1160\u2800\u3164\uffa0"),
+    st.text(st.characters(exclude_categories=["Cs"])),
+).filter(lambda q: "<|" not in q)
 
 
 @settings(max_examples=200, deadline=None)
@@ -264,6 +269,27 @@ CASES = [
     ),
     ("<answer><answer>Chad</answer></answer>", Answer("Chad"), 0),
     ("<answer>In <answer> tags: <answer>Chad</answer>", Answer("Chad"), 0),
+    # Tags of reasoning in capitals, and those that other models think in.
+    ("<THINK>It may be <answer>Togo</answer>.</THINK><answer>Chad</answer>", Answer("Chad"), 0),
+    (
+        f"<Reason>I'd {call('text_search', input=['a'])}</reason>{call('text_search', input=['b'])}",
+        TextSearch(("b",)),
+        1,
+    ),
+    ("It may be <answer>Togo</answer>.</Think><answer>Chad</answer>", Answer("Chad"), 0),
+    *(
+        (f"<{tag}>Or <answer>Togo</answer>?</{tag}><answer>Chad</answer>", Answer("Chad"), 0)
+        for tag in ("thinking", "reasoning", "thought", "Thinking")
+    ),
+    (call("text_search", input=["the <THINK> tag"]), TextSearch(("the <THINK> tag",)), 1),
+    # Reasoning with which an answer begins is no part of it.
+    ("<answer><think>Togo?</think> Chad</answer>", Answer("Chad"), 0),
+    ("<answer>\n<reason>or <answer>Togo</answer>?</reason><think>no</think>Chad</answer>", Answer("Chad"), 0),
+    ("<answer><reason>Chad</answer>", Answer("<reason>Chad"), 0),
+    ("<answer><think>Chad</answer></think>", Answer("<think>Chad"), 0),
+    ("<answer>the <think> tag and </think></answer>", Answer("the <think> tag and </think>"), 0),
+    # What is quoted, escaped or fenced is no tag only where it is not spelt as one.
+    ("&lt;answer&gt;Togo&lt;/answer&gt; <answer>Chad</answer>", Answer("Chad"), 0),
 ]
 
 
@@ -274,6 +300,38 @@ def test_tags_inside_closed_reasoning_are_reasoning(text, action, invocations):
     assert turn.invocations == invocations
     assert not any(isinstance(call, Malformed) for call in turn.calls)
     assert count_completion("<|im_start|>assistant\n" + text).searches == invocations
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        None,
+        [],
+        [0, 0, 1],
+        [0.5, 0.5, 0.5, 0.5],
+        [0.9, 0, 0.1, 1],
+        [0, 1, 1, 0],
+        [float("nan"), 0, 1, 1],
+        [[0, 0, 1, 1]],
+    ],
+)
+def test_a_box_that_nobody_can_cut_out_asks_for_no_search(box):
+    fake = parse_turn(call("image_search", area=[box]))
+    assert (fake.invocations, fake.is_round) == (0, False)
+    mixed = parse_turn(call("image_search", area=[box, [0, 0, 1, 1], box, [10, 20, 30, 40]]))
+    assert (mixed.invocations, mixed.is_round) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", " \u00a0\u2003", "\u200b\u200d", "\ufeff", "\x00\x07", "\u200e", "\u3164", "\u2800", "\ufe0f", "\ud83d"],
+)
+def test_a_query_in_which_nothing_can_be_seen_is_none(query):
+    turn = parse_turn(call("text_search", input=[query]))
+    assert isinstance(turn.action, Malformed)
+    assert (turn.invocations, turn.is_round) == (0, False)
+    mixed = parse_turn(call("text_search", input=[query, "Чад", query, "\u0301a", "?", "🏳"]))
+    assert mixed.action == TextSearch(("Чад", "\u0301a", "?", "🏳"))
 
 
 def test_every_json_object_of_a_call_runs():

@@ -391,11 +391,12 @@ def test_any_searches_are_counted_named_and_answered(turns, units, cap):
             text = "".join(map(tool_call, calls))
             parts = await episode.step(text)
             record = episode._turns[-1]
-            asked = sum(call.invocations for call in calls)
+            asked = sum(call.entries for call in calls)
             assert len(record.invocations) == min(asked, cap)
             assert len(record.invocations) + record.skipped == asked
             assert parts[-1].count("\n[") == len(record.invocations)  # each has its header
             assert all(i.hits or i.error for i in record.invocations)
+            assert record.searches <= sum(call.invocations for call in calls)
             crops += [i.crop_id for i in record.invocations if i.crop_id]
             assert len(parts) - 1 == sum(bool(i.crop_id) and not i.error for i in record.invocations)
         assert len(set(crops)) == len(crops)
