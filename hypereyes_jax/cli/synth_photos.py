@@ -92,6 +92,9 @@ def run(config: SynthPhotosConfig) -> None:
     if config.llm.url and not config.llm.model:
         raise UserError("--llm.url needs --llm.model.")
     photos = open_photos(config.photos, config.root)
+    photos.refuse_unknown_splits(config.splits)
+    for note in photos.notes:
+        print(note)
     inputs = {"facts": config.facts}
     may_differ = frozenset({"out", "root", "count", "llm.url"}) | SERVICES_MAY_DIFFER
     directory = RunDirectory.open(

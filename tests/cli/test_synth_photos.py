@@ -43,6 +43,12 @@ def test_offline_templates_write_from_a_dictionary_and_the_command_repeats(comma
     assert [q.text for q in again] == [q.text for q in made]
 
 
+def test_photos_that_are_not_there_are_told(command, tmp_path, capsys):
+    next((tmp_path / "cub").rglob("*_5.jpg")).unlink()
+    assert cli.main([*command, "--facts", str(tmp_path / "facts.json"), "--count", "2", "--max-entities", "3"]) == 0
+    assert "1 of 6 photos are not there" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -50,6 +56,7 @@ def test_offline_templates_write_from_a_dictionary_and_the_command_repeats(comma
         (("--llm.url", "http://127.0.0.1:1/v1", "--llm.model", "m"), "knows no photos"),
         (("--facts", "FACTS", "--count", "0"), "--count"),
         (("--facts", "FACTS", "--llm.url", "http://127.0.0.1:1/v1"), "needs --llm.model"),
+        (("--facts", "FACTS", "--splits", "val"), "--splits val: cub has test, train. Name one that is there"),
     ],
 )
 def test_settings_that_can_not_work_are_told_before_anything_is_made(command, tmp_path, capsys, more, message):

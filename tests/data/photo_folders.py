@@ -102,7 +102,7 @@ def class_folders(root, classes, splits=("",), size=(60, 40)):
     return root
 
 
-def parquet(root, names=("001.Black_footed_Albatross", "002.Laysan_Albatross")):
+def parquet(root, names=("001.Black_footed_Albatross", "002.Laysan_Albatross"), size=(30, 20)):
     """As `datasets` writes a set with a ClassLabel."""
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {"label": {"names": list(names), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
@@ -111,7 +111,7 @@ def parquet(root, names=("001.Black_footed_Albatross", "002.Laysan_Albatross")):
     rows = []
     for label in range(len(names)):
         buffer = io.BytesIO()
-        Image.new("RGB", (30, 20), (label, 0, 0)).save(buffer, "PNG")
+        Image.new("RGB", size, (label, 0, 0)).save(buffer, "PNG")
         rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     root.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema), root / "train-00000-of-00001.parquet")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from hypereyes_jax.apart import run_apart
@@ -114,6 +115,229 @@ def test_a_parquet_copy_has_its_names_from_the_schema(tmp_path):
 def test_an_empty_folder_is_none_of_them(tmp_path, name):
     with pytest.raises(UserError, match="Give"):
         open_photos(name, tmp_path)
+
+
+def _moved(root, path, to):
+    """Moves a file or folder of a set, as an unpacking program may have laid it."""
+    aside = root / "aside"
+    (root / path).rename(aside)
+    (root / to).parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(root / to)
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("cub", [("CUB_200_2011", "data/raw/archive/CUB_200_2011")]),
+        ("cub", [("CUB_200_2011/images", "CUB_200_2011/images/images")]),
+        ("flowers", [("jpg", "102flowers/jpg")]),
+        ("flowers", [("jpg", "102flowers/jpg"), ("imagelabels.mat", "labels/imagelabels.mat")]),
+        ("cars", [("devkit", "car_devkit/devkit"), ("cars_train", "cars_train/cars_train")]),
+        ("cars", [("cars_test", "cars_test/cars_test")]),
+        ("cars", [("cars_test_annos_withlabels.mat", "cars_test_annos_withlabels (1).mat")]),
+        ("aircraft", [("fgvc-aircraft-2013b", "sets/fgvc-aircraft-2013b")]),
+        ("pets", [("annotations", "annotations/annotations"), ("images", "images/images")]),
+        ("folders", [("Fox", "photos/Fox"), ("Badger", "photos/Badger")]),
+        ("folders", [("Fox", "Fox/images"), ("Badger", "Badger/images")]),
+    ],
+)
+def test_a_set_is_read_however_its_archives_were_unpacked(tmp_path, name, moves):
+    if name == "folders":
+        photo_folders.class_folders(tmp_path, ["Badger", "Fox"])
+    else:
+        getattr(photo_folders, name)(tmp_path)
+    before = open_photos(name, tmp_path)
+    for path, to in moves:
+        _moved(tmp_path, path, to)
+    after = open_photos(name, tmp_path)
+    assert [(p.label, p.split, p.box) for p in after.photos] == [(p.label, p.split, p.box) for p in before.photos]
+    assert all(after.open(photo).size for photo in after.photos)
+    assert after.notes == ()
+
+
+def test_an_archive_that_was_not_unpacked_is_named(tmp_path):
+    (tmp_path / "CUB_200_2011.tgz").write_bytes(b"packed")
+    with pytest.raises(UserError, match=r"holds no images.txt.*Unpack CUB_200_2011.tgz there first\."):
+        open_photos("cub", tmp_path)
+    root = photo_folders.flowers(tmp_path / "flowers")
+    _moved(root, "jpg", "../elsewhere")
+    (root / "102flowers.tgz").write_bytes(b"packed")
+    with pytest.raises(UserError, match=r"none of the 4 photos .*Unpack 102flowers.tgz there first\."):
+        open_photos("flowers", root)
+
+
+def test_photos_that_are_not_there_are_left_out_and_counted(tmp_path):
+    root = photo_folders.cub(tmp_path / "cub")
+    first, *_, last = sorted((root / "CUB_200_2011" / "images").rglob("*.jpg"))
+    first.unlink()
+    photos = open_photos("cub", root)
+    assert len(photos.photos) == 5
+    assert photos.notes == (f"1 of 6 photos are not there (as {first}) and are left out",)
+    last.unlink()
+    last.with_name("Indigo_Bunting_0000_5.jpg").unlink()
+    (note,) = open_photos("cub", root).notes
+    assert note.endswith("are left out, and with them 1 of 3 classes")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "splits"),
+    [
+        ("cub", ["train_test_split.txt"], {""}),
+        ("cub", ["bounding_boxes.txt"], {"train", "test"}),
+        ("cub", ["classes.txt"], {"train", "test"}),
+        ("cub", ["image_class_labels.txt"], {"train", "test"}),
+        ("flowers", ["setid.mat"], {""}),
+        ("aircraft", ["images_variant_test.txt"], {"train", "val"}),
+        ("aircraft", ["images_family_test.txt", "images_box.txt"], {"train", "val", "test"}),
+    ],
+)
+def test_a_list_that_can_be_done_without_may_be_missing(tmp_path, name, files, splits):
+    root = getattr(photo_folders, name)(tmp_path)
+    labels = [photo.label for photo in open_photos(name, root).photos]
+    for file in files:
+        (path,) = root.rglob(file)
+        path.unlink()
+    photos = open_photos(name, root)
+    assert {photo.split for photo in photos.photos} == splits
+    assert [photo.label for photo in photos.photos] == labels[: len(photos.photos)]
+
+
+def test_lists_of_pets_and_aircraft_that_hold_several_splits_serve_where_the_others_are_missing(tmp_path):
+    pets = photo_folders.pets(tmp_path / "pets")
+    lists = pets / "annotations"
+    rows = [line for file in ("trainval", "test") for line in (lists / f"{file}.txt").read_text().splitlines()]
+    (lists / "list.txt").write_text("\n".join(rows) + "\n")
+    assert [photo.split for photo in open_photos("pets", pets).photos] == ["train", "test"]
+    for file in ("trainval", "test"):
+        (lists / f"{file}.txt").unlink()
+    photos = open_photos("pets", pets)
+    assert [(photo.label, photo.split) for photo in photos.photos] == [("Abyssinian", ""), ("american bulldog", "")]
+    root = photo_folders.aircraft(tmp_path / "aircraft")
+    (data,) = root.rglob("data")
+    both = [(data / f"images_variant_{part}.txt").read_text() for part in ("train", "val")]
+    (data / "images_variant_trainval.txt").write_text("".join(both))
+    assert [photo.split for photo in open_photos("aircraft", root).photos] == ["train", "val", "test"]
+    for part in ("train", "val"):
+        (data / f"images_variant_{part}.txt").unlink()
+    assert [photo.split for photo in open_photos("aircraft", root).photos] == ["train", "train", "test"]
+
+
+@pytest.mark.parametrize("name", ["cub", "aircraft", "pets"])
+def test_lists_with_the_line_ends_of_windows_are_read(tmp_path, name):
+    root = getattr(photo_folders, name)(tmp_path)
+    before = open_photos(name, root).photos
+    for path in root.rglob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert open_photos(name, root).photos == before
+
+
+@pytest.mark.parametrize("classes", [["train", "car", "bus"], ["Fox", "test"], ["Ünïcode", "日本", "a&b", "C++ 'x'"]])
+def test_a_class_may_be_called_anything(tmp_path, classes):
+    found = open_photos("folders", photo_folders.class_folders(tmp_path, classes))
+    assert found.classes == tuple(sorted(classes))
+    assert {photo.split for photo in found.photos} == {""}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "valid", "test"), {"train", "val", "test"}),
+        (("training", "validation"), {"train", "val"}),
+        (("Train", "Test"), {"train", "test"}),
+        (("train", "dev"), {"train", "val"}),
+        (("train",), {"train"}),
+    ],
+)
+def test_folders_of_splits_are_known_by_all_their_words(tmp_path, folders, splits):
+    photo_folders.class_folders(tmp_path / "above" / "set", ["Fox", "Badger"], folders)
+    found = open_photos("folders", tmp_path / "above")
+    assert found.classes == ("Badger", "Fox")
+    assert len(found.photos) == 2 * len(folders)
+    assert {photo.split for photo in found.photos} == splits
+    for folder in folders:
+        for name in ("Fox", "Badger"):
+            photo_folders.photo(tmp_path / "below" / name / folder / "a.jpg")
+    assert {photo.split for photo in open_photos("folders", tmp_path / "below").photos} == splits
+    photo_folders.photo(tmp_path / "above" / "set" / "test" / "unlabelled.jpg")  # is of no class
+    assert open_photos("folders", tmp_path / "above").classes == ("Badger", "Fox")
+
+
+def test_names_of_class_folders_lose_the_numbers_in_front(tmp_path):
+    names = ["017.Cardinal", "3_Blue_Jay", "n02085620-Chihuahua", "1984", "2CV"]
+    assert open_photos("folders", photo_folders.class_folders(tmp_path, names)).classes == (
+        "1984", "2CV", "Blue Jay", "Cardinal", "Chihuahua",
+    )  # fmt: skip
+
+
+def test_class_folders_with_photos_in_other_formats_say_so(tmp_path):
+    photo_folders.class_folders(tmp_path, ["Fox", "Badger"])
+    for name in ("Hare/a.bmp", "Wolf/a.tiff", "Wolf/b.tiff"):
+        photo_folders.photo(tmp_path / name)
+    photo_folders.photo(tmp_path / "Stoat" / "a.gif")
+    found = open_photos("folders", tmp_path)
+    assert found.classes == ("Badger", "Fox", "Stoat")
+    assert found.notes == ("photos in other formats are left out (1 .bmp, 2 .tiff): convert them to JPEG or PNG",)
+    photo_folders.photo(tmp_path / "only" / "Hare" / "a.bmp")
+    with pytest.raises(UserError, match=r"no folder with photos in it in a format that is read, only \.bmp"):
+        open_photos("folders", tmp_path / "only")
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "LICENSE.txt", "LICENCE.md"])
+def test_the_licence_of_a_folder_has_any_of_its_usual_names(tmp_path, name):
+    photo_folders.class_folders(tmp_path, ["Fox", "Badger"])
+    (tmp_path / name).write_text("CC BY 4.0\r\nmore\r\n")
+    assert open_photos("folders", tmp_path).licence == "CC BY 4.0"
+
+
+@pytest.mark.parametrize(
+    "head", [b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(512) + b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n"]
+)
+def test_a_matlab_file_of_version_73_is_told_apart(tmp_path, head):
+    root = photo_folders.flowers(tmp_path)
+    (root / "imagelabels.mat").write_bytes(head + bytes(200))
+    with pytest.raises(UserError, match=r"version 7\.3.*published one, or save this one as version 7"):
+        open_photos("flowers", root)
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("default/train/0000.parquet", "train"),
+        ("default/validation/0000.parquet", "val"),
+        ("test.parquet", "test"),
+        ("0000.parquet", ""),
+    ],
+)
+def test_splits_of_a_parquet_copy_are_told_by_files_or_folders(tmp_path, file, split):
+    (old,) = photo_folders.parquet(tmp_path).glob("*.parquet")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    old.rename(tmp_path / file)
+    assert {photo.split for photo in open_photos("cub", tmp_path).photos} == {split}
+
+
+def test_a_parquet_copy_of_aircraft_loses_the_banner_too(tmp_path):
+    found = open_photos("aircraft", photo_folders.parquet(tmp_path, ("707-320", "F/A-18"), (120, 100)))
+    assert found.classes == ("707-320", "F/A-18")
+    assert found.open(found.photos[0]).size == (120, 80)
+
+
+def test_a_split_that_a_set_does_not_have_is_refused_with_those_it_has(tmp_path):
+    photos = open_photos("aircraft", photo_folders.aircraft(tmp_path / "a"))
+    photos.refuse_unknown_splits(("train", "val"))
+    with pytest.raises(UserError, match="--splits validation: aircraft has test, train, val"):
+        photos.refuse_unknown_splits(("validation",))
+    photos = open_photos("folders", photo_folders.class_folders(tmp_path / "b", ["Fox", "Badger"]))
+    with pytest.raises(UserError, match="tells of no splits"):
+        photos.refuse_unknown_splits(("train",))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P"])
+def test_photos_of_any_mode_are_opened_in_rgb(tmp_path, mode):
+    root = photo_folders.class_folders(tmp_path, ["Fox", "Badger"])
+    Image.new(mode, (60, 40)).save(root / "Fox" / ("b.gif" if mode == "P" else "b.jpg"))
+    found = open_photos("folders", root)
+    assert {found.open(photo).mode for photo in found.photos} == {"RGB"}
 
 
 def test_damage_is_told_with_its_place(tmp_path):

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hypereyes_jax.data.photos.flower_names import FLOWER_NAMES
+from hypereyes_jax.data.photos.locate import find_file, photo_folder, required_file
 from hypereyes_jax.data.photos.matlab import read_mat
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, PixelBox
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular, unreadable
 
-_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
-_BANNER = 20  # pixels, at the bottom of every aircraft photo
+AIRCRAFT_BANNER = 20  # pixels, at the bottom of every aircraft photo
 _LARGEST_LIST = 64 << 20  # bytes of a list that is read
 
 
 def cub(root: Path) -> PhotoSet:
     """CUB-200-2011: 200 bird species, 11,788 photos with boxes."""
-    base = _base(root, "images.txt", "CUB-200-2011")
-    names = {number: _spaced(name.partition(".")[2] or name) for number, name in _pairs(base / "classes.txt")}
-    labels, paths = dict(_pairs(base / "image_class_labels.txt")), dict(_pairs(base / "images.txt"))
-    trains = dict(_pairs(base / "train_test_split.txt"))
+    base = required_file(root, "CUB-200-2011", "images.txt").parent
+    names = {number: _spaced(name.partition(".")[2] or name) for number, name in _pairs(base / "classes.txt", True)}
+    paths, labels = dict(_pairs(base / "images.txt")), dict(_pairs(base / "image_class_labels.txt", True))
+    trains = dict(_pairs(base / "train_test_split.txt", True))
     boxes: dict[str, PixelBox] = {}
-    for line, fields in _lines(base / "bounding_boxes.txt", 5):
+    for line, fields in _lines(base / "bounding_boxes.txt", 5, missing=True):
         x, y, width, height = _numbers(line, fields[1:])
         boxes[fields[0]] = (x, y, x + width, y + height)
+
+    def label_of(number: str) -> str:
+        if names and labels:
+            return _known(names, labels, number, base)
+        folder = paths[number].partition("/")[0]  # which says the same: 001.Black_footed_Albatross
+        return _spaced(folder.partition(".")[2] or folder)
+
+    folder = photo_folder(root, base, "images", list(paths.values()))
+    splits = {"1": "train", "0": "test"}
     photos = tuple(
-        Photo(
-            base / "images" / path,
-            _known(names, labels, number, base),
-            "train" if trains.get(number) == "1" else "test",
-            boxes.get(number),
-        )
+        Photo(folder / path, label_of(number), splits.get(trains.get(number, ""), ""), boxes.get(number))
         for number, path in paths.items()
     )
     return PhotoSet("cub", "bird species", "images for non-commercial research and education only", photos)
@@ -45,11 +48,12 @@ def cub(root: Path) -> PhotoSet:
 
 def flowers(root: Path) -> PhotoSet:
     """Oxford Flowers-102: 102 species, 8,189 photos; labels in a MATLAB file, names from a list of ours."""
-    base = _base(root, "imagelabels.mat", "Oxford Flowers-102")
-    with _as_published(base / "imagelabels.mat"):
-        labels = [int(label) for label in read_mat(base / "imagelabels.mat")["labels"]]
-    with _as_published(base / "setid.mat"):
-        parts = read_mat(base / "setid.mat") if (base / "setid.mat").exists() else {}
+    file = required_file(root, "Oxford Flowers-102", "imagelabels.mat")
+    with _as_published(file):
+        labels = [int(label) for label in read_mat(file)["labels"]]
+    split_file = find_file(root, "setid.mat")
+    with _as_published(split_file or root):
+        parts = read_mat(split_file) if split_file is not None else {}
         splits = {
             int(number): split
             for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
@@ -57,32 +61,27 @@ def flowers(root: Path) -> PhotoSet:
             for number in parts[key]
         }
     if not labels or min(labels) < 1 or max(labels) > len(FLOWER_NAMES):
-        raise UserError(
-            f"{base / 'imagelabels.mat'}: labels must be 1 to {len(FLOWER_NAMES)}. Download the file again."
-        )
+        raise UserError(f"{file}: labels must be 1 to {len(FLOWER_NAMES)}. Download the file again.")
+    names = [f"image_{number:05d}.jpg" for number in range(1, len(labels) + 1)]
+    folder = photo_folder(root, file.parent, "jpg", names)
     photos = tuple(
-        Photo(base / "jpg" / f"image_{number:05d}.jpg", FLOWER_NAMES[label - 1], splits.get(number, ""))
-        for number, label in enumerate(labels, start=1)
+        Photo(folder / name, FLOWER_NAMES[label - 1], splits.get(number, ""))
+        for number, (name, label) in enumerate(zip(names, labels, strict=True), start=1)
     )
     return PhotoSet("flowers", "flower species", "not stated by the authors", photos)
 
 
 def cars(root: Path) -> PhotoSet:
     """Stanford Cars: 196 models, 16,185 photos with boxes; annotations in MATLAB files."""
-    base = _base(root, "devkit/cars_meta.mat", "Stanford Cars")
-    with _as_published(base / "devkit/cars_meta.mat"):
-        names = [
-            str(_only(name) if isinstance(name, list) else name)
-            for name in read_mat(base / "devkit/cars_meta.mat")["class_names"]
-        ]
+    meta = required_file(root, "Stanford Cars", "cars_meta.mat")
+    with _as_published(meta):
+        names = [str(_only(name) if isinstance(name, list) else name) for name in read_mat(meta)["class_names"]]
     photos: list[Photo] = []
-    for split, folder, files in (
-        ("train", "cars_train", ("devkit/cars_train_annos.mat",)),
-        ("test", "cars_test", ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")),
-    ):
-        file = next((base / name for name in files if (base / name).exists()), None)
+    for split, pattern in (("train", "cars_train_annos.mat"), ("test", "cars_test_annos_withlabels*.mat")):
+        file = find_file(root, pattern)
         if file is None:
             continue
+        rows: list[tuple[str, str, PixelBox]] = []
         with _as_published(file):
             for row in read_mat(file)["annotations"]:
                 label = int(_only(row["class"]))
@@ -90,76 +89,49 @@ def cars(root: Path) -> PhotoSet:
                     raise UserError(f"{file}: a class is {label}, of {len(names)}. Download the file again.")
                 corners = [str(_only(row[name])) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
                 x1, y1, x2, y2 = _numbers(str(file), corners)
-                name = Path(str(_only(row["fname"]))).name
-                photos.append(Photo(base / folder / name, names[label - 1], split, (x1, y1, x2, y2)))
+                rows.append((Path(str(_only(row["fname"]))).name, names[label - 1], (x1, y1, x2, y2)))
+        folder = photo_folder(root, meta.parent.parent, f"cars_{split}", [name for name, *_ in rows])
+        photos += [Photo(folder / name, label, split, box) for name, label, box in rows]
     parents = {name: name.split()[0] for name in names}  # the make
     return PhotoSet("cars", "car model", "for non-commercial research only", tuple(photos), parents)
 
 
 def aircraft(root: Path) -> PhotoSet:
     """FGVC-Aircraft: variants of aircraft with families as the coarser class, and boxes."""
-    base = _base(root, "images_variant_test.txt", "FGVC-Aircraft")
-    families = dict(_labels(base, "family"))
+    lists = [f"images_variant_{part}.txt" for part in ("test", "trainval", "train", "val")]
+    base = required_file(root, "FGVC-Aircraft", *lists).parent
+    families = {image: label for _, image, label in _labels(base, "family")}
     boxes = {
         fields[0]: tuple(_numbers(line, fields[1:]))
         for line, fields in _lines(base / "images_box.txt", 5, missing=True)
     }
-    photos, parents = [], {}
-    for split in ("train", "val", "test"):
-        for number, label in _labels(base, "variant", split):
-            box: Any = boxes.get(number)
-            photos.append(Photo(base / "images" / f"{number}.jpg", label, split, box, _BANNER))
-            if number in families:
-                parents[label] = families[number]
+    variants = {image: (label, split) for split, image, label in _labels(base, "variant")}
+    parents = {label: families[image] for image, (label, _) in variants.items() if image in families}
+    folder = photo_folder(root, base, "images", [f"{image}.jpg" for image in variants])
+    photos = []
+    for image, (label, split) in variants.items():
+        box: Any = boxes.get(image)
+        photos.append(Photo(folder / f"{image}.jpg", label, split, box, AIRCRAFT_BANNER))
     licence = "for non-commercial research only; the photographers keep the copyright"
     return PhotoSet("aircraft", "aircraft variant", licence, tuple(photos), parents)
 
 
 def pets(root: Path) -> PhotoSet:
     """Oxford-IIIT Pets: 37 breeds of cats and dogs, 7,349 photos, some with a box of the head."""
-    base = _base(root, "annotations/trainval.txt", "Oxford-IIIT Pets")
+    lists = (("list.txt", ""), ("trainval.txt", "train"), ("test.txt", "test"))
+    files = ("annotations/trainval.txt", "annotations/test.txt", "annotations/list.txt")
+    base = required_file(root, "Oxford-IIIT Pets", *files).parent
+    rows: dict[str, tuple[str, str]] = {}
+    for file, split in lists:
+        for _, fields in _lines(base / file, 4, missing=True):
+            rows[fields[0]] = fields[2], split
+    folder = photo_folder(root, base.parent, "images", [f"{name}.jpg" for name in rows])
     photos, parents = [], {}
-    for file, split in (("trainval.txt", "train"), ("test.txt", "test")):
-        for _, fields in _lines(base / "annotations" / file, 4, missing=file == "test.txt"):
-            label = _spaced(fields[0].rpartition("_")[0])
-            parents[label] = "cat" if fields[2] == "1" else "dog"
-            box = _voc_box(base / "annotations" / "xmls" / f"{fields[0]}.xml")
-            photos.append(Photo(base / "images" / f"{fields[0]}.jpg", label, split, box))
+    for name, (species, split) in rows.items():
+        label = _spaced(name.rpartition("_")[0])
+        parents[label] = "cat" if species == "1" else "dog"
+        photos.append(Photo(folder / f"{name}.jpg", label, split, _voc_box(base / "xmls" / f"{name}.xml")))
     return PhotoSet("pets", "breed of cat or dog", "CC BY-SA 4.0", tuple(photos), parents)
-
-
-def folders(root: Path) -> PhotoSet:
-    """Any folder with a folder a class, or with `train`, `val` and `test` of such; names as the folders are called."""
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}. Give one with a folder a class.")
-    splits = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    photos = [
-        Photo(path, _spaced(re.sub(r"^\d+[._-]", "", folder.name)), split)
-        for split in splits or ("",)
-        for folder in sorted((root / split).iterdir())
-        if folder.is_dir() and not _of_a_program(folder)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in _SUFFIXES and not _of_a_program(path)
-    ]
-    if not photos:
-        raise UserError(f"{root} has no folder with photos in it. Give a folder that has a folder a class.")
-    licence = root / "LICENSE"
-    licence_lines = licence.read_text(errors="replace").strip().splitlines()[:1] if licence.is_file() else []
-    return PhotoSet(root.name, "class", licence_lines[0] if licence_lines else "not stated", tuple(photos))
-
-
-def _of_a_program(path: Path) -> bool:
-    """Whether it is what programs leave beside photos: hidden files and folders, a Mac's folder."""
-    return path.name.startswith(".") or path.name == "__MACOSX"
-
-
-def _base(root: Path, file: str, title: str) -> Path:
-    """The folder that holds the file: the given one or, as archives unpack, one or two below."""
-    for pattern in (file, f"*/{file}", f"*/*/{file}"):
-        matches = sorted(root.glob(pattern))
-        if matches:
-            return matches[0].parents[file.count("/")]
-    raise UserError(f"{root} holds no {file}, so it is not {title}. Give the folder its archives were unpacked in.")
 
 
 def _text_lines(path: Path, missing: bool = False) -> list[str]:
@@ -190,20 +162,23 @@ def _lines(path: Path, fields: int, missing: bool = False) -> Iterator[tuple[str
         yield f"{path}, line {number}", values
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    for _, (key, value) in _lines(path, 2):
+def _pairs(path: Path, missing: bool = False) -> Iterator[tuple[str, str]]:
+    for _, (key, value) in _lines(path, 2, missing):
         yield key, value
 
 
-def _labels(base: Path, level: str, split: str = "") -> Iterator[tuple[str, str]]:
-    """(image, label) of one list, or of all of a level; a label may hold spaces and slashes."""
-    files = (f"images_{level}_{part}.txt" for part in ((split,) if split else ("train", "val", "test")))
-    for file in files:
-        for number, line in enumerate(_text_lines(base / file, missing=split != "test"), start=1):
+def _labels(base: Path, level: str) -> Iterator[tuple[str, str, str]]:
+    """(split, image, label) of all lists of a level; a label may hold spaces and slashes.
+
+    The list of train and val together comes first, so that theirs decide where they are there.
+    """
+    for part in ("trainval", "train", "val", "test"):
+        file = base / f"images_{level}_{part}.txt"
+        for number, line in enumerate(_text_lines(file, missing=True), start=1):
             image, _, label = line.strip().partition(" ")
             if not image.isdigit() or not label.strip():
-                raise UserError(f"{base / file}, line {number}: it must be an image and its label. Download it again.")
-            yield image, label.strip()
+                raise UserError(f"{file}, line {number}: it must be an image and its label. Download it again.")
+            yield "train" if part == "trainval" else part, image, label.strip()
 
 
 def _numbers(where: str, fields: Sequence[str]) -> list[float]:

@@ -12,6 +12,7 @@ from hypereyes_jax.files import refuse_irregular, unreadable
 
 _SECONDS = 60  # of computing; the largest list of a photo set takes some
 _MEMORY = 2 << 30  # bytes
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # at the start, or behind MATLAB's own head of 512 bytes
 
 
 def read_mat(path: Path) -> dict[str, list[Any]]:
@@ -21,12 +22,17 @@ def read_mat(path: Path) -> dict[str, list[Any]]:
     """
     try:
         refuse_irregular(path)
-        with open(path, "rb"):
-            pass
+        with open(path, "rb") as file:
+            head = file.read(520)
     except FileNotFoundError:
         raise UserError(f"there is no {path}. Unpack the whole set.") from None
     except OSError as error:
         raise unreadable(path, error) from None
+    if head.startswith(b"MATLAB 7.3") or _HDF5 in (head[:8], head[512:]):
+        raise UserError(
+            f"{path} is a MATLAB file of version 7.3, which the set's is not. Download the published one, or save this "
+            "one as version 7 (`save(..., '-v7')`)."
+        )
     try:
         arrays: dict[str, list[Any]] = run_apart(
             __file__, "arrays", os.fspath(path.resolve()), seconds=_SECONDS, memory=_MEMORY

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hypereyes_jax.data.photos import layouts
+from hypereyes_jax.data.photos.class_folders import folders
+from hypereyes_jax.data.photos.locate import unpack_first
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, RowOfFile
 from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.splits import split_of_name
 from hypereyes_jax.data.sources.table_rows import class_names
 from hypereyes_jax.data.sources.types import BadRow, SourceOptions
 from hypereyes_jax.errors import UserError
@@ -18,7 +22,7 @@ PHOTO_SETS: dict[str, Callable[[Path], PhotoSet]] = {
     "cars": layouts.cars,
     "aircraft": layouts.aircraft,
     "pets": layouts.pets,
-    "folders": layouts.folders,
+    "folders": folders,
 }
 _ABOUT = {  # of the parquet copies, which carry neither: what a class is, and the licence of the original
     "cub": ("bird species", "images for non-commercial research and education only"),
@@ -33,15 +37,20 @@ def open_photos(name: str, root: Path) -> PhotoSet:
     """A photo set by name, from the folder it was unpacked in.
 
     A folder (or file) of parquet files with the columns `image` and `label` is read as such a copy: class names come
-    from `label_name`, or from the names of the label that `datasets` keeps in the file.
+    from `label_name`, or from the names of the label that `datasets` keeps in the file. Photos that the set's lists
+    name and that are not there are left out; the set's `notes` say so.
 
     Raises:
-      UserError: there is no such set, its files are missing or damaged, or photos are too few classes for a question.
+      UserError: there is no such set, its files are missing or damaged, or photos are of too few classes for a
+        question.
     """
     if name not in PHOTO_SETS:
         raise UserError(f"there is no photo set {name!r}. Choose one of {', '.join(PHOTO_SETS)}.")
     files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
-    photos = _from_parquet(name, files) if files and name != "folders" else PHOTO_SETS[name](root)
+    if files and name != "folders":
+        photos = _from_parquet(name, root, files)
+    else:
+        photos = _without_absent(PHOTO_SETS[name](root), root)
     if len(photos.classes) < 2:
         raise UserError(
             f"{root} has photos of {len(photos.classes)} classes, and a question needs two. Give the whole set."
@@ -49,16 +58,35 @@ def open_photos(name: str, root: Path) -> PhotoSet:
     return photos
 
 
-def _from_parquet(name: str, paths: list[Path]) -> PhotoSet:
+def _without_absent(photos: PhotoSet, root: Path) -> PhotoSet:
+    """The photos that are there. Raises UserError if none of those that the lists name is."""
+    there: list[Photo] = []
+    absent: list[Photo] = []
+    for photo in photos.photos:
+        (there if isinstance(photo.source, Path) and photo.source.is_file() else absent).append(photo)
+    if not absent:
+        return photos
+    count, first = len(absent), absent[0].source
+    if not there:
+        cure = unpack_first(root) or "Unpack the whole set."
+        raise UserError(f"none of the {count:,} photos that the lists of {root} name is there (as {first}). {cure}")
+    lost = len(photos.classes) - len({photo.label for photo in there})
+    classes = f", and with them {lost} of {len(photos.classes)} classes" if lost else ""
+    note = f"{count:,} of {len(photos.photos):,} photos are not there (as {first}) and are left out{classes}"
+    return replace(photos, photos=tuple(there), notes=(*photos.notes, note))
+
+
+def _from_parquet(name: str, root: Path, paths: list[Path]) -> PhotoSet:
     photos: list[Photo] = []
     files = tuple(open_rows(path, str(path), SourceOptions()) for path in paths)
     for number, (path, rows) in enumerate(zip(paths, files, strict=True)):
         names = _label_names(path)
-        split = next((part for part in ("train", "val", "test") if path.name.startswith(part)), "")
+        split = split_of_name(path.relative_to(root).as_posix() if path != root else path.name)
+        split = {"validation": "val"}.get(split, split)
         for index, row in rows.scan():
             if isinstance(row, BadRow):
                 raise UserError(f"{path}, row {index + 1}: {row.why}. Download the file again.")
-            label = row.get("label_name", row.get("label"))
+            label = row.get("label") if row.get("label_name") is None else row["label_name"]
             if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
                 label = names[label]
             if not isinstance(label, str) or "image" not in row:
@@ -66,7 +94,8 @@ def _from_parquet(name: str, paths: list[Path]) -> PhotoSet:
                     f"{path}, row {index + 1}: it needs 'image' and a 'label' whose name is known ({label!r} is not). "
                     "Give a copy made by `datasets`."
                 )
-            photos.append(Photo(RowOfFile(number, index), _plain_name(label), split))
+            banner = layouts.AIRCRAFT_BANNER if name == "aircraft" else 0
+            photos.append(Photo(RowOfFile(number, index), _plain_name(label), split, banner=banner))
     subject, licence = _ABOUT[name]
     return PhotoSet(name, subject, licence, tuple(photos), files=files)
 

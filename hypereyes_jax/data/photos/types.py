@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ class PhotoSet:
     photos: tuple[Photo, ...]
     parents: Mapping[str, str] = field(default_factory=dict)  # class -> a coarser one, for distractors of its kind
     files: tuple[Rows, ...] = ()
+    notes: tuple[str, ...] = ()  # what was left out, and why, in sentences for whoever makes questions
 
     @cached_property
     def by_class(self) -> Mapping[str, tuple[Photo, ...]]:
@@ -59,6 +60,16 @@ class PhotoSet:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.by_class)
 
+    def refuse_unknown_splits(self, splits: Sequence[str]) -> None:
+        """Raises UserError for a split of which there is no photo."""
+        known = sorted({photo.split for photo in self.photos if photo.split})
+        for split in splits:
+            if split not in known:
+                there = f"has {', '.join(known)}" if known else "tells of no splits"
+                raise UserError(
+                    f"--splits {split}: {self.name} {there}. Name one that is there, or leave --splits out."
+                )
+
     def open(self, photo: Photo) -> Image.Image:
         """RGB at full resolution, without its banner. Raises UserError, which names the photo."""
         try:
@@ -69,7 +80,10 @@ class PhotoSet:
                 refuse_irregular(photo.source)
                 image = decode_image(photo.source.read_bytes(), LIMITS)
         except (ImageError, BadRow, OSError) as error:
-            raise UserError(f"the photo {photo.source} can't be read ({error}). Download the set again.") from None
+            raise UserError(
+                f"the photo {photo.source} can't be read ({error}). Download the set again, or remove the photo, "
+                "and it is left out."
+            ) from None
         if photo.banner and image.height > 4 * photo.banner:
             image = image.crop((0, 0, image.width, image.height - photo.banner))
         return image

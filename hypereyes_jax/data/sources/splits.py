@@ -79,6 +79,11 @@ def split_of_name(path: str) -> str:
     return ""
 
 
+def split_word(name: str) -> str:
+    """The split that a name is a word for, and nothing else; "" for any other name."""
+    return next((split for split, words in _WORDS.items() if name.lower() in words), "")
+
+
 def _says(path: str, words: Sequence[str]) -> bool:
     any_word = "|".join(map(re.escape, words))
     return bool(words) and re.search(rf"(?:^|{_EDGE})(?:{any_word})(?:{_EDGE}|$)", path, re.IGNORECASE) is not None
