@@ -49,7 +49,8 @@ _WEAKENED = {  # "t": of "isn't"; "in", "un", "non": of "in correct"
 }  # fmt: skip
 _BEFORE = {"in", "un", "non", "semi", "quasi", "pseudo"}  # directly before a verdict they are a part of it
 _TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
-_TAG = re.compile(r"</?[A-Za-z_]{1,32}>")
+# Tags, and marks with which models' templates end a turn where a server does not take them off.
+_TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>")
 
 
 def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
