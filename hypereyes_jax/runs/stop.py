@@ -31,6 +31,8 @@ STOPPED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again
 _SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_BYTES = 4096  # of a notice
+# A file of notices that is older than the process by more was meant for an earlier one. Clocks of hosts differ by less.
+_STALE_SECONDS = 60.0
 # What Google's metadata server answers while nothing is planned.
 _NOTHING_PLANNED = ("", "NONE", "FALSE")
 
@@ -42,7 +44,8 @@ class StopConfig:
     minutes: float = 0.0
     """Number of minutes after the start of this process at which the run ends; 0 sets no limit."""
     notice_file: Path | None = None
-    """File whose appearance ends the run; you or a hook of the scheduler may create it. It is left where it is."""
+    """File whose appearance ends the run; you or a hook of the scheduler may create it. It is left where it is, and
+    ends no run that began after it, until it is written again."""
     notice_url: str = ""
     """Address that announces the end when it answers with anything but NONE or FALSE. On Google Cloud:
     http://metadata.google.internal/computeMetadata/v1/instance/preempted, or .../instance/maintenance-event."""
@@ -138,18 +141,23 @@ class StopRequest:
     def _look(self) -> None:
         config = self._config
         silent: set[str] = set()  # notices that could not be looked for, each told once until it can be again
+        began = time.time() - (time.monotonic() - self._started)
         while not self._ended.is_set():
             seconds = config.minutes * 60 - (time.monotonic() - self._started)
             if config.minutes and seconds <= 0:
                 self.request(f"the {config.minutes:g} minutes of --stop.minutes are over")
                 return
-            for option, look in (("notice-file", _file_notice), ("notice-url", _url_notice)):
+            looks = (
+                ("notice-file", lambda: _file_notice(config.notice_file, began)),
+                ("notice-url", lambda: _url_notice(config.notice_url)),
+            )
+            for option, look in looks:
                 try:
-                    reason = look(config)
+                    reason = look()
                     silent.discard(option)
                 except OSError as error:
                     if option not in silent:
-                        warning = f"warning: --stop.{option} can't be looked at now ({error})"
+                        warning = f"warning: --stop.{option} tells nothing now ({error})"
                         print(visible(warning), file=sys.stderr)
                     silent.add(option)
                     continue
@@ -160,21 +168,30 @@ class StopRequest:
             self._ended.wait(max(wait, 0.01))
 
 
-def _file_notice(config: StopConfig) -> str:
-    """Why a file says to stop; "" if it does not. Raises OSError if that can't be told."""
-    there = config.notice_file is not None and config.notice_file.exists()
-    return f"there is a file {config.notice_file}" if there else ""
+def _file_notice(file: Path | None, began: float) -> str:
+    """Why a file says to stop a process that began at a time; "" if it does not. Raises OSError if that can't be told.
+
+    One that was left from before is no notice: the run would stop at once whenever it is started, and never get on.
+    """
+    if file is None or not file.exists():
+        return ""
+    age = began - file.stat().st_mtime
+    if age > _STALE_SECONDS:
+        raise OSError(f"{file} is {age / 60:.0f} minutes older than this process, so it announces nothing to it")
+    return f"there is a file {file}"
 
 
-def _url_notice(config: StopConfig) -> str:
+def _url_notice(url: str) -> str:
     """Why an address says to stop; "" if it does not. Raises OSError if it can't be used."""
-    if not config.notice_url:
+    if not url:
         return ""
     try:
-        notice = _notice(config.notice_url)
+        notice = _notice(url)
     except (http.client.HTTPException, ValueError) as error:  # a reply that is no HTTP, an address that is none
         raise OSError(f"{type(error).__name__}: {error}") from None
-    return "" if notice.upper() in _NOTHING_PLANNED else f"{config.notice_url} says {notice!r}"
+    if notice.startswith("<"):  # a login or a page of errors that something on the way put there
+        raise OSError(f"it answers with a page: {notice[:60]!r}")
+    return "" if notice.upper() in _NOTHING_PLANNED else f"{url} says {notice!r}"
 
 
 def _notice(url: str) -> str:

@@ -1,6 +1,7 @@
 """Being asked to stop: real signals to real processes, a time limit, a file, an address on loopback."""
 
 import http.server
+import os
 import signal
 import socket
 import subprocess
@@ -75,10 +76,35 @@ def test_a_file_asks(tmp_path, monkeypatch):
         assert str(tmp_path / "stop") in waited(stop)
 
 
+def test_a_file_that_was_left_from_an_earlier_run_announces_nothing_until_it_is_written_again(
+    tmp_path, monkeypatch, capsys
+):
+    """Otherwise the run would stop at once whenever it is queued again, for ever."""
+    monkeypatch.setattr(stop_module, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    notice = tmp_path / "stop"
+    notice.touch()
+    os.utime(notice, (time.time() - 600,) * 2)
+    with StopRequest(StopConfig(notice_file=notice)) as stop:
+        time.sleep(0.2)
+        assert stop.reason == ""
+        notice.touch()
+        assert str(notice) in waited(stop)
+    assert capsys.readouterr().err.count("is 10 minutes older than this process") == 1
+
+
+def test_a_file_that_was_written_while_the_process_began_asks(tmp_path, monkeypatch):
+    monkeypatch.setattr(stop_module, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    notice = tmp_path / "stop"
+    notice.touch()
+    os.utime(notice, (time.time() - 300,) * 2)
+    with StopRequest(StopConfig(notice_file=notice), started=time.monotonic() - 320) as stop:
+        assert str(notice) in waited(stop)
+
+
 @pytest.mark.parametrize("notice", ["TRUE", "TERMINATE_ON_HOST_MAINTENANCE"])
 def test_a_notice_of_the_cloud_asks(monkeypatch, capsys, notice):
     monkeypatch.setattr(stop_module, "_SECONDS_BETWEEN_LOOKS", 0.02)
-    answers = [(200, "NONE"), (200, "FALSE"), (503, "busy"), (200, notice)]
+    answers = [(200, "NONE"), (200, "FALSE"), (503, "busy"), (200, "<html>Log in</html>"), (200, notice)]
 
     class Metadata(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -95,7 +121,7 @@ def test_a_notice_of_the_cloud_asks(monkeypatch, capsys, notice):
         with StopRequest(StopConfig(notice_url=f"http://127.0.0.1:{server.server_port}/")) as stop:
             assert notice in waited(stop)
         server.shutdown()
-    assert "status 503" in capsys.readouterr().err
+    assert "status 503" in capsys.readouterr().err  # once, also of what comes after it
 
 
 def test_a_notice_that_can_not_be_looked_for_hides_no_other_reason(tmp_path, monkeypatch, capsys):
@@ -119,15 +145,15 @@ def test_a_notice_that_can_not_be_looked_for_hides_no_other_reason(tmp_path, mon
         with StopRequest(config) as stop:
             assert "0.005 minutes" in waited(stop)
     told = capsys.readouterr().err
-    assert told.count("--stop.notice-file can't be looked at now") == 1
-    assert told.count("--stop.notice-url can't be looked at now (BadStatusLine") == 1
+    assert told.count("--stop.notice-file tells nothing now") == 1
+    assert told.count("--stop.notice-url tells nothing now (BadStatusLine") == 1
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://h:x/", "http://ä ö/"])
 def test_an_address_of_notices_that_is_none_is_told(capsys, url):
     with StopRequest(StopConfig(minutes=0.002, notice_url=url)) as stop:
         assert "0.002 minutes" in waited(stop)
-    assert "--stop.notice-url can't be looked at now" in capsys.readouterr().err
+    assert "--stop.notice-url tells nothing now" in capsys.readouterr().err
 
 
 def test_who_asks_to_be_called_is_called_once_also_when_late():
