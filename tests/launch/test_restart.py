@@ -1,13 +1,16 @@
 """`hypereyes launch restart`: real processes, started again or not."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from hypereyes_jax.launch import restart as restarting
 from hypereyes_jax.launch.restart import restart
 
 RESTART = "import sys; from hypereyes_jax.launch.restart import restart; "
@@ -39,6 +42,30 @@ def test_a_command_is_started_again_until_it_is_done(tmp_path, codes, last, star
     command, count = ending_with(tmp_path, codes)
     assert restart(command, 2, pause=0.0) == last
     assert int(count.read_text()) == starts
+
+
+def test_a_command_that_ends_again_and_again_within_minutes_is_given_longer_pauses(monkeypatch, capfd):
+    now = [0.0]
+    lives = iter([1, 1, 1, 400, 1, 1])  # seconds
+
+    class Ended:
+        def __init__(self, *_, **__):
+            now[0] += next(lives, 1)
+            self.code = 0 if next(left, None) is None else 75
+
+        def wait(self):
+            return self.code
+
+        def poll(self):
+            return self.code
+
+    left = iter(range(6))
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + 30))
+    monkeypatch.setattr(restarting, "time", clock)
+    monkeypatch.setattr(restarting.subprocess, "Popen", Ended)
+    assert restart(["true"], 0, pause=200.0) == 0
+    pauses = re.findall(r"again in (\d+) s", capfd.readouterr().err)
+    assert pauses == ["200", "400", "600", "200", "200", "400"]
 
 
 def test_a_signal_is_passed_on_and_ends_it(tmp_path):
