@@ -1,11 +1,13 @@
-"""Messages whose calls, results and thoughts are parts of their content (Anthropic's), in the form of OpenAI's."""
+"""Messages whose calls, results and thoughts are parts of their content (Anthropic's, LangChain's), in the form of
+OpenAI's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-_BLOCKS = frozenset(("tool_use", "tool_result", "thinking"))
+_THOUGHTS = ("thinking", "reasoning")  # types of parts that hold their text under this name
+_BLOCKS = frozenset(("tool_use", "tool_call", "tool_result", *_THOUGHTS))
 
 
 def without_blocks(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -18,11 +20,11 @@ def without_blocks(message: Mapping[str, Any]) -> Mapping[str, Any]:
     is_result = False
     for part in content:
         kind = _kind(part)
-        if kind == "tool_use":
-            calls.append({"name": part.get("name"), "arguments": part.get("input")})
-        elif kind == "thinking":
-            if isinstance(part.get("thinking"), str) and part["thinking"].strip():
-                parts.append({"type": "text", "text": f"<think>{part['thinking'].strip()}</think>\n"})
+        if kind in ("tool_use", "tool_call"):
+            calls.append({"name": part.get("name"), "arguments": part.get("args", part.get("input"))})
+        elif kind in _THOUGHTS:
+            if isinstance(part.get(kind), str) and part[kind].strip():
+                parts.append({"type": "text", "text": f"<think>{part[kind].strip()}</think>\n"})
         elif kind == "tool_result":
             is_result = True
             inner = part.get("content")
@@ -30,6 +32,7 @@ def without_blocks(message: Mapping[str, Any]) -> Mapping[str, Any]:
             parts.append({"type": "text", "text": "\n"})
         else:
             parts.append(part)
+    calls = [] if message.get("tool_calls") else calls  # which LangChain writes in both places
     other = {"content": parts} | ({"tool_calls": calls} if calls else {}) | ({"role": "tool"} if is_result else {})
     return {**message, **other}
 

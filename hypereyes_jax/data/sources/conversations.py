@@ -21,7 +21,8 @@ from hypereyes_jax.data.sources.fields import (
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
-from hypereyes_jax.data.sources.result_order import in_order_of_calls
+from hypereyes_jax.data.sources.message_shapes import in_usual_shape, looks_like_items, system_in
+from hypereyes_jax.data.sources.result_order import TEXT_PARTS, in_order_of_calls
 from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -37,6 +38,7 @@ _ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "ai": "assistant",
     "chatgpt": "assistant",
     "tool": "tool",
     "tool_response": "tool",
@@ -98,9 +100,11 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     if not (is_blank(row.get("audios")) and is_blank(row.get("audio"))):
         raise BadRow("audio", "it has audio, which no model here hears")
     raw, shape = _messages(row, layout)
-    system = layout.get(row, "system")
+    raw, foreign = in_usual_shape(raw)
+    shape = foreign or shape
+    system = system_in(layout.get(row, "system"))
     messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
-    if isinstance(system, str) and system:
+    if system:
         messages.append(("system", [system], ()))
     for number, message in enumerate(in_order_of_calls(raw), start=1):
         messages.append(_read(message, number))
@@ -132,7 +136,7 @@ def prompt_of(messages: Any) -> Prompt:
     """The message of the user in a list of them; what veRL's `prompt` asks. Raises BadRow."""
     if not isinstance(messages, list):
         raise BadRow("no question", "'prompt' must be a string or a list of messages")
-    asks = [_read(message, number) for number, message in enumerate(messages, start=1)]
+    asks = [_read(message, number) for number, message in enumerate(in_usual_shape(messages)[0], start=1)]
     roles = [role for role, *_ in asks]
     if "user" not in roles:
         raise BadRow("no question", "its 'prompt' has no message of the user")
@@ -202,6 +206,9 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
         if isinstance(row.get("prompt"), list) and isinstance(said, str | list):
             said = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
             return [*row["prompt"], *said], shape
+    if looks_like_items(row.get("output")) and isinstance(row.get("input"), str | list):
+        asked = [{"role": "user", "content": row["input"]}] if isinstance(row["input"], str) else row["input"]
+        return [*asked, *row["output"]], "Responses"
     for question, reply in _PAIRS:
         if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
             text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)
@@ -323,7 +330,7 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
         if not isinstance(part, Mapping):
             raise BadRow("no message", f"a part of message {number} must be a string or an object")
         kind = part.get("type") or next((key for key in _UNTYPED if part.get(key)), None)
-        if kind in ("text", "input_text", "output_text"):
+        if kind in TEXT_PARTS:
             text = part.get("text")
             if not isinstance(text, str):
                 raise BadRow("no message", f"a text part of message {number} has no text")

@@ -24,10 +24,10 @@ from hypereyes_jax.data.sources.types import BadRow
 from hypereyes_jax.env.media.images import (
     ImageError,
     ImageLimits,
-    decode_base64,
     decode_image,
     displayed_size,
     encode_image,
+    read_base64,
     to_rgb,
     upright,
 )
@@ -379,11 +379,8 @@ def _from_windows(path: str) -> str:
 
 
 def _from_base64(text: str) -> bytes:
-    payload = text.partition(",")[2] if text[:64].lstrip()[:5].lower() == "data:" else text
-    if len(payload) > LIMITS.max_bytes * 4 // 3 + 4:
-        raise BadRow("broken image", f"an image has more than {LIMITS.max_bytes:,} bytes")
     try:
-        return decode_base64(payload)
+        return read_base64(text, LIMITS.max_bytes)
     except ImageError as error:
         raise BadRow("broken image", f"an image can't be read ({error})") from None
 

@@ -12,6 +12,7 @@ from typing import Any
 from hypereyes_jax.data.sources.turn_checks import RESULTS_OUT_OF_ORDER
 from hypereyes_jax.data.sources.types import BadRow
 
+TEXT_PARTS = ("text", "input_text", "output_text")  # types of a content's parts that are a text
 _PLACES = ("<image>", "<video>", "<|image_pad|>", "<|video_pad|>", "<img>")
 
 
@@ -63,11 +64,9 @@ def _ids_of_calls(message: Any) -> list[str]:
     if not isinstance(message, Mapping):
         return []
     calls = message.get("tool_calls")
-    content = message.get("content")
-    blocks = [part for part in content if _type(part) == "tool_use"] if isinstance(content, list) else []
-    ids = [
-        call.get("id") for call in [*(calls if isinstance(calls, list) else ()), *blocks] if isinstance(call, Mapping)
-    ]
+    if not calls and isinstance(content := message.get("content"), list):  # LangChain writes them in both places
+        calls = [part for part in content if _type(part) in ("tool_use", "tool_call")]
+    ids = [call.get("id") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
     return [each for each in ids if isinstance(each, str) and each]
 
 
@@ -91,7 +90,7 @@ def _holds_pictures(content: Any) -> bool:
     if isinstance(content, str):
         return any(place in content for place in _PLACES)
     if isinstance(content, list):
-        return any(_type(part) not in (None, "text") or _holds_pictures(_text(part)) for part in content)
+        return any(_type(part) not in (None, *TEXT_PARTS) or _holds_pictures(_text(part)) for part in content)
     return False
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -142,12 +143,26 @@ def embedded(data: bytes, format: Literal["JPEG", "PNG", "WEBP"]) -> str:
 
 
 def read_base64_image(text: str, limits: ImageLimits | None = None) -> Image.Image:
-    """Base64, with or without a `data:image/...;base64,` prefix -> RGB image. Raises ImageError."""
-    payload = text.partition(",")[2] if text[:5].lower() == "data:" else text
+    """Base64, or a data URI -> RGB image. Raises ImageError."""
     limits = limits or ImageLimits()
-    if len(payload) > limits.max_bytes * 4 // 3 + 4:
-        raise ImageError("the base64 image is too long")
-    return decode_image(decode_base64(payload), limits)
+    return decode_image(read_base64(text, limits.max_bytes), limits)
+
+
+def read_base64(text: str, max_bytes: int) -> bytes:
+    """What base64 holds, or a data URI, of which the payload may be percent-encoded. Raises ImageError."""
+    head, payload = "", text
+    if text[:64].lstrip()[:5].lower() == "data:":
+        head, _, payload = text.partition(",")
+    escaped = bool(head) and "%" in payload
+    if len(payload) > (max_bytes * 3 if escaped else max_bytes * 4 // 3 + 4):  # an escape has three letters
+        raise ImageError(f"the base64 image is too long: at most {max_bytes:,} bytes are allowed")
+    data = unquote_to_bytes(payload) if escaped else payload.encode("utf-8", "replace")
+    try:
+        return decode_base64(data.decode("latin-1") if escaped else payload)
+    except ImageError:
+        if not head or head.rstrip().lower().endswith("base64"):
+            raise
+        return data  # as it is, like the SVG of a style sheet
 
 
 def decode_base64(text: str) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import threading
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -173,12 +174,29 @@ def test_sizes_come_from_headers(pictures, red):
         lambda data: "data:image/png;base64, " + base64.b64encode(data).decode(),
         lambda data: "data:image/png;base64," + base64.urlsafe_b64encode(data).decode(),
         lambda data: "data:image/png;base64," + base64.b64encode(data).decode().rstrip("="),
+        lambda data: "data:image/png;name=a.png;base64," + quote(base64.b64encode(data).decode(), safe=""),
+        lambda data: "data:image/png," + quote(data, safe=""),
+        lambda data: "data:image/png," + base64.b64encode(data).decode(),
     ],
 )
 def test_base64_is_read_as_others_write_it(lines, written):
     data = encoded("red") + b"\xfb\xff"  # which has - and _ in the alphabet for URLs
     data += b"\0" * (1 - len(data) % 3)
     assert open_questions(lines({"question": "?", "answer": "1", "image": written(data)}))[0].images[0].size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("data:image/svg+xml,%3Csvg/%3E", "it is an SVG drawing; draw it as PNG first"),
+        ("data:image/svg+xml;utf8,<svg/>", "it is an SVG drawing; draw it as PNG first"),
+        ("data:image/png;base64,%40%40", "is not valid base64"),
+    ],
+)
+def test_a_data_uri_that_holds_no_picture_is_told_by_what_it_holds(lines, uri, why):
+    questions = open_questions(lines({"question": "?", "answer": "1", "image": uri}))
+    with pytest.raises(UserError, match=why):
+        questions[0]
 
 
 def test_file_urls_are_paths_and_other_schemes_are_named(lines, tmp_path):
