@@ -223,7 +223,7 @@ def _check_settings(config: RlConfig) -> None:
         refuse_miniature_services(config.recipe, config.search, config.judge, needs_teacher)
     check_search(config.search, default.search)
     refuse_settings_of_demonstrations(config.data, "rl")
-    refuse_unknown_mesh(config.mesh)
+    refuse_unknown_mesh(config.mesh, splits=True)
     if config.eval_every < 1:
         raise UserError("--eval-every must be at least 1 step; without --eval-questions nothing is tried")
     if config.references is not None and config.select == "no":

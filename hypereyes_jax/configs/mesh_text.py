@@ -36,6 +36,11 @@ def read_mesh(text: str, model: Qwen3VLConfig | None = None, devices: int = 0, h
     """
     if text in MESHES:
         return MESHES[text]
+    if is_split(text):
+        raise UserError(
+            f"--mesh {text}: only `hypereyes rl` gives learner and samplers devices of their own. Everything else, a "
+            "plan too, takes one mesh: plan either part by itself, like --mesh fsdp=4,device=h200"
+        )
     words = [word.strip() for word in text.split(",")]
     automatic = is_auto(text)
     values = _values(text, words[1:] if automatic else words)
@@ -65,9 +70,13 @@ def is_split(text: str) -> bool:
     return re.search(r"(^|,)\s*(learner|sampler)=", text) is not None
 
 
-def refuse_unknown_mesh(text: str) -> None:
-    """Raises UserError for a mesh that there isn't. It asks for no devices, so it can be called before all else."""
-    if text and not is_auto(text) and not is_split(text):
+def refuse_unknown_mesh(text: str, splits: bool = False) -> None:
+    """Raises UserError for a mesh that there isn't. It asks for no devices, so it can be called before all else.
+
+    Args:
+      splits: learner and samplers may have devices of their own.
+    """
+    if text and not is_auto(text) and not (splits and is_split(text)):
         read_mesh(text)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from hypereyes_jax.configs.distributed import DistributedConfig
@@ -23,7 +22,7 @@ from hypereyes_jax.launch.initialize import join
 from hypereyes_jax.launch.mesh import mesh_of_all_devices
 from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.launch.split_mesh import split_devices
-from hypereyes_jax.learner.global_batch import local_shards
+from hypereyes_jax.learner.global_batch import gather_from_processes, local_shards
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _FEWEST_BYTES = 1024  # that processes send each other at a time
@@ -60,14 +59,12 @@ class Processes:
         Call before anything asks jax for devices. Raises UserError as `initialize.join`, `mesh_of_all_devices` and
         `split_devices`.
         """
-        refuse_unknown_mesh(mesh)
+        refuse_unknown_mesh(mesh, splits=True)
         join(config)
-        if is_split(mesh):
-            split = split_devices(mesh, jax.devices(), jax.process_count())
-            own = cls(mesh=split.learner)
-            own.samplers = split.samplers
-            return own
-        own = cls(jax.process_index(), jax.process_count(), mesh_of_all_devices(mesh, checkpoint))
+        split = split_devices(mesh, jax.devices()) if is_split(mesh) else None
+        training = mesh_of_all_devices(mesh, checkpoint) if split is None else split.learner
+        own = cls(jax.process_index(), jax.process_count(), training)
+        own.samplers = None if split is None else split.samplers
         host = _host()
         own.on_host = own.gather(host).count(host)
         return own
@@ -99,11 +96,12 @@ class Processes:
             return [own]
         began = time.perf_counter()
         text = np.frombuffer(json.dumps(own).encode(), np.uint8)
-        sizes = np.asarray(process_allgather(np.array([text.size], np.int32))).reshape(-1)
+        assert self.mesh is not None
+        sizes = gather_from_processes(self.mesh, np.array([text.size], np.int32)).reshape(-1)
         # Each size is a program of its own, which is compiled and stays: a few sizes, however long a run is.
         buffer = np.zeros(max(_FEWEST_BYTES, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
         buffer[: text.size] = text
-        rows = np.asarray(process_allgather(buffer)).reshape(self.count, -1)
+        rows = gather_from_processes(self.mesh, buffer).reshape(self.count, -1)
         self.waited_seconds += time.perf_counter() - began
         return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.training import PackConfig
 from hypereyes_jax.learner.packing import PackedBatch
@@ -43,6 +44,26 @@ def local_shards(mesh: Mesh) -> tuple[int, int]:
     return mine[0], len(mine)
 
 
+def gather_from_processes(mesh: Mesh, own: np.ndarray) -> np.ndarray:
+    """[processes, ...]: what each process gives, arrays of one shape and type, in the order of processes.
+
+    Every process must call it. Only devices of the mesh take part, one a process: others may be at work meanwhile, and
+    programs that span devices must not meet on them in different orders.
+    """
+    first: dict[int, Any] = {}
+    for device in mesh.devices.flat:
+        first.setdefault(device.process_index, device)
+    line = Mesh(np.array([first[process] for process in sorted(first)]), ("process",))
+    each, everywhere = (NamedSharding(line, PartitionSpec(*axes)) for axes in (("process",), ()))
+    mine = jax.device_put(own[None], first[jax.process_index()])
+    together = jax.make_array_from_single_device_arrays((len(first), *own.shape), each, [mine])
+    return np.asarray(jax.jit(_same, out_shardings=everywhere)(together).addressable_data(0))
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
 def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> StepBatch:
     """The step that the processes' batches are together; every process must call it, with the same `PackConfig`.
 
@@ -59,8 +80,8 @@ def global_batch(mesh: Mesh, batch: PackedBatch, pack_config: PackConfig) -> Ste
         raise ValueError(f"this process feeds {count} data shards, but PackConfig.shards is {pack_config.shards}")
     weight, *measured = measures(batch)
     own = np.array([int(batch.count), *measured, batch.targets_MBT.shape[1]], np.int32)
-    used, tokens, samples, patches, rows = multihost_utils.process_allgather(own).reshape(-1, len(own)).T.tolist()
-    weights = np.asarray(multihost_utils.process_allgather(np.float32(weight)), np.float64)
+    used, tokens, samples, patches, rows = gather_from_processes(mesh, own).T.tolist()
+    weights = gather_from_processes(mesh, np.array([weight], np.float32)).astype(np.float64)
     before = np.int32(first * batch.inputs.vision.token_place_M.shape[1] // count)
     visual = batch.inputs.visual_index_BT
     vision = batch.inputs.vision._replace(token_place_M=batch.inputs.vision.token_place_M + before)

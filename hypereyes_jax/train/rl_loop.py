@@ -167,11 +167,11 @@ class RlLoop:
                     reason = str(dropped)
                 except SystematicFailure:
                     if saved < step:
-                        self._save(checkpoints)
+                        await self._save(checkpoints)
                     raise
             if reason:
                 if saved < step:
-                    self._save(checkpoints)
+                    await self._save(checkpoints)
                 raise RunStopped(f"stopped after step {step} of {settings.steps} ({reason}); it is saved.")
             if self._validation is not None and (step + 1) % self._validation.every == 0:
                 values |= await self._validate(self._validation.questions, step)
@@ -186,7 +186,7 @@ class RlLoop:
             # The first process's clock decides for all.
             is_due = processes.gather(schedule.is_due(step + 1))[0]
             if is_due:
-                self._save(checkpoints)
+                await self._save(checkpoints)
                 schedule.written()
                 saved = step + 1
 
@@ -198,7 +198,7 @@ class RlLoop:
             return None
         return Snapshots(self._directory, self._processes, self._run.write_model, self._settings.save_every, first)
 
-    def _save(self, checkpoints: Checkpoints) -> None:
+    async def _save(self, checkpoints: Checkpoints) -> None:
         # The search store has no position: see docs/environment.md.
         cursor = {
             "references": self._references.state(),
@@ -206,7 +206,8 @@ class RlLoop:
             "budget": self._budget.state(),
             "rollouts": self._source.state(),
         }
-        checkpoints.save(self._state, cursor)
+        async with self._source.at_rest():
+            checkpoints.save(self._state, cursor)
 
     async def _step(self, step: int, log: MetricsWriter | NoMetrics) -> dict[str, float]:
         """Play, score, distil, update, publish.

@@ -63,6 +63,9 @@ class RolloutSource(Protocol):
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint keeps of it, JSON-able and alike in all processes."""
 
+    def at_rest(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """No engine works within the block, where its devices may be asked for a program that spans processes."""
+
 
 class OnPolicy:
     """Plays each step's rollouts with the weights that they train, and nothing else meanwhile."""
@@ -116,6 +119,10 @@ class OnPolicy:
         """Nothing is under way between steps."""
         return None
 
+    def at_rest(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Nothing is under way between steps."""
+        return contextlib.nullcontext()
+
 
 class RunsAhead:
     """Rollouts that run ahead of the learner, on engines that stay in use from the first step to the last.
@@ -123,7 +130,7 @@ class RunsAhead:
     On devices that learner and engines share, a mesh's programs take turns: two in flight together may run in another
     order on another device, and then wait for each other for ever. Engines work there while the loop waits for
     rollouts, and at no other time: what the loop does else may span devices, those of other processes included. One
-    device runs both as it can.
+    device runs both as it can. Engines on devices of their own work all the time, but for checkpoints.
 
     Each process plays its part of all groups, and takes of these alone.
     """
@@ -188,6 +195,11 @@ class RunsAhead:
     def state(self) -> dict[str, Any] | None:
         """Which groups are still to be trained on: those under way are played anew by a run that goes on."""
         return {"shares": self._run.processes.gather(self._queue.state())}
+
+    def at_rest(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Engines beside the learner stop for what spans all devices of several processes, as barriers do."""
+        works = not self._takes_turns and self._run.processes.count > 1
+        return self._generator.paused() if works else contextlib.nullcontext()
 
     async def pause(self) -> None:
         """Ends the engines' work, where they take turns with the learner, until the loop waits for rollouts."""

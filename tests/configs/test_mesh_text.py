@@ -1,7 +1,7 @@
 import pytest
 
 from hypereyes_jax.configs.mesh import MESHES
-from hypereyes_jax.configs.mesh_text import auto_axes, read_mesh
+from hypereyes_jax.configs.mesh_text import auto_axes, read_mesh, refuse_unknown_mesh
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.errors import UserError
 
@@ -70,3 +70,10 @@ def test_auto_of_a_plan_says_how_many_devices_of_which_kind_there_are():
 def test_what_is_no_mesh_is_refused_with_what_to_write(text, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         read_mesh(text, PRESETS["8b"])
+
+
+def test_a_split_is_for_those_who_can_split():
+    refuse_unknown_mesh("learner=4,sampler=4", splits=True)
+    for refused in (refuse_unknown_mesh, read_mesh):
+        with pytest.raises(UserError, match="only `hypereyes rl` gives learner and samplers devices of their own"):
+            refused("learner=4,sampler=4")

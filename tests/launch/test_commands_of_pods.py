@@ -103,17 +103,22 @@ def small_moe(path, base, seed=0):
 
 
 @pytest.mark.slow
-def test_rollouts_run_ahead_in_two_processes_that_share_their_devices_with_the_learner(tmp_path):
+@pytest.mark.parametrize(
+    ("mesh", "devices"),
+    [((), 2), (("--mesh", "learner=4,sampler=4"), 4)],
+    ids=["on the learner's devices", "on devices of their own"],
+)
+def test_rollouts_run_ahead_in_two_processes(tmp_path, mesh, devices):
     data, out = tmp_path / "data", tmp_path / "rl"
     finish(hypereyes("synth", "--out", data, "--sft-questions", 6, "--rl-candidates", 8, "--eval-questions", 4))
     base = small_model(tmp_path / "base")
-    rl = ("rl", "--checkpoint", base, "--questions", data / "rl_candidates.jsonl", "--out", out,
+    rl = ("rl", *mesh, "--checkpoint", base, "--questions", data / "rl_candidates.jsonl", "--out", out,
           "--settings.prompts", 4, "--settings.group", 2, "--settings.ahead", 1, "--select", "no",
           "--sizes.turn-tokens", 16, "--sizes.slots", 4, "--sizes.replica-devices", 2, "--search.latency", 0.05,
           "--search.transport", "in-process", "--eval-questions", data / "seen.jsonl", "--eval-every", 2,
           "--settings.checkpoint-every", 1, "--sizes.row-choices", 256)  # fmt: skip
     for count in (2, 4):  # the second goes on with the first
-        together(*rl, "--settings.steps", count)
+        together(*rl, "--settings.steps", count, devices=devices)
     rows = steps(out)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert max(row["rl/staleness_max"] for row in rows) == 1

@@ -66,6 +66,23 @@ def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tm
     assert max(moved) > 1e-4  # far more than the tolerance of weights, else they are those before the step
 
 
+def test_samplers_with_devices_of_their_own_in_two_processes_get_the_learners_very_bits(tmp_path):
+    coordinator = f"127.0.0.1:{free_port()}"
+    pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4, "split_pair") for process in range(2)]
+    for process in pair:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-2000:]
+    wanted = jax.tree_util.tree_leaves_with_path(random_params(MODELS["moe"]))
+    for process in range(2):
+        found = dict(np.load(tmp_path / f"{process}.npz"))
+        # a replica of two devices, of which each holds its part of what is cut and the whole of the rest
+        size = sum(leaf.nbytes for _, leaf in wanted)
+        assert size < found.pop("received") < 2 * size
+        assert len(found) == len(wanted)
+        for name, leaf in wanted:
+            np.testing.assert_array_equal(found[jax.tree_util.keystr(name)], leaf, err_msg=jax.tree_util.keystr(name))
+
+
 def test_two_processes_read_a_checkpoint_together_and_hold_its_very_bits(tmp_path):
     config = MODELS["moe"]
     params = random_params(config)

@@ -1,6 +1,8 @@
 import socket
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hypereyes_jax.configs.distributed import DistributedConfig
 from hypereyes_jax.launch import processes
@@ -11,12 +13,12 @@ def test_what_processes_tell_each_other_takes_a_few_programs_however_long_it_is(
     """Each shape compiles a program on every process, and a run of hundreds of steps gathers thousands of texts."""
     shapes = set()
 
-    def gathered(array):
+    def gathered(_, array):
         shapes.add(array.shape)
         return np.stack([array, array])
 
-    monkeypatch.setattr(processes, "process_allgather", gathered)
-    pair = Processes(0, 2)
+    monkeypatch.setattr(processes, "gather_from_processes", gathered)
+    pair = Processes(0, 2, Mesh(np.array(jax.devices()[:1]), ("data",)))
     for length in range(0, 20_000, 37):
         value = {"text": "ä" * length}
         assert pair.gather(value) == [value, value]

@@ -2,7 +2,9 @@
 
 The learner's mesh spans all processes and shares each weight out over them. A replica is a few devices of one host, or
 all devices of a few. Copying is one exchange between all devices; afterwards every process has its replicas' weights,
-or its part of them, on its own devices.
+or its part of them, on its own devices. Where samplers have devices of their own, the learner's exchange each weight
+among themselves, so that each process has it once, and a process copies it to its samplers: no program spans devices
+that train and devices that sample.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.lora import Lora
+from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.sharding import lora_shardings, param_shardings
 from hypereyes_jax.rollout.replicas.layout import own_replicas, replica_grid, replica_mesh
 
@@ -31,7 +34,8 @@ class ReplicaWeights:
       devices: of one replica; 0 = as many as the KV heads divide among within a process.
       among: the devices that are shared out to replicas; None = the learner's.
 
-    Raises ShardingError as `layout.replica_size`.
+    Raises ShardingError as `layout.replica_size`, and for a replica that spans processes where samplers have devices of
+    their own.
 
     Attributes:
       grid: all replicas' devices, [replicas, expert, tensor].
@@ -43,9 +47,16 @@ class ReplicaWeights:
     ):
         self.grid = replica_grid(model.text, list(mesh.devices.flat) if among is None else among, devices)
         self._model, self._dtype = model, dtype
-        self._all = replica_mesh(self.grid)
+        own = own_replicas(self.grid)
+        self._once_a_process = None if among is None else _OnceAProcess(mesh)
+        if among is not None and len({device.process_index for device in own.flat}) > 1:
+            raise ShardingError(
+                f"a rollout replica of {self.grid[0].size} devices spans processes, which samplers with devices of "
+                "their own can not: choose --sizes.replica-devices so that it divides a process's samplers"
+            )
+        self._all = replica_mesh(self.grid if among is None else own)
         self._together = param_shardings(model, self._all)
-        self.meshes = [replica_mesh(replica[None]) for replica in own_replicas(self.grid)]
+        self.meshes = [replica_mesh(replica[None]) for replica in own]
         self._apart = [param_shardings(model, one) for one in self.meshes]
         self._cast = jax.jit(lambda x: x.astype(dtype))
 
@@ -85,7 +96,9 @@ class ReplicaWeights:
                 x = jnp.copy(x)
             # One at a time: programs in flight together may run in another order in another process, and CPU devices
             # then wait for each other for ever.
-            copies = jax.block_until_ready(jax.device_put(x if x.dtype == self._dtype else self._cast(x), together))
+            x = x if x.dtype == self._dtype else self._cast(x)
+            x = x if self._once_a_process is None else self._once_a_process(x)
+            copies = jax.block_until_ready(jax.device_put(x, together))
             by_device = {shard.device: shard.data for shard in copies.addressable_shards}
             # A replica's arrays are the pieces that lie on its devices: nothing is copied again.
             return [
@@ -114,6 +127,30 @@ class ReplicaWeights:
                 needed = _overlap(index, index, x.shape)
                 total += size * (needed - (_overlap(index, present[device], x.shape) if device in present else 0))
         return total
+
+
+class _OnceAProcess:
+    """Arrays of a mesh over processes, once in each: an array of this process's devices alone.
+
+    Calling it is an exchange between the mesh's devices, so every process must call it at the same times.
+    """
+
+    def __init__(self, mesh: Mesh):
+        by_process: dict[int, list[Any]] = {}
+        for device in mesh.devices.flat:
+            by_process.setdefault(device.process_index, []).append(device)
+        self._all = Mesh(np.array([by_process[process] for process in sorted(by_process)]), ("process", "device"))
+        self._own = Mesh(np.array(by_process[jax.process_index()]), ("device",))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        parts = self._own.size
+        # Cut where it divides, so that no device holds more than its share while it is on its way.
+        cut = next((axis for axis in np.argsort(x.shape)[::-1] if x.shape[axis] % parts == 0), None)
+        place = PartitionSpec() if cut is None else PartitionSpec(*[None] * int(cut), "device")
+        spread = jax.device_put(x, NamedSharding(self._all, place))
+        by_device = {shard.device: shard.data for shard in spread.addressable_shards}
+        pieces = [by_device[device] for device in self._own.devices.flat]
+        return jax.make_array_from_single_device_arrays(x.shape, NamedSharding(self._own, place), pieces)
 
 
 def _overlap(one: tuple[slice, ...], other: tuple[slice, ...], shape: tuple[int, ...]) -> int:
