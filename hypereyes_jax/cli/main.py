@@ -211,7 +211,8 @@ def _run(name: str, words: Sequence[str], cache: Path | None) -> int:
         with escaping_stdout():
             return dry_run(config, getattr(module, "check", None))
     keep_freed()
-    if cache is not None:
+    # A program for absent devices can't be read back: jax would warn, and compile it again. A plan keeps its figures.
+    if cache is not None and name != "plan":
         use_compile_cache(cache)
     run: Callable[[Any], int | None] = module.run
     with escaping_stdout(), local_out(config) as config:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hypereyes_jax.cli import main
 from hypereyes_jax.runs import compile_cache
 from hypereyes_jax.runs.compile_cache import use_compile_cache
 
@@ -82,3 +83,15 @@ def test_the_oldest_programs_go_when_all_are_too_large(tmp_path, monkeypatch, la
     use_compile_cache(tmp_path, {})
     left = sorted(path.name for path in own.iterdir() if not path.name.startswith("."))
     assert left == ["program-0", "program-1"][: largest // len(whole)]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [(("plan", "miniature", "--mesh", "cpu"), False), (("search-store", "inspect", "store.sqlite"), True)],
+)
+def test_a_plan_keeps_no_programs_since_those_for_absent_devices_can_not_be_read_back(monkeypatch, words, kept):
+    folders: list[Path] = []
+    monkeypatch.setattr(main, "use_compile_cache", folders.append)
+    monkeypatch.setattr(f"hypereyes_jax.cli.{words[0].replace('-', '_')}.run", lambda _: 0)
+    assert main.main(list(words)) == 0
+    assert bool(folders) == kept
