@@ -149,7 +149,7 @@ def draft_of(path: Path) -> Path:
         for entry in itertools.islice(entries, _MOST_ENTRIES):
             name = _DRAFT.fullmatch(entry.name)
             if name is not None and name["of"] in remains and int(name["pid"]) != os.getpid():
-                _remove_if_dead(Path(entry.path), name)
+                _remove_if_dead(Path(entry.path), name, name["host"] == _host())
     return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
 
 
@@ -162,12 +162,15 @@ def remove_dead_drafts(directory: Path) -> None:
     for draft in directory.glob(".*.part"):
         name = _DRAFT.fullmatch(draft.name)
         if name is not None:
-            _remove_if_dead(draft, name)
+            # Those of another container of this host are a container's that was started again: this run has the lock.
+            here = _CONTAINER.sub("", name["host"]) == _CONTAINER.sub("", _host())
+            _remove_if_dead(draft, name, here)
 
 
-def _remove_if_dead(draft: Path, name: re.Match[str]) -> None:
+def _remove_if_dead(draft: Path, name: re.Match[str], here: bool) -> None:
+    """Removes a draft that nobody writes any more. `here`: the process that wrote it would have its number here."""
     with contextlib.suppress(OSError):  # another process may just be finishing, or removing, it
-        if not (name["host"] == _host() and _is_dead(int(name["pid"]))) and not _is_old(draft):
+        if not (here and _is_dead(int(name["pid"]))) and not _is_old(draft):
             return
         if draft.is_dir():
             shutil.rmtree(draft)
@@ -178,8 +181,19 @@ def _remove_if_dead(draft: Path, name: re.Match[str]) -> None:
 _DRAFT = re.compile(r"\.(?P<of>.+)\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.part")
 
 
+_CONTAINER = re.compile(r"-p\d{10}$")
+_PROCESS_NUMBERS = Path("/proc/self/ns/pid")
+_NUMBERS_OF_HOST = 4026531836  # PROC_PID_INIT_INO of the kernel: not those of a container
+
+
 def _host() -> str:
-    return re.sub(r"[^\w-]", "-", platform.node()) or "-"
+    """The host, and the container if it counts processes by itself: there, nobody knows whether those here live."""
+    name = re.sub(r"[^\w-]", "-", platform.node()) or "-"
+    try:
+        numbers = _PROCESS_NUMBERS.stat().st_ino
+    except OSError:  # not Linux
+        return name
+    return name if numbers == _NUMBERS_OF_HOST else f"{name}-p{numbers:010d}"
 
 
 def _is_dead(pid: int) -> bool:

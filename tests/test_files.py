@@ -188,6 +188,25 @@ def test_what_a_killed_process_left_of_it_goes_when_it_is_written_again(tmp_path
         assert left == set(list(drafts)[1 if number == 0 else 2 :])
 
 
+def test_a_container_removes_nothing_that_another_one_of_its_host_may_be_writing(tmp_path, monkeypatch):
+    """Both have the host's name, and neither sees the other's processes."""
+    numbers = tmp_path / "numbers"
+    numbers.touch()
+    monkeypatch.setattr(files, "_PROCESS_NUMBERS", numbers)
+    monkeypatch.setattr(files, "_NUMBERS_OF_HOST", numbers.stat().st_ino)
+    of_host = draft_of(tmp_path / "out").name
+    monkeypatch.setattr(files, "_NUMBERS_OF_HOST", 1)
+    own = draft_of(tmp_path / "out").name
+    assert own != of_host
+    theirs, mine = (tmp_path / name.replace(f".{os.getpid()}.", f".{DEAD}.") for name in (of_host, own))
+    for draft in (theirs, mine):
+        draft.write_bytes(b"half")
+    write_atomic(tmp_path / "out", b"whole")
+    assert (theirs.exists(), mine.exists()) == (True, False)
+    files.remove_dead_drafts(tmp_path)  # of a directory that is locked: whoever wrote that has ended
+    assert not theirs.exists()
+
+
 def test_a_look_for_what_was_left_stays_cheap_in_a_folder_of_many_files(tmp_path, monkeypatch):
     looked: list[str] = []
     scandir = os.scandir
