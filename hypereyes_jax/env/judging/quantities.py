@@ -18,9 +18,13 @@ _ERAS = {"bc": "bc", "bce": "bc", "ad": "", "ce": ""}
 
 _GAP = "[\u00a0\u2009\u202f ]"  # between thousands: space, thin space, and those that break no line
 _COMMAS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?"  # 19,100,000.5
+_QUOTES = r"\d{1,3}(?:['\u2019]\d{3})+(?![\d'\u2019\"])(?:\.\d+)?"  # 19'100'000.5, of Switzerland
+_LAKHS = r"\d{1,2}(?:,\d{2})+,\d{3}(?![,\d])(?:\.\d+)?"  # 1,91,00,000.5, of India
 _GAPS = rf"\d{{1,3}}(?:{_GAP}\d{{3}})+(?![.,]?\d)"  # 19 100 000
 _DOTS = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"  # 1.234,5 and 19.100.000
-_NUMBER = re.compile(rf"[-+]?(?:{_COMMAS}|{_GAPS}|{_DOTS}|\d+(?:\.\d+)?)(?:e[-+]?\d{{1,3}})?", re.IGNORECASE)
+_NUMBER = re.compile(
+    rf"[-+]?(?:{_LAKHS}|{_QUOTES}|{_COMMAS}|{_GAPS}|{_DOTS}|\d+(?:\.\d+)?)(?:e[-+]?\d{{1,3}})?", re.IGNORECASE
+)
 _FRACTION = re.compile(r"\s*([-+]?\d{1,9})\s*/\s*(\d{1,9})\s*")
 _POWER = re.compile(r"(?<=\d)\s*[×x*]\s*10\s*\^?\s*(?=[-+]?\d)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -37,6 +41,7 @@ _ORDINAL = re.compile(rf"^\W*(?:the )?({'|'.join(_ORDINALS)})\b", re.IGNORECASE)
 
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = {name[:length]: number for number, name in enumerate(_MONTHS, 1) for length in (3, 4, len(name))}
+_OF_EAST_ASIA = re.compile(r"\s*([0-9]{4})\s?[年년]\s?([0-9]{1,2})\s?[月월]\s?([0-9]{1,2})\s?[日일]\W*")
 _WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
 # The names of a unit, and how much of the first unit of its kind one of it is, where that is exact.
@@ -143,7 +148,7 @@ def _with_unit(value: float, before: str, after: str) -> Number:
     words = normalise(after).split()
     if words and words[0] in _SCALES:
         value *= _SCALES[words.pop(0)]
-    front = " ".join(word for word in normalise(before).split() if word not in _HEDGES)
+    front = " ".join(word for word in normalise(before).split() if word not in _HEDGES | _ARTICLES)
     if not words and front in _UNITS and _UNITS[front][0] in _CURRENCIES:
         return Number(value, "", _UNITS[front][0])
     if words == ["s"] and after[:1] == "s" and value >= 1000:  # the 1960s are not seconds
@@ -173,13 +178,21 @@ def same_number(a: Number, b: Number, tolerance: float) -> bool:
 
 
 def read_date(text: str) -> Date | None:
-    """A text that is one date, its month in words or its year first; None for any other, as 5/6/2020 may be two.
+    """A text that is one date in any order that leaves no doubt; None for any other, as 5/6/2020 may be two.
 
-    "12 March 2020", "March 12th, 2020" and "2020-03-12" -> (2020, 3, 12); "March 2020" -> (2020, 3, None).
+    "12 March 2020", "March 12th, 2020", "2020-03-12", "12.03.2020" (with dots the day is first) and "2020年3月12日" ->
+    (2020, 3, 12); so are 13/3/2020 and 3/13/2020, as no month has the number 13. "March 2020" -> (2020, 3, None).
     """
-    numeric = re.fullmatch(r"\s*([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})\W*", text)
+    numeric = re.fullmatch(r"\s*([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})\W*", text) or _OF_EAST_ASIA.fullmatch(text)
     if numeric is not None:
-        return _date(int(numeric[1]), int(numeric[3]), int(numeric[4]))
+        year, month, day = (int(part) for part in numeric.groups() if part.isdigit())
+        return _date(year, month, day)
+    numeric = re.fullmatch(r"\s*([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4})\W*", text)
+    if numeric is not None:
+        first, second, year = int(numeric[1]), int(numeric[3]), int(numeric[4])
+        dates = {_date(year, second, first)} | ({_date(year, first, second)} if numeric[2] != "." else set())
+        dates.discard(None)
+        return dates.pop() if len(dates) == 1 else None
     words = normalise(re.sub(r"(?<=[0-9])(?:st|nd|rd|th)\b", "", text)).split()
     words = [word for word in words if word not in (*_WEEKDAYS, "of", "on", "in")]
     months = [word for word in words if word in _MONTH]
@@ -239,4 +252,4 @@ def _spelt(match: re.Match[str]) -> str:
 def _value(written: str) -> float:
     if re.fullmatch(rf"[-+]?(?:{_DOTS})", written):
         written = written.replace(".", "").replace(",", ".")
-    return float(re.sub(rf"{_GAP}|,", "", written))
+    return float(re.sub(rf"{_GAP}|[,'\u2019]", "", written))
