@@ -159,7 +159,7 @@ def published_judge(
     """Who decides by the benchmark's own program; None where nobody can. Arguments as `published_score`."""
     if spec.published == "exact":
         return SquadMatch()
-    if choices:
+    if spec.published == "letter" or (choices and spec.published == "grade"):
         return LetterMatch()
     if spec.published == "grade" and client is not None:
         return GradeJudge(client)

@@ -6,20 +6,18 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 from typing import Any
 
 from hypereyes_jax.data.benchmarks.types import ReadOptions
 from hypereyes_jax.data.sources.columns import Fields
-from hypereyes_jax.data.sources.fields import answers_of, id_of, pictures_in, text_of
+from hypereyes_jax.data.sources.fields import answers_of, id_of, listed_in, pictures_in, text_of
 from hypereyes_jax.data.sources.media import picture
+from hypereyes_jax.data.sources.options import lettered_lines, options_of, right_option
 from hypereyes_jax.data.sources.question_rows import QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import BadRow, Row
-from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.judging.published import LETTER, OPTIONS
 
 _CANARY = "MMSearch-Plus"  # the data set's name: it keeps its texts out of crawled corpora
-_OPTION = re.compile(r"^\s*([A-Z])[.)]\s+\S")
 
 
 def any_row(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
@@ -46,11 +44,7 @@ def mmsearch(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRo
 def webwatcher(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of WebWatcher's subsets: `prompt` (options inside, if any), `file_path`, `answers`, `question_id`."""
     text = text_of(row.get("prompt"), "prompt")
-    answers = answers_of(row.get("answers"))
-    choices = [line.strip() for line in text.splitlines() if _OPTION.match(line)]
-    meta: dict[str, Any] = {}
-    if len(choices) > 1:
-        meta = {OPTIONS: choices, LETTER: _letter_of(choices, answers)}
+    meta, answers = _with_letter(lettered_lines(text), answers_of(row.get("answers")))
     path = text_of(row.get("file_path"), "file_path")
     return [
         QuestionRow(id_of(row.get("question_id"), default_id), text, (picture(path),), answers, "", meta, "WebWatcher")
@@ -59,7 +53,7 @@ def webwatcher(row: Row, default_id: str, options: ReadOptions) -> list[Question
 
 def fvqa(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of FVQA: veRL's columns, with `candidate_answers` as JSON in a text and `data_id`."""
-    if not isinstance(row.get("reward_model"), dict):
+    if not row.get("reward_model"):
         raise BadRow("no answer", "an FVQA row needs 'reward_model', with 'ground_truth' and 'candidate_answers'")
     return question_rows(row, Fields({}), default_id)
 
@@ -73,20 +67,19 @@ def livevqa(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow
     out = []
     for question in question_rows(row, Fields({}), default_id):
         meta = dict(question.meta)
-        letter = meta.pop("Ground_Truth", "")
-        choices = [str(option) for option in meta.get(OPTIONS) or ()]
-        if choices:
-            meta |= {OPTIONS: choices, LETTER: str(letter)}
+        letter, shown = str(meta.pop("Ground_Truth", "")), options_of({"options": meta.pop(OPTIONS, None)})
+        about, answers = _with_letter(shown, question.answers, letter)
         text = question.text
-        if options.choices and choices:
-            text = "\n".join((text, "Choose one of these options:", *choices))
-        out.append(question._replace(text=text, meta=meta))
+        if options.choices and shown:
+            text = "\n".join((text, "Choose one of these options:", *about[OPTIONS]))
+            question = question._replace(answers=answers)
+        out.append(question._replace(text=text, meta=meta | about))
     return out
 
 
 def browsecomp_vl(row: Row, default_id: str, options: ReadOptions) -> list[QuestionRow]:
     """A row of BrowseComp-VL: `question`, `image_path` (below the folder of the set, or in a tar file), `answers`."""
-    path = text_of(row.get("image_path"), "image_path").removeprefix("browsecomp-vl/")
+    path = text_of(row.get("image_path"), "image_path").replace("\\", "/").removeprefix("browsecomp-vl/")
     return [
         QuestionRow(
             default_id,
@@ -104,7 +97,7 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
     """A row of MMSearch-Plus, decrypted; a row that was saved decrypted is taken as it is."""
     question = text_of(row.get("question"), "question")
     plain = decrypt(question)
-    value = row.get("answer")
+    value = listed_in(row.get("answer"))
     answers = list(value) if isinstance(value, list | tuple) else [value]
     if plain is not None:
         answers = [decrypt(text) if isinstance(text, str) and text else text for text in answers]
@@ -120,7 +113,7 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
             id_of(row.get("id"), default_id),
             question if plain is None else plain,
             pictures,
-            answers_of([text for text in answers if text]),
+            answers_of(answers[0] if len(answers) == 1 else [text for text in answers if text]),
             str(row.get("category") or ""),
             _kept(row, "subtask", "difficulty"),
             "MMSearch-Plus",
@@ -151,11 +144,24 @@ def _xor(data: bytes, canary: str) -> bytes:
     return bytes(byte ^ key[place % len(key)] for place, byte in enumerate(data))
 
 
-def _letter_of(choices: list[str], answers: tuple[str, ...]) -> str:
-    """The letter of the option that an accepted answer names; "" if none does."""
-    right = {normalise(answer) for answer in answers}
-    fitting = [choice.strip()[0] for choice in choices if normalise(choice.strip()[2:]) in right]
-    return fitting[0] if len(fitting) == 1 else ""
+def _with_letter(
+    options: dict[str, str], answers: tuple[str, ...], letter: str = ""
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Options and the right one's letter for `meta`, and answers among which are its text and its letter.
+
+    Args:
+      letter: of the right option, as the row has it; without one it is the option that an answer names.
+    """
+    if not options:
+        return {}, answers
+    named = [right_option(options, answer) for answer in ((letter,) if letter else answers)]
+    letters = {name for name in named if name}
+    right = letters.pop() if len(letters) == 1 else ""
+    meta = {OPTIONS: [f"{name}. {text}" for name, text in options.items()], LETTER: right}
+    if not right:
+        return meta, answers
+    texts = [answer for answer in answers if answer.upper() != right]
+    return meta, tuple(dict.fromkeys((*texts, options[right], right)))
 
 
 def _kept(row: Row, *names: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def known_benchmark(name: str) -> BenchmarkSpec:
 def holds_benchmark(name: str, folder: Path) -> bool:
     """Whether a folder holds files of a benchmark. Raises UserError if there is none of this name."""
     patterns = (one for pattern in known_benchmark(name).files for one in pattern.split("|"))
-    return folder.is_dir() and any(path.is_file() for one in patterns for path in folder.glob(one))
+    return folder.is_dir() and any(_is_data(path, folder) for one in patterns for path in folder.glob(one))
 
 
 def open_benchmark(
@@ -226,6 +226,13 @@ def _selected(benchmark: Benchmark, ids: Sequence[str], path: Path) -> Benchmark
     return benchmark.select([by_id[name] for name in ids])
 
 
+def _is_data(path: Path, below: Path) -> bool:
+    """Whether a file is one of the set, and not what programs leave beside it: a cache of `datasets`, hidden files."""
+    parts = path.relative_to(below).parts
+    left = path.name.startswith("cache-") or any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return path.is_file() and not left
+
+
 def _media(path: Path, reading: SourceOptions) -> BenchmarkMedia:
     return BenchmarkMedia(
         reading.image_root or path.parent,
@@ -241,7 +248,7 @@ def _files(spec: BenchmarkSpec, data: Path) -> list[Path]:
     if not data.is_dir():
         raise UserError(f"there is no {data}. Give the folder of {spec.title}'s published files with --data.")
     for pattern in spec.files:
-        files = sorted({path for one in pattern.split("|") for path in data.glob(one) if path.is_file()})
+        files = sorted({path for one in pattern.split("|") for path in data.glob(one) if _is_data(path, data)})
         if len(files) > _FILES:
             raise UserError(f"{data} holds {len(files)} files of the form {pattern}. Give the benchmark's own folder.")
         if files:

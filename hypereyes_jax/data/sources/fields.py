@@ -270,12 +270,13 @@ def unpacked(value: Any) -> Any:
 
 
 def _more(value: Any) -> Any:
-    """What a column of accepted answers holds, where it holds them in JSON in a text: a list, a text or nothing."""
+    """What a column of accepted answers holds, where a text holds them: a list, in JSON or as Python writes it, or in
+    JSON a text or nothing."""
     if isinstance(value, str):
         try:
             inner = parse_json(value)
         except ValueError:
-            return value
+            return _texts_in(value) or value
         return inner if inner is None or isinstance(inner, list | str) else value
     return value
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hypereyes_jax.data.sources.columns import OPTIONS, plain_name
 from hypereyes_jax.data.sources.fields import listed_in
 from hypereyes_jax.data.sources.types import BadRow, Row
 
-_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(.*\S)", re.DOTALL)  # "A. red", "(B) blue"
+_LETTERED = re.compile(r"\s*\(?([A-Za-z])[.):]\s*(.*\S)", re.DOTALL)  # "A. red", "(B) blue", "c) lime"
 _LETTER = re.compile(r"\(?([A-Za-z])(?:\)|\.|:|\.?\))?")  # "A", "(A)", "A.", "a)"
 _LETTERS = re.compile(r"[A-Z](?:[,; ]*[A-Z])+")  # of several options: "AC", "A, C"
 
@@ -27,7 +27,7 @@ def with_options(row: Row, text: str, answers: tuple[str, ...], value: object = 
     Raises BadRow for the number of an option that is the text of another one, and for several letters at once.
     """
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
-    options = _options(row)
+    options = options_of(row)
     letter = _letter(options, answers[0]) if number is None else _letter_of_number(options, number)
     if letter is None:
         return text, answers
@@ -47,8 +47,8 @@ def _letter(options: Mapping[str, str], answer: str) -> str | None:
         return None
     if (match := _LETTER.fullmatch(answer)) and (letter := match[1].upper()) in options:
         return letter
-    if (match := _LETTERED.fullmatch(answer)) and options.get(match[1]) == match[2]:
-        return match[1]
+    if (match := _LETTERED.fullmatch(answer)) and options.get(match[1].upper()) == match[2]:
+        return match[1].upper()
     letters = re.findall("[A-Z]", answer)
     if options and _LETTERS.fullmatch(answer) and len(set(letters)) == len(letters) and set(letters) <= set(options):
         raise _several(answer)
@@ -76,7 +76,24 @@ def _several(answer: str) -> BadRow:
     )
 
 
-def _options(row: Row) -> dict[str, str]:
+def right_option(options: Mapping[str, str], answer: str) -> str:
+    """The letter of the option that an answer names by its letter or its text; "" if it names none, or several."""
+    by_text = [letter for letter, text in options.items() if text.casefold() == answer.strip().casefold()]
+    if by_text:
+        return by_text[0] if len(by_text) == 1 else ""
+    try:
+        return _letter(options, answer.strip()) or ""
+    except BadRow:
+        return ""
+
+
+def lettered_lines(text: str) -> dict[str, str]:
+    """Letter -> option of the options that a text shows, one a line from A on; {} if it shows fewer than two."""
+    matches = [match for line in text.splitlines() if (match := _LETTERED.fullmatch(line))]
+    return _in_order(matches) if len(matches) > 1 else {}
+
+
+def options_of(row: Row) -> dict[str, str]:
     """Letter -> option: of a list, a text or an object in `options` or `choices`, or of columns A, B, C, ..."""
     for name in row:
         if plain_name(name) not in OPTIONS:
@@ -99,12 +116,19 @@ def _of_list(value: list[object] | tuple[object, ...]) -> dict[str, str]:
             return _texts({str(option[label]): option[text] for option in value})  # type: ignore[index]
     texts = [option for option in value if isinstance(option, str)]
     lettered = [match for option in texts if (match := _LETTERED.fullmatch(option))]
-    if len(lettered) == len(value) == len({match[1] for match in lettered}):
-        return {match[1]: match[2] for match in lettered}
+    if lettered and len(lettered) == len(value) and (options := _in_order(lettered)):
+        return options
     return _texts(dict(zip(string.ascii_uppercase, value, strict=False)))
+
+
+def _in_order(lettered: Sequence[re.Match[str]]) -> dict[str, str]:
+    """The options behind letters that are the first of the alphabet; {} for others, as initials of names are."""
+    options = {match[1].upper(): match[2] for match in lettered}
+    return options if sorted(options) == list(string.ascii_uppercase[: len(lettered)]) else {}
 
 
 def _texts(options: Mapping[str, object]) -> dict[str, str]:
     """The options that are texts; numbers are written out, and gaps left out."""
+    options = {name.upper() if len(name) == 1 else name: value for name, value in options.items()}
     texts = {name: str(value).strip() for name, value in options.items() if isinstance(value, str | int | float)}
     return {name: text for name, text in texts.items() if text and text != "nan"}

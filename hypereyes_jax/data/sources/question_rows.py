@@ -24,7 +24,7 @@ from hypereyes_jax.data.sources.fields import (
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
-from hypereyes_jax.data.sources.options import with_options
+from hypereyes_jax.data.sources.options import options_of, right_option, with_options
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -253,8 +253,8 @@ def _livevqa(row: Row, default_id: str) -> list[QuestionRow]:
             continue
         if not isinstance(text, Mapping):
             raise BadRow("no question", f"'level{level}_qa' must be an object")
-        path = first((text.get("img_path"), row.get("img_path"), text.get("img_url")))
-        truth = first((text.get("Ground_Truth_List"), text.get("Ground_Truth")))
+        path = next((p for p in (text.get("img_path"), row.get("img_path"), text.get("img_url")) if p), None)
+        truth = text.get("Ground_Truth_List") or _option_text(text)
         meta = about | {"level": level} | {k: plain_value(text[k]) for k in ("options", "Ground_Truth") if k in text}
         out.append(
             QuestionRow(
@@ -268,6 +268,12 @@ def _livevqa(row: Row, default_id: str) -> list[QuestionRow]:
             )
         )
     return out
+
+
+def _option_text(text: Mapping[str, Any]) -> Any:
+    """The text of the option whose letter is the truth, for a question that is asked without its options."""
+    options, truth = options_of({"options": text.get("options")}), text.get("Ground_Truth")
+    return options.get(right_option(options, truth), truth) if isinstance(truth, str) else truth
 
 
 def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:

@@ -27,10 +27,15 @@ LETTER = "letter"  # in a question's meta: that of the right choice
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# "B", "(B)", "B.", "B) text", "Answer: B", "option B"
+# "B", "(B)", "B.", "B) text", "Answer: B", "option B", "The answer is option (B)"
 _LETTER = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\W*)?([A-Z])(?:\W|$)", re.IGNORECASE
+    r"^\W*(?:(?:the\s+)?(?:(?:correct|right|best|final)\s+)?(?:answer|option|choice)(?:\s+is)?\W*){0,2}([A-Z])(?!\w)",
+    re.IGNORECASE,
 )
+_MARKUP = re.compile(r"\\(?:boxed|text|mathbf|textbf)\b|[*`${}]|(?<!\w)_|_(?!\w)")  # of Markdown and LaTeX
+_ANOTHER = re.compile(r"[\s,;/&.)]*(?:(?:and|or)\s)?\(?([A-Z])\)?\s*(?:$|[,;/.]|and\s|or\s)")
+_MARK = re.compile(r"\s*[.):,;]|\s+[-\u2013\u2014]\s")  # behind a letter
+_REASON = re.compile(r"\s+(?:because|since|is)\b")
 
 
 def squad_normalise(text: str) -> str:
@@ -99,17 +104,22 @@ def chosen_letter(answer: str, options: Sequence[str]) -> str:
     ]
     if len(by_text) == 1:
         return by_text[0]
-    text = answer.strip()
+    text = _MARKUP.sub("", answer).strip()
     match = _LETTER.match(text)
     if match is None or match[1].upper() not in letters:
         return ""
-    # "A dog" begins with a letter that chooses nothing: the letter ends the answer, or a mark stands behind it.
-    return match[1].upper() if not text[match.end() :].strip() or text[match.end(1)] in ".):," else ""
+    letter, rest = match[1].upper(), text[match.end() :]
+    another = _ANOTHER.match(rest)
+    if another is not None and another[1] in letters and another[1] != letter:
+        return ""  # "A, B"
+    # "A dog" begins with a letter that chooses nothing: the letter ends the answer, or a mark or a reason is behind it.
+    chooses = not rest.strip(" \t\n\"')]") or _MARK.match(rest) or (match[1].isupper() and _REASON.match(rest))
+    return letter if chooses else ""
 
 
 def _option(option: str) -> tuple[str, str]:
-    match = re.match(r"\s*\(?([A-Z])[.):]\s*(.*)", option, re.DOTALL)
-    return (match[1], match[2].strip()) if match else ("", "")
+    match = re.match(r"\s*\(?([A-Za-z])[.):]\s*(.*)", option, re.DOTALL)
+    return (match[1].upper(), match[2].strip()) if match else ("", "")
 
 
 _GRADE = """\

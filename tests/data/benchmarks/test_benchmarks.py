@@ -190,6 +190,35 @@ def test_fvqa_in_verls_columns(tmp_path):
     assert colour(asked.images[0]) == 11
 
 
+def fvqa_row(**changes):
+    reward = {"ground_truth": "Oslo Tower", "candidate_answers": '["The tower"]'}
+    row = {"data_id": "fvqa_test_1", "prompt": [{"role": "user", "content": "?"}], "reward_model": reward}
+    return row | {"images": [{"bytes": png(11), "path": None}]} | changes
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        json.dumps({"ground_truth": "Oslo Tower", "candidate_answers": '["The tower", "Tårnet"]'}),
+        {"ground_truth": "Oslo Tower", "candidate_answers": "['The tower', 'Tårnet']"},  # as Python writes it
+        {"ground_truth": "Oslo Tower", "candidate_answers": "['The tower' 'Tårnet']"},  # as pandas does
+        {"ground_truth": "Oslo Tower", "candidate_answers": ["The tower", "Tårnet"]},
+    ],
+)
+def test_fvqas_accepted_answers_are_read_however_a_copy_holds_them(tmp_path, reward):
+    pq.write_table(pa.Table.from_pylist([fvqa_row(reward_model=reward)]), tmp_path / "fvqa_test.parquet")
+    assert open_benchmark("fvqa", tmp_path)[0].answers == ("Oslo Tower", "The tower", "Tårnet")
+
+
+def test_what_programs_leave_beside_a_set_is_none_of_it(tmp_path):
+    mmsearch_plus(tmp_path / "set")
+    data = (tmp_path / "set" / "data-00000-of-00001.arrow").read_bytes()
+    for name in ("set/cache-0123456789abcdef.arrow", "__MACOSX/set/._data.arrow", ".cache/data.arrow"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data if "cache" in name else b"Mac OS X")
+    assert open_benchmark("mmsearch-plus", tmp_path).ids == ("data-00000-of-00001-1",)
+
+
 # LiveVQA
 
 
@@ -255,6 +284,72 @@ async def test_livevqas_subset_carries_its_options_in_the_prompt(tmp_path):
     assert await LetterMatch().judge(asked, "B. Pebble Beach")
 
 
+def one_livevqa(folder, **changes):
+    """The first level of an item whose right option is B, a lake."""
+    asked = {"question": "?", "options": ["A. a reef", "B. a lake"], "Ground_Truth": "B", "img_path": "ap_1.jpg"}
+    asked |= {"Ground_Truth_List": ["a lake", "lake"]} | changes
+    asked = {name: value for name, value in asked.items() if value is not ...}
+    (folder / "News" / "News_imgs").mkdir(parents=True)
+    (folder / "News" / "News_imgs" / "ap_1.jpg").write_bytes(png(4))
+    item = {"id": "0", "img_path": "ap_1.jpg", "level1_qa": asked, "source": "AP"}
+    (folder / "News" / "benchmark.json").write_text(json.dumps([item]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "truth"),
+    [
+        (["A. a reef", "B. a lake"], "B"),
+        (["a. a reef", "b. a lake"], "b"),
+        (["(A) a reef", "(B) a lake"], "(B)"),
+        (["a reef", "a lake"], "B."),
+        ({"A": "a reef", "B": "a lake"}, "B"),
+        ('["A. a reef", "B. a lake"]', "B"),
+    ],
+)
+async def test_options_of_livevqa_are_read_however_they_are_written(tmp_path, options, truth):
+    one_livevqa(tmp_path, options=options, Ground_Truth=truth)
+    (openly,) = open_benchmark("livevqa", tmp_path)
+    assert (openly.text, openly.answers) == ("?", ("a lake", "lake"))
+    (asked,) = open_benchmark("livevqa", tmp_path, options=ReadOptions(choices=True))
+    assert asked.text == "?\nChoose one of these options:\nA. a reef\nB. a lake"
+    assert asked.answers == ("a lake", "lake", "B")
+    for answer, right in (("b", True), ("A", False), ("a lake", True), ("B. a lake", True)):
+        assert await LetterMatch().judge(asked, answer) is right
+
+
+@pytest.mark.parametrize("accepted", [[], ..., None])
+def test_without_accepted_texts_the_right_options_text_is_the_answer(tmp_path, accepted):
+    one_livevqa(tmp_path, Ground_Truth_List=accepted)
+    assert open_benchmark("livevqa", tmp_path)[0].answers == ("a lake",)
+
+
+@pytest.mark.parametrize("path", ["", None, ...])
+def test_a_level_without_a_path_shows_the_image_of_its_item(tmp_path, path):
+    one_livevqa(tmp_path, img_path=path)
+    assert colour(open_benchmark("livevqa", tmp_path)[0].images[0]) == 4
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        "A. Augusta\nB. Pebble Beach",
+        "(A) Augusta\n(B) Pebble Beach",
+        "a) Augusta\r\nb) Pebble Beach",
+        "A.Augusta\nB.Pebble Beach",
+    ],
+)
+@pytest.mark.parametrize("answers", [["Pebble Beach"], ["B"], ["B. Pebble Beach"], '["Pebble Beach"]'])
+def test_the_right_letter_of_a_subset_is_known_however_options_and_answer_are_written(tmp_path, choices, answers):
+    (tmp_path / "i.png").write_bytes(png())
+    row = {"prompt": f"Where?\n{choices}", "file_path": "i.png", "answers": answers, "question_id": 1}
+    lines(tmp_path / "livevqa.jsonl", [row])
+    (asked,) = open_benchmark("livevqa", tmp_path)
+    assert asked.meta["letter"] == "B"
+    assert asked.meta["options"] == ["A. Augusta", "B. Pebble Beach"]
+    assert {"Pebble Beach", "B"} <= set(asked.answers)
+
+
 # BrowseComp-VL
 
 
@@ -291,6 +386,28 @@ def test_browsecomp_vl_unpacked_and_both_levels(tmp_path):
         (root / "images" / f"level{level}" / f"level{level}_3.jpg").write_bytes(png(level))
     read = open_benchmark("browsecomp-vl", root)
     assert [colour(q.images[0]) for q in read] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["level1/level1_3.jpg", "images/level1/level1/level1_3.jpg", "data/images/level1/level1_3.jpg", "level1_3.jpg"],
+)
+@pytest.mark.parametrize("path", [BCVL["image_path"], BCVL["image_path"].replace("/", "\\")])
+def test_pictures_are_found_in_whatever_folders_they_were_unpacked(tmp_path, place, path):
+    lines(tmp_path / "bc_vl_level1.jsonl", [BCVL | {"image_path": path}])
+    for name, value in (("other/level1_33.jpg", 1), (place, 2)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(value))
+    assert colour(open_benchmark("browsecomp-vl", tmp_path)[0].images[0]) == 2
+
+
+def test_of_pictures_that_fit_a_path_equally_well_none_is_taken(tmp_path):
+    lines(tmp_path / "bc_vl_level1.jsonl", [BCVL])
+    for folder in ("a", "b"):
+        (tmp_path / folder / "x").mkdir(parents=True)
+        (tmp_path / folder / "x" / "level1_3.jpg").write_bytes(png(1))
+    with pytest.raises(UserError, match="there is no image"):
+        open_benchmark("browsecomp-vl", tmp_path)[0]
 
 
 def test_a_broken_tar_file_and_a_missing_image_are_told(tmp_path):
@@ -345,6 +462,23 @@ def test_mmsearch_plus_is_decrypted_from_its_canary(tmp_path):
     assert asked.answers == ("Zoë", "Zoe")
     assert [colour(image) for image in asked.images] == [1, 2]
     assert asked.kind == "Geography"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '["Zoë", "Zoe"]',
+        "['Zoë' 'Zoe']",
+        encrypt('["Zoë", "Zoe"]'),
+        json.dumps([encrypt("Zoë"), encrypt("Zoe")]),
+    ],
+)
+def test_answers_of_mmsearch_plus_may_stand_in_a_text(tmp_path, answer):
+    secret = "Zo" not in answer
+    row = {"question": encrypt("Who?") if secret else "Who is it?", "answer": answer, "num_images": 1}
+    row |= {"img_1": {"bytes": png(1), "path": None}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
+    assert open_benchmark("mmsearch-plus", tmp_path)[0].answers == ("Zoë", "Zoe")
 
 
 def test_the_cipher_by_hand():

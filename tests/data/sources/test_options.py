@@ -13,6 +13,8 @@ SHOWN = "Which?\nA. red\nB. blue"
     [
         {"options": ["A. red", "B. blue"]},
         {"options": ["(A) red", "(B) blue"]},
+        {"options": ["a. red", "b. blue"]},
+        {"options": {"a": "red", "b": "blue"}},
         {"choices": ["red", "blue"]},
         {"options": '["red", "blue"]'},
         {"options": "['red', 'blue']"},  # MMMU's
@@ -35,6 +37,13 @@ def test_options_are_shown_and_the_right_one_is_an_answer(columns):
 def test_a_letter_is_known_however_it_is_written(answer):
     with open_questions([{"question": "Which?", "answer": answer, "options": ["red", "blue"]}]) as (question,):
         assert (question.text, question.answers) == (SHOWN, ("blue", "B"))
+
+
+def test_initials_of_names_are_no_letters_of_options():
+    names = ["D. Trump", "B. Obama", "J. Biden"]
+    with open_questions([{"question": "Who?", "answer": "B", "options": names}]) as (question,):
+        assert question.text == "Who?\nA. D. Trump\nB. B. Obama\nC. J. Biden"
+        assert question.answers == ("B. Obama", "B")
 
 
 @pytest.mark.parametrize("answer", ["AB", "A, B", "B; A", ["A", "B"]])
