@@ -76,4 +76,6 @@ def refuse_missing_checkpoint(option: str, place: str) -> None:
     if not path.exists():
         raise UserError(f"{option} {place}: there is no such directory.")
     if not (path / "config.json").exists():
-        raise UserError(f"{option} {place} holds no config.json. Give a checkpoint in Hugging Face layout.")
+        from hypereyes_jax.models.foreign_directories import cure_of_place
+
+        raise UserError(f"{option} {place} holds no config.json. {cure_of_place(path)}")

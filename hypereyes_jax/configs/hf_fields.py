@@ -21,7 +21,7 @@ _INERT = frozenset(
     "finetuning_task id2label keys_to_ignore_at_inference label2id max_window_layers model_type output_attentions "
     "output_hidden_states output_router_logits problem_type return_dict task_specific_params tf_legacy_loss "
     "tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache use_return_dict "
-    "gradient_checkpointing ignore_index model_max_length num_labels processor_class "
+    "gradient_checkpointing ignore_index model_max_length model_name num_labels processor_class "
     # what generation takes: transformers 4 kept it in a model's config
     "bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
     "epsilon_cutoff eta_cutoff exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id "
@@ -38,10 +38,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "cross_attention_hidden_size": (None,),
     "is_decoder": (False, None),
     "is_encoder_decoder": (False, None),
+    "attention_dropout": (0.0, None),
     "mlp_bias": (False, None),
     "pretraining_tp": (1, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
+    "use_sliding_window": (False, None),
     "tie_encoder_decoder": (False, None),
 }
 # Ids of tokens that the network itself never looks at.
@@ -78,6 +80,8 @@ _VISION_SIZES = {
     "num_position_embeddings": (1, _MAX_SIZE),
     "out_hidden_size": (1, _MAX_SIZE),
 }
+_ROPES = ("rope_scaling", "rope_parameters")
+_BEFORE = "It must be the checkpoint as it was before it was quantised"
 _MAY_BE_NULL = ("num_key_value_heads", "head_dim")  # transformers then derives them
 
 
@@ -111,8 +115,14 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
         ]
         if (value := next((value for value in values if value is not None), None)) is not None:
             whole[name] = value
+    for name in ("quantization", "compression_config"):  # of MLX, and of older versions of compressed-tensors
+        if left.get(name) is not None:
+            raise ValueError(f"{name}={str(left[name])[:80]} is not supported: the weights are quantised. {_BEFORE}")
     fp8_block(left.pop("quantization_config", None))
     text = _text(dict(text_raw), model_type == "qwen3_vl_moe")
+    for name in _ROPES:  # which transformers does not read outside of text_config
+        if isinstance(left.get(name), Mapping):
+            _agree_on_rope(name, left.pop(name), text)
     doubles = {name: value for name, value in left.items() if name in text_raw or name in text}
     text["tie_word_embeddings"] = tie
     for name, value in doubles.items():
@@ -135,7 +145,7 @@ def fp8_block(quantization: Any) -> tuple[int, int] | None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise ValueError(
             f"quantization_config with quant_method={method!r} is not supported "
-            "(expected none, or fp8 with a weight_block_size)"
+            f"(expected none, or fp8 with a weight_block_size). {_BEFORE}"
         )
     left = dict(quantization)
     for name in ("quant_method", "modules_to_not_convert", "ignored_layers", "dequantize", "modules_to_convert"):
@@ -306,9 +316,16 @@ def _text(raw: Fields, moe: bool) -> Fields:
     return values | {"rope_theta": theta, "mrope_section": mrope}
 
 
+def _agree_on_rope(name: str, value: Mapping[str, Any], text: Fields) -> None:
+    """Raises ValueError for rotary positions, said beside `text_config`, that are not those that are computed."""
+    computed = text["rope_theta"], tuple(text["mrope_section"])
+    if _rope("config", {name: {"rope_theta": computed[0], "mrope_section": computed[1], **value}}) != computed:
+        raise ValueError(f"{name}={dict(value)!r} contradicts text_config, where theta and sections are {computed}")
+
+
 def _rope(section: str, raw: Fields) -> tuple[float, tuple[int, ...]]:
     """(theta, section of M-RoPE) of all the places that may give them."""
-    places = {name: _nullable_section(section, raw, name) for name in ("rope_scaling", "rope_parameters")}
+    places = {name: _nullable_section(section, raw, name) for name in _ROPES}
     _refuse_unread(section, raw, places)
     theta = _agree(section, "rope_theta", [part.pop("rope_theta", None) for part in (raw, *places.values())])
     mrope = _agree(section, "mrope_section", [part.pop("mrope_section", None) for part in places.values()])

@@ -25,6 +25,7 @@ from hypereyes_jax.models.companions import (
     processor_template,
     write_companions,
 )
+from hypereyes_jax.models.foreign_directories import LAYOUT, cure_of_place
 from hypereyes_jax.models.hub import download, hub_id, locate
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
 from hypereyes_jax.models.qwen3_vl.checkpoint import read_model_config
@@ -57,7 +58,10 @@ def load_model(
         )
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):
-            raise UserError(f"{path} holds no {name}. Give the directory of a checkpoint in Hugging Face layout.")
+            cure = LAYOUT
+            if isinstance(directory, LocalDirectory) and name == "config.json":
+                cure = cure_of_place(directory.path)
+            raise UserError(f"{path} holds no {name}. {cure}")
     _, model_config = read_model_config(directory)
     chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
     config = with_tokenizer(model_config, chat, directory)

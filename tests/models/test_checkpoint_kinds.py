@@ -450,7 +450,11 @@ def test_weights_of_another_type_are_refused_by_it(tmp_path, dtype):
         ("pytorch_model.bin", "save it again by save_pretrained, which writes safetensors"),
         ("model-00001-of-00002.safetensors", r"without model\.safetensors\.index\.json: fetch that, too"),
         ("model.fp16.safetensors", r"It holds model\.fp16\.safetensors: give the checkpoint in Hugging Face layout"),
-        ("model.gguf", r"It holds model\.gguf: give"),
+        ("model.gguf", r"holds weights in GGUF, for llama\.cpp\. Give the checkpoint that they were made of"),
+        ("pytorch_model_fsdp.bin", "holds weights in pickles, which are never read. Load it in transformers"),
+        ("__0_0.distcp", r"the shards of a checkpoint of PyTorch's FSDP\. Merge them: accelerate merge-weights"),
+        ("mp_rank_00_model_states.pt", r"a checkpoint of DeepSpeed\. Convert it: python zero_to_fp32\.py"),
+        ("training_args.bin", "Download the checkpoint again"),
         ("notes", "Download the checkpoint again"),
     ],
 )
@@ -459,6 +463,31 @@ def test_weights_that_are_not_there_are_told_with_the_cure_for_what_is(tmp_path,
     (tmp_path / SINGLE).rename(tmp_path / name)
     with pytest.raises(CheckpointError, match=rf"lacks model\.safetensors .*{cure}"):
         load_hf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rename", "cure"),
+    [
+        (lambda name: f"_orig_mod.{name}", r"torch\.compile gives them\. Save the model that it was made of"),
+        (lambda name: name.replace("layers.0.", "layers.0._orig_mod."), r"torch\.compile gives them"),
+        (lambda name: f"module.{name}", r"a parallel wrapper gives them\. Save the model that is inside"),
+        (lambda name: f"base_model.model.{name}", r"PEFT gives them\. Merge the adapter by merge_and_unload"),
+        (lambda name: name.replace("q_proj.weight", "q_proj.base_layer.weight"), "PEFT gives them"),
+        (
+            lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."),
+            "FSDP gives them. Save the state dict",
+        ),
+        (lambda name: name.removeprefix("model."), "the model without its head, gives them.*ForConditionalGeneration"),
+        (lambda name: name.replace("model.language_model.", "language_model.model."), "another program, or the model"),
+    ],
+)
+def test_names_that_a_wrapper_gave_are_told_with_the_cure(tmp_path, rename, cure):
+    written(tmp_path)
+    tensors = load_file(tmp_path / SINGLE)
+    save_file({rename(name): value for name, value in tensors.items()}, tmp_path / SINGLE)
+    with pytest.raises(CheckpointError, match=rf"does not match its config\.json\. .*names that .*{cure}") as caught:
+        load_hf(tmp_path)
+    assert len(str(caught.value).splitlines()) <= 14
 
 
 @pytest.mark.parametrize("piece", [64 << 20, 512])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb
 
+_RATE_ERROR = 0.05  # of a stated rate, which rounded times do not reach
 _DEPTH = 2  # frames that the model sees as one temporal patch
 # Containers that hold their video themselves. Playlists and session descriptions (HLS, DASH, concat, SDP) name other
 # files and addresses, which a stranger's file must not have us open.
@@ -85,7 +86,7 @@ def read_video(
         for number, frame in enumerate(_decoded(container)):
             if number in numbers:
                 image = frame.to_image()
-                turn = int(getattr(frame, "rotation", 0) or 0)  # degrees counterclockwise
+                turn = _turn(frame)
                 images[number] = to_rgb(image.rotate(turn, expand=True) if turn % 360 else image)
             if len(images) == len(numbers):
                 break
@@ -99,15 +100,26 @@ def read_video(
 def video_shape(
     source: Path | bytes, sampling: VideoSampling = VideoSampling(), limits: VideoLimits = VideoLimits()
 ) -> tuple[int, tuple[int, int]]:
-    """(frames shown, (width, height)) without decoding them. Raises ImageError."""
+    """(frames shown, (width, height) as shown), for which the first frame alone is decoded. Raises ImageError."""
     total, rate = _counted(source, limits)
     with _opened(source) as container:
         context = container.streams.video[0].codec_context
-        return len(sample_indices(total, rate, sampling)), (context.width, context.height)
+        width, height = context.width, context.height
+        if _turn(next(iter(_decoded(container)), None)) % 180:
+            width, height = height, width
+        return len(sample_indices(total, rate, sampling)), (width, height)
+
+
+def _turn(frame: Any) -> int:
+    """By how many degrees, counterclockwise, a frame is turned to be shown."""
+    return int(getattr(frame, "rotation", 0) or 0)
 
 
 def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
-    """(frames, frames a second) of a file; frames are counted where it does not say."""
+    """(frames, frames a second) of a file, by its header; where that does not say how many, by its packets.
+
+    Such a container (WebM, as browsers record) often states a rate that its frames do not have.
+    """
     with _opened(source) as container:
         if not container.streams.video:
             raise ImageError("the file holds no video")
@@ -121,10 +133,20 @@ def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
         total = stream.frames
         if not total:
             with _as_image_error():
-                total = sum(1 for packet in container.demux(stream) if packet.size)
+                times = [packet.pts for packet in container.demux(stream) if packet.size]
+            total = len(times)
+            found = _mean_rate([time for time in times if time is not None], float(stream.time_base or 0))
+            if found is not None and (not rate or abs(found / rate - 1) > _RATE_ERROR):
+                rate = found
         if not 0 < total <= limits.max_frames or not rate > 0:
             raise ImageError(f"the video has {total} frames at {rate:g} a second, which can't be used")
         return total, rate
+
+
+def _mean_rate(times: Sequence[int], unit: float) -> float | None:
+    """Frames a second of frames at these times, in units of so many seconds; None where the times do not tell."""
+    span = (max(times) - min(times)) * unit if len(times) > 1 else 0
+    return (len(times) - 1) / span if span > 0 else None
 
 
 def _opened(source: Path | bytes) -> Any:

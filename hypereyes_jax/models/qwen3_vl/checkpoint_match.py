@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
+from hypereyes_jax.models.foreign_directories import what_wrote
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights
 from hypereyes_jax.models.storage import Directory, LocalDirectory, RangeFile
 from hypereyes_jax.models.tensor_files import (
@@ -28,6 +29,19 @@ _HEAD, _EMBED = "lm_head.weight", "model.language_model.embed_tokens.weight"
 _SCALE = "_scale_inv"
 _COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq")  # from the config, here and in transformers
 _FP8 = "float8_e4m3fn"
+# What a name has that is no part of the model -> what put it there, the cure.
+_WRAPPERS = (
+    (r"\.lora_[AB]\.|\.base_layer\.", "PEFT", "Merge the adapter by merge_and_unload() and save the model that gives"),
+    (r"(^|\.)_orig_mod\.", "torch.compile", "Save the model that it was made of (model._orig_mod)"),
+    (r"\._(checkpoint|fsdp)_wrapped_module\.", "FSDP", "Save the state dict of the model that is inside"),
+    (r"^module\.", "a parallel wrapper", "Save the model that is inside (model.module)"),
+    (r"^base_model\.model\.", "PEFT", "Merge the adapter by merge_and_unload() and save the model that gives"),
+    (
+        r"^(language_model\.model|vision_tower|language_model|visual|model\.layers|model\.embed_tokens)\.?",
+        "another program, or the model without its head,",
+        "Load it there, and save it as transformers' Qwen3VLForConditionalGeneration does",
+    ),
+)
 _COMPARED_BYTES = 64 << 20  # held at once of each of two tensors that must be equal
 
 
@@ -103,7 +117,11 @@ def _out_in(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
     return bool(telling) and all(shape == (*want[:-2], want[-1], want[-2]) for shape, want in telling)
 
 
-def _cure(faults: Iterable[tuple[str, str]]) -> str:
+def _cure(faults: Sequence[tuple[str, str]]) -> str:
+    names = [name for name, fault in faults if fault.startswith("surplus")]
+    for mark, what, cure in _WRAPPERS:
+        if any(re.search(mark, name) for name in names):
+            return f" Its tensors have names that {what} gives them. {cure}:"
     if any(re.search(r"\.experts\.\d+\.", name) for name, _ in faults):
         return (
             " Its experts lie in tensors of their own. Load it in transformers and save it again, "
@@ -153,9 +171,11 @@ def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
     if directory.exists("pytorch_model.bin") or directory.exists("pytorch_model.bin.index.json"):
         return "Load it in transformers and save it again by save_pretrained, which writes safetensors."
     others = directory.names() if isinstance(directory, LocalDirectory) else []
+    if isinstance(directory, LocalDirectory) and (told := what_wrote(others, directory.path)):
+        return told
     if any(re.fullmatch(r"model-\d+-of-\d+\.safetensors", name) for name in others):
         return f"Its shards lie there without {INDEX}: fetch that, too."
-    if weights := [name for name in others if name.endswith((".safetensors", ".gguf", ".pt", ".pth"))]:
+    if weights := [name for name in others if name.endswith(".safetensors")]:
         return f"It holds {', '.join(weights[:3])}: give the checkpoint in Hugging Face layout."
     return "Download the checkpoint again."
 

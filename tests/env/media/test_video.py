@@ -1,6 +1,8 @@
 """Frames of videos and their times, against transformers' Qwen3-VL processor; files made by PyAV."""
 
 import io
+import struct
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +104,32 @@ def test_a_list_of_other_files_or_addresses_is_no_video(tmp_path, name, text):
 @pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "mov", "mpegts", "nut"])
 def test_containers_in_use_are_read(container):
     assert numbers(read_video(video(container=container, rate=25), VideoSampling(max_frames=2))) == [0, 39]
+
+
+def test_the_shape_of_a_turned_video_is_that_of_its_frames():
+    data = bytearray(video())
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 16  # of version 0: its matrix, behind times, ids, layer and volume
+    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter turn
+    frames = read_video(bytes(data))
+    assert {image.size for image in frames.images} == {(48, 64)}
+    assert video_shape(bytes(data)) == (len(frames.images), (48, 64))
+
+
+def test_times_of_a_container_without_a_count_are_those_of_its_frames():
+    milliseconds = [0, 900, 2100, 2900, 4000, 5100, 5900, 7100, 8000]
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        stream = file.add_stream("mpeg4", rate=1000)  # as browsers state it
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(milliseconds):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), (6 * number + 10,) * 3))
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    frames = read_video(out.getvalue())
+    assert len(frames.images) == 9  # all, since two a second of nine seconds are more
+    assert frames.captions[::2] == tuple(f"<{second:.1f} seconds>" for second in (0.5, 2.5, 4.5, 6.5, 8.0))
 
 
 def test_a_codec_that_is_not_known_is_told(tmp_path):
