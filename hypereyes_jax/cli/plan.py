@@ -18,11 +18,17 @@ from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.files import write_json
 from hypereyes_jax.plan.platform import prepare
 from hypereyes_jax.plan.settings import PlanConfig, known, planned_model
+from hypereyes_jax.runs.outputs import check_outputs, refuse_no_lines
+
+_BEGIN = b'{\n  "recipe":'  # of the file of a plan
 
 
 def run(config: PlanConfig) -> int:
     """Print the plan, write it as JSON if asked to; the exit code is 0 if it fits and can be run, and 1 if not."""
     recipe = known(config.recipe, RECIPES, "recipe")
+    if config.out is not None:  # before the minutes that a plan takes
+        check_outputs([config.out])
+        refuse_no_lines(config.out, _BEGIN, "a plan")
     prepare(read_mesh(config.mesh, planned_model(config.model or recipe.model)))
     from hypereyes_jax.plan.plan import plan
     from hypereyes_jax.plan.report import as_json, render

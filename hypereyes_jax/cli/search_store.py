@@ -81,13 +81,14 @@ def run(config: SearchStoreConfig) -> None:
     from hypereyes_jax.env.search import store_tools as tools
     from hypereyes_jax.env.search.stores import is_postgres
     from hypereyes_jax.logins import without_login
-    from hypereyes_jax.runs.outputs import check_outputs
+    from hypereyes_jax.runs.outputs import check_outputs, refuse_no_lines
 
     match config.action:
         case Inspect(store):
             print(json.dumps(tools.inspect_store(store), indent=2))
         case Export(store, out):
             check_outputs([out], [] if is_postgres(store) else [Path(store)])
+            refuse_no_lines(out, tools.EXPORT_BEGIN, "an export of searches")
             print(f"{tools.export_store(store, out)} searches written to {out}")
         case Import(store, source):
             print(f"{tools.import_store(store, source)} searches added to {without_login(store)}")

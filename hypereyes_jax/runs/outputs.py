@@ -58,6 +58,15 @@ def refuse_no_page(output: Path) -> None:
             raise UserError(f"{output} exists and is not an HTML page, so it is not replaced. Give another --out.")
 
 
+def refuse_no_lines(output: Path, begin: bytes, what: str) -> None:
+    """Raises UserError if a file would be replaced that does not begin as `what` does: an input, or anything else."""
+    if output.is_file():
+        with open_regular(output) as file:
+            there = file.read(len(begin))
+        if there and there != begin:
+            raise UserError(f"{output} exists and is not {what}, so it is not replaced. Give another name.")
+
+
 def refuse_no_trajectories(output: Path) -> None:
     """Raises UserError if a trajectory would be added to a file that holds something else, whose end would be lost."""
     if not output.is_file():

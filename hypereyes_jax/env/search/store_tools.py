@@ -18,6 +18,8 @@ from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import draft_of, writing
 
+EXPORT_BEGIN = b'{"engine":'  # of the first line of an export
+_SQLITE_BEGIN = b"SQLite format 3\0"
 Address = str | Path  # of a store: a file, or postgresql://...
 
 
@@ -72,11 +74,15 @@ def _lines(source: Path) -> Iterator[StoredSearch]:
     if not source.is_file():
         raise UserError(f"there is no file {source}.")
     with open(source, "rb") as file:
+        if file.peek(len(_SQLITE_BEGIN)).startswith(_SQLITE_BEGIN):
+            raise UserError(f"{source} is a search store, not an export of one: use `hypereyes search-store merge`.")
         for number, line in enumerate(file, start=1):
             try:
                 yield _search(parse_json(line.decode()))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise UserError(f"{source}, line {number}, is not an exported search ({error}). Remove it.") from error
+                raise UserError(
+                    f"{source}, line {number}, is not an exported search ({error}). Remove that line."
+                ) from error
 
 
 def _search(fields: Any) -> StoredSearch:
