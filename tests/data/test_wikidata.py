@@ -131,6 +131,19 @@ def test_a_dump_is_filtered_by_class_and_fame_and_what_it_points_to_keeps_its_la
         assert graph.counts()["label"] > counts["entity"]
 
 
+def test_fields_of_a_dump_may_come_in_any_order(tmp_path, rows):
+    """As in a copy that another program wrote: what comes first may be the id of an item that is pointed to."""
+    wanted = DumpConfig(classes=("Q5",), min_sitelinks=2)
+    found = []
+    for name in ("published", "sorted"):
+        path = tmp_path / f"{name}.json"
+        write_dump(path, ({key: row[key] for key in sorted(row)} if name == "sorted" else row for row in rows))
+        with Graph(tmp_path / f"{name}.sqlite") as graph:
+            counts = read_dump(path, graph, wanted)
+            found.append((counts, graph.label(HUMAN), graph.label(2_000), graph.property_label(19)))
+    assert found[0] == found[1]
+
+
 def test_reading_goes_on_where_it_was_stopped(tmp_path, rows, monkeypatch):
     path = tmp_path / "d.json.gz"
     write_dump(path, iter(rows))
@@ -283,6 +296,42 @@ def test_saved_sparql_results_are_a_graph(tmp_path):
     path.write_text('{"head": {"vars": ["item"]}, "results": {"bindings": []}}')
     with pytest.raises(UserError, match="no variable s, p, o"):
         read_sparql(path, Graph(tmp_path / "i.sqlite"))
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_results_that_the_query_page_saved_are_read(tmp_path, texts):
+    rows = [
+        {"s": uri("Q7259"), "p": uri("P19"), "o": uri("Q84"), "sLabel": literal("Ada"), "oLabel": literal("London")},
+        {"s": uri("Q7259"), "p": uri("P569"), "o": literal("1815-12-10T00:00:00Z", "dateTime")},
+    ]
+    if texts:
+        rows = [{name: cell["value"] for name, cell in row.items()} for row in rows]
+    (tmp_path / "query.json").write_text(json.dumps(rows))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_sparql(tmp_path / "query.json", graph)
+        assert (graph.label(7259), graph.label(84)) == ("Ada", "London")
+        assert graph.edges(7259) == [(19, 84)]
+        assert graph.numbers(7259) == [(569, 1815.0)]
+    (tmp_path / "query.json").write_text('[{"item": "http://www.wikidata.org/entity/Q1"}]')
+    with pytest.raises(UserError, match="no variable s, p, o; it has item"):
+        read_sparql(tmp_path / "query.json", Graph(tmp_path / "h.sqlite"))
+
+
+def test_a_text_that_is_a_number_is_none_where_types_were_not_saved(tmp_path):
+    row = {"s": uri("Q7259")["value"], "p": uri("P281")["value"], "o": "10115", "sLabel": "Ada"}
+    (tmp_path / "query.json").write_text(json.dumps([row]))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_sparql(tmp_path / "query.json", graph)
+        assert graph.numbers(7259) == []
+
+
+def test_typed_literals_of_older_servers_are_literals(tmp_path):
+    born = literal("1815-12-10T00:00:00Z", "dateTime") | {"type": "typed-literal"}
+    row = {"s": uri("Q7259"), "p": uri("P569"), "o": born, "sLabel": literal("Ada")}
+    (tmp_path / "r.json").write_text(json.dumps({"head": {"vars": list(row)}, "results": {"bindings": [row]}}))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_sparql(tmp_path / "r.json", graph)
+        assert graph.numbers(7259) == [(569, 1815.0)]
 
 
 # Walks

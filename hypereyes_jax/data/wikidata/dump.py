@@ -27,7 +27,8 @@ from hypereyes_jax.files import refuse_irregular
 _BATCH = 5_000  # entities a transaction
 _NOTED = 200_000  # lines after which progress is noted even if nothing was kept
 _LONGEST_LINE = 64 << 20  # bytes; the largest entities have a few megabytes
-_HEAD = re.compile(rb'"id"\s*:\s*"([QP])(\d{1,10})"')
+# The id of an entity, in front of which plain fields stand alone: an id further in may be one that it points to.
+_HEAD = re.compile(rb'\{\s*(?:"\w+"\s*:\s*(?:"[^"\\]*"|\d+)\s*,\s*)*"id"\s*:\s*"([QP])(\d{1,10})"')
 _TYPED = b'"P31"'
 _ITEMS = 1 << 28  # item numbers that a mark can be kept for: 32 MiB
 
@@ -98,15 +99,15 @@ def _read_statements(
             batch, last_note = [], before
             if config.max_entities is not None and count >= config.max_entities:
                 break
-        head = _HEAD.search(line, 0, 400)
-        is_property = head is not None and head[1] == b"P"
+        head = _HEAD.match(line)
         # Most lines of a filtered dump are dropped by these two looks, long before JSON is parsed.
-        if not is_property and class_numbers and not (_TYPED in line and any(mark in line for mark in marks)):
+        is_item = head is not None and head[1] == b"Q"
+        if is_item and class_numbers and not (_TYPED in line and any(mark in line for mark in marks)):
             continue
         entity = read_entity(_parsed(path, number, line), config.language)
-        if entity is None or (not is_property and class_numbers and not class_numbers & set(entity.types)):
+        if entity is None or (not entity.is_property and class_numbers and not class_numbers & set(entity.types)):
             continue
-        if is_property or entity.sitelinks >= config.min_sitelinks:
+        if entity.is_property or entity.sitelinks >= config.min_sitelinks:
             batch.append(entity)
     graph.add(batch, {"dump": made_of, "statements": "done"})
     advance(max(0, number - last_note))
@@ -127,17 +128,18 @@ def _read_labels(path: Path, graph: Graph, config: DumpConfig, start: int, advan
             graph.add_labels(batch, {"labels": str(before)})
             advance(before - last_note)
             batch, last_note = [], before
-        head = _HEAD.search(line, 0, 400)
-        if head is None or head[1] != b"Q":
-            continue
-        item = int(head[2])
-        if item >= _ITEMS or not marks[item >> 3] >> (item & 7) & 1:
+        head = _HEAD.match(line)
+        if head is not None and not (head[1] == b"Q" and _is_marked(marks, int(head[2]))):
             continue
         entity = read_entity(_parsed(path, number, line), config.language)
-        if entity is not None:
+        if entity is not None and not entity.is_property and _is_marked(marks, entity.number):
             batch.append(Named(entity.number, entity.label, entity.description))
     graph.add_labels(batch, {"labels": "done"})
     advance(max(0, number - last_note))
+
+
+def _is_marked(marks: bytearray, item: int) -> bool:
+    return item < _ITEMS and bool(marks[item >> 3] >> (item & 7) & 1)
 
 
 def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:

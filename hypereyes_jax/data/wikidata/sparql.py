@@ -1,4 +1,4 @@
-"""Saved results of SPARQL queries (W3C JSON) as a graph: a row a statement.
+"""Saved results of SPARQL queries as a graph, a row a statement: W3C's JSON, or the two that Wikidata's page saves.
 
 The query selects `?s ?p ?o` (item, direct property, value) and their labels `?sLabel ?pLabel ?oLabel`, as Wikidata's
 label service gives them; other names by `columns`.
@@ -20,6 +20,8 @@ from hypereyes_jax.files import refuse_irregular
 
 _ITEM = re.compile(r"https?://www\.wikidata\.org/entity/Q(\d{1,10})")
 _PROPERTY = re.compile(r"https?://www\.wikidata\.org/(?:prop/direct|entity)/P(\d{1,10})")
+_TIME = re.compile(r"[+-]?\d{4,12}-\d\d-\d\dT[\d:.]+Z?")
+_LITERALS = ("literal", "typed-literal")  # the second in results of older servers
 _NAMES = ("s", "p", "o", "sLabel", "pLabel", "oLabel", "sAlias")
 
 
@@ -35,9 +37,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     names = {name: (columns or {}).get(name, name) for name in _NAMES}
     refuse_irregular(path)
     try:
-        value = parse_json(path.read_text(encoding="utf-8-sig"))
-        rows = value["results"]["bindings"]
-        variables = set(value["head"]["vars"])
+        rows, variables = _bindings(parse_json(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not a table of SPARQL results in JSON ({error!r}). Save a SELECT query's."
@@ -83,6 +83,27 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     return graph.counts()
 
 
+def _bindings(value: Any) -> tuple[Any, set[Any]]:
+    """(rows of cells by variable, variables). Raises KeyError or TypeError for what is no table.
+
+    The query page of Wikidata saves a list of the rows alone, of cells ("JSON file (verbose)") or texts ("JSON file").
+    """
+    if not isinstance(value, list):
+        return value["results"]["bindings"], set(value["head"]["vars"])
+    rows = [{name: _cell(cell) for name, cell in row.items()} if isinstance(row, dict) else row for row in value]
+    return rows, {name for row in rows if isinstance(row, dict) for name in row}
+
+
+def _cell(value: Any) -> Any:
+    """A text as the cell it was. A text that is a number may have been one or not, so it is none."""
+    if not isinstance(value, str):
+        return value
+    if re.match(r"https?://", value):
+        return {"type": "uri", "value": value}
+    kind = {"datatype": "#dateTime"} if _TIME.fullmatch(value) else {}
+    return {"type": "literal", "value": value} | kind
+
+
 def _number(row: Mapping[str, Any], name: str, form: re.Pattern[str]) -> int | None:
     cell = row.get(name)
     if not isinstance(cell, dict) or cell.get("type") != "uri" or not isinstance(cell.get("value"), str):
@@ -93,7 +114,7 @@ def _number(row: Mapping[str, Any], name: str, form: re.Pattern[str]) -> int | N
 
 def _literal(row: Mapping[str, Any], name: str) -> str:
     cell = row.get(name)
-    if not isinstance(cell, dict) or cell.get("type") != "literal" or not isinstance(cell.get("value"), str):
+    if not isinstance(cell, dict) or cell.get("type") not in _LITERALS or not isinstance(cell.get("value"), str):
         return ""
     return str(cell["value"]).strip()[:400]
 
@@ -106,7 +127,7 @@ def _label(row: Mapping[str, Any], name: str, item: int) -> str:
 
 def _amount(cell: Any) -> float | None:
     """The year of a time, or a number, by the literal's datatype."""
-    if not isinstance(cell, dict) or cell.get("type") != "literal":
+    if not isinstance(cell, dict) or cell.get("type") not in _LITERALS:
         return None
     kind, value = str(cell.get("datatype", "")).rpartition("#")[2], cell.get("value")
     if kind in ("dateTime", "date"):
