@@ -111,7 +111,7 @@ def video_shape(
 
 
 def _turn(frame: Any) -> int:
-    """By how many degrees, counterclockwise, a frame is turned to be shown."""
+    """Degrees, counterclockwise, by which a frame is turned to be shown."""
     return int(getattr(frame, "rotation", 0) or 0)
 
 
@@ -135,9 +135,9 @@ def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
             with _as_image_error():
                 times = [packet.pts for packet in container.demux(stream) if packet.size]
             total = len(times)
-            found = _mean_rate([time for time in times if time is not None], float(stream.time_base or 0))
-            if found is not None and (not rate or abs(found / rate - 1) > _RATE_ERROR):
-                rate = found
+            measured = _mean_rate([time for time in times if time is not None], float(stream.time_base or 0))
+            if measured is not None and (not rate or abs(measured / rate - 1) > _RATE_ERROR):
+                rate = measured
         if not 0 < total <= limits.max_frames or not rate > 0:
             raise ImageError(f"the video has {total} frames at {rate:g} a second, which can't be used")
         return total, rate
