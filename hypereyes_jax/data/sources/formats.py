@@ -29,13 +29,17 @@ _IMAGE = ("an image", "Give the file with the rows, which names the images")
 _VIDEO = ("a video", "Give the file with the rows, which names the videos")
 _WORKBOOK = ("an Excel workbook", "Save its sheet as CSV, with the columns' names in the first line")
 _SAVE = "Save the rows as parquet or JSON lines"
+_UNPACK = (
+    "Unpack it and give the folder or a file in it. A shard of WebDataset is made a table by "
+    "load_dataset('webdataset', data_files=FILE)['train'].to_parquet('rows.parquet') of the package datasets"
+)
 _REFUSED: tuple[tuple[str, tuple[str, str]], ...] = (  # what the first bytes match, in Latin-1 -> what it is, the cure
     (r"PK\x03\x04.{0,3000}?(?:\[Content_Types\]|xl/)", _WORKBOOK),
     (r"\xd0\xcf\x11\xe0", _WORKBOOK),
     (r"PK\x03\x04.{26}[^/]{0,200}/data\.pkl", ("a file of PyTorch, which holds a pickle", _SAVE)),
     (r"PK\x03\x04", ("a zip archive", "Unpack it and give a file in it")),
     (r"7z\xbc\xaf|Rar!", ("an archive", "Unpack it and give a file in it")),
-    (r".{257}ustar", ("a tar archive", "Unpack it and give the folder or a file in it")),
+    (r".{257}ustar", ("a tar archive", _UNPACK)),
     (r"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|BM.{4}\0\0\0\0", _IMAGE),
     (r".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", _VIDEO),
     (r"version https://git-lfs", ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull")),

@@ -91,6 +91,12 @@ def names_picture(text: str) -> bool:
     return len(text) < 4096 and "\n" not in text and Path(text.partition("?")[0]).suffix.lower() in _SUFFIXES
 
 
+def picture_of_name(path: Path) -> str | None:
+    """The name of a picture that lies beside a file and is called as that is; None without one."""
+    names = (path.with_suffix(suffix) for suffix in sorted(_SUFFIXES)) if path.name else ()
+    return next((name.name for name in names if name.is_file()), None)
+
+
 UNREAD = Picture(b"")  # bytes that a scan of texts left on the disk
 
 

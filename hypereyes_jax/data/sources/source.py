@@ -22,7 +22,7 @@ from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
 from hypereyes_jax.data.sources.fields import is_blank, looks_like_picture, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.locate import is_object, locate
-from hypereyes_jax.data.sources.media import Media
+from hypereyes_jax.data.sources.media import Media, picture_of_name
 from hypereyes_jax.data.sources.objects import ObjectRows, object_rows
 from hypereyes_jax.data.sources.question_rows import REFERENCE, QuestionRow, question_rows
 from hypereyes_jax.data.sources.types import BadRow, Place, Row, RowError, Rows, SourceOptions, SourceReport
@@ -42,6 +42,18 @@ class _File:
 
     def place(self, index: int) -> Place:
         return Place(self.name, self.rows.number(index), self.rows.unit)
+
+    def refuse_unnamed_picture(self, items: Sequence[QuestionRow] | Sequence[ExampleRow]) -> None:
+        """Raises BadRow where the only row of the file shows nothing, and a picture of the file's name lies beside it,
+        as in unpacked shards of WebDataset: it would be asked about what is not shown."""
+        if any(item.pictures or item.clips for item in items):
+            return
+        picture = picture_of_name(Path(self.name))
+        if picture is not None:
+            raise BadRow(
+                "image not named",
+                f'{picture} lies beside it, and the row names no image: write it into the row, as "image": "{picture}"',
+            )
 
 
 class Source(Sequence[Item], Generic[Item, ItemRow]):
@@ -181,6 +193,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
                     items = items_of(row, file, index, report)  # type: ignore[arg-type]
                     for item in items:
                         item.check(media)
+                    if len(file.rows) == 1:
+                        file.refuse_unnamed_picture(items)
                 except BadRow as error:
                     self._refuse(error, file.place(index))
                     continue

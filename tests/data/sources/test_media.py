@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 import threading
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from hypereyes_jax.data import open_questions
+from hypereyes_jax.data import open_examples, open_questions
 from hypereyes_jax.data.sources.media import Media, Picture, picture
 from hypereyes_jax.errors import UserError
 
@@ -255,6 +256,22 @@ def test_a_picture_that_may_be_in_an_archive_has_the_cure(lines, tmp_path, name)
     (path.parent / name).write_bytes(b"x")
     with pytest.raises(UserError, match=rf"no image images/1.png below .*: unpack {name} there first"):
         open_questions(path)
+
+
+@pytest.mark.parametrize("reader", [open_questions, open_examples])
+def test_a_picture_of_a_rows_file_that_the_row_does_not_name_is_not_left_out(tmp_path, reader):
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<answer>a</answer>"}]
+    rows = {"a": {"messages": talk, "image": "a.png"}, "b": {"messages": talk}, "c": {"messages": talk}}
+    for name, row in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(encoded("red"))
+    with reader(tmp_path, bad_rows="skip") as items:
+        assert len(items) == 2
+        assert items.report.bad == {"image not named": 1}
+        assert 'b.png lies beside it, and the row names no image: write it into the row, as "image": "b.png"' in str(
+            items.report.first_bad["image not named"]
+        )
 
 
 def test_a_path_with_escapes_of_urls_is_found(lines, pictures):
