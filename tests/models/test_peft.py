@@ -124,15 +124,15 @@ def edited(adapter, path, **fields):
         ({"init_lora_weights": "loftq"}, "init_lora_weights='loftq'"),
         ({"init_lora_weights": "corda"}, "init_lora_weights='corda'"),
         ({"use_qalora": True}, "use_qalora=True"),
-        ({"use_dora": True}, "use_dora=True"),
+        ({"use_dora": True}, r"use_dora=True is not supported\. Merge it into its base in PEFT \(merge_and_unload\)"),
         ({"lora_bias": True}, "lora_bias=True"),
-        ({"bias": "all"}, "bias='all'"),
+        ({"bias": "all"}, "bias='all'.* Merge it into its base"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
         ({"a_field_of_tomorrow": 0.5}, r"a_field_of_tomorrow=0\.5"),
-        ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
+        ({"peft_type": "LOHA"}, "peft_type='LOHA'.* Merge it into its base"),
         ({"r": 0}, "r=0"),
         ({"r": -4}, "r=-4"),
         ({"r": None}, "r=None"),
@@ -149,7 +149,7 @@ def edited(adapter, path, **fields):
         ({"rank_pattern": {".*.*.*.*.*q_proj": 4}}, "repeats too much"),
         ({"lora_alpha": 10**400}, "lora_alpha=an integer beyond"),
         ({"use_bdlora": True}, "use_bdlora=True"),
-        ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens"),
+        ({"alora_invocation_tokens": [3]}, r"alora_invocation_tokens=\[3\] is not supported\.$"),
         ({"velora_config": {"rank": 2}}, "velora_config"),
         ({"init_lora_weights": "olora"}, "init_lora_weights='olora'"),
         ({"init_lora_weights": ["eva"]}, "init_lora_weights="),
@@ -209,6 +209,15 @@ def test_an_adapter_of_another_architecture_is_refused_with_its_names_by_kind(ad
     with pytest.raises(ValueError, match=r"has no adapter for this model:\n.*decoder\.blocks\.\*\.mlp") as caught:
         load_peft(tmp_path, CONFIGS["dense"])
     assert len(str(caught.value).splitlines()) <= 14
+
+
+def test_factors_of_the_head_beside_those_of_linear_maps_are_refused_with_the_cure(adapter, tmp_path):
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    edited(adapter, tmp_path)
+    tensors["base_model.model.lm_head.lora_A.weight"] = np.zeros((2, 2), np.float32)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"no linear map of this model\. Merge it into its base .*:\n  base_model"):
+        load_peft(tmp_path, CONFIGS["dense"])
 
 
 def test_half_an_adapter_is_refused_by_the_missing_half(adapter, tmp_path):

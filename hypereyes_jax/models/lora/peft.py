@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.adapters import Lora, LoraConfig, LoraRule
 from hypereyes_jax.models.hub import locate
-from hypereyes_jax.models.lora.peft_config import AdapterError, PeftConfig, read_adapter_config
+from hypereyes_jax.models.lora.peft_config import MERGE, AdapterError, PeftConfig, read_adapter_config
 from hypereyes_jax.models.lora.weights import adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 from hypereyes_jax.models.storage import open_directory
@@ -94,7 +94,8 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
     if tensors:
         names_in_lines = "\n  ".join(by_kind((name, "surplus") for name in tensors))
         has = "has tensors that belong to no linear map of this model" if factors else "has no adapter for this model"
-        raise AdapterError(f"{directory}/{_WEIGHTS} {has}:\n  {names_in_lines}")
+        cure = f". {MERGE}" if factors else ""  # those of another model belong to another base
+        raise AdapterError(f"{directory}/{_WEIGHTS} {has}{cure}:\n  {names_in_lines}")
     if not factors:
         raise AdapterError(f"{directory}/{_WEIGHTS} holds no tensors.")
     rules: list[LoraRule] = []

@@ -26,6 +26,7 @@ _INERT = frozenset(
 _INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 _ALL_LINEAR = "all-linear"
 _MAX_RANK = 1 << 16
+MERGE = "Merge it into its base in PEFT (merge_and_unload), save that model and give it without an adapter"
 _MAX_REPEATS = 3  # of one pattern; PEFT puts one more in front
 
 
@@ -94,7 +95,7 @@ def read_adapter_config(data: bytes) -> PeftConfig:
     if not isinstance(raw, dict):
         raise AdapterError("it is damaged (it holds no JSON object)")
     if raw.get("peft_type") != "LORA":
-        raise AdapterError(f"peft_type={raw.get('peft_type')!r} is not supported (expected 'LORA')")
+        raise AdapterError(f"peft_type={raw.get('peft_type')!r} is not supported (expected 'LORA'). {MERGE}")
     for name, value in raw.items():
         if name == "init_lora_weights":
             if value not in _INITS:
@@ -104,10 +105,12 @@ def read_adapter_config(data: bytes) -> PeftConfig:
                 )
         elif name == "bias":
             if value not in ("none", None):
-                raise AdapterError(f"bias={value!r} is not supported (expected 'none')")
+                raise AdapterError(f"bias={value!r} is not supported (expected 'none'). {MERGE}")
         # PEFT reads an empty object as a variant's settings with their defaults, not as none
         elif name not in _INERT and (value or value == {}):
-            raise AdapterError(f"{name}={value!r} is not supported")
+            # what is adapted from some token on is no change of weights
+            cure = "" if name == "alora_invocation_tokens" else f". {MERGE}"
+            raise AdapterError(f"{name}={value!r} is not supported{cure}")
     layers = raw.get("layers_to_transform")
     layers = [layers] if type(layers) is int else layers or []
     if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
