@@ -52,19 +52,19 @@ def cure_of_place(place: Path | str) -> str:
     if not path.exists():
         return f"There is nothing at that place: check the name. {LAYOUT}"
     if path.is_file():
-        named = what_wrote([path.name], path.parent) if path.suffix == ".gguf" else None
-        return named or f"It is a file: give the directory it lies in, if that holds a whole checkpoint. {LAYOUT}"
+        cure = what_wrote([path.name], path.parent) if path.suffix == ".gguf" else None
+        return cure or f"It is a file: give the directory it lies in, if that holds a whole checkpoint. {LAYOUT}"
     names = sorted(each.name for each in path.iterdir())
     inner = sorted(each.parent.relative_to(path).as_posix() for each in path.glob("*/config.json"))
     inner = [name for name in inner if _has_weights(path / name)]
     if inner:
         given = ", ".join(str(path / name) for name in inner[:_MOST_NAMES])
         return f"It holds {'checkpoints' if len(inner) > 1 else 'a checkpoint'} in folders: give {given}."
-    if told := what_wrote(names, path):
-        return told
+    if cure := what_wrote(names, path):
+        return cure
     for name in names:
-        if (path / name).is_dir() and (told := what_wrote(_names_of(path / name), path / name)):
-            return told
+        if (path / name).is_dir() and (cure := what_wrote(_names_of(path / name), path / name)):
+            return cure
     return LAYOUT
 
 

@@ -1,7 +1,9 @@
 """A generated example of each format through `data check`, two steps of `sft`, and two of `rl`."""
 
+import gzip
 import io
 import json
+from base64 import b64encode
 from importlib import resources
 
 import numpy as np
@@ -88,6 +90,47 @@ def qwen_vl(n):
     return {"prompt": f"Picture 1: <img>pics/{n}.png</img>\nWhich flag is number {n}?", "completion": FINAL}
 
 
+def gemini(n):
+    shown = {"inlineData": {"mimeType": "image/png", "data": b64encode(picture(n)).decode()}}
+    result = {"name": "google_search", "response": {"result": RESULT}}
+    return {
+        "systemInstruction": {"parts": [{"text": "Search."}]},
+        "contents": [
+            {"role": "user", "parts": [shown, {"text": f"Which flag is number {n}?"}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "google_search", "args": {"query": "flag"}}}]},
+            {"role": "user", "parts": [{"functionResponse": result}]},
+            {"role": "model", "parts": [{"text": FINAL}]},
+        ],
+    }
+
+
+def langchain(n):
+    parts = [{"type": "image_url", "image_url": {"url": f"pics/{n}.png"}},
+             {"type": "text", "text": f"Which flag is number {n}?"}]  # fmt: skip
+    calls = [{"name": "web_search", "args": {"query": "flag"}, "id": "1", "type": "tool_call"}]
+    return {
+        "messages": [
+            {"type": "human", "data": {"content": parts}},
+            {"type": "ai", "data": {"content": "", "tool_calls": calls}},
+            {"type": "tool", "data": {"content": RESULT, "tool_call_id": "1"}},
+            {"type": "ai", "data": {"content": FINAL}},
+        ]
+    }
+
+
+def responses(n):
+    parts = [{"type": "input_image", "image_url": f"pics/{n}.png"},
+             {"type": "input_text", "text": f"Which flag is number {n}?"}]  # fmt: skip
+    return {
+        "input": [{"role": "user", "content": parts}],
+        "output": [
+            {"type": "function_call", "call_id": "1", "name": "web_search", "arguments": '{"query": "flag"}'},
+            {"type": "function_call_output", "call_id": "1", "output": RESULT},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": FINAL}]},
+        ],
+    }
+
+
 def verl(n):
     return {
         "prompt": [{"role": "user", "content": f"<image>Which flag is number {n}?"}],
@@ -106,6 +149,11 @@ def json_array(path, row):
     path = path / "rows.json"
     path.write_text(json.dumps([row(n) for n in range(4)], indent=1))
     return path
+
+
+def gzipped(path, row):
+    (path / "rows.jsonl.gz").write_bytes(gzip.compress(json_lines(path, row).read_bytes()))
+    return path / "rows.jsonl.gz"
 
 
 def parquet(path, row):
@@ -142,6 +190,9 @@ FORMATS = {
     "TRL's parts, parquet": (parquet, trl),
     "Qwen-VL's prompts and completions": (json_lines, qwen_vl),
     "verl, parquet": (parquet, verl),
+    "Gemini, JSON lines": (json_lines, gemini),
+    "LangChain, JSON lines in gzip": (gzipped, langchain),
+    "OpenAI's Responses, JSON array": (json_array, responses),
 }
 
 

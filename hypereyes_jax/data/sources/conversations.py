@@ -207,8 +207,8 @@ def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
             said = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
             return [*row["prompt"], *said], shape
     if looks_like_items(row.get("output")) and isinstance(row.get("input"), str | list):
-        asked = [{"role": "user", "content": row["input"]}] if isinstance(row["input"], str) else row["input"]
-        return [*asked, *row["output"]], "Responses"
+        prompt = [{"role": "user", "content": row["input"]}] if isinstance(row["input"], str) else row["input"]
+        return [*prompt, *row["output"]], "Responses"
     for question, reply in _PAIRS:
         if isinstance(row.get(question), str) and isinstance(row.get(reply), str):
             text = "\n".join(part for part in (row[question], row.get("input")) if isinstance(part, str) and part)

@@ -171,8 +171,8 @@ def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
     if directory.exists("pytorch_model.bin") or directory.exists("pytorch_model.bin.index.json"):
         return "Load it in transformers and save it again by save_pretrained, which writes safetensors."
     others = directory.names() if isinstance(directory, LocalDirectory) else []
-    if isinstance(directory, LocalDirectory) and (told := what_wrote(others, directory.path)):
-        return told
+    if isinstance(directory, LocalDirectory) and (cure := what_wrote(others, directory.path)):
+        return cure
     if any(re.fullmatch(r"model-\d+-of-\d+\.safetensors", name) for name in others):
         return f"Its shards lie there without {INDEX}: fetch that, too."
     if weights := [name for name in others if name.endswith(".safetensors")]:
